@@ -1,0 +1,42 @@
+-- A key-encrypting key: its seed, wrapped by a root key for one key context.
+create table kek (
+  id text not null primary key,
+  environment_id text not null,
+  context_hash text not null unique,
+  context bytea not null,
+  version bigint not null,
+  root_ref text not null,
+  wrapped_seed bytea not null,
+  commitment bytea not null,
+  created_at bigint not null
+);
+
+-- A named secret. Its values are its versions.
+create table secret_object (
+  id text not null primary key,
+  environment_id text not null,
+  organization_id text not null,
+  name text not null,
+  key_context bytea not null,
+  kek_id text not null,
+  current_version bigint not null,
+  updated_at bigint not null,
+  updated_by_kind text not null,
+  updated_by_id text not null,
+  updated_by_name text not null,
+  created_at bigint not null,
+  version bigint not null,
+  unique (environment_id, name)
+);
+create index secret_object_by_update on secret_object (environment_id, updated_at, id);
+
+create table secret_version (
+  object_id text not null references secret_object (id) on delete cascade,
+  version bigint not null,
+  version_id text not null unique,
+  envelope bytea not null,
+  size bigint not null,
+  etag text not null,
+  created_at bigint not null,
+  primary key (object_id, version)
+);

@@ -1,0 +1,232 @@
+// Package sqldb opens the database, SQLite in a locked folder or PostgreSQL by
+// URL, and runs the same SQL text on both: $N placeholders, int64 microseconds,
+// upsert with RETURNING, compare-and-swap by version, row-value paging. It
+// knows transactions, error classes, migrations, leases and change notices, and
+// it knows no table of any other room.
+//
+// Every write goes through [DB.Update]. SQLite has one writer connection, so
+// updates run one after another; PostgreSQL runs them side by side at read
+// committed and a lost race (serialization failure, deadlock, lost connection
+// before the commit) is run again, so fn must change nothing but the database.
+// A statement that fails ends its transaction on both engines alike: later
+// statements are refused and nothing commits. When Update returns nil the
+// change is on stable storage.
+package sqldb
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+// Engine is the kind of database behind a [DB].
+type Engine int
+
+const (
+	SQLite Engine = iota + 1
+	PostgreSQL
+)
+
+func (e Engine) String() string {
+	switch e {
+	case SQLite:
+		return "sqlite"
+	case PostgreSQL:
+		return "postgres"
+	}
+	return "unknown"
+}
+
+// Config says which database to open.
+type Config struct {
+	DataDir     string           // SQLite: a folder of our own, made with mode 0700 and locked while open
+	URL         string           // PostgreSQL, when set; DataDir is then not used
+	Schema      string           // PostgreSQL: the search path; empty leaves it to the server
+	Connections int              // PostgreSQL: most connections of the pool; 0 means 16
+	Logger      *slog.Logger     // nil discards
+	Now         func() time.Time // nil means time.Now
+}
+
+// Querier is what a [Tx] and [DB.Reader] have in common, in the shapes of
+// database/sql.
+type Querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// DB is an open database. It is safe for concurrent use.
+type DB struct {
+	engine Engine
+	schema string // PostgreSQL: current schema, which separates locks and notices
+	log    *slog.Logger
+	now    func() time.Time
+	owner  string // prefix of this handle's lease owners
+
+	writer *sql.DB // SQLite: exactly one connection
+	reader *sql.DB // PostgreSQL: the same pool as writer
+	folder *folder // SQLite only
+	hub    *hub
+
+	listenOnce sync.Once
+	listener   *listener // PostgreSQL only, from the first Subscribe on
+	newListen  func() *listener
+
+	statements, commits atomic.Uint64
+
+	mu       sync.Mutex // guards closed, and inflight against a Wait that has begun
+	closed   bool
+	inflight sync.WaitGroup
+}
+
+// Open opens the database and checks that it is set up to keep what it
+// acknowledges. It does not migrate.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	db := &DB{log: cfg.Logger, now: cfg.Now, owner: rand.Text()}
+	if db.log == nil {
+		db.log = slog.New(slog.DiscardHandler)
+	}
+	if db.now == nil {
+		db.now = time.Now
+	}
+	var err error
+	switch {
+	case cfg.URL != "":
+		err = db.openPostgres(ctx, cfg)
+	case cfg.DataDir != "":
+		err = db.openSQLite(ctx, cfg)
+	default:
+		err = fault.New(fault.Invalid, "database_not_configured", "No database is configured.").
+			WithHint("Set a data folder for SQLite or a PostgreSQL URL.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	db.hub = newHub()
+	return db, nil
+}
+
+// Close refuses new work, waits for running updates, stops the listener and
+// the notice dispatcher, and gives the folder back.
+func (db *DB) Close() error {
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		return nil
+	}
+	db.closed = true
+	db.mu.Unlock()
+	db.inflight.Wait()
+	if db.listener != nil {
+		db.listener.stop()
+	}
+	db.hub.stop()
+	return db.release()
+}
+
+// release closes the pools, readers first: the last SQLite connection to go
+// moves the write-ahead log into the database, and only the writer may.
+func (db *DB) release() error {
+	var err error
+	if db.reader != nil && db.reader != db.writer {
+		err = db.reader.Close()
+	}
+	if db.writer != nil {
+		if werr := db.writer.Close(); err == nil {
+			err = werr
+		}
+	}
+	if db.folder != nil {
+		db.folder.unlock()
+	}
+	return Wrap("close the database", err)
+}
+
+// enter counts one piece of work that Close must wait for.
+func (db *DB) enter() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return fault.New(fault.Unavailable, codeUnavailable, "The database is closed.").
+			WithHint("The server is shutting down; try again in a moment.")
+	}
+	db.inflight.Add(1)
+	return nil
+}
+
+// Engine says which engine is behind db.
+func (db *DB) Engine() Engine { return db.engine }
+
+// Ping reports whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	return Wrap("ping the database", db.reader.PingContext(ctx))
+}
+
+// Clock is the database's clock, which all nodes share: the server's on
+// PostgreSQL, our own on SQLite.
+func (db *DB) Clock(ctx context.Context) (time.Time, error) {
+	if db.engine == SQLite {
+		return Time(Micros(db.now())), nil
+	}
+	const query = `select (extract(epoch from clock_timestamp()) * 1000000)::bigint`
+	var us int64
+	if err := db.Reader().QueryRowContext(ctx, query).Scan(&us); err != nil {
+		return time.Time{}, Wrap("read the database's clock", err)
+	}
+	return Time(us), nil
+}
+
+// Stats counts the work since Open.
+type Stats struct {
+	Statements uint64 // statements sent by callers, without begin and commit
+	Commits    uint64 // transactions committed by Update
+}
+
+// Stats reads the counters.
+func (db *DB) Stats() Stats {
+	return Stats{Statements: db.statements.Load(), Commits: db.commits.Load()}
+}
+
+// Reader gives reads outside any transaction: each statement sees the newest
+// commit. On SQLite it refuses writes. Pass its errors through [Wrap].
+func (db *DB) Reader() Querier { return reader{db} }
+
+type reader struct{ db *DB }
+
+func (r reader) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	r.db.statements.Add(1)
+	return r.db.reader.ExecContext(ctx, query, args...)
+}
+
+func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	r.db.statements.Add(1)
+	return r.db.reader.QueryContext(ctx, query, args...)
+}
+
+func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	r.db.statements.Add(1)
+	return r.db.reader.QueryRowContext(ctx, query, args...)
+}
+
+// Micros is t as Unix microseconds, the form of every time column. The zero
+// time is 0, which columns use for "none".
+func Micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// Time undoes [Micros]; the result is in UTC.
+func Time(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}

@@ -1,0 +1,97 @@
+// Package sqldbtest gives tests a migrated database of their own, on every
+// engine the product runs on.
+//
+// SQLite lives in the test's temporary folder. PostgreSQL is named by
+// AMBIT_TEST_DATABASE_URL; each database is a schema of its own, dropped at the
+// end. Without the variable PostgreSQL tests are skipped, or fail when
+// AMBIT_REQUIRE_POSTGRES=1.
+package sqldbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Engines are all engines, in the order in which Each runs them.
+func Engines() []sqldb.Engine { return []sqldb.Engine{sqldb.SQLite, sqldb.PostgreSQL} }
+
+// Each runs fn as parallel subtests named after the engines, each with an
+// empty migrated database that is closed at the end.
+func Each(t *testing.T, fn func(t *testing.T, db *sqldb.DB)) {
+	t.Helper()
+	for _, engine := range Engines() {
+		t.Run(engine.String(), func(t *testing.T) {
+			t.Parallel()
+			fn(t, Open(t, engine))
+		})
+	}
+}
+
+// Open gives an empty migrated database that is closed at the end of t.
+func Open(t testing.TB, engine sqldb.Engine) *sqldb.DB {
+	t.Helper()
+	return OpenConfig(t, Config(t, engine))
+}
+
+// OpenConfig opens and migrates cfg and closes it at the end of t. More than
+// one handle on one PostgreSQL configuration stands for more than one node.
+func OpenConfig(t testing.TB, cfg sqldb.Config) *sqldb.DB {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("open the test database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close the test database: %v", err)
+		}
+	})
+	if err := db.Migrate(t.Context()); err != nil {
+		t.Fatalf("migrate the test database: %v", err)
+	}
+	return db
+}
+
+// Config names a fresh place for a database: a folder not yet made, or a
+// schema that is dropped at the end of t.
+func Config(t testing.TB, engine sqldb.Engine) sqldb.Config {
+	t.Helper()
+	if engine == sqldb.SQLite {
+		return sqldb.Config{DataDir: filepath.Join(t.TempDir(), "data")}
+	}
+	url := os.Getenv("AMBIT_TEST_DATABASE_URL")
+	if url == "" {
+		const why = "AMBIT_TEST_DATABASE_URL is not set"
+		if os.Getenv("AMBIT_REQUIRE_POSTGRES") == "1" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	schema := "t_" + strings.ToLower(rand.Text())
+	admin(t, url, "create schema "+schema)
+	t.Cleanup(func() { admin(t, url, "drop schema "+schema+" cascade") })
+	return sqldb.Config{URL: url, Schema: schema, Connections: 8}
+}
+
+func admin(t testing.TB, url, statement string) {
+	t.Helper()
+	ctx := context.Background() // t.Context has ended when cleanups run
+	db, err := sqldb.Open(ctx, sqldb.Config{URL: url, Connections: 1})
+	if err != nil {
+		t.Fatalf("reach PostgreSQL: %v", err)
+	}
+	defer db.Close()
+	err = db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		_, err := tx.ExecContext(ctx, statement)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}

@@ -1,0 +1,235 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+const (
+	// txLimit bounds a transaction: while one is open others wait, on SQLite
+	// all writers, on PostgreSQL those after the same rows.
+	txLimit     = 30 * time.Second
+	commitGrace = 10 * time.Second
+	maxAttempts = 5
+	maxPayload  = 4000
+)
+
+// Tx is one write transaction. It belongs to the goroutine that runs the
+// function given to [DB.Update] and ends with it.
+type Tx struct {
+	db      *DB
+	tx      *sql.Tx
+	failed  error // the first statement error; nothing may follow it
+	before  []func(ctx context.Context) error
+	done    []func(committed bool)
+	notices []notice
+}
+
+// inTx marks the context given to a transaction's function, so that a nested
+// Update, which on SQLite would wait for itself, is refused on both engines.
+type inTx struct{ db *DB }
+
+// Update runs fn in one write transaction and commits when fn and every
+// [Tx.BeforeCommit] hook return nil. An error of fn rolls back and is returned
+// unchanged; errors of beginning and committing come as faults. The context
+// given to fn ends with ctx or after 30 seconds. On PostgreSQL fn may run up
+// to five times, each time with a new Tx.
+func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	if ctx.Value(inTx{db}) != nil {
+		return fault.New(fault.Internal, "nested_transaction", "A transaction was opened inside another one.")
+	}
+	if err := db.enter(); err != nil {
+		return err
+	}
+	defer db.inflight.Done()
+	return db.attempts(ctx, txLimit, fn)
+}
+
+func (db *DB) attempts(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) error {
+	for n := 1; ; n++ {
+		retry, err := db.attempt(ctx, limit, fn)
+		if err == nil || !retry || n == maxAttempts || ctx.Err() != nil {
+			return err
+		}
+		db.log.DebugContext(ctx, "transaction runs again", "attempt", n, "error", err)
+		wait := time.Duration(1<<n) * 5 * time.Millisecond
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+	}
+}
+
+func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) (retry bool, err error) {
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		return transient(err), Wrap("open a transaction", err)
+	}
+	defer conn.Close()
+
+	// Begin, commit and rollback do not hear the caller's cancellation: a
+	// commit cut in the middle would leave the outcome unknown.
+	hold, release := context.WithTimeout(context.WithoutCancel(ctx), limit+commitGrace)
+	defer release()
+	opts := &sql.TxOptions{}
+	if db.engine == PostgreSQL {
+		opts.Isolation = sql.LevelReadCommitted
+	}
+	raw, err := conn.BeginTx(hold, opts)
+	if err != nil {
+		return transient(err), Wrap("open a transaction", err)
+	}
+	tx := &Tx{db: db, tx: raw}
+	committed := false
+	// Hooks run while the connection is still held, so on SQLite they see
+	// commits in their order. The deferred form also serves a panic in fn.
+	defer func() {
+		if !committed {
+			raw.Rollback()
+		}
+		for _, f := range tx.done {
+			f(committed)
+		}
+	}()
+
+	within, cancel := context.WithTimeout(context.WithValue(ctx, inTx{db}, true), limit)
+	defer cancel()
+	if err := tx.run(within, fn); err != nil {
+		return transient(tx.failed) || transient(err), err
+	}
+	if err := raw.Commit(); err != nil {
+		if outcomeOpen(err) {
+			return false, uncertain{Wrap("commit", err)}
+		}
+		return transient(err), Wrap("commit", err)
+	}
+	committed = true
+	db.commits.Add(1)
+	if db.engine == SQLite {
+		db.hub.publish(tx.notices...)
+	}
+	return false, nil
+}
+
+func (tx *Tx) run(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	if err := fn(ctx, tx); err != nil {
+		return err
+	}
+	for i := 0; i < len(tx.before); i++ { // a hook may register another
+		if err := tx.before[i](ctx); err != nil {
+			return err
+		}
+	}
+	if tx.failed == nil {
+		tx.sendNotices(ctx)
+	}
+	if tx.failed != nil {
+		return Wrap("run a statement", tx.failed)
+	}
+	if err := ctx.Err(); err != nil {
+		return Wrap("commit", err)
+	}
+	return nil
+}
+
+// BeforeCommit registers a step that runs after the function, in order of
+// registration; its error aborts the transaction and is what Update returns.
+func (tx *Tx) BeforeCommit(fn func(ctx context.Context) error) { tx.before = append(tx.before, fn) }
+
+// Done registers a call for the end of the transaction, however it ends. It
+// must be quick and must not use the database. False also stands for a commit
+// whose outcome is unknown; see [Uncertain].
+func (tx *Tx) Done(fn func(committed bool)) { tx.done = append(tx.done, fn) }
+
+// Notify tells the subscribers of channel, on every node, once and only if
+// the transaction commits. Equal notices of one transaction are one. A payload
+// over 4000 bytes makes the transaction fail.
+func (tx *Tx) Notify(channel, payload string) {
+	if len(payload) > maxPayload || len(channel) > 100 {
+		tx.fail(fmt.Errorf("notice on %.100q: %d bytes, at most %d", channel, len(payload), maxPayload))
+		return
+	}
+	n := notice{channel: channel, payload: payload}
+	for _, have := range tx.notices {
+		if have == n {
+			return
+		}
+	}
+	tx.notices = append(tx.notices, n)
+}
+
+// ShareLock is what to append to a SELECT so that the rows it reads cannot
+// change before this transaction ends. SQLite has one writer and needs nothing.
+func (tx *Tx) ShareLock() string {
+	if tx.db.engine == PostgreSQL {
+		return " for share"
+	}
+	return ""
+}
+
+// Engine says which engine the transaction runs on.
+func (tx *Tx) Engine() Engine { return tx.db.engine }
+
+func (tx *Tx) fail(err error) {
+	if tx.failed == nil && err != nil {
+		tx.failed = err
+	}
+}
+
+func (tx *Tx) refusal() error {
+	return fmt.Errorf("an earlier statement ended the transaction: %w", tx.failed)
+}
+
+// ExecContext runs a statement.
+func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if tx.failed != nil {
+		return nil, tx.refusal()
+	}
+	tx.db.statements.Add(1)
+	res, err := tx.tx.ExecContext(ctx, query, args...)
+	tx.fail(err)
+	return res, err
+}
+
+// QueryContext runs a query.
+func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if tx.failed != nil {
+		return nil, tx.refusal()
+	}
+	tx.db.statements.Add(1)
+	rows, err := tx.tx.QueryContext(ctx, query, args...)
+	tx.fail(err)
+	return rows, err
+}
+
+// QueryRowContext runs a query of at most one row.
+func (tx *Tx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if tx.failed != nil {
+		return brokenRow(ctx, tx.refusal())
+	}
+	tx.db.statements.Add(1)
+	row := tx.tx.QueryRowContext(ctx, query, args...)
+	tx.fail(row.Err())
+	return row
+}
+
+// brokenRow is a row whose Scan returns err. Only database/sql can make one,
+// so it is asked to, over a connection that cannot be had.
+func brokenRow(ctx context.Context, err error) *sql.Row {
+	pool := sql.OpenDB(refuser{err})
+	defer pool.Close()
+	return pool.QueryRowContext(ctx, "")
+}
+
+type refuser struct{ err error }
+
+func (r refuser) Connect(context.Context) (driver.Conn, error) { return nil, r.err }
+func (r refuser) Driver() driver.Driver                        { return r }
+func (r refuser) Open(string) (driver.Conn, error)             { return nil, r.err }
