@@ -174,3 +174,6 @@ func encode(b [16]byte) string {
 	}
 	return string(out[:])
 }
+
+// KEKFromBytes names the key whose id stands in an envelope.
+func KEKFromBytes(b [16]byte) KEK { return FromBytes[kek](b) }

@@ -1,0 +1,388 @@
+// Package audit keeps the record of every access: who (agent, user), in which
+// session, to what, decided by which rule, with what outcome. It does not know
+// who may do what. A call is recorded in two steps: [Log.Begin] makes the intent
+// durable before anything is sent upstream, and fails closed; [Log.Finish] adds
+// the outcome. What changes in the database is recorded in the same transaction
+// by [Log.Append], what only happened by [Log.Record].
+//
+// Entries form one chain per process run. Entry n is
+//
+//	hash(n) = HMAC-SHA256(chain key, hash(n-1) ‖ lp(n, body))
+//
+// where body is canonical JSON and lp puts a length before each part. The chain
+// key is wrapped by the root key, so a holder of the database alone can neither
+// forge nor bridge a gap. A signed checkpoint of the head goes to a folder
+// outside the data folder every few seconds; [Verify] holds the rows against
+// chains and checkpoints, and says which tail no checkpoint has witnessed.
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Channel is the sqldb notice channel on which new entries are announced.
+const Channel = "audit"
+
+// Actor is who did something.
+type Actor struct {
+	Kind string `json:"kind"` // agent, user, api_key or system
+	ID   string `json:"id"`
+}
+
+// Entry is one thing that happened. Every field is data by design; callers put
+// no secret and no payload into any of them (threats.md L3).
+type Entry struct {
+	ID             id.Event          `json:"id"`
+	Time           time.Time         `json:"time"`
+	Environment    id.Environment    `json:"environment_id,omitempty"`
+	Organization   id.Organization   `json:"organization_id,omitempty"`
+	Actor          Actor             `json:"actor"`
+	Agent          id.Agent          `json:"agent_id,omitempty"`
+	User           id.User           `json:"user_id,omitempty"`
+	Session        id.Session        `json:"session_id,omitempty"`
+	Approval       id.Approval       `json:"approval_id,omitempty"`
+	Connection     id.Connection     `json:"connection_id,omitempty"`
+	Action         string            `json:"action"`           // noun.verb
+	Object         string            `json:"object,omitempty"` // what was accessed or changed
+	Provider       string            `json:"provider,omitempty"`
+	Tool           string            `json:"tool,omitempty"`
+	Effect         string            `json:"effect,omitempty"`
+	ArgumentDigest string            `json:"argument_digest,omitempty"` // SHA-256 of the canonical arguments, hex
+	Decision       string            `json:"decision,omitempty"`        // allow, deny or empty
+	Rule           string            `json:"rule,omitempty"`
+	Code           string            `json:"code,omitempty"`
+	Evidence       json.RawMessage   `json:"evidence,omitempty"` // of an approval
+	Detail         map[string]string `json:"detail,omitempty"`
+	Address        string            `json:"address,omitempty"`
+}
+
+// Outcome is how a call ended.
+type Outcome struct {
+	Status         string        `json:"status"` // ok, error, unknown or cut
+	Code           string        `json:"code,omitempty"`
+	UpstreamStatus int           `json:"upstream_status,omitempty"`
+	Duration       time.Duration `json:"duration_ns"`
+}
+
+// The kinds of row.
+const (
+	KindEvent   = "event"
+	KindIntent  = "intent"
+	KindOutcome = "outcome"
+)
+
+// body is what a row seals.
+type body struct {
+	Kind    string   `json:"row"`
+	Ref     id.Event `json:"ref,omitempty"` // of an outcome: its intent
+	Entry   *Entry   `json:"entry,omitempty"`
+	Outcome *Outcome `json:"outcome,omitempty"`
+	ID      id.Event `json:"row_id"`
+	Time    int64    `json:"row_time"`
+}
+
+// Config is what a Log needs. DB, Keeper and CheckpointDir are required.
+type Config struct {
+	DB     *sqldb.DB
+	Keeper keyring.Keeper
+	// CheckpointDir is where signed checkpoints go. It should lie outside the
+	// data folder, best on another disk or machine.
+	CheckpointDir string
+	Node          string        // names this process in its chain; for people
+	Every         time.Duration // between checkpoints; default 5 s
+	Now           func() time.Time
+	Logger        *slog.Logger
+}
+
+// Log appends entries. One Log exists per process; it is safe for concurrent
+// use. Start it before use, and Stop it after everything that writes to it.
+type Log struct {
+	db     *sqldb.DB
+	keeper keyring.Keeper
+	dir    string
+	node   string
+	every  time.Duration
+	now    func() time.Time
+	log    *slog.Logger
+
+	chain *chain
+
+	pendingMu sync.Mutex
+	pending   map[*sqldb.Tx]*[]row // entries that an open transaction will append
+
+	queue     chan *Intent
+	outcomes  chan body
+	stop      chan struct{}
+	committed chan struct{} // closed when the committer has written what waited
+	wg        sync.WaitGroup
+}
+
+const (
+	maxBatch    = 64
+	maxOutcomes = 10_000 // finished calls whose outcome is not yet durable
+)
+
+// New opens the log, which starts a new chain.
+func New(ctx context.Context, cfg Config) (*Log, error) {
+	if cfg.Every == 0 {
+		cfg.Every = 5 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	l := &Log{
+		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger,
+		pending: map[*sqldb.Tx]*[]row{}, queue: make(chan *Intent, 1024), outcomes: make(chan body, maxOutcomes), stop: make(chan struct{}), committed: make(chan struct{}),
+	}
+	signer, err := openSigner(ctx, cfg.DB, cfg.Keeper, cfg.CheckpointDir)
+	if err != nil {
+		return nil, err
+	}
+	l.chain = &chain{signer: signer}
+	err = l.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		l.AppendEvent(tx, Entry{Actor: Actor{Kind: "system", ID: "server"}, Action: "server.started", Object: l.node})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting an audit chain: %w", err)
+	}
+	return l, nil
+}
+
+// AppendEvent is Append for callers that do not need the entry's id.
+func (l *Log) AppendEvent(tx *sqldb.Tx, e Entry) { _ = l.Append(tx, e) }
+
+// Append records e in tx: it is written last, just before the commit, and a
+// failure aborts the transaction. It returns the id that e gets.
+func (l *Log) Append(tx *sqldb.Tx, e Entry) id.Event {
+	e = l.complete(e)
+	l.add(tx, row{kind: KindEvent, entry: e})
+	return e.ID
+}
+
+// Record makes e durable in a transaction of its own: for denials and for what
+// changes nothing else.
+func (l *Log) Record(ctx context.Context, e Entry) error {
+	return l.db.Update(ctx, func(_ context.Context, tx *sqldb.Tx) error {
+		l.AppendEvent(tx, e)
+		return nil
+	})
+}
+
+func (l *Log) complete(e Entry) Entry {
+	if e.ID == "" {
+		e.ID = id.NewEvent()
+	}
+	if e.Time.IsZero() {
+		e.Time = l.now()
+	}
+	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	return e
+}
+
+// add files a row under its transaction; the first one registers the hooks.
+func (l *Log) add(tx *sqldb.Tx, r row) {
+	l.pendingMu.Lock()
+	defer l.pendingMu.Unlock()
+	if rows, ok := l.pending[tx]; ok {
+		*rows = append(*rows, r)
+		return
+	}
+	rows := &[]row{r}
+	l.pending[tx] = rows
+	var step *step
+	tx.BeforeCommit(func(ctx context.Context) error {
+		var err error
+		step, err = l.chain.append(ctx, l, tx, *rows)
+		return err
+	})
+	tx.Done(func(committed bool) {
+		l.pendingMu.Lock()
+		delete(l.pending, tx)
+		l.pendingMu.Unlock()
+		if step != nil {
+			step.end(committed)
+		}
+	})
+	tx.Notify(Channel, "")
+}
+
+// Intent is a call whose intent is durable and whose outcome is still open.
+type Intent struct {
+	Event id.Event
+
+	ctx   context.Context // of the caller, while it waits in the queue
+	entry Entry
+	fence func(ctx context.Context, tx *sqldb.Tx) error
+	err   chan error
+}
+
+// Begin makes the intent of e durable and returns only then. fence runs in the
+// same transaction, before the entry: it must check with a share lock that the
+// call may still start, and must write nothing when it returns an error. Its
+// error is returned unchanged, and no entry is written. Any other error means
+// that the call must not run (threats.md L2).
+func (l *Log) Begin(ctx context.Context, e Entry, fence func(ctx context.Context, tx *sqldb.Tx) error) (*Intent, error) {
+	if len(l.outcomes) > maxOutcomes*9/10 {
+		return nil, fault.New(fault.Unavailable, "audit_unavailable", "The audit log is behind; calls are refused until it has caught up.").WithRetry(time.Second)
+	}
+	e = l.complete(e)
+	in := &Intent{Event: e.ID, ctx: ctx, entry: e, fence: fence, err: make(chan error, 1)}
+	select {
+	case l.queue <- in:
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
+	case <-l.stop:
+		return nil, unavailable(errors.New("the log is stopped"))
+	}
+	// The committer always answers, so waiting for it cannot leave an intent
+	// behind that the caller believes was never made.
+	if err := <-in.err; err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Finish adds the outcome of a call. It does not wait: outcomes are written
+// together. Begin refuses calls when too many wait.
+func (l *Log) Finish(in *Intent, o Outcome) {
+	b := body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: &in.entry, ID: id.NewEvent(), Time: sqldb.Micros(l.now())}
+	select {
+	case l.outcomes <- b:
+	case <-l.stop:
+		l.log.Error("an outcome came after the audit log stopped", "intent", in.Event)
+	}
+}
+
+func unavailable(cause error) error {
+	return fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written, so the call was not made.").
+		WithHint("Try again shortly.").WithCause(cause).WithRetry(time.Second)
+}
+
+// Start runs the committer and the checkpoints until Stop.
+func (l *Log) Start() {
+	l.wg.Go(l.commit)
+	l.wg.Go(l.checkpoints)
+}
+
+// Stop writes what waits, a last checkpoint, and returns.
+func (l *Log) Stop() {
+	close(l.stop)
+	l.wg.Wait()
+}
+
+// commit groups waiting intents and outcomes into transactions.
+func (l *Log) commit() {
+	defer close(l.committed)
+	tick := time.NewTicker(20 * time.Millisecond) // the longest an outcome waits
+	defer tick.Stop()
+	for {
+		select {
+		case in := <-l.queue:
+			l.flush(in)
+		case <-tick.C:
+			if len(l.outcomes) > 0 {
+				l.flush(nil)
+			}
+		case <-l.stop:
+			for len(l.queue) > 0 || len(l.outcomes) > 0 {
+				if err := l.flush(nil); err != nil {
+					l.log.Error("the audit log stopped with entries unwritten", "outcomes", len(l.outcomes), "error", err)
+					return
+				}
+			}
+			return
+		}
+	}
+}
+
+// flush writes one batch. Intents that the fence refuses get its error, all
+// others the error of the transaction.
+func (l *Log) flush(first *Intent) error {
+	batch := make([]*Intent, 0, maxBatch)
+	if first != nil {
+		batch = append(batch, first)
+	}
+	for len(batch) < maxBatch {
+		select {
+		case in := <-l.queue:
+			batch = append(batch, in)
+			continue
+		default:
+		}
+		break
+	}
+	var done []body
+	for len(done) < 4*maxBatch {
+		select {
+		case b := <-l.outcomes:
+			done = append(done, b)
+			continue
+		default:
+		}
+		break
+	}
+	refused := make([]error, len(batch))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := l.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		clear(refused)
+		for i, in := range batch {
+			if refused[i] = in.ctx.Err(); refused[i] != nil {
+				continue // nobody waits for this call any more
+			}
+			if in.fence != nil {
+				if refused[i] = in.fence(ctx, tx); refused[i] != nil {
+					continue
+				}
+			}
+			l.add(tx, row{kind: KindIntent, entry: in.entry})
+		}
+		for _, b := range done {
+			l.add(tx, row{kind: KindOutcome, outcome: b})
+		}
+		return nil
+	})
+	for i, in := range batch {
+		switch {
+		case err != nil:
+			in.err <- unavailable(err)
+		case errors.Is(refused[i], context.Canceled), errors.Is(refused[i], context.DeadlineExceeded):
+			in.err <- unavailable(refused[i])
+		default:
+			in.err <- refused[i]
+		}
+	}
+	if err != nil && len(done) > 0 {
+		l.log.Warn("outcomes could not be written and will be tried again", "count", len(done), "error", err)
+		l.requeue(done)
+		time.Sleep(100 * time.Millisecond)
+	}
+	return err
+}
+
+// requeue puts outcomes back. They may now stand behind later ones; their order
+// among each other carries no meaning.
+func (l *Log) requeue(done []body) {
+	for _, b := range done {
+		select {
+		case l.outcomes <- b:
+		default:
+			l.log.Error("an outcome was lost: the audit log is full", "intent", b.Ref)
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package audit
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+)
+
+// row is an entry or outcome on its way into the chain.
+type row struct {
+	kind    string
+	entry   Entry
+	outcome body
+}
+
+// head is the end of a chain.
+type head struct {
+	chain string
+	seq   int64
+	hash  []byte
+}
+
+// chain is this process' chain. mu is held from the moment that a transaction
+// computes its hashes until that transaction has ended, so that entries commit
+// in the order of their hashes. Append runs last in a transaction, which then
+// waits for no other lock while it holds mu.
+type chain struct {
+	signer *signer
+
+	mu   sync.Mutex
+	head head // empty chain: the next append starts a new one
+	key  secret.Value
+}
+
+// step is an append whose transaction is still open.
+type step struct {
+	c    *chain
+	next head
+	key  secret.Value
+}
+
+// end advances the chain, or abandons it. After a rollback the head stands. But
+// a commit whose outcome is unknown may have left rows behind it, so the chain
+// is not continued: the next append starts another and names this head.
+func (s *step) end(committed bool) {
+	if committed {
+		s.c.head, s.c.key = s.next, s.key
+	} else {
+		s.c.head.chain = ""
+	}
+	s.c.mu.Unlock()
+}
+
+// append computes and inserts rows. On success the caller must end the step.
+func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*step, error) {
+	c.mu.Lock()
+	s := &step{c: c, next: c.head, key: c.key}
+	if err := c.appendLocked(ctx, l, tx, s, rows); err != nil {
+		s.end(false)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step, rows []row) error {
+	if s.next.chain == "" {
+		opened, err := c.open(ctx, l, tx, s)
+		if err != nil {
+			return err
+		}
+		rows = append([]row{opened}, rows...)
+	}
+	for _, r := range rows {
+		b := r.outcome
+		if r.kind == KindOutcome {
+			b.Entry = b.Entry.columns()
+		} else {
+			b = body{Kind: r.kind, Entry: &r.entry, ID: r.entry.ID, Time: sqldb.Micros(r.entry.Time)}
+		}
+		doc, err := strictjson.CanonicalOf(b)
+		if err != nil {
+			return fmt.Errorf("encoding an audit entry: %w", err)
+		}
+		s.next.seq++
+		s.next.hash = link(s.key, s.next.hash, s.next.seq, doc)
+		if err := insertEntry(ctx, tx, s.next, b, doc); err != nil {
+			return fmt.Errorf("appending to the audit chain: %w", err)
+		}
+	}
+	return nil
+}
+
+// open begins a new chain. Its first entry names the heads of the latest other
+// chains, so that cutting one of those, or removing it whole, shows here.
+func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, error) {
+	chainID := string(id.NewEvent())
+	s.key = crypt.NewSeed()
+	wrapped, err := l.keeper.Wrap(ctx, s.key, chainAAD(chainID))
+	if err != nil {
+		return row{}, fmt.Errorf("wrapping the key of an audit chain: %w", err)
+	}
+	heads, err := latestHeads(ctx, tx)
+	if err != nil {
+		return row{}, fmt.Errorf("reading the heads of earlier audit chains: %w", err)
+	}
+	if err := insertChain(ctx, tx, chainID, l.node, l.keeper.Describe().Ref, wrapped, l.now()); err != nil {
+		return row{}, fmt.Errorf("starting an audit chain: %w", err)
+	}
+	s.next = head{chain: chainID}
+	detail := map[string]string{"node": l.node}
+	for i, h := range heads {
+		detail[followsPrefix+strconv.Itoa(i)] = h.String()
+	}
+	return row{kind: KindEvent, entry: l.complete(Entry{
+		Actor: Actor{Kind: "system", ID: "server"}, Action: "audit.chain_started", Object: chainID, Detail: detail,
+	})}, nil
+}
+
+const followsPrefix = "follows_"
+
+// String is the form of a head in entries and checkpoints.
+func (h head) String() string { return fmt.Sprintf("%s %d %x", h.chain, h.seq, h.hash) }
+
+func parseHead(s string) (head, error) {
+	var h head
+	if _, err := fmt.Sscanf(s, "%s %d %x", &h.chain, &h.seq, &h.hash); err != nil {
+		return head{}, fmt.Errorf("reading the head of a chain: %w", err)
+	}
+	return h, nil
+}
+
+func (c *chain) current() head {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.head
+}
+
+// columns keeps of an intent what the look-up columns of its outcome repeat.
+func (e *Entry) columns() *Entry {
+	return &Entry{
+		Environment: e.Environment, Organization: e.Organization, Actor: e.Actor, Agent: e.Agent, User: e.User,
+		Session: e.Session, Connection: e.Connection, Action: e.Action, Decision: e.Decision,
+	}
+}
+
+// link is the hash of entry seq. Everything has a length in front, so no two
+// entries share an input.
+func link(key secret.Value, previous []byte, seq int64, doc []byte) []byte {
+	m := hmac.New(sha256.New, key.Reveal())
+	m.Write(crypt.Fields(string(previous), strconv.FormatInt(seq, 10), string(doc)))
+	return m.Sum(nil)
+}
+
+func chainAAD(chainID string) []byte { return crypt.Fields("ambit audit chain 1", chainID) }
+
+// chainKey unwraps the key of a chain.
+func chainKey(ctx context.Context, k keyring.Keeper, chainID string, wrapped []byte) (secret.Value, error) {
+	return k.Unwrap(ctx, wrapped, chainAAD(chainID))
+}
+
+func decodeBody(doc []byte) (body, error) {
+	var b body
+	if err := json.Unmarshal(doc, &b); err != nil {
+		return body{}, fmt.Errorf("reading an audit entry: %w", err)
+	}
+	if b.Entry != nil {
+		b.Entry.Time = b.Entry.Time.UTC().Truncate(time.Microsecond)
+	}
+	return b, nil
+}

@@ -1,0 +1,229 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// A checkpoint is a signed note (golang.org/x/mod/sumdb/note) with the text
+//
+//	ambit audit checkpoint 1
+//	<chain> <seq> <hash in hex>
+//	<time, RFC 3339>
+//
+// in the file <chain>.checkpoint. The key that verifies it is in verifier.pub
+// in the same folder, written once, and in the database.
+const (
+	checkpointTitle  = "ambit audit checkpoint 1"
+	checkpointSuffix = ".checkpoint"
+	verifierFile     = "verifier.pub"
+	signerName       = "ambit-audit"
+)
+
+// signer signs checkpoints with a key that the root key wraps.
+type signer struct {
+	key      secret.Value // Ed25519 seed
+	verifier string
+	hash     uint32
+}
+
+func (s *signer) Name() string    { return signerName }
+func (s *signer) KeyHash() uint32 { return s.hash }
+func (s *signer) Sign(msg []byte) ([]byte, error) {
+	return ed25519.Sign(ed25519.NewKeyFromSeed(s.key.Reveal()), msg), nil
+}
+
+var signerAAD = crypt.Fields("ambit audit checkpoint signer 1")
+
+// openSigner loads the signing key, or makes it: of several nodes that start at
+// once, the first one's key stays.
+func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir string) (*signer, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder for audit checkpoints: %w", err)
+	}
+	seed := crypt.NewSeed()
+	verifier, err := note.NewEd25519VerifierKey(signerName, ed25519.NewKeyFromSeed(seed.Reveal()).Public().(ed25519.PublicKey))
+	if err != nil {
+		return nil, fmt.Errorf("making the audit checkpoint key: %w", err)
+	}
+	wrapped, err := keeper.Wrap(ctx, seed, signerAAD)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping the audit checkpoint key: %w", err)
+	}
+	err = db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if _, err := tx.ExecContext(ctx, insertSignerSQL, keeper.Describe().Ref, wrapped, verifier); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, signerSQL).Scan(&wrapped, &verifier)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading the audit checkpoint key: %w", err)
+	}
+	if seed, err = keeper.Unwrap(ctx, wrapped, signerAAD); err != nil {
+		return nil, fmt.Errorf("unwrapping the audit checkpoint key: %w", err)
+	}
+	v, err := note.NewVerifier(verifier)
+	if err != nil {
+		return nil, fmt.Errorf("reading the audit checkpoint key: %w", err)
+	}
+	if err := writeOnce(filepath.Join(dir, verifierFile), verifier+"\n"); err != nil {
+		return nil, err
+	}
+	return &signer{key: seed, verifier: verifier, hash: v.KeyHash()}, nil
+}
+
+func writeOnce(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the audit verifier key: %w", err)
+	}
+	_, werr := f.WriteString(text)
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("keeping the audit verifier key: %w", err)
+	}
+	return nil
+}
+
+// checkpoints writes one whenever the head has moved, and a last one at stop.
+func (l *Log) checkpoints() {
+	tick := time.NewTicker(l.every)
+	defer tick.Stop()
+	var last head
+	for {
+		stopping := false
+		select {
+		case <-tick.C:
+		case <-l.stop:
+			stopping = true
+			l.waitForCommits()
+		}
+		if h := l.chain.current(); h.chain != "" && (h.chain != last.chain || h.seq != last.seq) {
+			if err := l.writeCheckpoint(h); err != nil {
+				l.log.Error("an audit checkpoint could not be written", "dir", l.dir, "error", err)
+			} else {
+				last = h
+			}
+		}
+		if stopping {
+			return
+		}
+	}
+}
+
+// waitForCommits gives the committer, which stops at the same signal, the time
+// to write what waits, so that the last checkpoint covers it.
+func (l *Log) waitForCommits() {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		select {
+		case <-l.committed:
+			return
+		default:
+		}
+	}
+}
+
+func (l *Log) writeCheckpoint(h head) error {
+	text := fmt.Sprintf("%s\n%s\n%s\n", checkpointTitle, h, l.now().UTC().Format(time.RFC3339))
+	signed, err := note.Sign(&note.Note{Text: text}, l.chain.signer)
+	if err != nil {
+		return fmt.Errorf("signing a checkpoint: %w", err)
+	}
+	path := filepath.Join(l.dir, h.chain+checkpointSuffix)
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing a checkpoint: %w", err)
+	}
+	_, werr := f.Write(signed)
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing a checkpoint: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("publishing a checkpoint: %w", err)
+	}
+	return nil
+}
+
+// checkpoint is one read back.
+type checkpoint struct {
+	head
+	time time.Time
+}
+
+// readCheckpoints loads and verifies every checkpoint in dir. Those that do not
+// verify come back as problems.
+func readCheckpoints(dir, verifierInDatabase string) (found map[string]checkpoint, problems []Problem, err error) {
+	found = map[string]checkpoint{}
+	key := verifierInDatabase
+	outside, err := os.ReadFile(filepath.Join(dir, verifierFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		problems = append(problems, Problem{What: "the folder has no " + verifierFile + ": checkpoints are verified with the key in the database, which whoever changed the database could have changed too"})
+	case err != nil:
+		return nil, nil, fmt.Errorf("reading the audit verifier key: %w", err)
+	default:
+		if key = strings.TrimSpace(string(outside)); key != verifierInDatabase {
+			problems = append(problems, Problem{What: "the checkpoint key in the database is not the one that was published in " + verifierFile})
+		}
+	}
+	verifier, err := note.NewVerifier(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the audit verifier key: %w", err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"+checkpointSuffix))
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing checkpoints: %w", err)
+	}
+	for _, path := range files {
+		cp, err := readCheckpoint(path, verifier)
+		if err != nil {
+			problems = append(problems, Problem{Chain: strings.TrimSuffix(filepath.Base(path), checkpointSuffix), What: "its checkpoint does not verify"})
+			continue
+		}
+		found[cp.chain] = cp
+	}
+	return found, problems, nil
+}
+
+func readCheckpoint(path string, verifier note.Verifier) (checkpoint, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return checkpoint{}, err
+	}
+	n, err := note.Open(raw, note.VerifierList(verifier))
+	if err != nil {
+		return checkpoint{}, err
+	}
+	lines := strings.Split(n.Text, "\n")
+	if len(lines) != 4 || lines[0] != checkpointTitle {
+		return checkpoint{}, errors.New("not a checkpoint")
+	}
+	h, err := parseHead(lines[1])
+	if err != nil {
+		return checkpoint{}, err
+	}
+	at, err := time.Parse(time.RFC3339, lines[2])
+	if err != nil {
+		return checkpoint{}, err
+	}
+	if h.chain+checkpointSuffix != filepath.Base(path) {
+		return checkpoint{}, errors.New("filed under another chain")
+	}
+	return checkpoint{head: h, time: at}, nil
+}

@@ -1,0 +1,257 @@
+package audit
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Filter selects entries. Empty fields select everything; Environment is
+// required, so that no look-up crosses environments by accident.
+type Filter struct {
+	Environment  id.Environment
+	Organization id.Organization
+	Agent        id.Agent
+	User         id.User
+	Session      id.Session
+	Connection   id.Connection
+	Action       string // exact, or a noun followed by ".*"
+	Decision     string
+	Since, Until time.Time
+	After        string // cursor of the page before
+	Limit        int    // 1 to 200; default 50
+}
+
+// Record is an entry as stored, with its outcome when that is known.
+type Record struct {
+	Entry
+	Kind    string   `json:"kind"`
+	Ref     id.Event `json:"ref,omitempty"`
+	Outcome *Outcome `json:"outcome,omitempty"`
+	Chain   string   `json:"chain"`
+	Seq     int64    `json:"seq"`
+}
+
+// Page is a list of records, newest first. Next is empty on the last page.
+type Page struct {
+	Records []Record
+	Next    string
+}
+
+// List returns entries, newest first.
+func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
+	if f.Environment == "" {
+		return Page{}, fault.New(fault.Invalid, "environment_required", "Say which environment's entries to list.")
+	}
+	if f.Limit == 0 {
+		f.Limit = 50
+	}
+	if f.Limit < 1 || f.Limit > 200 {
+		return Page{}, fault.New(fault.Invalid, "invalid_limit", "A page has 1 to 200 entries.")
+	}
+	where, args := f.where("kind <> 'outcome'")
+	if f.After != "" {
+		t, last, err := parseCursor(f.After)
+		if err != nil {
+			return Page{}, err
+		}
+		args = append(args, t, last)
+		where += fmt.Sprintf(" and (time, id) < ($%d, $%d)", len(args)-1, len(args))
+	}
+	args = append(args, f.Limit+1)
+	rows, err := queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where `+where+
+		fmt.Sprintf(" order by time desc, id desc limit $%d", len(args)), args...)
+	if err != nil {
+		return Page{}, sqldb.Wrap("list audit entries", err)
+	}
+	var p Page
+	if len(rows) > f.Limit {
+		rows = rows[:f.Limit]
+		last := rows[len(rows)-1]
+		p.Next = cursor(last.time, last.id)
+	}
+	if p.Records, err = l.records(ctx, rows); err != nil {
+		return Page{}, err
+	}
+	return p, nil
+}
+
+// where builds the condition; only column names that are written here and
+// placeholders enter the text (threats.md U4).
+func (f Filter) where(first string) (string, []any) {
+	conds := []string{first, "environment_id = $1"}
+	args := []any{f.Environment}
+	eq := func(column, value string) {
+		if value != "" {
+			args = append(args, value)
+			conds = append(conds, fmt.Sprintf("%s = $%d", column, len(args)))
+		}
+	}
+	eq("organization_id", string(f.Organization))
+	eq("agent_id", string(f.Agent))
+	eq("user_id", string(f.User))
+	eq("session_id", string(f.Session))
+	eq("connection_id", string(f.Connection))
+	eq("decision", f.Decision)
+	if noun, ok := strings.CutSuffix(f.Action, ".*"); ok {
+		args = append(args, noun+".", noun+"/") // '/' follows '.' in ASCII
+		conds = append(conds, fmt.Sprintf("action >= $%d and action < $%d", len(args)-1, len(args)))
+	} else {
+		eq("action", f.Action)
+	}
+	if !f.Since.IsZero() {
+		args = append(args, sqldb.Micros(f.Since))
+		conds = append(conds, fmt.Sprintf("time >= $%d", len(args)))
+	}
+	if !f.Until.IsZero() {
+		args = append(args, sqldb.Micros(f.Until))
+		conds = append(conds, fmt.Sprintf("time < $%d", len(args)))
+	}
+	return strings.Join(conds, " and "), args
+}
+
+// records decodes rows and joins the outcomes of intents.
+func (l *Log) records(ctx context.Context, rows []stored) ([]Record, error) {
+	out := make([]Record, 0, len(rows))
+	at := map[string]int{}
+	var marks []string
+	var args []any
+	for _, s := range rows {
+		b, err := decodeBody(s.body)
+		if err != nil {
+			return nil, err
+		}
+		r := Record{Kind: b.Kind, Ref: b.Ref, Outcome: b.Outcome, Chain: s.chain, Seq: s.seq}
+		if b.Entry != nil {
+			r.Entry = *b.Entry
+		}
+		r.ID, r.Time = b.ID, sqldb.Time(b.Time)
+		if b.Kind == KindIntent {
+			at[s.id] = len(out)
+			args = append(args, s.id)
+			marks = append(marks, "$"+strconv.Itoa(len(args)))
+		}
+		out = append(out, r)
+	}
+	if len(args) == 0 {
+		return out, nil
+	}
+	outcomes, err := queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where kind = 'outcome' and ref in (`+strings.Join(marks, ", ")+`)`, args...)
+	if err != nil {
+		return nil, sqldb.Wrap("read the outcomes of calls", err)
+	}
+	for _, s := range outcomes {
+		b, err := decodeBody(s.body)
+		if err != nil {
+			return nil, err
+		}
+		out[at[s.ref]].Outcome = b.Outcome
+	}
+	return out, nil
+}
+
+const unfinishedSQL = `select ` + entryColumns + ` from audit_entry i where i.session_id = $1 and i.kind = 'intent'
+and not exists (select 1 from audit_entry o where o.ref = i.id and o.kind = 'outcome') order by i.time, i.id limit 200`
+
+// Unfinished lists the calls of a session that have begun and whose outcome is
+// not recorded: they run now, or their process died.
+func (l *Log) Unfinished(ctx context.Context, session id.Session) ([]Record, error) {
+	rows, err := queryEntries(ctx, l.db.Reader(), unfinishedSQL, session)
+	if err != nil {
+		return nil, sqldb.Wrap("list running calls", err)
+	}
+	return l.records(ctx, rows)
+}
+
+// followWindow is how far Follow looks back: a transaction that takes longer to
+// commit than this could be passed over.
+const followWindow = 35 * time.Second
+
+// Follow calls fn for each new row, outcomes included, until ctx ends or fn
+// fails. Rows of several nodes come in the order in which they become visible.
+func (l *Log) Follow(ctx context.Context, f Filter, fn func(Record) error) error {
+	if f.Environment == "" {
+		return fault.New(fault.Invalid, "environment_required", "Say which environment's entries to follow.")
+	}
+	wake := make(chan struct{}, 1)
+	cancel := l.db.Subscribe(Channel, func(string) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	defer cancel()
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	seen := map[string]time.Time{}
+	if f.Since.IsZero() {
+		f.Since = l.now()
+	}
+	from := f.Since
+	for {
+		where, args := Filter{Environment: f.Environment, Organization: f.Organization, Agent: f.Agent, User: f.User, Session: f.Session,
+			Connection: f.Connection, Action: f.Action, Decision: f.Decision, Since: from}.where("1 = 1")
+		rows, err := queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where `+where+` order by time, id limit 5000`, args...)
+		if err != nil {
+			return sqldb.Wrap("follow the audit log", err)
+		}
+		fresh := rows[:0]
+		for _, s := range rows {
+			if _, ok := seen[s.id]; !ok {
+				seen[s.id] = sqldb.Time(s.time)
+				fresh = append(fresh, s)
+			}
+		}
+		records, err := l.records(ctx, fresh)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			if r.Kind == KindIntent {
+				r.Outcome = nil // it comes as a row of its own
+			}
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+		if w := l.now().Add(-followWindow); w.After(from) {
+			from = w
+		}
+		for k, t := range seen {
+			if t.Before(from) {
+				delete(seen, k)
+			}
+		}
+		if len(rows) == 5000 {
+			from = sqldb.Time(rows[len(rows)-1].time)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wake:
+		case <-tick.C:
+		}
+	}
+}
+
+func cursor(t int64, id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(t, 10) + " " + id))
+}
+
+func parseCursor(c string) (int64, string, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(c)
+	t, last, ok := strings.Cut(string(raw), " ")
+	micros, perr := strconv.ParseInt(t, 10, 64)
+	if err != nil || perr != nil || !ok {
+		return 0, "", fault.New(fault.Invalid, "invalid_cursor", "That is not a page cursor of this list.").WithHint("Use the cursor that the page before gave, or start without one.")
+	}
+	return micros, last, nil
+}

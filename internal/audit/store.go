@@ -1,0 +1,116 @@
+package audit
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+const insertChainSQL = `insert into audit_chain (id, node, key_ref, key_wrapped, started_at) values ($1, $2, $3, $4, $5)`
+
+func insertChain(ctx context.Context, q sqldb.Querier, id, node, ref string, wrapped []byte, now time.Time) error {
+	_, err := q.ExecContext(ctx, insertChainSQL, id, node, ref, wrapped, sqldb.Micros(now))
+	return err
+}
+
+const insertEntrySQL = `insert into audit_entry (chain_id, seq, id, time, kind, ref, environment_id, organization_id,
+	agent_id, user_id, session_id, connection_id, action, decision, body, hash)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`
+
+func insertEntry(ctx context.Context, q sqldb.Querier, h head, b body, doc []byte) error {
+	e := b.Entry
+	_, err := q.ExecContext(ctx, insertEntrySQL, h.chain, h.seq, b.ID, b.Time, b.Kind, b.Ref, e.Environment, e.Organization,
+		e.Agent, e.User, e.Session, e.Connection, e.Action, e.Decision, doc, h.hash)
+	return err
+}
+
+const latestHeadsSQL = `select e.chain_id, e.seq, e.hash from audit_entry e
+join (select c.id, (select max(seq) from audit_entry where chain_id = c.id) as last
+      from (select id from audit_chain order by started_at desc, id desc limit 8) c) h
+on e.chain_id = h.id and e.seq = h.last order by e.chain_id`
+
+// latestHeads gives the heads of the eight chains that started last.
+func latestHeads(ctx context.Context, q sqldb.Querier) ([]head, error) {
+	rows, err := q.QueryContext(ctx, latestHeadsSQL)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var heads []head
+	for rows.Next() {
+		var h head
+		if err := rows.Scan(&h.chain, &h.seq, &h.hash); err != nil {
+			return nil, err
+		}
+		heads = append(heads, h)
+	}
+	return heads, rows.Err()
+}
+
+// stored is one row as it stands in the table.
+type stored struct {
+	head
+	id, kind, ref                                                                 string
+	time                                                                          int64
+	environment, organization, agent, user, session, connection, action, decision string
+	body                                                                          []byte
+}
+
+const entryColumns = `chain_id, seq, hash, id, kind, ref, time, environment_id, organization_id, agent_id, user_id,
+	session_id, connection_id, action, decision, body`
+
+func scanEntry(rows *sql.Rows) (stored, error) {
+	var s stored
+	err := rows.Scan(&s.chain, &s.seq, &s.hash, &s.id, &s.kind, &s.ref, &s.time, &s.environment, &s.organization,
+		&s.agent, &s.user, &s.session, &s.connection, &s.action, &s.decision, &s.body)
+	return s, err
+}
+
+func queryEntries(ctx context.Context, q sqldb.Querier, query string, args ...any) ([]stored, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []stored
+	for rows.Next() {
+		s, err := scanEntry(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, rows.Err()
+}
+
+// chainRow is a chain as it stands in the table.
+type chainRow struct {
+	id, node string
+	wrapped  []byte
+}
+
+const chainsSQL = `select id, node, key_wrapped from audit_chain order by started_at, id`
+
+func allChains(ctx context.Context, q sqldb.Querier) ([]chainRow, error) {
+	rows, err := q.QueryContext(ctx, chainsSQL)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []chainRow
+	for rows.Next() {
+		var c chainRow
+		if err := rows.Scan(&c.id, &c.node, &c.wrapped); err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, rows.Err()
+}
+
+const (
+	signerSQL       = `select key_wrapped, verifier from audit_signer where id = 'checkpoint'`
+	insertSignerSQL = `insert into audit_signer (id, key_ref, key_wrapped, verifier) values ('checkpoint', $1, $2, $3) on conflict (id) do nothing`
+)

@@ -1,0 +1,282 @@
+// Package vault seals secrets under the key of their context. A key context is
+// environment, organization and user; each context that occurs has one
+// key-encrypting key, made when first needed, whose seed the root key wraps for
+// exactly that context. Every sealed value is bound to its [Place]: the context
+// and the object, version and provider that it belongs to. The format is drawn
+// in package crypt. Nothing in the database opens without the root key.
+//
+// Two things are built on [Vault.Seal] and [Vault.Open]: other rooms keep their
+// own sealed columns (tokens of connections, TOTP secrets), and this room keeps
+// named secrets with versions, which applications store and read by API.
+package vault
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Place is where a sealed value belongs. The first three fields are its key
+// context; all of them are bound into the envelope, so that a value copied to
+// any other place does not open (threats.md K1).
+type Place struct {
+	Environment  id.Environment
+	Organization id.Organization // empty: of the whole environment
+	User         id.User         // empty: of the whole organization
+	Kind         string          // what sort of thing is sealed, such as "credential"
+	Object       string          // the id of the row
+	Version      int64           // of the row; a new value has a new version
+	Provider     string
+}
+
+func (p Place) bytes() []byte {
+	return crypt.Fields("ambit place 1", string(p.Environment), string(p.Organization), string(p.User), p.Kind, p.Object,
+		strconv.FormatInt(p.Version, 10), p.Provider)
+}
+
+func (p Place) context() keyContext {
+	c := keyContext{"environment_id": string(p.Environment)}
+	if p.Organization != "" {
+		c["organization_id"] = string(p.Organization)
+	}
+	if p.User != "" {
+		c["user_id"] = string(p.User)
+	}
+	return c
+}
+
+// keyContext is the set of names and values that one KEK belongs to. All of
+// them are needed: there is one key for the whole set, not one for each item.
+type keyContext map[string]string
+
+// canonical is injective: equal bytes mean equal contexts.
+func (c keyContext) canonical() []byte {
+	parts := []string{"ambit key context 1"}
+	for _, k := range slices.Sorted(maps.Keys(c)) {
+		parts = append(parts, k, c[k])
+	}
+	return crypt.Fields(parts...)
+}
+
+func (c keyContext) hash() string {
+	sum := sha256.Sum256(c.canonical())
+	return hex.EncodeToString(sum[:])
+}
+
+// Config is what a Vault needs. DB, Keeper and Audit are required.
+type Config struct {
+	DB     *sqldb.DB
+	Keeper keyring.Keeper
+	Audit  *audit.Log
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Vault seals and opens. It is safe for concurrent use.
+type Vault struct {
+	db     *sqldb.DB
+	keeper keyring.Keeper
+	audit  *audit.Log
+	now    func() time.Time
+	log    *slog.Logger
+
+	making singleflight.Group
+	mu     sync.Mutex
+	byHash map[string]*crypt.KEK   // unwrapped keys, by context
+	byID   map[[16]byte]*crypt.KEK // the same, by id
+}
+
+// maxCachedKEKs bounds the unwrapped keys held in memory. Losing one from the
+// cache costs one read and one unwrap.
+const maxCachedKEKs = 4096
+
+// New makes a Vault.
+func New(cfg Config) *Vault {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Vault{db: cfg.DB, keeper: cfg.Keeper, audit: cfg.Audit, now: cfg.Now, log: cfg.Logger,
+		byHash: map[string]*crypt.KEK{}, byID: map[[16]byte]*crypt.KEK{}}
+}
+
+// Seal encrypts s for p. It must not be called inside a transaction: the first
+// value of a context makes and stores that context's key.
+func (v *Vault) Seal(ctx context.Context, p Place, s secret.Value) ([]byte, error) {
+	if p.Environment == "" || p.Kind == "" || p.Object == "" {
+		return nil, fmt.Errorf("sealing without a place: kind %q, object %q", p.Kind, p.Object)
+	}
+	kek, err := v.kekFor(ctx, p.context())
+	if err != nil {
+		return nil, err
+	}
+	return kek.Seal(p.bytes(), s)
+}
+
+// Open decrypts what Seal made for exactly this place. An envelope that was
+// changed or belongs elsewhere gives a fault with the code "sealed_value_invalid".
+func (v *Vault) Open(ctx context.Context, p Place, envelope []byte) (secret.Value, error) {
+	kekID, _, err := crypt.Inspect(envelope)
+	if err != nil {
+		return secret.Value{}, v.integrity(p)
+	}
+	kek, err := v.kekByID(ctx, kekID)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	s, err := kek.Open(p.bytes(), envelope)
+	if err != nil {
+		return secret.Value{}, v.integrity(p)
+	}
+	return s, nil
+}
+
+// integrity is an alarm: it means a defect, a damaged disk or an intruder.
+func (v *Vault) integrity(p Place) error {
+	v.log.Error("a sealed value does not open in its place", "kind", p.Kind, "object", p.Object, "version", p.Version)
+	return fault.New(fault.Internal, "sealed_value_invalid", "A stored secret does not open.").
+		WithHint("The database was changed outside Ambit, or the root key is another one. Run `ambit doctor`.").
+		WithCause(crypt.ErrIntegrity)
+}
+
+// kekFor gives the key of a context, making it if there is none.
+func (v *Vault) kekFor(ctx context.Context, c keyContext) (*crypt.KEK, error) {
+	hash := c.hash()
+	v.mu.Lock()
+	kek := v.byHash[hash]
+	v.mu.Unlock()
+	if kek != nil {
+		return kek, nil
+	}
+	// The work runs on, should this caller leave: others may wait for it.
+	got, err, _ := v.making.Do(hash, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		return v.loadOrMake(ctx, c, hash)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got.(*crypt.KEK), nil
+}
+
+func (v *Vault) loadOrMake(ctx context.Context, c keyContext, hash string) (*crypt.KEK, error) {
+	row, err := kekByHash(ctx, v.db.Reader(), hash)
+	if err != nil && !sqldb.NoRows(err) {
+		return nil, sqldb.Wrap("look up the key of a context", err)
+	}
+	if err == nil {
+		return v.unwrap(ctx, row)
+	}
+	if row, err = v.newKEK(ctx, c, hash); err != nil {
+		return nil, err
+	}
+	err = v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		made, err := insertKEK(ctx, tx, row)
+		if err != nil {
+			return err
+		}
+		if made {
+			v.audit.AppendEvent(tx, audit.Entry{
+				Environment: id.Environment(c["environment_id"]), Organization: id.Organization(c["organization_id"]), User: id.User(c["user_id"]),
+				Actor: audit.Actor{Kind: "system", ID: "vault"}, Action: "key.created", Object: string(row.id),
+			})
+			return nil
+		}
+		// Another node was first; its key is the key.
+		row, err = kekByHash(ctx, tx, hash)
+		return err
+	})
+	if err != nil {
+		return nil, sqldb.Wrap("store the key of a context", err)
+	}
+	return v.unwrap(ctx, row)
+}
+
+func (v *Vault) newKEK(ctx context.Context, c keyContext, hash string) (kekRow, error) {
+	seed := crypt.NewSeed()
+	row := kekRow{id: id.NewKEK(), environment: id.Environment(c["environment_id"]), hash: hash, context: c.canonical(), version: 1,
+		rootRef: v.keeper.Describe().Ref, createdAt: v.now()}
+	kek, err := crypt.DeriveKEK(seed, row.context, row.id.Bytes(), row.version)
+	if err != nil {
+		return kekRow{}, err
+	}
+	row.commitment = kek.Commitment()
+	if row.wrapped, err = v.keeper.Wrap(ctx, seed, row.aad()); err != nil {
+		return kekRow{}, fmt.Errorf("wrapping the key of a context: %w", err)
+	}
+	return row, nil
+}
+
+func (v *Vault) kekByID(ctx context.Context, kekID [16]byte) (*crypt.KEK, error) {
+	v.mu.Lock()
+	kek := v.byID[kekID]
+	v.mu.Unlock()
+	if kek != nil {
+		return kek, nil
+	}
+	got, err, _ := v.making.Do("id "+string(kekID[:]), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		row, err := kekRowByID(ctx, v.db.Reader(), id.KEKFromBytes(kekID))
+		if sqldb.NoRows(err) {
+			return nil, fault.New(fault.Internal, "key_missing", "The key of a stored secret is missing.").WithHint("Run `ambit doctor`.")
+		}
+		if err != nil {
+			return nil, sqldb.Wrap("look up a key", err)
+		}
+		return v.unwrap(ctx, row)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got.(*crypt.KEK), nil
+}
+
+// unwrap turns a row into a usable key and caches it.
+func (v *Vault) unwrap(ctx context.Context, row kekRow) (*crypt.KEK, error) {
+	seed, err := v.keeper.Unwrap(ctx, row.wrapped, row.aad())
+	if errors.Is(err, crypt.ErrIntegrity) {
+		return nil, fault.New(fault.Unavailable, "root_key_mismatch", "The root key does not open this vault.").
+			WithHint("Start the server with the root key that this database was made with (AMBIT_ROOT_KEY).").WithCause(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unwrapping a key: %w", err)
+	}
+	kek, err := crypt.DeriveKEK(seed, row.context, row.id.Bytes(), row.version)
+	if err != nil {
+		return nil, err
+	}
+	if !kek.Commits(row.commitment) {
+		return nil, v.integrity(Place{Kind: "kek", Object: string(row.id)})
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.byID) >= maxCachedKEKs {
+		clear(v.byID)
+		clear(v.byHash)
+	}
+	v.byID[kek.ID()] = kek
+	v.byHash[row.hash] = kek
+	return kek, nil
+}
