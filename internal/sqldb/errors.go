@@ -54,8 +54,15 @@ func Wrap(op string, err error) error {
 			"Try again; if it stays, check that the database is running.", cause)
 	case classCut:
 		return unavailable("The database did not answer in time.", "Try again.", cause)
+	case classText:
+		return invalidText().WithCause(cause)
 	}
 	return cause
+}
+
+func invalidText() *fault.Error {
+	return fault.New(fault.Invalid, "invalid_text", "A text is not valid UTF-8 or contains a zero byte.").
+		WithHint("Send plain UTF-8 text.")
 }
 
 func unavailable(message, hint string, cause error) error {
@@ -100,9 +107,13 @@ const (
 	classConflict // serialization failure or deadlock: run again
 	classLost     // no connection, or it broke
 	classCut      // our own deadline or cancellation
+	classText     // a text that the engine cannot store
 )
 
 func classify(err error) class {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return classLost // whatever the server said while refusing
+	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return classifyPostgres(e.Code)
 	}
@@ -114,9 +125,6 @@ func classify(err error) class {
 		return classCut
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, net.ErrClosed),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err):
-		return classLost
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return classLost
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
@@ -155,6 +163,8 @@ func classifyPostgres(code string) class {
 		return classBusy
 	case "57014":
 		return classCut
+	case "22021", "22P05":
+		return classText
 	case "XX001", "XX002":
 		return classDamaged
 	case "57P01", "57P02", "57P03", "57P05", "25P03":

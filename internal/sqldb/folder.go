@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -66,11 +65,9 @@ func openFolder(path string) (*folder, error) {
 	return &folder{path: path, lock: lock}, nil
 }
 
-func (f *folder) unlock() { f.lock.Close() }
-
-func folderFault(code, message, command string) *fault.Error {
-	return fault.New(fault.Invalid, code, message).WithHint("Run: " + command)
+// unlock gives the lock back in so many words: closing is not enough while a
+// child process between fork and exec still shares the open file.
+func (f *folder) unlock() {
+	syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN)
+	f.lock.Close()
 }
-
-// quote makes s one word of a POSIX shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -41,7 +41,7 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 	if size == 0 {
 		size = 16
 	}
-	pool := sql.OpenDB(stdlib.GetConnector(*config))
+	pool := sql.OpenDB(stdlib.GetConnector(*config, stdlib.OptionShouldPing(db.suspect)))
 	pool.SetMaxOpenConns(size)
 	pool.SetMaxIdleConns(size)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
@@ -75,4 +75,22 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 		return l
 	}
 	return nil
+}
+
+// suspect says whether the pool should ask a connection for a sign of life
+// before using it: after a second of rest, and when another one was found dead
+// since its last use. A restarted server so costs one failure, not one for
+// each connection.
+func (db *DB) suspect(_ context.Context, p stdlib.ShouldPingParams) bool {
+	lastUse := time.Now().Add(-p.IdleDuration).UnixNano()
+	return p.IdleDuration > time.Second || lastUse <= db.lostAt.Load()
+}
+
+// connectionLost reports and remembers that err is a dead connection.
+func (db *DB) connectionLost(err error) bool {
+	if err == nil || db.engine != PostgreSQL || classify(err) != classLost {
+		return false
+	}
+	db.lostAt.Store(time.Now().UnixNano())
+	return true
 }

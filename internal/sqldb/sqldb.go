@@ -79,6 +79,7 @@ type DB struct {
 	newListen  func() *listener
 
 	statements, commits atomic.Uint64
+	lostAt              atomic.Int64 // PostgreSQL: when a connection was last found dead, in Unix nanoseconds
 
 	mu       sync.Mutex // guards closed, and inflight against a Wait that has begun
 	closed   bool
@@ -194,24 +195,39 @@ func (db *DB) Stats() Stats {
 }
 
 // Reader gives reads outside any transaction: each statement sees the newest
-// commit. On SQLite it refuses writes. Pass its errors through [Wrap].
+// commit. It refuses Exec. Pass its errors through [Wrap].
 func (db *DB) Reader() Querier { return reader{db} }
 
 type reader struct{ db *DB }
 
-func (r reader) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	r.db.statements.Add(1)
-	return r.db.reader.ExecContext(ctx, query, args...)
+func (r reader) ExecContext(context.Context, string, ...any) (sql.Result, error) {
+	return nil, fault.New(fault.Internal, "write_outside_update", "A write was tried outside a transaction.")
 }
 
+// A read that found its connection dead is tried once more; by then the pool
+// looks at each of its connections before using it.
 func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := checkText(args); err != nil {
+		return nil, err
+	}
 	r.db.statements.Add(1)
-	return r.db.reader.QueryContext(ctx, query, args...)
+	rows, err := r.db.reader.QueryContext(ctx, query, args...)
+	if r.db.connectionLost(err) {
+		rows, err = r.db.reader.QueryContext(ctx, query, args...)
+	}
+	return rows, err
 }
 
 func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if err := checkText(args); err != nil {
+		return brokenRow(ctx, err)
+	}
 	r.db.statements.Add(1)
-	return r.db.reader.QueryRowContext(ctx, query, args...)
+	row := r.db.reader.QueryRowContext(ctx, query, args...)
+	if r.db.connectionLost(row.Err()) {
+		row = r.db.reader.QueryRowContext(ctx, query, args...)
+	}
+	return row
 }
 
 // Micros is t as Unix microseconds, the form of every time column. The zero

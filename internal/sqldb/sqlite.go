@@ -127,3 +127,10 @@ func atLeast(version, floor string) bool {
 	}
 	return true
 }
+
+func folderFault(code, message, command string) *fault.Error {
+	return fault.New(fault.Invalid, code, message).WithHint("Run: " + command)
+}
+
+// quote makes s one word of a POSIX shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

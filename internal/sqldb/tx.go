@@ -6,7 +6,10 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -68,6 +71,7 @@ func (db *DB) attempts(ctx context.Context, limit time.Duration, fn func(ctx con
 }
 
 func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) (retry bool, err error) {
+	defer func() { db.connectionLost(err) }()
 	conn, err := db.writer.Conn(ctx)
 	if err != nil {
 		return transient(err), Wrap("open a transaction", err)
@@ -102,6 +106,7 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx cont
 	within, cancel := context.WithTimeout(context.WithValue(ctx, inTx{db}, true), limit)
 	defer cancel()
 	if err := tx.run(within, fn); err != nil {
+		db.connectionLost(tx.failed)
 		return transient(tx.failed) || transient(err), err
 	}
 	if err := raw.Commit(); err != nil {
@@ -152,8 +157,12 @@ func (tx *Tx) Done(fn func(committed bool)) { tx.done = append(tx.done, fn) }
 // the transaction commits. Equal notices of one transaction are one. A payload
 // over 4000 bytes makes the transaction fail.
 func (tx *Tx) Notify(channel, payload string) {
-	if len(payload) > maxPayload || len(channel) > 100 {
+	if len(payload) > maxPayload || len(channel) > 100 || strings.Contains(channel, "\n") {
 		tx.fail(fmt.Errorf("notice on %.100q: %d bytes, at most %d", channel, len(payload), maxPayload))
+		return
+	}
+	if err := checkText([]any{channel, payload}); err != nil {
+		tx.fail(err)
 		return
 	}
 	n := notice{channel: channel, payload: payload}
@@ -192,6 +201,10 @@ func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.R
 	if tx.failed != nil {
 		return nil, tx.refusal()
 	}
+	if err := checkText(args); err != nil {
+		tx.fail(err)
+		return nil, err
+	}
 	tx.db.statements.Add(1)
 	res, err := tx.tx.ExecContext(ctx, query, args...)
 	tx.fail(err)
@@ -203,6 +216,10 @@ func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql
 	if tx.failed != nil {
 		return nil, tx.refusal()
 	}
+	if err := checkText(args); err != nil {
+		tx.fail(err)
+		return nil, err
+	}
 	tx.db.statements.Add(1)
 	rows, err := tx.tx.QueryContext(ctx, query, args...)
 	tx.fail(err)
@@ -213,6 +230,10 @@ func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql
 func (tx *Tx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	if tx.failed != nil {
 		return brokenRow(ctx, tx.refusal())
+	}
+	if err := checkText(args); err != nil {
+		tx.fail(err)
+		return brokenRow(ctx, err)
 	}
 	tx.db.statements.Add(1)
 	row := tx.tx.QueryRowContext(ctx, query, args...)
@@ -233,3 +254,18 @@ type refuser struct{ err error }
 func (r refuser) Connect(context.Context) (driver.Conn, error) { return nil, r.err }
 func (r refuser) Driver() driver.Driver                        { return r }
 func (r refuser) Open(string) (driver.Conn, error)             { return nil, r.err }
+
+// checkText refuses what PostgreSQL cannot store as text and SQLite would, so
+// that hostile input meets the same answer on both.
+func checkText(args []any) error {
+	for _, arg := range args {
+		text, ok := arg.(string)
+		if v := reflect.ValueOf(arg); !ok && v.Kind() == reflect.String {
+			text = v.String()
+		}
+		if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
+			return invalidText()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+package sqldb
+
+import "database/sql"
+
+// Pools shows the pools, for tests that look at each connection.
+func (db *DB) Pools() (writer, reader *sql.DB) { return db.writer, db.reader }
+
+// Pragmas are the settings that a connection must have.
+func Pragmas(queryOnly string) map[string]string {
+	want := make(map[string]string)
+	for _, p := range pragmas(queryOnly) {
+		want[p.name] = p.want
+	}
+	return want
+}
+
+// AtLeast compares versions.
+func AtLeast(version, floor string) bool { return atLeast(version, floor) }

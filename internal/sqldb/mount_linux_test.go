@@ -1,0 +1,32 @@
+package sqldb_test
+
+import (
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+// mountTiny puts a file system of a few MiB on dir until the end of t.
+func mountTiny(t *testing.T, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=3m,mode=0700"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+}
+
+func requireFull(t *testing.T, err error) {
+	t.Helper()
+	if !fault.Is(err, "disk_full") || fault.Of(err).Kind != fault.Unavailable || fault.Of(err).Hint == "" {
+		t.Errorf("got %v, want disk_full with a hint", err)
+	}
+}
