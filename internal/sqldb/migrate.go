@@ -39,8 +39,8 @@ func steps(engine Engine) ([]step, error) {
 	for _, e := range entries {
 		number, name, ok := strings.Cut(strings.TrimSuffix(e.Name(), ".sql"), "_")
 		version, err := strconv.Atoi(number)
-		if !ok || err != nil || version != len(all)+1 {
-			return nil, fmt.Errorf("migration %s/%s is not number %04d", dir, e.Name(), len(all)+1)
+		if !ok || err != nil || version < 1 || len(all) > 0 && version <= all[len(all)-1].version {
+			return nil, fmt.Errorf("migration %s/%s has no number of its own", dir, e.Name())
 		}
 		text, err := fs.ReadFile(migrations, path.Join(dir, e.Name()))
 		if err != nil {
@@ -114,7 +114,8 @@ func (tx *Tx) migrateNext(ctx context.Context, all []step) (*step, error) {
 	return &next, err
 }
 
-// checkApplied compares the recorded steps with ours and counts them.
+// checkApplied counts the recorded steps, which must be the first of ours: a
+// step that appears before one already applied is a change of history.
 func (tx *Tx) checkApplied(ctx context.Context, all []step) (int, error) {
 	const query = `select version, name, checksum from schema_version order by version`
 	rows, err := tx.QueryContext(ctx, query)
@@ -128,17 +129,17 @@ func (tx *Tx) checkApplied(ctx context.Context, all []step) (int, error) {
 		if err := rows.Scan(&s.version, &s.name, &s.checksum); err != nil {
 			return 0, err
 		}
-		have++
-		switch {
-		case s.version > len(all):
+		switch last := all[len(all)-1].version; {
+		case s.version > last:
 			return 0, fault.New(fault.Conflict, "schema_newer",
-				fmt.Sprintf("The database was migrated by a newer ambit (step %04d_%s; this binary knows %d).", s.version, s.name, len(all))).
+				fmt.Sprintf("The database was migrated by a newer ambit (step %04d_%s; this binary knows up to %04d).", s.version, s.name, last)).
 				WithHint("Start the newer binary, or restore the backup made before the upgrade.")
-		case s.version != have || s.name != all[have-1].name || s.checksum != all[have-1].checksum:
+		case s.version != all[have].version || s.name != all[have].name || s.checksum != all[have].checksum:
 			return 0, fault.New(fault.Conflict, "schema_differs",
 				fmt.Sprintf("The database was migrated with another version of step %04d_%s.", s.version, s.name)).
 				WithHint("Start the binary that made this database; a database of a development build must be made anew.")
 		}
+		have++
 	}
 	return have, rows.Err()
 }
