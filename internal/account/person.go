@@ -1,0 +1,94 @@
+package account
+
+import (
+	"slices"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+)
+
+// The methods of a login.
+const (
+	MethodPasskey = "passkey"
+	MethodTOTP    = "totp"
+	MethodLink    = "link" // enrolled through a link just now
+	MethodCLI     = "cli"  // a stored login of the command line; it never proves presence
+)
+
+// Membership is a person's place in one organization.
+type Membership struct {
+	Organization     id.Organization
+	OrganizationName string
+	Environment      id.Environment
+	EnvironmentName  string
+	Role             Role
+
+	operates bool // the organization runs its environment
+}
+
+// Person is a human who is signed in, as the database knew them at this
+// request. Only this package makes one; the zero Person may do nothing.
+type Person struct {
+	user            id.User
+	name            string
+	email           string
+	home            id.Environment
+	login           id.Login
+	method          string
+	first           bool // method link: enrolled without any factor before
+	authenticatedAt time.Time
+	memberships     []Membership
+	address         string
+}
+
+func (p Person) User() id.User               { return p.user }
+func (p Person) Name() string                { return p.name }
+func (p Person) Email() string               { return p.email }
+func (p Person) Environment() id.Environment { return p.home } // where the user was made
+func (p Person) Login() id.Login             { return p.login }
+func (p Person) Method() string              { return p.method }
+func (p Person) AuthenticatedAt() time.Time  { return p.authenticatedAt } // of the passkey or code, not of the last request
+func (p Person) CLI() bool                   { return p.method == MethodCLI }
+func (p Person) Address() string             { return p.address }
+func (p Person) Organizations() []Membership { return slices.Clone(p.memberships) }
+func (p Person) Role(org id.Organization) (Role, bool) {
+	for _, m := range p.memberships {
+		if m.Organization == org {
+			return m.Role, true
+		}
+	}
+	return "", false
+}
+
+// May reports whether the person has one of roles in org.
+func (p Person) May(org id.Organization, roles ...Role) bool {
+	r, ok := p.Role(org)
+	return ok && slices.Contains(roles, r)
+}
+
+// operator gives the role that the person has in the organization that runs env.
+func (p Person) operator(env id.Environment) (Role, bool) {
+	for _, m := range p.memberships {
+		if m.Environment == env && m.operates {
+			return m.Role, true
+		}
+	}
+	return "", false
+}
+
+// Key is an authenticated API key. Only this package makes one.
+type Key struct {
+	id           id.Key
+	name         string
+	environment  id.Environment
+	organization id.Organization
+	scopes       []Scope
+	address      string
+}
+
+func (k Key) ID() id.Key                    { return k.id }
+func (k Key) Name() string                  { return k.name }
+func (k Key) Environment() id.Environment   { return k.environment }
+func (k Key) Organization() id.Organization { return k.organization } // empty: the whole environment
+func (k Key) Scopes() []Scope               { return slices.Clone(k.scopes) }
+func (k Key) Has(scope Scope) bool          { return slices.Contains(k.scopes, scope) }
