@@ -1,0 +1,348 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math/big"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+)
+
+var errNotScalar = errors.New("not a scalar")
+
+// Request is one upstream request before the credential is put in.
+type Request struct {
+	Method  string
+	URL     *url.URL
+	Header  http.Header
+	Body    []byte
+	Summary Summary
+}
+
+// Summary is a request as a person reads it before approving. Values are as the
+// agent gave them; whoever shows them makes control and direction characters
+// visible.
+type Summary struct {
+	Method string  `json:"method"`
+	Host   string  `json:"host"`
+	Path   string  `json:"path"`
+	Query  []Field `json:"query,omitempty"`
+	Header []Field `json:"header,omitempty"`
+	Body   []Field `json:"body,omitempty"`
+}
+
+// Field is one name and value. Nested values have names such as a.b and c[0].
+type Field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// arguments are validated canonical arguments by name.
+type arguments map[string]jsontext.Value
+
+// CanonicalArgs puts the arguments of a call into the form that is digested and
+// executed: RFC 8785. Absent arguments are an empty object. An integer that the
+// form cannot hold exactly is refused, for two different calls would look alike.
+func CanonicalArgs(args json.RawMessage) ([]byte, error) {
+	if len(args) == 0 {
+		return []byte("{}"), nil
+	}
+	if err := strictjson.Check(args, strictjson.Limits{}); err != nil {
+		return nil, err
+	}
+	if jsontext.Value(args).Kind() != '{' {
+		return nil, badArguments("The arguments are not a JSON object.")
+	}
+	if err := exactNumbers(args); err != nil {
+		return nil, err
+	}
+	return strictjson.Canonical(args)
+}
+
+func exactNumbers(doc []byte) error {
+	dec := jsontext.NewDecoder(bytes.NewReader(doc))
+	for {
+		kind := dec.PeekKind()
+		if kind == 0 {
+			return nil // Check has read it to its end
+		}
+		tok, err := dec.ReadToken()
+		if err != nil {
+			return badArguments("The arguments are not valid JSON.")
+		}
+		if kind != '0' {
+			continue
+		}
+		text := tok.String()
+		if len(text) < 16 || strings.ContainsAny(text, ".eE") {
+			continue
+		}
+		n, ok := new(big.Int).SetString(text, 10)
+		if !ok || n.BitLen() > 53 {
+			return fault.New(fault.Invalid, "number_imprecise", "An argument holds an integer beyond 2^53, which JSON readers round.").
+				WithHint("Give it as text if the tool's schema allows that.")
+		}
+	}
+}
+
+// Build makes the request of one call. api lists the bases that the connection
+// pins; a tool whose base is not among them does not run. The arguments are put
+// into canonical form first, so what is built follows from what is digested.
+func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
+	p := t.plan
+	if p == nil {
+		return nil, fault.New(fault.NotFound, "not_found", "No such tool.")
+	}
+	canonical, err := CanonicalArgs(args)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.validate(canonical); err != nil {
+		return nil, err
+	}
+	given := arguments{}
+	if err := unmarshal(canonical, &given); err != nil {
+		return nil, badArguments("The arguments are not a JSON object.")
+	}
+	draft := p.typed
+	if p.generic != nil {
+		draft = p.request
+	}
+	d, err := draft(given)
+	if err != nil {
+		return nil, err
+	}
+	if !p.access && refused(p.guard, p.bases, d.method, d.base, d.segments) {
+		return nil, fault.New(fault.Denied, "access_refused", "This request makes keys, members, webhooks or permissions. This tool refuses it.").
+			WithHint("Use the provider's own tool for it, which a person approves call by call.")
+	}
+	if !slices.Contains(api, d.base) {
+		return nil, fault.New(fault.Denied, "destination_denied", "The tool goes to a place that this connection is not bound to.").
+			WithHint("If the provider's record changed, reconnect.")
+	}
+	return d.request()
+}
+
+// draft is a request in parts.
+type draft struct {
+	method, base string
+	segments     []string // decoded
+	slash        bool
+	query        []param
+	headers      []param
+	body         []byte // JSON
+	form         bool
+}
+
+func (p *plan) typed(args arguments) (*draft, error) {
+	d := &draft{method: p.method, base: p.base, slash: p.path.slash, form: p.form}
+	for _, seg := range p.path.segments {
+		if seg.arg == "" {
+			d.segments = append(d.segments, seg.before)
+			continue
+		}
+		values, err := scalars(args[seg.arg])
+		if err != nil || len(values) != 1 || args[seg.arg].Kind() == '[' {
+			return nil, badArguments("The argument " + quoted(seg.arg) + " goes into the path: it must be text or a number.")
+		}
+		if _, err := encodeSegment(values[0]); err != nil {
+			return nil, err
+		}
+		d.segments = append(d.segments, seg.before+values[0]+seg.after)
+	}
+	var err error
+	if d.query, err = fill(p.query, args); err != nil {
+		return nil, err
+	}
+	if d.headers, err = fill(p.headers, args); err != nil {
+		return nil, err
+	}
+	if p.body != nil {
+		d.body = p.body.render(args)
+	}
+	return d, nil
+}
+
+func fill(templates []param, args arguments) ([]param, error) {
+	var out []param
+	for _, t := range templates {
+		if t.arg == "" {
+			out = append(out, t)
+			continue
+		}
+		v, ok := args[t.arg]
+		if !ok {
+			continue
+		}
+		values, err := scalars(v)
+		if err != nil {
+			return nil, badArguments("The argument " + quoted(t.arg) + " must be text, a number, true, false, or a list of those.")
+		}
+		for _, s := range values {
+			out = append(out, param{name: t.name, value: s, arg: t.arg})
+		}
+	}
+	return out, nil
+}
+
+func (p *plan) request(args arguments) (*draft, error) {
+	text := func(name, otherwise string) string {
+		if v, ok := args[name]; ok {
+			if s, err := scalars(v); err == nil && len(s) == 1 {
+				return s[0]
+			}
+		}
+		return otherwise
+	}
+	d := &draft{method: text("method", p.generic.methods[0]), base: text("base", p.bases[0])}
+	var err error
+	if d.segments, d.slash, err = splitPath(text("path", "")); err != nil {
+		return nil, err
+	}
+	if q, ok := args["query"]; ok {
+		list, err := members(q)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
+			if overridesMethod(m.name) || p.generic.reserved != "" && strings.EqualFold(m.name, p.generic.reserved) {
+				return nil, badArguments("The query parameter " + quoted(m.name) + " cannot be given.")
+			}
+			values, err := scalars(m.value)
+			if err != nil {
+				return nil, badArguments("A query parameter is text, a number, true, false, or a list of those.")
+			}
+			for _, v := range values {
+				d.query = append(d.query, param{name: m.name, value: v})
+			}
+		}
+	}
+	if d.body = args["body"]; jsontext.Value(d.body).Kind() == '{' {
+		list, err := members(d.body)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
+			if overridesMethod(m.name) {
+				return nil, badArguments("The body field " + quoted(m.name) + " cannot be given.")
+			}
+		}
+	}
+	return d, nil
+}
+
+func (d *draft) request() (*Request, error) {
+	base, err := url.Parse(d.base)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "record_invalid", "The provider record's API base is not a URL.").WithCause(err)
+	}
+	var path strings.Builder
+	for _, s := range d.segments {
+		enc, err := encodeSegment(s)
+		if err != nil {
+			return nil, err
+		}
+		path.WriteString("/" + enc)
+	}
+	if d.slash {
+		path.WriteString("/")
+	}
+	req := &Request{Method: d.method, Header: http.Header{}}
+	req.Summary = Summary{Method: d.method, Host: base.Host}
+	raw := strings.TrimRight(d.base, "/") + path.String()
+	var query []string
+	for _, q := range d.query {
+		query = append(query, url.QueryEscape(q.name)+"="+url.QueryEscape(q.value))
+		req.Summary.Query = append(req.Summary.Query, Field{q.name, q.value})
+	}
+	if len(query) > 0 {
+		raw += "?" + strings.Join(query, "&")
+	}
+	if req.URL, err = url.Parse(raw); err != nil {
+		return nil, fault.New(fault.Internal, "request_invalid", "The request has no valid URL.").WithCause(errors.New("building a URL from encoded parts"))
+	}
+	req.Summary.Path = req.URL.EscapedPath()
+	for _, h := range d.headers {
+		if strings.ContainsFunc(h.value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) || len(h.value) > 4096 {
+			return nil, badArguments("The value of the header " + h.name + " holds a control character or is over 4 KiB.")
+		}
+		req.Header.Set(h.name, h.value)
+		req.Summary.Header = append(req.Summary.Header, Field{h.name, h.value})
+	}
+	return req, d.writeBody(req)
+}
+
+func (d *draft) writeBody(req *Request) error {
+	if d.body == nil {
+		return nil
+	}
+	req.Summary.Body = flatten(nil, "", d.body)
+	if !d.form {
+		req.Body = d.body
+		setDefault(req.Header, "Content-Type", "application/json")
+		return nil
+	}
+	body, err := formBody(d.body)
+	if err != nil {
+		return err
+	}
+	req.Body = body
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return nil
+}
+
+func setDefault(h http.Header, name, value string) {
+	if h.Get(name) == "" {
+		h.Set(name, value)
+	}
+}
+
+// flatten lists the leaves of a document in its order.
+func flatten(out []Field, name string, v jsontext.Value) []Field {
+	join := func(part string) string {
+		if name == "" || part[0] == '[' {
+			return name + part
+		}
+		return name + "." + part
+	}
+	switch v.Kind() {
+	case '{':
+		list, _ := members(v)
+		for _, m := range list {
+			label := m.name
+			if label == "" || strings.ContainsAny(label, ".[]") {
+				quoted, _ := jsontext.AppendQuote(nil, m.name)
+				label = string(quoted)
+			}
+			out = flatten(out, join(label), m.value)
+		}
+		if len(list) > 0 {
+			return out
+		}
+	case '[':
+		var list []jsontext.Value
+		_ = unmarshal(v, &list)
+		for i, item := range list {
+			out = flatten(out, join("["+big.NewInt(int64(i)).String()+"]"), item)
+		}
+		if len(list) > 0 {
+			return out
+		}
+	case '"':
+		var s string
+		_ = unmarshal(v, &s)
+		return append(out, Field{name, s})
+	}
+	return append(out, Field{name, string(v)})
+}
+
+func unmarshal(doc []byte, v any) error { return jsonv2.Unmarshal(doc, v) }

@@ -1,0 +1,127 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/outbound"
+)
+
+// Answer is what an agent may see of an upstream's answer.
+type Answer struct {
+	Status int
+	Header http.Header // allow-listed names, redacted values
+	// Body has passed the redactor and the cut list. It is JSON when JSON is
+	// set, else UTF-8 text, or bytes when Binary is set.
+	Body      []byte
+	JSON      bool
+	Binary    bool
+	Truncated bool
+	Withheld  string // why there is no body, when the upstream sent one
+	// AuthFailed means that the upstream refused the credential (401). What it
+	// said is not passed on; the credential room decides what happens next.
+	AuthFailed bool
+}
+
+// Call sends the request with the credential and cleans the answer. An error is
+// outbound's; [outbound.Sent] tells whether the request may have arrived.
+func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Record, tool Tool, req *Request, cred Credential) (Answer, error) {
+	if tool.plan == nil || req == nil {
+		return Answer{}, fault.New(fault.NotFound, "not_found", "No such tool.")
+	}
+	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API}, req, cred)
+	if err != nil {
+		return Answer{}, err
+	}
+	return clean(resp, req.URL, red, tool), nil
+}
+
+// send builds the final HTTP request. The credential goes in after everything
+// else, so nothing can take its place or see it.
+func (r Record) send(ctx context.Context, client *outbound.Client, bound outbound.Bound, req *Request, cred Credential) (*outbound.Response, *Redactor, error) {
+	u := *req.URL
+	if !bound.Contains(&u) {
+		return nil, nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
+			WithHint("If the provider's record changed, reconnect.")
+	}
+	out := &http.Request{Method: req.Method, URL: &u, Header: http.Header{}}
+	for name, value := range r.DefaultHeaders {
+		out.Header.Set(name, value)
+	}
+	for name, values := range req.Header {
+		out.Header[http.CanonicalHeaderKey(name)] = append([]string(nil), values...)
+	}
+	setDefault(out.Header, "Accept", "application/json")
+	if req.Body != nil {
+		out.Body = io.NopCloser(bytes.NewReader(req.Body))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(req.Body)), nil }
+		out.ContentLength = int64(len(req.Body))
+	}
+	rendered, err := r.Inject(out, cred)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp, err := client.Do(ctx, bound, out, outbound.Limits{})
+	return resp, NewRedactor(rendered), err
+}
+
+func clean(resp *outbound.Response, at *url.URL, red *Redactor, tool Tool) Answer {
+	a := Answer{Status: resp.Status, Header: answerHeader(resp.Header, at, red)}
+	switch {
+	case resp.Status == http.StatusUnauthorized:
+		a.AuthFailed = true
+		a.Withheld = "The provider refused the credential; its message is not passed on."
+		return a
+	case resp.Status >= 300 && resp.Status < 400:
+		if loc := resp.Header.Get("Location"); loc != "" {
+			a.Header.Set("Location", Redacted)
+			if sameHost(loc, at) {
+				a.Header.Set("Location", string(red.Text([]byte(loc))))
+			}
+			a.Withheld = "A redirect is not followed."
+		}
+		return a
+	}
+	a.body(resp, red, tool)
+	return a
+}
+
+func (a *Answer) body(resp *outbound.Response, red *Redactor, tool Tool) {
+	text := bytes.TrimPrefix(resp.Body, []byte("\xef\xbb\xbf"))
+	if len(bytes.TrimSpace(text)) == 0 {
+		return
+	}
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	declared := media == "application/json" || strings.HasSuffix(media, "+json") || strings.HasSuffix(media, "json-seq") || strings.HasSuffix(media, "ndjson")
+	cut := tool.plan.cut
+	switch out, ok := red.JSON(text, cut); {
+	case ok && !red.Finds(out):
+		a.Body, a.JSON = out, utf8.Valid(out) && !bytes.ContainsRune(out, '\n')
+	case ok: // a form that only the whole text shows, across values
+		a.Body = red.Text(out)
+	case declared && len(cut) > 0:
+		a.Withheld = "The provider's answer says it is JSON but is not, so the fields that hold credentials cannot be cut from it."
+		return
+	case media == "application/x-www-form-urlencoded":
+		a.Body = red.form(text, cut)
+	default:
+		a.Body = red.Text(text)
+	}
+	a.Binary = !utf8.Valid(a.Body) || bytes.IndexByte(a.Body, 0) >= 0
+	if limit := tool.Output.MaxBytes; len(a.Body) > limit {
+		a.Body, a.Truncated, a.JSON = a.Body[:limit], true, false
+		for n := 0; !a.Binary && n < utf8.UTFMax && !utf8.Valid(a.Body); n++ {
+			a.Body = a.Body[:len(a.Body)-1]
+		}
+	}
+}
+
+func atEnd(err error) bool { return errors.Is(err, io.EOF) }

@@ -1,0 +1,69 @@
+package provider
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// genericTool is one of the three request tools that every provider can have.
+type genericTool struct {
+	suffix, title, verb string
+	effect              policy.Effect
+	methods             []string
+	body                bool
+}
+
+func (r *Record) addGeneric(l *linter) {
+	for _, g := range []struct {
+		on   bool
+		tool genericTool
+	}{
+		{r.Generic.Read, genericTool{"read", "Read anything", "Reads from", policy.Read, []string{"GET", "HEAD"}, false}},
+		{r.Generic.Write, genericTool{"write", "Create or change anything", "Creates or changes something at", policy.Write, []string{"POST", "PUT", "PATCH"}, true}},
+		{r.Generic.Destructive, genericTool{"destroy", "Change or delete anything", "Changes or deletes something at", policy.Destructive,
+			[]string{"DELETE", "POST", "PUT", "PATCH"}, true}},
+	} {
+		if g.on {
+			r.tools = append(r.tools, r.genericTool(l, g.tool))
+		}
+	}
+}
+
+func (r *Record) genericTool(l *linter, g genericTool) Tool {
+	t := Tool{
+		Name: r.ID + "_" + g.suffix, Provider: r.ID, Title: g.title, Effect: g.effect, Generic: true,
+		Output: Output{MaxBytes: defaultMaxBody},
+		Description: fmt.Sprintf("%s %s by one HTTP request (%s) to its API at %s. Give the path below that address. "+
+			"What makes keys, members, webhooks or permissions is refused here.", g.verb, r.Name, strings.Join(g.methods, ", "), strings.Join(r.API.Base, ", ")),
+	}
+	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: r.guard, generic: &genericPlan{methods: g.methods, reserved: r.Injection.Query}}
+	t.plan = p
+	props := map[string]any{
+		"method": map[string]any{"type": "string", "enum": g.methods},
+		"path":   map[string]any{"type": "string", "maxLength": 8192, "description": `Such as "/items/42"; percent-encode special characters, no query here.`},
+		"query": map[string]any{"type": "object", "description": "Query parameters; a list repeats its parameter.", "maxProperties": 100,
+			"additionalProperties": map[string]any{
+				"type": []string{"string", "number", "boolean", "array"}, "items": map[string]any{"type": []string{"string", "number", "boolean"}},
+			}},
+	}
+	required := []string{"method", "path"}
+	if !g.body {
+		required = []string{"path"} // GET when not said
+	} else {
+		props["body"] = map[string]any{"type": []string{"object", "array"}, "description": "Sent as JSON."}
+	}
+	if len(r.API.Base) > 1 {
+		props["base"] = map[string]any{"type": "string", "enum": r.API.Base, "description": "Default: " + r.API.Base[0]}
+	}
+	doc, err := json.Marshal(map[string]any{"type": "object", "properties": props, "required": required})
+	if err != nil {
+		l.add("generic", "Report this.", "The input schema has no JSON form.")
+		return t
+	}
+	t.Input = p.compileSchema(l, "generic", doc)
+	p.digest = r.digest(t, RequestSpec{})
+	return t
+}

@@ -1,0 +1,230 @@
+package provider
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// The names of a credential's parts.
+const (
+	FieldAccessToken = "access_token"
+	FieldAPIKey      = "api_key"
+	FieldUsername    = "username" // names an account; not a secret on its own
+	FieldPassword    = "password"
+
+	fieldUsername = FieldUsername
+)
+
+// Credential is the material that goes into one request. It prints nothing.
+type Credential struct {
+	Kind   Auth
+	Values map[string]secret.Value
+}
+
+func (r *Record) credentialNames() []string {
+	if r.Auth == OAuth2 {
+		return []string{FieldAccessToken}
+	}
+	return []string{FieldAPIKey, FieldUsername, FieldPassword}
+}
+
+// CredentialFields lists the parts that the record's injection uses: what a
+// person fills in to connect with a key.
+func (r Record) CredentialFields() []string {
+	var used []string
+	templates := []string{r.Injection.Format}
+	if b := r.Injection.Basic; b != nil {
+		templates = []string{b.Username, b.Password}
+	}
+	for _, t := range templates {
+		parts, _ := parseFormat(t)
+		for _, p := range parts {
+			if p.arg != "" && !slices.Contains(used, p.arg) {
+				used = append(used, p.arg)
+			}
+		}
+	}
+	return used
+}
+
+// formatPart is literal text or one placeholder.
+type formatPart struct{ text, arg string }
+
+func parseFormat(s string) ([]formatPart, string) {
+	var parts []formatPart
+	for s != "" {
+		open := strings.IndexByte(s, '{')
+		if open < 0 {
+			open = len(s)
+		}
+		if lit := s[:open]; lit != "" {
+			if strings.ContainsFunc(lit, func(r rune) bool { return r < ' ' || r > '~' || r == '}' }) {
+				return nil, "holds a character that a header does not take."
+			}
+			parts = append(parts, formatPart{text: lit})
+		}
+		if s = s[open:]; s == "" {
+			break
+		}
+		end := strings.IndexByte(s, '}')
+		if end < 0 || !validArg(s[1:end]) {
+			return nil, "has a { that starts no placeholder."
+		}
+		parts = append(parts, formatPart{arg: s[1:end]})
+		s = s[end+1:]
+	}
+	return parts, ""
+}
+
+// render fills a template, in bytes that only this package holds.
+func (c Credential) render(template string) ([]byte, error) {
+	parts, _ := parseFormat(template)
+	var out []byte
+	for _, p := range parts {
+		if p.arg == "" {
+			out = append(out, p.text...)
+			continue
+		}
+		v, ok := c.Values[p.arg]
+		if !ok || v.IsZero() {
+			return nil, fault.New(fault.Conflict, "credential_incomplete", "The connection's credential has no "+p.arg+".").
+				WithHint("Reconnect.")
+		}
+		out = append(out, v.Reveal()...)
+	}
+	for _, b := range out {
+		if b < ' ' || b == 0x7f {
+			return nil, fault.New(fault.Conflict, "credential_unusable", "The connection's credential holds a control character or line break.").
+				WithHint("Reconnect and give the credential without line breaks.")
+		}
+	}
+	return out, nil
+}
+
+// Inject puts the credential into req, over whatever is there, and returns every
+// form in which it must never come back (threats.md U1). Call it last.
+func (r Record) Inject(req *http.Request, c Credential) ([]secret.Value, error) {
+	var forms formSet
+	for _, name := range sortedKeys(c.Values) {
+		if name != FieldUsername {
+			forms.add(c.Values[name].Reveal())
+		}
+	}
+	in := r.Injection
+	switch {
+	case in.Basic != nil:
+		user, err := c.render(in.Basic.Username)
+		if err != nil {
+			return nil, err
+		}
+		pass, err := c.render(in.Basic.Password)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(user, ':') {
+			return nil, fault.New(fault.Conflict, "credential_unusable", "The user name holds a colon, which Basic authentication does not take.").WithHint("Reconnect.")
+		}
+		pair := slices.Concat(user, []byte(":"), pass)
+		value := "Basic " + base64.StdEncoding.EncodeToString(pair)
+		setHeader(req.Header, "Authorization", value)
+		forms.add(pair)
+		forms.add([]byte(value))
+	case in.Header != "":
+		value, err := c.render(in.Format)
+		if err != nil {
+			return nil, err
+		}
+		setHeader(req.Header, in.Header, string(value))
+		forms.add(value)
+	case in.Query != "":
+		value, err := c.render(in.Format)
+		if err != nil {
+			return nil, err
+		}
+		setQuery(req.URL, in.Query, string(value))
+		forms.add(value)
+	default:
+		return nil, fault.New(fault.Internal, "record_invalid", "The provider record says nowhere where the credential goes.")
+	}
+	return forms.values, nil
+}
+
+// setHeader leaves exactly one field of this name, whatever its spelling was.
+func setHeader(h http.Header, name, value string) {
+	for have := range h {
+		if strings.EqualFold(have, name) {
+			delete(h, have)
+		}
+	}
+	h.Set(name, value)
+}
+
+func setQuery(u *url.URL, name, value string) {
+	var kept []string
+	for part := range strings.SplitSeq(u.RawQuery, "&") {
+		key, _, _ := strings.Cut(part, "=")
+		if decoded, err := url.QueryUnescape(key); part == "" || err != nil || strings.EqualFold(decoded, name) {
+			continue
+		}
+		kept = append(kept, part)
+	}
+	u.RawQuery = strings.Join(append(kept, url.QueryEscape(name)+"="+url.QueryEscape(value)), "&")
+}
+
+// formSet collects the rendered forms of secrets, each once.
+type formSet struct {
+	values []secret.Value
+	seen   map[string]bool
+}
+
+func (f *formSet) add(raw []byte) {
+	if len(raw) == 0 {
+		return
+	}
+	s := string(raw)
+	quoted, _ := json.Marshal(s) // with < > & escaped, as Go and others write it
+	f.one(s)
+	f.one(url.QueryEscape(s))
+	f.one(url.PathEscape(s))
+	f.one(strings.Trim(string(quoted), `"`))
+	f.one(strings.ReplaceAll(s, "/", `\/`))
+	f.one(hex.EncodeToString(raw))
+	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
+		f.one(enc.EncodeToString(raw))
+		f.one(enc.WithPadding(base64.NoPadding).EncodeToString(raw))
+		for offset := range 3 {
+			f.one(base64Core(enc, raw, offset))
+		}
+	}
+}
+
+func (f *formSet) one(s string) {
+	if f.seen == nil {
+		f.seen = map[string]bool{}
+	}
+	if s != "" && !f.seen[s] {
+		f.seen[s] = true
+		f.values = append(f.values, secret.FromString(s))
+	}
+}
+
+// base64Core is the part of an encoding of a longer text that only raw decides,
+// when raw starts at offset (mod 3) in that text.
+func base64Core(enc *base64.Encoding, raw []byte, offset int) string {
+	padded := append(make([]byte, offset), raw...)
+	core := enc.WithPadding(base64.NoPadding).EncodeToString(padded)
+	first := (offset*8 + 5) / 6 // characters that hold bits from before raw
+	last := len(padded) * 8 / 6 // characters that hold only bits up to raw's end
+	if first >= last {
+		return ""
+	}
+	return core[first:last]
+}

@@ -1,0 +1,385 @@
+package provider
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
+
+const (
+	maxTools       = 500
+	maxToolName    = 64
+	defaultMaxBody = 256 << 10
+	maxMaxBody     = 10 << 20
+)
+
+// linter collects problems.
+type linter struct{ problems []Problem }
+
+func (l *linter) add(field, fix, format string, args ...any) {
+	l.problems = append(l.problems, Problem{Field: field, Message: fmt.Sprintf(format, args...), Fix: fix})
+}
+
+// compile fills in defaults, checks every field and builds the tools.
+func (r *Record) compile() []Problem {
+	l := &linter{}
+	r.tools, r.guard = nil, nil
+	if !validSlug(r.ID) {
+		l.add("id", "Use 2 to 40 of a-z, 0-9 and _, starting with a letter.", "%s is not a slug.", quoted(r.ID))
+	}
+	l.text("name", r.Name, 80, true, false)
+	if r.Website != "" {
+		l.url("website", r.Website, false)
+	}
+	r.lintAuth(l)
+	r.lintAPI(l)
+	r.lintIdentity(l)
+	r.lintInjection(l)
+	r.lintHeaders(l)
+	for i, name := range r.Cut {
+		l.text(fmt.Sprintf("cut[%d]", i), name, 200, true, false)
+	}
+	for i, s := range r.Access {
+		field := fmt.Sprintf("access[%d]", i)
+		rule, problem := parseRule(s)
+		if problem != "" {
+			l.add(field, `Write it as "POST /keys", "* /admin/**" or "DELETE /users/{id}".`, "The rule %s", problem)
+			continue
+		}
+		r.guard = append(r.guard, rule)
+	}
+	if len(l.problems) == 0 { // tools need a sound frame
+		r.compileTools(l)
+	}
+	return l.problems
+}
+
+func (r *Record) lintAuth(l *linter) {
+	switch r.Auth {
+	case APIKey:
+		if r.OAuth != nil {
+			l.add("oauth2", "Remove the section, or set auth: oauth2.", "The section is there, but auth is api_key.")
+		}
+		return
+	case OAuth2:
+	default:
+		l.add("auth", "Write auth: oauth2 or auth: api_key.", "%s is not a kind of authorization.", quoted(string(r.Auth)))
+		return
+	}
+	if r.OAuth == nil {
+		l.add("oauth2", "Add the section with authorize_url and token_url.", "The section is missing.")
+		return
+	}
+	o := r.OAuth
+	l.url("oauth2.authorize_url", o.AuthorizeURL, true)
+	l.url("oauth2.token_url", o.TokenURL, true)
+	if o.RevokeStyle == "" {
+		o.RevokeStyle = "none"
+		if o.RevokeURL != "" {
+			o.RevokeStyle = "rfc7009"
+		}
+	}
+	switch {
+	case o.RevokeStyle != "rfc7009" && o.RevokeStyle != "none":
+		l.add("oauth2.revoke_style", "Use rfc7009 or none.", "%s is not known.", quoted(o.RevokeStyle))
+	case o.RevokeStyle == "rfc7009":
+		l.url("oauth2.revoke_url", o.RevokeURL, true)
+	case o.RevokeURL != "":
+		l.add("oauth2.revoke_url", "Remove it, or set revoke_style: rfc7009.", "There is a URL, but revoke_style is none.")
+	}
+	if o.Issuer != "" {
+		l.url("oauth2.issuer", o.Issuer, true)
+	}
+	if o.ClientAuth == "" {
+		o.ClientAuth = "basic"
+	}
+	if !slices.Contains([]string{"basic", "post", "none"}, o.ClientAuth) {
+		l.add("oauth2.client_auth", "Use basic, post or none.", "%s is not known.", quoted(o.ClientAuth))
+	}
+	if o.ClientAuth == "none" && !o.UsesPKCE() {
+		l.add("oauth2.pkce", "Leave pkce on, or use a client secret.", "A client without a secret needs PKCE.")
+	}
+	l.scopes(o)
+	for _, list := range []struct {
+		field    string
+		params   map[string]string
+		reserved []string
+	}{
+		{"oauth2.authorize_params", o.AuthorizeParams, []string{"client_id", "client_secret", "redirect_uri", "response_type", "state", "scope",
+			"code_challenge", "code_challenge_method", "request", "request_uri"}},
+		{"oauth2.token_params", o.TokenParams, []string{"client_id", "client_secret", "redirect_uri", "grant_type", "code", "code_verifier",
+			"refresh_token", "scope", "client_assertion", "client_assertion_type"}},
+	} {
+		for _, k := range sortedKeys(list.params) {
+			if slices.Contains(list.reserved, strings.ToLower(k)) {
+				l.add(list.field+"."+k, "Remove it.", "The flow itself sets this parameter.")
+			}
+			l.text(list.field+"."+k, k+list.params[k], 1000, true, false)
+		}
+	}
+	if o.DefaultTTL < 0 || o.DefaultTTL > 366*24*3600 {
+		l.add("oauth2.default_ttl_seconds", "Use 0 (unknown) to one year.", "%d is out of range.", o.DefaultTTL)
+	}
+	if o.Refresh.Leeway < 0 || o.Refresh.Leeway > 24*3600 {
+		l.add("oauth2.refresh.leeway_seconds", "Use 0 to one day.", "%d is out of range.", o.Refresh.Leeway)
+	}
+	if r.Identity == nil {
+		l.add("identity", "Add identity with path (or url) and id.", "An OAuth connection counts only once it is known whose account it opens.")
+	}
+}
+
+func (l *linter) scopes(o *OAuth) {
+	if o.Scopes.Separator == "" {
+		o.Scopes.Separator = " "
+	}
+	if o.Scopes.Separator != " " && o.Scopes.Separator != "," {
+		l.add("oauth2.scopes.separator", `Use " " or ",".`, "%s is not a separator in use.", quoted(o.Scopes.Separator))
+	}
+	seen := map[string]bool{}
+	for i, s := range o.Scopes.Base {
+		l.scope(fmt.Sprintf("oauth2.scopes.base[%d]", i), s)
+	}
+	for i, s := range o.Scopes.Catalog {
+		field := fmt.Sprintf("oauth2.scopes.catalog[%d]", i)
+		l.scope(field+".id", s.ID)
+		l.text(field+".title", s.Title, 200, true, false)
+		if !slices.Contains([]string{"read", "write", "admin"}, s.Risk) {
+			l.add(field+".risk", "Use read, write or admin.", "%s is not known.", quoted(s.Risk))
+		}
+		if seen[s.ID] {
+			l.add(field+".id", "Remove one of the two.", "%s is listed twice.", quoted(s.ID))
+		}
+		seen[s.ID] = true
+	}
+}
+
+// scope checks the characters of RFC 6749 §3.3, without the comma that some
+// providers separate with.
+func (l *linter) scope(field, s string) {
+	bad := func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' || r == ',' }
+	if s == "" || len(s) > 300 || strings.ContainsFunc(s, bad) {
+		l.add(field, "Write one scope exactly as the provider spells it.", "%s is not a scope.", quoted(s))
+	}
+}
+
+func (r *Record) lintAPI(l *linter) {
+	if len(r.API.Base) == 0 || len(r.API.Base) > 20 {
+		l.add("api.base", "List 1 to 20 bases such as https://api.example.com/v1.", "There are %d.", len(r.API.Base))
+	}
+	for i, b := range r.API.Base {
+		field := fmt.Sprintf("api.base[%d]", i)
+		l.url(field, b, true)
+		if strings.HasSuffix(b, "/") {
+			l.add(field, "Remove the slash at the end.", "Tool paths start with a slash.")
+		}
+		if slices.Contains(r.API.Base[:i], b) {
+			l.add(field, "Remove one of the two.", "The base is listed twice.")
+		}
+	}
+	if h := r.Health; h != nil {
+		l.fixedPath("health.path", h.Path)
+	}
+}
+
+func (r *Record) lintIdentity(l *linter) {
+	i := r.Identity
+	if i == nil {
+		return
+	}
+	if i.Method == "" {
+		i.Method = "GET"
+	}
+	if i.Method != "GET" && i.Method != "POST" {
+		l.add("identity.method", "Use GET or POST.", "%s cannot be used.", quoted(i.Method))
+	}
+	switch {
+	case (i.URL == "") == (i.Path == ""):
+		l.add("identity", "Give url for another host, or path for the first API base.", "Exactly one of url and path is needed.")
+	case i.URL != "":
+		l.url("identity.url", i.URL, true)
+	default:
+		l.fixedPath("identity.path", i.Path)
+	}
+	if !validFieldPath(i.ID) {
+		l.add("identity.id", "Name the field of the answer, such as id or data.id.", "%s is not a field path.", quoted(i.ID))
+	}
+	if i.Label != "" && !validFieldPath(i.Label) {
+		l.add("identity.label", "Name the field of the answer, such as email.", "%s is not a field path.", quoted(i.Label))
+	}
+}
+
+func (l *linter) fixedPath(field, path string) {
+	t, problem := parsePath(path, false)
+	if problem == "" && slices.ContainsFunc(t.segments, func(s segment) bool { return s.arg != "" }) {
+		problem = "has a placeholder."
+	}
+	if problem != "" {
+		l.add(field, "Write a plain path such as /v1/me.", "The path %s", problem)
+	}
+}
+
+// url checks the shape of a URL. Whether it may be reached is for outbound.
+// Plain http is for outbound's list as well, so it passes here.
+func (l *linter) url(field, raw string, fixed bool) {
+	u, err := url.Parse(raw)
+	problem := ""
+	switch {
+	case raw == "":
+		problem = "The URL is missing."
+	case err != nil || len(raw) > 2000:
+		problem = "The URL is not well-formed."
+	case u.Scheme != "https" && u.Scheme != "http":
+		problem = "The URL does not start with https://."
+	case u.Host == "" || u.Opaque != "" || !asciiHost(u.Hostname()):
+		problem = "The URL names no plain ASCII host."
+	case u.User != nil:
+		problem = "The URL holds a user name or password."
+	case u.Fragment != "" || strings.Contains(raw, "#"):
+		problem = "The URL has a fragment."
+	case fixed && (u.RawQuery != "" || u.ForceQuery):
+		problem = "The URL has a query."
+	case strings.ContainsAny(raw, "{}\\ "):
+		problem = "The URL has a placeholder, blank or backslash."
+	case strings.Contains(u.Path, "//") || slices.ContainsFunc(pathSegments(u), func(s string) bool { return !oneSegment(s) }):
+		problem = "The URL's path has an empty, dot or encoded segment."
+	}
+	if problem != "" {
+		l.add(field, "Write a full URL such as https://example.com/path.", "%s", problem)
+	}
+}
+
+func asciiHost(h string) bool {
+	if _, err := netip.ParseAddr(h); err == nil {
+		return true
+	}
+	for i := range len(h) {
+		if !isAlnum(h[i]) && h[i] != '-' && h[i] != '.' {
+			return false
+		}
+	}
+	return h != ""
+}
+
+func (r *Record) lintInjection(l *linter) {
+	in := r.Injection
+	if in == (Injection{}) && r.Auth == OAuth2 {
+		r.Injection = Injection{Header: "Authorization", Format: "Bearer {access_token}"}
+		return
+	}
+	n := 0
+	for _, set := range []bool{in.Header != "", in.Query != "", in.Basic != nil} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		l.add("inject", `Write for example header: Authorization and format: "Bearer {api_key}".`, "Exactly one of header, query and basic is needed.")
+		return
+	}
+	templates := map[string]string{"inject.format": in.Format}
+	switch {
+	case in.Basic != nil:
+		if in.Format != "" {
+			l.add("inject.format", "Remove it.", "Basic has its own templates.")
+		}
+		templates = map[string]string{"inject.basic.username": in.Basic.Username, "inject.basic.password": in.Basic.Password}
+	case in.Header != "" && (!httpguts.ValidHeaderFieldName(in.Header) || forbiddenHeader(in.Header) && !strings.EqualFold(in.Header, "authorization")):
+		l.add("inject.header", "Use Authorization or the provider's own header.", "%s cannot carry a credential.", quoted(in.Header))
+	case in.Query != "" && !httpguts.ValidHeaderFieldName(in.Query):
+		l.add("inject.query", "Use the parameter's name, such as api_key.", "%s is not a plain parameter name.", quoted(in.Query))
+	}
+	found := 0
+	for _, field := range sortedKeys(templates) {
+		parts, problem := parseFormat(templates[field])
+		if problem != "" {
+			l.add(field, `Write for example "Bearer {api_key}".`, "The template %s", problem)
+		}
+		for _, p := range parts {
+			if p.arg == "" {
+				continue
+			}
+			if !slices.Contains(r.credentialNames(), p.arg) {
+				l.add(field, "Use one of "+strings.Join(r.credentialNames(), ", ")+".", "{%s} is not part of this kind of credential.", p.arg)
+			}
+			if p.arg != fieldUsername {
+				found++
+			}
+		}
+	}
+	if found == 0 {
+		l.add("inject", `Put a placeholder such as {api_key} into the template.`, "The template holds no secret.")
+	}
+}
+
+func (r *Record) lintHeaders(l *linter) {
+	for _, k := range sortedKeys(r.DefaultHeaders) {
+		l.header("default_headers."+k, k, r.DefaultHeaders[k], r.Injection.Header)
+	}
+}
+
+func (l *linter) header(field, name, value, injected string) {
+	switch {
+	case !httpguts.ValidHeaderFieldName(name) || forbiddenHeader(name) || injected != "" && strings.EqualFold(name, injected):
+		l.add(field, "Remove it.", "This header cannot be set by a record.")
+	case !httpguts.ValidHeaderFieldValue(value) || len(value) > 1000:
+		l.add(field, "Write one line of plain text.", "The value is not a header value.")
+	}
+}
+
+// text checks what people and agents get to read: printable, and without the
+// characters that make text look like other text.
+func (l *linter) text(field, s string, limit int, required, lines bool) {
+	bad := func(r rune) bool {
+		return r == '\n' && !lines || r != '\n' && unprintable(r)
+	}
+	switch {
+	case required && strings.TrimSpace(s) == "":
+		l.add(field, "Write it.", "The text is missing.")
+	case len(s) > limit:
+		l.add(field, "Shorten it.", "The text is over %d bytes.", limit)
+	case strings.ContainsFunc(s, bad):
+		l.add(field, "Write plain printable text.", "The text holds a control or direction character.")
+	}
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
+
+// effectFits holds a tool's effect against its method. A method that only reads
+// may be declared stricter, never milder: hints do not lower an effect.
+func effectFits(effect policy.Effect, method string) bool {
+	switch method {
+	case "DELETE":
+		return effect == policy.Destructive || effect == policy.Access
+	case "PUT", "PATCH":
+		return effect != policy.Read
+	}
+	return true // POST may be a search
+}
+
+func validSlug(s string) bool {
+	if len(s) < 2 || len(s) > 40 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for i := range len(s) {
+		if b := s[i]; (b < 'a' || b > 'z') && (b < '0' || b > '9') && b != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+func quoted(s string) string {
+	if len(s) > 60 {
+		s = s[:60] + "…"
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,221 @@
+// Package provider knows third parties: how to authorize at one, what its tools
+// are, and how a tool call becomes an HTTP request and its answer something an
+// agent may see. All of that is data, a [Record] in YAML, which [Parse] checks
+// and compiles once. Nothing of a record is code, and no argument of a call can
+// change where the request goes: a path argument becomes one encoded segment,
+// and the result always lies below one of the record's API bases.
+//
+// A call goes [Tool.Build], [Call]: the request is made from validated arguments,
+// the credential is put in last ([Record.Inject]), and what comes back passes a
+// [Redactor] that knows every form in which the credential could return. The
+// [Store] keeps the records that an environment adds to the built-in catalogue.
+package provider
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// Auth says what kind of credential a connection holds.
+type Auth string
+
+const (
+	OAuth2 Auth = "oauth2"
+	APIKey Auth = "api_key"
+)
+
+// Record describes one provider. [Parse] makes it; it is immutable and safe to
+// share.
+type Record struct {
+	ID             string            `yaml:"id"`      // slug; prefix of every tool's name
+	Name           string            `yaml:"name"`    // what people read
+	Website        string            `yaml:"website"` // where a person manages the account
+	Auth           Auth              `yaml:"auth"`
+	OAuth          *OAuth            `yaml:"oauth2"` // set exactly when Auth is OAuth2
+	Identity       *Identity         `yaml:"identity"`
+	API            API               `yaml:"api"`
+	Injection      Injection         `yaml:"inject"`
+	DefaultHeaders map[string]string `yaml:"default_headers"`
+	Cut            []string          `yaml:"cut"` // names of answer fields that are credentials
+	ToolSpecs      []ToolSpec        `yaml:"tools"`
+	Generic        Generic           `yaml:"generic"`
+	Access         []string          `yaml:"access"` // "METHOD /path/{x}": refused on generic tools
+	Health         *Health           `yaml:"health"`
+
+	source []byte
+	tools  []Tool
+	guard  []accessRule
+}
+
+// OAuth is the authorization half of a record.
+type OAuth struct {
+	AuthorizeURL    string            `yaml:"authorize_url"`
+	TokenURL        string            `yaml:"token_url"`
+	RevokeURL       string            `yaml:"revoke_url"`
+	RevokeStyle     string            `yaml:"revoke_style"` // rfc7009 or none; default follows RevokeURL
+	Issuer          string            `yaml:"issuer"`       // expected iss of RFC 9207; empty: not checked
+	ClientAuth      string            `yaml:"client_auth"`  // basic (default), post or none
+	PKCE            *bool             `yaml:"pkce"`         // default true
+	Scopes          Scopes            `yaml:"scopes"`
+	AuthorizeParams map[string]string `yaml:"authorize_params"`
+	TokenParams     map[string]string `yaml:"token_params"`
+	Refresh         Refresh           `yaml:"refresh"`
+	DefaultTTL      int64             `yaml:"default_ttl_seconds"` // when an answer has no expires_in; 0: unknown
+}
+
+// UsesPKCE reports whether S256 is sent.
+func (o OAuth) UsesPKCE() bool { return o.PKCE == nil || *o.PKCE }
+
+// Scopes says how scopes are written and which there are.
+type Scopes struct {
+	Separator string   `yaml:"separator"` // default one space
+	Base      []string `yaml:"base"`      // always asked for
+	Catalog   []Scope  `yaml:"catalog"`
+}
+
+// Scope is one entry of the catalogue that a person picks from.
+type Scope struct {
+	ID    string `yaml:"id"`
+	Title string `yaml:"title"`
+	Risk  string `yaml:"risk"` // read, write or admin
+}
+
+// Refresh tells how the provider treats refresh tokens.
+type Refresh struct {
+	Rotates bool  `yaml:"rotates"`        // every refresh kills the token that was used
+	Leeway  int64 `yaml:"leeway_seconds"` // how long the killed one still works, for a lost answer
+}
+
+// Identity is the call that tells whose account a credential opens.
+type Identity struct {
+	Method string `yaml:"method"` // GET (default) or POST
+	URL    string `yaml:"url"`    // absolute, or
+	Path   string `yaml:"path"`   // below the first API base
+	ID     string `yaml:"id"`     // field path such as data.id
+	Label  string `yaml:"label"`
+}
+
+// API names where calls may go.
+type API struct {
+	Base []string `yaml:"base"` // "https://host[:port][/prefix]"; the first is the default
+}
+
+// Injection says where the credential goes: one of header, query, basic.
+type Injection struct {
+	Header string `yaml:"header"`
+	Query  string `yaml:"query"`
+	Format string `yaml:"format"` // for header and query, such as "Bearer {access_token}"
+	Basic  *Basic `yaml:"basic"`
+}
+
+// Basic holds the templates of RFC 7617's two parts.
+type Basic struct {
+	Username string `yaml:"username"`
+	Password string `yaml:"password"`
+}
+
+// Generic switches the generic request tools on.
+type Generic struct {
+	Read        bool `yaml:"read"`
+	Write       bool `yaml:"write"`
+	Destructive bool `yaml:"destructive"`
+}
+
+// Health is a cheap call that succeeds while the credential works.
+type Health struct {
+	Path string `yaml:"path"`
+}
+
+// ToolSpec is a tool as written in the record.
+type ToolSpec struct {
+	Name        string        `yaml:"name"`
+	Title       string        `yaml:"title"`
+	Description string        `yaml:"description"`
+	Effect      policy.Effect `yaml:"effect"`
+	Scopes      []string      `yaml:"scopes"`
+	Input       document      `yaml:"input"`
+	Request     RequestSpec   `yaml:"request"`
+	Output      Output        `yaml:"output"`
+}
+
+// RequestSpec is the template of a tool's request. "{name}" stands for an
+// argument: within a path segment, or as a whole value elsewhere.
+type RequestSpec struct {
+	Method  string            `yaml:"method"`
+	Base    string            `yaml:"base"` // one of api.base; default the first
+	Path    string            `yaml:"path"`
+	Query   map[string]string `yaml:"query"`
+	Headers map[string]string `yaml:"headers"`
+	Body    document          `yaml:"body"`
+	Encode  string            `yaml:"encode"` // json (default) or form
+}
+
+// Output limits what an answer shows.
+type Output struct {
+	Cut      []string `yaml:"cut"`
+	MaxBytes int      `yaml:"max_bytes"` // default 256 KiB
+}
+
+// Tool is one operation, compiled. Its zero value builds nothing.
+type Tool struct {
+	Name        string // <provider>_<name>
+	Provider    string
+	Title       string
+	Description string
+	Effect      policy.Effect
+	Scopes      []string
+	Input       json.RawMessage // JSON Schema 2020-12 of an object
+	Generic     bool
+	Output      Output
+
+	plan *plan
+}
+
+// Source is the YAML that the record was parsed from.
+func (r Record) Source() []byte { return r.source }
+
+// Digest identifies the record's text.
+func (r Record) Digest() [32]byte { return sha256.Sum256(r.source) }
+
+// Tools lists the record's own tools in their order, then the generic ones.
+func (r Record) Tools() []Tool { return r.tools }
+
+// Tool finds a tool by its full name.
+func (r Record) Tool(name string) (Tool, bool) {
+	for _, t := range r.tools {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return Tool{}, false
+}
+
+// Pinned is where a connection's credential may go, fixed when the connection
+// is made (product.md rule 6). Empty fields mean that there is no such place.
+type Pinned struct {
+	Authorize string   `json:"authorize,omitempty"`
+	Token     string   `json:"token,omitempty"`
+	Revoke    string   `json:"revoke,omitempty"`
+	Identity  string   `json:"identity,omitempty"`
+	API       []string `json:"api"`
+}
+
+// Pinned takes the places from the record as it is now.
+func (r Record) Pinned() Pinned {
+	p := Pinned{API: append([]string(nil), r.API.Base...)}
+	if r.OAuth != nil {
+		p.Authorize, p.Token = r.OAuth.AuthorizeURL, r.OAuth.TokenURL
+		if r.OAuth.RevokeStyle == "rfc7009" {
+			p.Revoke = r.OAuth.RevokeURL
+		}
+	}
+	if r.Identity != nil {
+		p.Identity = r.Identity.URL
+		if p.Identity == "" {
+			p.Identity = joinURL(r.API.Base[0], r.Identity.Path)
+		}
+	}
+	return p
+}

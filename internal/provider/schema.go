@@ -1,0 +1,153 @@
+package provider
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+)
+
+// keywords are the parts of JSON Schema 2020-12 that an input may use. There are
+// no references: one that leads back to itself would never end.
+var keywords = strings.Fields(`type title description properties required additionalProperties items prefixItems enum const default examples
+	format pattern minLength maxLength minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minItems maxItems uniqueItems contains
+	minContains maxContains minProperties maxProperties propertyNames oneOf anyOf allOf not deprecated`)
+
+// compileSchema checks the input schema, closes it, and returns its canonical
+// form.
+func (p *plan) compileSchema(l *linter, field string, doc []byte) json.RawMessage {
+	var m map[string]any
+	if err := json.Unmarshal(doc, &m); err != nil || m["type"] != "object" {
+		l.add(field, "Write type: object and list the properties.", "The input is not the schema of an object.")
+		return nil
+	}
+	if problem := knownKeywords(m); problem != "" {
+		l.add(field, "Remove it.", "The schema uses %s, which is not taken.", quoted(problem))
+		return nil
+	}
+	if extra, ok := m["additionalProperties"]; ok && extra != false {
+		l.add(field+".additionalProperties", "Remove the line.", "A tool takes only the arguments that it lists.")
+	}
+	m["additionalProperties"] = false
+	props, _ := m["properties"].(map[string]any)
+	if props == nil {
+		props = map[string]any{}
+	}
+	m["properties"] = props
+	p.names = map[string]bool{}
+	for _, name := range sortedKeys(props) {
+		if !validArg(name) || name == "session" {
+			l.add(field+".properties."+name, "Rename it; session is taken by the session handle.", "%s cannot name an argument.", quoted(name))
+		}
+		p.names[name] = true
+	}
+	required, _ := m["required"].([]any)
+	for _, v := range required {
+		name, _ := v.(string)
+		if !p.names[name] {
+			l.add(field+".required", "Add it to properties.", "%s is required but not a property.", quoted(name))
+		}
+		p.needs = append(p.needs, name)
+	}
+	canonical, err := strictjson.CanonicalOf(m)
+	if err != nil {
+		l.add(field, "Correct the schema.", "The schema has no canonical form.")
+		return nil
+	}
+	var s jsonschema.Schema
+	if err := json.Unmarshal(canonical, &s); err != nil {
+		l.add(field, "Correct the schema.", "The schema is not valid: %.200s", err)
+		return nil
+	}
+	p.schema, err = s.Resolve(&jsonschema.ResolveOptions{})
+	if err != nil {
+		l.add(field, "Correct the schema.", "The schema is not valid: %.200s", err)
+	}
+	return canonical
+}
+
+// knownKeywords returns the first keyword that is not taken.
+func knownKeywords(schema any) string {
+	m, ok := schema.(map[string]any)
+	if !ok {
+		return ""
+	}
+	for _, k := range sortedKeys(m) {
+		if !slices.Contains(keywords, k) {
+			return k
+		}
+		var parts []any
+		switch v := m[k].(type) {
+		case map[string]any:
+			switch k {
+			case "properties":
+				for _, name := range sortedKeys(v) {
+					parts = append(parts, v[name])
+				}
+			case "items", "additionalProperties", "contains", "propertyNames", "not":
+				parts = []any{v}
+			}
+		case []any:
+			switch k {
+			case "oneOf", "anyOf", "allOf", "prefixItems":
+				parts = v
+			}
+		}
+		for _, part := range parts {
+			if bad := knownKeywords(part); bad != "" {
+				return bad
+			}
+		}
+	}
+	return ""
+}
+
+// validate holds canonical arguments against the schema. The message names the
+// argument, never its value.
+func (p *plan) validate(args []byte) error {
+	var m map[string]any
+	if err := json.Unmarshal(args, &m); err != nil || m == nil {
+		return badArguments("The arguments are not a JSON object.")
+	}
+	for _, name := range sortedKeys(m) {
+		if !p.names[name] {
+			return badArguments(fmt.Sprintf("There is no argument %s.", quoted(name))).WithHint("The arguments are: " + strings.Join(sortedKeys(p.names), ", ") + ".")
+		}
+	}
+	for _, name := range p.needs {
+		if _, ok := m[name]; !ok {
+			return badArguments(fmt.Sprintf("The argument %q is missing.", name))
+		}
+	}
+	if err := p.schema.Validate(m); err != nil {
+		return badArguments("The argument" + whichArgument(err.Error()) + " does not fit the tool's input schema.")
+	}
+	return nil
+}
+
+func badArguments(msg string) *fault.Error {
+	return fault.New(fault.Invalid, "invalid_arguments", msg).WithHint("Read the tool's input schema and correct the arguments.")
+}
+
+// whichArgument takes the deepest schema path out of the validator's message.
+func whichArgument(text string) string {
+	i := strings.LastIndex(text, "/properties/")
+	if i < 0 {
+		return "s or their combination"
+	}
+	rest := text[i+len("/properties/"):]
+	end := strings.IndexAny(rest, ": ")
+	if end < 0 {
+		end = len(rest)
+	}
+	name, rule, _ := strings.Cut(strings.TrimPrefix(rest[end:], ": "), ":")
+	if _ = rule; !slices.Contains(keywords, name) {
+		return " " + quoted(rest[:end])
+	}
+	return " " + quoted(rest[:end]) + " (" + name + ")"
+}
