@@ -1,0 +1,109 @@
+package outbound
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+)
+
+const (
+	// maxRatio is how much a compressed body may grow. Honest text stays far
+	// below it; deflate itself reaches 1032.
+	maxRatio = 100
+	// ratioFrom is the size below which growth does no harm.
+	ratioFrom = 256 << 10
+)
+
+var (
+	errBody     = errors.New("body over the limit")
+	errRatio    = errors.New("compressed body grows beyond the ratio limit")
+	errHeaders  = errors.New("headers over the limit")
+	errEncoding = errors.New("content encoding that was not asked for")
+	errSwitched = errors.New("protocol switch that was not asked for")
+	errGzip     = errors.New("broken gzip body")
+)
+
+// readBody returns the decoded body, at most limit bytes of it, or an error.
+// Only gzip was offered; any other or nested encoding is refused, because a
+// caller could not look for secrets in what it cannot read.
+func readBody(resp *http.Response, limit int64) ([]byte, error) {
+	var encodings []string
+	for _, line := range resp.Header.Values("Content-Encoding") {
+		for e := range strings.SplitSeq(line, ",") {
+			if e = strings.ToLower(strings.TrimSpace(e)); e != "" && e != "identity" {
+				encodings = append(encodings, e)
+			}
+		}
+	}
+	if len(encodings) == 0 {
+		if resp.ContentLength > limit && resp.Request.Method != http.MethodHead {
+			return nil, errBody
+		}
+		return drain(resp.Body, limit, resp.ContentLength, func(int64) error { return nil })
+	}
+	if len(encodings) > 1 || (encodings[0] != "gzip" && encodings[0] != "x-gzip") {
+		return nil, errEncoding
+	}
+	in := &counter{r: resp.Body}
+	zr, err := gzip.NewReader(in)
+	if errors.Is(err, io.EOF) && in.n == 0 {
+		return nil, nil // an answer to HEAD, a 204 or a 304
+	}
+	if err != nil {
+		return nil, gzipError(err)
+	}
+	body, err := drain(zr, limit, 0, func(out int64) error {
+		if out > ratioFrom && out > maxRatio*in.n {
+			return errRatio
+		}
+		return nil
+	})
+	return body, gzipError(err)
+}
+
+// gzipError replaces the decoder's own errors: told apart from the network's
+// only by type, they carry nothing worth keeping.
+func gzipError(err error) error {
+	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
+		return errGzip
+	}
+	return err
+}
+
+// drain reads r to its end in steps, so that a limit is noticed within one step
+// and a length that the upstream merely claims allocates nothing.
+func drain(r io.Reader, limit, claimed int64, step func(total int64) error) ([]byte, error) {
+	var out bytes.Buffer
+	if claimed > 0 {
+		out.Grow(int(min(claimed, 64<<10, limit)) + bytes.MinRead)
+	}
+	for {
+		n, err := out.ReadFrom(io.LimitReader(r, min(64<<10, limit+1-int64(out.Len()))))
+		if err != nil {
+			return nil, err
+		}
+		if int64(out.Len()) > limit {
+			return nil, errBody
+		}
+		if err := step(int64(out.Len())); err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return out.Bytes(), nil
+		}
+	}
+}
+
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}

@@ -1,0 +1,27 @@
+package outbound
+
+import (
+	"context"
+	"net"
+	"syscall"
+)
+
+// SetResolver makes the client ask a test's own DNS server.
+func (c *Client) SetResolver(r *net.Resolver) {
+	c.public.Resolver = r
+	c.listed.Resolver = r
+}
+
+// SetConnect calls fn with each address that passed the check, right before the
+// socket connects; fn's error stops it.
+func (c *Client) SetConnect(fn func(address string) error) {
+	for _, d := range []*net.Dialer{c.public, c.listed} {
+		check := d.ControlContext
+		d.ControlContext = func(ctx context.Context, network, address string, raw syscall.RawConn) error {
+			if err := check(ctx, network, address, raw); err != nil {
+				return err
+			}
+			return fn(address)
+		}
+	}
+}

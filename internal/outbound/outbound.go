@@ -1,0 +1,295 @@
+// Package outbound makes every HTTP request that leaves for a place a tenant
+// chose. A request passes three gates: its URL must lie within the [Bound] that
+// the caller pinned; its scheme must be https unless the operator listed the
+// host; and the resolved address of every dial must be public unless the
+// operator listed exactly that host and port. Addresses of cloud metadata
+// services pass never. The address is judged on the socket about to connect, so
+// a name that changes its answer after a look-up gains nothing.
+//
+// The client speaks to the transport directly, without http.Client: redirects
+// are answers like any other, there is no cookie jar, no proxy from the
+// environment, and no error that quotes a URL. What comes back is whole, decoded
+// and bounded, or an error. [Sent] tells whether that error leaves open what the
+// upstream did.
+package outbound
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+const (
+	defaultBody    = 10 << 20
+	defaultTimeout = 30 * time.Second
+	maxHeaderBytes = 64 << 10
+	maxHeaderLines = 100
+	connectTimeout = 10 * time.Second
+)
+
+// Policy is what the operator decides about egress.
+type Policy struct {
+	// Allow lists private destinations that may be reached, each "host:port".
+	// The port is required. A name is matched as written, never by what it
+	// resolves to: "localhost:9123" does not open 127.0.0.1:9123.
+	Allow []string
+	// Roots are the accepted certificate authorities; nil is the system's.
+	Roots *x509.CertPool
+}
+
+// Limits bound one request. Zero fields take the defaults.
+type Limits struct {
+	Body    int64         // bytes of answer body after decoding; default 10 MiB
+	Timeout time.Duration // from dial to last body byte; default 30 s
+}
+
+// Response is a whole answer. Body is decoded: Header has no Content-Encoding
+// or Content-Length.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	Sent   bool // always true: an answer proves that the request arrived
+}
+
+// Client is safe for concurrent use and shares its connections.
+type Client struct {
+	allowed   map[string]bool // canonical host:port
+	public    *net.Dialer     // refuses what is not on the public internet
+	listed    *net.Dialer     // for allowed host:port; refuses metadata only
+	transport *http.Transport
+}
+
+// New makes a client, or says which entry of the policy is wrong.
+func New(p Policy) (*Client, error) {
+	c := &Client{
+		allowed: make(map[string]bool, len(p.Allow)),
+		public:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlPublic()},
+		listed:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlListed},
+	}
+	for _, entry := range p.Allow {
+		key, err := allowKey(entry)
+		if err != nil {
+			return nil, err
+		}
+		c.allowed[key] = true
+	}
+	c.transport = &http.Transport{
+		Proxy:                  nil,
+		DialContext:            c.dial,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: p.Roots},
+		TLSHandshakeTimeout:    connectTimeout,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		DisableCompression:     true, // decoded in body.go, under a limit
+		MaxIdleConnsPerHost:    64,
+		MaxIdleConns:           1024,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+	return c, nil
+}
+
+// Close drops idle connections. Requests that run are not touched.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Check judges a URL when it is configured: well-formed, no userinfo, https
+// unless the operator listed its host and port, and no private address written
+// as a literal. It resolves nothing: a name is judged at every dial.
+func (c *Client) Check(_ context.Context, rawurl string) error {
+	u, err := parse(rawurl)
+	if err != nil {
+		return err
+	}
+	return c.permit(u)
+}
+
+// Do sends req to a place within bound and reads the whole answer. It takes the
+// method, URL, headers and body of req, and nothing from its context. The body
+// of req is always closed. Errors are *fault.Error, and none of them quotes the
+// URL's path or query, a header, or what the upstream said.
+func (c *Client) Do(ctx context.Context, bound Bound, req *http.Request, lim Limits) (*Response, error) {
+	if lim.Body <= 0 {
+		lim.Body = defaultBody
+	}
+	if lim.Timeout <= 0 {
+		lim.Timeout = defaultTimeout
+	}
+	out, err := c.prepare(bound, req)
+	if err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, lim.Timeout)
+	defer cancel()
+	a := &attempt{host: out.URL.Host, replayable: replayable(out)}
+	resp, err := c.transport.RoundTrip(out.WithContext(httptrace.WithClientTrace(limited, a.trace())))
+	if err != nil {
+		return nil, a.fail(ctx, limited, err)
+	}
+	a.sent.Store(true)
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return nil, a.fail(ctx, limited, errSwitched)
+	}
+	if err := countHeaders(resp.Header); err != nil {
+		return nil, a.fail(ctx, limited, err)
+	}
+	body, err := readBody(resp, lim.Body)
+	// Giving up tells the upstream so before the socket closes. An upstream that
+	// ends its answer upon that makes half a body look whole.
+	if err == nil {
+		err = limited.Err()
+	}
+	if err != nil {
+		return nil, a.fail(ctx, limited, err)
+	}
+	resp.Header.Del("Content-Encoding")
+	resp.Header.Del("Content-Length")
+	return &Response{Status: resp.StatusCode, Header: resp.Header, Body: body, Sent: true}, nil
+}
+
+// prepare returns the request that will be sent: a copy whose URL was judged in
+// the very form in which it goes out.
+func (c *Client) prepare(bound Bound, req *http.Request) (*http.Request, error) {
+	if req.URL == nil {
+		return nil, badURL("The request has no URL.")
+	}
+	u, err := reparse(req.URL)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.permit(u); err != nil {
+		return nil, err
+	}
+	if !bound.Contains(u) {
+		return nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
+			WithHint("Use only the hosts and paths that the provider's record names. If the record changed, reconnect.")
+	}
+	if req.Host != "" && !strings.EqualFold(req.Host, u.Host) {
+		return nil, fault.New(fault.Denied, "destination_denied", "The request names another host than its URL.")
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, "QUERY":
+	default:
+		return nil, fault.New(fault.Invalid, "request_invalid", "The request's method is not one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY.")
+	}
+	header, err := cleanHeader(req.Header)
+	if err != nil {
+		return nil, err
+	}
+	out := &http.Request{
+		Method: req.Method, URL: u, Header: header,
+		Body: req.Body, GetBody: req.GetBody, ContentLength: req.ContentLength,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	return out, nil
+}
+
+// permit judges scheme and literal address.
+func (c *Client) permit(u *urlRef) error {
+	listed := c.allowed[hostPort(u)]
+	if u.Scheme != "https" && !listed {
+		return fault.New(fault.Denied, "destination_denied", "Plain http is not allowed to this host.").
+			WithHint("Use https, or ask the operator to add this host and port to the outbound list.")
+	}
+	return checkLiteral(u.Hostname(), listed)
+}
+
+// dial picks the dialer by the name and port that the request asked for.
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if c.allowed[strings.ToLower(addr)] {
+		return c.listed.DialContext(ctx, network, addr)
+	}
+	return c.public.DialContext(ctx, network, addr)
+}
+
+// cleanHeader copies h without the fields that belong to a connection or that
+// this package decides. A field that could break out of its line is refused.
+func cleanHeader(h http.Header) (http.Header, error) {
+	out := make(http.Header, len(h)+2)
+	for name, values := range h {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return nil, fault.New(fault.Invalid, "request_invalid", "A header name of the request is not valid.")
+		}
+		switch strings.ToLower(name) {
+		case "connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer",
+			"transfer-encoding", "upgrade", "expect", "host", "content-length", "accept-encoding":
+			continue
+		}
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return nil, fault.New(fault.Invalid, "request_invalid", "A header value of the request holds a control character.")
+			}
+		}
+		out[name] = append([]string(nil), values...)
+	}
+	out.Set("Accept-Encoding", "gzip")
+	if out.Get("User-Agent") == "" {
+		out.Set("User-Agent", "ambit")
+	}
+	return out, nil
+}
+
+func countHeaders(h http.Header) error {
+	lines, size := 0, 0
+	for name, values := range h {
+		for _, v := range values {
+			lines++
+			size += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	if lines > maxHeaderLines || size > maxHeaderBytes {
+		return errHeaders
+	}
+	return nil
+}
+
+// replayable repeats the transport's own rule: only such requests does it send
+// again after bytes went out on a connection that then died.
+func replayable(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions:
+		return true
+	}
+	_, key := req.Header["Idempotency-Key"]
+	_, xkey := req.Header["X-Idempotency-Key"]
+	return key || xkey
+}
+
+// attempt watches one request on its way out.
+type attempt struct {
+	host       string
+	replayable bool
+	sent       atomic.Bool
+}
+
+// trace marks the request as sent as soon as a connection is handed to it. The
+// later hook, after the headers were written, would race a cancellation: the
+// writing goroutine may still put the bytes on the wire after the call returned.
+// A second GetConn means that the transport starts over, which for a request
+// that cannot be replayed it does only when nothing was written.
+func (a *attempt) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GetConn: func(string) {
+			if !a.replayable {
+				a.sent.Store(false)
+			}
+		},
+		GotConn:              func(httptrace.GotConnInfo) { a.sent.Store(true) },
+		WroteHeaders:         func() { a.sent.Store(true) },
+		GotFirstResponseByte: func() { a.sent.Store(true) },
+	}
+}
