@@ -1,0 +1,212 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+const (
+	requestTTL  = 10 * time.Minute
+	codeTTL     = time.Minute
+	codePrefix  = "amb_ac_"
+	maxStateLen = 2048
+)
+
+// AuthRequest is an authorization request that waits for a person.
+type AuthRequest struct {
+	ID          id.Flow
+	Client      Client
+	RedirectURI string
+	State       string
+	Challenge   string // PKCE, S256
+	Resource    string // always Service.Resource once stored
+	Scope       string
+	ExpiresAt   time.Time
+}
+
+// Host is where an answer to the request goes, as a person should read it.
+func (r AuthRequest) Host() string { return RedirectHost(r.RedirectURI) }
+
+// Local reports that the answer stays on the machine of whoever consents: any
+// program there may be the one that listens (threats.md G4).
+func (r AuthRequest) Local() bool {
+	kind, err := parseRedirect(r.RedirectURI)
+	return err == nil && kind != redirectWeb
+}
+
+// BeginAuthorize stores a request whose client and redirect the caller has
+// matched already; both are checked again here. Client needs only its ID.
+func (s *Service) BeginAuthorize(ctx context.Context, r AuthRequest) (id.Flow, error) {
+	c, err := s.Client(ctx, r.Client.ID)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case !MatchRedirect(c.RedirectURIs, r.RedirectURI):
+		return "", fault.New(fault.Invalid, "invalid_redirect_uri", "The redirect URI is not registered for this client.")
+	case !slices.Contains(c.Grants, GrantCode):
+		return "", fault.New(fault.Denied, "unauthorized_client", "This client may not use the authorization code grant.")
+	case len(r.State) > maxStateLen:
+		return "", fault.New(fault.Invalid, "invalid_request", "state is too long.")
+	case !isChallenge(r.Challenge):
+		return "", fault.New(fault.Invalid, "invalid_request", "code_challenge is the SHA-256 of the verifier in base64url.")
+	}
+	if r.Resource, err = s.audience(r.Resource); err != nil {
+		return "", err
+	}
+	now := s.now()
+	r.ID, r.Scope, r.ExpiresAt = id.NewFlow(), Scope, now.Add(requestTTL)
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return insertRequest(ctx, tx, r, now) })
+	return r.ID, sqldb.Wrap("store an authorization request", err)
+}
+
+// isChallenge accepts what S256 gives: 32 bytes in base64url without padding.
+func isChallenge(s string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	return err == nil && len(s) == 43 && len(b) == sha256.Size
+}
+
+// PendingAuthorize reads a request that is neither decided nor too old. It says
+// nothing about who may decide it: anybody signed in may, for themselves.
+func (s *Service) PendingAuthorize(ctx context.Context, flow id.Flow) (AuthRequest, error) {
+	r, err := selectRequest(ctx, s.db.Reader(), flow, s.now())
+	if sqldb.NoRows(err) {
+		return AuthRequest{}, requestGone()
+	}
+	if err != nil {
+		return AuthRequest{}, sqldb.Wrap("read an authorization request", err)
+	}
+	r.Client, err = s.Client(ctx, r.Client.ID)
+	if fault.Is(err, "not_found") {
+		return AuthRequest{}, requestGone()
+	}
+	return r, err
+}
+
+func requestGone() error {
+	return fault.New(fault.NotFound, "not_found", "This request is answered or too old.").
+		WithHint("Start again from the agent.")
+}
+
+// Consent is what a person decides about a request.
+type Consent struct {
+	Organization id.Organization
+	Label        string // the person's own name for the agent; may be empty
+}
+
+// ConsentDigest is what a person's proof of presence signs: this request, this
+// person, this organization, this label, and nothing else.
+func (s *Service) ConsentDigest(user id.User, r AuthRequest, c Consent) [32]byte {
+	return sha256.Sum256(crypt.Fields("ambit consent 1", s.issuer, string(user), string(r.ID), string(r.Client.ID), r.RedirectURI,
+		r.State, r.Challenge, r.Resource, r.Scope, string(c.Organization), c.Label))
+}
+
+// Consent makes (or finds) the agent that this client is for person in the
+// chosen organization, and returns the redirect that carries the code. evidence
+// must be the person's proof over ConsentDigest; it goes into the audit. The
+// redirect is for the person's browser only.
+func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Flow, c Consent, evidence account.Evidence) (redirect string, err error) {
+	r, err := s.PendingAuthorize(ctx, flow)
+	if err != nil {
+		return "", err
+	}
+	if c.Label != "" {
+		if err := checkName(c.Label); err != nil {
+			return "", err
+		}
+	}
+	env, err := consents(person, c.Organization)
+	if err != nil {
+		return "", err
+	}
+	proof, err := proven(person, evidence, s.ConsentDigest(person.User(), r, c))
+	if err != nil {
+		return "", err
+	}
+	a := Agent{ID: id.NewAgent(), Environment: env, Organization: c.Organization, Name: c.Label, Verified: c.Label != "", Kind: Delegated,
+		Owner: person.User(), Client: r.Client.ID, ClientHost: r.Host(), CreatedAt: s.now()}
+	if !a.Verified {
+		a.Name = r.Client.Name
+	}
+	text := codePrefix + rand.Text()
+	hash := secret.FromString(text).Hash()
+	now := s.now()
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := decideRequest(ctx, tx, flow, now); err != nil {
+			return err
+		}
+		if err := keepClient(ctx, tx, r.Client.ID); err != nil {
+			return err
+		}
+		a, err := consentAgent(ctx, tx, a)
+		if err != nil {
+			return err
+		}
+		if !a.DisabledAt.IsZero() {
+			return fault.New(fault.Denied, "agent_disabled", "This agent is disabled in the chosen organization.").
+				WithHint("An admin can enable it again under Agents.")
+		}
+		err = insertCode(ctx, tx, code{hash: hash[:], family: newFamilyID(), flow: flow, agent: a.ID, client: r.Client.ID,
+			redirectURI: r.RedirectURI, challenge: r.Challenge, audience: r.Resource, scope: r.Scope, created: now, expires: now.Add(codeTTL)})
+		if err != nil {
+			return err
+		}
+		e := entry(a, "agent.consented", string(a.ID))
+		e.Actor, e.Address, e.Evidence = account.ByPerson(person).Audit(), person.Address(), proof
+		e.Detail = map[string]string{"client": string(r.Client.ID), "redirects_to": r.Host(), "label": a.Label(), "flow": string(flow)}
+		s.audit.Append(tx, e)
+		return nil
+	})
+	if errors.Is(err, errStale) {
+		return "", requestGone()
+	}
+	if err != nil {
+		return "", sqldb.Wrap("record a consent", err)
+	}
+	return s.answer(r, url.Values{"code": {text}}), nil
+}
+
+// DenyConsent closes a request and returns the redirect that tells the client.
+// Saying no takes no proof.
+func (s *Service) DenyConsent(ctx context.Context, person account.Person, flow id.Flow) (redirect string, err error) {
+	r, err := s.PendingAuthorize(ctx, flow)
+	if err != nil {
+		return "", err
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return decideRequest(ctx, tx, flow, s.now()) })
+	if errors.Is(err, errStale) {
+		return "", requestGone()
+	}
+	if err != nil {
+		return "", sqldb.Wrap("record a refused consent", err)
+	}
+	s.log.InfoContext(ctx, "consent refused", "flow", flow, "client", r.Client.ID, "user", person.User())
+	return s.Refusal(r, "access_denied", "The request was refused."), nil
+}
+
+// Refusal is the redirect that carries an error to a client whose redirect URI
+// has been matched. Success and error both name the issuer (RFC 9207).
+func (s *Service) Refusal(r AuthRequest, code, description string) string {
+	return s.answer(r, url.Values{"error": {code}, "error_description": {description}})
+}
+
+func (s *Service) answer(r AuthRequest, params url.Values) string {
+	params.Set("iss", s.issuer)
+	if r.State != "" {
+		params.Set("state", r.State)
+	}
+	return answerRedirect(r.RedirectURI, params)
+}

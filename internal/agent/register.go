@@ -1,0 +1,312 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// NewAgent is what an admin registers.
+type NewAgent struct {
+	Environment  id.Environment
+	Organization id.Organization
+	Name         string
+	Kind         Kind
+	Owner        id.User // a member of the organization; empty: the admin who registers
+	Ceiling      policy.Ceiling
+	// Evidence is the admin's proof over RegisterDigest. A person must bring
+	// it, because a cookie alone never makes a key (product.md rule 4); an API
+	// key needs none.
+	Evidence account.Evidence
+}
+
+// RegisterDigest is what an admin's proof of presence signs to register n.
+func (s *Service) RegisterDigest(user id.User, n NewAgent) [32]byte {
+	ceiling, _ := json.Marshal(n.Ceiling) // strings only: cannot fail
+	return sha256.Sum256(crypt.Fields("ambit agent 1", s.issuer, string(user), string(n.Environment), string(n.Organization), n.Name,
+		string(n.Kind), string(n.Owner), string(ceiling)))
+}
+
+// RotateDigest is what an admin's proof of presence signs to make a new secret
+// for this version of an agent.
+func (s *Service) RotateDigest(user id.User, a Agent) [32]byte {
+	return sha256.Sum256(crypt.Fields("ambit agent secret 1", s.issuer, string(user), string(a.ID), fmt.Sprint(a.Version)))
+}
+
+// Register makes an agent with client credentials. The secret is shown once and
+// is nowhere to be read again.
+func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (Agent, id.Client, secret.Value, error) {
+	none := func(err error) (Agent, id.Client, secret.Value, error) { return Agent{}, "", secret.Value{}, err }
+	if err := mayManage(by, n.Environment, n.Organization); err != nil {
+		return none(err)
+	}
+	var proof json.RawMessage
+	if p, ok := by.Person(); ok {
+		var err error
+		if proof, err = proven(p, n.Evidence, s.RegisterDigest(p.User(), n)); err != nil {
+			return none(err)
+		}
+		if n.Owner == "" {
+			n.Owner = p.User()
+		}
+	}
+	if err := checkName(n.Name); err != nil {
+		return none(err)
+	}
+	if n.Kind != Delegated && n.Kind != Autonomous {
+		return none(fault.New(fault.Invalid, "invalid_kind", "An agent is delegated or autonomous."))
+	}
+	if n.Owner == "" {
+		return none(fault.New(fault.Invalid, "owner_missing", "An agent has an owner.").WithHint("Name a member of the organization as owner."))
+	}
+	if err := checkCeiling(n.Ceiling); err != nil {
+		return none(err)
+	}
+	sec := secret.Token(secretPrefix)
+	hash := sec.Hash()
+	now := s.now()
+	client := Client{ID: id.NewClient(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, RedirectURIs: []string{},
+		Grants: []string{GrantClientCredentials}, AuthMethod: AuthBasic, ApplicationType: "service", CreatedAt: now, Version: 1, secretHash: hash[:]}
+	a := Agent{ID: id.NewAgent(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, Verified: true, Kind: n.Kind,
+		Owner: n.Owner, Client: client.ID, Ceiling: n.Ceiling, CreatedAt: now, Version: 1}
+	if err := s.checkOwner(ctx, a); err != nil {
+		if fault.Is(err, "invalid_grant") {
+			err = fault.New(fault.Invalid, "owner_not_member", "The owner is not an active member of the organization.")
+		}
+		return none(err)
+	}
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := insertClient(ctx, tx, client, by.Address()); err != nil {
+			return err
+		}
+		if err := insertAgent(ctx, tx, a); err != nil {
+			return err
+		}
+		s.record(tx, by, a, "agent.registered", proof, map[string]string{"name": a.Name, "kind": string(a.Kind), "owner": string(a.Owner),
+			"ceiling": describe(a.Ceiling)})
+		return nil
+	})
+	if err != nil {
+		return none(sqldb.Wrap("register an agent", err))
+	}
+	return a, client.ID, sec, nil
+}
+
+// RotateSecret replaces an agent's client secret and ends the tokens that the
+// old one got. Evidence is as in NewAgent, over RotateDigest.
+func (s *Service) RotateSecret(ctx context.Context, by account.Actor, agent id.Agent, evidence account.Evidence) (secret.Value, error) {
+	a, err := s.managed(ctx, by, agent)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	c, err := s.Client(ctx, a.Client)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	if !slices.Contains(c.Grants, GrantClientCredentials) {
+		return secret.Value{}, fault.New(fault.Invalid, "no_secret", "This agent signs in through its OAuth client and has no secret of ours.")
+	}
+	var proof json.RawMessage
+	if p, ok := by.Person(); ok {
+		if proof, err = proven(p, evidence, s.RotateDigest(p.User(), a)); err != nil {
+			return secret.Value{}, err
+		}
+	}
+	sec := secret.Token(secretPrefix)
+	hash := sec.Hash()
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		// The client's row first: an issuance that still holds it commits
+		// before the tokens are ended, any other sees the new secret.
+		if err := updateClientSecret(ctx, tx, a.Client, hash[:]); err != nil {
+			return err
+		}
+		if err := bumpAgent(ctx, tx, a.ID, a.Version); err != nil {
+			return err
+		}
+		if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, s.now()); err != nil {
+			return err
+		}
+		s.record(tx, by, a, "agent.secret_rotated", proof, nil)
+		return nil
+	})
+	return sec, sqldb.Wrap("rotate an agent's secret", err)
+}
+
+// Filter selects agents for List.
+type Filter struct {
+	Environment  id.Environment
+	Organization id.Organization
+	Owner        id.User
+	Before       id.Agent // page: agents older than this one
+	Limit        int      // 1 to 200; default 50
+}
+
+// List gives agents, newest first: those of an organization to its members,
+// those of a whole environment to who runs it, and to any other person their
+// own.
+func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Agent, error) {
+	if f.Limit <= 0 || f.Limit > 200 {
+		f.Limit = 50
+	}
+	if f.Organization == "" {
+		f.Organization = by.Organization()
+	}
+	own, err := mayView(by, f.Environment, f.Organization)
+	if err != nil {
+		return nil, err
+	}
+	if own != "" {
+		if f.Owner != "" && f.Owner != own {
+			return nil, nil
+		}
+		f.Owner = own
+	}
+	list, err := listAgents(ctx, s.db.Reader(), f.Environment, f.Organization, f.Owner, f.Before, f.Limit)
+	return list, sqldb.Wrap("list agents", err)
+}
+
+// Get reads one agent. One that is not the caller's to see is not found.
+func (s *Service) Get(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
+	a, err := s.read(ctx, agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	own, err := mayView(by, a.Environment, a.Organization)
+	if err != nil || own != "" && own != a.Owner {
+		return Agent{}, notFound().WithCause(err)
+	}
+	return a, nil
+}
+
+// Lookup reads one agent for other rooms, which decide themselves who may know.
+func (s *Service) Lookup(ctx context.Context, env id.Environment, agent id.Agent) (Agent, error) {
+	a, err := s.read(ctx, agent)
+	if err == nil && a.Environment != env {
+		return Agent{}, notFound()
+	}
+	return a, err
+}
+
+func (s *Service) read(ctx context.Context, agent id.Agent) (Agent, error) {
+	a, err := selectAgent(ctx, s.db.Reader(), agent, "")
+	if sqldb.NoRows(err) {
+		return Agent{}, notFound()
+	}
+	return a, sqldb.Wrap("read an agent", err)
+}
+
+// managed reads an agent that by may change.
+func (s *Service) managed(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
+	a, err := s.Get(ctx, by, agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	return a, mayManage(by, a.Environment, a.Organization)
+}
+
+// SetCeiling replaces the most that an agent may be granted, from the version
+// that the admin saw. It counts from the agent's next call on.
+func (s *Service) SetCeiling(ctx context.Context, by account.Actor, agent id.Agent, version int64, c policy.Ceiling) (Agent, error) {
+	a, err := s.managed(ctx, by, agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	if err := checkCeiling(c); err != nil {
+		return Agent{}, err
+	}
+	doc, err := json.Marshal(c)
+	if err != nil {
+		return Agent{}, err
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := updateCeiling(ctx, tx, a.ID, version, doc); err != nil {
+			return err
+		}
+		s.record(tx, by, a, "agent.ceiling_changed", nil, map[string]string{"before": describe(a.Ceiling), "after": describe(c)})
+		return nil
+	})
+	if err != nil {
+		return Agent{}, sqldb.Wrap("change an agent's ceiling", err)
+	}
+	return s.read(ctx, a.ID)
+}
+
+// Disable ends an agent's tokens and what it has running, at once and in one
+// transaction. Its owner may do it too. Doing it again changes nothing more.
+func (s *Service) Disable(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
+	a, err := s.Get(ctx, by, agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	if !owns(by, a) {
+		if err := mayManage(by, a.Environment, a.Organization); err != nil {
+			return Agent{}, err
+		}
+	}
+	now := s.now()
+	var after Agent
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var err error
+		if after, err = setDisabled(ctx, tx, a.ID, now); err != nil {
+			return err
+		}
+		if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, now); err != nil {
+			return err
+		}
+		s.record(tx, by, a, "agent.disabled", nil, nil)
+		return s.onEnded(ctx, tx, a.Environment, a.ID)
+	})
+	return after, sqldb.Wrap("disable an agent", err)
+}
+
+// Enable lets a disabled agent get tokens again; the old ones stay dead.
+func (s *Service) Enable(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
+	a, err := s.managed(ctx, by, agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	var after Agent
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var err error
+		if after, err = setDisabled(ctx, tx, a.ID, time.Time{}); err != nil {
+			return err
+		}
+		s.record(tx, by, a, "agent.enabled", nil, nil)
+		return nil
+	})
+	return after, sqldb.Wrap("enable an agent", err)
+}
+
+// record appends what by did to a.
+func (s *Service) record(tx *sqldb.Tx, by account.Actor, a Agent, action string, proof json.RawMessage, detail map[string]string) {
+	e := entry(a, action, string(a.ID))
+	e.Actor, e.Address, e.Evidence, e.Detail = by.Audit(), by.Address(), proof, detail
+	s.audit.Append(tx, e)
+}
+
+// describe writes a ceiling for the audit.
+func describe(c policy.Ceiling) string {
+	all := func(list []string) string {
+		if len(list) == 0 {
+			return "any"
+		}
+		return strings.Join(list, ",")
+	}
+	effects := make([]string, len(c.Effects))
+	for i, e := range c.Effects {
+		effects[i] = string(e)
+	}
+	return "providers " + all(c.Providers) + "; effects " + all(effects)
+}

@@ -1,0 +1,197 @@
+// Package authserver is the HTTP side of our authorization server: discovery
+// (RFC 8414, RFC 9728), dynamic registration (RFC 7591), the authorization code
+// flow with PKCE S256 (OAuth 2.1, RFC 8707, RFC 9207), the token endpoint and
+// revocation (RFC 7009). It decodes strictly, calls package agent, which holds
+// every rule and all state, and encodes the answer. Nothing here uses cookies,
+// and only the metadata may be read across origins.
+//
+// An authorization request ends in a 303 to /ui/consent/{flow}, where a person
+// signs in and decides. Before client and redirect URI are matched exactly,
+// errors are shown as a page and never redirected (RFC 9700 §4.11).
+package authserver
+
+import (
+	"encoding/json"
+	"errors"
+	"html/template"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/throttle"
+)
+
+// Config is what a Server needs. Agents is required.
+type Config struct {
+	Agents *agent.Service
+	// Address gives the caller's address. Only the wiring knows which proxies
+	// may say it in a header; nil means the peer of the connection.
+	Address        func(*http.Request) string
+	NoRegistration bool // clients may not register themselves
+	Now            func() time.Time
+	Logger         *slog.Logger
+}
+
+// Server answers under /oauth/ and /.well-known/.
+type Server struct {
+	agents         *agent.Service
+	address        func(*http.Request) string
+	noRegistration bool
+	log            *slog.Logger
+
+	registrations *throttle.Limiter // by address
+	requests      *throttle.Limiter // authorization requests, by address
+	failures      *throttle.Limiter // at token and revocation endpoint, by address and by client at an address
+	issuances     *throttle.Limiter // by client
+}
+
+// New makes a Server.
+func New(cfg Config) (*Server, error) {
+	if cfg.Agents == nil {
+		return nil, errors.New("authserver: no agents")
+	}
+	if cfg.Address == nil {
+		cfg.Address = func(r *http.Request) string { return r.RemoteAddr }
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	const keys = 20_000
+	return &Server{
+		agents: cfg.Agents, address: cfg.Address, noRegistration: cfg.NoRegistration, log: cfg.Logger,
+		registrations: throttle.New(1.0/30, 10, keys, cfg.Now),
+		requests:      throttle.New(1, 30, keys, cfg.Now),
+		failures:      throttle.New(0.5, 20, keys, cfg.Now),
+		issuances:     throttle.New(1, 60, keys, cfg.Now),
+	}, nil
+}
+
+// Mount adds all routes of the room to mux.
+func (s *Server) Mount(mux *http.ServeMux) {
+	server, resource := s.public(s.serverMetadata()), s.public(s.resourceMetadata())
+	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"} {
+		mux.Handle(path, server)
+		mux.Handle(path+"/mcp", server)
+	}
+	mux.Handle("/.well-known/oauth-protected-resource", resource)
+	mux.Handle("/.well-known/oauth-protected-resource/mcp", resource)
+	mux.HandleFunc("GET /oauth/authorize", s.authorize)
+	mux.HandleFunc("POST /oauth/token", s.token)
+	mux.HandleFunc("POST /oauth/revoke", s.revoke)
+	if !s.noRegistration {
+		mux.HandleFunc("POST /oauth/register", s.register)
+	}
+}
+
+// caller is the one key of a request's address.
+func (s *Server) caller(r *http.Request) string { return throttle.Address(s.address(r)) }
+
+func tooMany(wait time.Duration) error {
+	return fault.New(fault.Limited, "temporarily_unavailable", "Too many requests.").WithHint("Wait before trying again.").WithRetry(wait)
+}
+
+// oauthError is the error of RFC 6749 §5.2 and its status for a fault. Faults
+// whose code is no OAuth error are told by kind.
+func oauthError(f *fault.Error) (code string, status int) {
+	switch f.Code {
+	case "invalid_client":
+		return f.Code, http.StatusUnauthorized
+	case "invalid_request", "invalid_grant", "invalid_scope", "invalid_target", "unauthorized_client", "unsupported_grant_type",
+		"unsupported_response_type", "invalid_redirect_uri", "invalid_client_metadata", "access_denied",
+		"request_not_supported", "request_uri_not_supported":
+		return f.Code, http.StatusBadRequest
+	}
+	switch f.Kind {
+	case fault.Limited:
+		return "temporarily_unavailable", http.StatusTooManyRequests
+	case fault.Unavailable:
+		return "temporarily_unavailable", http.StatusServiceUnavailable
+	case fault.TooLarge:
+		return "invalid_request", http.StatusRequestEntityTooLarge
+	case fault.Internal:
+		return "server_error", http.StatusInternalServerError
+	}
+	return "invalid_request", http.StatusBadRequest
+}
+
+func describe(f *fault.Error) string {
+	if f.Hint == "" {
+		return f.Message
+	}
+	return f.Message + " " + f.Hint
+}
+
+// fail writes err as the JSON of RFC 6749 §5.2.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	f := fault.Of(err)
+	code, status := oauthError(f)
+	s.logFault(r, f)
+	retryAfter(w, f)
+	if code == "invalid_client" && r.Header.Get("Authorization") != "" {
+		w.Header().Set("WWW-Authenticate", `Basic realm="ambit"`)
+	}
+	writeJSON(w, status, map[string]string{"error": code, "error_description": describe(f)})
+}
+
+func (s *Server) logFault(r *http.Request, f *fault.Error) {
+	level := slog.LevelDebug
+	if f.Kind == fault.Internal || f.Kind == fault.Unavailable {
+		level = slog.LevelError
+	}
+	s.log.Log(r.Context(), level, "authorization server refused a request", "path", r.URL.Path, "code", f.Code, "error", f)
+}
+
+func retryAfter(w http.ResponseWriter, f *fault.Error) {
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(min(f.RetryAfter, time.Hour).Seconds()))))
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	noStore(w)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func noStore(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+}
+
+// showError is the page for an error that must not be redirected. It holds no
+// byte of the request.
+func (s *Server) showError(w http.ResponseWriter, r *http.Request, err error) {
+	f := fault.Of(err)
+	_, status := oauthError(f)
+	s.logFault(r, f)
+	retryAfter(w, f)
+	noStore(w)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	w.WriteHeader(status)
+	_ = errorPage().Execute(w, f)
+}
+
+func errorPage() *template.Template {
+	return template.Must(template.New("error").Parse(`<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>This agent cannot sign in</title>
+<h1>This agent cannot sign in</h1>
+<p>{{.Message}}</p>
+{{with .Hint}}<p>{{.}}</p>{{end}}
+</html>
+`))
+}

@@ -1,0 +1,48 @@
+package authserver
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// This file is the only one in the room that writes a secret: tokens and client
+// secrets of our own, to the client that they were made for.
+
+// writeTokens is the successful answer of RFC 6749 §5.1.
+func writeTokens(w http.ResponseWriter, t agent.Tokens) {
+	doc := map[string]any{
+		"access_token": string(t.Access.Reveal()),
+		"token_type":   "Bearer",
+		"expires_in":   max(int64(t.ExpiresIn/time.Second), 0),
+		"scope":        t.Scope,
+	}
+	if !t.Refresh.IsZero() {
+		doc["refresh_token"] = string(t.Refresh.Reveal())
+	}
+	writeJSON(w, http.StatusOK, doc)
+}
+
+// writeClient is the successful answer of RFC 7591 §3.2.1.
+func writeClient(w http.ResponseWriter, c agent.Client, sec secret.Value) {
+	doc := map[string]any{
+		"client_id":                  c.ID,
+		"client_id_issued_at":        c.CreatedAt.Unix(),
+		"redirect_uris":              c.RedirectURIs,
+		"grant_types":                c.Grants,
+		"response_types":             []string{"code"},
+		"token_endpoint_auth_method": c.AuthMethod,
+		"application_type":           c.ApplicationType,
+		"scope":                      agent.Scope,
+	}
+	if c.Name != "" {
+		doc["client_name"] = c.Name
+	}
+	if !sec.IsZero() {
+		doc["client_secret"] = string(sec.Reveal())
+		doc["client_secret_expires_at"] = 0
+	}
+	writeJSON(w, http.StatusCreated, doc)
+}

@@ -1,0 +1,134 @@
+package authserver
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+func (s *Server) token(w http.ResponseWriter, r *http.Request) {
+	var t agent.Tokens
+	err := s.authenticated(w, r, func(c agent.Caller, p params) (err error) {
+		if ok, wait := s.issuances.Allow(string(c.Client())); !ok {
+			return tooMany(wait)
+		}
+		t, err = s.grant(r, c, p)
+		return err
+	})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	writeTokens(w, t)
+}
+
+func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
+	err := s.authenticated(w, r, func(c agent.Caller, p params) error {
+		if !p.has("token") {
+			return missing("token")
+		}
+		return s.agents.RevokeToken(r.Context(), c, p.secret("token"))
+	})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	noStore(w)
+	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Server) grant(r *http.Request, c agent.Caller, p params) (agent.Tokens, error) {
+	ctx := r.Context()
+	switch p.get("grant_type") {
+	case agent.GrantCode:
+		for _, name := range []string{"code", "redirect_uri", "code_verifier"} {
+			if !p.has(name) {
+				return agent.Tokens{}, missing(name)
+			}
+		}
+		return s.agents.Exchange(ctx, c, agent.CodeGrant{Code: p.secret("code"), RedirectURI: p.get("redirect_uri"),
+			Verifier: p.secret("code_verifier"), Resource: p.get("resource")})
+	case agent.GrantRefresh:
+		if !p.has("refresh_token") {
+			return agent.Tokens{}, missing("refresh_token")
+		}
+		return s.agents.Refresh(ctx, c, agent.RefreshGrant{Refresh: p.secret("refresh_token"), Resource: p.get("resource")})
+	case agent.GrantClientCredentials:
+		return s.agents.ClientCredentials(ctx, c, p.get("resource"))
+	case "":
+		return agent.Tokens{}, missing("grant_type")
+	}
+	return agent.Tokens{}, fault.New(fault.Invalid, "unsupported_grant_type", "grant_type is authorization_code, refresh_token or client_credentials.")
+}
+
+func missing(name string) error {
+	return fault.New(fault.Invalid, "invalid_request", name+" is missing.")
+}
+
+// authenticated reads the form, authenticates the client, and runs fn. Failures
+// are counted for the address and for the client as called from that address:
+// counting a client alone would let anybody lock it out.
+func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, fn func(agent.Caller, params) error) error {
+	address := s.caller(r)
+	if ok, wait := s.failures.Ready(address); !ok {
+		return tooMany(wait)
+	}
+	p, err := readForm(w, r)
+	if err != nil {
+		s.failures.Allow(address)
+		return err
+	}
+	auth, err := clientAuth(r, p)
+	if err != nil {
+		s.failures.Allow(address)
+		return err
+	}
+	both := auth.ID[:min(len(auth.ID), 64)] + "|" + address
+	if ok, wait := s.failures.Ready(both); !ok {
+		return tooMany(wait)
+	}
+	c, err := s.agents.AuthenticateClient(r.Context(), auth)
+	if err == nil {
+		err = fn(c, p)
+	}
+	if err != nil {
+		switch fault.KindOf(err) {
+		case fault.Limited, fault.Unavailable, fault.Internal: // not the caller's fault
+		default:
+			s.failures.Allow(address)
+			s.failures.Allow(both)
+		}
+	}
+	return err
+}
+
+// clientAuth finds how the client says who it is: one way only (RFC 6749 §2.3).
+func clientAuth(r *http.Request, p params) (agent.ClientAuth, error) {
+	headers := r.Header.Values("Authorization")
+	if len(headers) == 0 {
+		if !p.has("client_id") {
+			return agent.ClientAuth{}, missing("client_id")
+		}
+		return agent.ClientAuth{ID: p.get("client_id"), Secret: p.secret("client_secret")}, nil
+	}
+	user, pass, ok := r.BasicAuth()
+	if len(headers) > 1 || !ok {
+		return agent.ClientAuth{}, fault.New(fault.Unauthenticated, "invalid_client", "The Authorization header is not HTTP Basic.")
+	}
+	name, err := url.QueryUnescape(user)
+	if err != nil {
+		return agent.ClientAuth{}, fault.New(fault.Unauthenticated, "invalid_client", "The Authorization header is not form-encoded.")
+	}
+	sec, err := url.QueryUnescape(pass)
+	if err != nil {
+		return agent.ClientAuth{}, fault.New(fault.Unauthenticated, "invalid_client", "The Authorization header is not form-encoded.")
+	}
+	if p.has("client_secret") || p.has("client_id") && p.get("client_id") != name || strings.ContainsRune(name, 0) {
+		return agent.ClientAuth{}, fault.New(fault.Invalid, "invalid_request", "The client authenticates in one way only.")
+	}
+	return agent.ClientAuth{ID: name, Secret: secret.FromString(sec)}, nil
+}
