@@ -16,3 +16,13 @@ func Pragmas(queryOnly string) map[string]string {
 
 // AtLeast compares versions.
 func AtLeast(version, floor string) bool { return atLeast(version, floor) }
+
+// Steps lists the migrations that are part of the binary.
+func Steps(engine Engine) (versions []int64, names []string, err error) {
+	all, err := steps(engine)
+	for _, s := range all {
+		versions = append(versions, int64(s.version))
+		names = append(names, s.name)
+	}
+	return versions, names, err
+}

@@ -77,10 +77,10 @@ func TestLeaseIsExclusive(t *testing.T) {
 func TestLeaseLife(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
-		first := acquire(t, db, 100*time.Millisecond, true)
+		first := acquire(t, db, time.Second, true)
 		acquire(t, db, time.Minute, false)
 		renew(t, first, true)
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(1100 * time.Millisecond)
 		acquire(t, db, time.Minute, false) // the renewal holds
 		if err := first.Release(t.Context()); err != nil {
 			t.Fatal(err)

@@ -2,10 +2,7 @@ package sqldb_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -47,14 +44,7 @@ func TestMigrationRace(t *testing.T) {
 			}
 			wg.Wait()
 			got := column[int64](t, handles[0].Reader(), `select version from schema_version order by version`)
-			var want []int64
-			for _, name := range stepNames(t, engine) {
-				n, err := strconv.ParseInt(name[:4], 10, 64)
-				if err != nil {
-					t.Fatal(err)
-				}
-				want = append(want, n)
-			}
+			want, _ := steps(t, engine)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("applied steps: %s", diff)
 			}
@@ -62,21 +52,20 @@ func TestMigrationRace(t *testing.T) {
 	}
 }
 
-func stepNames(t *testing.T, engine sqldb.Engine) (names []string) {
+func steps(t *testing.T, engine sqldb.Engine) (versions []int64, names []string) {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join("migrate", engine.String()))
+	versions, names, err := sqldb.Steps(engine)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
+	return versions, names
 }
 
 func TestMigrationsArePaired(t *testing.T) {
 	t.Parallel()
-	if diff := cmp.Diff(stepNames(t, sqldb.SQLite), stepNames(t, sqldb.PostgreSQL)); diff != "" {
+	_, lite := steps(t, sqldb.SQLite)
+	_, pg := steps(t, sqldb.PostgreSQL)
+	if diff := cmp.Diff(lite, pg); diff != "" {
 		t.Errorf("sqlite (-) and postgres (+) differ:\n%s", diff)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,8 +279,10 @@ func TestCloseWaitsAndRefuses(t *testing.T) {
 			}
 			itemTable(t, db)
 			started, result := make(chan struct{}), make(chan error, 1)
+			var ended atomic.Bool
 			go func() {
 				result <- db.Update(context.Background(), func(ctx context.Context, tx *sqldb.Tx) error {
+					tx.Done(func(bool) { ended.Store(true) })
 					close(started)
 					time.Sleep(50 * time.Millisecond)
 					return put(ctx, tx, "a")
@@ -289,13 +292,11 @@ func TestCloseWaitsAndRefuses(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Error(err)
 			}
-			select {
-			case err := <-result:
-				if err != nil {
-					t.Errorf("running update: got %v, want it finished", err)
-				}
-			default:
+			if !ended.Load() {
 				t.Error("Close did not wait for a running update")
+			}
+			if err := <-result; err != nil {
+				t.Errorf("running update: got %v, want it finished", err)
 			}
 			if err := db.Close(); err != nil {
 				t.Errorf("second Close: %v", err)
