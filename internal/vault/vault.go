@@ -11,6 +11,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -53,32 +54,64 @@ func (p Place) bytes() []byte {
 }
 
 func (p Place) context() keyContext {
-	c := keyContext{"environment_id": string(p.Environment)}
+	c := keyContext{environment: p.Environment, items: map[string]string{}}
 	if p.Organization != "" {
-		c["organization_id"] = string(p.Organization)
+		c.items[organizationItem] = string(p.Organization)
 	}
 	if p.User != "" {
-		c["user_id"] = string(p.User)
+		c.items[userItem] = string(p.User)
 	}
 	return c
 }
 
-// keyContext is the set of names and values that one KEK belongs to. All of
-// them are needed: there is one key for the whole set, not one for each item.
-type keyContext map[string]string
+// keyContext is the environment and the set of names and values that one KEK
+// belongs to. All of them are needed: there is one key for the whole set, not
+// one for each item.
+type keyContext struct {
+	environment id.Environment
+	items       map[string]string
+}
+
+// The items that say whose a sealed value is.
+const (
+	organizationItem = "organization_id"
+	userItem         = "user_id"
+)
 
 // canonical is injective: equal bytes mean equal contexts.
 func (c keyContext) canonical() []byte {
-	parts := []string{"ambit key context 1"}
-	for _, k := range slices.Sorted(maps.Keys(c)) {
-		parts = append(parts, k, c[k])
+	parts := []string{"ambit key context 1", string(c.environment)}
+	for _, k := range slices.Sorted(maps.Keys(c.items)) {
+		parts = append(parts, k, c.items[k])
 	}
 	return crypt.Fields(parts...)
 }
 
-func (c keyContext) hash() string {
-	sum := sha256.Sum256(c.canonical())
+func (c keyContext) hash() string { return contextHash(c.canonical()) }
+
+func contextHash(canonical []byte) string {
+	sum := sha256.Sum256(canonical)
 	return hex.EncodeToString(sum[:])
+}
+
+// organization and user are the items that are ids of ours; an application may
+// have filed anything under these names.
+func (c keyContext) organization() id.Organization {
+	var o id.Organization
+	_ = parseID(&o, c.items[organizationItem])
+	return o
+}
+
+func (c keyContext) user() id.User {
+	var u id.User
+	_ = parseID(&u, c.items[userItem])
+	return u
+}
+
+// parseID is id.Parse for the kind that dst has; dst is empty after an error.
+func parseID[K id.Kind](dst *id.ID[K], s string) (err error) {
+	*dst, err = id.Parse[K](s)
+	return err
 }
 
 // Config is what a Vault needs. DB, Keeper and Audit are required.
@@ -100,8 +133,14 @@ type Vault struct {
 
 	making singleflight.Group
 	mu     sync.Mutex
-	byHash map[string]*crypt.KEK   // unwrapped keys, by context
-	byID   map[[16]byte]*crypt.KEK // the same, by id
+	byHash map[string]contextKey   // unwrapped keys, by context
+	byID   map[[16]byte]contextKey // the same, by id
+}
+
+// contextKey is an unwrapped key and the hash of the context that it is for.
+type contextKey struct {
+	*crypt.KEK
+	hash string
 }
 
 // maxCachedKEKs bounds the unwrapped keys held in memory. Losing one from the
@@ -117,7 +156,7 @@ func New(cfg Config) *Vault {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Vault{db: cfg.DB, keeper: cfg.Keeper, audit: cfg.Audit, now: cfg.Now, log: cfg.Logger,
-		byHash: map[string]*crypt.KEK{}, byID: map[[16]byte]*crypt.KEK{}}
+		byHash: map[string]contextKey{}, byID: map[[16]byte]contextKey{}}
 }
 
 // Seal encrypts s for p. It must not be called inside a transaction: the first
@@ -126,27 +165,42 @@ func (v *Vault) Seal(ctx context.Context, p Place, s secret.Value) ([]byte, erro
 	if p.Environment == "" || p.Kind == "" || p.Object == "" {
 		return nil, fmt.Errorf("sealing without a place: kind %q, object %q", p.Kind, p.Object)
 	}
-	kek, err := v.kekFor(ctx, p.context())
+	_, envelope, err := v.sealAt(ctx, p.context(), p.bytes(), s)
+	return envelope, err
+}
+
+// sealAt seals s under the key of c, bound to place. It says which key that is.
+func (v *Vault) sealAt(ctx context.Context, c keyContext, place []byte, s secret.Value) (id.KEK, []byte, error) {
+	kek, err := v.kekFor(ctx, c)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	return kek.Seal(p.bytes(), s)
+	envelope, err := kek.Seal(place, s)
+	return id.KEKFromBytes(kek.ID()), envelope, err
 }
 
 // Open decrypts what Seal made for exactly this place. An envelope that was
 // changed or belongs elsewhere gives a fault with the code "sealed_value_invalid".
 func (v *Vault) Open(ctx context.Context, p Place, envelope []byte) (secret.Value, error) {
+	return v.openAt(ctx, p.context(), p.bytes(), envelope, p)
+}
+
+// openAt is the inverse of sealAt; named tells the log what did not open.
+func (v *Vault) openAt(ctx context.Context, c keyContext, place, envelope []byte, named Place) (secret.Value, error) {
 	kekID, _, err := crypt.Inspect(envelope)
 	if err != nil {
-		return secret.Value{}, v.integrity(p)
+		return secret.Value{}, v.integrity(named)
 	}
 	kek, err := v.kekByID(ctx, kekID)
 	if err != nil {
 		return secret.Value{}, err
 	}
-	s, err := kek.Open(p.bytes(), envelope)
+	if kek.hash != c.hash() {
+		return secret.Value{}, v.integrity(named)
+	}
+	s, err := kek.Open(place, envelope)
 	if err != nil {
-		return secret.Value{}, v.integrity(p)
+		return secret.Value{}, v.integrity(named)
 	}
 	return s, nil
 }
@@ -160,12 +214,12 @@ func (v *Vault) integrity(p Place) error {
 }
 
 // kekFor gives the key of a context, making it if there is none.
-func (v *Vault) kekFor(ctx context.Context, c keyContext) (*crypt.KEK, error) {
+func (v *Vault) kekFor(ctx context.Context, c keyContext) (contextKey, error) {
 	hash := c.hash()
 	v.mu.Lock()
-	kek := v.byHash[hash]
+	kek, ok := v.byHash[hash]
 	v.mu.Unlock()
-	if kek != nil {
+	if ok {
 		return kek, nil
 	}
 	// The work runs on, should this caller leave: others may wait for it.
@@ -175,21 +229,21 @@ func (v *Vault) kekFor(ctx context.Context, c keyContext) (*crypt.KEK, error) {
 		return v.loadOrMake(ctx, c, hash)
 	})
 	if err != nil {
-		return nil, err
+		return contextKey{}, err
 	}
-	return got.(*crypt.KEK), nil
+	return got.(contextKey), nil
 }
 
-func (v *Vault) loadOrMake(ctx context.Context, c keyContext, hash string) (*crypt.KEK, error) {
+func (v *Vault) loadOrMake(ctx context.Context, c keyContext, hash string) (contextKey, error) {
 	row, err := kekByHash(ctx, v.db.Reader(), hash)
 	if err != nil && !sqldb.NoRows(err) {
-		return nil, sqldb.Wrap("look up the key of a context", err)
+		return contextKey{}, sqldb.Wrap("look up the key of a context", err)
 	}
 	if err == nil {
-		return v.unwrap(ctx, row)
+		return v.unwrapFor(ctx, row, c)
 	}
 	if row, err = v.newKEK(ctx, c, hash); err != nil {
-		return nil, err
+		return contextKey{}, err
 	}
 	err = v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		made, err := insertKEK(ctx, tx, row)
@@ -198,7 +252,7 @@ func (v *Vault) loadOrMake(ctx context.Context, c keyContext, hash string) (*cry
 		}
 		if made {
 			v.audit.AppendEvent(tx, audit.Entry{
-				Environment: id.Environment(c["environment_id"]), Organization: id.Organization(c["organization_id"]), User: id.User(c["user_id"]),
+				Environment: c.environment, Organization: c.organization(), User: c.user(),
 				Actor: audit.Actor{Kind: "system", ID: "vault"}, Action: "key.created", Object: string(row.id),
 			})
 			return nil
@@ -208,14 +262,24 @@ func (v *Vault) loadOrMake(ctx context.Context, c keyContext, hash string) (*cry
 		return err
 	})
 	if err != nil {
-		return nil, sqldb.Wrap("store the key of a context", err)
+		return contextKey{}, sqldb.Wrap("store the key of a context", err)
+	}
+	return v.unwrapFor(ctx, row, c)
+}
+
+// unwrapFor unwraps the key that was found by the hash of c. The hash and the
+// environment are look-up columns and prove nothing: what the root key vouches
+// for is the context, so that is compared.
+func (v *Vault) unwrapFor(ctx context.Context, row kekRow, c keyContext) (contextKey, error) {
+	if !bytes.Equal(row.context, c.canonical()) || row.environment != c.environment {
+		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
 	}
 	return v.unwrap(ctx, row)
 }
 
 func (v *Vault) newKEK(ctx context.Context, c keyContext, hash string) (kekRow, error) {
 	seed := crypt.NewSeed()
-	row := kekRow{id: id.NewKEK(), environment: id.Environment(c["environment_id"]), hash: hash, context: c.canonical(), version: 1,
+	row := kekRow{id: id.NewKEK(), environment: c.environment, hash: hash, context: c.canonical(), version: 1,
 		rootRef: v.keeper.Describe().Ref, createdAt: v.now()}
 	kek, err := crypt.DeriveKEK(seed, row.context, row.id.Bytes(), row.version)
 	if err != nil {
@@ -228,11 +292,11 @@ func (v *Vault) newKEK(ctx context.Context, c keyContext, hash string) (kekRow, 
 	return row, nil
 }
 
-func (v *Vault) kekByID(ctx context.Context, kekID [16]byte) (*crypt.KEK, error) {
+func (v *Vault) kekByID(ctx context.Context, kekID [16]byte) (contextKey, error) {
 	v.mu.Lock()
-	kek := v.byID[kekID]
+	kek, ok := v.byID[kekID]
 	v.mu.Unlock()
-	if kek != nil {
+	if ok {
 		return kek, nil
 	}
 	got, err, _ := v.making.Do("id "+string(kekID[:]), func() (any, error) {
@@ -248,27 +312,30 @@ func (v *Vault) kekByID(ctx context.Context, kekID [16]byte) (*crypt.KEK, error)
 		return v.unwrap(ctx, row)
 	})
 	if err != nil {
-		return nil, err
+		return contextKey{}, err
 	}
-	return got.(*crypt.KEK), nil
+	return got.(contextKey), nil
 }
 
 // unwrap turns a row into a usable key and caches it.
-func (v *Vault) unwrap(ctx context.Context, row kekRow) (*crypt.KEK, error) {
+func (v *Vault) unwrap(ctx context.Context, row kekRow) (contextKey, error) {
 	seed, err := v.keeper.Unwrap(ctx, row.wrapped, row.aad())
+	if errors.Is(err, crypt.ErrIntegrity) && row.rootRef == v.keeper.Describe().Ref {
+		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
+	}
 	if errors.Is(err, crypt.ErrIntegrity) {
-		return nil, fault.New(fault.Unavailable, "root_key_mismatch", "The root key does not open this vault.").
+		return contextKey{}, fault.New(fault.Unavailable, "root_key_mismatch", "The root key does not open this vault.").
 			WithHint("Start the server with the root key that this database was made with (AMBIT_ROOT_KEY).").WithCause(err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("unwrapping a key: %w", err)
+		return contextKey{}, fmt.Errorf("unwrapping a key: %w", err)
 	}
 	kek, err := crypt.DeriveKEK(seed, row.context, row.id.Bytes(), row.version)
 	if err != nil {
-		return nil, err
+		return contextKey{}, err
 	}
 	if !kek.Commits(row.commitment) {
-		return nil, v.integrity(Place{Kind: "kek", Object: string(row.id)})
+		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -276,7 +343,8 @@ func (v *Vault) unwrap(ctx context.Context, row kekRow) (*crypt.KEK, error) {
 		clear(v.byID)
 		clear(v.byHash)
 	}
-	v.byID[kek.ID()] = kek
-	v.byHash[row.hash] = kek
-	return kek, nil
+	key := contextKey{KEK: kek, hash: contextHash(row.context)}
+	v.byID[kek.ID()] = key
+	v.byHash[key.hash] = key
+	return key, nil
 }

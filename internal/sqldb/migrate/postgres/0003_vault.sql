@@ -11,21 +11,21 @@ create table kek (
   created_at bigint not null
 );
 
--- A named secret. Its values are its versions.
+-- A named secret. Its values are its versions. name_folded serves the search.
 create table secret_object (
   id text not null primary key,
   environment_id text not null,
   organization_id text not null,
   name text not null,
+  name_folded text not null,
   key_context bytea not null,
-  kek_id text not null,
+  kek_id text not null references kek (id),
   current_version bigint not null,
   updated_at bigint not null,
   updated_by_kind text not null,
   updated_by_id text not null,
   updated_by_name text not null,
   created_at bigint not null,
-  version bigint not null,
   unique (environment_id, name)
 );
 create index secret_object_by_update on secret_object (environment_id, updated_at, id);
@@ -40,3 +40,15 @@ create table secret_version (
   created_at bigint not null,
   primary key (object_id, version)
 );
+
+-- What a create request with an idempotency key was answered. The digest of
+-- the request is sealed: it covers a value that could be guessed from it.
+create table secret_request (
+  caller_id text not null,
+  key_hash bytea not null,
+  digest_sealed bytea not null,
+  answer bytea not null,
+  created_at bigint not null,
+  primary key (caller_id, key_hash)
+);
+create index secret_request_by_age on secret_request (created_at);
