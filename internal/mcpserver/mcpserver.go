@@ -1,0 +1,123 @@
+// Package mcpserver is the MCP door for agents: POST /mcp, stateless, for the
+// revision 2026-07-28 and for the handshake revisions before it. The front
+// (front.go, message.go, revision.go) refuses whatever two readers could read in
+// two ways, finds out who calls, and only then looks at what is asked. What an
+// agent gets is its tools (tool.go, meta.go) and their answers (call.go,
+// result.go); the rules behind them live in session and gateway.
+//
+// tools/list and tools/call are answered here and not through the SDK's server,
+// for three reasons: an identity would have to travel inside a context, a call of
+// the older revisions would outlive the client that made it, and decoding a
+// message a dozen times costs more than all the rest of a call. The SDK keeps
+// what is the same for everybody, the handshake and discovery, and gives the wire
+// types.
+package mcpserver
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/throttle"
+)
+
+// Path is where the door is.
+const Path = "/mcp"
+
+// Limits are requests a second and how many may come at once. A zero value
+// stands for the default.
+type Limits struct {
+	AgentRate, AddressRate, FailureRate    float64
+	AgentBurst, AddressBurst, FailureBurst int
+}
+
+// The default limits. All tokens of an agent share one budget, so that a fresh
+// token sheds nothing; two agents of one user share none (threats.md S14, W7).
+// Addresses get much more, because many agents may sit behind one.
+func (l Limits) withDefaults() Limits {
+	set := func(rate *float64, burst *int, r float64, b int) {
+		if *rate == 0 {
+			*rate = r
+		}
+		if *burst == 0 {
+			*burst = b
+		}
+	}
+	set(&l.AgentRate, &l.AgentBurst, 50, 200)
+	set(&l.AddressRate, &l.AddressBurst, 500, 1000)
+	set(&l.FailureRate, &l.FailureBurst, 5, 50)
+	return l
+}
+
+// Config is what a Server needs. Version, Limits, Logger and Now have defaults.
+type Config struct {
+	Agents    *agent.Service
+	Sessions  *session.Service
+	Gateway   *gateway.Gateway
+	PublicURL *url.URL
+	Version   string // of the product, told to clients
+	Limits    Limits
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// Server answers agents. It is safe for concurrent use and needs no closing.
+type Server struct {
+	agents    *agent.Service
+	sessions  *session.Service
+	gateway   *gateway.Gateway
+	public    *url.URL
+	log       *slog.Logger
+	origin    string // scheme://host[:port] of the public URL
+	challenge string // of every 401
+	name      mcp.Implementation
+
+	byAgent   *throttle.Limiter
+	byAddress *throttle.Limiter
+	failures  *throttle.Limiter
+	waits     *waits
+
+	meta      []metaTool
+	handshake http.Handler
+}
+
+const throttleKeys = 50_000
+
+// New makes a Server.
+func New(cfg Config) *Server {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Version == "" {
+		cfg.Version = "dev"
+	}
+	l := cfg.Limits.withDefaults()
+	base := strings.TrimRight(cfg.PublicURL.String(), "/")
+	s := &Server{
+		agents: cfg.Agents, sessions: cfg.Sessions, gateway: cfg.Gateway, public: cfg.PublicURL, log: cfg.Logger,
+		origin:    strings.ToLower(cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host),
+		challenge: `Bearer resource_metadata="` + base + `/.well-known/oauth-protected-resource` + Path + `", scope="` + agent.Scope + `"`,
+		name:      mcp.Implementation{Name: "ambit", Title: "Ambit", Version: cfg.Version, WebsiteURL: base},
+		byAgent:   throttle.New(l.AgentRate, l.AgentBurst, throttleKeys, cfg.Now),
+		byAddress: throttle.New(l.AddressRate, l.AddressBurst, throttleKeys, cfg.Now),
+		failures:  throttle.New(l.FailureRate, l.FailureBurst, throttleKeys, cfg.Now),
+		waits:     newWaits(),
+	}
+	s.meta = s.metaTools()
+	s.handshake = newHandshake(s.name, cfg.Logger)
+	return s
+}
+
+// Mount adds the door to mux, for all methods: those that are not POST get a
+// 405, whatever else the mux would make of them.
+func (s *Server) Mount(mux *http.ServeMux) { mux.Handle(Path, s) }

@@ -1,0 +1,133 @@
+package mcpserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/gateway"
+)
+
+type callResult struct {
+	stamp
+	Content           []mcp.Content `json:"content"`
+	StructuredContent any           `json:"structuredContent,omitempty"`
+	IsError           bool          `json:"isError,omitempty"`
+}
+
+// answer is what one of our own tools says: facts for programs, and the same in
+// words for models.
+type answer struct {
+	facts any
+	text  string
+}
+
+func (s *Server) answer(rev revision, a answer) (any, *problem) {
+	doc, err := encode(a.facts)
+	if err != nil {
+		return nil, &problem{status: http.StatusOK, code: codeInternal, message: "Something went wrong on our side."}
+	}
+	text := a.text
+	if text == "" {
+		text = string(doc)
+	}
+	return callResult{stamp: s.stamp(rev), Content: texts(text), StructuredContent: json.RawMessage(doc)}, nil
+}
+
+// upstream is what a provider answered. It is data and marked as such: nothing
+// in it is followed, fetched or read here (threats.md U5).
+func (s *Server) upstream(rev revision, res gateway.Result) callResult {
+	out := callResult{stamp: s.stamp(rev)}
+	if out.Meta == nil {
+		out.Meta = mcp.Meta{}
+	}
+	out.Meta[metaEvent], out.Meta[metaContent] = res.Event, "third_party"
+	if res.Truncated {
+		out.Meta[metaTruncated] = true
+	}
+	text, facts := res.Text, any(nil)
+	if body := bytes.TrimSpace(res.Body); len(body) > 0 {
+		text, facts = string(body), json.RawMessage(body)
+		if body[0] != '{' {
+			facts = map[string]any{"result": facts}
+		}
+	}
+	if res.Status >= http.StatusBadRequest {
+		message := fmt.Sprintf("The provider answered with status %d.", res.Status)
+		refused := map[string]any{"code": "upstream_error", "message": message, "status": res.Status}
+		if facts != nil {
+			refused["answer"] = json.RawMessage(text)
+		} else if text != "" {
+			refused["answer"] = text
+		}
+		text, facts, out.IsError = message+" (upstream_error)\n"+text, refused, true
+	}
+	out.Content, out.StructuredContent = texts(text), facts
+	return out
+}
+
+// refusal tells a model why its call did not happen and what to do next. The
+// stable code is for programs.
+func (s *Server) refusal(ctx context.Context, tool string, rev revision, err error) callResult {
+	f := fault.Of(err)
+	if f.Kind == fault.Internal {
+		if ctx.Err() == nil {
+			s.log.Error("a tool call went wrong", "tool", tool, "error", err)
+		}
+		f = fault.New(fault.Internal, "internal", "Something went wrong on our side.").WithHint("Try again later; if it stays, tell the person.")
+	}
+	facts := map[string]any{}
+	for k, v := range f.Fields {
+		facts[k] = v
+	}
+	facts["code"], facts["message"] = f.Code, f.Message
+	if f.Hint != "" {
+		facts["hint"] = f.Hint
+	}
+	if f.RetryAfter > 0 {
+		facts["retry_after"] = seconds(f.RetryAfter)
+	}
+	return callResult{stamp: s.stamp(rev), Content: texts(sentence(f)), StructuredContent: facts, IsError: true}
+}
+
+// sentence says a fault in words, with everything that is needed to go on.
+func sentence(f *fault.Error) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%s)", f.Message, f.Code)
+	if f.Hint != "" {
+		b.WriteString(" " + f.Hint)
+	}
+	var names []string
+	for name := range f.Fields {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		fmt.Fprintf(&b, "\n%s: %s", name, f.Fields[name])
+	}
+	if f.RetryAfter > 0 {
+		fmt.Fprintf(&b, "\nretry_after: %d seconds", seconds(f.RetryAfter))
+	}
+	return b.String()
+}
+
+// problem is an error of a method that is not a tool call.
+func (s *Server) problem(ctx context.Context, doing string, err error) *problem {
+	f := fault.Of(err)
+	if ctx.Err() == nil {
+		s.log.Error("a request went wrong", "doing", doing, "error", err)
+	}
+	if f.Kind == fault.Unavailable {
+		return unavailable(f.RetryAfter)
+	}
+	return &problem{status: http.StatusOK, code: codeInternal, message: "Something went wrong on our side."}
+}
+
+func texts(text string) []mcp.Content { return []mcp.Content{&mcp.TextContent{Text: text}} }

@@ -1,0 +1,94 @@
+package mcpserver
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
+)
+
+// sessionView is a session as its agent sees it.
+type sessionView struct {
+	Handle       string      `json:"session,omitempty"` // only where it is made
+	ID           id.Session  `json:"session_id"`
+	State        string      `json:"state"`
+	Reason       string      `json:"reason,omitempty"`
+	Request      id.Approval `json:"request_id,omitempty"`
+	ApprovalURL  string      `json:"approval_url,omitempty"`
+	Purpose      string      `json:"purpose"`
+	Minutes      int         `json:"minutes"`
+	PendingUntil string      `json:"pending_until,omitempty"`
+	ExpiresAt    string      `json:"expires_at,omitempty"`
+	Instructions string      `json:"instructions,omitempty"`
+	DenyReason   string      `json:"deny_reason,omitempty"`
+	Grants       []grantView `json:"grants"`
+}
+
+type grantView struct {
+	Connection id.Connection   `json:"connection"`
+	Provider   string          `json:"provider"`
+	Account    string          `json:"account"`
+	Effects    []policy.Effect `json:"effects"`
+	Tools      []string        `json:"tools"`
+	Confirm    policy.Confirm  `json:"needs_approval_for"`
+}
+
+func view(s session.Session) sessionView {
+	v := sessionView{
+		ID: s.ID, State: string(s.State), Reason: string(s.Reason), Request: s.Approval, Purpose: s.Purpose, Minutes: s.Minutes,
+		ExpiresAt: stampOf(s.ExpiresAt), Instructions: s.Instructions, DenyReason: s.DenyReason, Grants: []grantView{},
+	}
+	if s.State == session.Pending {
+		v.PendingUntil = stampOf(s.PendingUntil)
+	}
+	for _, g := range s.Grants {
+		w := grantView{Connection: g.Connection, Provider: g.Provider, Account: g.AccountLabel, Effects: g.Effects, Tools: []string{}, Confirm: g.Confirm}
+		for _, t := range g.Tools {
+			w.Tools = append(w.Tools, t.Name)
+		}
+		v.Grants = append(v.Grants, w)
+	}
+	return v
+}
+
+// describe says a session's state to a model. What the approver wrote is the
+// one text in here that is meant to be followed.
+func describe(s session.Session) string {
+	var b strings.Builder
+	switch s.State {
+	case session.Pending:
+		fmt.Fprintf(&b, "pending: no decision yet; the request lapses at %s. Call check_session again with wait_seconds 25.", stampOf(s.PendingUntil))
+	case session.Active:
+		fmt.Fprintf(&b, "active until %s. Pass the handle as session to the granted tools.", stampOf(s.ExpiresAt))
+	default:
+		fmt.Fprintf(&b, "ended (%s). Its handle gives no access any more.", s.Reason)
+	}
+	for _, g := range s.Grants {
+		fmt.Fprintf(&b, "\n%s, account %s, connection %s: %s", g.Provider, g.AccountLabel, g.Connection, joinEffects(g.Effects))
+	}
+	if s.Instructions != "" {
+		b.WriteString("\nThe approver's instructions to you: " + s.Instructions)
+	}
+	if s.DenyReason != "" {
+		b.WriteString("\nThe reason given for the denial: " + s.DenyReason)
+	}
+	return b.String()
+}
+
+func joinEffects(effects []policy.Effect) string {
+	words := make([]string, len(effects))
+	for i, e := range effects {
+		words[i] = string(e)
+	}
+	return strings.Join(words, ", ")
+}
+
+func stampOf(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
