@@ -31,9 +31,6 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
-// Channel is the sqldb notice channel on which new entries are announced.
-const Channel = "audit"
-
 // Actor is who did something.
 type Actor struct {
 	Kind string `json:"kind"` // agent, user, api_key or system
@@ -218,7 +215,6 @@ func (l *Log) add(tx *sqldb.Tx, r row) {
 			step.end(committed)
 		}
 	})
-	tx.Notify(Channel, "")
 }
 
 // Intent is a call whose intent is durable and whose outcome is still open.
