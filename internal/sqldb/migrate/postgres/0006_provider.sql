@@ -46,7 +46,7 @@ create table connection (
 create unique index connection_account on connection (environment_id, organization_id, user_id, provider, account_id)
   where state <> 'disconnected' and account_id <> '';
 create index connection_by_owner on connection (environment_id, organization_id, user_id, provider);
-create index connection_by_age on connection (environment_id, created_at, id);
+create index connection_by_environment on connection (environment_id, id);
 
 -- What a connection holds, sealed. envelope is null once it is destroyed.
 create table credential (
