@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -88,9 +89,16 @@ func readYAML(text []byte) (*yaml.Node, error) {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
 		return nil, fault.New(fault.Invalid, "record_invalid", "The provider record is not UTF-8 text.")
 	}
-	var doc yaml.Node
-	if err := yaml.Load(text, &doc, yaml.WithSingleDocument(), yaml.WithUniqueKeys()); err != nil {
+	loader, err := yaml.NewLoader(bytes.NewReader(text), yaml.WithUniqueKeys())
+	if err != nil {
 		return nil, badYAML(err)
+	}
+	var doc, more yaml.Node
+	if err := loader.Load(&doc); err != nil && !errors.Is(err, io.EOF) {
+		return nil, badYAML(err)
+	}
+	if err := loader.Load(&more); !errors.Is(err, io.EOF) {
+		return nil, fault.New(fault.Invalid, "record_invalid", "The provider record holds more than one YAML document.").WithHint("Remove the line ---.")
 	}
 	rest := maxRecordNodes
 	if err := plainNode(&doc, 0, &rest); err != nil {
