@@ -1,0 +1,409 @@
+package credential
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// Start says what to connect.
+type Start struct {
+	Environment       id.Environment
+	Organization      id.Organization
+	Provider          string
+	OrganizationOwned bool          // else the account belongs to the person
+	Reconnect         id.Connection // an existing connection to give new life
+	Scopes            []string      // beyond the record's base; empty: its whole catalogue
+	ReturnTo          string        // a path below /ui
+}
+
+// flowFor is how long a person may take at the provider (threats.md O4).
+const flowFor = 10 * time.Minute
+
+// CallbackPath is where a provider sends the person back. It differs for each
+// environment and provider, so that an answer of one cannot pass for another's
+// (threats.md O2, O3).
+func CallbackPath(env id.Environment, slug string) string {
+	return "/ui/callback/" + url.PathEscape(string(env)) + "/" + url.PathEscape(slug)
+}
+
+// Authorize begins an authorization and gives the URL at the provider where it
+// goes on. The flow can be finished only by the same signed-in person.
+func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (string, error) {
+	by := account.ByPerson(p).In(st.Environment)
+	owner := p.User()
+	if st.OrganizationOwned {
+		owner = ""
+	}
+	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
+		return "", err
+	}
+	prov, err := s.providers.Get(ctx, st.Environment, st.Provider)
+	if err != nil {
+		return "", err
+	}
+	o := prov.Record.OAuth
+	if o == nil {
+		return "", fault.New(fault.Invalid, "not_oauth", prov.Record.Name+" is connected with a key, not by signing in there.").WithHint("Give the key instead.")
+	}
+	scopes, err := requested(o.Scopes, st.Scopes)
+	if err != nil {
+		return "", err
+	}
+	pinned := prov.Record.Pinned()
+	if err := s.outbound.Check(ctx, pinned.Token); err != nil {
+		return "", err
+	}
+	state, verifier := secret.Token(""), secret.Token("")
+	f := flow{
+		id: id.NewFlow(), state: state.Hash(), environment: st.Environment, organization: st.Organization, owner: owner, startedBy: p.User(), login: p.Login(),
+		provider: st.Provider, redirectURI: s.public.JoinPath(CallbackPath(st.Environment, st.Provider)).String(), issuer: o.Issuer, scopes: scopes,
+		reconnect: st.Reconnect, returnTo: st.ReturnTo, expires: s.now().Add(flowFor), created: s.now(),
+	}
+	if f.envelope, err = s.vault.Seal(ctx, f.place(), verifier); err != nil {
+		return "", err
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if f.digest, err = connection.SaveSnapshot(ctx, tx, st.Environment, prov.Record, sqldb.Micros(f.created)); err != nil {
+			return err
+		}
+		if err := insertFlow(ctx, tx, f); err != nil {
+			return sqldb.Wrap("store an authorization", err)
+		}
+		s.audit.AppendEvent(tx, audit.Entry{
+			Environment: st.Environment, Organization: st.Organization, Actor: by.Audit(), User: p.User(), Connection: st.Reconnect,
+			Action: "connection.authorizing", Object: st.Provider, Provider: st.Provider, Address: p.Address(),
+		})
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	u, err := url.Parse(pinned.Authorize)
+	if err != nil {
+		return "", fmt.Errorf("reading an authorization URL: %w", err)
+	}
+	q := u.Query()
+	for k, v := range o.AuthorizeParams {
+		q.Set(k, v)
+	}
+	q.Set("response_type", "code")
+	q.Set("client_id", prov.ClientID)
+	q.Set("redirect_uri", f.redirectURI)
+	q.Set("state", string(state.Reveal()))
+	if len(scopes) > 0 {
+		sep := o.Scopes.Separator
+		if sep == "" {
+			sep = " "
+		}
+		q.Set("scope", strings.Join(scopes, sep))
+	}
+	if o.UsesPKCE() {
+		sum := sha256.Sum256(verifier.Reveal())
+		q.Set("code_challenge", base64.RawURLEncoding.EncodeToString(sum[:]))
+		q.Set("code_challenge_method", "S256")
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+// requested gives the scopes to ask for: the base always, and of the catalogue
+// what was chosen, or all of it.
+func requested(known provider.Scopes, chosen []string) ([]string, error) {
+	out := slices.Clone(known.Base)
+	for _, c := range known.Catalog {
+		if len(chosen) == 0 && !slices.Contains(out, c.ID) {
+			out = append(out, c.ID)
+		}
+	}
+	for _, c := range chosen {
+		inCatalog := slices.ContainsFunc(known.Catalog, func(s provider.Scope) bool { return s.ID == c })
+		if !inCatalog && !slices.Contains(known.Base, c) {
+			return nil, fault.New(fault.Invalid, "unknown_scope", "The provider's record has no such scope.").WithHint("Choose from the scopes that are listed.")
+		}
+		if !slices.Contains(out, c) {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// Connected is a finished authorization.
+type Connected struct {
+	Connection connection.Connection
+	ReturnTo   string
+	Missing    []string // scopes that were asked for and not granted
+}
+
+// Callback finishes an authorization with what the provider sent back. The
+// state is used up before anything else happens, and counts only for the person
+// who began (threats.md O1, O4).
+func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environment, slug string, q url.Values) (Connected, error) {
+	again := "Start connecting again."
+	if len(q["state"]) != 1 || len(q["code"]) > 1 || len(q["iss"]) > 1 || len(q["error"]) > 1 {
+		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer is incomplete or repeats a part.").WithHint(again)
+	}
+	f, err := s.takeFlow(ctx, p, env, slug, secret.FromString(q.Get("state")))
+	if err != nil {
+		return Connected{}, err
+	}
+	if f.issuer != "" && subtle.ConstantTimeCompare([]byte(q.Get("iss")), []byte(f.issuer)) != 1 {
+		return Connected{}, fault.New(fault.Denied, "issuer_mismatch", "The answer does not come from the provider that was asked.").WithHint(again)
+	}
+	if code := q.Get("error"); code != "" {
+		if code == "access_denied" {
+			return Connected{}, fault.New(fault.Denied, "access_denied", "The provider says that access was declined.").WithHint(again)
+		}
+		return Connected{}, fault.New(fault.Denied, "provider_refused", "The provider refused the authorization.").WithHint("An admin should check the provider's set-up. " + again)
+	}
+	if q.Get("code") == "" {
+		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer holds no code.").WithHint(again)
+	}
+	rec, err := s.connections.Snapshot(ctx, env, f.digest)
+	if err != nil {
+		return Connected{}, err
+	}
+	m, g, err := s.exchange(ctx, f, rec, secret.FromString(q.Get("code")))
+	if err != nil {
+		return Connected{}, err
+	}
+	granted := g.scopes
+	if granted == nil {
+		granted = f.scopes // RFC 6749 §5.1: absent means as requested
+	}
+	by := account.ByPerson(p).In(env)
+	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: rec, AuthMethod: string(provider.OAuth2), Scopes: granted},
+		f.reconnect, m, g)
+	if err != nil {
+		return Connected{}, err
+	}
+	return Connected{Connection: c, ReturnTo: f.returnTo, Missing: c.Missing(f.scopes)}, nil
+}
+
+// takeFlow uses up the state. Whoever is not the person who began gets the same
+// answer as for a state that does not exist; what was begun is void all the same.
+func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environment, slug string, state secret.Value) (flow, error) {
+	gone := fault.New(fault.Expired, "flow_expired", "This sign-in at the provider is no longer open.").WithHint("Start connecting again.")
+	if p.User() == "" {
+		return flow{}, gone
+	}
+	hash := state.Hash()
+	var f flow
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var err error
+		f, err = deleteFlow(ctx, tx, hash[:])
+		return err
+	})
+	if sqldb.NoRows(err) {
+		return flow{}, gone
+	}
+	if err != nil {
+		return flow{}, sqldb.Wrap("finish an authorization", err)
+	}
+	if f.startedBy != p.User() || f.environment != env || f.provider != slug || !s.now().Before(f.expires) {
+		if rerr := s.audit.Record(ctx, audit.Entry{
+			Environment: f.environment, Organization: f.organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())}, User: p.User(),
+			Action: "connection.refused", Object: f.provider, Provider: f.provider, Decision: "deny", Code: "flow_mismatch", Rule: "flow.person", Address: p.Address(),
+		}); rerr != nil {
+			s.log.Error("a refused authorization could not be recorded", "error", rerr)
+		}
+		return flow{}, gone
+	}
+	return f, nil
+}
+
+func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, code secret.Value) (material, grant, error) {
+	verifier, err := s.vault.Open(ctx, f.place(), f.envelope)
+	if err != nil {
+		return material{}, grant{}, err
+	}
+	pinned := rec.Pinned()
+	client, err := s.providers.Client(ctx, f.environment, f.provider, pinned)
+	if err != nil {
+		return material{}, grant{}, err
+	}
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {string(code.Reveal())}, "redirect_uri": {f.redirectURI}}
+	for k, v := range rec.OAuth.TokenParams {
+		form.Set(k, v)
+	}
+	if rec.OAuth.UsesPKCE() {
+		form.Set("code_verifier", string(verifier.Reveal()))
+	}
+	g, err := s.ask(ctx, pinned.Token, rec.OAuth.ClientAuth, client, form)
+	if err != nil {
+		s.log.Warn("a code could not be exchanged", "provider", f.provider, "error", err)
+		return material{}, grant{}, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").
+			WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
+	}
+	return material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}, g, nil
+}
+
+// AddKey connects an account with an API key or a name and password. owner is
+// empty for an account of the organization.
+func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner id.User, fields map[string]secret.Value) (connection.Connection, error) {
+	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
+		return connection.Connection{}, err
+	}
+	prov, err := s.providers.Get(ctx, st.Environment, st.Provider)
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	if prov.Record.Auth == provider.OAuth2 {
+		return connection.Connection{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Use Connect.")
+	}
+	want := prov.Record.CredentialFields()
+	for name, v := range fields {
+		if !slices.Contains(want, name) || v.Len() > 8192 {
+			return connection.Connection{}, fault.New(fault.Invalid, "invalid_credential", "The provider takes "+strings.Join(want, " and ")+", of at most 8 KiB each.")
+		}
+	}
+	m := material{values: map[string]secret.Value{}}
+	for _, name := range want {
+		v := fields[name]
+		if v.IsZero() {
+			return connection.Connection{}, fault.New(fault.Invalid, "invalid_credential", "The "+name+" is missing.").WithHint("Give " + strings.Join(want, " and ") + ".")
+		}
+		m.values[name] = v
+	}
+	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: prov.Record, AuthMethod: string(provider.APIKey)},
+		st.Reconnect, m, grant{})
+}
+
+// connect asks the provider whose account this is, seals the credential and
+// stores both: as a new connection, or as a new version of the one that has
+// this account already.
+func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant) (connection.Connection, error) {
+	kind := provider.Auth(f.AuthMethod)
+	use := provider.Credential{Kind: kind, Values: m.values}
+	if kind == provider.OAuth2 {
+		use.Values = map[string]secret.Value{provider.FieldAccessToken: m.values[provider.FieldAccessToken]}
+	}
+	var err error
+	if f.Account, err = provider.Identify(ctx, s.outbound, f.Record.Pinned(), f.Record, use); err != nil {
+		return connection.Connection{}, err
+	}
+	if f.Account.Label == "" {
+		f.Account.Label = f.Record.Name
+	}
+	target, found, err := s.connections.Target(ctx, f, again)
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	r := row{environment: f.Environment, organization: f.Organization, user: f.Owner, provider: f.Record.ID, kind: kind, version: 1, scopes: f.Scopes, obtainedAt: s.now()}
+	var old material
+	f.ID = id.NewConnection()
+	if found {
+		f.ID = target.ID
+		was, err := s.load(ctx, target.ID)
+		if err != nil {
+			return connection.Connection{}, err
+		}
+		r.version = was.version + 1
+		if old, err = s.material(ctx, was); err != nil {
+			old = material{} // unreadable or removed: nothing to give back
+		}
+	}
+	r.connection = f.ID
+	if kind == provider.OAuth2 {
+		r, m = g.apply(r, material{}, f.Record.OAuth.DefaultTTL, s.now())
+	}
+	f.CredentialVersion = r.version
+	if r.envelope, err = s.seal(ctx, r, m); err != nil {
+		return connection.Connection{}, err
+	}
+	var c connection.Connection
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var err error
+		if found {
+			c, err = s.connections.Reconnect(ctx, tx, by, target, f)
+		} else {
+			c, err = s.connections.Create(ctx, tx, by, f)
+		}
+		if err != nil {
+			return err
+		}
+		stored, err := insertRow(ctx, tx, r)
+		if err != nil {
+			return sqldb.Wrap("store a credential", err)
+		}
+		if !stored {
+			return fault.New(fault.Conflict, "version_conflict", "The connection was refreshed in the meantime.").WithHint("Start connecting again.")
+		}
+		return nil
+	})
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	s.sealed.drop(c.ID)
+	s.replaced(ctx, target, old, m)
+	return c, nil
+}
+
+// flow is one authorization in progress. The PKCE verifier is sealed.
+type flow struct {
+	id           id.Flow
+	state        [32]byte
+	environment  id.Environment
+	organization id.Organization
+	owner        id.User
+	startedBy    id.User
+	login        id.Login
+	provider     string
+	envelope     []byte
+	redirectURI  string
+	issuer       string
+	digest       [32]byte
+	scopes       []string
+	reconnect    id.Connection
+	returnTo     string
+	expires      time.Time
+	created      time.Time
+}
+
+func (f flow) place() vault.Place {
+	return vault.Place{Environment: f.environment, Organization: f.organization, User: f.startedBy, Kind: "oauth_flow", Object: string(f.id), Version: 1, Provider: f.provider}
+}
+
+const flowColumns = `id, environment_id, organization_id, user_id, started_by, login_id, provider, envelope, redirect_uri, expected_issuer,
+	record_digest, scopes, connection_id, return_to, expires_at, created_at`
+
+const (
+	insertFlowSQL = `insert into oauth_flow (state_hash, ` + flowColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`
+	deleteFlowSQL = `delete from oauth_flow where state_hash = $1 returning ` + flowColumns
+	sweepFlowsSQL = `delete from oauth_flow where expires_at < $1`
+)
+
+func insertFlow(ctx context.Context, q sqldb.Querier, f flow) error {
+	_, err := q.ExecContext(ctx, insertFlowSQL, f.state[:], f.id, f.environment, f.organization, f.owner, f.startedBy, f.login, f.provider, f.envelope,
+		f.redirectURI, f.issuer, f.digest[:], strings.Join(f.scopes, " "), f.reconnect, f.returnTo, sqldb.Micros(f.expires), sqldb.Micros(f.created))
+	return err
+}
+
+// deleteFlow reads and removes in one statement: a state counts once.
+func deleteFlow(ctx context.Context, q sqldb.Querier, state []byte) (flow, error) {
+	var f flow
+	var digest []byte
+	var scopes string
+	var expires, created int64
+	err := q.QueryRowContext(ctx, deleteFlowSQL, state).Scan(&f.id, &f.environment, &f.organization, &f.owner, &f.startedBy, &f.login, &f.provider, &f.envelope,
+		&f.redirectURI, &f.issuer, &digest, &scopes, &f.reconnect, &f.returnTo, &expires, &created)
+	copy(f.digest[:], digest)
+	f.scopes, f.expires, f.created = strings.Fields(scopes), sqldb.Time(expires), sqldb.Time(created)
+	return f, err
+}

@@ -1,0 +1,261 @@
+// Package credential obtains, keeps fresh, uses and gives back what connections
+// hold. It is the only room that opens a connection's credential, and it does so
+// on three roads (product.md rule 2): for a [session.Permit], to make one call;
+// for upkeep (refresh, identity, revocation), sent to the connection's own
+// pinned endpoints and returned to nobody; and, later, to vend to an application.
+//
+// A refresh token that is used twice usually kills the whole grant, so exactly
+// one owner over all nodes refreshes a version of a credential. The owner takes
+// a lease by compare-and-swap on that version, sends under a context of its own
+// that no caller can cancel, and makes the answer durable before anybody gets
+// it; everybody else waits for the version to move. See refresh.go.
+package credential
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// Config is what a Service needs. All but Now and Logger are required.
+type Config struct {
+	DB          *sqldb.DB
+	Vault       *vault.Vault
+	Audit       *audit.Log
+	Connections *connection.Service
+	Providers   *provider.Store
+	Outbound    *outbound.Client
+	PublicURL   *url.URL
+	Now         func() time.Time
+	Logger      *slog.Logger
+}
+
+// Service keeps credentials. Start it for revocations that must be retried.
+type Service struct {
+	db          *sqldb.DB
+	vault       *vault.Vault
+	audit       *audit.Log
+	connections *connection.Service
+	providers   *provider.Store
+	outbound    *outbound.Client
+	public      *url.URL
+	now         func() time.Time
+	log         *slog.Logger
+
+	refreshing singleflight.Group
+	sealed     sealedCache
+	stop       chan struct{}
+	wg         sync.WaitGroup
+	background context.Context // of refreshes, which outlive their callers
+	cancel     context.CancelFunc
+}
+
+// New makes a Service.
+func New(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
+		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger, stop: make(chan struct{})}
+	s.sealed.byConnection = map[id.Connection]row{}
+	s.background, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Start retries revocations that a provider could not take, until Stop.
+func (s *Service) Start() { s.wg.Go(s.retryRevocations) }
+
+// Stop waits for refreshes that are under way: their answers must not be lost.
+func (s *Service) Stop() {
+	close(s.stop)
+	s.wg.Wait()
+	s.cancel()
+}
+
+// Token gives the credential of a permitted call and the version that it is,
+// refreshed if it is about to expire.
+func (s *Service) Token(ctx context.Context, p session.Permit) (provider.Credential, int64, error) {
+	if !p.Valid() {
+		return provider.Credential{}, 0, fault.New(fault.Internal, "no_permit", "A credential was asked for without a permit.")
+	}
+	r, err := s.current(ctx, p.Connection(), p.CredentialVersion())
+	if err != nil {
+		return provider.Credential{}, 0, err
+	}
+	if r.stale(s.now()) {
+		fresh, err := s.refresh(ctx, r)
+		switch {
+		case err == nil:
+			r = fresh
+		case r.expired(s.now()):
+			return provider.Credential{}, 0, err
+		default:
+			// An early refresh may fail while the token still works.
+			s.log.Warn("a credential could not be refreshed early", "connection", r.connection, "error", err)
+		}
+	}
+	cred, err := s.open(ctx, r)
+	return cred, r.version, err
+}
+
+// Refresh gives a newer credential than version, which the provider refused. Of
+// many callers with the same version one refreshes.
+func (s *Service) Refresh(ctx context.Context, p session.Permit, version int64) (provider.Credential, int64, error) {
+	if !p.Valid() {
+		return provider.Credential{}, 0, fault.New(fault.Internal, "no_permit", "A credential was asked for without a permit.")
+	}
+	r, err := s.load(ctx, p.Connection())
+	if err != nil {
+		return provider.Credential{}, 0, err
+	}
+	if r.version == version {
+		if r, err = s.refresh(ctx, r); err != nil {
+			return provider.Credential{}, 0, err
+		}
+	}
+	cred, err := s.open(ctx, r)
+	return cred, r.version, err
+}
+
+// Rejected notes that a provider refused a credential that had just been
+// refreshed, or one that cannot be: the account must be connected again.
+func (s *Service) Rejected(ctx context.Context, p session.Permit) {
+	r, err := s.load(ctx, p.Connection())
+	if err == nil {
+		err = s.needsReauthorization(ctx, r, "credential_rejected")
+	}
+	if err != nil {
+		s.log.Warn("a rejected credential could not be marked", "connection", p.Connection(), "error", err)
+	}
+}
+
+// open decrypts a row for use.
+func (s *Service) open(ctx context.Context, r row) (provider.Credential, error) {
+	m, err := s.material(ctx, r)
+	if err != nil {
+		return provider.Credential{}, err
+	}
+	if r.kind == provider.OAuth2 {
+		return provider.Credential{Kind: r.kind, Values: map[string]secret.Value{provider.FieldAccessToken: m.values[provider.FieldAccessToken]}}, nil
+	}
+	return provider.Credential{Kind: r.kind, Values: m.values}, nil
+}
+
+// fieldRefreshToken is kept beside the access token and never injected.
+const fieldRefreshToken = "refresh_token"
+
+// material is an opened credential.
+type material struct{ values map[string]secret.Value }
+
+func (s *Service) material(ctx context.Context, r row) (material, error) {
+	if len(r.envelope) == 0 {
+		return material{}, reconnect("The account's credential was removed.")
+	}
+	plain, err := s.vault.Open(ctx, r.place(), r.envelope)
+	if err != nil {
+		return material{}, err
+	}
+	var raw map[string]string
+	if err := json.Unmarshal(plain.Reveal(), &raw); err != nil {
+		return material{}, fmt.Errorf("reading a credential: %T", err)
+	}
+	m := material{values: map[string]secret.Value{}}
+	for k, v := range raw {
+		m.values[k] = secret.FromString(v)
+	}
+	return m, nil
+}
+
+// seal encrypts m for the place of r. It must run outside transactions.
+func (s *Service) seal(ctx context.Context, r row, m material) ([]byte, error) {
+	raw := map[string]string{}
+	for k, v := range m.values {
+		if !v.IsZero() {
+			raw[k] = string(v.Reveal())
+		}
+	}
+	doc, err := json.Marshal(raw)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a credential: %T", err)
+	}
+	defer clear(doc)
+	return s.vault.Seal(ctx, r.place(), secret.New(doc))
+}
+
+func reconnect(why string) *fault.Error {
+	return fault.New(fault.Denied, "reconnect", why).WithHint("Ask the person to connect the account again, then try again.")
+}
+
+// sealedCache keeps the newest sealed row of each connection, so that a call
+// whose version is known reads nothing. It holds ciphertext only.
+type sealedCache struct {
+	mu           sync.Mutex
+	byConnection map[id.Connection]row
+}
+
+const maxSealed = 10_000
+
+func (c *sealedCache) get(conn id.Connection, version int64) (row, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.byConnection[conn]
+	return r, ok && r.version == version
+}
+
+func (c *sealedCache) put(r row) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.byConnection) >= maxSealed {
+		clear(c.byConnection)
+	}
+	c.byConnection[r.connection] = r
+}
+
+func (c *sealedCache) drop(conn id.Connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.byConnection, conn)
+}
+
+// current gives the row of a version that the database has just named.
+func (s *Service) current(ctx context.Context, conn id.Connection, version int64) (row, error) {
+	if r, ok := s.sealed.get(conn, version); ok {
+		return r, nil
+	}
+	r, err := s.load(ctx, conn)
+	if err == nil {
+		s.sealed.put(r)
+	}
+	return r, err
+}
+
+func (s *Service) load(ctx context.Context, conn id.Connection) (row, error) {
+	r, err := loadRow(ctx, s.db.Reader(), conn)
+	if sqldb.NoRows(err) {
+		return row{}, reconnect("The account has no credential.")
+	}
+	if err != nil {
+		return row{}, sqldb.Wrap("load a credential", err)
+	}
+	return r, nil
+}

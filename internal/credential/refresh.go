@@ -1,0 +1,259 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+const (
+	// A lease outlasts the request (30 s, once repeated) and the write after it.
+	leaseFor      = 90 * time.Second
+	refreshLimit  = 75 * time.Second
+	waitForOwner  = 45 * time.Second
+	firstBackOff  = 30 * time.Second
+	maxBackOff    = time.Hour
+	keepTryingFor = 3 * time.Minute // to write a refreshed token that we hold
+)
+
+var system = audit.Actor{Kind: "system", ID: "credential"}
+
+// refresh gives a newer version than r. In this process one goroutine per
+// connection works on it; the caller waits with its own deadline, while the
+// work runs on a context that no caller can cancel: the provider's answer may
+// carry the only token that still works.
+func (s *Service) refresh(ctx context.Context, r row) (row, error) {
+	ch := s.refreshing.DoChan(string(r.connection), func() (any, error) {
+		s.wg.Add(1)
+		defer s.wg.Done()
+		ctx, cancel := context.WithTimeout(s.background, refreshLimit+keepTryingFor)
+		defer cancel()
+		return s.refreshOnce(ctx, r)
+	})
+	select {
+	case res := <-ch:
+		if res.Err != nil {
+			return row{}, res.Err
+		}
+		return res.Val.(row), nil
+	case <-ctx.Done():
+		return row{}, fault.New(fault.Unavailable, "upstream_timeout", "The account's credential is being refreshed.").
+			WithHint("Try again in a moment.").WithRetry(2 * time.Second).WithCause(ctx.Err())
+	}
+}
+
+// refreshOnce owns the refresh of one version, or waits for its owner.
+func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
+	owner := string(id.NewFlow())
+	deadline := s.now().Add(waitForOwner)
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		now := s.now()
+		fresh, err := s.load(ctx, r.connection)
+		if err != nil {
+			return row{}, err
+		}
+		if fresh.version != r.version {
+			s.sealed.put(fresh)
+			return fresh, nil // somebody else did it
+		}
+		if err := mayAttempt(fresh, now); err != nil {
+			return row{}, err
+		}
+		mine := false
+		err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+			var err error
+			mine, err = takeLease(ctx, tx, fresh, owner, now, now.Add(leaseFor))
+			return err
+		})
+		if err != nil {
+			return row{}, sqldb.Wrap("take the lease of a credential", err)
+		}
+		if mine {
+			return s.refreshOwned(ctx, fresh, owner)
+		}
+		if now.After(deadline) {
+			return row{}, fault.New(fault.Unavailable, "upstream_timeout", "The account's credential is being refreshed elsewhere.").
+				WithHint("Try again in a moment.").WithRetry(5 * time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return row{}, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// mayAttempt holds a broken credential back, so that calls on it do not storm
+// the provider.
+func mayAttempt(r row, now time.Time) error {
+	if !r.refreshable {
+		return reconnect("The account's access has expired, and the provider gave no means to renew it.")
+	}
+	if wait := r.nextAttempt.Sub(now); wait > 0 {
+		return fault.New(fault.Unavailable, "upstream_unreachable", "The account's credential could not be refreshed: "+r.lastError+".").
+			WithHint("It is tried again shortly.").WithRetry(wait)
+	}
+	return nil
+}
+
+// refreshOwned sends the refresh token. We hold the lease of this version.
+func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, error) {
+	conn, err := s.connections.ByID(ctx, s.db.Reader(), r.environment, r.connection)
+	if err != nil {
+		return row{}, s.failed(ctx, r, owner, err)
+	}
+	old, err := s.material(ctx, r)
+	if err != nil {
+		return row{}, s.failed(ctx, r, owner, err)
+	}
+	client, err := s.providers.Client(ctx, r.environment, r.provider, conn.Pinned)
+	if err != nil {
+		return row{}, s.failed(ctx, r, owner, err)
+	}
+	o := conn.Record.OAuth
+	if o == nil {
+		return row{}, s.failed(ctx, r, owner, reconnect("The account's credential cannot be refreshed."))
+	}
+	form := func() url.Values {
+		f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(old.values[fieldRefreshToken].Reveal())}}
+		for k, v := range o.TokenParams {
+			f.Set(k, v)
+		}
+		return f
+	}
+	g, err := s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
+	if te := (*tokenError)(nil); errors.As(err, &te) && te.sent && te.class() == classTransient {
+		// The request may have been carried out. If the provider did rotate,
+		// the grant is lost either way; if it did not, once more saves it.
+		select {
+		case <-ctx.Done():
+		case <-time.After(250 * time.Millisecond):
+			g, err = s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
+		}
+	}
+	if err != nil {
+		return row{}, s.failed(ctx, r, owner, err)
+	}
+	next, m := g.apply(r, old, o.DefaultTTL, s.now())
+	next.version = r.version + 1
+	return s.keep(ctx, r, next, m, owner)
+}
+
+// keep makes a refreshed credential durable before anybody gets it. The answer
+// in hand may be the only one that works, so a database that is down is waited
+// for.
+func (s *Service) keep(ctx context.Context, was, next row, m material, owner string) (row, error) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		var stored bool
+		envelope, err := s.seal(ctx, next, m)
+		if err == nil {
+			next.envelope = envelope
+			err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+				var err error
+				if stored, err = storeRefreshed(ctx, tx, was, next, owner); err != nil || !stored {
+					return err
+				}
+				if _, err := s.connections.SetCredential(ctx, tx, next.environment, next.connection, next.version, next.scopes); err != nil {
+					return err
+				}
+				if err := s.connections.Mark(ctx, tx, system, next.environment, next.connection, connection.Connected, ""); err != nil {
+					return err
+				}
+				s.audit.AppendEvent(tx, s.entry(next, "credential.refreshed", ""))
+				return nil
+			})
+		}
+		switch {
+		case err == nil && stored, sqldb.Uncertain(err):
+			fresh, lerr := s.load(ctx, next.connection)
+			if lerr == nil && fresh.version >= next.version {
+				next.leaseOwner, next.leaseUntil, next.attemptAt = "", time.Time{}, time.Time{}
+				s.sealed.put(fresh)
+				return fresh, nil
+			}
+		case err == nil:
+			// Somebody wrote this version although we held its lease: a
+			// clock or a lease is wrong. Theirs is durable, so theirs counts.
+			s.log.Error("a credential was written by two owners", "connection", next.connection, "version", next.version)
+			return s.load(ctx, next.connection)
+		}
+		s.log.Error("a refreshed credential cannot be stored yet", "connection", next.connection, "error", err)
+		select {
+		case <-ctx.Done():
+			return row{}, fmt.Errorf("storing a refreshed credential: %w", errors.Join(err, ctx.Err()))
+		case <-time.After(pause):
+		}
+	}
+}
+
+// failed records a failed attempt and gives the lease back. It never throws a
+// token away: a failure only marks, guarded by version.
+func (s *Service) failed(ctx context.Context, r row, owner string, cause error) error {
+	te := &tokenError{code: fault.Of(cause).Code}
+	isToken := errors.As(cause, &te)
+	class := classTransient
+	if isToken {
+		class = te.class()
+	} else if k := fault.KindOf(cause); k == fault.Denied || k == fault.Conflict || k == fault.NotFound {
+		class = classConfig
+	}
+	now := s.now()
+	next := now.Add(max(te.retry, min(firstBackOff<<min(r.failures, 7), maxBackOff)))
+	// A grant that one answer calls dead may be the victim of a lost answer to
+	// an earlier attempt. The reason says so.
+	reason := te.code
+	if class == classGrant && !r.attemptAt.IsZero() {
+		reason = "refresh_outcome_unknown"
+	}
+	dead := class == classGrant
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		mine, err := storeFailure(ctx, tx, r, owner, next, te.code, class == classTransient && te.sent)
+		if err != nil || !mine {
+			return err
+		}
+		if dead {
+			if err := s.connections.Mark(ctx, tx, system, r.environment, r.connection, connection.NeedsReauth, reason); err != nil {
+				return err
+			}
+		}
+		s.audit.AppendEvent(tx, s.entry(r, "credential.refresh_failed", reason))
+		return nil
+	})
+	if err != nil {
+		s.log.Error("a failed refresh could not be recorded", "connection", r.connection, "error", err)
+	}
+	switch class {
+	case classGrant:
+		return reconnect("The provider has ended this account's access.").WithCause(cause)
+	case classClient, classConfig:
+		s.log.Error("a provider refuses our requests; its connections are not to blame", "provider", r.provider, "code", te.code)
+		if f := fault.Of(cause); !isToken && f.Kind != fault.Internal {
+			return cause
+		}
+		return fault.New(fault.Unavailable, "upstream_unreachable", "The provider refuses Ambit's own registration.").
+			WithHint("An admin must check the provider's client id and secret.").WithCause(cause)
+	}
+	return fault.New(fault.Unavailable, "upstream_unreachable", "The provider could not refresh the account's credential.").
+		WithHint("It is tried again shortly.").WithRetry(next.Sub(now)).WithCause(cause)
+}
+
+func (s *Service) needsReauthorization(ctx context.Context, r row, reason string) error {
+	return s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		return s.connections.Mark(ctx, tx, system, r.environment, r.connection, connection.NeedsReauth, reason)
+	})
+}
+
+func (s *Service) entry(r row, action, code string) audit.Entry {
+	return audit.Entry{
+		Environment: r.environment, Organization: r.organization, User: r.user, Actor: system, Connection: r.connection, Provider: r.provider,
+		Action: action, Object: string(r.connection), Code: code, Detail: map[string]string{"version": fmt.Sprint(r.version)},
+	}
+}

@@ -1,0 +1,207 @@
+package credential
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// What became of a credential at its provider.
+const (
+	RevokedUpstream = "revoked"
+	RevokePending   = "pending"     // the provider could not be asked; it is tried again for a week
+	RevokeGivenUp   = "given_up"    // a week went by
+	Unsupported     = "unsupported" // the provider has no way to revoke it
+)
+
+const (
+	revokeRetries  = 7 * 24 * time.Hour
+	maxRevokePause = 6 * time.Hour
+)
+
+// Disconnected says what disconnecting did.
+type Disconnected struct {
+	Connection connection.Connection
+	Upstream   string
+	Note       string // what the person still has to do, if anything
+}
+
+// Disconnect ends a connection: here first, so that calls fail at once, then at
+// the provider. What the provider answers does not bring it back.
+func (s *Service) Disconnect(ctx context.Context, by account.Actor, conn id.Connection) (Disconnected, error) {
+	c, err := s.connections.Disconnect(ctx, by, conn)
+	if err != nil {
+		return Disconnected{}, err
+	}
+	s.sealed.drop(conn)
+	r, err := s.load(ctx, conn)
+	if err != nil {
+		return Disconnected{}, err
+	}
+	d := Disconnected{Connection: c, Upstream: r.revokeState}
+	if r.revokeState == RevokePending {
+		d.Upstream = s.revokeNow(context.WithoutCancel(ctx), r)
+	}
+	switch d.Upstream {
+	case Unsupported:
+		d.Note = "The provider cannot be told to forget this access. Remove it there: " + c.Record.Website
+	case RevokePending:
+		d.Note = "The provider could not be reached. It is tried again for a week."
+	}
+	return d, nil
+}
+
+// OnConnectionEnded puts a credential down for revocation in the transaction in
+// which its connection ends, whatever ended it. What a provider cannot revoke is
+// destroyed at once.
+func (s *Service) OnConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+	if c.Record.Auth == provider.OAuth2 && c.Pinned.Revoke != "" {
+		_, err := tx.ExecContext(ctx, beginRevokeSQL, c.ID, sqldb.Micros(s.now()))
+		return sqldb.Wrap("put a credential down for revocation", err)
+	}
+	_, err := tx.ExecContext(ctx, destroySQL, c.ID, false, Unsupported)
+	return sqldb.Wrap("destroy a credential", err)
+}
+
+// revokeNow tries once and records what came of it.
+func (s *Service) revokeNow(ctx context.Context, r row) string {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	state, next := RevokedUpstream, time.Time{}
+	if err := s.revokeUpstream(ctx, r); err != nil {
+		s.log.Warn("a provider did not take a revocation", "connection", r.connection, "provider", r.provider, "error", err)
+		pause := min(time.Minute<<min(r.revokeTries, 9), maxRevokePause)
+		state, next = RevokePending, s.now().Add(pause)
+		if r.revokeTries > int(revokeRetries/maxRevokePause)+9 {
+			state = RevokeGivenUp
+		}
+	}
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if state == RevokePending {
+			_, err := tx.ExecContext(ctx, setRevokeSQL, r.connection, state, sqldb.Micros(next))
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, destroySQL, r.connection, false, state); err != nil {
+			return err
+		}
+		s.audit.AppendEvent(tx, s.entry(r, "credential.revoked", state))
+		return nil
+	})
+	if err != nil {
+		s.log.Error("a revocation could not be recorded", "connection", r.connection, "error", err)
+		return RevokePending
+	}
+	return state
+}
+
+// revokeUpstream gives both tokens back (RFC 7009): the refresh token first,
+// which at many providers ends the whole grant.
+func (s *Service) revokeUpstream(ctx context.Context, r row) error {
+	conn, err := s.connections.ByID(ctx, s.db.Reader(), r.environment, r.connection)
+	if err != nil {
+		return err
+	}
+	m, err := s.material(ctx, r)
+	if err != nil {
+		return err
+	}
+	client, err := s.providers.Client(ctx, r.environment, r.provider, conn.Pinned)
+	if err != nil {
+		return err
+	}
+	for _, t := range []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}} {
+		if v := m.values[t.field]; !v.IsZero() {
+			if err := s.giveBack(ctx, conn, client, t.hint, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Service) giveBack(ctx context.Context, conn connection.Connection, client provider.Client, hint string, token secret.Value) error {
+	form := url.Values{"token": {string(token.Reveal())}, "token_type_hint": {hint}}
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
+	authenticate(conn.Record.OAuth.ClientAuth, client, header, form)
+	resp, err := s.post(ctx, conn.Pinned.Revoke, header, form)
+	if err != nil {
+		return err
+	}
+	return revokeAnswer(resp)
+}
+
+func revokeAnswer(resp *outbound.Response) error {
+	if resp.Status == http.StatusOK || resp.Status == http.StatusNoContent {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "revocation_refused", "The provider did not revoke the token.").With("status", http.StatusText(resp.Status))
+}
+
+// replaced gives back the tokens that a reconnect replaced, so that no grant
+// lives on that nobody uses. A provider that kept the same tokens keeps them.
+func (s *Service) replaced(ctx context.Context, conn connection.Connection, old, now material) {
+	token, hint := old.values[fieldRefreshToken], "refresh_token"
+	if token.IsZero() {
+		token, hint = old.values[provider.FieldAccessToken], "access_token"
+	}
+	if token.IsZero() || conn.Pinned.Revoke == "" || token.Equal(now.values[fieldRefreshToken]) || token.Equal(now.values[provider.FieldAccessToken]) {
+		return
+	}
+	client, err := s.providers.Client(ctx, conn.Environment, conn.Provider, conn.Pinned)
+	if err == nil {
+		err = s.giveBack(ctx, conn, client, hint, token)
+	}
+	if err != nil {
+		s.log.Warn("a replaced credential could not be revoked at the provider", "connection", conn.ID, "error", err)
+	}
+}
+
+// retryRevocations works off what providers could not take.
+func (s *Service) retryRevocations() {
+	tick := time.NewTicker(30 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		if err := s.RetryRevocations(s.background); err != nil {
+			s.log.Warn("revocations could not be retried", "error", err)
+		}
+	}
+}
+
+// RetryRevocations tries each revocation that is due once, on one node at a
+// time, and forgets authorizations that were never finished.
+func (s *Service) RetryRevocations(ctx context.Context) error {
+	lease, ok, err := s.db.Acquire(ctx, "credential.revocations", 5*time.Minute)
+	if err != nil || !ok {
+		return err
+	}
+	defer lease.Release(context.WithoutCancel(ctx))
+	if err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		_, err := tx.ExecContext(ctx, sweepFlowsSQL, sqldb.Micros(s.now()))
+		return err
+	}); err != nil {
+		return sqldb.Wrap("forget open authorizations", err)
+	}
+	due, err := dueRevocations(ctx, s.db.Reader(), s.now())
+	if err != nil {
+		return sqldb.Wrap("list open revocations", err)
+	}
+	for _, r := range due {
+		s.revokeNow(ctx, r)
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package credential
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// row is a credential as stored. The envelope opens only in its place.
+type row struct {
+	connection   id.Connection
+	environment  id.Environment
+	organization id.Organization
+	user         id.User
+	provider     string
+	kind         provider.Auth
+	version      int64
+	envelope     []byte
+	expiresAt    time.Time // zero: does not expire, or nobody said
+	refreshable  bool
+	scopes       []string
+	obtainedAt   time.Time
+	leaseOwner   string
+	leaseUntil   time.Time
+	attemptAt    time.Time // a refresh of this version was started and not finished
+	failures     int
+	nextAttempt  time.Time
+	lastError    string
+	revokeState  string
+	revokeTries  int
+	revokeNext   time.Time
+}
+
+func (r row) place() vault.Place {
+	return vault.Place{Environment: r.environment, Organization: r.organization, User: r.user, Kind: "credential", Object: string(r.connection),
+		Version: r.version, Provider: r.provider}
+}
+
+// earlyWindow is how long before its end a token counts as stale: a fifth of
+// its life, at most five minutes.
+func (r row) earlyWindow() time.Duration {
+	return min(5*time.Minute, r.expiresAt.Sub(r.obtainedAt)/5)
+}
+
+// clockSkew is how far a provider's clock may be ahead of ours.
+const clockSkew = 5 * time.Second
+
+func (r row) stale(now time.Time) bool {
+	return !r.expiresAt.IsZero() && !now.Before(r.expiresAt.Add(-r.earlyWindow()-clockSkew))
+}
+
+func (r row) expired(now time.Time) bool {
+	return !r.expiresAt.IsZero() && !now.Before(r.expiresAt)
+}
+
+const rowColumns = `connection_id, environment_id, organization_id, user_id, provider, kind, version, envelope, expires_at, refreshable, scopes,
+	obtained_at, lease_owner, lease_until, attempt_started_at, failures, next_attempt_at, last_error, revoke_state, revoke_attempts, revoke_next_at`
+
+const (
+	loadRowSQL   = `select ` + rowColumns + ` from credential where connection_id = $1`
+	insertRowSQL = `insert into credential (` + rowColumns + `)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', 0, 0, 0, 0, '', '', 0, 0)
+on conflict (connection_id) do update set kind = excluded.kind, version = excluded.version, envelope = excluded.envelope,
+	expires_at = excluded.expires_at, refreshable = excluded.refreshable, scopes = excluded.scopes, obtained_at = excluded.obtained_at,
+	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = '',
+	revoke_state = '', revoke_attempts = 0, revoke_next_at = 0
+where credential.version = excluded.version - 1`
+	leaseSQL = `update credential set lease_owner = $3, lease_until = $4, attempt_started_at = $5
+where connection_id = $1 and version = $2 and (lease_owner = '' or lease_until < $5)`
+	storeRefreshedSQL = `update credential set version = version + 1, envelope = $4, expires_at = $5, refreshable = $6, scopes = $7, obtained_at = $8,
+	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = ''
+where connection_id = $1 and version = $2 and lease_owner = $3`
+	storeFailureSQL = `update credential set lease_owner = '', lease_until = 0, attempt_started_at = case when $6 = 1 then attempt_started_at else 0 end,
+	failures = failures + 1, next_attempt_at = $4, last_error = $5
+where connection_id = $1 and version = $2 and lease_owner = $3`
+	dueRevocationsSQL = `select ` + rowColumns + ` from credential where revoke_state = 'pending' and revoke_next_at <= $1 order by revoke_next_at limit 20`
+	setRevokeSQL      = `update credential set revoke_state = $2, revoke_attempts = revoke_attempts + 1, revoke_next_at = $3 where connection_id = $1`
+	beginRevokeSQL    = `update credential set revoke_state = 'pending', revoke_attempts = 0, revoke_next_at = $2 where connection_id = $1`
+	destroySQL        = `update credential set envelope = null, refreshable = $2, revoke_state = $3, revoke_next_at = 0 where connection_id = $1`
+)
+
+func scanRow(scan func(dest ...any) error) (row, error) {
+	var r row
+	var expires, obtained, lease, attempt, next, revokeNext int64
+	var scopes string
+	err := scan(&r.connection, &r.environment, &r.organization, &r.user, &r.provider, &r.kind, &r.version, &r.envelope, &expires, &r.refreshable, &scopes,
+		&obtained, &r.leaseOwner, &lease, &attempt, &r.failures, &next, &r.lastError, &r.revokeState, &r.revokeTries, &revokeNext)
+	r.scopes = strings.Fields(scopes)
+	r.expiresAt, r.obtainedAt, r.leaseUntil = sqldb.Time(expires), sqldb.Time(obtained), sqldb.Time(lease)
+	r.attemptAt, r.nextAttempt, r.revokeNext = sqldb.Time(attempt), sqldb.Time(next), sqldb.Time(revokeNext)
+	return r, err
+}
+
+func loadRow(ctx context.Context, q sqldb.Querier, conn id.Connection) (row, error) {
+	return scanRow(q.QueryRowContext(ctx, loadRowSQL, conn).Scan)
+}
+
+// insertRow stores a new credential, or replaces the version before it. It
+// reports whether it did.
+func insertRow(ctx context.Context, q sqldb.Querier, r row) (bool, error) {
+	return changed(q.ExecContext(ctx, insertRowSQL, r.connection, r.environment, r.organization, r.user, r.provider, r.kind, r.version, r.envelope,
+		sqldb.Micros(r.expiresAt), r.refreshable, strings.Join(r.scopes, " "), sqldb.Micros(r.obtainedAt)))
+}
+
+func takeLease(ctx context.Context, q sqldb.Querier, r row, owner string, now, until time.Time) (bool, error) {
+	return changed(q.ExecContext(ctx, leaseSQL, r.connection, r.version, owner, sqldb.Micros(until), sqldb.Micros(now)))
+}
+
+func storeRefreshed(ctx context.Context, q sqldb.Querier, was, now row, owner string) (bool, error) {
+	return changed(q.ExecContext(ctx, storeRefreshedSQL, was.connection, was.version, owner, now.envelope, sqldb.Micros(now.expiresAt), now.refreshable,
+		strings.Join(now.scopes, " "), sqldb.Micros(now.obtainedAt)))
+}
+
+// storeFailure gives the lease back. open keeps the mark that an attempt may
+// have reached the provider.
+func storeFailure(ctx context.Context, q sqldb.Querier, r row, owner string, next time.Time, why string, open bool) (bool, error) {
+	keep := 0
+	if open {
+		keep = 1
+	}
+	return changed(q.ExecContext(ctx, storeFailureSQL, r.connection, r.version, owner, sqldb.Micros(next), why, keep))
+}
+
+func dueRevocations(ctx context.Context, q sqldb.Querier, now time.Time) ([]row, error) {
+	rows, err := q.QueryContext(ctx, dueRevocationsSQL, sqldb.Micros(now))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []row
+	for rows.Next() {
+		r, err := scanRow(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+func changed(res interface{ RowsAffected() (int64, error) }, err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}

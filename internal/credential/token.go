@@ -1,0 +1,204 @@
+package credential
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+)
+
+// grant is a token endpoint's answer (RFC 6749 §5.1), read tolerantly: real
+// providers send numbers as text, forms for JSON, and errors with status 200.
+type grant struct {
+	access   secret.Value
+	refresh  secret.Value
+	lifetime time.Duration // zero: not said
+	scopes   []string      // nil: as asked for
+}
+
+// tokenError is an error answer of a token endpoint. Its text is a code of RFC
+// 6749 §5.2, never the provider's prose, which may quote what was sent.
+type tokenError struct {
+	code   string
+	status int
+	retry  time.Duration
+	sent   bool // the provider may have acted although we have no answer
+}
+
+func (e *tokenError) Error() string {
+	return fmt.Sprintf("token endpoint: %s (status %d)", e.code, e.status)
+}
+
+// The classes of a failed refresh, which decide what it means.
+const (
+	classGrant     = "grant"     // this grant is dead
+	classClient    = "client"    // our client registration is refused: nobody's connection is to blame
+	classConfig    = "config"    // the request itself is refused
+	classTransient = "transient" // try later
+)
+
+func (e *tokenError) class() string {
+	switch e.code {
+	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required":
+		return classGrant
+	case "invalid_client", "unauthorized_client":
+		return classClient
+	case "invalid_request", "invalid_scope", "unsupported_grant_type", "unreadable":
+		return classConfig
+	}
+	return classTransient
+}
+
+const maxTokenAnswer = 1 << 20
+
+// ask posts a form to a pinned token endpoint. Redirects are not followed, and
+// the answer's text goes nowhere but into the parser.
+func (s *Service) ask(ctx context.Context, endpoint string, auth string, client provider.Client, form url.Values) (grant, error) {
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
+	authenticate(auth, client, header, form)
+	resp, err := s.post(ctx, endpoint, header, form)
+	if err != nil {
+		return grant{}, &tokenError{code: fault.Of(err).Code, sent: outbound.Sent(err)}
+	}
+	return parseGrant(resp)
+}
+
+// authenticate puts our client's credential where the provider wants it.
+func authenticate(method string, client provider.Client, header http.Header, form url.Values) {
+	switch method {
+	case "post":
+		form.Set("client_id", client.ID)
+		form.Set("client_secret", string(client.Secret.Reveal()))
+	case "none":
+		form.Set("client_id", client.ID)
+	default: // RFC 6749 §2.3.1: both parts are form-encoded first
+		req := &http.Request{Header: header}
+		req.SetBasicAuth(url.QueryEscape(client.ID), url.QueryEscape(string(client.Secret.Reveal())))
+	}
+}
+
+func (s *Service) post(ctx context.Context, endpoint string, header http.Header, form url.Values) (*outbound.Response, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "record_invalid", "The provider record's endpoint is not a URL.")
+	}
+	body := form.Encode()
+	req := &http.Request{Method: http.MethodPost, URL: u, Header: header, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+	return s.outbound.Do(ctx, outbound.Bound{Bases: []string{endpoint}}, req, outbound.Limits{Body: maxTokenAnswer, Timeout: 30 * time.Second})
+}
+
+// parseGrant reads an answer. An error, whatever its status, is a tokenError.
+func parseGrant(resp *outbound.Response) (grant, error) {
+	fields := map[string]string{}
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if media == "application/x-www-form-urlencoded" || media == "text/plain" && !strings.HasPrefix(strings.TrimSpace(string(resp.Body)), "{") {
+		values, err := url.ParseQuery(string(resp.Body))
+		if err == nil {
+			for k := range values {
+				fields[k] = values.Get(k)
+			}
+		}
+	} else if strictjson.Check(resp.Body, strictjson.Limits{}) == nil {
+		var doc map[string]json.RawMessage
+		if json.Unmarshal(resp.Body, &doc) == nil {
+			for k, v := range doc {
+				fields[k] = scalar(v)
+			}
+		}
+	}
+	failed := &tokenError{code: fields["error"], status: resp.Status, retry: retryAfter(resp.Header)}
+	switch {
+	case resp.Status == http.StatusTooManyRequests || resp.Status >= 500 || resp.Status == http.StatusRequestTimeout:
+		failed.code, failed.sent = "unavailable", resp.Status >= 500
+		return grant{}, failed
+	case fields["error"] != "":
+		if strings.ContainsFunc(failed.code, func(r rune) bool { return r < 0x21 || r > 0x7e }) || len(failed.code) > 64 {
+			failed.code = "unreadable"
+		}
+		return grant{}, failed
+	case resp.Status == http.StatusUnauthorized:
+		failed.code = "invalid_client"
+		return grant{}, failed
+	case resp.Status < 200 || resp.Status > 299, fields["access_token"] == "":
+		failed.code = "unreadable"
+		return grant{}, failed
+	}
+	g := grant{access: secret.FromString(fields["access_token"]), refresh: secret.FromString(fields["refresh_token"]), lifetime: lifetime(fields["expires_in"])}
+	if scope, ok := fields["scope"]; ok {
+		g.scopes = strings.FieldsFunc(scope, func(r rune) bool { return r == ' ' || r == ',' })
+	}
+	return g, nil
+}
+
+// scalar gives the text of a JSON string, number or boolean; lists of strings
+// are joined, for providers that send scopes that way.
+func scalar(v json.RawMessage) string {
+	var s string
+	if json.Unmarshal(v, &s) == nil {
+		return s
+	}
+	var list []string
+	if json.Unmarshal(v, &list) == nil {
+		return strings.Join(list, " ")
+	}
+	if t := strings.TrimSpace(string(v)); t != "" && t != "null" && t[0] != '{' && t[0] != '[' {
+		return t
+	}
+	return ""
+}
+
+// lifetime reads expires_in. Nonsense counts as not said: zero and negative
+// numbers, and what is longer than ten years.
+func lifetime(s string) time.Duration {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(f) || f <= 0 || f > 10*365*24*3600 {
+		return 0
+	}
+	return time.Duration(f * float64(time.Second))
+}
+
+func retryAfter(h http.Header) time.Duration {
+	n, err := strconv.Atoi(h.Get("Retry-After"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, time.Hour)
+}
+
+// apply makes the row and material that follow from an answer. A provider that
+// sends no new refresh token leaves the old one in force (RFC 6749 §6).
+func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row, material) {
+	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
+	if g.refresh.IsZero() {
+		m.values[fieldRefreshToken] = old.values[fieldRefreshToken]
+	}
+	life := g.lifetime
+	if life == 0 && !r.expiresAt.IsZero() {
+		life = r.expiresAt.Sub(r.obtainedAt) // as it was before
+	}
+	if life == 0 {
+		life = time.Duration(defaultTTL) * time.Second
+	}
+	r.obtainedAt, r.expiresAt = now, time.Time{}
+	if life > 0 {
+		r.expiresAt = now.Add(life)
+	}
+	if g.scopes != nil {
+		r.scopes = g.scopes
+	}
+	r.refreshable = !m.values[fieldRefreshToken].IsZero()
+	return r, m
+}

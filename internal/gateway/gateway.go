@@ -1,0 +1,274 @@
+// Package gateway is the spine: the one way in which a tool call of an agent
+// becomes a request upstream. The doors (MCP, later relay and proxy) turn what
+// they receive into a [Call]; they decide nothing.
+//
+// [Gateway.Invoke] reads from top to bottom as the picture in product.md §4:
+// the session, the decision, the durable intent, the credential, the request,
+// the redaction, the outcome. Every refusal on the way is recorded, and every
+// error that leaves is a fault with a stable code that says what to do next.
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/session"
+)
+
+// Call is one tool call as a door received it.
+type Call struct {
+	Identity   agent.Identity
+	Handle     string        // of the session; empty for a token bound to one
+	Connection id.Connection // which account, where several could serve
+	Tool       string
+	Arguments  json.RawMessage
+	Address    string // of the client
+}
+
+// Result is what the agent gets back: the provider's answer without anything
+// that is or looks like the credential.
+type Result struct {
+	provider.Answer
+	Event id.Event // the audit entry of the call
+}
+
+// Config is what a Gateway needs. All but Now, Ready and Logger are required.
+type Config struct {
+	Sessions    *session.Service
+	Credentials *credential.Service
+	Connections *connection.Service
+	Providers   *provider.Store
+	Audit       *audit.Log
+	Outbound    *outbound.Client
+	// Ready refuses calls while this node must not make any, for example when
+	// its clock is off. It may be nil.
+	Ready  func() error
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Gateway makes calls. It is safe for concurrent use.
+type Gateway struct {
+	sessions    *session.Service
+	credentials *credential.Service
+	connections *connection.Service
+	providers   *provider.Store
+	audit       *audit.Log
+	outbound    *outbound.Client
+	ready       func() error
+	now         func() time.Time
+	log         *slog.Logger
+}
+
+// New makes a Gateway.
+func New(cfg Config) *Gateway {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func() error { return nil }
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Gateway{sessions: cfg.Sessions, credentials: cfg.Credentials, connections: cfg.Connections, providers: cfg.Providers,
+		audit: cfg.Audit, outbound: cfg.Outbound, ready: cfg.Ready, now: cfg.Now, log: cfg.Logger}
+}
+
+// Invoke makes one call, or says why not.
+func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
+	entry := audit.Entry{
+		Environment: c.Identity.Environment(), Organization: c.Identity.Organization(), Actor: audit.Actor{Kind: "agent", ID: string(c.Identity.Agent())},
+		Agent: c.Identity.Agent(), User: c.Identity.User(), Action: "tool.call", Object: printable(c.Tool), Tool: printable(c.Tool), Address: c.Address,
+	}
+	if err := g.ready(); err != nil {
+		return Result{}, g.refuse(ctx, entry, "node.ready", err)
+	}
+	if c.Handle == "" && c.Identity.Session() == "" {
+		return Result{}, g.askFirst(ctx, c, entry)
+	}
+
+	// 1. Is the session active, now, for this agent?
+	live, err := g.sessions.Live(ctx, c.Identity, c.Handle)
+	if err != nil {
+		return Result{}, g.refuse(ctx, entry, "session.live", err)
+	}
+	entry.Session, entry.User = live.Session(), live.User()
+	target, err := live.Target(c.Tool, c.Connection)
+	if err != nil {
+		return Result{}, g.refuse(ctx, entry, "grant.tool", err)
+	}
+	entry.Connection, entry.Provider, entry.Effect = target.Connection(), target.Provider(), string(target.Tool.Effect)
+
+	// 2. Do grant and policy allow exactly this request?
+	args, req, err := build(target, c.Arguments)
+	if err != nil {
+		return Result{}, g.refuse(ctx, entry, "tool.arguments", err)
+	}
+	permit, decided, err := g.sessions.Permit(ctx, live, target, args, req)
+	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
+	if err != nil {
+		return Result{}, g.refuse(ctx, entry, decided.Policy.Rule, err)
+	}
+
+	// 3. The intent is durable, and no revoke came before it.
+	entry.Decision = string(policy.Allow)
+	intent, err := g.audit.Begin(ctx, entry, permit.Fence)
+	if err != nil {
+		entry.Decision = ""
+		return Result{}, g.refuse(ctx, entry, "session.fence", err)
+	}
+	started := g.now()
+	running, done := permit.Track(ctx)
+	defer done()
+
+	// 4 to 6. The credential, the request, the redaction.
+	answer, err := g.send(running, permit, target.Tool, req)
+
+	// 7. The outcome, whatever it was.
+	outcome := outcomeOf(running, answer, err)
+	outcome.Duration = g.now().Sub(started)
+	g.audit.Finish(intent, outcome)
+	if err != nil {
+		return Result{}, g.explain(running, err, outcome)
+	}
+	return Result{Answer: answer, Event: intent.Event}, nil
+}
+
+// build makes the request of a call. What is sent follows from the canonical
+// arguments, which are what is digested and approved.
+func build(t session.Target, raw json.RawMessage) ([]byte, *provider.Request, error) {
+	args, err := provider.CanonicalArgs(raw)
+	if err == nil {
+		var req *provider.Request
+		if req, err = t.Tool.Build(args, t.Bases...); err == nil {
+			return args, req, nil
+		}
+	}
+	if f := fault.Of(err); f.Kind == fault.Invalid && f.Code != "access_refused" {
+		err = fault.New(fault.Invalid, "invalid_arguments", f.Message).WithHint(f.Hint).WithCause(err)
+	}
+	return nil, nil, err
+}
+
+// send makes the request with the credential. When the provider refuses the
+// credential, it is refreshed once; the request is repeated only if repeating
+// it cannot do anything twice: the provider refused it unread.
+func (g *Gateway) send(ctx context.Context, p session.Permit, t provider.Tool, req *provider.Request) (provider.Answer, error) {
+	cred, version, err := g.credentials.Token(ctx, p)
+	if err != nil {
+		return provider.Answer{}, err
+	}
+	answer, err := provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred)
+	if err != nil || !answer.AuthFailed {
+		return answer, err
+	}
+	if cred, _, err = g.credentials.Refresh(ctx, p, version); err != nil {
+		return provider.Answer{}, err
+	}
+	answer, err = provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred)
+	if err == nil && answer.AuthFailed {
+		g.credentials.Rejected(ctx, p)
+		return provider.Answer{}, reconnect()
+	}
+	return answer, err
+}
+
+func reconnect() error {
+	return fault.New(fault.Denied, "reconnect", "The provider no longer accepts the account's credential.").
+		WithHint("Ask the person to reconnect the account, then try again.")
+}
+
+// askFirst answers a call without a session: it makes the request for just this
+// tool, so that a person can be asked at once.
+func (g *Gateway) askFirst(ctx context.Context, c Call, entry audit.Entry) error {
+	asked, err := g.sessions.Request(ctx, c.Identity, session.Ask{Tools: []string{c.Tool}, Purpose: "Call " + printable(c.Tool)}, c.Address)
+	if err != nil {
+		return g.refuse(ctx, entry, "session.request", err)
+	}
+	entry.Session, entry.Approval = asked.Session.ID, asked.Session.Approval
+	return g.refuse(ctx, entry, "session.missing", fault.New(fault.Denied, "approval_required", "This call needs a session, and a person must approve one.").
+		WithHint("Ask the person to decide at the URL. Then call again with the argument session. For a larger task, request_session asks once for all of it.").
+		With("approval_url", asked.ApprovalURL).With("request_id", string(asked.Session.Approval)).With("session", asked.Handle))
+}
+
+// refuse records a denial and returns it. A denial that cannot be recorded is
+// still a denial.
+func (g *Gateway) refuse(ctx context.Context, e audit.Entry, rule string, err error) error {
+	f := fault.Of(err)
+	if f.Kind == fault.Internal {
+		g.log.Error("a call failed", "agent", e.Agent, "session", e.Session, "tool", e.Tool, "error", err)
+	}
+	if e.Rule == "" {
+		e.Rule = rule
+	}
+	e.Decision, e.Code = string(policy.Deny), f.Code
+	// The caller may be gone; what it tried is recorded all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if rerr := g.audit.Record(ctx, e); rerr != nil {
+		g.log.Error("a refusal could not be recorded", "agent", e.Agent, "session", e.Session, "code", f.Code, "error", rerr)
+	}
+	return err
+}
+
+// outcomeOf classes the end of a call. What was sent and not answered may have
+// happened: that is unknown, not failed.
+func outcomeOf(ctx context.Context, a provider.Answer, err error) audit.Outcome {
+	switch {
+	case err == nil && a.Status < 400:
+		return audit.Outcome{Status: "ok", UpstreamStatus: a.Status}
+	case err == nil:
+		return audit.Outcome{Status: "error", Code: "upstream_error", UpstreamStatus: a.Status}
+	case outbound.Sent(err):
+		return audit.Outcome{Status: "unknown", Code: "outcome_unknown"}
+	case session.Cut(ctx):
+		return audit.Outcome{Status: "cut", Code: "revoked"}
+	}
+	return audit.Outcome{Status: "error", Code: fault.Of(err).Code}
+}
+
+// explain turns the end of a call into what the agent is told.
+func (g *Gateway) explain(ctx context.Context, err error, o audit.Outcome) error {
+	switch {
+	case o.Status == "unknown":
+		return fault.New(fault.Unavailable, "outcome_unknown", "The request was sent, but no answer came back.").
+			WithHint("Do not repeat it. Look first whether it took effect.").WithCause(err)
+	case o.Status == "cut":
+		return fault.New(fault.Denied, "revoked", "The session ended before the request was sent.").WithHint("Stop, and ask the person.").WithCause(err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fault.New(fault.Unavailable, "upstream_unreachable", "The call was given up before it was sent.").WithCause(err)
+	}
+	if f := fault.Of(err); f.Kind == fault.Internal {
+		g.log.Error("a call failed after its intent", "error", err)
+	}
+	return err
+}
+
+// printable bounds text from an agent for the audit.
+func printable(s string) string {
+	const most = 64
+	out := make([]rune, 0, most)
+	for _, r := range s {
+		if len(out) == most {
+			break
+		}
+		if r < 0x20 || r == 0x7f || r > 0x7e {
+			r = '?'
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}

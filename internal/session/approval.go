@@ -1,0 +1,483 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+)
+
+// The kinds and states of an approval.
+const (
+	KindSession = "session"
+	KindCall    = "call"
+
+	ApprovalPending   = "pending"
+	ApprovalApproved  = "approved"
+	ApprovalDenied    = "denied"
+	ApprovalExpired   = "expired"
+	ApprovalWithdrawn = "withdrawn"
+	ApprovalUsed      = "used" // an approved call that was made
+)
+
+// Approval is a person's decision on one exact thing, pending or made.
+type Approval struct {
+	ID        id.Approval
+	Kind      string
+	State     string
+	Session   Session // with what is asked for, or was granted
+	Call      *CallSubject
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	DecidedAt time.Time
+	DecidedBy id.User
+	Note      string // instructions to the agent, or why it was denied
+	Risk      []string
+
+	row approvalRow
+}
+
+// CallSubject is the call that a call approval is about.
+type CallSubject struct {
+	Tool         string          `json:"tool"`
+	Title        string          `json:"title"`
+	ToolDigest   string          `json:"tool_digest"`
+	Effect       policy.Effect   `json:"effect"`
+	Connection   id.Connection   `json:"connection_id"`
+	Provider     string          `json:"provider"`
+	ProviderName string          `json:"provider_name"`
+	AccountLabel string          `json:"account"`
+	Method       string          `json:"method"`
+	URL          string          `json:"url"`
+	Fields       []Field         `json:"fields"`    // what will be sent, readable, in order
+	Arguments    json.RawMessage `json:"arguments"` // canonical
+}
+
+// Field is one readable part of a call.
+type Field = provider.Field
+
+// Decision is what a person allows of what was asked. It can only narrow.
+type Decision struct {
+	Grants       []Choice       `json:"grants"`
+	Minutes      int            `json:"minutes"`
+	Confirm      policy.Confirm `json:"confirm"`
+	Instructions string         `json:"instructions"`
+}
+
+// Choice is what a person allows on one connection. Empty Tools means every
+// asked tool with one of the effects.
+type Choice struct {
+	Connection id.Connection   `json:"connection_id"`
+	Effects    []policy.Effect `json:"effects"`
+	Tools      []string        `json:"tools"`
+}
+
+const maxInstructions = 2000 // bytes
+
+// DefaultDecision allows what was asked, on the only account of each provider;
+// where several accounts could serve, the person picks.
+func (s *Service) DefaultDecision(a Approval) Decision {
+	d := Decision{Minutes: a.Session.Minutes, Confirm: policy.ConfirmDestructive}
+	accounts := map[string]int{}
+	for _, g := range a.Session.Grants {
+		accounts[g.Provider]++
+	}
+	for _, g := range a.Session.Grants {
+		if accounts[g.Provider] == 1 {
+			d.Grants = append(d.Grants, Choice{Connection: g.Connection, Effects: g.Effects})
+		}
+	}
+	return d
+}
+
+// Inbox lists the undecided requests that p may decide, oldest first.
+func (s *Service) Inbox(ctx context.Context, p account.Person) ([]Approval, error) {
+	now := s.now()
+	var out []Approval
+	for _, m := range p.Organizations() {
+		rows, err := pendingApprovals(ctx, s.db.Reader(), m.Organization, now)
+		if err != nil {
+			return nil, sqldb.Wrap("list open requests", err)
+		}
+		for _, r := range rows {
+			a, err := s.load(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			if mayDecide(p, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Approval) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	return out, nil
+}
+
+// Approval gives one request to a person who may decide it. For anyone else it
+// does not exist.
+func (s *Service) Approval(ctx context.Context, p account.Person, aid id.Approval) (Approval, error) {
+	r, err := approvalByID(ctx, s.db.Reader(), aid)
+	if sqldb.NoRows(err) {
+		return Approval{}, noApproval()
+	}
+	if err != nil {
+		return Approval{}, sqldb.Wrap("load a request", err)
+	}
+	if _, ok := p.Role(r.organization); !ok {
+		return Approval{}, noApproval()
+	}
+	a, err := s.load(ctx, r)
+	if err != nil {
+		return Approval{}, err
+	}
+	if !mayDecide(p, a) {
+		return Approval{}, noApproval()
+	}
+	return a, nil
+}
+
+// load completes a row with its session and, for a call, its sealed subject.
+func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
+	ses, err := sessionByID(ctx, s.db.Reader(), r.session)
+	if err != nil {
+		return Approval{}, sqldb.Wrap("load the session of a request", err)
+	}
+	a := Approval{ID: r.id, Kind: r.kind, State: r.state, Session: s.aged(ses), CreatedAt: r.createdAt, ExpiresAt: r.expiresAt,
+		DecidedAt: r.decidedAt, DecidedBy: r.decidedBy, Note: r.note, row: r}
+	if r.state == ApprovalPending && !s.now().Before(r.expiresAt) {
+		a.State = ApprovalExpired
+	}
+	if r.kind == KindCall {
+		plain, err := s.vault.Open(ctx, r.place(), r.subject)
+		if err != nil {
+			return Approval{}, err
+		}
+		if a.Call, err = decodeSubject(plain); err != nil {
+			return Approval{}, err
+		}
+	}
+	a.Risk = risks(a)
+	return a, nil
+}
+
+// mayDecide holds product.md §5.4: a user-owned connection is its owner's to
+// grant, who must also be the agent's user; an organization's is an approver's.
+func mayDecide(p account.Person, a Approval) bool {
+	if a.Kind == KindCall {
+		return mayGrant(p, a.Session, a.row.connectionOwner)
+	}
+	return slices.ContainsFunc(a.Session.Grants, func(g Grant) bool { return mayGrant(p, a.Session, g.Owner) })
+}
+
+func mayGrant(p account.Person, ses Session, owner id.User) bool {
+	if owner != "" {
+		_, member := p.Role(ses.Organization)
+		return member && owner == p.User() && ses.User == p.User()
+	}
+	return account.ByPerson(p).In(ses.Environment).May(ses.Organization, account.ApproveSessions) == nil
+}
+
+func risks(a Approval) []string {
+	var out []string
+	if !a.Session.AgentVerified {
+		out = append(out, "Nobody has confirmed who this agent is.")
+	}
+	effects := map[policy.Effect]bool{}
+	if a.Call != nil {
+		effects[a.Call.Effect] = true
+	} else {
+		for _, g := range a.Session.Grants {
+			for _, e := range g.Effects {
+				effects[e] = true
+			}
+		}
+	}
+	if effects[policy.Destructive] {
+		out = append(out, "It can delete things. What is deleted may not come back.")
+	}
+	if effects[policy.Access] {
+		out = append(out, "It can make keys or permissions that stay after the session has ended.")
+	}
+	return out
+}
+
+// narrowed applies a decision to what was asked. What was not asked, is no
+// longer connected the same way, or is not this person's to grant is refused.
+func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, Decision, error) {
+	bad := func(msg string) ([]Grant, Decision, error) {
+		return nil, Decision{}, fault.New(fault.Invalid, "invalid_decision", msg).WithHint("Go back to the request and decide again.")
+	}
+	if d.Minutes == 0 {
+		d.Minutes = a.Session.Minutes
+	}
+	if d.Minutes < 1 || d.Minutes > a.Session.Minutes {
+		return bad(fmt.Sprintf("The session can last 1 to %d minutes.", a.Session.Minutes))
+	}
+	confirm, err := policy.ParseConfirm(string(d.Confirm))
+	if err != nil {
+		return nil, Decision{}, err
+	}
+	d.Confirm = confirm
+	if d.Instructions = strings.TrimSpace(d.Instructions); len(d.Instructions) > maxInstructions || !utf8.ValidString(d.Instructions) {
+		return bad(fmt.Sprintf("The instructions are over %d bytes.", maxInstructions))
+	}
+	var grants []Grant
+	for _, g := range a.Session.asked.Grants {
+		i := slices.IndexFunc(d.Grants, func(c Choice) bool { return c.Connection == g.Connection })
+		if i < 0 {
+			continue
+		}
+		if !mayGrant(p, a.Session, g.Owner) {
+			return bad("One of the accounts is not yours to grant.")
+		}
+		c := d.Grants[i]
+		for _, e := range c.Effects {
+			if !slices.Contains(g.Effects, e) {
+				return bad("An effect was chosen that the agent did not ask for.")
+			}
+		}
+		for _, t := range c.Tools {
+			if !slices.ContainsFunc(g.Tools, func(r ToolRef) bool { return r.Name == t }) {
+				return bad("A tool was chosen that the agent did not ask for.")
+			}
+		}
+		g.Tools = slices.DeleteFunc(slices.Clone(g.Tools), func(r ToolRef) bool {
+			return !slices.Contains(c.Effects, r.Effect) || len(c.Tools) > 0 && !slices.Contains(c.Tools, r.Name)
+		})
+		if len(g.Tools) == 0 {
+			continue
+		}
+		g.Effects, g.Confirm = presentEffects(g.Tools), d.Confirm
+		grants = append(grants, g)
+	}
+	if len(grants) == 0 {
+		return bad("Nothing is left to approve.")
+	}
+	return grants, d, nil
+}
+
+// Digest is what an approval proves: a SHA-256 over everything that it allows.
+// It is the WebAuthn challenge (product.md rules 4 and 5).
+func (s *Service) Digest(ctx context.Context, p account.Person, aid id.Approval, d Decision) ([32]byte, error) {
+	a, err := s.Approval(ctx, p, aid)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	if err := open(a); err != nil {
+		return [32]byte{}, err
+	}
+	_, digest, err := s.decide(p, a, d)
+	return digest, err
+}
+
+// open refuses requests that are no longer open.
+func open(a Approval) error {
+	switch a.State {
+	case ApprovalPending:
+	case ApprovalExpired:
+		return fault.New(fault.Expired, "expired", "This request has expired.").WithHint("The agent can ask again.")
+	default:
+		return fault.New(fault.Conflict, "already_decided", "This request has already been decided.")
+	}
+	if a.Kind == KindCall && a.Session.State != Active {
+		return fault.New(fault.Expired, "expired", "The session of this call has ended.")
+	}
+	return nil
+}
+
+// decide gives the grants of a decision and the digest that its proof must be
+// made over.
+func (s *Service) decide(p account.Person, a Approval, d Decision) ([]Grant, [32]byte, error) {
+	allowed := struct {
+		Form         string          `json:"form"`
+		Approval     id.Approval     `json:"approval_id"`
+		Environment  id.Environment  `json:"environment_id"`
+		Organization id.Organization `json:"organization_id"`
+		Session      id.Session      `json:"session_id"`
+		Agent        id.Agent        `json:"agent_id"`
+		User         id.User         `json:"user_id"`
+		Approver     id.User         `json:"approver_id"`
+		Grants       []Grant         `json:"grants,omitempty"`
+		Minutes      int             `json:"minutes,omitempty"`
+		Call         *CallSubject    `json:"call,omitempty"`
+		Instructions string          `json:"instructions"`
+	}{
+		Form: "ambit approval 1", Approval: a.ID, Environment: a.Session.Environment, Organization: a.Session.Organization,
+		Session: a.Session.ID, Agent: a.Session.Agent, User: a.Session.User, Approver: p.User(), Call: a.Call,
+		Instructions: strings.TrimSpace(d.Instructions),
+	}
+	if a.Kind == KindSession {
+		grants, d, err := s.narrowed(p, a, d)
+		if err != nil {
+			return nil, [32]byte{}, err
+		}
+		allowed.Grants, allowed.Minutes = grants, d.Minutes
+	} else if len(allowed.Instructions) > maxInstructions {
+		return nil, [32]byte{}, fault.New(fault.Invalid, "invalid_decision", "The instructions are too long.")
+	}
+	doc, err := strictjson.CanonicalOf(allowed)
+	if err != nil {
+		return nil, [32]byte{}, err
+	}
+	return allowed.Grants, sha256.Sum256(doc), nil
+}
+
+// Approve carries out a decision that proof proves. Of several decisions on
+// one request exactly one takes effect.
+func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval, d Decision, proof account.Proof) (Approval, error) {
+	a, err := s.Approval(ctx, p, aid)
+	if err != nil {
+		return Approval{}, err
+	}
+	if err := open(a); err != nil {
+		return Approval{}, err
+	}
+	grants, digest, err := s.decide(p, a, d)
+	if err != nil {
+		return Approval{}, err
+	}
+	evidence, err := s.people.Prove(ctx, p, digest, a.Session.Organization, proof)
+	if err != nil {
+		return Approval{}, err
+	}
+	if err := s.stillUsable(ctx, a.Session, grants); err != nil {
+		return Approval{}, err
+	}
+	now := s.now()
+	length := d.Minutes
+	if length == 0 {
+		length = a.Session.Minutes
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		r := a.row
+		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalApproved, now, p.User(), strings.TrimSpace(d.Instructions)
+		if a.Kind == KindCall {
+			r.expiresAt = now.Add(callUsableFor)
+		}
+		if err := decideApproval(ctx, tx, r, now); err != nil {
+			return err
+		}
+		if a.Kind == KindSession {
+			if err := s.activate(ctx, tx, a, p, grants, length, r.note, now); err != nil {
+				return err
+			}
+		} else if err := requireActive(ctx, tx, a.Session.ID, now); err != nil {
+			return err
+		}
+		s.audit.AppendEvent(tx, s.decisionEntry(p, a, "approved", hex.EncodeToString(digest[:]), evidence.JSON()))
+		changed(tx, a.Session.Organization)
+		return nil
+	})
+	if err != nil {
+		return Approval{}, err
+	}
+	return s.Approval(ctx, p, aid)
+}
+
+func (s *Service) decisionEntry(p account.Person, a Approval, what, digest string, evidence json.RawMessage) audit.Entry {
+	e := audit.Entry{
+		Environment: a.Session.Environment, Organization: a.Session.Organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())},
+		Agent: a.Session.Agent, User: cmpOr(a.Session.User, p.User()), Session: a.Session.ID, Approval: a.ID, Action: a.Kind + "." + what,
+		Object: string(a.Session.ID), ArgumentDigest: digest, Evidence: evidence, Address: p.Address(),
+	}
+	if a.Call != nil {
+		e.Connection, e.Provider, e.Tool, e.Effect, e.Object = a.Call.Connection, a.Call.Provider, a.Call.Tool, string(a.Call.Effect), a.Call.Tool
+	}
+	return e
+}
+
+func cmpOr(a, b id.User) id.User {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// stillUsable checks that every granted connection is connected and defines its
+// tools as they were shown.
+func (s *Service) stillUsable(ctx context.Context, ses Session, grants []Grant) error {
+	if len(grants) == 0 {
+		return nil
+	}
+	stale := fault.New(fault.Conflict, "approval_stale", "An account or a tool has changed since the agent asked.").WithHint("Let the agent ask again.")
+	usable, err := s.connections.Usable(ctx, ses.Environment, ses.Organization, ses.User, nil)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		found := false
+		for _, c := range usable {
+			if c.ID != g.Connection {
+				continue
+			}
+			found = true
+			for _, ref := range g.Tools {
+				t, ok := c.Record.Tool(ref.Name)
+				if !ok || fmt.Sprintf("%x", t.Digest()) != ref.Digest {
+					return stale
+				}
+			}
+		}
+		if !found {
+			return stale
+		}
+	}
+	return nil
+}
+
+func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p account.Person, grants []Grant, length int, instructions string, now time.Time) error {
+	user := cmpOr(a.Session.User, p.User())
+	if err := activateSession(ctx, tx, a.Session.ID, user, length, instructions, now, now.Add(time.Duration(length)*time.Minute)); err != nil {
+		return err
+	}
+	for _, g := range grants {
+		if err := insertGrant(ctx, tx, a.Session.ID, g); err != nil {
+			return sqldb.Wrap("store a grant", err)
+		}
+	}
+	return nil
+}
+
+// Deny refuses a request. It needs no proof: a denial takes nothing but time.
+func (s *Service) Deny(ctx context.Context, p account.Person, aid id.Approval, reason string) error {
+	a, err := s.Approval(ctx, p, aid)
+	if err != nil {
+		return err
+	}
+	if err := open(a); err != nil {
+		return err
+	}
+	if reason = strings.TrimSpace(reason); len(reason) > maxInstructions {
+		reason = strings.ToValidUTF8(reason[:maxInstructions], "")
+	}
+	now := s.now()
+	return s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		r := a.row
+		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalDenied, now, p.User(), reason
+		if err := decideApproval(ctx, tx, r, now); err != nil {
+			return err
+		}
+		if a.Kind == KindSession {
+			if _, err := endSessions(ctx, tx, endWhere{session: a.Session.ID}, Denied, reason, now); err != nil {
+				return err
+			}
+		}
+		s.audit.AppendEvent(tx, s.decisionEntry(p, a, "denied", "", nil))
+		changed(tx, a.Session.Organization)
+		return nil
+	})
+}

@@ -1,0 +1,119 @@
+package session
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Filter selects sessions of one organization.
+type Filter struct {
+	Organization id.Organization
+	Agent        id.Agent
+	User         id.User
+	State        string
+	After        string // cursor of the page before
+	Limit        int    // 1 to 200; default 50
+}
+
+// List gives sessions, newest first, and the cursor of the next page. People
+// without the role for it see those that act for themselves.
+func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Session, string, error) {
+	if f.Limit == 0 {
+		f.Limit = 50
+	}
+	if f.Limit < 1 || f.Limit > 200 {
+		return nil, "", fault.New(fault.Invalid, "invalid_limit", "A page has 1 to 200 sessions.")
+	}
+	if f.Organization == "" {
+		f.Organization = by.Organization()
+	}
+	if err := by.May(f.Organization, account.ViewSessions); err != nil {
+		if by.User() == "" || by.May(f.Organization, account.UseOwn) != nil {
+			return nil, "", err
+		}
+		f.User = by.User()
+	}
+	conds, args := []string{"s.environment_id = $1"}, []any{by.Environment()}
+	add := func(cond string, v any) {
+		args = append(args, v)
+		conds = append(conds, fmt.Sprintf(cond, len(args)))
+	}
+	for cond, v := range map[string]string{"s.organization_id = $%d": string(f.Organization), "s.agent_id = $%d": string(f.Agent), "s.user_id = $%d": string(f.User), "s.state = $%d": f.State} {
+		if v != "" {
+			add(cond, v)
+		}
+	}
+	if f.After != "" {
+		at, last, err := parseCursor(f.After)
+		if err != nil {
+			return nil, "", err
+		}
+		args = append(args, at, last)
+		conds = append(conds, fmt.Sprintf("(s.requested_at, s.id) < ($%d, $%d)", len(args)-1, len(args)))
+	}
+	args = append(args, f.Limit+1)
+	rows, err := s.db.Reader().QueryContext(ctx, `select `+sessionColumns+` from session s where `+strings.Join(conds, " and ")+
+		fmt.Sprintf(" order by s.requested_at desc, s.id desc limit $%d", len(args)), args...)
+	if err != nil {
+		return nil, "", sqldb.Wrap("list sessions", err)
+	}
+	defer rows.Close()
+	var out []Session
+	for rows.Next() {
+		ses, err := scanSession(rows)
+		if err != nil {
+			return nil, "", sqldb.Wrap("list sessions", err)
+		}
+		out = append(out, s.aged(ses))
+	}
+	if err := rows.Err(); err != nil {
+		return nil, "", sqldb.Wrap("list sessions", err)
+	}
+	rows.Close()
+	next := ""
+	if len(out) > f.Limit {
+		out = out[:f.Limit]
+		last := out[len(out)-1]
+		next = base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(sqldb.Micros(last.RequestedAt), 10) + " " + string(last.ID)))
+	}
+	for i := range out {
+		if out[i], err = withGrants(ctx, s.db.Reader(), out[i]); err != nil {
+			return nil, "", sqldb.Wrap("list sessions", err)
+		}
+	}
+	return out, next, nil
+}
+
+// Get gives one session to an actor who may see it.
+func (s *Service) Get(ctx context.Context, by account.Actor, sid id.Session) (Session, error) {
+	ses, err := sessionByID(ctx, s.db.Reader(), sid)
+	if sqldb.NoRows(err) {
+		return Session{}, notFound()
+	}
+	if err != nil {
+		return Session{}, sqldb.Wrap("load a session", err)
+	}
+	own := by.User() != "" && by.User() == ses.User && by.May(ses.Organization, account.UseOwn) == nil
+	if ses.Environment != by.Environment() || !own && by.May(ses.Organization, account.ViewSessions) != nil {
+		return Session{}, notFound()
+	}
+	return s.aged(ses), nil
+}
+
+func parseCursor(c string) (int64, string, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(c)
+	at, last, ok := strings.Cut(string(raw), " ")
+	micros, perr := strconv.ParseInt(at, 10, 64)
+	if err != nil || perr != nil || !ok {
+		return 0, "", fault.New(fault.Invalid, "invalid_cursor", "That is not a page cursor of this list.").WithHint("Use the cursor that the page before gave, or start without one.")
+	}
+	return micros, last, nil
+}

@@ -1,0 +1,368 @@
+package session
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// Live is a session that the database showed active, for this agent, just now.
+// Only [Service.Live] makes one; the zero Live permits nothing.
+type Live struct {
+	session      id.Session
+	environment  id.Environment
+	organization id.Organization
+	agent        id.Agent
+	user         id.User
+	expiresAt    time.Time
+	ceiling      policy.Ceiling
+	grants       []liveGrant
+}
+
+// liveGrant is a grant with its connection as it stands now.
+type liveGrant struct {
+	connection id.Connection
+	policy     policy.Grant
+	digests    map[string]string // of the approved tools, by name
+	state      connection.State
+	account    string
+	owner      id.User
+	pinned     provider.Pinned
+	record     provider.Record
+	version    int64 // of the credential
+}
+
+// Session names the session; Organization and User say for whom it runs.
+func (l Live) Session() id.Session           { return l.session }
+func (l Live) Organization() id.Organization { return l.organization }
+func (l Live) User() id.User                 { return l.user }
+
+// Live finds the agent's session and reads, in one statement, everything that
+// this call's decision rests on. A token that is bound to a session needs no
+// handle. Whoever holds a handle without the agent's token gets the same answer
+// as for a handle that does not exist (threats.md S3, S4).
+func (s *Service) Live(ctx context.Context, who agent.Identity, handle string) (Live, error) {
+	if who.Agent() == "" {
+		return Live{}, fault.New(fault.Unauthenticated, "unauthenticated", "No agent is authenticated.")
+	}
+	if who.Session() != "" && handle != "" {
+		bound, err := s.ofAgent(ctx, who, handle)
+		if err != nil || bound.ID != who.Session() {
+			return Live{}, notFound()
+		}
+	}
+	ses, l, err := s.readLive(ctx, who, handle)
+	if err != nil {
+		return Live{}, err
+	}
+	switch ses = s.aged(ses); {
+	case ses.State == Pending:
+		return Live{}, fault.New(fault.Denied, "pending", "The request still waits for a person's decision.").
+			WithHint("Ask the person to decide at the URL; check_session waits for it.").
+			With("approval_url", s.approvalURL(ses.Approval)).With("request_id", string(ses.Approval))
+	case ses.State != Active:
+		return Live{}, endedFault(ses)
+	}
+	return l, nil
+}
+
+// endedFault says why a session no longer permits anything.
+func endedFault(ses Session) error {
+	again := "Request a new session if the task still needs access."
+	switch ses.Reason {
+	case Revoked:
+		return fault.New(fault.Denied, "revoked", "The session was revoked.").WithHint("Stop, and ask the person before requesting another session.")
+	case Denied:
+		return fault.New(fault.Denied, "denied", "A person denied this request.").WithHint("Do not repeat it. Ask the person what they would approve.")
+	case Expired:
+		return fault.New(fault.Expired, "expired", "The session has expired.").WithHint(again)
+	}
+	return fault.New(fault.Expired, "ended", "The session has ended.").WithHint(again)
+}
+
+// Permit is the right to make one call. Only [Service.Permit] makes one, and
+// only [Permit.Fence] in the transaction of the call's intent makes it good.
+type Permit struct {
+	session      id.Session
+	environment  id.Environment
+	organization id.Organization
+	agent        id.Agent
+	user         id.User
+	until        time.Time
+	grant        liveGrant
+	tool         string
+	digest       string      // of the canonical arguments, hex
+	approval     id.Approval // of this very call, if it needed one
+	service      *Service
+}
+
+// Valid reports whether this is a Permit that a Service made. The zero Permit
+// is not.
+func (p Permit) Valid() bool { return p.service != nil }
+
+func (p Permit) Session() id.Session           { return p.session }
+func (p Permit) Environment() id.Environment   { return p.environment }
+func (p Permit) Organization() id.Organization { return p.organization }
+func (p Permit) User() id.User                 { return p.user }
+func (p Permit) Connection() id.Connection     { return p.grant.connection }
+func (p Permit) ConnectionOwner() id.User      { return p.grant.owner }
+func (p Permit) Provider() string              { return p.grant.policy.Provider }
+func (p Permit) Record() provider.Record       { return p.grant.record }
+func (p Permit) Pinned() provider.Pinned       { return p.grant.pinned }
+func (p Permit) CredentialVersion() int64      { return p.grant.version }
+func (p Permit) Approval() id.Approval         { return p.approval }
+func (p Permit) Until() time.Time              { return p.until }
+
+// Target is the tool that a call names, on the connection that serves it.
+type Target struct {
+	Tool  provider.Tool
+	Bases []string // the API hosts that the connection pins
+
+	grant liveGrant
+}
+
+// Target finds the granted connection that a tool runs on. account chooses one
+// where several could serve; empty means the only one.
+func (l Live) Target(tool string, account id.Connection) (Target, error) {
+	var found []Target
+	var known bool
+	for _, g := range l.grants {
+		if account != "" && g.connection != account {
+			continue
+		}
+		if t, ok := g.record.Tool(tool); ok {
+			known = true
+			if _, granted := g.digests[tool]; granted {
+				found = append(found, Target{Tool: t, Bases: g.pinned.API, grant: g})
+			}
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		var names []string
+		for _, t := range found {
+			names = append(names, fmt.Sprintf("%s (%s)", t.grant.connection, t.grant.account))
+		}
+		return Target{}, fault.New(fault.Invalid, "ambiguous_account", "Several accounts can run this tool: "+strings.Join(names, ", ")+".").
+			WithHint("Name one with the argument connection.")
+	case known:
+		return Target{}, fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").
+			WithHint("Request a session that names the tool, and tell the person why.")
+	}
+	return Target{}, fault.New(fault.Denied, "not_granted", "This session has no account with a tool "+quote(tool)+".").
+		WithHint("Request a session for the tool; search_tools finds its name.")
+}
+
+// Decided is what a decision was, for the audit.
+type Decided struct {
+	Policy         policy.Decision
+	ArgumentDigest string
+	Approval       id.Approval
+}
+
+// Permit decides one call: grant and policy give a Permit, a request for a
+// person's approval of exactly this call, or a refusal. req is the request that
+// would be sent, built from canonical arguments.
+func (s *Service) Permit(ctx context.Context, l Live, t Target, args []byte, req *provider.Request) (Permit, Decided, error) {
+	if l.session == "" {
+		return Permit{}, Decided{}, notFound()
+	}
+	d := Decided{ArgumentDigest: hexDigest(args)}
+	if t.grant.state != connection.Connected {
+		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "connection.state", Code: "reconnect"}
+		return Permit{}, d, s.reconnect(t.grant)
+	}
+	toolDigest := t.Tool.Digest()
+	r := policy.Request{
+		Ceiling: l.ceiling, Grant: t.grant.policy, Provider: t.grant.policy.Provider, Tool: t.Tool.Name, Effect: t.Tool.Effect, Generic: t.Tool.Generic,
+		ToolApproved: t.grant.digests[t.Tool.Name] == hex.EncodeToString(toolDigest[:]),
+	}
+	d.Policy = policy.Decide(r)
+	var subject CallSubject
+	if d.Policy.Verdict == policy.NeedApproval {
+		subject = callSubject(t, args, req)
+		key, err := subjectDigest(l, subject)
+		if err != nil {
+			return Permit{}, d, err
+		}
+		approved, err := approvedCall(ctx, s.db.Reader(), l.session, key, s.now())
+		if err == nil {
+			r.CallApproved = true
+			d.Policy, d.Approval = policy.Decide(r), approved
+		} else if !sqldb.NoRows(err) {
+			return Permit{}, d, sqldb.Wrap("look for the approval of a call", err)
+		} else {
+			a, err := s.askForCall(ctx, l, subject, key)
+			d.Approval = a
+			if err != nil {
+				return Permit{}, d, err
+			}
+			return Permit{}, d, fault.New(fault.Denied, "approval_required", "A person must approve exactly this call.").
+				WithHint("Ask the person to decide at the URL, then make the identical call again.").
+				With("approval_url", s.approvalURL(a)).With("request_id", string(a))
+		}
+	}
+	if d.Policy.Verdict != policy.Allow {
+		return Permit{}, d, refusal(d.Policy, t.Tool.Name)
+	}
+	return Permit{session: l.session, environment: l.environment, organization: l.organization, agent: l.agent, user: l.user, until: l.expiresAt,
+		grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, service: s}, d, nil
+}
+
+func refusal(d policy.Decision, tool string) error {
+	switch d.Code {
+	case "approval_stale":
+		return fault.New(fault.Denied, d.Code, "The tool "+quote(tool)+" is no longer the one that was approved.").WithHint("Request a new session.")
+	case "access_refused":
+		return fault.New(fault.Denied, d.Code, "Generic tools cannot make keys, members, webhooks or permissions.").WithHint("Use the provider's own tool for it.")
+	}
+	return fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").WithHint("Request a session that names the tool, and tell the person why.")
+}
+
+func (s *Service) reconnect(g liveGrant) error {
+	u := s.public.JoinPath("ui", "connections")
+	return fault.New(fault.Denied, "reconnect", "The account "+quote(g.account)+" must be connected again before it can be used.").
+		WithHint("Ask the person to reconnect it at the URL.").With("connect_url", u.String())
+}
+
+// Fence makes a Permit good or refuses it. It runs in the transaction that
+// writes the intent: it takes a share lock on the session row, so that this
+// transaction and a revoke have an order, and it uses up the approval of a call
+// that needed one. When it returns an error it has written nothing.
+func (p Permit) Fence(ctx context.Context, tx *sqldb.Tx) error {
+	now := p.service.now()
+	if err := requireActive(ctx, tx, p.session, now); err != nil {
+		return err
+	}
+	if p.approval == "" {
+		return nil
+	}
+	return useApproval(ctx, tx, p.approval, now)
+}
+
+// Track gives the context that the permitted call runs under: it ends when the
+// session does. done must be called when the call has ended.
+func (p Permit) Track(ctx context.Context) (tracked context.Context, done func()) {
+	return p.service.running.track(ctx, p.session, p.until)
+}
+
+func callSubject(t Target, args []byte, req *provider.Request) CallSubject {
+	digest := t.Tool.Digest()
+	sum := req.Summary
+	c := CallSubject{
+		Tool: t.Tool.Name, Title: t.Tool.Title, ToolDigest: hex.EncodeToString(digest[:]), Effect: t.Tool.Effect, Connection: t.grant.connection,
+		Provider: t.grant.policy.Provider, ProviderName: t.grant.record.Name, AccountLabel: t.grant.account,
+		Method: sum.Method, URL: "https://" + sum.Host + sum.Path, Arguments: json.RawMessage(args),
+	}
+	if req.URL != nil {
+		c.URL = req.URL.Scheme + "://" + sum.Host + sum.Path
+	}
+	for _, part := range [][]Field{sum.Query, sum.Header, sum.Body} {
+		c.Fields = append(c.Fields, part...)
+	}
+	return c
+}
+
+// subjectDigest identifies a call for matching it with its approval: the same
+// session, agent, user, connection, tool definition and arguments.
+func subjectDigest(l Live, c CallSubject) (string, error) {
+	doc, err := strictjson.CanonicalOf(struct {
+		Session id.Session  `json:"session_id"`
+		Agent   id.Agent    `json:"agent_id"`
+		User    id.User     `json:"user_id"`
+		Call    CallSubject `json:"call"`
+	}{l.session, l.agent, l.user, c})
+	if err != nil {
+		return "", err
+	}
+	return hexDigest(doc), nil
+}
+
+// askForCall makes a request for the approval of one call, or finds the one
+// that already waits.
+func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key string) (id.Approval, error) {
+	now := s.now()
+	switch waiting, err := pendingCall(ctx, s.db.Reader(), l.session, key, now); {
+	case err == nil:
+		return waiting, nil
+	case !sqldb.NoRows(err):
+		return "", sqldb.Wrap("look for an open request", err)
+	}
+	doc, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("encoding a call: %w", err)
+	}
+	r := approvalRow{
+		id: id.NewApproval(), kind: KindCall, environment: l.environment, organization: l.organization, session: l.session, agent: l.agent, user: l.user,
+		connection: c.Connection, tool: c.Tool, subjectDigest: key, state: ApprovalPending, createdAt: now, expiresAt: now.Add(callPendingFor),
+	}
+	for _, g := range l.grants {
+		if g.connection == c.Connection {
+			r.connectionOwner = g.owner
+		}
+	}
+	// What the agent wants to send may hold anything, so it is sealed.
+	if r.subject, err = s.vault.Seal(ctx, r.place(), secret.New(doc)); err != nil {
+		return "", err
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		counts, err := countCalls(ctx, tx, l.session, now)
+		if err != nil {
+			return sqldb.Wrap("count open requests", err)
+		}
+		if counts.pending >= maxPendingByAgent {
+			return fault.New(fault.Limited, "rate_limited", "Too many calls of this session wait for a decision.").WithHint("Wait for the person to decide.").WithRetry(time.Minute)
+		}
+		if wait := backOff(counts.denied, counts.lastDenied, now); wait > 0 {
+			return fault.New(fault.Limited, "rate_limited", "The last such request was denied.").WithHint("Do not repeat it. Ask the person what they would approve.").WithRetry(wait)
+		}
+		if err := insertApproval(ctx, tx, r); err != nil {
+			return sqldb.Wrap("store a request", err)
+		}
+		s.audit.AppendEvent(tx, audit.Entry{
+			Environment: l.environment, Organization: l.organization, Actor: audit.Actor{Kind: "agent", ID: string(l.agent)}, Agent: l.agent, User: l.user,
+			Session: l.session, Approval: r.id, Connection: c.Connection, Action: "call.requested", Object: c.Tool, Provider: c.Provider, Tool: c.Tool,
+			Effect: string(c.Effect), ArgumentDigest: hexDigest(c.Arguments),
+		})
+		changed(tx, l.organization)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return r.id, nil
+}
+
+// place is where the sealed subject of a call approval belongs.
+func (r approvalRow) place() vault.Place {
+	return vault.Place{Environment: r.environment, Organization: r.organization, User: r.user, Kind: "approval", Object: string(r.id), Version: 1}
+}
+
+func decodeSubject(v secret.Value) (*CallSubject, error) {
+	var c CallSubject
+	if err := json.Unmarshal(v.Reveal(), &c); err != nil {
+		return nil, fmt.Errorf("reading the subject of an approval: %w", err)
+	}
+	return &c, nil
+}
+
+// Connection and Provider say where the call would go.
+func (t Target) Connection() id.Connection { return t.grant.connection }
+func (t Target) Provider() string          { return t.grant.policy.Provider }

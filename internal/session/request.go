@@ -1,0 +1,379 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+)
+
+// Ask is what an agent requests. Providers or Tools name what for; Effects
+// defaults to what the named tools need, or to reading.
+type Ask struct {
+	Providers []string
+	Tools     []string
+	Effects   []policy.Effect
+	Purpose   string // shown to the approver as the agent's own words
+	Minutes   int    // default 30
+}
+
+// Requested is the answer to a request. The handle names the session to this
+// agent; it is shown only here.
+type Requested struct {
+	Session     Session
+	Handle      string
+	ApprovalURL string
+}
+
+// Request makes a pending session and a request for a person's decision. The
+// same request while the first still waits gives the same session.
+func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, address string) (Requested, error) {
+	if who.Session() != "" {
+		return Requested{}, fault.New(fault.Denied, "not_granted", "This token belongs to one session and cannot ask for another.")
+	}
+	ask, err := ask.normal()
+	if err != nil {
+		return Requested{}, err
+	}
+	grants, err := s.resolve(ctx, who, ask)
+	if err != nil {
+		return Requested{}, err
+	}
+	now := s.now()
+	ses := Session{
+		ID: id.NewSession(), Environment: who.Environment(), Organization: who.Organization(), Agent: who.Agent(), AgentLabel: who.Label(),
+		AgentVerified: who.Verified(), User: who.User(), Purpose: ask.Purpose, State: Pending, Minutes: ask.Minutes, RequestedAt: now,
+		PendingUntil: now.Add(pendingFor), Grants: grants, asked: asked{Grants: grants}, Approval: id.NewApproval(), Version: 1,
+	}
+	for _, g := range grants {
+		ses.needsUser = ses.needsUser || g.Owner != ""
+		ses.needsApprover = ses.needsApprover || g.Owner == ""
+	}
+	doc, err := strictjson.CanonicalOf(struct {
+		Asked   asked  `json:"asked"`
+		Minutes int    `json:"minutes"`
+		Purpose string `json:"purpose"`
+	}{ses.asked, ses.Minutes, ses.Purpose})
+	if err != nil {
+		return Requested{}, err
+	}
+	digest := hexDigest(doc)
+	handle := newHandle()
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if same, err := pendingSame(ctx, tx, who.Agent(), who.User(), digest, now); err == nil {
+			ses.ID, ses.Approval, ses.PendingUntil = same.ID, same.Approval, same.PendingUntil
+			return insertHandle(ctx, tx, handleHash(handle), ses.ID)
+		} else if !sqldb.NoRows(err) {
+			return sqldb.Wrap("look for the same request", err)
+		}
+		if err := s.withinLimits(ctx, tx, who, now); err != nil {
+			return err
+		}
+		if err := insertSession(ctx, tx, ses, digest); err != nil {
+			return sqldb.Wrap("store a session request", err)
+		}
+		if err := insertHandle(ctx, tx, handleHash(handle), ses.ID); err != nil {
+			return sqldb.Wrap("store a session request", err)
+		}
+		err := insertApproval(ctx, tx, approvalRow{
+			id: ses.Approval, kind: KindSession, environment: ses.Environment, organization: ses.Organization, session: ses.ID,
+			agent: ses.Agent, user: ses.User, subjectDigest: digest, state: ApprovalPending, createdAt: now, expiresAt: ses.PendingUntil,
+		})
+		if err != nil {
+			return sqldb.Wrap("store a session request", err)
+		}
+		s.audit.AppendEvent(tx, audit.Entry{
+			Environment: ses.Environment, Organization: ses.Organization, Actor: audit.Actor{Kind: "agent", ID: string(ses.Agent)},
+			Agent: ses.Agent, User: ses.User, Session: ses.ID, Approval: ses.Approval, Action: "session.requested", Object: string(ses.ID),
+			ArgumentDigest: digest, Detail: map[string]string{"minutes": fmt.Sprint(ses.Minutes), "connections": fmt.Sprint(len(grants))}, Address: address,
+		})
+		changed(tx, ses.Organization)
+		return nil
+	})
+	if err != nil {
+		if f := fault.Of(err); f.Kind == fault.Limited {
+			s.recordDenial(ctx, who, "session.request_refused", f.Code, address)
+		}
+		return Requested{}, err
+	}
+	return Requested{Session: ses, Handle: handle, ApprovalURL: s.approvalURL(ses.Approval)}, nil
+}
+
+func (s *Service) recordDenial(ctx context.Context, who agent.Identity, action, code, address string) {
+	err := s.audit.Record(ctx, audit.Entry{
+		Environment: who.Environment(), Organization: who.Organization(), Actor: audit.Actor{Kind: "agent", ID: string(who.Agent())},
+		Agent: who.Agent(), User: who.User(), Action: action, Decision: "deny", Code: code, Rule: "session.limits", Address: address,
+	})
+	if err != nil {
+		s.log.Error("a refusal could not be recorded", "action", action, "error", err)
+	}
+}
+
+// normal checks a request and puts it into one form.
+func (a Ask) normal() (Ask, error) {
+	bad := func(msg, hint string) (Ask, error) {
+		return Ask{}, fault.New(fault.Invalid, "invalid_arguments", msg).WithHint(hint)
+	}
+	if len(a.Providers) == 0 && len(a.Tools) == 0 {
+		return bad("The request names neither providers nor tools.", "Name providers (see list_providers) or tools (see search_tools).")
+	}
+	if len(a.Providers) > 20 || len(a.Tools) > 100 {
+		return bad("The request names too much: at most 20 providers and 100 tools.", "Ask for what this task needs.")
+	}
+	for _, e := range a.Effects {
+		if _, err := policy.ParseEffect(string(e)); err != nil {
+			return Ask{}, err
+		}
+	}
+	if a.Purpose = strings.TrimSpace(a.Purpose); a.Purpose == "" {
+		return bad("The request has no purpose.", "Say in one or two sentences what the access is for; a person will read it.")
+	}
+	if len(a.Purpose) > MaxPurpose || !utf8.ValidString(a.Purpose) {
+		return bad(fmt.Sprintf("The purpose is over %d bytes.", MaxPurpose), "Say it shorter.")
+	}
+	if a.Minutes == 0 {
+		a.Minutes = DefaultMinutes
+	}
+	if a.Minutes < 1 || a.Minutes > MaxMinutes {
+		return bad(fmt.Sprintf("A session lasts 1 to %d minutes.", MaxMinutes), "Ask for a shorter one.")
+	}
+	for _, list := range []*[]string{&a.Providers, &a.Tools} {
+		*list = slices.Compact(slices.Sorted(slices.Values(*list)))
+	}
+	a.Effects = slices.Compact(slices.Sorted(slices.Values(a.Effects)))
+	return a, nil
+}
+
+// resolve turns a request into grants on connections that could serve it.
+func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]Grant, error) {
+	usable, err := s.connections.Usable(ctx, who.Environment(), who.Organization(), who.User(), nil)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, p := range ask.Providers {
+		wanted[p] = false
+	}
+	toolFound := map[string]bool{}
+	var grants []Grant
+	for _, c := range usable {
+		tools, whole := s.wantedTools(c, ask, toolFound)
+		if _, named := wanted[c.Provider]; named {
+			wanted[c.Provider] = true
+		}
+		effects := ask.Effects
+		if len(effects) == 0 {
+			effects = effectsOf(tools, whole)
+		}
+		g := Grant{Connection: c.ID, Provider: c.Provider, ProviderName: c.Record.Name, AccountLabel: c.AccountLabel, Owner: c.Owner, Confirm: policy.ConfirmDestructive}
+		for _, t := range tools {
+			if slices.Contains(effects, t.Effect) && who.Ceiling().Allows(c.Provider, t.Effect) {
+				d := t.Digest()
+				g.Tools = append(g.Tools, ToolRef{Name: t.Name, Title: t.Title, Effect: t.Effect, Digest: fmt.Sprintf("%x", d)})
+			}
+		}
+		g.Effects = presentEffects(g.Tools)
+		if len(g.Tools) > 0 {
+			grants = append(grants, g)
+		}
+	}
+	for _, p := range ask.Providers {
+		if !wanted[p] {
+			return nil, s.connectFirst(p)
+		}
+	}
+	for _, t := range ask.Tools {
+		if !toolFound[t] {
+			return nil, fault.New(fault.NotFound, "tool_not_found", "No tool "+quote(t)+" among the connected accounts.").
+				WithHint("Use search_tools to find the name, or connect_provider if its provider is not connected yet.")
+		}
+	}
+	if len(grants) == 0 {
+		return nil, fault.New(fault.Denied, "not_granted", "Nothing that was asked for is within what this agent may be granted.").
+			WithHint("Ask for other effects, or have an admin raise the agent's ceiling.")
+	}
+	slices.SortFunc(grants, func(a, b Grant) int {
+		return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Connection, b.Connection))
+	})
+	return grants, nil
+}
+
+func (s *Service) connectFirst(provider string) error {
+	u := s.public.JoinPath("ui", "connections", "new")
+	u.RawQuery = "provider=" + provider
+	return fault.New(fault.Denied, "connect_provider", "No account at "+quote(provider)+" is connected.").
+		WithHint("Ask the person to connect one at the URL, then request the session again.").With("connect_url", u.String())
+}
+
+// wantedTools selects the tools of a connection that the request names. whole
+// is true when its provider was named, so that no tool was picked by name.
+func (s *Service) wantedTools(c connection.Connection, ask Ask, found map[string]bool) (tools []provider.Tool, whole bool) {
+	whole = slices.Contains(ask.Providers, c.Provider)
+	for _, t := range c.Record.Tools() {
+		named := slices.Contains(ask.Tools, t.Name)
+		if named {
+			found[t.Name] = true
+		}
+		if whole || named {
+			tools = append(tools, t)
+		}
+	}
+	return tools, whole
+}
+
+func effectsOf(tools []provider.Tool, whole bool) []policy.Effect {
+	if whole {
+		return []policy.Effect{policy.Read}
+	}
+	var out []policy.Effect
+	for _, t := range tools {
+		if !slices.Contains(out, t.Effect) {
+			out = append(out, t.Effect)
+		}
+	}
+	return out
+}
+
+// presentEffects lists the effects of tools, mildest first.
+func presentEffects(tools []ToolRef) []policy.Effect {
+	var out []policy.Effect
+	for _, e := range policy.Effects() {
+		if slices.ContainsFunc(tools, func(t ToolRef) bool { return t.Effect == e }) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// withinLimits holds requests against fatigue (threats.md A8). Everything is
+// counted per agent and per user and organization, so registering again as a
+// new agent sheds nothing.
+func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Identity, now time.Time) error {
+	c, err := countRequests(ctx, tx, who.Agent(), who.User(), who.Organization(), now)
+	if err != nil {
+		return sqldb.Wrap("count open requests", err)
+	}
+	limited := func(msg, hint string, wait time.Duration) error {
+		return fault.New(fault.Limited, "rate_limited", msg).WithHint(hint).WithRetry(wait)
+	}
+	switch {
+	case c.pendingByAgent >= maxPendingByAgent:
+		return limited(fmt.Sprintf("This agent already has %d requests waiting for a decision.", c.pendingByAgent), "Wait for the person to decide, or let them expire.", time.Minute)
+	case c.pendingByUser >= maxPendingByUser:
+		return limited("Too many requests wait for this person.", "Wait until some are decided.", time.Minute)
+	case c.hourByAgent >= maxHourlyByAgent:
+		return limited("This agent has made too many requests within the hour.", "Ask less often, for what a whole task needs.", 10*time.Minute)
+	case c.hourByUser >= maxHourlyByUser:
+		return limited("Too many requests were made for this person within the hour.", "Ask less often.", 10*time.Minute)
+	}
+	if wait := backOff(c.deniedByAgent, c.lastDeniedByAgent, now); wait > 0 {
+		return limited("The last request was denied.", "Do not repeat it. Ask the person what they would approve.", wait)
+	}
+	// Denials of other agents count too, from the fifth on.
+	if wait := backOff(c.deniedByUser-4, c.lastDeniedByUser, now); wait > 0 {
+		return limited("Several requests for this person were denied.", "Ask the person what they would approve.", wait)
+	}
+	return nil
+}
+
+// backOff doubles from one minute to an hour with each denial in a row.
+func backOff(denials int, last time.Time, now time.Time) time.Duration {
+	if denials <= 0 {
+		return 0
+	}
+	wait := min(time.Minute<<min(denials-1, 6), time.Hour)
+	return max(last.Add(wait).Sub(now), 0)
+}
+
+// Check gives the agent its session's state. It waits up to wait (at most 25 s)
+// while the session is pending.
+func (s *Service) Check(ctx context.Context, who agent.Identity, handle string, wait time.Duration) (Session, error) {
+	wake := make(chan struct{}, 1)
+	if wait > 0 {
+		cancel := s.db.Subscribe(Channel, func(string) {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+		defer cancel()
+	}
+	deadline := time.NewTimer(min(wait, 25*time.Second))
+	defer deadline.Stop()
+	for {
+		ses, err := s.ofAgent(ctx, who, handle)
+		if err != nil || ses.State != Pending || wait <= 0 {
+			return ses, err
+		}
+		select {
+		case <-wake:
+		case <-deadline.C:
+			wait = 0
+		case <-ctx.Done():
+			return Session{}, ctx.Err()
+		}
+	}
+}
+
+// ofAgent loads a session by handle for the agent that it belongs to. For any
+// other caller it does not exist.
+func (s *Service) ofAgent(ctx context.Context, who agent.Identity, handle string) (Session, error) {
+	ses, err := sessionByHandle(ctx, s.db.Reader(), handleHash(handle), who)
+	if sqldb.NoRows(err) {
+		return Session{}, notFound()
+	}
+	if err != nil {
+		return Session{}, sqldb.Wrap("load a session", err)
+	}
+	return s.aged(ses), nil
+}
+
+// aged shows a session whose time is over as ended even before the sweep has
+// marked it.
+func (s *Service) aged(ses Session) Session {
+	now := s.now()
+	if ses.State == Pending && !now.Before(ses.PendingUntil) || ses.State == Active && !now.Before(ses.ExpiresAt) {
+		ses.State, ses.Reason = Ended, Expired
+	}
+	return ses
+}
+
+// Complete ends a session at its agent's wish; a pending one is withdrawn.
+func (s *Service) Complete(ctx context.Context, who agent.Identity, handle string) (Session, error) {
+	ses, err := s.ofAgent(ctx, who, handle)
+	if err != nil {
+		return Session{}, err
+	}
+	if ses.State == Ended {
+		return ses, nil
+	}
+	reason := Completed
+	if ses.State == Pending {
+		reason = Withdrawn
+	}
+	by := audit.Actor{Kind: "agent", ID: string(who.Agent())}
+	if _, err := s.end(ctx, endWhere{session: ses.ID}, reason, by, ""); err != nil {
+		return Session{}, err
+	}
+	return s.ofAgent(ctx, who, handle)
+}
+
+func quote(s string) string {
+	if len(s) > 64 {
+		s = s[:64] + "…"
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,246 @@
+// Package session is the heart: an agent asks, a person decides, and for a
+// limited time calls are permitted. It is the only maker of [Live], a session
+// seen active just now for this agent, and of [Permit], the right to make one
+// call. Both are read from the database for that call; nothing here authorizes
+// from memory.
+//
+// A session goes pending → active → ended and never back. Expiry counts from
+// the approval; nothing extends it. An approval is bound to a digest of exactly
+// what it allows (agent, person, connections, tools with the digests of their
+// definitions, limits; for one call its canonical arguments), proven by the
+// approver's passkey over that digest. A call starts when its intent commits in
+// a transaction that locks the session row against a revoke; every revoke,
+// whatever its aim, ends the session rows it hits, so no intent commits after it.
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// The states of a session, and why one ended.
+const (
+	Pending = "pending"
+	Active  = "active"
+	Ended   = "ended"
+
+	Expired   = "expired"
+	Revoked   = "revoked"
+	Completed = "completed"
+	Denied    = "denied"
+	Withdrawn = "withdrawn"
+)
+
+// The limits of this room. Times in minutes count a session's length.
+const (
+	DefaultMinutes = 30
+	MaxMinutes     = 8 * 60
+	MaxPurpose     = 2000 // bytes
+
+	pendingFor     = 15 * time.Minute // an unanswered request lives this long
+	callPendingFor = 10 * time.Minute
+	callUsableFor  = 10 * time.Minute // an approved call must be made within
+
+	maxPendingByAgent = 3
+	maxPendingByUser  = 20 // per user and organization, over all agents
+	maxHourlyByAgent  = 20
+	maxHourlyByUser   = 100
+)
+
+// HandlePrefix starts every session handle.
+const HandlePrefix = "sh_"
+
+// Channel carries a notice when a request, an approval or a session changed.
+// The payload is the organization's id.
+const Channel = "session"
+
+// endedChannel tells nodes to cut the running calls of a session.
+const endedChannel = "session_ended"
+
+// Session is one agent's access, asked for or granted.
+type Session struct {
+	ID            id.Session
+	Environment   id.Environment
+	Organization  id.Organization
+	Agent         id.Agent
+	AgentLabel    string // from our records, never the agent's own words
+	AgentVerified bool
+	User          id.User // whom the agent acts for; of an autonomous agent, the approver
+	Purpose       string  // the agent's own words
+	State         string
+	Reason        string // why it ended
+	Minutes       int    // asked for while pending, granted after
+	RequestedAt   time.Time
+	PendingUntil  time.Time
+	ApprovedAt    time.Time
+	ExpiresAt     time.Time
+	EndedAt       time.Time
+	Instructions  string // the approver's words to the agent
+	DenyReason    string
+	Grants        []Grant // what is asked for while pending, granted after
+	Approval      id.Approval
+	Version       int64
+
+	asked         asked
+	needsUser     bool
+	needsApprover bool
+}
+
+// Grant is access to one connection.
+type Grant struct {
+	Connection   id.Connection   `json:"connection_id"`
+	Provider     string          `json:"provider"`
+	ProviderName string          `json:"provider_name"`
+	AccountLabel string          `json:"account"`
+	Owner        id.User         `json:"owner_id,omitempty"` // empty: the organization's
+	Effects      []policy.Effect `json:"effects"`
+	Tools        []ToolRef       `json:"tools"` // every tool that the grant covers
+	Confirm      policy.Confirm  `json:"confirm"`
+}
+
+// ToolRef names a tool and pins its definition.
+type ToolRef struct {
+	Name   string        `json:"name"`
+	Title  string        `json:"title"`
+	Effect policy.Effect `json:"effect"`
+	Digest string        `json:"digest"` // of the definition, hex
+}
+
+// asked is what a request resolved to when it was made.
+type asked struct {
+	Grants []Grant `json:"grants"`
+}
+
+// Config is what a Service needs. All but Now and Logger are required.
+type Config struct {
+	DB          *sqldb.DB
+	Vault       *vault.Vault
+	Audit       *audit.Log
+	People      *account.Service
+	Connections *connection.Service
+	PublicURL   *url.URL
+	Now         func() time.Time // must never go backwards within a process
+	Logger      *slog.Logger
+}
+
+// Service keeps sessions. Start it for expiry and for cutting running calls
+// when another node revokes.
+type Service struct {
+	db          *sqldb.DB
+	vault       *vault.Vault
+	audit       *audit.Log
+	people      *account.Service
+	connections *connection.Service
+	public      *url.URL
+	now         func() time.Time
+	log         *slog.Logger
+
+	running *running
+	parsed  *grantCache
+	stop    chan struct{}
+	done    chan struct{}
+	cancel  func()
+}
+
+// New makes a Service.
+func New(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{
+		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, public: cfg.PublicURL,
+		now: cfg.Now, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// Start runs expiry and listens for revokes of other nodes, until Stop.
+func (s *Service) Start() {
+	s.cancel = s.db.Subscribe(endedChannel, func(payload string) {
+		if payload == "" { // something may have been missed
+			go s.recheckRunning()
+			return
+		}
+		s.running.cut(id.Session(payload), errEnded)
+	})
+	go func() {
+		defer close(s.done)
+		tick := time.NewTicker(2 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-s.stop:
+				return
+			case <-tick.C:
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				if err := s.Sweep(ctx); err != nil {
+					s.log.Warn("expired sessions could not be marked", "error", err)
+				}
+				cancel()
+			}
+		}
+	}()
+}
+
+// Stop ends what Start began, and waits for it.
+func (s *Service) Stop() {
+	close(s.stop)
+	<-s.done
+	s.cancel()
+}
+
+func (s *Service) approvalURL(a id.Approval) string {
+	return s.public.JoinPath("ui", "approvals", string(a)).String()
+}
+
+// newHandle makes the name by which an agent refers to its session: 128 random
+// bits. It is looked up together with the agent and user of the token, and is
+// worth nothing without them (threats.md S3).
+func newHandle() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b)
+	return HandlePrefix + base64.RawURLEncoding.EncodeToString(b)
+}
+
+func handleHash(handle string) string { return hexDigest([]byte(handle)) }
+
+func hexDigest(doc []byte) string {
+	sum := sha256.Sum256(doc)
+	return hex.EncodeToString(sum[:])
+}
+
+func notFound() error {
+	return fault.New(fault.NotFound, "session_not_found", "No such session.").
+		WithHint("Use the session handle that request_session gave you, or request a new session.")
+}
+
+func noApproval() error { return fault.New(fault.NotFound, "not_found", "No such request.") }
+
+// changed announces a change to whoever shows the inbox of this organization.
+func changed(tx *sqldb.Tx, org id.Organization) { tx.Notify(Channel, string(org)) }
+
+func minutes(n int) string {
+	if n == 1 {
+		return "1 minute"
+	}
+	return fmt.Sprintf("%d minutes", n)
+}

@@ -1,0 +1,370 @@
+package session
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+const sessionColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.agent_label, s.agent_verified, s.user_id, s.purpose, s.asked,
+	s.needs_user, s.needs_approver, s.state, s.reason, s.minutes, s.requested_at, s.pending_until, s.approved_at, s.expires_at, s.ended_at,
+	s.instructions, s.deny_reason, s.approval_id, s.version`
+
+const (
+	insertSessionSQL = `insert into session (id, environment_id, organization_id, agent_id, agent_label, agent_verified, user_id, purpose, asked,
+	asked_digest, needs_user, needs_approver, state, reason, minutes, requested_at, pending_until, approved_at, expires_at, ended_at,
+	instructions, deny_reason, approval_id, version)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', '', $13, $14, $15, 0, 0, 0, '', '', $16, 1)`
+	insertHandleSQL = `insert into session_handle (hash, session_id) values ($1, $2)`
+	pendingSameSQL  = `select id, approval_id, pending_until from session
+where agent_id = $1 and user_id = $2 and asked_digest = $3 and state = 'pending' and pending_until > $4 order by requested_at limit 1`
+	sessionByIDSQL     = `select ` + sessionColumns + ` from session s where s.id = $1`
+	sessionByHandleSQL = `select ` + sessionColumns + ` from session_handle h join session s on s.id = h.session_id
+where h.hash = $1 and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5)`
+	stateSQL  = `select state from session where id = $1`
+	grantsSQL = `select g.connection_id, g.provider, g.effects, g.confirm, g.tools, c.account_label, c.user_id
+from session_grant g left join connection c on c.id = g.connection_id where g.session_id = $1 order by g.provider, g.connection_id`
+	insertGrantSQL = `insert into session_grant (session_id, connection_id, provider, effects, confirm, tools) values ($1, $2, $3, $4, $5, $6)`
+	activateSQL    = `update session set state = 'active', user_id = $2, minutes = $3, instructions = $4, approved_at = $5, expires_at = $6, version = version + 1
+where id = $1 and state = 'pending' and pending_until > $5`
+)
+
+func insertSession(ctx context.Context, q sqldb.Querier, s Session, digest string) error {
+	doc, err := json.Marshal(s.asked)
+	if err != nil {
+		return fmt.Errorf("encoding a request: %w", err)
+	}
+	_, err = q.ExecContext(ctx, insertSessionSQL, s.ID, s.Environment, s.Organization, s.Agent, s.AgentLabel, s.AgentVerified, s.User, s.Purpose, doc,
+		digest, s.needsUser, s.needsApprover, s.Minutes, sqldb.Micros(s.RequestedAt), sqldb.Micros(s.PendingUntil), s.Approval)
+	return err
+}
+
+func insertHandle(ctx context.Context, q sqldb.Querier, hash string, s id.Session) error {
+	_, err := q.ExecContext(ctx, insertHandleSQL, hash, s)
+	return err
+}
+
+func pendingSame(ctx context.Context, q sqldb.Querier, a id.Agent, u id.User, digest string, now time.Time) (Session, error) {
+	var s Session
+	var until int64
+	err := q.QueryRowContext(ctx, pendingSameSQL, a, u, digest, sqldb.Micros(now)).Scan(&s.ID, &s.Approval, &until)
+	s.PendingUntil = sqldb.Time(until)
+	return s, err
+}
+
+type scanner interface{ Scan(dest ...any) error }
+
+func scanSession(row scanner, more ...any) (Session, error) {
+	var s Session
+	var doc []byte
+	var requested, pending, approved, expires, ended int64
+	err := row.Scan(append([]any{&s.ID, &s.Environment, &s.Organization, &s.Agent, &s.AgentLabel, &s.AgentVerified, &s.User, &s.Purpose, &doc,
+		&s.needsUser, &s.needsApprover, &s.State, &s.Reason, &s.Minutes, &requested, &pending, &approved, &expires, &ended,
+		&s.Instructions, &s.DenyReason, &s.Approval, &s.Version}, more...)...)
+	if err != nil {
+		return Session{}, err
+	}
+	if err := json.Unmarshal(doc, &s.asked); err != nil {
+		return Session{}, fmt.Errorf("reading a request: %w", err)
+	}
+	s.RequestedAt, s.PendingUntil, s.ApprovedAt = sqldb.Time(requested), sqldb.Time(pending), sqldb.Time(approved)
+	s.ExpiresAt, s.EndedAt = sqldb.Time(expires), sqldb.Time(ended)
+	s.Grants = s.asked.Grants
+	return s, nil
+}
+
+func sessionByID(ctx context.Context, q sqldb.Querier, sid id.Session) (Session, error) {
+	s, err := scanSession(q.QueryRowContext(ctx, sessionByIDSQL, sid))
+	if err != nil {
+		return Session{}, err
+	}
+	return withGrants(ctx, q, s)
+}
+
+func sessionByHandle(ctx context.Context, q sqldb.Querier, hash string, who agent.Identity) (Session, error) {
+	s, err := scanSession(q.QueryRowContext(ctx, sessionByHandleSQL, hash, who.Agent(), who.Environment(), who.Organization(), who.User()))
+	if err != nil {
+		return Session{}, err
+	}
+	return withGrants(ctx, q, s)
+}
+
+// withGrants replaces what was asked by what was granted, once it was.
+func withGrants(ctx context.Context, q sqldb.Querier, s Session) (Session, error) {
+	if s.ApprovedAt.IsZero() {
+		return s, nil
+	}
+	rows, err := q.QueryContext(ctx, grantsSQL, s.ID)
+	if err != nil {
+		return Session{}, err
+	}
+	defer rows.Close()
+	s.Grants = nil
+	for rows.Next() {
+		var g Grant
+		var effects string
+		var tools []byte
+		var label, owner sql.NullString
+		if err := rows.Scan(&g.Connection, &g.Provider, &effects, &g.Confirm, &tools, &label, &owner); err != nil {
+			return Session{}, err
+		}
+		g.Effects, g.AccountLabel, g.Owner, g.ProviderName = splitEffects(effects), label.String, id.User(owner.String), g.Provider
+		if err := json.Unmarshal(tools, &g.Tools); err != nil {
+			return Session{}, fmt.Errorf("reading a grant: %w", err)
+		}
+		for _, a := range s.asked.Grants {
+			if a.Connection == g.Connection {
+				g.ProviderName = a.ProviderName
+			}
+		}
+		s.Grants = append(s.Grants, g)
+	}
+	return s, rows.Err()
+}
+
+func stateOf(ctx context.Context, q sqldb.Querier, s id.Session) (string, error) {
+	var state string
+	err := q.QueryRowContext(ctx, stateSQL, s).Scan(&state)
+	return state, err
+}
+
+func joinEffects(list []policy.Effect) string {
+	parts := make([]string, len(list))
+	for i, e := range list {
+		parts[i] = string(e)
+	}
+	return strings.Join(parts, ",")
+}
+
+func splitEffects(s string) []policy.Effect {
+	var out []policy.Effect
+	for p := range strings.SplitSeq(s, ",") {
+		if p != "" {
+			out = append(out, policy.Effect(p))
+		}
+	}
+	return out
+}
+
+func insertGrant(ctx context.Context, q sqldb.Querier, s id.Session, g Grant) error {
+	tools, err := json.Marshal(g.Tools)
+	if err != nil {
+		return fmt.Errorf("encoding a grant: %w", err)
+	}
+	_, err = q.ExecContext(ctx, insertGrantSQL, s, g.Connection, g.Provider, joinEffects(g.Effects), g.Confirm, tools)
+	return err
+}
+
+func activateSession(ctx context.Context, q sqldb.Querier, s id.Session, u id.User, length int, instructions string, now, expires time.Time) error {
+	res, err := q.ExecContext(ctx, activateSQL, s, u, length, instructions, sqldb.Micros(now), sqldb.Micros(expires))
+	return oneRow(res, err, "start a session", fault.New(fault.Conflict, "already_decided", "This request is no longer open."))
+}
+
+// oneRow turns "no row matched" into otherwise.
+func oneRow(res sql.Result, err error, op string, otherwise error) error {
+	if err != nil {
+		return sqldb.Wrap(op, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		if err != nil {
+			return sqldb.Wrap(op, err)
+		}
+		return otherwise
+	}
+	return nil
+}
+
+// requests counts what the limits rest on.
+type requests struct {
+	pendingByAgent, pendingByUser, hourByAgent, hourByUser int
+	deniedByAgent, deniedByUser                            int // in a row, within a day
+	lastDeniedByAgent, lastDeniedByUser                    time.Time
+}
+
+const countRequestsSQL = `select
+	coalesce(sum(case when agent_id = $1 and state = 'pending' and pending_until > $4 then 1 else 0 end), 0),
+	coalesce(sum(case when state = 'pending' and pending_until > $4 then 1 else 0 end), 0),
+	coalesce(sum(case when agent_id = $1 and requested_at > $5 then 1 else 0 end), 0),
+	coalesce(sum(case when requested_at > $5 then 1 else 0 end), 0),
+	coalesce(sum(case when agent_id = $1 and reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b where b.agent_id = $1 and b.user_id = $2) then 1 else 0 end), 0),
+	coalesce(max(case when agent_id = $1 and reason = 'denied' then ended_at else 0 end), 0),
+	coalesce(sum(case when reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b where b.user_id = $2 and b.organization_id = $3) then 1 else 0 end), 0),
+	coalesce(max(case when reason = 'denied' then ended_at else 0 end), 0)
+from session where organization_id = $3 and (agent_id = $1 or user_id = $2) and requested_at > $6`
+
+func countRequests(ctx context.Context, q sqldb.Querier, a id.Agent, u id.User, org id.Organization, now time.Time) (requests, error) {
+	var r requests
+	var deniedAgent, deniedUser int64
+	err := q.QueryRowContext(ctx, countRequestsSQL, a, u, org, sqldb.Micros(now), sqldb.Micros(now.Add(-time.Hour)), sqldb.Micros(now.Add(-24*time.Hour))).
+		Scan(&r.pendingByAgent, &r.pendingByUser, &r.hourByAgent, &r.hourByUser, &r.deniedByAgent, &deniedAgent, &r.deniedByUser, &deniedUser)
+	r.lastDeniedByAgent, r.lastDeniedByUser = sqldb.Time(deniedAgent), sqldb.Time(deniedUser)
+	return r, err
+}
+
+// endWhere selects sessions. Empty fields do not narrow; at least one is set.
+type endWhere struct {
+	environment  id.Environment
+	organization id.Organization
+	session      id.Session
+	agent        id.Agent
+	user         id.User
+	connection   id.Connection
+	provider     string
+}
+
+func (w endWhere) sql(first int) (string, []any) {
+	var conds []string
+	var args []any
+	add := func(cond string, v string) {
+		if v != "" {
+			args = append(args, v)
+			conds = append(conds, fmt.Sprintf(cond, first+len(args)-1))
+		}
+	}
+	add("environment_id = $%d", string(w.environment))
+	add("organization_id = $%d", string(w.organization))
+	add("id = $%d", string(w.session))
+	add("agent_id = $%d", string(w.agent))
+	add("user_id = $%d", string(w.user))
+	add("id in (select session_id from session_grant where connection_id = $%d)", string(w.connection))
+	add("id in (select session_id from session_grant where provider = $%d)", w.provider)
+	return strings.Join(conds, " and "), args
+}
+
+// endedSession is one that an update ended.
+type endedSession struct {
+	id           id.Session
+	environment  id.Environment
+	organization id.Organization
+	agent        id.Agent
+	user         id.User
+	wasActive    bool
+}
+
+const withdrawApprovalsSQL = `update approval set state = 'withdrawn', decided_at = $2, version = version + 1 where session_id = $1 and state in ('pending', 'approved')`
+
+// endSessions ends every session that w selects and that has not ended, and
+// withdraws what still waited for a decision on them.
+func endSessions(ctx context.Context, q sqldb.Querier, w endWhere, reason, denyReason string, now time.Time) ([]endedSession, error) {
+	cond, args := w.sql(4)
+	if cond == "" {
+		return nil, fmt.Errorf("ending sessions without saying which")
+	}
+	ended, err := scanEnded(q.QueryContext(ctx, `update session set state = 'ended', reason = $1, deny_reason = $2, ended_at = $3, version = version + 1
+where state <> 'ended' and `+cond+` returning id, environment_id, organization_id, agent_id, user_id, approved_at`,
+		append([]any{reason, denyReason, sqldb.Micros(now)}, args...)...))
+	if err != nil {
+		return nil, sqldb.Wrap("end sessions", err)
+	}
+	for _, e := range ended {
+		if reason == Denied {
+			continue // the decision itself says so
+		}
+		if _, err := q.ExecContext(ctx, withdrawApprovalsSQL, e.id, sqldb.Micros(now)); err != nil {
+			return nil, sqldb.Wrap("withdraw open requests", err)
+		}
+	}
+	return ended, nil
+}
+
+func scanEnded(rows *sql.Rows, err error) ([]endedSession, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []endedSession
+	for rows.Next() {
+		var e endedSession
+		var approved int64
+		if err := rows.Scan(&e.id, &e.environment, &e.organization, &e.agent, &e.user, &approved); err != nil {
+			return nil, err
+		}
+		e.wasActive = approved > 0
+		out = append(out, e)
+	}
+	return out, rows.Err()
+}
+
+const (
+	anyDueSQL = `select exists (select 1 from session where state = 'active' and expires_at <= $1)
+	or exists (select 1 from session where state = 'pending' and pending_until <= $1)
+	or exists (select 1 from approval where state = 'pending' and expires_at <= $1)`
+	expireSessionsSQL = `update session set state = 'ended', reason = 'expired', ended_at = $1, version = version + 1
+where state = 'active' and expires_at <= $1 or state = 'pending' and pending_until <= $1
+returning id, environment_id, organization_id, agent_id, user_id, approved_at`
+	expireApprovalsSQL = `update approval set state = 'expired', version = version + 1 where state = 'pending' and expires_at <= $1 returning organization_id`
+)
+
+func anyDue(ctx context.Context, q sqldb.Querier, now time.Time) (bool, error) {
+	var due bool
+	err := q.QueryRowContext(ctx, anyDueSQL, sqldb.Micros(now)).Scan(&due)
+	return due, err
+}
+
+func expireSessions(ctx context.Context, q sqldb.Querier, now time.Time) ([]endedSession, error) {
+	ended, err := scanEnded(q.QueryContext(ctx, expireSessionsSQL, sqldb.Micros(now)))
+	if err != nil {
+		return nil, sqldb.Wrap("mark expired sessions", err)
+	}
+	for _, e := range ended {
+		if _, err := q.ExecContext(ctx, `update approval set state = 'expired', version = version + 1 where session_id = $1 and state in ('pending', 'approved')`, e.id); err != nil {
+			return nil, sqldb.Wrap("mark expired requests", err)
+		}
+	}
+	return ended, nil
+}
+
+func expireApprovals(ctx context.Context, q sqldb.Querier, now time.Time) ([]id.Organization, error) {
+	rows, err := q.QueryContext(ctx, expireApprovalsSQL, sqldb.Micros(now))
+	if err != nil {
+		return nil, sqldb.Wrap("mark expired requests", err)
+	}
+	defer rows.Close()
+	var out []id.Organization
+	for rows.Next() {
+		var o id.Organization
+		if err := rows.Scan(&o); err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	return out, rows.Err()
+}
+
+const fenceSQL = `select state, expires_at, reason from session where id = $1`
+
+// requireActive is the fence between a call and a revoke: the share lock makes
+// the database order this transaction against the one that ends the session.
+func requireActive(ctx context.Context, tx *sqldb.Tx, s id.Session, now time.Time) error {
+	var ses Session
+	var expires int64
+	if err := tx.QueryRowContext(ctx, fenceSQL+tx.ShareLock(), s).Scan(&ses.State, &expires, &ses.Reason); err != nil {
+		return sqldb.Wrap("check the session of a call", err)
+	}
+	if ses.State == Active && now.Before(sqldb.Time(expires)) {
+		return nil
+	}
+	if ses.State == Active {
+		ses.Reason = Expired
+	}
+	return endedFault(ses)
+}
+
+const organizationOfSQL = `select organization_id from session where %s order by requested_at desc limit 1`
+
+// organizationOf finds the organization of the newest session that w selects.
+func organizationOf(ctx context.Context, q sqldb.Querier, w endWhere) (id.Organization, error) {
+	cond, args := w.sql(1)
+	var org id.Organization
+	err := q.QueryRowContext(ctx, fmt.Sprintf(organizationOfSQL, cond), args...).Scan(&org)
+	return org, err
+}

@@ -1,0 +1,130 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// approvalRow is an approval as stored. The subject of a call is sealed.
+type approvalRow struct {
+	id              id.Approval
+	kind            string
+	environment     id.Environment
+	organization    id.Organization
+	session         id.Session
+	agent           id.Agent
+	user            id.User
+	connection      id.Connection
+	connectionOwner id.User
+	tool            string
+	subjectDigest   string
+	subject         []byte
+	state           string
+	createdAt       time.Time
+	expiresAt       time.Time
+	decidedAt       time.Time
+	decidedBy       id.User
+	note            string
+	version         int64
+}
+
+const approvalColumns = `id, kind, environment_id, organization_id, session_id, agent_id, user_id, connection_id, connection_owner, tool,
+	subject_digest, subject, state, created_at, expires_at, decided_at, decided_by, note, version`
+
+const (
+	insertApprovalSQL = `insert into approval (` + approvalColumns + `)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, '', '', 1)`
+	approvalByIDSQL     = `select ` + approvalColumns + ` from approval where id = $1`
+	pendingApprovalsSQL = `select ` + approvalColumns + ` from approval where organization_id = $1 and state = 'pending' and expires_at > $2 order by created_at limit 1000`
+	decideApprovalSQL   = `update approval set state = $2, expires_at = $3, decided_at = $4, decided_by = $5, note = $6, version = version + 1
+where id = $1 and state = 'pending' and version = $7 and expires_at > $4`
+	pendingCallSQL  = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'pending' and expires_at > $3 order by created_at limit 1`
+	approvedCallSQL = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'approved' and expires_at > $3 order by created_at limit 1`
+	useApprovalSQL  = `update approval set state = 'used', version = version + 1 where id = $1 and state = 'approved' and expires_at > $2`
+	countCallsSQL   = `select
+	coalesce(sum(case when state = 'pending' and expires_at > $2 then 1 else 0 end), 0),
+	coalesce(sum(case when state = 'denied' and decided_at > (select coalesce(max(b.decided_at), 0) from approval b where b.session_id = $1 and b.kind = 'call' and b.state in ('approved', 'used')) then 1 else 0 end), 0),
+	coalesce(max(case when state = 'denied' then decided_at else 0 end), 0)
+from approval where session_id = $1 and kind = 'call'`
+)
+
+func insertApproval(ctx context.Context, q sqldb.Querier, r approvalRow) error {
+	if r.subject == nil {
+		r.subject = []byte{}
+	}
+	_, err := q.ExecContext(ctx, insertApprovalSQL, r.id, r.kind, r.environment, r.organization, r.session, r.agent, r.user, r.connection,
+		r.connectionOwner, r.tool, r.subjectDigest, r.subject, r.state, sqldb.Micros(r.createdAt), sqldb.Micros(r.expiresAt))
+	return err
+}
+
+func scanApproval(row scanner) (approvalRow, error) {
+	var r approvalRow
+	var created, expires, decided int64
+	err := row.Scan(&r.id, &r.kind, &r.environment, &r.organization, &r.session, &r.agent, &r.user, &r.connection, &r.connectionOwner, &r.tool,
+		&r.subjectDigest, &r.subject, &r.state, &created, &expires, &decided, &r.decidedBy, &r.note, &r.version)
+	r.createdAt, r.expiresAt, r.decidedAt = sqldb.Time(created), sqldb.Time(expires), sqldb.Time(decided)
+	return r, err
+}
+
+func approvalByID(ctx context.Context, q sqldb.Querier, a id.Approval) (approvalRow, error) {
+	return scanApproval(q.QueryRowContext(ctx, approvalByIDSQL, a))
+}
+
+func pendingApprovals(ctx context.Context, q sqldb.Querier, org id.Organization, now time.Time) ([]approvalRow, error) {
+	rows, err := q.QueryContext(ctx, pendingApprovalsSQL, org, sqldb.Micros(now))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []approvalRow
+	for rows.Next() {
+		r, err := scanApproval(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+// decideApproval is a compare-and-swap: of several decisions one wins.
+func decideApproval(ctx context.Context, q sqldb.Querier, r approvalRow, now time.Time) error {
+	res, err := q.ExecContext(ctx, decideApprovalSQL, r.id, r.state, sqldb.Micros(r.expiresAt), sqldb.Micros(now), r.decidedBy, r.note, r.version)
+	return oneRow(res, err, "decide a request", fault.New(fault.Conflict, "already_decided", "This request has already been decided, or has expired."))
+}
+
+func pendingCall(ctx context.Context, q sqldb.Querier, s id.Session, key string, now time.Time) (id.Approval, error) {
+	var a id.Approval
+	err := q.QueryRowContext(ctx, pendingCallSQL, s, key, sqldb.Micros(now)).Scan(&a)
+	return a, err
+}
+
+func approvedCall(ctx context.Context, q sqldb.Querier, s id.Session, key string, now time.Time) (id.Approval, error) {
+	var a id.Approval
+	err := q.QueryRowContext(ctx, approvedCallSQL, s, key, sqldb.Micros(now)).Scan(&a)
+	return a, err
+}
+
+// useApproval uses up the approval of a call. Who comes second is refused.
+func useApproval(ctx context.Context, q sqldb.Querier, a id.Approval, now time.Time) error {
+	res, err := q.ExecContext(ctx, useApprovalSQL, a, sqldb.Micros(now))
+	return oneRow(res, err, "use the approval of a call",
+		fault.New(fault.Denied, "approval_stale", "The approval of this call was already used, or is too old.").WithHint("Make the call again to ask for a new approval."))
+}
+
+type callCounts struct {
+	pending, denied int
+	lastDenied      time.Time
+}
+
+func countCalls(ctx context.Context, q sqldb.Querier, s id.Session, now time.Time) (callCounts, error) {
+	var c callCounts
+	var last int64
+	err := q.QueryRowContext(ctx, countCallsSQL, s, sqldb.Micros(now)).Scan(&c.pending, &c.denied, &last)
+	c.lastDenied = sqldb.Time(last)
+	return c, err
+}
