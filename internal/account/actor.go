@@ -149,6 +149,6 @@ func absent(org id.Organization) error {
 	return notFound("organization")
 }
 
-func notFound(noun string) error {
+func notFound(noun string) *fault.Error {
 	return fault.New(fault.NotFound, "not_found", "No such "+noun+".")
 }

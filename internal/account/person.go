@@ -23,7 +23,8 @@ type Membership struct {
 	EnvironmentName  string
 	Role             Role
 
-	operates bool // the organization runs its environment
+	requirePasskey bool
+	operates       bool // the organization runs its environment
 }
 
 // Person is a human who is signed in, as the database knew them at this

@@ -1,0 +1,121 @@
+package account
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// API keys.
+
+const (
+	insertKeySQL = `insert into api_key (id, environment_id, organization_id, name, token_hash, request_digest, scopes, created_by_kind, created_by_id, created_at, expires_at, last_used_at, revoked_at, version)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 1)`
+	keyColumns   = `select id, environment_id, organization_id, name, token_hash, scopes, created_by_id, created_at, expires_at, last_used_at, revoked_at from api_key`
+	keyByHashSQL = keyColumns + ` where token_hash = $1`
+	keyByIDSQL   = keyColumns + ` where id = $1`
+	// Ids start with a prefix below "~", so that "~" is after all of them.
+	listKeysSQL  = keyColumns + ` where environment_id = $1 and ($2 = '' or organization_id = $2) and id < $3 order by id desc limit $4`
+	revokeKeySQL = `update api_key set revoked_at = $1, version = version + 1 where id = $2 and revoked_at = 0`
+	touchKeySQL  = `update api_key set last_used_at = $1 where id = $2 and last_used_at < $1`
+)
+
+func insertKey(ctx context.Context, tx *sqldb.Tx, k APIKey, byKind string, hash [32]byte, digest []byte) error {
+	_, err := tx.ExecContext(ctx, insertKeySQL, k.ID, k.Environment, k.Organization, k.Name, hash[:], digest, strings.Join(k.Scopes, " "), byKind, k.CreatedBy,
+		sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ExpiresAt))
+	return err
+}
+
+func scanKey(row scanner) (APIKey, []byte, error) {
+	var k APIKey
+	var hash []byte
+	var scopes string
+	var created, expires, used, revoked int64
+	err := row.Scan(&k.ID, &k.Environment, &k.Organization, &k.Name, &hash, &scopes, &k.CreatedBy, &created, &expires, &used, &revoked)
+	k.Scopes = strings.Fields(scopes)
+	k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt = sqldb.Time(created), sqldb.Time(expires), sqldb.Time(used), sqldb.Time(revoked)
+	return k, hash, err
+}
+
+func selectKeyByHash(ctx context.Context, q sqldb.Querier, hash [32]byte) (APIKey, []byte, error) {
+	return scanKey(q.QueryRowContext(ctx, keyByHashSQL, hash[:]))
+}
+
+func selectKey(ctx context.Context, q sqldb.Querier, key id.Key) (APIKey, error) {
+	k, _, err := scanKey(q.QueryRowContext(ctx, keyByIDSQL, key))
+	return k, err
+}
+
+func selectKeys(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization, after string, limit int) ([]APIKey, error) {
+	if after == "" {
+		after = "~"
+	}
+	return collect(func(row scanner) (APIKey, error) {
+		k, _, err := scanKey(row)
+		return k, err
+	})(q.QueryContext(ctx, listKeysSQL, env, org, after, limit))
+}
+
+func revokeKey(ctx context.Context, tx *sqldb.Tx, key id.Key, at time.Time) (bool, error) {
+	return changed(tx.ExecContext(ctx, revokeKeySQL, sqldb.Micros(at), key))
+}
+
+func touchKey(ctx context.Context, tx *sqldb.Tx, key id.Key, at time.Time) error {
+	_, err := tx.ExecContext(ctx, touchKeySQL, sqldb.Micros(at), key)
+	return err
+}
+
+// Command lines that wait.
+
+const (
+	cliColumns   = `select id, code, poll_hash, address, user_id, created_at, expires_at, version from cli_request`
+	cliByCodeSQL = cliColumns + ` where code = $1 and expires_at > $2`
+	cliByPollSQL = cliColumns + ` where poll_hash = $1 and expires_at > $2`
+	insertCLISQL = `insert into cli_request (id, code, poll_hash, address, user_id, created_at, expires_at, version) values ($1, $2, $3, $4, '', $5, $6, 1)`
+	confirmSQL   = `update cli_request set user_id = $1, version = version + 1 where id = $2 and version = $3 and user_id = '' and expires_at > $4`
+	takeCLISQL   = `delete from cli_request where id = $1 and version = $2`
+	sweepCLISQL  = `delete from cli_request where expires_at <= $1`
+	countCLISQL  = `select count(*) from cli_request`
+)
+
+func scanCLI(row scanner) (CLIRequest, error) {
+	var r CLIRequest
+	var created, expires int64
+	err := row.Scan(&r.id, &r.Code, &r.pollHash, &r.Address, &r.user, &created, &expires, &r.version)
+	r.CreatedAt, r.ExpiresAt = sqldb.Time(created), sqldb.Time(expires)
+	return r, err
+}
+
+func selectCLI(ctx context.Context, q sqldb.Querier, code string, now time.Time) (CLIRequest, error) {
+	return scanCLI(q.QueryRowContext(ctx, cliByCodeSQL, code, sqldb.Micros(now)))
+}
+
+func selectCLIByPoll(ctx context.Context, q sqldb.Querier, hash [32]byte, now time.Time) (CLIRequest, error) {
+	return scanCLI(q.QueryRowContext(ctx, cliByPollSQL, hash[:], sqldb.Micros(now)))
+}
+
+func insertCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest, poll [32]byte) error {
+	_, err := tx.ExecContext(ctx, insertCLISQL, r.id, r.Code, poll[:], r.Address, sqldb.Micros(r.CreatedAt), sqldb.Micros(r.ExpiresAt))
+	return err
+}
+
+func confirmCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest, user id.User, now time.Time) (bool, error) {
+	return changed(tx.ExecContext(ctx, confirmSQL, user, r.id, r.version, sqldb.Micros(now)))
+}
+
+func takeCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest) (bool, error) {
+	return changed(tx.ExecContext(ctx, takeCLISQL, r.id, r.version))
+}
+
+// sweepCLI forgets what has expired and counts what waits.
+func sweepCLI(ctx context.Context, tx *sqldb.Tx, now time.Time) (int, error) {
+	if _, err := tx.ExecContext(ctx, sweepCLISQL, sqldb.Micros(now)); err != nil {
+		return 0, err
+	}
+	var n int
+	err := tx.QueryRowContext(ctx, countCLISQL).Scan(&n)
+	return n, err
+}

@@ -1,0 +1,244 @@
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// console is the actor of what somebody does on the server itself.
+func console() Actor { return System("console") }
+
+// Bootstrap sets an empty database up: environment "production" with its
+// organization "default" and one owner. While no owner of it has a passkey it
+// also gives a fresh link for the first one, for the console to print
+// (threats.md T6); each link voids the one before.
+func (s *Service) Bootstrap(ctx context.Context) (linkURL secret.Value, needed bool, err error) {
+	owner, err := s.firstOwner(ctx)
+	if err != nil || owner.ID == "" {
+		return secret.Value{}, false, err
+	}
+	n, err := s.Owners(ctx, owner.Environment)
+	if err != nil || n.WithPasskey > 0 {
+		return secret.Value{}, false, err
+	}
+	linkURL, err = s.makeLink(ctx, console(), owner, "user.bootstrap_link", nil)
+	return linkURL, err == nil, err
+}
+
+// firstOwner gives the oldest enabled owner of the oldest environment, and
+// makes everything if there is none. No user means that every owner is
+// disabled, which the console mends with recover.
+func (s *Service) firstOwner(ctx context.Context) (User, error) {
+	envs, err := selectEnvironments(ctx, s.db.Reader())
+	if err != nil {
+		return User{}, sqldb.Wrap("list environments", err)
+	}
+	if len(envs) == 0 {
+		now := s.now()
+		e := Environment{ID: id.NewEnvironment(), Name: "production", Operator: id.NewOrganization(), CreatedAt: now, Version: 1}
+		u := User{ID: id.NewUser(), Environment: e.ID, Name: "Owner", CreatedAt: now, Version: 1}
+		made := false
+		err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+			var err error
+			// Of several nodes that start on an empty database one makes it.
+			if made, err = s.addEnvironment(ctx, tx, console(), e); err != nil || !made {
+				return err
+			}
+			if err := insertUser(ctx, tx, u); err != nil {
+				return err
+			}
+			if _, err := insertMember(ctx, tx, e.Operator, u.ID, RoleOwner, sqldb.Micros(now)); err != nil {
+				return err
+			}
+			s.memberEntry(tx, console(), Organization{ID: e.Operator, Environment: e.ID}, u.ID, "user.created", map[string]string{"role": string(RoleOwner)})
+			return nil
+		})
+		if err != nil || made {
+			return u, sqldb.Wrap("set up an empty database", err)
+		}
+		if envs, err = selectEnvironments(ctx, s.db.Reader()); err != nil {
+			return User{}, sqldb.Wrap("list environments", err)
+		}
+	}
+	u, err := selectFirstOwner(ctx, s.db.Reader(), envs[0].Operator)
+	if sqldb.NoRows(err) {
+		return User{}, nil
+	}
+	return u, sqldb.Wrap("read the first owner", err)
+}
+
+// OwnerCount says how well an environment is guarded against losing the way in.
+type OwnerCount struct {
+	Owners       int // enabled, of the organization that runs the environment
+	WithPasskey  int
+	WithPasskeys int // of them, those with a second passkey
+}
+
+// Owners counts them, so that a second passkey can be urged.
+func (s *Service) Owners(ctx context.Context, env id.Environment) (OwnerCount, error) {
+	n, err := selectOwnerCount(ctx, s.db.Reader(), env)
+	return n, sqldb.Wrap("count owners", err)
+}
+
+// makeLink voids a user's links and makes a new one. The token stands in the
+// URL's fragment, which browsers send to no server.
+func (s *Service) makeLink(ctx context.Context, by Actor, u User, action string, evidence *Evidence) (secret.Value, error) {
+	token := secret.Token(linkPrefix)
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		now := s.now()
+		ok, err := lockUser(ctx, tx, u.ID)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fault.New(fault.Conflict, "user_disabled", "The user is disabled.").WithHint("Enable the user first.")
+		}
+		if err := deleteLinks(ctx, tx, u.ID); err != nil {
+			return err
+		}
+		if err := insertLink(ctx, tx, link{id: "link_" + rand.Text(), user: u.ID, expires: now.Add(LinkAge)}, token.Hash(), now); err != nil {
+			return err
+		}
+		e := entry(by, u.Environment, "", action, string(u.ID))
+		e.User = u.ID
+		if evidence != nil {
+			e.Evidence = evidence.JSON()
+		}
+		event := s.audit.Append(tx, e)
+		if action != "user.recovery_link" {
+			return nil
+		}
+		owners, err := selectOwners(ctx, tx, u.ID, u.Environment)
+		if err != nil {
+			return err
+		}
+		for _, o := range owners {
+			if err := insertNotice(ctx, tx, Notice{ID: event, Kind: action, User: u.ID, At: now}, o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return secret.Value{}, sqldb.Wrap("make a link", err)
+	}
+	return linkURL(s.base, token), nil
+}
+
+// Recover makes a link for a user named by id or e-mail, on the server's
+// console. It is audited, and every owner of the user's organizations is told.
+func (s *Service) Recover(ctx context.Context, user string) (linkURL secret.Value, err error) {
+	u, err := s.named(ctx, user)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	return s.makeLink(ctx, console(), u, "user.recovery_link", nil)
+}
+
+func (s *Service) named(ctx context.Context, name string) (User, error) {
+	if uid, err := parseUser(name); err == nil {
+		u, err := selectUser(ctx, s.db.Reader(), uid)
+		if sqldb.NoRows(err) {
+			return User{}, notFound("user")
+		}
+		return u, sqldb.Wrap("read a user", err)
+	}
+	email, err := CanonicalEmail(name)
+	if err != nil {
+		return User{}, notFound("user").WithHint("Name the user by id or e-mail.")
+	}
+	users, err := selectUsersByEmail(ctx, s.db.Reader(), email)
+	switch {
+	case err != nil:
+		return User{}, sqldb.Wrap("read users", err)
+	case len(users) == 0:
+		return User{}, notFound("user")
+	case len(users) > 1:
+		return User{}, fault.New(fault.Conflict, "ambiguous_user", "More than one environment has a user with this e-mail.").WithHint("Name the user by id.")
+	}
+	return users[0], nil
+}
+
+// InviteDigest is what a person proves presence for to get a link for user.
+func (s *Service) InviteDigest(p Person, user id.User) [32]byte {
+	return sha256.Sum256(crypt.Fields("ambit invite 1", s.origin, string(p.user), string(p.login), string(user)))
+}
+
+// Invite gives a link to a user who cannot sign in yet. Whoever gives it could
+// use it themselves, so it takes proof, and never works for a user who has a
+// passkey or an authenticator app: only the server's console recovers those
+// (threats.md T5).
+func (s *Service) Invite(ctx context.Context, p Person, user id.User, proof Proof) (linkURL secret.Value, err error) {
+	if err := p.browser(); err != nil {
+		return secret.Value{}, err
+	}
+	u, err := s.visible(ctx, ByPerson(p), user)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	places, err := selectPlaces(ctx, s.db.Reader(), user)
+	if err != nil {
+		return secret.Value{}, sqldb.Wrap("read memberships", err)
+	}
+	for _, m := range places {
+		o, by, err := s.reach(ctx, ByPerson(p), m.Organization, ManageMembers)
+		if err != nil {
+			return secret.Value{}, err
+		}
+		if err := mayTouch(by, o, m.Role); err != nil {
+			return secret.Value{}, err
+		}
+	}
+	if n, m, err := selectFactors(ctx, s.db.Reader(), user); err != nil {
+		return secret.Value{}, sqldb.Wrap("count factors", err)
+	} else if n+m > 0 {
+		return secret.Value{}, fault.New(fault.Conflict, "already_enrolled", "This user can sign in already.").
+			WithHint("If they lost their passkeys, run ambit recover on the server.")
+	}
+	ev, err := s.Prove(ctx, p, s.InviteDigest(p, user), "", proof)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	return s.makeLink(ctx, ByPerson(p), u, "user.invited", &ev)
+}
+
+// Notice is something that an owner must be told.
+type Notice struct {
+	ID       id.Event
+	Kind     string // user.recovery_link
+	User     id.User
+	UserName string
+	At       time.Time
+}
+
+// Notices lists what the person has not dismissed, newest first.
+func (s *Service) Notices(ctx context.Context, p Person) ([]Notice, error) {
+	if p.user == "" {
+		return nil, unauthenticated()
+	}
+	out, err := selectNotices(ctx, s.db.Reader(), p.user)
+	return out, sqldb.Wrap("list notices", err)
+}
+
+// DismissNotice takes a notice from the person's list, not from other owners'.
+func (s *Service) DismissNotice(ctx context.Context, p Person, event id.Event) error {
+	if err := p.browser(); err != nil {
+		return err
+	}
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		ok, err := dismissNotice(ctx, tx, p.user, event, s.now())
+		if err == nil && !ok {
+			err = notFound("notice")
+		}
+		return err
+	})
+	return sqldb.Wrap("dismiss a notice", err)
+}

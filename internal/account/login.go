@@ -1,0 +1,129 @@
+package account
+
+import (
+	"context"
+	"crypto/subtle"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Login is one place where a person is signed in.
+type Login struct {
+	ID              id.Login
+	Method          string
+	Address         string // where the sign-in came from
+	AuthenticatedAt time.Time
+	LastSeenAt      time.Time // to the minute
+	ExpiresAt       time.Time
+	Current         bool // the one that asks
+}
+
+func unauthenticated() error {
+	return fault.New(fault.Unauthenticated, "unauthenticated", "You are not signed in, or not any more.").WithHint("Sign in.")
+}
+
+// newLogin makes a login and its token, which is returned once.
+func (s *Service) newLogin(ctx context.Context, tx *sqldb.Tx, l loginRow) (secret.Value, error) {
+	token := secret.Token(loginPrefix)
+	l.id, l.hash, l.at = id.NewLogin(), token.Hash(), s.now()
+	l.expires = l.at.Add(LoginAge)
+	if l.method == MethodCLI {
+		l.expires = l.at.Add(CLIAge)
+	}
+	return token, insertLogin(ctx, tx, l)
+}
+
+// Authenticate gives the person behind a login token, as the database knows
+// them now: a revoked login, a disabled user, a lost role count at once.
+func (s *Service) Authenticate(ctx context.Context, token secret.Value, address string) (Person, error) {
+	if !secret.IsToken(token, loginPrefix) {
+		return Person{}, unauthenticated()
+	}
+	now, hash := s.now(), token.Hash()
+	p, st, err := selectPerson(ctx, s.db.Reader(), hash, now)
+	if err != nil {
+		return Person{}, sqldb.Wrap("authenticate a person", err)
+	}
+	if !st.found || subtle.ConstantTimeCompare(st.hash, hash[:]) != 1 || !p.CLI() && now.Sub(st.lastSeen) >= LoginIdle {
+		return Person{}, unauthenticated()
+	}
+	p.address = address
+	if now.Sub(st.lastSeen) >= time.Minute {
+		err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return touchLogin(ctx, tx, p.login, now) })
+		if err != nil {
+			s.log.WarnContext(ctx, "the last use of a login could not be noted", "login", p.login, "error", err)
+		}
+	}
+	return p, nil
+}
+
+// browser refuses whoever is not signed in through a browser.
+func (p Person) browser() error {
+	if p.user == "" {
+		return unauthenticated()
+	}
+	if p.CLI() {
+		return browserRequired()
+	}
+	return nil
+}
+
+// fresh reports whether the person proved who they are a moment ago, with
+// something that they had registered before. A link or a command line's token
+// is no such proof, however new (threats.md A9).
+func (p Person) fresh(now time.Time) bool {
+	age := now.Sub(p.authenticatedAt)
+	return (p.method == MethodPasskey || p.method == MethodTOTP) && age >= 0 && age <= Freshness
+}
+
+func freshRequired() error {
+	return fault.New(fault.Denied, "fresh_sign_in_required", "This needs a sign-in within the last 15 minutes, by passkey or authenticator app.").
+		WithHint("Sign in again, then repeat it.")
+}
+
+// Logins lists where the person is signed in, newest first.
+func (s *Service) Logins(ctx context.Context, p Person) ([]Login, error) {
+	if p.user == "" {
+		return nil, unauthenticated()
+	}
+	out, err := selectLogins(ctx, s.db.Reader(), p.user, s.now())
+	for i := range out {
+		out[i].Current = out[i].ID == p.login
+	}
+	return out, sqldb.Wrap("list logins", err)
+}
+
+// SignOut ends one login of the person.
+func (s *Service) SignOut(ctx context.Context, p Person, login id.Login) error {
+	if login == "" {
+		return notFound("login")
+	}
+	return s.signOut(ctx, p, login, "login.revoked")
+}
+
+// SignOutEverywhere ends all logins of the person, this one too.
+func (s *Service) SignOutEverywhere(ctx context.Context, p Person) error {
+	return s.signOut(ctx, p, "", "login.all_revoked")
+}
+
+func (s *Service) signOut(ctx context.Context, p Person, login id.Login, action string) error {
+	if p.user == "" {
+		return unauthenticated()
+	}
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		ok, err := revokeLogins(ctx, tx, p.user, login, "", s.now())
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return notFound("login")
+		}
+		s.audit.Append(tx, personEntry(p, action, string(login)))
+		return nil
+	})
+	return sqldb.Wrap("sign out", err)
+}

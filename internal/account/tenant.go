@@ -1,0 +1,299 @@
+package account
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// CreateEnvironment makes an environment and the organization that runs it,
+// whose first owner is the person who made it. It takes a person who runs the
+// environment in which they act, or the server's console.
+func (s *Service) CreateEnvironment(ctx context.Context, by Actor, name string) (Environment, error) {
+	if err := checkName("An environment's name", name); err != nil {
+		return Environment{}, err
+	}
+	if !by.IsSystem() {
+		if _, ok := by.Person(); !ok {
+			return Environment{}, fault.New(fault.Denied, "person_required", "An API key belongs to one environment and cannot make another.").
+				WithHint("Sign in to the web UI.")
+		}
+		if err := by.May("", ManageTenants); err != nil {
+			return Environment{}, err
+		}
+	}
+	e := Environment{ID: id.NewEnvironment(), Name: name, Operator: id.NewOrganization(), CreatedAt: s.now(), Version: 1}
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		made, err := s.addEnvironment(ctx, tx, by, e)
+		if err != nil {
+			return err
+		}
+		if !made {
+			return fault.New(fault.Conflict, "name_taken", "There is an environment of this name.")
+		}
+		if u := by.User(); u != "" {
+			_, err = insertMember(ctx, tx, e.Operator, u, RoleOwner, sqldb.Micros(e.CreatedAt))
+		}
+		return err
+	})
+	if err != nil {
+		return Environment{}, sqldb.Wrap("create an environment", err)
+	}
+	return e, nil
+}
+
+// addEnvironment reports whether the name was free.
+func (s *Service) addEnvironment(ctx context.Context, tx *sqldb.Tx, by Actor, e Environment) (bool, error) {
+	made, err := insertEnvironment(ctx, tx, e)
+	if err != nil || !made {
+		return false, err
+	}
+	err = insertOrganization(ctx, tx, Organization{ID: e.Operator, Environment: e.ID, Name: "default", CreatedAt: e.CreatedAt})
+	if err != nil {
+		return false, err
+	}
+	s.audit.Append(tx, entry(by, e.ID, "", "environment.created", string(e.ID)))
+	s.audit.Append(tx, entry(by, e.ID, e.Operator, "organization.created", string(e.Operator)))
+	return true, nil
+}
+
+// Environments lists those that the actor has a part in; the system has it in all.
+func (s *Service) Environments(ctx context.Context, by Actor) ([]Environment, error) {
+	all, err := selectEnvironments(ctx, s.db.Reader())
+	if err != nil {
+		return nil, sqldb.Wrap("list environments", err)
+	}
+	var out []Environment
+	for _, e := range all {
+		if by.IsSystem() || by.kind == "api_key" && by.env == e.ID || by.kind == "user" && by.person.in(e.ID) {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+// Environment looks an environment up. It is a look-up, not an authorization.
+func (s *Service) Environment(ctx context.Context, env id.Environment) (Environment, error) {
+	e, err := selectEnvironment(ctx, s.db.Reader(), env)
+	if sqldb.NoRows(err) {
+		return Environment{}, notFound("environment")
+	}
+	return e, sqldb.Wrap("read an environment", err)
+}
+
+// CreateOrganization makes a tenant in env. A person who makes one is not its
+// member; they run it through the environment's operator organization.
+func (s *Service) CreateOrganization(ctx context.Context, by Actor, env id.Environment, name, externalID string) (Organization, error) {
+	by, err := s.within(ctx, by, env)
+	if err != nil {
+		return Organization{}, err
+	}
+	if err := by.May("", ManageTenants); err != nil {
+		return Organization{}, err
+	}
+	if err := checkName("An organization's name", name); err != nil {
+		return Organization{}, err
+	}
+	if err := checkExternalID(externalID); err != nil {
+		return Organization{}, err
+	}
+	o := Organization{ID: id.NewOrganization(), Environment: env, Name: name, ExternalID: externalID, CreatedAt: s.now(), Version: 1}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := insertOrganization(ctx, tx, o); err != nil {
+			return err
+		}
+		s.audit.Append(tx, entry(by, env, o.ID, "organization.created", string(o.ID)))
+		return nil
+	})
+	if sqldb.IsUnique(err) {
+		return Organization{}, fault.New(fault.Conflict, "external_id_taken", "Another organization has this external id.")
+	}
+	if err != nil {
+		return Organization{}, sqldb.Wrap("create an organization", err)
+	}
+	return o, nil
+}
+
+// Organization looks an organization up in its environment; one of another
+// environment is not found. It is a look-up, not an authorization.
+func (s *Service) Organization(ctx context.Context, env id.Environment, org id.Organization) (Organization, error) {
+	o, err := selectOrganization(ctx, s.db.Reader(), org)
+	if sqldb.NoRows(err) || err == nil && o.Environment != env {
+		return Organization{}, notFound("organization")
+	}
+	return o, sqldb.Wrap("read an organization", err)
+}
+
+// OrganizationByExternalID is Organization by the product's own name.
+func (s *Service) OrganizationByExternalID(ctx context.Context, env id.Environment, external string) (Organization, error) {
+	o, err := selectOrganizationByExternalID(ctx, s.db.Reader(), env, external)
+	if sqldb.NoRows(err) {
+		return Organization{}, notFound("organization")
+	}
+	return o, sqldb.Wrap("read an organization", err)
+}
+
+// Organizations lists those of env that the actor may see, and the id to pass
+// as After for the next page.
+func (s *Service) Organizations(ctx context.Context, by Actor, env id.Environment, l List) ([]Organization, string, error) {
+	by, err := s.within(ctx, by, env)
+	if err != nil {
+		return nil, "", err
+	}
+	of := by.User()
+	switch err := by.May("", View); {
+	case err == nil:
+		of = ""
+	case by.Organization() != "":
+		// A key of one organization sees that one.
+		o, err := s.Organization(ctx, env, by.Organization())
+		if err != nil || l.After >= string(o.ID) {
+			return nil, "", err
+		}
+		return []Organization{o}, "", nil
+	case of == "":
+		return nil, "", err
+	}
+	rows, err := selectOrganizations(ctx, s.db.Reader(), env, of, l.After, l.limit()+1)
+	if err != nil {
+		return nil, "", sqldb.Wrap("list organizations", err)
+	}
+	rows, next := page(rows, l.limit(), func(o Organization) string { return string(o.ID) })
+	return rows, next, nil
+}
+
+// OrganizationChange says what to change; nil leaves a thing as it is.
+type OrganizationChange struct {
+	Name           *string
+	RequirePasskey *bool
+}
+
+// UpdateOrganization changes an organization that is still at version. Taking
+// back the demand for passkeys takes a browser and an owner: a command line's
+// stored login must not lower what approving needs.
+func (s *Service) UpdateOrganization(ctx context.Context, by Actor, org id.Organization, version int64, c OrganizationChange) (Organization, error) {
+	o, by, err := s.reach(ctx, by, org, ManageSettings)
+	if err != nil {
+		return Organization{}, err
+	}
+	o.Version = version
+	detail := map[string]string{}
+	if c.Name != nil {
+		if err := checkName("An organization's name", *c.Name); err != nil {
+			return Organization{}, err
+		}
+		o.Name = *c.Name
+		detail["name"] = "changed"
+	}
+	if c.RequirePasskey != nil && *c.RequirePasskey != o.RequirePasskey {
+		if p, ok := by.Person(); ok && p.CLI() {
+			return Organization{}, browserRequired()
+		}
+		if !by.ownerOf(o) {
+			return Organization{}, fault.New(fault.Denied, "not_allowed", "Only an owner changes what approving needs.")
+		}
+		o.RequirePasskey = *c.RequirePasskey
+		detail["require_passkey"] = fmt.Sprint(o.RequirePasskey)
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		ok, err := updateOrganization(ctx, tx, o)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fault.New(fault.Conflict, "version_conflict", "The organization was changed meanwhile.").WithHint("Read it again.")
+		}
+		e := entry(by, o.Environment, o.ID, "organization.changed", string(o.ID))
+		e.Detail = detail
+		s.audit.Append(tx, e)
+		return nil
+	})
+	if err != nil {
+		return Organization{}, sqldb.Wrap("change an organization", err)
+	}
+	o.Version++
+	return o, nil
+}
+
+// within gives by acting in env, which exists.
+func (s *Service) within(ctx context.Context, by Actor, env id.Environment) (Actor, error) {
+	by = by.In(env)
+	if env == "" || by.Environment() != env {
+		return Actor{}, notFound("environment")
+	}
+	if _, err := s.Environment(ctx, env); err != nil {
+		return Actor{}, err
+	}
+	if p, ok := by.Person(); ok && !p.in(env) {
+		return Actor{}, notFound("environment")
+	}
+	return by, nil
+}
+
+// reach gives an organization and the actor acting in its environment, if they
+// have permission there: as a member or key of it, or as one who runs the
+// environment.
+func (s *Service) reach(ctx context.Context, by Actor, org id.Organization, p Permission) (Organization, Actor, error) {
+	o, err := selectOrganization(ctx, s.db.Reader(), org)
+	if sqldb.NoRows(err) {
+		return Organization{}, Actor{}, notFound("organization")
+	}
+	if err != nil {
+		return Organization{}, Actor{}, sqldb.Wrap("read an organization", err)
+	}
+	by = by.In(o.Environment)
+	if by.Environment() != o.Environment {
+		return Organization{}, Actor{}, notFound("organization")
+	}
+	err = by.May(org, p)
+	if fault.Is(err, "not_found") && by.kind == "user" && by.May("", p) == nil {
+		err = nil
+	}
+	return o, by, err
+}
+
+// ownerOf reports whether a, acting in o's environment, stands above owners.
+func (a Actor) ownerOf(o Organization) bool {
+	switch a.kind {
+	case "system":
+		return true
+	case "user":
+		if r, ok := a.person.Role(o.ID); ok {
+			return r == RoleOwner
+		}
+		r, _ := a.person.operator(o.Environment)
+		return r == RoleOwner
+	}
+	return false
+}
+
+// in reports whether the person has a part in env.
+func (p Person) in(env id.Environment) bool {
+	if p.home == env {
+		return true
+	}
+	for _, m := range p.memberships {
+		if m.Environment == env {
+			return true
+		}
+	}
+	return false
+}
+
+// refused records that something was tried and denied. A denial that cannot be
+// recorded is still a denial.
+func (s *Service) refused(ctx context.Context, e audit.Entry, code string) {
+	e.Decision, e.Code = "deny", code
+	if err := s.audit.Record(ctx, e); err != nil {
+		s.log.ErrorContext(ctx, "a denial could not be recorded", "action", e.Action, "code", code, "error", err)
+	}
+}
+
+func browserRequired() error {
+	return fault.New(fault.Denied, "browser_required", "A command line's stored login cannot do this.").
+		WithHint("Open the web UI in a browser and do it there.")
+}
