@@ -1,0 +1,201 @@
+package house
+
+import (
+	"go/ast"
+	"go/types"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A ban keeps one thing in the rooms that own it.
+type ban struct {
+	name string
+	// what reports whether the use of this object is what the ban is about.
+	what func(o types.Object) bool
+	// rooms may use it everywhere.
+	rooms []string
+	// files may use it too, each for the reason given.
+	files map[string]string
+}
+
+func bans() []ban {
+	return []ban{
+		{
+			name: "secret.Value.Reveal: only what seals, sends or cuts a secret looks at its bytes",
+			what: func(o types.Object) bool { return fullName(o) == "("+module+"/internal/secret.Value).Reveal" },
+			rooms: []string{
+				"internal/secret", "internal/crypt", "internal/vault", "internal/keyring", "internal/credential", "internal/provider", "internal/outbound",
+			},
+			files: map[string]string{
+				"internal/api/vend.go":         "answers an application that may have the credential",
+				"internal/workos/vend.go":      "answers an application that may have the credential",
+				"internal/account/reveal.go":   "checks a one-time code against its seed, and puts a sign-in token into its link",
+				"internal/session/live.go":     "reads back the sealed subject of a call approval, which is no credential",
+				"internal/audit/chain.go":      "the chain's own key, sealed under the root, keys its hash",
+				"internal/audit/checkpoint.go": "the checkpoint's own key signs",
+				"internal/authserver/issue.go": "hands a freshly made token to the client that asked for it, once",
+			},
+		},
+		{
+			name: "an SQL driver: rooms write SQL against sqldb",
+			what: func(o types.Object) bool {
+				return inPackage(o, "database/sql/driver", "modernc.org/sqlite", "github.com/jackc/pgx") || fullName(o) == "database/sql.Open" || fullName(o) == "database/sql.OpenDB"
+			},
+			rooms: []string{"internal/sqldb"},
+			files: map[string]string{},
+		},
+		{
+			name: "an HTTP client: egress goes through outbound",
+			what: func(o types.Object) bool {
+				switch fullName(o) {
+				case "net/http.Client", "net/http.Transport", "net/http.DefaultClient", "net/http.DefaultTransport",
+					"net/http.Get", "net/http.Head", "net/http.Post", "net/http.PostForm":
+					return true
+				}
+				return false
+			},
+			rooms: []string{"internal/outbound", "client", "bench", "e2e"},
+			files: map[string]string{},
+		},
+		{
+			name: "the process's own input and output: the program is a function of what it is given",
+			what: func(o types.Object) bool {
+				switch fullName(o) {
+				case "fmt.Print", "fmt.Printf", "fmt.Println", "os.Stdin", "os.Stdout", "os.Stderr":
+					return true
+				}
+				return false
+			},
+			rooms: []string{"internal/cli", "cmd/ambit", "bench", "e2e"},
+			files: map[string]string{},
+		},
+		{
+			name: "leaving the process: only main does",
+			what: func(o types.Object) bool {
+				switch fullName(o) {
+				case "os.Exit", "log.Fatal", "log.Fatalf", "log.Fatalln":
+					return true
+				}
+				return false
+			},
+			rooms: []string{"cmd/ambit", "bench"},
+			files: map[string]string{},
+		},
+		{
+			name: "flags and environment: only cli reads them",
+			what: func(o types.Object) bool {
+				switch fullName(o) {
+				case "os.Getenv", "os.LookupEnv", "os.Environ":
+					return true
+				}
+				return inPackage(o, "flag", "github.com/spf13/cobra")
+			},
+			rooms: []string{"internal/cli", "cmd/ambit", "bench", "e2e"},
+			files: map[string]string{},
+		},
+		{
+			name: "the process's own logger: a logger is handed in",
+			what: func(o types.Object) bool {
+				switch fullName(o) {
+				case "log/slog.Default", "log/slog.Info", "log/slog.Warn", "log/slog.Error", "log/slog.Debug",
+					"log.Default", "log.Print", "log.Printf", "log.Println":
+					return true
+				}
+				return false
+			},
+			rooms: []string{"bench"},
+			files: map[string]string{},
+		},
+	}
+}
+
+func fullName(o types.Object) string {
+	if f, ok := o.(*types.Func); ok {
+		return f.FullName()
+	}
+	// A method or field of something local is no package-level name.
+	if o.Pkg() == nil || o.Parent() != o.Pkg().Scope() {
+		return ""
+	}
+	return o.Pkg().Path() + "." + o.Name()
+}
+
+func inPackage(o types.Object, prefixes ...string) bool {
+	if o.Pkg() == nil {
+		return false
+	}
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return o.Pkg().Path() == p || strings.HasPrefix(o.Pkg().Path(), p+"/")
+	})
+}
+
+func TestBans(t *testing.T) {
+	t.Parallel()
+	for _, p := range ours(t) {
+		if p.broken != nil {
+			t.Errorf("%s cannot be checked: %v", p.path, p.broken)
+		}
+	}
+	for _, b := range bans() {
+		used := map[string]bool{}
+		for _, p := range ours(t) {
+			if forTests(p.path) || slices.ContainsFunc(b.rooms, func(r string) bool { return p.path == r || strings.HasPrefix(p.path, r+"/") }) {
+				continue
+			}
+			for name, file := range p.files {
+				ast.Inspect(file, func(n ast.Node) bool {
+					id, ok := n.(*ast.Ident)
+					if !ok || p.info.Uses[id] == nil || !b.what(p.info.Uses[id]) {
+						return true
+					}
+					if b.files[name] != "" {
+						used[name] = true
+						return true
+					}
+					t.Errorf("%s:%d uses %s\n\tbanned: %s", name, p.fset.Position(id.Pos()).Line, id.Name, b.name)
+					return true
+				})
+			}
+		}
+		for name := range b.files {
+			if !used[name] && present(t, name) {
+				t.Errorf("%s no longer needs its exception from %q: remove it", name, b.name)
+			}
+		}
+	}
+}
+
+func present(t *testing.T, name string) bool {
+	return slices.ContainsFunc(ours(t), func(p pkg) bool { return p.files[name] != nil })
+}
+
+// A package that does work when it is imported cannot be reasoned about by
+// reading its callers.
+func TestNoInit(t *testing.T) {
+	t.Parallel()
+	for _, p := range ours(t) {
+		for name, file := range p.files {
+			for _, d := range file.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+					t.Errorf("%s:%d has an init function", name, p.fset.Position(f.Pos()).Line)
+				}
+			}
+		}
+	}
+}
+
+// The entry point only calls cli.Main.
+func TestMainIsShort(t *testing.T) {
+	t.Parallel()
+	for _, p := range ours(t) {
+		if p.path != "cmd/ambit" {
+			continue
+		}
+		for name, file := range p.files {
+			if n := p.fset.Position(file.End()).Line; n > 40 {
+				t.Errorf("%s has %d lines, want at most 40", name, n)
+			}
+		}
+	}
+}
