@@ -48,29 +48,44 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 	if out.Meta == nil {
 		out.Meta = mcp.Meta{}
 	}
-	out.Meta[metaEvent], out.Meta[metaContent] = res.Event, "third_party"
+	out.Meta[metaEvent], out.Meta[metaStatus], out.Meta[metaContent] = res.Event, res.Status, "third_party"
 	if res.Truncated {
 		out.Meta[metaTruncated] = true
 	}
-	text, facts := res.Text, any(nil)
-	if body := bytes.TrimSpace(res.Body); len(body) > 0 {
-		text, facts = string(body), json.RawMessage(body)
-		if body[0] != '{' {
-			facts = map[string]any{"result": facts}
-		}
+	if len(res.Header) > 0 {
+		out.Meta[metaHeaders] = res.Header
 	}
+	text, facts := body(res)
 	if res.Status >= http.StatusBadRequest {
 		message := fmt.Sprintf("The provider answered with status %d.", res.Status)
-		refused := map[string]any{"code": "upstream_error", "message": message, "status": res.Status}
+		refused := map[string]any{"code": "upstream_error", "message": message, "hint": "Read the provider's answer and correct the call.", "status": res.Status}
 		if facts != nil {
-			refused["answer"] = json.RawMessage(text)
+			refused["answer"] = facts
 		} else if text != "" {
 			refused["answer"] = text
 		}
-		text, facts, out.IsError = message+" (upstream_error)\n"+text, refused, true
+		out.Content, out.StructuredContent, out.IsError = texts(message+" (upstream_error)\n"+text), refused, true
+		return out
+	}
+	if list, ok := facts.(json.RawMessage); ok && list[0] != '{' { // clients of the older revisions take objects only
+		facts = map[string]any{"result": facts}
 	}
 	out.Content, out.StructuredContent = texts(text), facts
 	return out
+}
+
+// body is a provider's answer in words, and as a value if it is one.
+func body(res gateway.Result) (text string, facts any) {
+	switch {
+	case res.Withheld != "":
+		return res.Withheld, nil
+	case res.JSON && len(bytes.TrimSpace(res.Body)) > 0:
+		doc := bytes.TrimSpace(res.Body)
+		return string(doc), json.RawMessage(doc)
+	case res.Binary:
+		return fmt.Sprintf("The answer is %d bytes of binary data.", len(res.Body)), map[string]any{"base64": res.Body}
+	}
+	return string(res.Body), nil
 }
 
 // refusal tells a model why its call did not happen and what to do next. The

@@ -24,6 +24,8 @@ const (
 	metaEvent     = "dev.ambit/event_id"
 	metaContent   = "dev.ambit/content"
 	metaTruncated = "dev.ambit/truncated"
+	metaStatus    = "dev.ambit/status"
+	metaHeaders   = "dev.ambit/headers"
 )
 
 type listResult struct {
