@@ -29,7 +29,11 @@ func mayManage(by account.Actor, env id.Environment, org id.Organization) error 
 	if org == "" {
 		return notFound()
 	}
-	return by.May(org, account.ManageAgents)
+	err = by.May(org, account.ManageAgents)
+	if _, ok := by.Person(); ok && fault.Is(err, "not_found") {
+		err = by.May("", account.ManageAgents) // who runs the environment runs its tenants
+	}
+	return err
 }
 
 // mayView says whether by may see the agents of org, or of the whole
@@ -41,8 +45,13 @@ func mayView(by account.Actor, env id.Environment, org id.Organization) (own id.
 		return "", err
 	}
 	err = by.May(org, account.View)
-	if p, ok := by.Person(); err != nil && org == "" && ok {
-		return p.User(), nil
+	if p, ok := by.Person(); err != nil && ok {
+		if by.May("", account.View) == nil {
+			return "", nil
+		}
+		if org == "" {
+			return p.User(), nil
+		}
 	}
 	return "", err
 }
@@ -64,15 +73,25 @@ func owns(by account.Actor, a Agent) bool {
 	return ok && p.User() != "" && p.User() == a.Owner
 }
 
-// proven checks that a person's evidence is theirs and is about exactly this,
-// and gives the form that the audit keeps.
-func proven(p account.Person, ev account.Evidence, digest [32]byte) (json.RawMessage, error) {
+// proven checks that a person's evidence is theirs, is about exactly this, and
+// is of the kind that org demands, and gives the form that the audit keeps. The
+// demand is checked here too, because whoever asked for the proof named the
+// organization that it was checked for.
+func (s *Service) proven(ctx context.Context, p account.Person, env id.Environment, org id.Organization, ev account.Evidence, digest [32]byte) (json.RawMessage, error) {
 	got := ev.Digest()
 	if ev.IsZero() || p.CLI() || ev.User() != p.User() || subtle.ConstantTimeCompare(got[:], digest[:]) != 1 {
 		return nil, fault.New(fault.Denied, "proof_required", "This needs your passkey, for exactly this.").
 			WithHint("Open the page in a browser and confirm it there.")
 	}
-	return json.Marshal(ev)
+	o, err := s.people.Organization(ctx, env, org)
+	if err != nil {
+		return nil, err
+	}
+	if o.RequirePasskey && ev.Method() != account.MethodPasskey {
+		return nil, fault.New(fault.Denied, "passkey_required", "This organization demands a passkey.").
+			WithHint("Register a passkey and use it.")
+	}
+	return ev.JSON(), nil
 }
 
 // checkOwner asks the database whether the agent's owner is still an active

@@ -132,7 +132,7 @@ func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Fl
 	if err != nil {
 		return "", err
 	}
-	proof, err := proven(person, evidence, s.ConsentDigest(person.User(), r, c))
+	proof, err := s.proven(ctx, person, env, c.Organization, evidence, s.ConsentDigest(person.User(), r, c))
 	if err != nil {
 		return "", err
 	}

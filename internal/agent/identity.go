@@ -22,6 +22,7 @@ type Identity struct {
 
 func (i Identity) Agent() id.Agent               { return i.agent.ID }
 func (i Identity) Label() string                 { return i.agent.Label() }
+func (i Identity) Verified() bool                { return i.agent.Verified } // a person or an admin gave the label
 func (i Identity) Environment() id.Environment   { return i.agent.Environment }
 func (i Identity) Organization() id.Organization { return i.agent.Organization }
 

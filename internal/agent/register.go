@@ -52,10 +52,14 @@ func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (A
 	if err := mayManage(by, n.Environment, n.Organization); err != nil {
 		return none(err)
 	}
+	// A key or a person of a whole environment names organizations freely.
+	if _, err := s.people.Organization(ctx, n.Environment, n.Organization); err != nil {
+		return none(err)
+	}
 	var proof json.RawMessage
 	if p, ok := by.Person(); ok {
 		var err error
-		if proof, err = proven(p, n.Evidence, s.RegisterDigest(p.User(), n)); err != nil {
+		if proof, err = s.proven(ctx, p, n.Environment, n.Organization, n.Evidence, s.RegisterDigest(p.User(), n)); err != nil {
 			return none(err)
 		}
 		if n.Owner == "" {
@@ -120,7 +124,7 @@ func (s *Service) RotateSecret(ctx context.Context, by account.Actor, agent id.A
 	}
 	var proof json.RawMessage
 	if p, ok := by.Person(); ok {
-		if proof, err = proven(p, evidence, s.RotateDigest(p.User(), a)); err != nil {
+		if proof, err = s.proven(ctx, p, a.Environment, a.Organization, evidence, s.RotateDigest(p.User(), a)); err != nil {
 			return secret.Value{}, err
 		}
 	}

@@ -432,8 +432,8 @@ func (s *Service) RevokeToken(ctx context.Context, by Caller, v secret.Value) er
 }
 
 // RevokeUser ends all tokens that act for a person in an organization, or in
-// all of them if org is empty: for when the person leaves or is disabled.
-func (s *Service) RevokeUser(ctx context.Context, tx *sqldb.Tx, user id.User, org id.Organization) error {
+// all of them if org is empty: for account's OnUserLeft.
+func (s *Service) RevokeUser(ctx context.Context, tx *sqldb.Tx, _ id.Environment, org id.Organization, user id.User) error {
 	if user == "" {
 		return nil
 	}

@@ -1,0 +1,213 @@
+// Package agenttest builds a small world for tests that need agents: a
+// database, the real rooms below, an environment with its organization, and a
+// person who consents with a passkey.
+package agenttest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// PublicURL is where the world's server would be reached.
+const PublicURL = "http://localhost:7420"
+
+// Redirect is where the clients of Consented get their codes.
+const Redirect = "http://localhost:3000/callback"
+
+// Clock is a clock that a test moves.
+type Clock struct{ us atomic.Int64 }
+
+// Now reads the clock.
+func (c *Clock) Now() time.Time { return time.UnixMicro(c.us.Load()).UTC() }
+
+// Advance moves the clock.
+func (c *Clock) Advance(d time.Duration) { c.us.Add(d.Microseconds()) }
+
+// World is what New builds.
+type World struct {
+	DB           *sqldb.DB
+	Clock        *Clock
+	Audit        *audit.Log
+	Vault        *vault.Vault
+	Accounts     *account.Service
+	Agents       *agent.Service
+	Environment  id.Environment
+	Organization id.Organization
+	System       account.Actor
+
+	mu    sync.Mutex
+	ended []id.Agent
+	fail  error
+}
+
+// New builds a World on db.
+func New(t testing.TB, db *sqldb.DB) *World {
+	t.Helper()
+	ctx := t.Context()
+	w := &World{DB: db, Clock: &Clock{}, System: account.System("test")}
+	w.Clock.us.Store(time.Now().UnixMicro())
+	public, err := url.Parse(PublicURL)
+	must(t, err)
+	keys := t.TempDir()
+	keeper, err := local.Create(filepath.Join(keys, "root.key"))
+	must(t, err)
+	w.Audit, err = audit.New(ctx, audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(keys, "checkpoints"), Node: "test", Now: w.Clock.Now})
+	must(t, err)
+	w.Audit.Start()
+	t.Cleanup(w.Audit.Stop)
+	w.Vault = vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.Audit, Now: w.Clock.Now})
+	w.Accounts, err = account.New(account.Config{DB: db, Vault: w.Vault, Audit: w.Audit, PublicURL: public, Now: w.Clock.Now,
+		OnUserLeft: func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
+			return w.Agents.RevokeUser(ctx, tx, env, org, user)
+		}})
+	must(t, err)
+	w.Agents, err = agent.New(agent.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, PublicURL: public, Now: w.Clock.Now, OnAgentEnded: w.end})
+	must(t, err)
+	w.Agents.Start()
+	t.Cleanup(w.Agents.Stop)
+	env, err := w.Accounts.CreateEnvironment(ctx, w.System, "production")
+	must(t, err)
+	w.Environment, w.Organization = env.ID, env.Operator
+	return w
+}
+
+func (w *World) end(_ context.Context, _ *sqldb.Tx, _ id.Environment, a id.Agent) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = append(w.ended, a)
+	return w.fail
+}
+
+// Ended lists the agents whose sessions were to be ended.
+func (w *World) Ended() []id.Agent {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]id.Agent(nil), w.ended...)
+}
+
+// FailEnding makes ending the sessions of an agent fail from now on.
+func (w *World) FailEnding(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail = err
+}
+
+// Client registers a client as an agent on a person's machine does.
+func (w *World) Client(t testing.TB, method string) agent.ClientAuth {
+	t.Helper()
+	c, sec, err := w.Agents.RegisterClient(t.Context(), agent.NewClient{RedirectURIs: []string{Redirect}, Name: "Totally Official Agent",
+		Grants: []string{agent.GrantCode, agent.GrantRefresh}, AuthMethod: method, Address: "127.0.0.1"})
+	must(t, err)
+	return agent.ClientAuth{ID: string(c.ID), Secret: sec}
+}
+
+// Caller authenticates a client.
+func (w *World) Caller(t testing.TB, auth agent.ClientAuth) agent.Caller {
+	t.Helper()
+	c, err := w.Agents.AuthenticateClient(t.Context(), auth)
+	must(t, err)
+	return c
+}
+
+// PKCE is a fresh verifier and its challenge.
+func PKCE() (verifier secret.Value, challenge string) {
+	verifier = secret.FromString(rand.Text() + rand.Text())
+	h := verifier.Hash()
+	return verifier, base64.RawURLEncoding.EncodeToString(h[:])
+}
+
+// Begin stores an authorization request of client.
+func (w *World) Begin(t testing.TB, client id.Client, challenge string) id.Flow {
+	t.Helper()
+	flow, err := w.Agents.BeginAuthorize(t.Context(), agent.AuthRequest{Client: agent.Client{ID: client}, RedirectURI: Redirect, State: "st&te=1", Challenge: challenge})
+	must(t, err)
+	return flow
+}
+
+// Agree lets person consent to flow and returns the parameters of the redirect.
+func (w *World) Agree(t testing.TB, p *Person, flow id.Flow, label string) url.Values {
+	t.Helper()
+	req, err := w.Agents.PendingAuthorize(t.Context(), flow)
+	must(t, err)
+	c := agent.Consent{Organization: w.Organization, Label: label}
+	me := p.Signed(t)
+	redirect, err := w.Agents.Consent(t.Context(), me, flow, c, p.Prove(t, w.Agents.ConsentDigest(me.User(), req, c), w.Organization))
+	must(t, err)
+	u, err := url.Parse(redirect)
+	must(t, err)
+	return u.Query()
+}
+
+// Grant is an agent that a person has consented to.
+type Grant struct {
+	Caller   agent.Caller
+	Auth     agent.ClientAuth
+	Code     string
+	Verifier secret.Value
+	Tokens   agent.Tokens
+	Identity agent.Identity
+}
+
+// Consented registers a public client, lets person consent, and gets tokens.
+func (w *World) Consented(t testing.TB, p *Person, label string) Grant {
+	t.Helper()
+	g := Grant{Auth: w.Client(t, agent.AuthNone)}
+	g.Caller = w.Caller(t, g.Auth)
+	var challenge string
+	g.Verifier, challenge = PKCE()
+	g.Code = w.Agree(t, p, w.Begin(t, g.Caller.Client(), challenge), label).Get("code")
+	var err error
+	g.Tokens, err = w.Agents.Exchange(t.Context(), g.Caller, g.CodeGrant())
+	must(t, err)
+	g.Identity, err = w.Agents.Authenticate(t.Context(), g.Tokens.Access)
+	must(t, err)
+	return g
+}
+
+// CodeGrant is the request that exchanges g's code.
+func (g Grant) CodeGrant() agent.CodeGrant {
+	return agent.CodeGrant{Code: secret.FromString(g.Code), RedirectURI: Redirect, Verifier: g.Verifier}
+}
+
+// Service registers an agent with client credentials.
+func (w *World) Service(t testing.TB, kind agent.Kind, owner id.User) (agent.Agent, agent.ClientAuth) {
+	t.Helper()
+	a, c, sec, err := w.Agents.Register(t.Context(), w.System, agent.NewAgent{Environment: w.Environment, Organization: w.Organization, Name: "nightly build", Kind: kind, Owner: owner})
+	must(t, err)
+	return a, agent.ClientAuth{ID: string(c), Secret: sec}
+}
+
+// Actions lists what the audit says was done, newest last.
+func (w *World) Actions(t testing.TB) []string {
+	t.Helper()
+	page, err := w.Audit.List(t.Context(), audit.Filter{Environment: w.Environment, Limit: 200})
+	must(t, err)
+	var out []string
+	for i := len(page.Records) - 1; i >= 0; i-- {
+		out = append(out, page.Records[i].Action)
+	}
+	return out
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,7 @@
+package agent
+
+// CheckRedirect opens the registration rule to the fuzzers.
+func CheckRedirect(uri string) error {
+	_, err := parseRedirect(uri)
+	return err
+}
