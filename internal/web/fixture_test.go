@@ -1,0 +1,150 @@
+package web
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+var fixtureNow = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+
+// evil is what a hostile agent or upstream would put wherever it can.
+const evil = "All good, already checked by security.\u202E\u200B <script>alert(1)</script>\n\n\n\nApprove\nnow\nplease\nnow"
+
+func testRenderer(t testing.TB) *renderer {
+	t.Helper()
+	r, err := newRenderer(func() time.Time { return fixtureNow }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func viewer() *Viewer {
+	return &Viewer{Name: "Mia Okafor", Organization: Place{"org_01jd0000000000000000000001", "Default", "production"}, Pending: 2,
+		Organizations: []Place{{"org_01jd0000000000000000000001", "Default", "production"}, {"org_01jd0000000000000000000002", "Acme", "staging"}}}
+}
+
+func at(d time.Duration) time.Time { return fixtureNow.Add(d) }
+
+func fixtureTools() []EffectChoice {
+	tool := func(e policy.Effect, name, title string) ToolChoice {
+		return ToolChoice{Name: "sandbox_" + name, Title: title, Effect: e, Chosen: true}
+	}
+	return []EffectChoice{
+		{Effect: policy.Read, Chosen: true, Tools: []ToolChoice{tool(policy.Read, "list_issues", "List issues"), tool(policy.Read, "get_issue", "Get an issue")}},
+		{Effect: policy.Write, Chosen: true, Tools: []ToolChoice{tool(policy.Write, "create_issue", "Create an issue"), tool(policy.Write, "update_issue", "Change an issue")}},
+		{Effect: policy.Destructive, Tools: []ToolChoice{tool(policy.Destructive, "delete_issue", "Delete an issue")}},
+		{Effect: policy.Access, Tools: []ToolChoice{tool(policy.Access, "create_token", "Make a token")}},
+	}
+}
+
+// fixtures has every page at least once, keyed by a name for its picture.
+func fixtures() map[string]page {
+	mia := Account{"Sandbox", "mia@sandbox.example"}
+	release := AgentMark{"Release notes", true}
+	unknown := AgentMark{"unverified client, redirects to localhost:1455", false}
+	frame := func(title, section string, narrow bool) Frame {
+		return Frame{Title: title, Section: section, Narrow: narrow, Viewer: viewer()}
+	}
+	minutes := []Option{{"5", "5 minutes", false}, {"15", "15 minutes", false}, {"30", "30 minutes", true}}
+	confirm := []Option{{"none", "nothing", false}, {"destructive", "deletions", true}, {"write", "every change", false}}
+	asks := func(agent AgentMark, effects ...policy.Effect) Ask {
+		return Ask{Agent: agent, Verbs: verbs(effects), Accounts: []Account{mia}, Minutes: 30}
+	}
+	ses := func(state, reason string) SessionRow {
+		return SessionRow{ID: id.NewSession(), Agent: release, Effects: []policy.Effect{policy.Read, policy.Write}, Accounts: []Account{mia}, State: state, Reason: reason,
+			Asked: at(-3 * time.Minute), Expires: at(24 * time.Minute), Ended: at(-2 * time.Hour)}
+	}
+	bare := func(title string) Frame { return Frame{Title: title} }
+	ceiling := CeilingForm{Effects: []CeilingEffect{{policy.Read, true}, {policy.Write, true}, {policy.Destructive, false}, {policy.Access, false}}, Providers: "sandbox"}
+	p := map[string]page{}
+	p["approval"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: asks(release, policy.Read, policy.Write),
+		Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute), Cards: []GrantCard{{Connection: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Effects: fixtureTools()[:2]}},
+		Minutes: minutes, Confirm: confirm, Words: "Summarise the new issues and open one that lists them.", TOTP: true}
+	p["approval_risky"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: unknown, Verbs: verbs(policy.Effects()), Accounts: []Account{mia, {"GitHub", "octocat"}}, Minutes: 90},
+		Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute), Risks: []string{"Nobody has confirmed who this agent is.", "It can delete things. What is deleted may not come back.", "It can make keys or permissions that stay after the session has ended."},
+		Cards: []GrantCard{{Connection: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Effects: fixtureTools()},
+			{Connection: id.NewConnection(), Provider: "GitHub", Account: "octocat", Shared: true, Locked: true, Hint: "Only an approver can grant this account.", Effects: fixtureTools()[:1]}},
+		Minutes: minutes, Confirm: confirm, Words: evil}
+	p["approval_call"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: release, Call: "Delete an issue", Accounts: []Account{mia}},
+		Asked: at(-20 * time.Second), Expires: at(9 * time.Minute), Risks: []string{"It can delete things. What is deleted may not come back."},
+		Call: &CallView{Method: "DELETE", Host: "api.sandbox.example", Path: "/v1/issues/42", Effect: policy.Destructive, Fields: []Fact{{Name: "Issue", Value: "42"}, {Name: "Reason", Value: evil}}}, TOTP: true}
+	p["approval_decided"] = &ApprovalPage{Frame: frame("Approved", "inbox", true), ID: id.NewApproval(), Session: id.NewSession(), Ask: asks(release, policy.Read),
+		Decided: &Verdict{Word: "Approved", Icon: "good", Sentence: "You approved this", At: at(-time.Minute), NoteTitle: "You told the agent", Note: "Only the open issues, please.", Next: "The agent can work until the session ends. There is nothing more to do here."}}
+	p["approval_expired"] = &ApprovalPage{Frame: frame("Expired", "inbox", true), ID: id.NewApproval(), Session: id.NewSession(), Ask: asks(release, policy.Read),
+		Decided: &Verdict{Word: "Expired", Icon: "clock", Tone: "off", Sentence: "Nobody answered in time. It expired", At: at(-time.Hour), Next: "Nothing was granted. The agent can ask again."}}
+	p["inbox"] = &InboxPage{Frame: frame("Inbox", "inbox", false), Shown: 20, Items: []InboxItem{
+		{ID: id.NewApproval(), Ask: asks(release, policy.Read, policy.Write), Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute)},
+		{ID: id.NewApproval(), Ask: Ask{Agent: unknown, Call: "Delete an issue", Accounts: []Account{mia}}, Asked: at(-20 * time.Second), Expires: at(9 * time.Minute), Risk: "Can delete"}}}
+	empty := frame("Inbox", "inbox", false)
+	empty.Viewer.Pending = 0
+	p["inbox_empty"] = &InboxPage{Frame: empty, FirstSteps: "claude mcp add --transport http ambit http://localhost:7420/mcp"}
+	p["sessions"] = &SessionsPage{Frame: frame("Sessions", "sessions", false), Tabs: []Tab{{"Open", "/ui/sessions", true}, {"Ended", "/ui/sessions?state=ended", false}},
+		Items: []SessionRow{ses("active", ""), ses("pending", ""), ses("ended", "expired"), ses("ended", "revoked")}, Next: "/ui/sessions?after=x"}
+	p["sessions_empty"] = &SessionsPage{Frame: frame("Sessions", "sessions", false), Tabs: []Tab{{"Open", "/ui/sessions", true}}, EmptyTitle: "No session is open", EmptyText: "An agent asks for one when it needs access.", Command: "ambit session list"}
+	tools := []ToolChoice{{Name: "sandbox_list_issues", Title: "List issues", Effect: policy.Read}, {Name: "sandbox_create_issue", Title: "Create an issue", Effect: policy.Write}}
+	p["session"] = &SessionPage{Frame: frame("Session", "sessions", true), ID: id.NewSession(), Agent: release, AgentID: id.NewAgent(), User: "Mia Okafor", Verbs: "read and change data", Accounts: []Account{mia}, Minutes: 30,
+		State: "active", Shown: "active", Asked: at(-7 * time.Minute), Approved: at(-6 * time.Minute), Expires: at(24 * time.Minute),
+		Grants: []GrantView{{Provider: "Sandbox", Account: "mia@sandbox.example", Effects: []policy.Effect{policy.Read, policy.Write}, Confirm: "Deletions need their own approval.", Tools: tools}},
+		Calls:  []CallRow{{at(-time.Minute), "sandbox_list_issues", "ok", "", 42 * time.Millisecond}, {at(-2 * time.Minute), "sandbox_delete_issue", "deny", "not_granted", 0}}, CallsMore: "/ui/audit", Instructions: "Only open issues.", Words: evil}
+	p["session_ended"] = &SessionPage{Frame: frame("Session", "sessions", true), ID: id.NewSession(), Agent: unknown, AgentID: id.NewAgent(), Verbs: "read data", Accounts: []Account{mia}, State: "ended", Shown: "denied", Asked: at(-7 * time.Hour), Ended: at(-6 * time.Hour), DenyReason: "Not now.", NoCalls: "It made no call."}
+	p["revoked"] = &RevokedPage{Frame: frame("Ended", "sessions", true), What: "Release notes", Sessions: 2, Running: []RunningRow{{"sandbox_create_issue", at(-2 * time.Second), id.NewEvent()}}, Back: "/ui/sessions"}
+	p["connections"] = &ConnectionsPage{Frame: frame("Connections", "connections", false), CanAdd: true, Items: []ConnectionRow{
+		{ID: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Owner: "Yours", Kind: "OAuth", State: "connected", Since: at(-72 * time.Hour), OAuth: true, CanChange: true},
+		{ID: id.NewConnection(), Provider: "Weather", Account: "key …9f2c", Owner: "The organization's", Kind: "API key", State: "needs_reauthorization", Reason: "The provider no longer accepts the key.", Since: at(-30 * 24 * time.Hour), CanChange: true}}}
+	p["connections_empty"] = &ConnectionsPage{Frame: frame("Connections", "connections", false), CanAdd: true}
+	p["connection_pick"] = &ConnectionNewPage{Frame: frame("Connect an account", "connections", false), Providers: []ProviderRow{{"sandbox", "Sandbox", "OAuth", "/ui/connections/new?provider=sandbox", 9, true}, {"weather", "Weather", "API key", "/ui/connections/new?provider=weather", 3, false}}}
+	p["connection_oauth"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), MayShare: true, Chosen: &ProviderForm{Slug: "sandbox", Name: "Sandbox", Host: "sandbox.example", OAuth: true, Scopes: []ScopeChoice{{"issues:read", "Read issues", "read", true}, {"issues:write", "Change issues", "write", true}, {"admin", "Make tokens", "admin", false}}}}
+	p["connection_key"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{"api_key", "API key"}}}}
+	p["leave"] = &LeavePage{Frame: frame("Continue", "connections", true), Sentence: "Sign in at Sandbox to connect your account.", Host: "sandbox.example", URL: "https://sandbox.example/authorize?state=x", Label: "Continue to Sandbox", Back: "/ui/connections"}
+	p["connected"] = &ResultPage{Frame: frame("Connected", "connections", true), Word: "Connected", Icon: "good", Sentence: "Sandbox is connected as mia@sandbox.example.", Back: "/ui/connections", BackLabel: "See connections"}
+	p["providers"] = &ProvidersPage{Frame: frame("Providers", "providers", false), CanAdd: true, Items: []ProviderRow{{"sandbox", "Sandbox", "OAuth", "", 9, true}, {"weather", "Weather", "API key", "", 3, false}}}
+	p["provider_new"] = &ProviderNewPage{Frame: frame("Describe a provider", "providers", false), OAuth: true, Templates: []Tab{{"OAuth", "/ui/providers/new?template=oauth", true}, {"API key", "/ui/providers/new?template=key", false}}, YAML: "id: NAME\nname: Name\n", Callback: "http://localhost:7420/ui/callback/env_x/NAME"}
+	p["agents"] = &AgentsPage{Frame: frame("Agents", "agents", false), CanAdd: true, Items: []AgentRow{
+		{ID: id.NewAgent(), Label: "Release notes", Kind: "Acts", Owner: "Mia Okafor", Host: "localhost", Verified: true, LastSeen: at(-time.Minute)},
+		{ID: id.NewAgent(), Label: "Nightly report", Kind: "Acts for itself", Verified: true, Disabled: true}}}
+	p["agents_empty"] = &AgentsPage{Frame: frame("Agents", "agents", false), CanAdd: true, Command: "claude mcp add --transport http ambit http://localhost:7420/mcp"}
+	p["agent"] = &AgentPage{Frame: frame("Release notes", "agents", true), AgentRow: AgentRow{ID: id.NewAgent(), Label: "Release notes", Kind: "Acts", Owner: "Mia Okafor", Verified: true, LastSeen: at(-time.Minute)}, Client: id.NewClient(), Created: at(-48 * time.Hour),
+		Ceiling: ceiling, Sessions: []SessionRow{ses("active", "")}, CanChange: true, Rotatable: true}
+	p["agent_new"] = &AgentNewPage{Frame: frame("Register an agent", "agents", true), Ceiling: ceiling}
+	p["once"] = &OncePage{Frame: frame("Registered", "agents", true), Word: "Registered", Sentence: "Nightly report can now sign in.", Values: []Fact{{Name: "Client id", Value: "client_01jd0000000000000000000001"}, {Name: "Client secret", Value: "amb_cs_EXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLE"}}, Back: "/ui/agents"}
+	p["consent"] = &ConsentPage{Frame: frame("An agent signs in", "agents", true), Flow: id.NewFlow(), Host: "localhost:1455", Local: true, Places: []Option{{"org_1", "Default · production", true}, {"org_2", "Acme · staging", false}}, ClientName: evil, TOTP: true}
+	p["keys"] = &KeysPage{Frame: frame("API keys", "keys", false), CanAdd: true, Items: []KeyRow{{ID: id.NewKey(), Name: "Billing back end", Reach: "Default", Scopes: []string{"vault:read", "vault:write"}, Created: at(-40 * 24 * time.Hour), Expires: at(50 * 24 * time.Hour)}, {ID: id.NewKey(), Name: "Old", Reach: "production", Scopes: []string{"audit:read"}, Created: at(-400 * 24 * time.Hour), Ended: "Revoked"}}}
+	p["keys_empty"] = &KeysPage{Frame: frame("API keys", "keys", false), CanAdd: true}
+	p["key_new"] = &KeyNewPage{Frame: frame("Make an API key", "keys", true), MayWhole: true, Scopes: []Option{{"vault:read", "Read secrets", false}, {"audit:read", "Read the audit", true}}, Days: []Option{{"90", "90 days", true}, {"365", "1 year", false}}, TOTP: true}
+	p["audit"] = &AuditPage{Frame: frame("Audit", "audit", false), Filter: AuditFilter{Decisions: []Option{{"", "Any", true}, {"deny", "Denied", false}}}, Next: "/ui/audit?after=x", Items: []AuditRow{
+		{At: at(-time.Minute), Action: "tool.call", Tool: "sandbox_list_issues", Who: "Release notes for Mia Okafor", Result: "ok", Facts: []Fact{{"Entry", string(id.NewEvent()), true}, {"Session", string(id.NewSession()), true}, {"Rule", "grant", false}}},
+		{At: at(-2 * time.Minute), Action: "tool.call", Tool: "sandbox_delete_issue", Who: "Release notes for Mia Okafor", Result: "deny", Facts: []Fact{{"Code", "not_granted", false}}},
+		{At: at(-3 * time.Minute), Action: "session.approved", Who: "Mia Okafor", Facts: []Fact{{"Object", evil, false}}}}}
+	p["audit_empty"] = &AuditPage{Frame: frame("Audit", "audit", false), Filter: AuditFilter{Set: true, Action: "x.y", Decisions: []Option{{"", "Any", true}}}}
+	p["account"] = &AccountPage{Frame: frame("Your account", "account", false), Email: "mia@example.com", Passkeys: []PasskeyRow{{id.NewPasskey(), "Laptop", at(-24 * time.Hour), at(-time.Hour)}}, Removable: true,
+		Logins: []LoginRow{{id.NewLogin(), "Browser, with a passkey", "192.0.2.7", true, at(-time.Hour), at(-time.Minute)}, {id.NewLogin(), "Command line", "192.0.2.7", false, at(-48 * time.Hour), at(-time.Hour)}}, Notices: []NoticeRow{{"An operator made a new sign-in link for Ada Novak.", at(-5 * time.Hour)}}}
+	p["authenticator"] = &AuthenticatorPage{Frame: frame("Authenticator app", "account", true), Secret: "JBSW Y3DP EHPK 3PXP", URL: "otpauth://totp/Ambit:mia@example.com?secret=JBSWY3DPEHPK3PXP&issuer=Ambit"}
+	p["organization"] = &OrganizationPage{Frame: frame("Organization", "organization", false), Role: "owner", CanManage: true, Roles: []Option{{"member", "member", true}, {"approver", "approver", false}},
+		Members: []MemberRow{{ID: id.NewUser(), Name: "Mia Okafor", Email: "mia@example.com", Role: "owner", Roles: []Option{{"owner", "owner", true}, {"admin", "admin", false}}, You: true}, {ID: id.NewUser(), Name: "Ada Novak", Email: "ada@example.com", Role: "member", Roles: []Option{{"member", "member", true}}}}}
+	p["confirm_cli"] = &ConfirmPage{Frame: frame("Sign in a command line", "", true), Eyebrow: "Sign in a command line", Sentence: "Does your terminal show this code?", Code: "KXRM-4TQP", Lines: []string{"Then the command line may act as you, except for approving and for making keys. If you did not start this, close the page."}, Action: "/ui/cli/KXRM-4TQP", Begin: "/ui/cli/KXRM-4TQP/challenge", Label: "Sign it in", Back: "/ui/", TOTP: true}
+	p["signin"] = &SignInPage{Frame: bare("Sign in"), Next: "/ui/"}
+	problem := bare("Sign in")
+	problem.Problem = &Notice{"bad", "The address or the code is wrong.", "Codes work once, for about a minute."}
+	p["signin_problem"] = &SignInPage{Frame: problem, Next: "/ui/", Email: "mia@example.com"}
+	p["enroll"] = &EnrollPage{Frame: bare("Welcome")}
+	p["error"] = &ErrorPage{Frame: frame("No such request", "", true), Message: "No such request.", Hint: "It may belong to somebody else, or the address is incomplete.", Request: "req_3f9c2a7b1d"}
+	return p
+}
+
+func manyItems(n int) *InboxPage {
+	v := viewer()
+	v.Pending = n
+	p := &InboxPage{Frame: Frame{Title: "Inbox", Section: "inbox", Viewer: v}, Shown: n}
+	for i := range n {
+		p.Items = append(p.Items, InboxItem{ID: id.NewApproval(), Asked: at(-time.Minute), Expires: at(time.Minute),
+			Ask: Ask{Agent: AgentMark{fmt.Sprintf("Agent %d %s", i, strings.Repeat("x", i%40)), i%3 != 0}, Verbs: "read data", Accounts: []Account{{"Sandbox", "mia@sandbox.example"}}, Minutes: 30}})
+	}
+	return p
+}

@@ -1,0 +1,83 @@
+package web
+
+import (
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+)
+
+// AccountPage shows a person their own ways in.
+type AccountPage struct {
+	Frame
+	Email     string
+	Passkeys  []PasskeyRow
+	Removable bool
+	TOTP      bool
+	Logins    []LoginRow
+	Notices   []NoticeRow
+}
+
+func (*AccountPage) template() string { return "account" }
+
+// PasskeyRow is one passkey.
+type PasskeyRow struct {
+	ID                id.Passkey
+	Label             string
+	Created, LastUsed time.Time
+}
+
+// LoginRow is one place where the person is signed in.
+type LoginRow struct {
+	ID            id.Login
+	What, Address string
+	Current       bool
+	Created, Seen time.Time
+}
+
+// NoticeRow tells about something done to the account.
+type NoticeRow struct {
+	Text string
+	At   time.Time
+}
+
+// AuthenticatorPage shows the secret of an authenticator app to be.
+type AuthenticatorPage struct {
+	Frame
+	Secret, URL string
+}
+
+func (*AuthenticatorPage) template() string { return "authenticator" }
+
+// EnrollPage registers a first passkey.
+type EnrollPage struct{ Frame }
+
+func (*EnrollPage) template() string { return "enroll" }
+
+// SignInPage signs a person in.
+type SignInPage struct {
+	Frame
+	Next, Email string
+}
+
+func (*SignInPage) template() string { return "signin" }
+
+// ConfirmPage asks for a proof of presence for one thing.
+type ConfirmPage struct {
+	Frame
+	Eyebrow, Sentence, Code string
+	Lines                   []string
+	Action, Begin, Label    string
+	Danger                  bool
+	Back                    string
+	TOTP                    bool
+}
+
+func (*ConfirmPage) template() string { return "confirm" }
+
+// ErrorPage says what went wrong and what to do.
+type ErrorPage struct {
+	Frame
+	Message, Hint, Back, Request string
+}
+
+func (*ErrorPage) template() string { return "error" }

@@ -1,0 +1,87 @@
+package web
+
+import (
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// AgentsPage lists agents.
+type AgentsPage struct {
+	Frame
+	Items   []AgentRow
+	Next    string
+	CanAdd  bool
+	Command string
+}
+
+func (*AgentsPage) template() string { return "agents" }
+
+// AgentRow is one agent in a list.
+type AgentRow struct {
+	ID                       id.Agent
+	Label, Kind, Owner, Host string
+	Verified, Disabled       bool
+	LastSeen                 time.Time
+}
+
+// AgentPage shows one agent and what stops it.
+type AgentPage struct {
+	Frame
+	AgentRow
+	Client    id.Client
+	Created   time.Time
+	Ceiling   CeilingForm
+	Sessions  []SessionRow
+	CanChange bool
+	Rotatable bool
+}
+
+func (*AgentPage) template() string { return "agent" }
+
+// CeilingForm edits the most that an agent may be granted.
+type CeilingForm struct {
+	Effects   []CeilingEffect
+	Providers string
+}
+
+// CeilingEffect is one effect of a ceiling.
+type CeilingEffect struct {
+	Effect policy.Effect
+	Chosen bool
+}
+
+// AgentNewPage registers a headless agent.
+type AgentNewPage struct {
+	Frame
+	Name    string
+	Ceiling CeilingForm
+}
+
+func (*AgentNewPage) template() string { return "agent_new" }
+
+// OncePage shows values that are never shown again.
+type OncePage struct {
+	Frame
+	Word, Sentence string
+	Values         []Fact
+	Steps          []Option
+	Back           string
+}
+
+func (*OncePage) template() string { return "once" }
+
+// ConsentPage asks whether an OAuth client may become the person's agent.
+type ConsentPage struct {
+	Frame
+	Flow       id.Flow
+	Host       string
+	Local      bool
+	Label      string
+	Places     []Option
+	ClientName string // its own words
+	TOTP       bool
+}
+
+func (*ConsentPage) template() string { return "consent" }

@@ -1,0 +1,122 @@
+package web
+
+import (
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// AgentMark is an agent as a person decides on it: by our records, and marked
+// when nobody vouched for the name (threats.md A1).
+type AgentMark struct {
+	Label    string
+	Verified bool
+}
+
+// Account is a connection as people speak of it.
+type Account struct {
+	Provider string
+	Label    string
+}
+
+// Ask is the one sentence that a request comes down to.
+type Ask struct {
+	Agent    AgentMark
+	Verbs    string
+	Accounts []Account
+	Minutes  int
+	Call     string // the tool's title when the request is for one call
+}
+
+// ApprovalPage shows one request, open or decided.
+type ApprovalPage struct {
+	Frame
+	ID           id.Approval
+	Session      id.Session
+	Organization string
+	Ask          Ask
+	Asked        time.Time
+	Expires      time.Time
+	Risks        []string
+	Call         *CallView
+	Cards        []GrantCard
+	Minutes      []Option
+	Confirm      []Option
+	Instructions string
+	Words        string // the agent's own
+	TOTP         bool
+	Decided      *Verdict
+}
+
+func (*ApprovalPage) template() string { return "approval" }
+
+// GrantCard lets a person narrow what is asked on one connection.
+type GrantCard struct {
+	Connection id.Connection
+	Provider   string
+	Account    string
+	Shared     bool
+	Locked     bool // not this person's to grant
+	Hint       string
+	Effects    []EffectChoice
+}
+
+// EffectChoice is one effect of a card with the tools that have it.
+type EffectChoice struct {
+	Effect policy.Effect
+	Chosen bool
+	Tools  []ToolChoice
+}
+
+// ToolChoice is one tool of a card.
+type ToolChoice struct {
+	Name   string
+	Title  string
+	Effect policy.Effect
+	Chosen bool
+}
+
+// Option is one entry of a select or a row of checkboxes.
+type Option struct {
+	Value  string
+	Label  string
+	Chosen bool
+}
+
+// CallView is the exact call that a person allows once.
+type CallView struct {
+	Method, Host, Path string
+	Effect             policy.Effect
+	Fields             []Fact
+}
+
+// Verdict is what became of a request.
+type Verdict struct {
+	Word, Icon, Tone string
+	Sentence         string
+	At               time.Time
+	NoteTitle, Note  string
+	Next             string
+}
+
+// InboxPage lists the open requests that the person may decide.
+type InboxPage struct {
+	Frame
+	Items      []InboxItem
+	Seen       string // names the state shown, so that a live update can tell whether it is news
+	Shown      int
+	More       bool
+	FirstSteps string // a command for somebody who has no agent yet
+}
+
+func (*InboxPage) template() string { return "inbox" }
+
+// InboxItem is one open request.
+type InboxItem struct {
+	ID      id.Approval
+	Ask     Ask
+	Asked   time.Time
+	Expires time.Time
+	Risk    string // in two words
+}

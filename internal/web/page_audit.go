@@ -1,0 +1,33 @@
+package web
+
+import "time"
+
+// AuditPage lists audit entries.
+type AuditPage struct {
+	Frame
+	Filter AuditFilter
+	Items  []AuditRow
+	Next   string
+}
+
+func (*AuditPage) template() string { return "audit" }
+
+// AuditFilter is the form above the list.
+type AuditFilter struct {
+	Action, About, Since string
+	Decisions            []Option
+	Set                  bool
+}
+
+// AuditRow is one entry.
+type AuditRow struct {
+	At                        time.Time
+	Action, Tool, Who, Result string
+	Facts                     []Fact
+}
+
+// Fact is a named value. ID marks one that is worth copying.
+type Fact struct {
+	Name, Value string
+	ID          bool
+}

@@ -1,0 +1,104 @@
+package web
+
+import (
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+)
+
+// ConnectionsPage lists accounts.
+type ConnectionsPage struct {
+	Frame
+	Items  []ConnectionRow
+	Next   string
+	CanAdd bool
+}
+
+func (*ConnectionsPage) template() string { return "connections" }
+
+// ConnectionRow is one account.
+type ConnectionRow struct {
+	ID                id.Connection
+	Provider, Account string
+	Owner, Kind       string
+	State, Reason     string
+	Since             time.Time
+	OAuth, CanChange  bool
+}
+
+// ConnectionNewPage lets a person pick a provider, then connect there.
+type ConnectionNewPage struct {
+	Frame
+	Providers []ProviderRow
+	Chosen    *ProviderForm
+	MayShare  bool
+	Return    string
+}
+
+func (*ConnectionNewPage) template() string { return "connection_new" }
+
+// ProviderForm is what it takes to connect at one provider.
+type ProviderForm struct {
+	Slug, Name, Host string
+	OAuth            bool
+	Scopes           []ScopeChoice
+	Fields           []KeyField
+}
+
+// ScopeChoice is one scope of a provider.
+type ScopeChoice struct {
+	ID, Title, Risk string
+	Chosen          bool
+}
+
+// KeyField is one secret that a person types in.
+type KeyField struct{ Name, Label string }
+
+// LeavePage holds a link to another site. A form's answer may not redirect
+// there under our form-action.
+type LeavePage struct {
+	Frame
+	Sentence, Host, URL, Label, Back string
+}
+
+func (*LeavePage) template() string { return "leave" }
+
+// ResultPage says how something ended.
+type ResultPage struct {
+	Frame
+	Word, Icon, Tone string
+	Sentence         string
+	Lines            []string
+	Back, BackLabel  string
+}
+
+func (*ResultPage) template() string { return "result" }
+
+// ProvidersPage lists provider records.
+type ProvidersPage struct {
+	Frame
+	Items  []ProviderRow
+	CanAdd bool
+}
+
+func (*ProvidersPage) template() string { return "providers" }
+
+// ProviderRow is one provider.
+type ProviderRow struct {
+	Slug, Name, Kind, Href string
+	Tools                  int
+	BuiltIn                bool
+}
+
+// ProviderNewPage edits a provider record.
+type ProviderNewPage struct {
+	Frame
+	Editing   bool
+	OAuth     bool
+	Templates []Tab
+	YAML      string
+	ClientID  string
+	Callback  string
+}
+
+func (*ProviderNewPage) template() string { return "provider_new" }

@@ -1,0 +1,61 @@
+package web
+
+import (
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+)
+
+// OrganizationPage shows members and settings.
+type OrganizationPage struct {
+	Frame
+	Role           string
+	Members        []MemberRow
+	Next           string
+	Roles          []Option
+	CanManage      bool
+	RequirePasskey bool
+}
+
+func (*OrganizationPage) template() string { return "organization" }
+
+// MemberRow is one member.
+type MemberRow struct {
+	ID            id.User
+	Name, Email   string
+	Role          string
+	Roles         []Option
+	You, Disabled bool
+}
+
+// KeysPage lists API keys.
+type KeysPage struct {
+	Frame
+	Items  []KeyRow
+	Next   string
+	CanAdd bool
+}
+
+func (*KeysPage) template() string { return "keys" }
+
+// KeyRow is one API key.
+type KeyRow struct {
+	ID               id.Key
+	Name, Reach      string
+	Scopes           []string
+	Created, Expires time.Time
+	Ended            string
+}
+
+// KeyNewPage makes an API key.
+type KeyNewPage struct {
+	Frame
+	Name     string
+	MayWhole bool
+	Whole    bool
+	Scopes   []Option
+	Days     []Option
+	TOTP     bool
+}
+
+func (*KeyNewPage) template() string { return "key_new" }

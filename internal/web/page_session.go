@@ -1,0 +1,92 @@
+package web
+
+import (
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// Tab is a link to one of several views of a list.
+type Tab struct {
+	Label, Href string
+	Chosen      bool
+}
+
+// SessionsPage lists sessions by state.
+type SessionsPage struct {
+	Frame
+	Tabs                           []Tab
+	Items                          []SessionRow
+	Next                           string
+	EmptyTitle, EmptyText, Command string
+}
+
+func (*SessionsPage) template() string { return "sessions" }
+
+// SessionRow is one session in a list.
+type SessionRow struct {
+	ID                    id.Session
+	Agent                 AgentMark
+	Effects               []policy.Effect
+	Accounts              []Account
+	State, Reason         string
+	Asked, Expires, Ended time.Time
+}
+
+// SessionPage shows one session, its grants and its calls.
+type SessionPage struct {
+	Frame
+	ID                              id.Session
+	Agent                           AgentMark
+	AgentID                         id.Agent
+	User                            string
+	Verbs                           string
+	Accounts                        []Account
+	Minutes                         int
+	State, Shown                    string
+	Granted                         bool
+	Asked, Approved, Expires, Ended time.Time
+	Approval                        id.Approval
+	Grants                          []GrantView
+	Calls                           []CallRow
+	CallsMore, NoCalls              string
+	Instructions, DenyReason, Words string
+}
+
+func (*SessionPage) template() string { return "session" }
+
+// GrantView is a grant to read.
+type GrantView struct {
+	Provider, Account string
+	Shared            bool
+	Effects           []policy.Effect
+	Confirm           string
+	Tools             []ToolChoice
+}
+
+// CallRow is one call in a list.
+type CallRow struct {
+	At           time.Time
+	Tool         string
+	Result, Code string
+	Took         time.Duration
+}
+
+// RevokedPage says what a revoke ended.
+type RevokedPage struct {
+	Frame
+	What     string
+	Sessions int
+	Running  []RunningRow
+	Back     string
+}
+
+func (*RevokedPage) template() string { return "revoked" }
+
+// RunningRow is a call that a revoke cut.
+type RunningRow struct {
+	Tool    string
+	Started time.Time
+	Event   id.Event
+}

@@ -1,0 +1,227 @@
+package web
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// The limits of the one box in which an agent speaks for itself (threats.md A2).
+const (
+	maxWords = 280 // graphemes
+	maxLines = 3
+	maxMarks = 4 // combining marks on one letter
+)
+
+// plainWords makes text that somebody else wrote safe to show in one text node:
+// at most three lines and 280 graphemes, one space at a time, and whatever
+// reorders, hides or joins text written out as its code point.
+func plainWords(s string) string {
+	var lines []string
+	for line := range strings.SplitSeq(visible(s), "\n") {
+		if line = strings.Join(strings.FieldsFunc(line, func(r rune) bool { return r == ' ' }), " "); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	cut := len(lines) > maxLines
+	if cut {
+		lines = lines[:maxLines]
+	}
+	s = strings.Join(lines, "\n")
+	if short, shortened := firstGraphemes(s, maxWords); shortened {
+		short, _ = firstGraphemes(s, maxWords-1)
+		return strings.TrimRight(short, " \n…") + "…"
+	}
+	if cut {
+		short, _ := firstGraphemes(s, maxWords-1)
+		return strings.TrimRight(short, " \n…") + "…"
+	}
+	return s
+}
+
+// visible keeps lines and letters and writes out every other code point that a
+// reader could not see or that would change how its neighbours read. It loses
+// nothing, so it is fit for what must be shown exactly.
+func visible(s string) string {
+	s = norm.NFC.String(strings.ToValidUTF8(s, "\uFFFD"))
+	s = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\t", " ").Replace(s)
+	var b strings.Builder
+	marks := 0
+	for _, r := range s {
+		if unicode.In(r, unicode.Mn, unicode.Me) {
+			marks++
+		} else {
+			marks = 0
+		}
+		switch {
+		case r == '\n', r == ' ':
+			b.WriteRune(r)
+		case unicode.Is(unicode.Zs, r):
+			b.WriteByte(' ')
+		case marks > maxMarks, hidden(r):
+			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
+			marks = 0
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// oneLine is visible for a name or a label.
+func oneLine(s string) string { return strings.ReplaceAll(visible(s), "\n", "⟨U+000A⟩") }
+
+// hidden reports code points without ink of their own: controls, format and
+// bidi marks, tags, variation selectors, fillers, private use.
+func hidden(r rune) bool {
+	switch r {
+	case 0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0:
+		return true
+	}
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Variation_Selector,
+		unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point) || !unicode.IsPrint(r) && r != ' '
+}
+
+// firstGraphemes cuts s after n letters with their marks.
+func firstGraphemes(s string, n int) (string, bool) {
+	count := 0
+	for i, r := range s {
+		if i > 0 && unicode.In(r, unicode.Mn, unicode.Me) {
+			continue
+		}
+		if count++; count > n {
+			return s[:i], true
+		}
+	}
+	return s, false
+}
+
+// verbs says in plain words what a set of effects allows.
+func verbs(effects []policy.Effect) string {
+	has := map[policy.Effect]bool{}
+	for _, e := range effects {
+		has[e] = true
+	}
+	var data []string
+	for _, v := range []struct {
+		effect policy.Effect
+		word   string
+	}{{policy.Read, "read"}, {policy.Write, "change"}, {policy.Destructive, "delete"}} {
+		if has[v.effect] {
+			data = append(data, v.word)
+		}
+	}
+	var parts []string
+	if len(data) > 0 {
+		parts = append(parts, and(data)+" data")
+	}
+	if has[policy.Access] {
+		parts = append(parts, "make keys or permissions")
+	}
+	if len(parts) == 0 {
+		return "do nothing"
+	}
+	return strings.Join(parts, " and ")
+}
+
+func and(words []string) string {
+	switch len(words) {
+	case 0:
+		return ""
+	case 1:
+		return words[0]
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%s %ss", thousands(n), noun)
+}
+
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// span says a number of minutes as a person would.
+func span(minutes int) string {
+	hours, rest := minutes/60, minutes%60
+	switch {
+	case hours == 0:
+		return plural(rest, "minute")
+	case rest == 0:
+		return plural(hours, "hour")
+	}
+	return plural(hours, "hour") + " " + plural(rest, "minute")
+}
+
+// ago says a time as seen from now; the browser keeps it up to date.
+func ago(now, t time.Time) string {
+	d, future := now.Sub(t), false
+	if d < 0 {
+		d, future = -d, true
+	}
+	var s string
+	switch {
+	case d < time.Minute && future:
+		return "in a moment"
+	case d < time.Minute:
+		return "just now"
+	case d < time.Hour:
+		s = plural(int(d/time.Minute), "minute")
+	case d < 24*time.Hour:
+		s = plural(int(d/time.Hour), "hour")
+	default:
+		s = plural(int(d/(24*time.Hour)), "day")
+	}
+	if future {
+		return "in " + s
+	}
+	return s + " ago"
+}
+
+// left says how long until t as a clock would.
+func left(now, t time.Time) string {
+	d := max(t.Sub(now), 0)
+	h, m, s := int(d/time.Hour), int(d/time.Minute)%60, int(d/time.Second)%60
+	if h > 0 {
+		return fmt.Sprintf("%d:%02d:%02d", h, m, s)
+	}
+	return fmt.Sprintf("%d:%02d", m, s)
+}
+
+// took says a duration in at most three digits.
+func took(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return ""
+	case d < time.Millisecond:
+		return "< 1 ms"
+	case d < 10*time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%d s", int(d.Seconds()))
+}
+
+// shorten keeps a text within n bytes at a letter's boundary.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
