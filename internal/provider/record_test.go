@@ -11,7 +11,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
-	"github.com/ambit-dev/ambit/internal/provider/providertest"
+	"github.com/ambit-dev/ambit/internal/sandbox"
 )
 
 func tracker(t testing.TB) provider.Record {
@@ -70,8 +70,8 @@ func TestParse(t *testing.T) {
 
 func TestSandboxRecords(t *testing.T) {
 	t.Parallel()
-	oauth := parse(t, providertest.SandboxRecord("http://localhost:9999"))
-	key := parse(t, providertest.SandboxKeyRecord("http://localhost:9999/"))
+	oauth := parse(t, sandbox.Record("http://localhost:9999"))
+	key := parse(t, sandbox.KeyRecord("http://localhost:9999/"))
 	if oauth.ID != "sandbox" || key.ID != "sandbox_key" || oauth.Pinned().Token != "http://localhost:9999/oauth/token" {
 		t.Errorf("got %s, %s, %+v", oauth.ID, key.ID, oauth.Pinned())
 	}
@@ -228,7 +228,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(string(text))
 	f.Add(minimal)
 	f.Add(minimal + "cut: &a [*a]\n")
-	f.Add(providertest.SandboxKeyRecord("http://localhost:1"))
+	f.Add(sandbox.KeyRecord("http://localhost:1"))
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := provider.Parse([]byte(text))
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -28,7 +29,9 @@ const (
 // the credential anyway.
 type Redactor struct {
 	long  []secret.Value // folded, longest first
+	probe []secret.Value // those of long that hold no other: without them there is none
 	short []secret.Value // folded
+	least int            // length of the shortest form; no escape makes one shorter
 }
 
 // NewRedactor takes what [Record.Inject] returned.
@@ -42,6 +45,9 @@ func NewRedactor(rendered []secret.Value) *Redactor {
 			continue
 		}
 		seen[string(f)] = true
+		if r.least == 0 || len(f) < r.least {
+			r.least = len(f)
+		}
 		if len(f) < shortForm {
 			r.short = append(r.short, secret.New(f))
 		} else {
@@ -49,6 +55,12 @@ func NewRedactor(rendered []secret.Value) *Redactor {
 		}
 	}
 	slices.SortStableFunc(r.long, func(a, b secret.Value) int { return b.Len() - a.Len() })
+	for i, v := range r.long {
+		holds := func(o secret.Value) bool { return bytes.Contains(v.Reveal(), o.Reveal()) }
+		if !slices.ContainsFunc(r.long[i+1:], holds) {
+			r.probe = append(r.probe, v)
+		}
+	}
 	return r
 }
 
@@ -81,12 +93,14 @@ type span struct{ from, to int }
 
 const viewLayers = 4
 
-func (r *Redactor) spans(text []byte) []span {
-	if len(r.long) == 0 && len(r.short) == 0 || len(text) == 0 {
+func (r *Redactor) spans(text []byte) []span { return r.spansTo(text, viewLayers) }
+
+func (r *Redactor) spansTo(text []byte, layers int) []span {
+	if r.least == 0 || len(text) < r.least {
 		return nil
 	}
 	var found []span
-	v := view{text: fold(text)}
+	v := &view{text: fold(text)}
 	for layer := 0; ; layer++ {
 		whole := bytes.Trim(v.text, " \t\r\n\"'")
 		for _, s := range r.short {
@@ -94,32 +108,43 @@ func (r *Redactor) spans(text []byte) []span {
 				return []span{{0, len(text)}}
 			}
 		}
-		for _, s := range r.long {
-			found = v.search(s.Reveal(), found)
+		if slices.ContainsFunc(r.probe, func(s secret.Value) bool { return bytes.Contains(v.text, s.Reveal()) }) {
+			for _, s := range r.long {
+				found = v.search(s.Reveal(), found)
+			}
 		}
-		next, changed := v.unescape()
-		if !changed || layer == viewLayers {
+		if layer == layers {
 			return found
 		}
-		v = next
+		if v = v.unescape(); v == nil {
+			return found
+		}
 	}
 }
 
-// view is one reading of the text; at maps each of its bytes, and its end, to
-// the original. A nil at is the identity.
+// view is one reading of the text: that of from, unescaped. Between two breaks
+// it is a plain copy.
 type view struct {
-	text []byte
-	at   []int32
+	text   []byte
+	from   *view // nil: the original
+	breaks []pair
 }
 
-func (v view) origin(i int) int {
-	if v.at == nil {
-		return i
+// pair says that the bytes from here on are those of the view before from there
+// on.
+type pair struct{ here, there int }
+
+// origin maps a place in the view to the original.
+func (v *view) origin(i int) int {
+	for ; v.from != nil; v = v.from {
+		n, _ := slices.BinarySearchFunc(v.breaks, i+1, func(p pair, i int) int { return p.here - i })
+		p := v.breaks[n-1]
+		i = p.there + i - p.here
 	}
-	return int(v.at[i])
+	return i
 }
 
-func (v view) search(needle []byte, found []span) []span {
+func (v *view) search(needle []byte, found []span) []span {
 	for from := 0; ; {
 		i := bytes.Index(v.text[from:], needle)
 		if i < 0 {
@@ -131,35 +156,59 @@ func (v view) search(needle []byte, found []span) []span {
 	}
 }
 
+const escapes = "%\\&\r\n\x00"
+
 // unescape reads the view once more: escapes undone, line breaks and NUL gone.
-func (v view) unescape() (view, bool) {
-	if bytes.IndexAny(v.text, "%\\&\r\n\x00") < 0 {
-		return v, false
+// It returns nil when that changes nothing.
+func (v *view) unescape() *view {
+	if bytes.IndexAny(v.text, escapes) < 0 {
+		return nil
 	}
-	out := view{text: make([]byte, 0, len(v.text)), at: make([]int32, 0, len(v.text)+1)}
+	out := &view{text: make([]byte, 0, len(v.text)), from: v}
+	mark := func(there int) {
+		here := len(out.text)
+		if n := len(out.breaks); n > 0 && out.breaks[n-1].here == here {
+			out.breaks[n-1].there = there // nothing came of the one before
+			return
+		}
+		out.breaks = append(out.breaks, pair{here, there})
+	}
+	mark(0)
+	changed := false
 	for i := 0; i < len(v.text); {
-		n, decoded, size := 1, [utf8.UTFMax]byte{v.text[i]}, 1
+		plain := bytes.IndexAny(v.text[i:], escapes)
+		if plain < 0 {
+			plain = len(v.text) - i
+		}
+		out.text = append(out.text, v.text[i:i+plain]...)
+		if i += plain; i == len(v.text) {
+			break
+		}
 		switch v.text[i] {
 		case 0, '\r', '\n':
-			size = 0
-		case '%', '\\', '&':
-			if r, used, raw := escapeAt(v.text[i:]); used > 0 {
-				n = used
-				if raw {
-					decoded[0] = byte(r)
-				} else {
-					size = utf8.EncodeRune(decoded[:], r)
-				}
+			i++
+		default:
+			r, used, raw := escapeAt(v.text[i:])
+			if used == 0 {
+				out.text = append(out.text, v.text[i])
+				i++
+				continue
 			}
+			mark(i)
+			if raw || r < utf8.RuneSelf {
+				out.text = append(out.text, foldByte(byte(r)))
+			} else {
+				out.text = utf8.AppendRune(out.text, r)
+			}
+			i += used
 		}
-		for _, b := range decoded[:size] {
-			out.text = append(out.text, foldByte(b))
-			out.at = append(out.at, int32(v.origin(i)))
-		}
-		i += n
+		changed = true
+		mark(i)
 	}
-	out.at = append(out.at, int32(v.origin(len(v.text))))
-	return out, true
+	if !changed {
+		return nil
+	}
+	return out
 }
 
 // escapeAt reads the escape that s starts with. used is 0 when there is none;
@@ -180,9 +229,18 @@ func escapeAt(s []byte) (r rune, used int, raw bool) {
 	case s[0] == '\\' && len(s) > 1:
 		switch s[1] {
 		case 'u':
-			if n, ok := number(2, 6, 16); ok {
-				return n, 6, false
+			n, ok := number(2, 6, 16)
+			if !ok {
+				return 0, 0, false
 			}
+			if len(s) >= 12 && s[6] == '\\' && s[7] == 'u' {
+				if low, ok := number(8, 12, 16); ok {
+					if r := utf16.DecodeRune(n, low); r != utf8.RuneError {
+						return r, 12, false
+					}
+				}
+			}
+			return n, 6, false
 		case 'x':
 			if n, ok := number(2, 4, 16); ok {
 				return n, 4, true
@@ -246,6 +304,9 @@ func (r *Redactor) JSON(text []byte, cut map[string]bool) (out []byte, ok bool) 
 	var buf bytes.Buffer
 	buf.Grow(len(text))
 	enc := jsontext.NewEncoder(&buf, lenient...)
+	// One search over the whole, one layer deeper for the quoting of JSON, spares
+	// the common clean answer the search in each of its strings.
+	dirty := len(r.short) > 0 || len(r.spansTo(text, viewLayers+1)) > 0
 	values := 0
 	for {
 		switch kind := dec.PeekKind(); kind {
@@ -255,7 +316,8 @@ func (r *Redactor) JSON(text []byte, cut map[string]bool) (out []byte, ok bool) 
 			if err != nil {
 				return nil, false
 			}
-			if kind == '"' {
+			switch {
+			case kind == '"' && (name || dirty):
 				s, err := jsontext.AppendUnquote(nil, v)
 				if err != nil && !utf8.Valid(v) {
 					s = bytes.ToValidUTF8(s, []byte("\uFFFD"))
@@ -266,10 +328,13 @@ func (r *Redactor) JSON(text []byte, cut map[string]bool) (out []byte, ok bool) 
 					}
 					continue
 				}
+				if !dirty {
+					break
+				}
 				if clean := r.Text(s); !bytes.Equal(clean, s) {
 					v, _ = jsontext.AppendQuote(nil, clean)
 				}
-			} else if r.Finds(v) {
+			case dirty && r.Finds(v):
 				v, _ = jsontext.AppendQuote(nil, Redacted)
 			}
 			if enc.WriteValue(v) != nil {

@@ -1,12 +1,9 @@
-// Package providertest holds the records of the sandbox, the small third party
-// that development, the demo and tests connect to. They go in through the same
-// door as anyone's record.
-package providertest
+package sandbox
 
 import "strings"
 
-// SandboxRecord is the YAML of the sandbox reached by OAuth at baseURL.
-func SandboxRecord(baseURL string) string {
+// Record is the provider record (YAML) of the sandbox reached by OAuth at baseURL.
+func Record(baseURL string) string {
 	head := `id: sandbox
 name: Sandbox
 website: {base}
@@ -28,22 +25,22 @@ oauth2:
   refresh: {rotates: true}
 inject: {header: Authorization, format: "Bearer {access_token}"}
 `
-	return sandbox(head, baseURL, true)
+	return record(head, baseURL, true)
 }
 
-// SandboxKeyRecord is the YAML of the sandbox reached with an API key.
-func SandboxKeyRecord(baseURL string) string {
+// KeyRecord is the provider record (YAML) of the sandbox reached with an API key.
+func KeyRecord(baseURL string) string {
 	head := `id: sandbox_key
 name: Sandbox with a key
 website: {base}
 auth: api_key
-inject: {header: Authorization, format: "Bearer {api_key}"}
+inject: {header: X-Api-Key, format: "{api_key}"}
 `
-	return sandbox(head, baseURL, false)
+	return record(head, baseURL, false)
 }
 
-func sandbox(head, baseURL string, scopes bool) string {
-	text := strings.ReplaceAll(head+body, "{base}", strings.TrimRight(baseURL, "/"))
+func record(head, baseURL string, scopes bool) string {
+	text := strings.ReplaceAll(head+recordBody, "{base}", strings.TrimRight(baseURL, "/"))
 	if !scopes {
 		var kept []string
 		for line := range strings.Lines(text) { // only OAuth has scopes
@@ -56,7 +53,7 @@ func sandbox(head, baseURL string, scopes bool) string {
 	return text
 }
 
-const body = `identity: {path: /me, id: id, label: email}
+const recordBody = `identity: {path: /me, id: id, label: email}
 api:
   base: ["{base}"]
 health: {path: /me}
