@@ -87,6 +87,8 @@ type body struct {
 	Outcome *Outcome `json:"outcome,omitempty"`
 	ID      id.Event `json:"row_id"`
 	Time    int64    `json:"row_time"`
+
+	again bool // an outcome whose first transaction may have committed after all
 }
 
 // Config is what a Log needs. DB, Keeper and CheckpointDir are required.
@@ -116,11 +118,12 @@ type Log struct {
 	chain *chain
 
 	pendingMu sync.Mutex
-	pending   map[*sqldb.Tx]*[]row // entries that an open transaction will append
+	pending   map[*sqldb.Tx]*pendingRows // entries that an open transaction will append
 
 	queue     chan *Intent
 	outcomes  chan body
 	stop      chan struct{}
+	stopOnce  sync.Once
 	committed chan struct{} // closed when the committer has written what waited
 	wg        sync.WaitGroup
 }
@@ -143,7 +146,7 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger,
-		pending: map[*sqldb.Tx]*[]row{}, queue: make(chan *Intent, 1024), outcomes: make(chan body, maxOutcomes), stop: make(chan struct{}), committed: make(chan struct{}),
+		pending: map[*sqldb.Tx]*pendingRows{}, queue: make(chan *Intent, 1024), outcomes: make(chan body, maxOutcomes), stop: make(chan struct{}), committed: make(chan struct{}),
 	}
 	signer, err := openSigner(ctx, cfg.DB, cfg.Keeper, cfg.CheckpointDir)
 	if err != nil {
@@ -167,7 +170,7 @@ func (l *Log) AppendEvent(tx *sqldb.Tx, e Entry) { _ = l.Append(tx, e) }
 // failure aborts the transaction. It returns the id that e gets.
 func (l *Log) Append(tx *sqldb.Tx, e Entry) id.Event {
 	e = l.complete(e)
-	l.add(tx, row{kind: KindEvent, entry: e})
+	l.add(tx, entryRow(KindEvent, e))
 	return e.ID
 }
 
@@ -188,23 +191,38 @@ func (l *Log) complete(e Entry) Entry {
 		e.Time = l.now()
 	}
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
-	return e
+	return e.storable()
+}
+
+// pendingRows are the entries of one open transaction.
+type pendingRows struct {
+	rows    []row
+	written bool
 }
 
 // add files a row under its transaction; the first one registers the hooks.
 func (l *Log) add(tx *sqldb.Tx, r row) {
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
-	if rows, ok := l.pending[tx]; ok {
-		*rows = append(*rows, r)
+	if p, ok := l.pending[tx]; ok {
+		p.rows = append(p.rows, r)
+		if p.written {
+			// It would be lost: the transaction must not commit without it.
+			tx.BeforeCommit(func(context.Context) error {
+				return fmt.Errorf("an audit entry %q came after the transaction's entries were written", r.body.Entry.Action)
+			})
+		}
 		return
 	}
-	rows := &[]row{r}
-	l.pending[tx] = rows
+	p := &pendingRows{rows: []row{r}}
+	l.pending[tx] = p
 	var step *step
 	tx.BeforeCommit(func(ctx context.Context) error {
+		l.pendingMu.Lock()
+		p.written = true
+		l.pendingMu.Unlock()
 		var err error
-		step, err = l.chain.append(ctx, l, tx, *rows)
+		step, err = l.chain.append(ctx, l, tx, p.rows)
 		return err
 	})
 	tx.Done(func(committed bool) {
@@ -222,7 +240,7 @@ type Intent struct {
 	Event id.Event
 
 	ctx   context.Context // of the caller, while it waits in the queue
-	entry Entry
+	row   row
 	fence func(ctx context.Context, tx *sqldb.Tx) error
 	err   chan error
 }
@@ -237,7 +255,10 @@ func (l *Log) Begin(ctx context.Context, e Entry, fence func(ctx context.Context
 		return nil, fault.New(fault.Unavailable, "audit_unavailable", "The audit log is behind; calls are refused until it has caught up.").WithRetry(time.Second)
 	}
 	e = l.complete(e)
-	in := &Intent{Event: e.ID, ctx: ctx, entry: e, fence: fence, err: make(chan error, 1)}
+	in := &Intent{Event: e.ID, ctx: ctx, row: entryRow(KindIntent, e), fence: fence, err: make(chan error, 1)}
+	if in.row.err != nil {
+		return nil, unavailable(in.row.err) // alone, not with the batch it would have spoiled
+	}
 	select {
 	case l.queue <- in:
 	case <-ctx.Done():
@@ -245,9 +266,23 @@ func (l *Log) Begin(ctx context.Context, e Entry, fence func(ctx context.Context
 	case <-l.stop:
 		return nil, unavailable(errors.New("the log is stopped"))
 	}
-	// The committer always answers, so waiting for it cannot leave an intent
-	// behind that the caller believes was never made.
-	if err := <-in.err; err != nil {
+	// The committer answers whatever it takes, so waiting for it cannot leave an
+	// intent behind that the caller believes was never made.
+	select {
+	case err := <-in.err:
+		return in.began(err)
+	case <-l.committed:
+	}
+	select {
+	case err := <-in.err:
+		return in.began(err)
+	default: // it came into the queue after the committer had gone
+		return nil, unavailable(errors.New("the log is stopped"))
+	}
+}
+
+func (in *Intent) began(err error) (*Intent, error) {
+	if err != nil {
 		return nil, err
 	}
 	return in, nil
@@ -256,7 +291,8 @@ func (l *Log) Begin(ctx context.Context, e Entry, fence func(ctx context.Context
 // Finish adds the outcome of a call. It does not wait: outcomes are written
 // together. Begin refuses calls when too many wait.
 func (l *Log) Finish(in *Intent, o Outcome) {
-	b := body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: &in.entry, ID: id.NewEvent(), Time: sqldb.Micros(l.now())}
+	o.Status, o.Code = storable(o.Status), storable(o.Code)
+	b := body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: id.NewEvent(), Time: sqldb.Micros(l.now())}
 	select {
 	case l.outcomes <- b:
 	case <-l.stop:
@@ -275,9 +311,9 @@ func (l *Log) Start() {
 	l.wg.Go(l.checkpoints)
 }
 
-// Stop writes what waits, a last checkpoint, and returns.
+// Stop writes what waits, a last checkpoint, and returns. Begin fails from then on.
 func (l *Log) Stop() {
-	close(l.stop)
+	l.stopOnce.Do(func() { close(l.stop) })
 	l.wg.Wait()
 }
 
@@ -346,10 +382,18 @@ func (l *Log) flush(first *Intent) error {
 					continue
 				}
 			}
-			l.add(tx, row{kind: KindIntent, entry: in.entry})
+			l.add(tx, in.row)
 		}
 		for _, b := range done {
-			l.add(tx, row{kind: KindOutcome, outcome: b})
+			if b.again {
+				if stands, err := entryExists(ctx, tx, b.ID); err != nil || stands {
+					if err != nil {
+						return err
+					}
+					continue
+				}
+			}
+			l.add(tx, encode(b))
 		}
 		return nil
 	})
@@ -375,6 +419,7 @@ func (l *Log) flush(first *Intent) error {
 // among each other carries no meaning.
 func (l *Log) requeue(done []body) {
 	for _, b := range done {
+		b.again = true
 		select {
 		case l.outcomes <- b:
 		default:

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -18,11 +20,25 @@ import (
 	"github.com/ambit-dev/ambit/internal/strictjson"
 )
 
-// row is an entry or outcome on its way into the chain.
+// row is an entry or outcome on its way into the chain, already encoded: the
+// chain waits while a row is appended, and one that does not encode must fail
+// alone.
 type row struct {
-	kind    string
-	entry   Entry
-	outcome body
+	body body
+	doc  []byte
+	err  error
+}
+
+func entryRow(kind string, e Entry) row {
+	return encode(body{Kind: kind, Entry: &e, ID: e.ID, Time: sqldb.Micros(e.Time)})
+}
+
+func encode(b body) row {
+	doc, err := strictjson.CanonicalOf(b)
+	if err != nil {
+		err = fmt.Errorf("encoding an audit entry: %w", err)
+	}
+	return row{b, doc, err}
 }
 
 // head is the end of a chain.
@@ -51,9 +67,9 @@ type step struct {
 	key  secret.Value
 }
 
-// end advances the chain, or abandons it. After a rollback the head stands. But
-// a commit whose outcome is unknown may have left rows behind it, so the chain
-// is not continued: the next append starts another and names this head.
+// end advances the chain, or abandons it. A commit that failed may have left
+// rows behind, so the chain is not continued: the next append starts another
+// one, which names whatever head this one turns out to have.
 func (s *step) end(committed bool) {
 	if committed {
 		s.c.head, s.c.key = s.next, s.key
@@ -68,7 +84,7 @@ func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*
 	c.mu.Lock()
 	s := &step{c: c, next: c.head, key: c.key}
 	if err := c.appendLocked(ctx, l, tx, s, rows); err != nil {
-		s.end(false)
+		c.mu.Unlock() // no commit was tried, so the head stands and the chain goes on
 		return nil, err
 	}
 	return s, nil
@@ -83,19 +99,12 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 		rows = append([]row{opened}, rows...)
 	}
 	for _, r := range rows {
-		b := r.outcome
-		if r.kind == KindOutcome {
-			b.Entry = b.Entry.columns()
-		} else {
-			b = body{Kind: r.kind, Entry: &r.entry, ID: r.entry.ID, Time: sqldb.Micros(r.entry.Time)}
-		}
-		doc, err := strictjson.CanonicalOf(b)
-		if err != nil {
-			return fmt.Errorf("encoding an audit entry: %w", err)
+		if r.err != nil {
+			return r.err
 		}
 		s.next.seq++
-		s.next.hash = link(s.key, s.next.hash, s.next.seq, doc)
-		if err := insertEntry(ctx, tx, s.next, b, doc); err != nil {
+		s.next.hash = link(s.key, s.next.hash, s.next.seq, r.doc)
+		if err := insertEntry(ctx, tx, s.next, r.body, r.doc); err != nil {
 			return fmt.Errorf("appending to the audit chain: %w", err)
 		}
 	}
@@ -115,7 +124,8 @@ func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, e
 	if err != nil {
 		return row{}, fmt.Errorf("reading the heads of earlier audit chains: %w", err)
 	}
-	if err := insertChain(ctx, tx, chainID, l.node, l.keeper.Describe().Ref, wrapped, l.now()); err != nil {
+	now := l.now()
+	if err := insertChain(ctx, tx, chainID, l.node, l.keeper.Describe().Ref, wrapped, now); err != nil {
 		return row{}, fmt.Errorf("starting an audit chain: %w", err)
 	}
 	s.next = head{chain: chainID}
@@ -123,12 +133,15 @@ func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, e
 	for i, h := range heads {
 		detail[followsPrefix+strconv.Itoa(i)] = h.String()
 	}
-	return row{kind: KindEvent, entry: l.complete(Entry{
-		Actor: Actor{Kind: "system", ID: "server"}, Action: "audit.chain_started", Object: chainID, Detail: detail,
-	})}, nil
+	return entryRow(KindEvent, l.complete(Entry{
+		Time: now, Actor: Actor{Kind: "system", ID: "server"}, Action: chainStarted, Object: chainID, Detail: detail,
+	})), nil
 }
 
-const followsPrefix = "follows_"
+const (
+	chainStarted  = "audit.chain_started"
+	followsPrefix = "follows_"
+)
 
 // String is the form of a head in entries and checkpoints.
 func (h head) String() string { return fmt.Sprintf("%s %d %x", h.chain, h.seq, h.hash) }
@@ -153,6 +166,35 @@ func (e *Entry) columns() *Entry {
 		Environment: e.Environment, Organization: e.Organization, Actor: e.Actor, Agent: e.Agent, User: e.User,
 		Session: e.Session, Connection: e.Connection, Action: e.Action, Decision: e.Decision,
 	}
+}
+
+// storable is e with every text in a form that both engines keep. Bad bytes of
+// a hostile caller must not keep an entry out of the log.
+func (e Entry) storable() Entry {
+	e.Environment, e.Organization = storable(e.Environment), storable(e.Organization)
+	e.Actor = Actor{storable(e.Actor.Kind), storable(e.Actor.ID)}
+	e.Agent, e.User, e.Session = storable(e.Agent), storable(e.User), storable(e.Session)
+	e.Approval, e.Connection = storable(e.Approval), storable(e.Connection)
+	e.Action, e.Object, e.Provider, e.Tool = storable(e.Action), storable(e.Object), storable(e.Provider), storable(e.Tool)
+	e.Effect, e.ArgumentDigest, e.Decision = storable(e.Effect), storable(e.ArgumentDigest), storable(e.Decision)
+	e.Rule, e.Code, e.Address = storable(e.Rule), storable(e.Code), storable(e.Address)
+	if e.Detail != nil {
+		clean := make(map[string]string, len(e.Detail))
+		for k, v := range e.Detail {
+			clean[storable(k)] = storable(v)
+		}
+		e.Detail = clean
+	}
+	return e
+}
+
+// storable puts U+FFFD in the place of what is not UTF-8, or is a zero byte.
+func storable[S ~string](s S) S {
+	if utf8.ValidString(string(s)) && strings.IndexByte(string(s), 0) < 0 {
+		return s
+	}
+	const mark = "\uFFFD"
+	return S(strings.ReplaceAll(strings.ToValidUTF8(string(s), mark), "\x00", mark))
 }
 
 // link is the hash of entry seq. Everything has a length in front, so no two

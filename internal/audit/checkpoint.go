@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -35,9 +36,8 @@ const (
 
 // signer signs checkpoints with a key that the root key wraps.
 type signer struct {
-	key      secret.Value // Ed25519 seed
-	verifier string
-	hash     uint32
+	key  secret.Value // Ed25519 seed
+	hash uint32
 }
 
 func (s *signer) Name() string    { return signerName }
@@ -55,9 +55,9 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir st
 		return nil, fmt.Errorf("making the folder for audit checkpoints: %w", err)
 	}
 	seed := crypt.NewSeed()
-	verifier, err := note.NewEd25519VerifierKey(signerName, ed25519.NewKeyFromSeed(seed.Reveal()).Public().(ed25519.PublicKey))
+	verifier, err := verifierOf(seed)
 	if err != nil {
-		return nil, fmt.Errorf("making the audit checkpoint key: %w", err)
+		return nil, err
 	}
 	wrapped, err := keeper.Wrap(ctx, seed, signerAAD)
 	if err != nil {
@@ -75,14 +75,31 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir st
 	if seed, err = keeper.Unwrap(ctx, wrapped, signerAAD); err != nil {
 		return nil, fmt.Errorf("unwrapping the audit checkpoint key: %w", err)
 	}
-	v, err := note.NewVerifier(verifier)
+	// The root key vouches for the seed; the verifier beside it could be anybody's.
+	own, err := verifierOf(seed)
+	if err != nil {
+		return nil, err
+	}
+	if own != verifier {
+		return nil, fault.New(fault.Unavailable, "audit_key_changed", "The key for audit checkpoints was changed in the database.").
+			WithHint("Somebody wrote to the database: run `ambit audit verify`, then restore the table audit_signer from a backup.")
+	}
+	v, err := note.NewVerifier(own)
 	if err != nil {
 		return nil, fmt.Errorf("reading the audit checkpoint key: %w", err)
 	}
-	if err := writeOnce(filepath.Join(dir, verifierFile), verifier+"\n"); err != nil {
+	if err := writeOnce(filepath.Join(dir, verifierFile), own+"\n"); err != nil {
 		return nil, err
 	}
-	return &signer{key: seed, verifier: verifier, hash: v.KeyHash()}, nil
+	return &signer{key: seed, hash: v.KeyHash()}, nil
+}
+
+func verifierOf(seed secret.Value) (string, error) {
+	v, err := note.NewEd25519VerifierKey(signerName, ed25519.NewKeyFromSeed(seed.Reveal()).Public().(ed25519.PublicKey))
+	if err != nil {
+		return "", fmt.Errorf("making the audit checkpoint key: %w", err)
+	}
+	return v, nil
 }
 
 func writeOnce(path, text string) error {
@@ -111,7 +128,10 @@ func (l *Log) checkpoints() {
 		case <-tick.C:
 		case <-l.stop:
 			stopping = true
-			l.waitForCommits()
+			select { // the committer stops at the same signal; cover what it still writes
+			case <-l.committed:
+			case <-time.After(30 * time.Second):
+			}
 		}
 		if h := l.chain.current(); h.chain != "" && (h.chain != last.chain || h.seq != last.seq) {
 			if err := l.writeCheckpoint(h); err != nil {
@@ -122,18 +142,6 @@ func (l *Log) checkpoints() {
 		}
 		if stopping {
 			return
-		}
-	}
-}
-
-// waitForCommits gives the committer, which stops at the same signal, the time
-// to write what waits, so that the last checkpoint covers it.
-func (l *Log) waitForCommits() {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		select {
-		case <-l.committed:
-			return
-		default:
 		}
 	}
 }
@@ -167,7 +175,7 @@ type checkpoint struct {
 }
 
 // readCheckpoints loads and verifies every checkpoint in dir. Those that do not
-// verify come back as problems.
+// verify come back as problems. verifierInDatabase is empty if it is not there.
 func readCheckpoints(dir, verifierInDatabase string) (found map[string]checkpoint, problems []Problem, err error) {
 	found = map[string]checkpoint{}
 	key := verifierInDatabase
@@ -178,13 +186,13 @@ func readCheckpoints(dir, verifierInDatabase string) (found map[string]checkpoin
 	case err != nil:
 		return nil, nil, fmt.Errorf("reading the audit verifier key: %w", err)
 	default:
-		if key = strings.TrimSpace(string(outside)); key != verifierInDatabase {
+		if key = strings.TrimSpace(string(outside)); verifierInDatabase != "" && key != verifierInDatabase {
 			problems = append(problems, Problem{What: "the checkpoint key in the database is not the one that was published in " + verifierFile})
 		}
 	}
 	verifier, err := note.NewVerifier(key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the audit verifier key: %w", err)
+		return found, append(problems, Problem{What: "there is no key to verify checkpoints with"}), nil
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*"+checkpointSuffix))
 	if err != nil {

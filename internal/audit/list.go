@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -101,8 +102,9 @@ func (f Filter) where(first string) (string, []any) {
 	eq("connection_id", string(f.Connection))
 	eq("decision", f.Decision)
 	if noun, ok := strings.CutSuffix(f.Action, ".*"); ok {
-		args = append(args, noun+".", noun+"/") // '/' follows '.' in ASCII
-		conds = append(conds, fmt.Sprintf("action >= $%d and action < $%d", len(args)-1, len(args)))
+		// Not a range: what lies between two texts depends on the collation.
+		args = append(args, utf8.RuneCountInString(noun)+1, noun+".")
+		conds = append(conds, fmt.Sprintf("substr(action, 1, $%d) = $%d", len(args)-1, len(args)))
 	} else {
 		eq("action", f.Action)
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -24,6 +25,14 @@ func insertEntry(ctx context.Context, q sqldb.Querier, h head, b body, doc []byt
 	_, err := q.ExecContext(ctx, insertEntrySQL, h.chain, h.seq, b.ID, b.Time, b.Kind, b.Ref, e.Environment, e.Organization,
 		e.Agent, e.User, e.Session, e.Connection, e.Action, e.Decision, doc, h.hash)
 	return err
+}
+
+const entryExistsSQL = `select count(*) from audit_entry where id = $1`
+
+func entryExists(ctx context.Context, q sqldb.Querier, e id.Event) (bool, error) {
+	var n int
+	err := q.QueryRowContext(ctx, entryExistsSQL, e).Scan(&n)
+	return n > 0, err
 }
 
 const latestHeadsSQL = `select e.chain_id, e.seq, e.hash from audit_entry e
@@ -87,11 +96,12 @@ func queryEntries(ctx context.Context, q sqldb.Querier, query string, args ...an
 
 // chainRow is a chain as it stands in the table.
 type chainRow struct {
-	id, node string
-	wrapped  []byte
+	id, node  string
+	wrapped   []byte
+	startedAt int64
 }
 
-const chainsSQL = `select id, node, key_wrapped from audit_chain order by started_at, id`
+const chainsSQL = `select id, node, key_wrapped, started_at from audit_chain order by started_at, id`
 
 func allChains(ctx context.Context, q sqldb.Querier) ([]chainRow, error) {
 	rows, err := q.QueryContext(ctx, chainsSQL)
@@ -102,7 +112,7 @@ func allChains(ctx context.Context, q sqldb.Querier) ([]chainRow, error) {
 	var out []chainRow
 	for rows.Next() {
 		var c chainRow
-		if err := rows.Scan(&c.id, &c.node, &c.wrapped); err != nil {
+		if err := rows.Scan(&c.id, &c.node, &c.wrapped, &c.startedAt); err != nil {
 			return nil, err
 		}
 		out = append(out, c)
@@ -114,3 +124,12 @@ const (
 	signerSQL       = `select key_wrapped, verifier from audit_signer where id = 'checkpoint'`
 	insertSignerSQL = `insert into audit_signer (id, key_ref, key_wrapped, verifier) values ('checkpoint', $1, $2, $3) on conflict (id) do nothing`
 )
+
+// Empty reports whether db holds no chain yet.
+func Empty(ctx context.Context, db *sqldb.DB) (bool, error) {
+	var n int
+	if err := db.Reader().QueryRowContext(ctx, `select count(*) from (select id from audit_chain limit 1) c`).Scan(&n); err != nil {
+		return false, sqldb.Wrap("look for audit chains", err)
+	}
+	return n == 0, nil
+}

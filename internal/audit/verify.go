@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/hmac"
+	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
+	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -49,24 +51,25 @@ type VerifyConfig struct {
 
 const verifyPageSQL = `select ` + entryColumns + ` from audit_entry where chain_id = $1 and seq > $2 order by seq limit 1000`
 
-const verifyOrphansSQL = `select count(*) from audit_entry where chain_id not in (select id from audit_chain)`
+const verifyOrphansSQL = `select count(*) from audit_entry where seq < 1 or chain_id not in (select id from audit_chain)`
 
 // Verify reads every entry and holds it against its chain, and every chain
 // against its checkpoint and against the chains that name it. It finds any
 // edit, deletion, insertion or reorder, and any cut before the last checkpoint.
 func Verify(ctx context.Context, cfg VerifyConfig) (Report, error) {
 	q := cfg.DB.Reader()
-	var wrapped []byte
-	var verifier string
-	if err := q.QueryRowContext(ctx, signerSQL).Scan(&wrapped, &verifier); err != nil {
-		return Report{}, fmt.Errorf("loading the audit checkpoint key: %w", sqldb.Wrap("verify the audit log", err))
+	v := &verifying{cfg: cfg, q: q, r: Report{Problems: []Problem{}, Unwitnessed: []Tail{}}, heads: map[string]head{}, unread: map[string]bool{}}
+	verifier, err := v.signer(ctx)
+	if err != nil {
+		return Report{}, err
 	}
+	// Checkpoints are read before chains and chains before entries: what is
+	// written meanwhile then never looks like something missing.
 	checkpoints, problems, err := readCheckpoints(cfg.CheckpointDir, verifier)
 	if err != nil {
 		return Report{}, err
 	}
-	v := &verifying{cfg: cfg, q: q, r: Report{Checkpoints: len(checkpoints), Problems: problems}, checkpoints: checkpoints,
-		named: map[string][]head{}, heads: map[string]head{}}
+	v.checkpoints, v.r.Checkpoints, v.r.Problems = checkpoints, len(checkpoints), append(v.r.Problems, problems...)
 	chains, err := allChains(ctx, q)
 	if err != nil {
 		return Report{}, sqldb.Wrap("list the audit chains", err)
@@ -77,6 +80,7 @@ func Verify(ctx context.Context, cfg VerifyConfig) (Report, error) {
 		}
 	}
 	v.acrossChains()
+	v.unwitnessed(chains)
 	var orphans int64
 	if err := q.QueryRowContext(ctx, verifyOrphansSQL).Scan(&orphans); err != nil {
 		return Report{}, sqldb.Wrap("look for audit entries without a chain", err)
@@ -92,8 +96,44 @@ type verifying struct {
 	q           sqldb.Querier
 	r           Report
 	checkpoints map[string]checkpoint
-	named       map[string][]head // heads that other chains say they follow
-	heads       map[string]head   // the last entry of each chain
+	named       []following
+	heads       map[string]head // the last entry of each chain
+	unread      map[string]bool // chains whose key does not unwrap
+}
+
+// following is what a chain says in its first entry: which head it found.
+type following struct {
+	by   string
+	head head
+}
+
+// signer holds the checkpoint key in the database against the root key.
+func (v *verifying) signer(ctx context.Context) (verifier string, err error) {
+	var wrapped []byte
+	err = v.q.QueryRowContext(ctx, signerSQL).Scan(&wrapped, &verifier)
+	if sqldb.NoRows(err) {
+		v.problem("", 0, "the checkpoint key is missing from the database")
+		return "", nil
+	}
+	if err != nil {
+		return "", sqldb.Wrap("load the audit checkpoint key", err)
+	}
+	seed, err := v.cfg.Keeper.Unwrap(ctx, wrapped, signerAAD)
+	if errors.Is(err, crypt.ErrIntegrity) {
+		v.problem("", 0, "the checkpoint key in the database does not unwrap under this root key")
+		return verifier, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("unwrapping the audit checkpoint key: %w", err)
+	}
+	own, err := verifierOf(seed)
+	if err != nil {
+		return "", err
+	}
+	if own != verifier {
+		v.problem("", 0, "the verifier of checkpoints in the database was changed")
+	}
+	return own, nil
 }
 
 func (v *verifying) problem(chain string, seq int64, what string) {
@@ -105,41 +145,23 @@ func (v *verifying) problem(chain string, seq int64, what string) {
 func (v *verifying) chain(ctx context.Context, c chainRow) error {
 	v.r.Chains++
 	key, err := chainKey(ctx, v.cfg.Keeper, c.id, c.wrapped)
-	if err != nil {
+	if errors.Is(err, crypt.ErrIntegrity) {
 		v.problem(c.id, 0, "its key does not unwrap under this root key")
+		v.unread[c.id] = true
 		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("unwrapping the key of an audit chain: %w", err)
+	}
 	last := head{chain: c.id}
-	broken := false
 	for {
 		page, err := queryEntries(ctx, v.q, verifyPageSQL, c.id, last.seq)
 		if err != nil {
 			return sqldb.Wrap("read an audit chain", err)
 		}
 		for _, s := range page {
-			if s.seq != last.seq+1 {
-				v.problem(c.id, s.seq, fmt.Sprintf("%d entries before it are missing", s.seq-last.seq-1))
-				broken = true
-			}
-			want := link(key, last.hash, s.seq, s.body)
-			if !broken && !hmac.Equal(want, s.hash) {
-				v.problem(c.id, s.seq, "was changed, or stands in another place than it was written")
-				broken = true // every later hash rests on this one
-			}
-			b, err := decodeBody(s.body)
-			if err != nil {
-				v.problem(c.id, s.seq, "is not an audit entry")
-			} else if diff := compareColumns(s, b); diff != "" {
-				v.problem(c.id, s.seq, "its column "+diff+" does not say what the entry says")
-			} else if b.Entry != nil && b.Entry.Action == "audit.chain_started" {
-				v.remember(b.Entry.Detail)
-			}
-			last = s.head
-			v.compareWitness(s.head)
-			v.r.Entries++
-			if broken {
-				broken = false // go on from the stored hash, to find further changes
-			}
+			v.entry(c, key, last, s)
+			last = s.head // of a changed entry too: go on from what is stored, to find further changes
 		}
 		if v.cfg.Progress != nil {
 			v.cfg.Progress(v.r.Entries)
@@ -152,16 +174,46 @@ func (v *verifying) chain(ctx context.Context, c chainRow) error {
 		v.problem(c.id, 0, "all its entries are missing")
 	}
 	v.heads[c.id] = last
-	cp, ok := v.checkpoints[c.id]
-	switch {
-	case !ok:
-		v.r.Unwitnessed = append(v.r.Unwitnessed, Tail{Chain: c.id, From: 1, Entries: last.seq})
-	case cp.seq > last.seq:
+	if cp, ok := v.checkpoints[c.id]; ok && cp.seq > last.seq {
 		v.problem(c.id, last.seq+1, fmt.Sprintf("the last %d entries are missing: a checkpoint of %s saw entry %d", cp.seq-last.seq, cp.time.Format("2006-01-02 15:04:05Z"), cp.seq))
-	case cp.seq < last.seq:
-		v.r.Unwitnessed = append(v.r.Unwitnessed, Tail{Chain: c.id, From: cp.seq + 1, Entries: last.seq - cp.seq})
 	}
 	return nil
+}
+
+// entry checks one row against the one before it.
+func (v *verifying) entry(c chainRow, key secret.Value, last head, s stored) {
+	v.r.Entries++
+	v.compareWitness(s.head)
+	missing := s.seq != last.seq+1
+	if missing {
+		v.problem(c.id, s.seq, fmt.Sprintf("%d entries before it are missing", s.seq-last.seq-1))
+	}
+	// After a gap the hash before is unknown, and so is whether this one is right.
+	if !missing && !hmac.Equal(link(key, last.hash, s.seq, s.body), s.hash) {
+		v.problem(c.id, s.seq, "was changed, or stands in another place than it was written")
+	}
+	b, err := decodeBody(s.body)
+	if err != nil {
+		v.problem(c.id, s.seq, "is not an audit entry")
+		return
+	}
+	if diff := compareColumns(s, b); diff != "" {
+		v.problem(c.id, s.seq, "its column "+diff+" does not say what the entry says")
+		return
+	}
+	if s.seq != 1 {
+		return
+	}
+	if e := b.Entry; e.Action != chainStarted || e.Object != c.id || e.Detail["node"] != c.node || sqldb.Micros(e.Time) != c.startedAt {
+		v.problem(c.id, s.seq, "does not say of the chain what its row in audit_chain says")
+	}
+	for k, text := range b.Entry.Detail {
+		if strings.HasPrefix(k, followsPrefix) {
+			if h, err := parseHead(text); err == nil {
+				v.named = append(v.named, following{c.id, h})
+			}
+		}
+	}
 }
 
 // compareWitness holds an entry against the checkpoint that names it.
@@ -171,34 +223,47 @@ func (v *verifying) compareWitness(h head) {
 	}
 }
 
-func (v *verifying) remember(detail map[string]string) {
-	for k, text := range detail {
-		if strings.HasPrefix(k, followsPrefix) {
-			if h, err := parseHead(text); err == nil {
-				v.named[h.chain] = append(v.named[h.chain], h)
-			}
+// acrossChains checks what only several chains or files together show.
+func (v *verifying) acrossChains() {
+	for chain, cp := range v.checkpoints {
+		if _, ok := v.heads[chain]; !ok && !v.unread[chain] {
+			v.problem(chain, 0, fmt.Sprintf("the whole chain is missing: a checkpoint saw %d entries of it", cp.seq))
+		}
+	}
+	for _, f := range v.named {
+		last, ok := v.heads[f.head.chain]
+		switch {
+		case v.unread[f.head.chain]:
+		case !ok:
+			v.problem(f.head.chain, 0, fmt.Sprintf("the whole chain is missing: a later chain follows its entry %d", f.head.seq))
+		case f.head.seq > last.seq:
+			v.problem(f.head.chain, last.seq+1, fmt.Sprintf("entries are missing: a later chain follows its entry %d", f.head.seq))
+		case f.head.seq == last.seq && !bytes.Equal(f.head.hash, last.hash):
+			v.problem(f.head.chain, f.head.seq, "is not the entry that a later chain follows")
 		}
 	}
 }
 
-// acrossChains checks what only several chains or files together show.
-func (v *verifying) acrossChains() {
+// unwitnessed lists the tails that nothing outside the database vouches for. A
+// checkpoint vouches for its chain up to its entry, and so for that chain's
+// first entry and the heads that it names.
+func (v *verifying) unwitnessed(chains []chainRow) {
+	seen := map[string]int64{}
 	for chain, cp := range v.checkpoints {
-		if _, ok := v.heads[chain]; !ok && !slices.ContainsFunc(v.r.Problems, func(p Problem) bool { return p.Chain == chain }) {
-			v.problem(chain, 0, fmt.Sprintf("the whole chain is missing: a checkpoint saw %d entries of it", cp.seq))
+		seen[chain] = cp.seq
+	}
+	for changed := true; changed; {
+		changed = false
+		for _, f := range v.named {
+			if seen[f.by] > 0 && seen[f.head.chain] < f.head.seq {
+				seen[f.head.chain] = f.head.seq
+				changed = true
+			}
 		}
 	}
-	for chain, named := range v.named {
-		last, ok := v.heads[chain]
-		for _, h := range named {
-			switch {
-			case !ok:
-				v.problem(chain, 0, fmt.Sprintf("the whole chain is missing: a later chain follows its entry %d", h.seq))
-			case h.seq > last.seq:
-				v.problem(chain, last.seq+1, fmt.Sprintf("entries are missing: a later chain follows its entry %d", h.seq))
-			case h.seq == last.seq && !bytes.Equal(h.hash, last.hash):
-				v.problem(chain, h.seq, "is not the entry that a later chain follows")
-			}
+	for _, c := range chains {
+		if last, ok := v.heads[c.id]; ok && seen[c.id] < last.seq {
+			v.r.Unwitnessed = append(v.r.Unwitnessed, Tail{Chain: c.id, From: seen[c.id] + 1, Entries: last.seq - seen[c.id]})
 		}
 	}
 }

@@ -1,0 +1,32 @@
+package audit
+
+import "github.com/ambit-dev/ambit/internal/id"
+
+// DecodeBody reads a stored entry, and Remarshal what it says.
+func DecodeBody(doc []byte) (Record, error) {
+	b, err := decodeBody(doc)
+	r := Record{Kind: b.Kind, Ref: b.Ref, Outcome: b.Outcome}
+	if b.Entry != nil {
+		r.Entry = *b.Entry
+		_ = compareColumns(stored{}, b)
+	}
+	return r, err
+}
+
+// ParseHead reads the head of a chain and gives its text again.
+func ParseHead(s string) (string, error) {
+	h, err := parseHead(s)
+	return h.String(), err
+}
+
+// ParseCursor reports whether s is a cursor.
+func ParseCursor(s string) error {
+	_, _, err := parseCursor(s)
+	return err
+}
+
+// FinishAgain is what follows a commit of this outcome that looked failed: the
+// outcome waits once more, under the id that it had.
+func (l *Log) FinishAgain(in *Intent, o Outcome, e id.Event) {
+	l.outcomes <- body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: e, Time: 1, again: true}
+}
