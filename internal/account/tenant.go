@@ -285,9 +285,15 @@ func (p Person) in(env id.Environment) bool {
 }
 
 // refused records that something was tried and denied. A denial that cannot be
-// recorded is still a denial.
+// recorded is still a denial. What concerns nobody we know is recorded where the
+// server itself is run: in the first environment.
 func (s *Service) refused(ctx context.Context, e audit.Entry, code string) {
 	e.Decision, e.Code = "deny", code
+	if e.Environment == "" {
+		if envs, err := selectEnvironments(ctx, s.db.Reader()); err == nil && len(envs) > 0 {
+			e.Environment = envs[0].ID
+		}
+	}
 	if err := s.audit.Record(ctx, e); err != nil {
 		s.log.ErrorContext(ctx, "a denial could not be recorded", "action", e.Action, "code", code, "error", err)
 	}
