@@ -41,8 +41,8 @@ func (p *plan) compileSchema(l *linter, field string, doc []byte) json.RawMessag
 	m["properties"] = props
 	p.names = map[string]bool{}
 	for _, name := range sortedKeys(props) {
-		if !validArg(name) || name == "session" {
-			l.add(field+".properties."+name, "Rename it; session is taken by the session handle.", "%s cannot name an argument.", quoted(name))
+		if !validArg(name) || name == "session" || name == "connection" {
+			l.add(field+".properties."+name, "Rename it; session and connection are taken: the agent says with them which session and which account it means.", "%s cannot name an argument.", quoted(name))
 		}
 		p.names[name] = true
 	}
