@@ -60,7 +60,7 @@ func (s *Server) stamp(rev revision) stamp {
 
 // cacheMillis is how long a client may keep a list, which is its own alone.
 const (
-	cacheMillis = 10_000
+	cacheMillis = 5_000
 	cacheScope  = "private"
 )
 

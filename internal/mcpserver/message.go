@@ -105,9 +105,10 @@ func parse(body []byte) (message, *problem) {
 }
 
 // object gives a member that is an object, or an empty one if there is none.
+// Some clients write null for arguments that they do not have.
 func (o object) object(name string) (object, bool) {
 	raw, sent := o[name]
-	if !sent {
+	if !sent || name == "arguments" && string(raw) == "null" {
 		return object{}, true
 	}
 	var v object
