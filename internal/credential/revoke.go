@@ -69,7 +69,7 @@ func (s *Service) OnConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connect
 		_, err := tx.ExecContext(ctx, beginRevokeSQL, c.ID, sqldb.Micros(s.now()))
 		return sqldb.Wrap("put a credential down for revocation", err)
 	}
-	_, err := tx.ExecContext(ctx, destroySQL, c.ID, false, Unsupported)
+	_, err := tx.ExecContext(ctx, destroySQL, c.ID, flag(false), Unsupported)
 	return sqldb.Wrap("destroy a credential", err)
 }
 
@@ -91,7 +91,7 @@ func (s *Service) revokeNow(ctx context.Context, r row) string {
 			_, err := tx.ExecContext(ctx, setRevokeSQL, r.connection, state, sqldb.Micros(next))
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, destroySQL, r.connection, false, state); err != nil {
+		if _, err := tx.ExecContext(ctx, destroySQL, r.connection, flag(false), state); err != nil {
 			return err
 		}
 		s.audit.AppendEvent(tx, s.entry(r, "credential.revoked", state))

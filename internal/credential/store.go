@@ -104,7 +104,7 @@ func loadRow(ctx context.Context, q sqldb.Querier, conn id.Connection) (row, err
 // reports whether it did.
 func insertRow(ctx context.Context, q sqldb.Querier, r row) (bool, error) {
 	return changed(q.ExecContext(ctx, insertRowSQL, r.connection, r.environment, r.organization, r.user, r.provider, r.kind, r.version, r.envelope,
-		sqldb.Micros(r.expiresAt), r.refreshable, strings.Join(r.scopes, " "), sqldb.Micros(r.obtainedAt)))
+		sqldb.Micros(r.expiresAt), flag(r.refreshable), strings.Join(r.scopes, " "), sqldb.Micros(r.obtainedAt)))
 }
 
 func takeLease(ctx context.Context, q sqldb.Querier, r row, owner string, now, until time.Time) (bool, error) {
@@ -112,18 +112,22 @@ func takeLease(ctx context.Context, q sqldb.Querier, r row, owner string, now, u
 }
 
 func storeRefreshed(ctx context.Context, q sqldb.Querier, was, now row, owner string) (bool, error) {
-	return changed(q.ExecContext(ctx, storeRefreshedSQL, was.connection, was.version, owner, now.envelope, sqldb.Micros(now.expiresAt), now.refreshable,
+	return changed(q.ExecContext(ctx, storeRefreshedSQL, was.connection, was.version, owner, now.envelope, sqldb.Micros(now.expiresAt), flag(now.refreshable),
 		strings.Join(now.scopes, " "), sqldb.Micros(now.obtainedAt)))
 }
 
 // storeFailure gives the lease back. open keeps the mark that an attempt may
 // have reached the provider.
 func storeFailure(ctx context.Context, q sqldb.Querier, r row, owner string, next time.Time, why string, open bool) (bool, error) {
-	keep := 0
-	if open {
-		keep = 1
+	return changed(q.ExecContext(ctx, storeFailureSQL, r.connection, r.version, owner, sqldb.Micros(next), why, flag(open)))
+}
+
+// flag is a bool as both engines store it.
+func flag(b bool) int64 {
+	if b {
+		return 1
 	}
-	return changed(q.ExecContext(ctx, storeFailureSQL, r.connection, r.version, owner, sqldb.Micros(next), why, keep))
+	return 0
 }
 
 func dueRevocations(ctx context.Context, q sqldb.Querier, now time.Time) ([]row, error) {
