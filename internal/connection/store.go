@@ -92,7 +92,7 @@ func scanAll(ctx context.Context, q sqldb.Querier, query string, args ...any) ([
 func (s *Service) fill(ctx context.Context, q sqldb.Querier, r *row) error {
 	rec, err := s.snapshot(ctx, q, r.Environment, r.digest)
 	if fault.Is(err, recordOutdated) {
-		r.Record.ID = r.Provider
+		r.Record.ID, r.Record.Auth = r.Provider, provider.Auth(r.AuthMethod)
 		if r.State == Connected {
 			r.State, r.Reason = NeedsReauth, recordOutdated
 		}
