@@ -2,6 +2,7 @@ package provider_test
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -88,6 +89,7 @@ func TestCallReturnsNoCredential(t *testing.T) {
 			w.Header().Set(h, "x="+auth)
 		}
 		w.Header().Set("Link", "</next?key="+url.QueryEscape(apiKey)+`>; rel="next"`)
+		w.Header().Set("X-RateLimit-"+hex.EncodeToString([]byte(apiKey)), "1")
 		w.Header().Set("Trailer", "X-Late")
 		status := 200
 		if s := r.URL.Query().Get("status"); s != "" {

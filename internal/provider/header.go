@@ -39,7 +39,7 @@ func overridesMethod(name string) bool {
 func answerHeader(from http.Header, at *url.URL, red *Redactor) http.Header {
 	out := http.Header{}
 	for name, values := range from {
-		if !passes(name) {
+		if !passes(name) || red.Finds([]byte(name)) {
 			continue
 		}
 		for _, v := range values {

@@ -19,8 +19,6 @@ const (
 	FieldAPIKey      = "api_key"
 	FieldUsername    = "username" // names an account; not a secret on its own
 	FieldPassword    = "password"
-
-	fieldUsername = FieldUsername
 )
 
 // Credential is the material that goes into one request. It prints nothing.

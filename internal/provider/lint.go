@@ -310,7 +310,7 @@ func (r *Record) lintInjection(l *linter) {
 			if !slices.Contains(r.credentialNames(), p.arg) {
 				l.add(field, "Use one of "+strings.Join(r.credentialNames(), ", ")+".", "{%s} is not part of this kind of credential.", p.arg)
 			}
-			if p.arg != fieldUsername {
+			if p.arg != FieldUsername {
 				found++
 			}
 		}

@@ -161,7 +161,7 @@ const escapes = "%\\&\r\n\x00"
 // unescape reads the view once more: escapes undone, line breaks and NUL gone.
 // It returns nil when that changes nothing.
 func (v *view) unescape() *view {
-	if bytes.IndexAny(v.text, escapes) < 0 {
+	if !bytes.ContainsAny(v.text, escapes) {
 		return nil
 	}
 	out := &view{text: make([]byte, 0, len(v.text)), from: v}

@@ -53,7 +53,8 @@ func request(t testing.TB, raw string) *http.Request {
 func TestInjectReplacesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	req := request(t, "https://api.example.com/x?a=1&KEY=mine&%6bey=mine&b=2")
-	req.Header["authorization"] = []string{"Bearer mine"}
+	odd := "authorization" // as a hand-made request may spell it
+	req.Header[odd] = []string{"Bearer mine"}
 	req.Header["X-Key"] = []string{"mine", "again"}
 	inject(t, keyRecord(t, `{header: X-Key, format: "k {api_key}"}`), req, credential(provider.APIKey, "api_key", "s3cret-key"))
 	if got := req.Header.Values("X-Key"); len(got) != 1 || got[0] != "k s3cret-key" {
@@ -64,7 +65,7 @@ func TestInjectReplacesWhatIsThere(t *testing.T) {
 		t.Errorf("query: got %s", got)
 	}
 	inject(t, keyRecord(t, `{basic: {username: "{username}", password: "{password}"}}`), req, credential(provider.APIKey, "username", "ann", "password", "s3cret-pass"))
-	if user, pass, ok := req.BasicAuth(); !ok || user != "ann" || pass != "s3cret-pass" || len(req.Header["authorization"]) != 0 {
+	if user, pass, ok := req.BasicAuth(); !ok || user != "ann" || pass != "s3cret-pass" || len(req.Header[odd]) != 0 {
 		t.Errorf("basic: got %q %q %v %v", user, pass, ok, req.Header)
 	}
 }

@@ -145,9 +145,9 @@ func whichArgument(text string) string {
 	if end < 0 {
 		end = len(rest)
 	}
-	name, rule, _ := strings.Cut(strings.TrimPrefix(rest[end:], ": "), ":")
-	if _ = rule; !slices.Contains(keywords, name) {
+	keyword, _, _ := strings.Cut(strings.TrimPrefix(rest[end:], ": "), ":")
+	if !slices.Contains(keywords, keyword) {
 		return " " + quoted(rest[:end])
 	}
-	return " " + quoted(rest[:end]) + " (" + name + ")"
+	return " " + quoted(rest[:end]) + " (" + keyword + ")"
 }
