@@ -1,0 +1,352 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+func read[T any](ctx context.Context, c *Client, path string, query url.Values) (out T, err error) {
+	return out, c.do(ctx, get(path, query), &out)
+}
+
+// send makes a change; repeat says whether making it twice is making it once.
+func send[T any](ctx context.Context, c *Client, method, path string, body any, repeat bool) (out T, err error) {
+	return out, c.do(ctx, call{method: method, path: path, body: body, repeat: repeat}, &out)
+}
+
+// All reads every page of a list: of List it takes one page's paging.
+func All[T any](ctx context.Context, list func(ctx context.Context, after string) (Page[T], error)) ([]T, error) {
+	var out []T
+	for after := ""; ; {
+		p, err := list(ctx, after)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p.Data...)
+		if p.Next == "" || p.Next == after {
+			return out, nil
+		}
+		after = p.Next
+	}
+}
+
+// Whoami tells whose token this is.
+func (c *Client) Whoami(ctx context.Context) (Whoami, error) {
+	return read[Whoami](ctx, c, "/v1/whoami", nil)
+}
+
+// StartLogin begins the sign-in of a command line. It needs no token.
+func (c *Client) StartLogin(ctx context.Context) (CLILogin, error) {
+	return send[CLILogin](ctx, c, http.MethodPost, "/v1/cli/login", struct{}{}, false)
+}
+
+// PollLogin fetches the login's token once the person has confirmed it. Until
+// then the error's code is authorization_pending.
+func (c *Client) PollLogin(ctx context.Context, poll string) (token string, err error) {
+	var out struct {
+		Token string `json:"token"`
+	}
+	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/cli/token", body: map[string]string{"poll": poll}}, &out)
+	return out.Token, err
+}
+
+// AwaitLogin polls until the person has confirmed the sign-in, or it is over.
+func (c *Client) AwaitLogin(ctx context.Context, l CLILogin) (token string, err error) {
+	pause := max(time.Duration(l.Interval)*time.Second, time.Second)
+	for {
+		token, err := c.PollLogin(ctx, l.Poll)
+		var e *Error
+		if err == nil || !errors.As(err, &e) || e.Code != "authorization_pending" && e.Status != http.StatusTooManyRequests && e.Status != http.StatusServiceUnavailable {
+			return token, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(max(pause, e.RetryAfter)):
+		}
+	}
+}
+
+// Logout ends the login whose token the client holds.
+func (c *Client) Logout(ctx context.Context) error {
+	return c.do(ctx, call{method: http.MethodPost, path: "/v1/cli/logout", body: struct{}{}, repeat: true}, nil)
+}
+
+// Environments lists those that the caller has a part in.
+func (c *Client) Environments(ctx context.Context) (Page[Environment], error) {
+	return read[Page[Environment]](ctx, c, "/v1/environments", nil)
+}
+
+// CreateEnvironment makes an environment and the organization that runs it.
+func (c *Client) CreateEnvironment(ctx context.Context, name string) (Environment, error) {
+	return send[Environment](ctx, c, http.MethodPost, "/v1/environments", map[string]string{"name": name}, false)
+}
+
+// Organizations lists those that the caller sees.
+func (c *Client) Organizations(ctx context.Context, p Paging) (Page[Organization], error) {
+	return read[Page[Organization]](ctx, c, "/v1/organizations", p.add(url.Values{}))
+}
+
+// CreateOrganization makes a tenant.
+func (c *Client) CreateOrganization(ctx context.Context, n NewOrganization) (Organization, error) {
+	return send[Organization](ctx, c, http.MethodPost, "/v1/organizations", n, false)
+}
+
+// Organization reads one.
+func (c *Client) Organization(ctx context.Context, id string) (Organization, error) {
+	return read[Organization](ctx, c, "/v1/organizations/"+seg(id), nil)
+}
+
+// Members lists who is in an organization.
+func (c *Client) Members(ctx context.Context, organizationID string, p Paging) (Page[Member], error) {
+	return read[Page[Member]](ctx, c, "/v1/organizations/"+seg(organizationID)+"/members", p.add(url.Values{}))
+}
+
+// SetMember gives a user a role in an organization, as a new or an existing member.
+func (c *Client) SetMember(ctx context.Context, organizationID, userID, role string) error {
+	return c.do(ctx, call{method: http.MethodPut, path: "/v1/organizations/" + seg(organizationID) + "/members/" + seg(userID), body: map[string]string{"role": role}, repeat: true}, nil)
+}
+
+// RemoveMember takes a user out of an organization, and ends what they have
+// running there.
+func (c *Client) RemoveMember(ctx context.Context, organizationID, userID string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/organizations/" + seg(organizationID) + "/members/" + seg(userID), repeat: true}, nil)
+}
+
+// Users lists the users of the environment, for those who run it.
+func (c *Client) Users(ctx context.Context, p Paging) (Page[User], error) {
+	return read[Page[User]](ctx, c, "/v1/users", p.add(url.Values{}))
+}
+
+// CreateUser makes a user.
+func (c *Client) CreateUser(ctx context.Context, n NewUser) (User, error) {
+	return send[User](ctx, c, http.MethodPost, "/v1/users", n, false)
+}
+
+// User reads one.
+func (c *Client) User(ctx context.Context, id string) (User, error) {
+	return read[User](ctx, c, "/v1/users/"+seg(id), nil)
+}
+
+// DisableUser shuts a user out everywhere and ends what they have running.
+func (c *Client) DisableUser(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodPost, path: "/v1/users/" + seg(id) + "/disable", repeat: true}, nil)
+}
+
+// EnableUser lets a disabled user sign in again.
+func (c *Client) EnableUser(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodPost, path: "/v1/users/" + seg(id) + "/enable", repeat: true}, nil)
+}
+
+// Agents lists agents, newest first.
+func (c *Client) Agents(ctx context.Context, f AgentFilter) (Page[Agent], error) {
+	return read[Page[Agent]](ctx, c, "/v1/agents", f.query())
+}
+
+// CreateAgent registers an agent with client credentials.
+func (c *Client) CreateAgent(ctx context.Context, n NewAgent) (MadeAgent, error) {
+	return send[MadeAgent](ctx, c, http.MethodPost, "/v1/agents", n, false)
+}
+
+// Agent reads one.
+func (c *Client) Agent(ctx context.Context, id string) (Agent, error) {
+	return read[Agent](ctx, c, "/v1/agents/"+seg(id), nil)
+}
+
+// SetCeiling replaces the most that an agent may be granted, if it is still at
+// version.
+func (c *Client) SetCeiling(ctx context.Context, id string, version int64, ceiling Ceiling) (Agent, error) {
+	body := map[string]any{"version": version, "ceiling": map[string]any{"providers": list(ceiling.Providers), "effects": list(ceiling.Effects)}}
+	return send[Agent](ctx, c, http.MethodPut, "/v1/agents/"+seg(id)+"/ceiling", body, false)
+}
+
+// list is s, never null.
+func list(s []string) []string { return append([]string{}, s...) }
+
+// DisableAgent ends an agent's tokens and sessions at once.
+func (c *Client) DisableAgent(ctx context.Context, id string) (Agent, error) {
+	return send[Agent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/disable", nil, true)
+}
+
+// EnableAgent lets a disabled agent get tokens again.
+func (c *Client) EnableAgent(ctx context.Context, id string) (Agent, error) {
+	return send[Agent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/enable", nil, true)
+}
+
+// RotateAgentSecret replaces an agent's client secret. It is shown this once.
+func (c *Client) RotateAgentSecret(ctx context.Context, id string) (MadeAgent, error) {
+	return send[MadeAgent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/rotate", nil, false)
+}
+
+// Providers lists the providers of the environment.
+func (c *Client) Providers(ctx context.Context, p Paging) (Page[Provider], error) {
+	return read[Page[Provider]](ctx, c, "/v1/providers", p.add(url.Values{}))
+}
+
+// Provider reads one, with its record.
+func (c *Client) Provider(ctx context.Context, id string) (Provider, error) {
+	return read[Provider](ctx, c, "/v1/providers/"+seg(id), nil)
+}
+
+// PutProvider adds or replaces a provider. The record's own id must be id.
+func (c *Client) PutProvider(ctx context.Context, id string, p PutProvider) (Provider, error) {
+	return send[Provider](ctx, c, http.MethodPut, "/v1/providers/"+seg(id), p, p.IfVersion == 0)
+}
+
+// DeleteProvider removes a provider without live connections.
+func (c *Client) DeleteProvider(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/providers/" + seg(id), repeat: true}, nil)
+}
+
+// LintProvider checks a record and stores nothing.
+func (c *Client) LintProvider(ctx context.Context, yaml string) (Lint, error) {
+	return send[Lint](ctx, c, http.MethodPost, "/v1/providers/lint", map[string]string{"yaml": yaml}, true)
+}
+
+// ProviderTemplates lists the records with blanks.
+func (c *Client) ProviderTemplates(ctx context.Context) (Page[Template], error) {
+	return read[Page[Template]](ctx, c, "/v1/provider-templates", nil)
+}
+
+// FillTemplate makes a record of a template, as YAML.
+func (c *Client) FillTemplate(ctx context.Context, id string, params map[string]string) (yaml string, err error) {
+	var out struct {
+		YAML string `json:"yaml"`
+	}
+	if params == nil {
+		params = map[string]string{}
+	}
+	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/provider-templates/" + seg(id) + "/fill", body: map[string]any{"params": params}, repeat: true}, &out)
+	return out.YAML, err
+}
+
+// Connections lists those that the caller sees, newest first.
+func (c *Client) Connections(ctx context.Context, f ConnectionFilter) (Page[Connection], error) {
+	return read[Page[Connection]](ctx, c, "/v1/connections", f.query())
+}
+
+// Connection reads one.
+func (c *Client) Connection(ctx context.Context, id string) (Connection, error) {
+	return read[Connection](ctx, c, "/v1/connections/"+seg(id), nil)
+}
+
+// Connect makes a connection, or says where a person must.
+func (c *Client) Connect(ctx context.Context, n NewConnection) (Connected, error) {
+	return send[Connected](ctx, c, http.MethodPost, "/v1/connections", n, false)
+}
+
+// Disconnect ends a connection for good, here and at the provider.
+func (c *Client) Disconnect(ctx context.Context, id string) (Disconnected, error) {
+	return send[Disconnected](ctx, c, http.MethodDelete, "/v1/connections/"+seg(id), nil, true)
+}
+
+// Vend fetches a connection's credential for an application whose key has the
+// scope connections:vend. Servers refuse it unless it was switched on.
+func (c *Client) Vend(ctx context.Context, id string) (Credential, error) {
+	return send[Credential](ctx, c, http.MethodPost, "/v1/connections/"+seg(id)+"/credential", nil, false)
+}
+
+// Sessions lists sessions, newest first.
+func (c *Client) Sessions(ctx context.Context, f SessionFilter) (Page[Session], error) {
+	return read[Page[Session]](ctx, c, "/v1/sessions", f.query())
+}
+
+// Session reads one.
+func (c *Client) Session(ctx context.Context, id string) (Session, error) {
+	return read[Session](ctx, c, "/v1/sessions/"+seg(id), nil)
+}
+
+// Revoke ends sessions. When it returns, no further call of them starts.
+func (c *Client) Revoke(ctx context.Context, r Revocation) (Revoked, error) {
+	return send[Revoked](ctx, c, http.MethodPost, "/v1/revocations", r, true)
+}
+
+// Approvals lists the requests that wait for the person whose login this is.
+func (c *Client) Approvals(ctx context.Context, p Paging) (Page[Approval], error) {
+	return read[Page[Approval]](ctx, c, "/v1/approvals", p.add(url.Values{}))
+}
+
+// Approval reads one. It is decided at its URL.
+func (c *Client) Approval(ctx context.Context, id string) (Approval, error) {
+	return read[Approval](ctx, c, "/v1/approvals/"+seg(id), nil)
+}
+
+// Audit lists entries, newest first.
+func (c *Client) Audit(ctx context.Context, f AuditFilter) (Page[Event], error) {
+	return read[Page[Event]](ctx, c, "/v1/audit", f.query())
+}
+
+// VerifyAudit holds the whole audit log against its chains and checkpoints.
+func (c *Client) VerifyAudit(ctx context.Context) (AuditReport, error) {
+	return send[AuditReport](ctx, c, http.MethodPost, "/v1/audit/verify", nil, true)
+}
+
+// Keys lists API keys of an organization, or, if that is empty, of the whole
+// environment.
+func (c *Client) Keys(ctx context.Context, organizationID string, p Paging) (Page[APIKey], error) {
+	q := p.add(url.Values{})
+	set(q, "organization_id", organizationID)
+	return read[Page[APIKey]](ctx, c, "/v1/keys", q)
+}
+
+// CreateKey always fails with the code browser_required: the error's field url
+// is the page where a person makes keys.
+func (c *Client) CreateKey(ctx context.Context) error {
+	return c.do(ctx, call{method: http.MethodPost, path: "/v1/keys"}, nil)
+}
+
+// RevokeKey ends an API key at once.
+func (c *Client) RevokeKey(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/keys/" + seg(id), repeat: true}, nil)
+}
+
+// Secrets lists named secrets, last updated first, without their values.
+func (c *Client) Secrets(ctx context.Context, f SecretFilter) (Page[Secret], error) {
+	return read[Page[Secret]](ctx, c, "/v1/secrets", f.query())
+}
+
+// CreateSecret stores a new named secret.
+func (c *Client) CreateSecret(ctx context.Context, n NewSecret) (Secret, error) {
+	return send[Secret](ctx, c, http.MethodPost, "/v1/secrets", n, false)
+}
+
+// Secret describes one, without its value. organizationID says whose it is, for
+// a person who does not run the whole environment; it may be empty.
+func (c *Client) Secret(ctx context.Context, id, organizationID string) (Secret, error) {
+	return read[Secret](ctx, c, "/v1/secrets/"+seg(id), ofOrganization(organizationID))
+}
+
+// UpdateSecret stores a new value. With a versionID it succeeds only if that is
+// the current version.
+func (c *Client) UpdateSecret(ctx context.Context, id, organizationID, value, versionID string) (Secret, error) {
+	body := map[string]string{"value": value}
+	if versionID != "" {
+		body["version_id"] = versionID
+	}
+	var out Secret
+	return out, c.do(ctx, call{method: http.MethodPut, path: "/v1/secrets/" + seg(id), query: ofOrganization(organizationID), body: body}, &out)
+}
+
+// DeleteSecret removes a secret with all its versions.
+func (c *Client) DeleteSecret(ctx context.Context, id, organizationID string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/secrets/" + seg(id), query: ofOrganization(organizationID), repeat: true}, nil)
+}
+
+// SecretValue reads a secret's value. It takes an API key; for a command
+// line's login the error's code is browser_required.
+func (c *Client) SecretValue(ctx context.Context, id, organizationID string) (string, error) {
+	var out struct {
+		Value string `json:"value"`
+	}
+	err := c.do(ctx, get("/v1/secrets/"+seg(id)+"/value", ofOrganization(organizationID)), &out)
+	return out.Value, err
+}
+
+func ofOrganization(id string) url.Values {
+	q := url.Values{}
+	set(q, "organization_id", id)
+	return q
+}

@@ -1,0 +1,582 @@
+package client
+
+import (
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Page is a part of a list. Next is what to pass as After for the part that
+// follows, and empty at the end.
+type Page[T any] struct {
+	Data []T    `json:"data"`
+	Next string `json:"next"`
+}
+
+// Paging asks for a part of a list.
+type Paging struct {
+	Limit int // 0: the server's default
+	After string
+}
+
+func (p Paging) add(q url.Values) url.Values {
+	if p.Limit != 0 {
+		q.Set("limit", strconv.Itoa(p.Limit))
+	}
+	set(q, "after", p.After)
+	return q
+}
+
+func set(q url.Values, name, value string) {
+	if value != "" {
+		q.Set(name, value)
+	}
+}
+
+// Whoami is who the token belongs to.
+type Whoami struct {
+	Kind           string       `json:"kind"` // user or api_key
+	ID             string       `json:"id"`
+	Name           string       `json:"name"`
+	Email          string       `json:"email"`
+	EnvironmentID  string       `json:"environment_id"`
+	OrganizationID string       `json:"organization_id"` // of a key that is confined to one
+	Scopes         []string     `json:"scopes"`          // of a key
+	LoginID        string       `json:"login_id"`        // of a person
+	Memberships    []Membership `json:"memberships"`     // of a person
+}
+
+// Membership is a person's place in one organization.
+type Membership struct {
+	EnvironmentID    string `json:"environment_id"`
+	EnvironmentName  string `json:"environment_name"`
+	OrganizationID   string `json:"organization_id"`
+	OrganizationName string `json:"organization_name"`
+	Role             string `json:"role"`
+}
+
+// Environment is a hard namespace.
+type Environment struct {
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	OperatorID string    `json:"operator_organization_id"` // the organization that runs it
+	CreatedAt  time.Time `json:"created_at"`
+}
+
+// Organization is a tenant.
+type Organization struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	Name           string    `json:"name"`
+	ExternalID     string    `json:"external_id"`
+	RequirePasskey bool      `json:"require_passkey"`
+	CreatedAt      time.Time `json:"created_at"`
+	Version        int64     `json:"version"`
+}
+
+// NewOrganization says which organization to make.
+type NewOrganization struct {
+	Name       string `json:"name"`
+	ExternalID string `json:"external_id,omitempty"`
+}
+
+// User is a person.
+type User struct {
+	ID            string    `json:"id"`
+	EnvironmentID string    `json:"environment_id"`
+	Email         string    `json:"email"`
+	Name          string    `json:"name"`
+	ExternalID    string    `json:"external_id"`
+	DisabledAt    time.Time `json:"disabled_at,omitzero"`
+	CreatedAt     time.Time `json:"created_at"`
+	Version       int64     `json:"version"`
+}
+
+// NewUser says whom to make. They sign in by a link that an owner makes in the
+// web UI.
+type NewUser struct {
+	Name           string `json:"name"`
+	Email          string `json:"email,omitempty"`
+	ExternalID     string `json:"external_id,omitempty"`
+	OrganizationID string `json:"organization_id,omitempty"`
+	Role           string `json:"role,omitempty"` // owner, admin, approver, member (default) or auditor
+}
+
+// Member is a user's place in an organization.
+type Member struct {
+	User
+	OrganizationID string `json:"organization_id"`
+	Role           string `json:"role"`
+}
+
+// Ceiling is the most that an agent may ever be granted. An empty list sets no
+// limit of its kind.
+type Ceiling struct {
+	Providers []string `json:"providers"`
+	Effects   []string `json:"effects"`
+}
+
+// Agent is a registered non-human identity.
+type Agent struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	OrganizationID string    `json:"organization_id"`
+	Name           string    `json:"name"`
+	Label          string    `json:"label"` // what people decide on
+	Verified       bool      `json:"verified"`
+	Kind           string    `json:"kind"` // delegated or autonomous
+	OwnerID        string    `json:"owner_id"`
+	ClientID       string    `json:"client_id"`
+	Ceiling        Ceiling   `json:"ceiling"`
+	DisabledAt     time.Time `json:"disabled_at,omitzero"`
+	LastSeenAt     time.Time `json:"last_seen_at,omitzero"`
+	CreatedAt      time.Time `json:"created_at"`
+	Version        int64     `json:"version"`
+}
+
+// NewAgent says which agent to register. It takes an API key: a person
+// registers agents in the web UI.
+type NewAgent struct {
+	OrganizationID string   `json:"organization_id"`
+	Name           string   `json:"name"`
+	Kind           string   `json:"kind"`
+	OwnerID        string   `json:"owner_id"`
+	Ceiling        *Ceiling `json:"ceiling,omitempty"`
+}
+
+// MadeAgent is an agent with its client secret, which is shown this once.
+type MadeAgent struct {
+	Agent
+	ClientSecret string `json:"client_secret"`
+}
+
+// AgentFilter selects agents.
+type AgentFilter struct {
+	OrganizationID string
+	OwnerID        string
+	Limit          int
+	After          string
+}
+
+func (f AgentFilter) query() url.Values {
+	q := Paging{f.Limit, f.After}.add(url.Values{})
+	set(q, "organization_id", f.OrganizationID)
+	set(q, "owner_id", f.OwnerID)
+	return q
+}
+
+// Provider is a third party that connections can be made with.
+type Provider struct {
+	ID               string         `json:"id"`
+	Name             string         `json:"name"`
+	Website          string         `json:"website"`
+	Auth             string         `json:"auth"` // oauth2 or api_key
+	Builtin          bool           `json:"builtin"`
+	ClientID         string         `json:"client_id"`
+	HasClientSecret  bool           `json:"has_client_secret"`
+	CredentialFields []string       `json:"credential_fields"` // what connecting with a key takes
+	Tools            []ProviderTool `json:"tools"`
+	YAML             string         `json:"yaml"` // only of one provider, not in lists
+	UpdatedAt        time.Time      `json:"updated_at,omitzero"`
+	Version          int64          `json:"version"`
+}
+
+// ProviderTool is one operation of a provider.
+type ProviderTool struct {
+	Name        string   `json:"name"`
+	Title       string   `json:"title"`
+	Description string   `json:"description"`
+	Effect      string   `json:"effect"`
+	Scopes      []string `json:"scopes"`
+	Generic     bool     `json:"generic"`
+}
+
+// PutProvider is a record to store.
+type PutProvider struct {
+	YAML         string `json:"yaml"`
+	ClientID     string `json:"client_id,omitempty"`
+	ClientSecret string `json:"client_secret,omitempty"` // empty keeps the stored one
+	IfVersion    int64  `json:"if_version,omitempty"`    // refuse unless this is the stored version
+}
+
+// Template is a provider record with blanks.
+type Template struct {
+	ID          string          `json:"id"`
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	Params      []TemplateParam `json:"params"`
+}
+
+// TemplateParam is one blank of a template.
+type TemplateParam struct {
+	Name     string `json:"name"`
+	Title    string `json:"title"`
+	Help     string `json:"help"`
+	Kind     string `json:"kind"` // text, slug, bool, words or lines
+	Default  string `json:"default"`
+	Required bool   `json:"required"`
+}
+
+// Lint is what a check of a provider record found.
+type Lint struct {
+	Valid    bool     `json:"valid"`
+	ID       string   `json:"id"` // of the record, when it is valid
+	Problems []string `json:"problems"`
+}
+
+// Connection is one owner's account at one provider.
+type Connection struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	OrganizationID string    `json:"organization_id"`
+	OwnerID        string    `json:"owner_id"` // empty: the organization's own
+	Provider       string    `json:"provider"`
+	ProviderName   string    `json:"provider_name"`
+	State          string    `json:"state"` // connected, needs_reauthorization or disconnected
+	Reason         string    `json:"reason"`
+	AccountID      string    `json:"account_id"`
+	AccountLabel   string    `json:"account_label"`
+	AuthMethod     string    `json:"auth_method"`
+	Scopes         []string  `json:"scopes"`
+	CreatedAt      time.Time `json:"created_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
+	EndedAt        time.Time `json:"ended_at,omitzero"`
+	Version        int64     `json:"version"`
+}
+
+// ConnectionFilter selects connections.
+type ConnectionFilter struct {
+	OrganizationID string
+	OwnerID        string
+	Provider       string
+	State          string
+	Limit          int
+	After          string
+}
+
+func (f ConnectionFilter) query() url.Values {
+	q := Paging{f.Limit, f.After}.add(url.Values{})
+	set(q, "organization_id", f.OrganizationID)
+	set(q, "owner_id", f.OwnerID)
+	set(q, "provider", f.Provider)
+	set(q, "state", f.State)
+	return q
+}
+
+// NewConnection says what to connect. Without an owner the connection is the
+// organization's. Fields are the parts of the credential, such as api_key; they
+// are left out for a provider that is connected by signing in there.
+type NewConnection struct {
+	OrganizationID string            `json:"organization_id"`
+	Provider       string            `json:"provider"`
+	OwnerID        string            `json:"owner_id,omitempty"`
+	ReconnectID    string            `json:"reconnect_id,omitempty"`
+	Fields         map[string]string `json:"fields,omitempty"`
+}
+
+// Connected is the answer to NewConnection: the connection, or the page where a
+// person must finish it.
+type Connected struct {
+	Connection *Connection `json:"connection"`
+	ConnectURL string      `json:"connect_url"`
+}
+
+// Disconnected says what became of a connection.
+type Disconnected struct {
+	Connection Connection `json:"connection"`
+	Upstream   string     `json:"upstream"` // revoked, pending, given_up or unsupported
+	Note       string     `json:"note"`     // what the person still has to do
+}
+
+// Credential is what an application was vended.
+type Credential struct {
+	Kind    string            `json:"kind"`
+	Values  map[string]string `json:"values"`
+	Version int64             `json:"version"`
+}
+
+// Session is one agent's access, asked for or granted.
+type Session struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	OrganizationID string    `json:"organization_id"`
+	AgentID        string    `json:"agent_id"`
+	AgentLabel     string    `json:"agent_label"`
+	AgentVerified  bool      `json:"agent_verified"`
+	UserID         string    `json:"user_id"`
+	Purpose        string    `json:"purpose"` // the agent's own words
+	State          string    `json:"state"`   // pending, active or ended
+	Reason         string    `json:"reason"`  // why it ended
+	Minutes        int       `json:"minutes"`
+	Grants         []Grant   `json:"grants"`
+	ApprovalID     string    `json:"approval_id"`
+	Instructions   string    `json:"instructions"`
+	DenyReason     string    `json:"deny_reason"`
+	RequestedAt    time.Time `json:"requested_at"`
+	PendingUntil   time.Time `json:"pending_until,omitzero"`
+	ApprovedAt     time.Time `json:"approved_at,omitzero"`
+	ExpiresAt      time.Time `json:"expires_at,omitzero"`
+	EndedAt        time.Time `json:"ended_at,omitzero"`
+	Version        int64     `json:"version"`
+}
+
+// Grant is access to one connection.
+type Grant struct {
+	ConnectionID string      `json:"connection_id"`
+	Provider     string      `json:"provider"`
+	ProviderName string      `json:"provider_name"`
+	AccountLabel string      `json:"account"`
+	OwnerID      string      `json:"owner_id"`
+	Effects      []string    `json:"effects"`
+	Tools        []GrantTool `json:"tools"`
+	Confirm      string      `json:"confirm"` // which calls need their own approval
+}
+
+// GrantTool is a tool that a grant covers.
+type GrantTool struct {
+	Name   string `json:"name"`
+	Title  string `json:"title"`
+	Effect string `json:"effect"`
+	Digest string `json:"digest"`
+}
+
+// SessionFilter selects sessions.
+type SessionFilter struct {
+	OrganizationID string
+	AgentID        string
+	UserID         string
+	State          string
+	Limit          int
+	After          string
+}
+
+func (f SessionFilter) query() url.Values {
+	q := Paging{f.Limit, f.After}.add(url.Values{})
+	set(q, "organization_id", f.OrganizationID)
+	set(q, "agent_id", f.AgentID)
+	set(q, "user_id", f.UserID)
+	set(q, "state", f.State)
+	return q
+}
+
+// Revocation says what to revoke: one of the first four, or a provider of an
+// organization, or a whole organization.
+type Revocation struct {
+	SessionID      string `json:"session_id,omitempty"`
+	AgentID        string `json:"agent_id,omitempty"`
+	UserID         string `json:"user_id,omitempty"`
+	ConnectionID   string `json:"connection_id,omitempty"`
+	Provider       string `json:"provider,omitempty"`
+	OrganizationID string `json:"organization_id,omitempty"`
+}
+
+// Revoked says what a revocation ended.
+type Revoked struct {
+	Sessions []string      `json:"sessions"`
+	Running  []RunningCall `json:"running"` // calls that had started, and were cut
+}
+
+// RunningCall is a call that a revocation cut.
+type RunningCall struct {
+	EventID   string    `json:"event_id"`
+	SessionID string    `json:"session_id"`
+	Tool      string    `json:"tool"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// Approval is a request that waits for the person. It is decided at URL, in a
+// browser, and nowhere else.
+type Approval struct {
+	ID        string        `json:"id"`
+	Kind      string        `json:"kind"` // session or call
+	State     string        `json:"state"`
+	URL       string        `json:"url"`
+	Session   Session       `json:"session"`
+	Call      *ApprovalCall `json:"call"`
+	Risk      []string      `json:"risk"`
+	CreatedAt time.Time     `json:"created_at"`
+	ExpiresAt time.Time     `json:"expires_at"`
+}
+
+// ApprovalCall is the one call that an approval is about.
+type ApprovalCall struct {
+	Tool         string          `json:"tool"`
+	Title        string          `json:"title"`
+	Effect       string          `json:"effect"`
+	ConnectionID string          `json:"connection_id"`
+	Provider     string          `json:"provider"`
+	ProviderName string          `json:"provider_name"`
+	AccountLabel string          `json:"account"`
+	Method       string          `json:"method"`
+	URL          string          `json:"url"`
+	Fields       []ApprovalField `json:"fields"`
+}
+
+// ApprovalField is one readable part of a call.
+type ApprovalField struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Event is one audit entry.
+type Event struct {
+	ID             string            `json:"id"`
+	Time           time.Time         `json:"time"`
+	Kind           string            `json:"kind"` // event, intent (of a call) or, in a stream, outcome
+	Ref            string            `json:"ref"`  // of an outcome: its intent
+	EnvironmentID  string            `json:"environment_id"`
+	OrganizationID string            `json:"organization_id"`
+	Actor          Actor             `json:"actor"`
+	AgentID        string            `json:"agent_id"`
+	UserID         string            `json:"user_id"`
+	SessionID      string            `json:"session_id"`
+	ApprovalID     string            `json:"approval_id"`
+	ConnectionID   string            `json:"connection_id"`
+	Action         string            `json:"action"`
+	Object         string            `json:"object"`
+	Provider       string            `json:"provider"`
+	Tool           string            `json:"tool"`
+	Effect         string            `json:"effect"`
+	ArgumentDigest string            `json:"argument_digest"`
+	Decision       string            `json:"decision"` // allow, deny or empty
+	Rule           string            `json:"rule"`
+	Code           string            `json:"code"`
+	Evidence       json.RawMessage   `json:"evidence"`
+	Detail         map[string]string `json:"detail"`
+	Address        string            `json:"address"`
+	Outcome        Outcome           `json:"outcome,omitzero"`
+	Chain          string            `json:"chain"`
+	Seq            int64             `json:"seq"`
+}
+
+// Actor is who did something.
+type Actor struct {
+	Kind string `json:"kind"` // agent, user, api_key or system
+	ID   string `json:"id"`
+}
+
+// Outcome is how a call ended. Its Status is empty while that is not known.
+type Outcome struct {
+	Status         string `json:"status"` // ok, error, unknown or cut
+	Code           string `json:"code"`
+	UpstreamStatus int    `json:"upstream_status"`
+	DurationMillis int64  `json:"duration_ms"`
+}
+
+// AuditFilter selects audit entries.
+type AuditFilter struct {
+	OrganizationID string
+	AgentID        string
+	UserID         string
+	SessionID      string
+	ConnectionID   string
+	Action         string // exact, or a noun followed by ".*"
+	Decision       string
+	Since, Until   time.Time
+	Limit          int
+	After          string
+}
+
+func (f AuditFilter) query() url.Values {
+	q := Paging{f.Limit, f.After}.add(url.Values{})
+	set(q, "organization_id", f.OrganizationID)
+	set(q, "agent_id", f.AgentID)
+	set(q, "user_id", f.UserID)
+	set(q, "session_id", f.SessionID)
+	set(q, "connection_id", f.ConnectionID)
+	set(q, "action", f.Action)
+	set(q, "decision", f.Decision)
+	if !f.Since.IsZero() {
+		set(q, "since", f.Since.UTC().Format(time.RFC3339Nano))
+	}
+	if !f.Until.IsZero() {
+		set(q, "until", f.Until.UTC().Format(time.RFC3339Nano))
+	}
+	return q
+}
+
+// AuditReport is what a verification of the audit log found.
+type AuditReport struct {
+	Intact      bool           `json:"intact"`
+	Chains      int            `json:"chains"`
+	Entries     int64          `json:"entries"`
+	Checkpoints int            `json:"checkpoints"`
+	Problems    []AuditProblem `json:"problems"`
+	Unwitnessed []AuditTail    `json:"unwitnessed"`
+}
+
+// AuditProblem is one finding of a verification.
+type AuditProblem struct {
+	Chain string `json:"chain"`
+	Seq   int64  `json:"seq"`
+	What  string `json:"what"`
+}
+
+// AuditTail is the end of a chain that no checkpoint has witnessed yet.
+type AuditTail struct {
+	Chain   string `json:"chain"`
+	From    int64  `json:"from"`
+	Entries int64  `json:"entries"`
+}
+
+// APIKey is an application's key, without its token.
+type APIKey struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	OrganizationID string    `json:"organization_id"`
+	Name           string    `json:"name"`
+	Scopes         []string  `json:"scopes"`
+	CreatedBy      string    `json:"created_by"`
+	CreatedAt      time.Time `json:"created_at"`
+	ExpiresAt      time.Time `json:"expires_at,omitzero"`
+	LastUsedAt     time.Time `json:"last_used_at,omitzero"`
+	RevokedAt      time.Time `json:"revoked_at,omitzero"`
+}
+
+// Secret describes a named secret, without its value.
+type Secret struct {
+	ID            string            `json:"id"`
+	EnvironmentID string            `json:"environment_id"`
+	Name          string            `json:"name"`
+	Context       map[string]string `json:"key_context"`
+	KeyID         string            `json:"key_id"`
+	VersionID     string            `json:"version_id"`
+	Version       int64             `json:"version"`
+	CreatedAt     time.Time         `json:"created_at"`
+	UpdatedAt     time.Time         `json:"updated_at"`
+	UpdatedBy     Actor             `json:"updated_by"`
+	UpdatedByName string            `json:"updated_by_name"`
+}
+
+// SecretFilter selects secrets.
+type SecretFilter struct {
+	OrganizationID string
+	Search         string // part of the name
+	Limit          int    // at most 100
+	After          string
+}
+
+func (f SecretFilter) query() url.Values {
+	q := Paging{f.Limit, f.After}.add(url.Values{})
+	set(q, "organization_id", f.OrganizationID)
+	set(q, "search", f.Search)
+	return q
+}
+
+// NewSecret is a secret to store. Context chooses the key that seals it; with
+// organization_id in it, it is that organization's.
+type NewSecret struct {
+	Name    string            `json:"name"`
+	Value   string            `json:"value"`
+	Context map[string]string `json:"key_context,omitempty"`
+}
+
+// CLILogin is a command line that waits to be confirmed by a person.
+type CLILogin struct {
+	UserCode  string    `json:"user_code"` // to be compared by the person
+	URL       string    `json:"url"`       // to be opened by the person
+	Poll      string    `json:"poll"`      // secret; for PollLogin
+	ExpiresAt time.Time `json:"expires_at"`
+	Interval  int       `json:"interval"` // seconds between polls
+}
