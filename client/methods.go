@@ -9,15 +9,17 @@ import (
 )
 
 func read[T any](ctx context.Context, c *Client, path string, query url.Values) (out T, err error) {
-	return out, c.do(ctx, get(path, query), &out)
+	err = c.do(ctx, get(path, query), &out)
+	return out, err
 }
 
 // send makes a change; repeat says whether making it twice is making it once.
 func send[T any](ctx context.Context, c *Client, method, path string, body any, repeat bool) (out T, err error) {
-	return out, c.do(ctx, call{method: method, path: path, body: body, repeat: repeat}, &out)
+	err = c.do(ctx, call{method: method, path: path, body: body, repeat: repeat}, &out)
+	return out, err
 }
 
-// All reads every page of a list: of List it takes one page's paging.
+// All reads every page of a list. list reads the one that starts after a cursor.
 func All[T any](ctx context.Context, list func(ctx context.Context, after string) (Page[T], error)) ([]T, error) {
 	var out []T
 	for after := ""; ; {
@@ -327,7 +329,8 @@ func (c *Client) UpdateSecret(ctx context.Context, id, organizationID, value, ve
 		body["version_id"] = versionID
 	}
 	var out Secret
-	return out, c.do(ctx, call{method: http.MethodPut, path: "/v1/secrets/" + seg(id), query: ofOrganization(organizationID), body: body}, &out)
+	err := c.do(ctx, call{method: http.MethodPut, path: "/v1/secrets/" + seg(id), query: ofOrganization(organizationID), body: body}, &out)
+	return out, err
 }
 
 // DeleteSecret removes a secret with all its versions.
