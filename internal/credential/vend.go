@@ -1,0 +1,108 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Vended is a credential on its way to an application.
+type Vended struct {
+	Credential provider.Credential
+	Version    int64
+}
+
+// Vend gives a connection's credential, never its refresh token, to an
+// application whose key has the scope for it: the second road of product.md
+// rule 2. That it was given is on record before it leaves; a refusal is too.
+func (s *Service) Vend(ctx context.Context, by account.Actor, conn id.Connection) (Vended, error) {
+	v, err := s.vend(ctx, by, conn)
+	if err != nil {
+		rerr := s.audit.Record(ctx, audit.Entry{
+			Environment: by.Environment(), Organization: by.Organization(), Actor: by.Audit(), Connection: conn, Action: "credential.vended",
+			Object: string(conn), Decision: "deny", Rule: "vend", Code: fault.Of(err).Code, Address: by.Address(),
+		})
+		if rerr != nil {
+			s.log.Error("a refusal to vend could not be recorded", "connection", conn, "error", rerr)
+		}
+	}
+	return v, err
+}
+
+func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection) (Vended, error) {
+	if by.Audit().Kind != "api_key" {
+		return Vended{}, fault.New(fault.Denied, "api_key_required", "Credentials are vended to API keys only.").
+			WithHint("Use the API key of an application, with the scope " + account.ScopeConnectionsVend + ".")
+	}
+	// Whether the key has the scope is told before a look-up could tell more.
+	if err := by.May(by.Organization(), account.VendConnections); err != nil {
+		return Vended{}, err
+	}
+	c, err := s.vendable(ctx, s.db.Reader(), by, conn)
+	if err != nil {
+		return Vended{}, err
+	}
+	r, err := s.load(ctx, c.ID)
+	if err != nil {
+		return Vended{}, err
+	}
+	if now := s.now(); r.stale(now) {
+		fresh, err := s.refresh(ctx, r)
+		switch {
+		case err == nil:
+			r = fresh
+		case r.expired(now):
+			return Vended{}, err
+		default:
+			s.log.Warn("a credential could not be refreshed early", "connection", r.connection, "error", err)
+		}
+	}
+	cred, err := s.open(ctx, r)
+	if err != nil {
+		return Vended{}, err
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		// Read again in this transaction: nothing is vended of what has ended.
+		if _, err := s.vendable(ctx, tx, by, conn); err != nil {
+			return err
+		}
+		e := s.entry(r, "credential.vended", "")
+		e.Actor, e.Decision, e.Rule, e.Address = by.Audit(), "allow", "vend", by.Address()
+		e.Detail = map[string]string{"version": fmt.Sprint(r.version), "key_name": by.Name()}
+		s.audit.AppendEvent(tx, e)
+		return nil
+	})
+	if _, ok := errors.AsType[*fault.Error](err); err != nil && !ok {
+		err = fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written, so nothing was vended.").WithHint("Try again shortly.").WithCause(err)
+	}
+	if err != nil {
+		return Vended{}, err
+	}
+	return Vended{Credential: cred, Version: r.version}, nil
+}
+
+// vendable reads a connection that by may have the credential of.
+func (s *Service) vendable(ctx context.Context, q sqldb.Querier, by account.Actor, conn id.Connection) (connection.Connection, error) {
+	c, err := s.connections.ByID(ctx, q, by.Environment(), conn)
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	if err := by.May(c.Organization, account.VendConnections); err != nil {
+		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such connection.").WithCause(err)
+	}
+	switch c.State {
+	case connection.Connected:
+		return c, nil
+	case connection.NeedsReauth:
+		return c, reconnect("The account must be connected again.")
+	}
+	return c, fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.")
+}
