@@ -84,7 +84,6 @@ type Key struct {
 	environment  id.Environment
 	organization id.Organization
 	scopes       []Scope
-	address      string
 }
 
 func (k Key) ID() id.Key                    { return k.id }

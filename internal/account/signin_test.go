@@ -86,6 +86,42 @@ func TestFirstOwner(t *testing.T) {
 	})
 }
 
+// Nodes that start together on an empty database make one of everything, and
+// one link that works.
+func TestBootstrapRace(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := newWorld(t, db)
+		links := make([]secret.Value, 8)
+		var wg sync.WaitGroup
+		for i := range links {
+			wg.Go(func() {
+				var err error
+				if links[i], _, err = w.Bootstrap(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for table, want := range map[string]int{"environment": 1, "organization": 1, "person": 1, "membership": 1, "enroll_link": 1} {
+			var n int
+			check(t, db.Reader().QueryRowContext(t.Context(), `select count(*) from `+table).Scan(&n))
+			if n != want {
+				t.Errorf("got %d rows in %s", n, table)
+			}
+		}
+		works := 0
+		for _, l := range links {
+			if _, err := w.Link(t.Context(), accounttest.LinkToken(l)); err == nil {
+				works++
+			}
+		}
+		if works != 1 {
+			t.Errorf("%d links work", works)
+		}
+	})
+}
+
 func TestSignInIsRefused(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {

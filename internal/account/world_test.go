@@ -40,7 +40,7 @@ type world struct {
 func (w *world) now() time.Time          { return time.UnixMicro(w.clock.Load()).UTC() }
 func (w *world) advance(d time.Duration) { w.clock.Add(d.Microseconds()) }
 
-func newWorld(t *testing.T, db *sqldb.DB) *world {
+func newWorld(t testing.TB, db *sqldb.DB) *world {
 	t.Helper()
 	w := &world{db: db, clock: &atomic.Int64{}}
 	w.clock.Store(time.Now().UnixMicro())
@@ -62,6 +62,17 @@ func newWorld(t *testing.T, db *sqldb.DB) *world {
 	})
 	check(t, err)
 	return w
+}
+
+func fuzzWorld(f *testing.F, db *sqldb.DB) *account.Service {
+	f.Helper()
+	return newWorld(f, db).Service
+}
+
+// withURL is a service reached at u, on nothing that works.
+func withURL(t testing.TB, db *sqldb.DB, u *url.URL) (*account.Service, error) {
+	t.Helper()
+	return account.New(account.Config{DB: db, Vault: &vault.Vault{}, Audit: &audit.Log{}, PublicURL: u})
 }
 
 // each runs fn on both engines with a world whose first owner is signed in.

@@ -1,12 +1,22 @@
+// Package accounttest enrols people and signs them in, with a software
+// authenticator through the real ceremonies, for tests of this room and of
+// those above it.
 package accounttest
 
 import (
 	"context"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/softkey"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
+
+// Authenticator is the person's; see package softkey.
+type Authenticator = softkey.Authenticator
+
+// New makes an empty authenticator in a browser at origin.
+func New(origin string) *Authenticator { return softkey.New(origin) }
 
 // TB is what the helpers need of testing.TB.
 type TB interface {

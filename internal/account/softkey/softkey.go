@@ -1,8 +1,8 @@
-// Package accounttest plays the person: a software WebAuthn authenticator that
-// registers and asserts with real keys through the real ceremonies, for tests
-// and for the demo's client, and a few helpers that sign people in with it.
-// Nothing in it knows how account verifies.
-package accounttest
+// Package softkey is a WebAuthn authenticator in software: it registers and
+// asserts with real keys, for tests and for the client that plays the person in
+// the demo. It stands on the side of the person's browser; the server trusts it
+// exactly as far as it trusts any other, and nothing on the server imports it.
+package softkey
 
 import (
 	"errors"
