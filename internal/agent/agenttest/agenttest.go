@@ -51,6 +51,11 @@ type World struct {
 	Organization id.Organization
 	System       account.Actor
 
+	// What higher rooms do when a user leaves or an agent ends; set by their
+	// test kits before anything happens.
+	OnUserLeft   func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error
+	OnAgentEnded func(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error
+
 	mu    sync.Mutex
 	ended []id.Agent
 	fail  error
@@ -74,6 +79,11 @@ func New(t testing.TB, db *sqldb.DB) *World {
 	w.Vault = vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.Audit, Now: w.Clock.Now})
 	w.Accounts, err = account.New(account.Config{DB: db, Vault: w.Vault, Audit: w.Audit, PublicURL: public, Now: w.Clock.Now,
 		OnUserLeft: func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
+			if w.OnUserLeft != nil {
+				if err := w.OnUserLeft(ctx, tx, env, org, user); err != nil {
+					return err
+				}
+			}
 			return w.Agents.RevokeUser(ctx, tx, env, org, user)
 		}})
 	must(t, err)
@@ -87,7 +97,12 @@ func New(t testing.TB, db *sqldb.DB) *World {
 	return w
 }
 
-func (w *World) end(_ context.Context, _ *sqldb.Tx, _ id.Environment, a id.Agent) error {
+func (w *World) end(ctx context.Context, tx *sqldb.Tx, env id.Environment, a id.Agent) error {
+	if w.OnAgentEnded != nil {
+		if err := w.OnAgentEnded(ctx, tx, env, a); err != nil {
+			return err
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = append(w.ended, a)

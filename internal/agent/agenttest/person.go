@@ -2,6 +2,10 @@ package agenttest
 
 import (
 	"testing"
+	"time"
+
+	"github.com/pquerna/otp"
+	"github.com/pquerna/otp/totp"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
@@ -30,6 +34,31 @@ func (p *Person) Signed(testing.TB) account.Person { return p.human.Person }
 func (p *Person) Prove(t testing.TB, digest [32]byte, org id.Organization) account.Evidence {
 	t.Helper()
 	e, err := p.accounts.Prove(t.Context(), p.human.Person, digest, org, p.human.Proof(t, digest))
+	must(t, err)
+	return e
+}
+
+// Proof is the passkey's answer to digest, for the room that asked.
+func (p *Person) Proof(t testing.TB, digest [32]byte) account.Proof {
+	t.Helper()
+	return p.human.Proof(t, digest)
+}
+
+// ProveByCode registers an authenticator app and agrees with one of its codes.
+func (p *Person) ProveByCode(t testing.TB, clock *Clock, digest [32]byte, org id.Organization) account.Evidence {
+	t.Helper()
+	link, err := p.accounts.BeginTOTP(t.Context(), p.human.Person)
+	must(t, err)
+	key, err := otp.NewKeyFromURL(string(link.Reveal()))
+	must(t, err)
+	code := func() string {
+		c, err := totp.GenerateCode(key.Secret(), clock.Now())
+		must(t, err)
+		return c
+	}
+	must(t, p.accounts.FinishTOTP(t.Context(), p.human.Person, code()))
+	clock.Advance(time.Minute) // each code works once
+	e, err := p.accounts.Prove(t.Context(), p.human.Person, digest, org, account.Proof{TOTP: code()})
 	must(t, err)
 	return e
 }

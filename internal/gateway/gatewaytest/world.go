@@ -1,0 +1,196 @@
+// Package gatewaytest builds the whole spine for tests: all rooms up to the
+// gateway on a real database, the sandbox as a third party over HTTP, people
+// with passkeys and agents with tokens.
+package gatewaytest
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/agent/agenttest"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sandbox"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// SandboxKey opens the sandbox's API.
+const SandboxKey = "sbx-key-4f1c9a77d2e84b6f9c0d"
+
+// World is the spine with everything below it.
+type World struct {
+	*agenttest.World
+	Outbound    *outbound.Client
+	Providers   *provider.Store
+	Connections *connection.Service
+	Sessions    *session.Service
+	Credentials *credential.Service
+	Gateway     *gateway.Gateway
+	Sandbox     *httptest.Server
+	PublicURL   *url.URL
+}
+
+// New builds a World on db. Its background work is started and stopped.
+func New(t testing.TB, db *sqldb.DB) *World {
+	t.Helper()
+	third := httptest.NewUnstartedServer(nil)
+	public, err := url.Parse(agenttest.PublicURL)
+	Must(t, err)
+	w := &World{World: agenttest.New(t, db), PublicURL: public, Sandbox: third}
+	box := sandbox.New(sandbox.Config{
+		Now: w.Clock.Now, ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey), APIKey: secret.FromString(SandboxKey),
+		RedirectURIs: []string{public.JoinPath(credential.CallbackPath(w.Environment, "sandbox")).String()},
+	})
+	third.Config.Handler = box.Handler()
+	third.Start()
+	t.Cleanup(third.Close)
+	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().(*net.TCPAddr).String()}})
+	Must(t, err)
+	t.Cleanup(w.Outbound.Close)
+	w.Node(t)
+	w.OnUserLeft, w.OnAgentEnded = w.Sessions.OnUserLeft, w.Sessions.OnAgentEnded
+	return w
+}
+
+// Node builds the rooms from connection to gateway anew, as another process on
+// the same database would have them. The ones before go on.
+func (w *World) Node(t testing.TB) {
+	t.Helper()
+	var err error
+	sessions, credentials := new(*session.Service), new(*credential.Service)
+	w.Connections = connection.New(connection.Config{DB: w.DB, Audit: w.Audit, Now: w.Clock.Now,
+		OnEnded: func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+			if err := (*sessions).OnConnectionEnded(ctx, tx, c); err != nil {
+				return err
+			}
+			return (*credentials).OnConnectionEnded(ctx, tx, c)
+		}})
+	w.Providers, err = provider.New(provider.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, Outbound: w.Outbound, InUse: w.Connections.InUse, Now: w.Clock.Now})
+	Must(t, err)
+	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now})
+	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, Connections: w.Connections, Providers: w.Providers,
+		Outbound: w.Outbound, PublicURL: w.PublicURL, Now: w.Clock.Now})
+	*sessions, *credentials = w.Sessions, w.Credentials
+	w.Sessions.Start()
+	t.Cleanup(w.Sessions.Stop)
+	w.Credentials.Start()
+	t.Cleanup(w.Credentials.Stop)
+	w.Gateway = gateway.New(gateway.Config{Sessions: w.Sessions, Credentials: w.Credentials, Connections: w.Connections, Providers: w.Providers,
+		Audit: w.Audit, Outbound: w.Outbound, Now: w.Clock.Now})
+}
+
+// KeyProvider adds the provider that the sandbox is with an API key, under slug.
+func (w *World) KeyProvider(t testing.TB, slug string) {
+	t.Helper()
+	w.Put(t, strings.Replace(sandbox.KeyRecord(w.Sandbox.URL), "id: sandbox_key", "id: "+slug, 1))
+}
+
+// OAuthProvider adds the provider that the sandbox is by OAuth.
+func (w *World) OAuthProvider(t testing.TB) {
+	t.Helper()
+	_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox.URL)),
+		ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey)})
+	Must(t, err)
+}
+
+// Put adds a provider from its record.
+func (w *World) Put(t testing.TB, record string) {
+	t.Helper()
+	_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), provider.Input{YAML: []byte(record)})
+	Must(t, err)
+}
+
+// Connect connects an account with the API key: of p, or of the organization
+// when shared.
+func (w *World) Connect(t testing.TB, p *agenttest.Person, slug string, shared bool) connection.Connection {
+	t.Helper()
+	by, owner := account.ByPerson(p.Signed(t)).In(w.Environment), p.ID
+	if shared {
+		by, owner = w.System.In(w.Environment), ""
+	}
+	c, err := w.Credentials.AddKey(t.Context(), by, credential.Start{Environment: w.Environment, Organization: w.Organization, Provider: slug, OrganizationOwned: shared},
+		owner, map[string]secret.Value{provider.FieldAPIKey: secret.FromString(SandboxKey)})
+	Must(t, err)
+	return c
+}
+
+// Agent is an agent that p consented to.
+func (w *World) Agent(t testing.TB, p *agenttest.Person, label string) agent.Identity {
+	t.Helper()
+	return w.Consented(t, p, label).Identity
+}
+
+// Ask requests a session for providers.
+func (w *World) Ask(t testing.TB, who agent.Identity, slug string, effects ...policy.Effect) session.Requested {
+	t.Helper()
+	r, err := w.Sessions.Request(t.Context(), who, session.Ask{Providers: []string{slug}, Effects: effects, Purpose: "Look after the issues."}, "127.0.0.1")
+	Must(t, err)
+	return r
+}
+
+// Approve lets p approve a request as it stands, or as change makes it.
+func (w *World) Approve(t testing.TB, p *agenttest.Person, a id.Approval, change func(*session.Decision)) {
+	t.Helper()
+	Must(t, w.TryApprove(t, p, a, change))
+}
+
+// TryApprove is Approve for approvals that may be refused.
+func (w *World) TryApprove(t testing.TB, p *agenttest.Person, a id.Approval, change func(*session.Decision)) error {
+	t.Helper()
+	ctx, me := t.Context(), p.Signed(t)
+	ap, err := w.Sessions.Approval(ctx, me, a)
+	if err != nil {
+		return err
+	}
+	d := w.Sessions.DefaultDecision(ap)
+	if change != nil {
+		change(&d)
+	}
+	digest, err := w.Sessions.Digest(ctx, me, a, d)
+	if err != nil {
+		return err
+	}
+	_, err = w.Sessions.Approve(ctx, me, a, d, p.Proof(t, digest))
+	return err
+}
+
+// Active gives the handle of an approved session.
+func (w *World) Active(t testing.TB, p *agenttest.Person, who agent.Identity, slug string, effects ...policy.Effect) string {
+	t.Helper()
+	r := w.Ask(t, who, slug, effects...)
+	w.Approve(t, p, r.Session.Approval, nil)
+	return r.Handle
+}
+
+// Call makes a call through the spine.
+func (w *World) Call(t testing.TB, who agent.Identity, handle, tool string, args map[string]any) (gateway.Result, error) {
+	t.Helper()
+	if args == nil {
+		args = map[string]any{}
+	}
+	doc, err := json.Marshal(args)
+	Must(t, err)
+	return w.Gateway.Invoke(t.Context(), gateway.Call{Identity: who, Handle: handle, Tool: tool, Arguments: doc, Address: "127.0.0.1"})
+}
+
+// Must ends the test on an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
