@@ -6,7 +6,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
-// Role is what a member may do in one organization. RoleOwner, admin, approver and
+// Role is what a member may do in one organization. Owner, admin, approver and
 // member each include the next; an auditor only reads.
 type Role string
 
@@ -63,13 +63,13 @@ func Scopes() []Scope {
 type Permission string
 
 const (
-	View              Permission = "view"               // see that the organization and its agents and connections exist
-	UseOwn            Permission = "use_own"            // have own agents and connections
-	ViewMembers       Permission = "view_members"       //
-	ManageMembers     Permission = "manage_members"     // only owners make, change and remove owners
-	ManageAgents      Permission = "manage_agents"      // everybody's
-	ApproveSessions   Permission = "approve_sessions"   // on connections of the organization
-	ViewConnections   Permission = "view_connections"   //
+	View              Permission = "view"    // see that the organization and its agents and connections exist
+	UseOwn            Permission = "use_own" // have own agents and connections
+	ViewMembers       Permission = "view_members"
+	ManageMembers     Permission = "manage_members"   // only owners make, change and remove owners
+	ManageAgents      Permission = "manage_agents"    // everybody's
+	ApproveSessions   Permission = "approve_sessions" // on connections of the organization
+	ViewConnections   Permission = "view_connections"
 	ManageConnections Permission = "manage_connections" // those of the organization
 	VendConnections   Permission = "vend_connections"   // applications only
 	ViewSessions      Permission = "view_sessions"      // everybody's
