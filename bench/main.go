@@ -1,0 +1,240 @@
+// Command bench measures what a brokered call costs. It starts a stub upstream,
+// a real `ambit dev` on SQLite and one on PostgreSQL, all on loopback, has a
+// person with a software passkey approve a session, and then sends the same
+// read to the stub directly and through MCP, one at a time and 16 at a time.
+//
+//	go run ./bench                  both engines, as a table
+//	go run ./bench -json FILE       the same numbers for a program too
+//	go run ./bench -database URL    PostgreSQL that runs already, instead of one of its own
+//
+// Latency and CPU are measured on the undisturbed server. Round trips are
+// counted by a proxy in front of PostgreSQL and fsyncs by strace, each in a
+// short run of its own. Every run is bounded in calls and in time.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"text/tabwriter"
+	"time"
+)
+
+// Row is one line of the table.
+type Row struct {
+	Path        string  `json:"path"` // direct, sqlite or postgres
+	Concurrency int     `json:"concurrency"`
+	Calls       int     `json:"calls"`
+	Failed      int     `json:"failed"`
+	P50         float64 `json:"p50_ms"`
+	P99         float64 `json:"p99_ms"`
+	AddedP50    float64 `json:"added_p50_ms"`
+	AddedP99    float64 `json:"added_p99_ms"`
+	Rate        float64 `json:"calls_per_second"`
+	CPU         float64 `json:"server_cpu_ms_per_call"`
+	RSS         float64 `json:"server_rss_mib"`
+	Fsyncs      float64 `json:"fsyncs_per_call"`      // of the server, or of PostgreSQL's WAL; -1 is not measured
+	RoundTrips  float64 `json:"round_trips_per_call"` // to PostgreSQL; -1 is not measured
+}
+
+// Report is what -json writes.
+type Report struct {
+	Time time.Time `json:"time"`
+	Go   string    `json:"go"`
+	CPUs int       `json:"cpus"`
+	Rows []Row     `json:"rows"`
+}
+
+type options struct {
+	calls    int
+	seconds  time.Duration
+	database string
+	engines  []string
+}
+
+func main() {
+	var o options
+	out := flag.String("json", "", "write the numbers to this file too")
+	only := flag.String("engine", "", "sqlite or postgres; both when empty")
+	flag.IntVar(&o.calls, "calls", 10000, "most calls of one run")
+	flag.DurationVar(&o.seconds, "time", 10*time.Second, "longest time of one run")
+	flag.StringVar(&o.database, "database", "", "URL of a PostgreSQL that runs already")
+	flag.Parse()
+	o.engines = []string{"sqlite", "postgres"}
+	if *only != "" {
+		o.engines = []string{*only}
+	}
+	if o.calls < 100 || o.calls > 200_000 || o.seconds < time.Second || o.seconds > 2*time.Minute {
+		fmt.Fprintln(os.Stderr, "bench: -calls is 100 to 200000 and -time 1s to 2m")
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, o, *out)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options, out string) (err error) {
+	dir, err := os.MkdirTemp("", "ambit-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	binary, err := build(ctx, dir)
+	if err != nil {
+		return err
+	}
+	up, err := newStub()
+	if err != nil {
+		return err
+	}
+	defer up.close()
+
+	report := Report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU()}
+	direct := map[int]Row{}
+	for _, n := range []int{1, 16} {
+		r, err := load(ctx, o, n, up.direct)
+		if err != nil {
+			return err
+		}
+		r.Path, r.Fsyncs, r.RoundTrips = "direct", -1, -1
+		direct[n] = r
+		report.Rows = append(report.Rows, r)
+	}
+	for _, engine := range o.engines {
+		rows, err := brokered(ctx, o, dir, binary, engine, up)
+		if err != nil {
+			return fmt.Errorf("%s: %w", engine, err)
+		}
+		for _, r := range rows {
+			d := direct[r.Concurrency]
+			r.AddedP50, r.AddedP99 = r.P50-d.P50, r.P99-d.P99
+			report.Rows = append(report.Rows, r)
+		}
+	}
+	show(report)
+	if out == "" {
+		return nil
+	}
+	doc, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, append(doc, '\n'), 0o644)
+}
+
+// brokered measures one engine.
+func brokered(ctx context.Context, o options, dir, binary, engine string, up *stub) (rows []Row, err error) {
+	w := &world{dir: dir, name: engine, binary: binary, up: up}
+	defer func() { err = errors.Join(err, w.stop()) }()
+	var pg *cluster
+	if engine == "postgres" {
+		if pg, err = newCluster(ctx, dir, o.database); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, pg.stop()) }()
+	}
+	if err := w.start(ctx, pg.url("")); err != nil {
+		return nil, err
+	}
+	if err := w.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := load(ctx, options{calls: 500, seconds: 10 * time.Second}, 16, w.call); err != nil { // warm
+		return nil, err
+	}
+	for _, n := range []int{1, 16} {
+		cpu, err := cpuTime(w.pid())
+		if err != nil {
+			return nil, err
+		}
+		r, err := load(ctx, o, n, w.call)
+		if err != nil {
+			return nil, err
+		}
+		after, err := cpuTime(w.pid())
+		if err != nil {
+			return nil, err
+		}
+		r.Path, r.CPU, r.Fsyncs, r.RoundTrips = engine, float64((after-cpu).Microseconds())/1000/float64(r.Calls), -1, -1
+		if r.RSS, err = rss(w.pid()); err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	short := options{calls: 400, seconds: 20 * time.Second}
+	for i := range rows {
+		switch engine {
+		case "sqlite":
+			rows[i].Fsyncs, err = traced(w.pid(), func() (int, error) {
+				r, err := load(ctx, short, rows[i].Concurrency, w.call)
+				return r.Calls, err
+			})
+		case "postgres":
+			rows[i].Fsyncs, err = pg.syncs(ctx, func() (int, error) {
+				r, err := load(ctx, short, rows[i].Concurrency, w.call)
+				return r.Calls, err
+			})
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if pg == nil {
+		return rows, nil
+	}
+	// Once more behind a proxy that counts, on the same data.
+	counter, err := newProxy(pg.address)
+	if err != nil {
+		return nil, err
+	}
+	defer counter.close()
+	if err := w.stop(); err != nil {
+		return nil, err
+	}
+	if err := w.start(ctx, pg.url(counter.address())); err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		if _, err := load(ctx, options{calls: 200, seconds: 10 * time.Second}, rows[i].Concurrency, w.call); err != nil { // statements prepared
+			return nil, err
+		}
+		before := counter.trips.Load()
+		r, err := load(ctx, short, rows[i].Concurrency, w.call)
+		if err != nil {
+			return nil, err
+		}
+		rows[i].RoundTrips = float64(counter.trips.Load()-before) / float64(r.Calls)
+	}
+	return rows, nil
+}
+
+func show(r Report) {
+	fmt.Printf("%s, %d CPUs shared by client, upstream, server and database, %s\n\n", r.Go, r.CPUs, r.Time.Format(time.RFC3339))
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "path\tat once\tcalls\tfailed\tp50 ms\tp99 ms\tadded p50\tadded p99\tcalls/s\tCPU ms/call\tRSS MiB\tfsyncs/call\tround trips/call\t")
+	for _, row := range r.Rows {
+		if row.Path == "direct" {
+			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.3f\t%.3f\t\t\t%.0f\t\t\t\t\t\n", row.Path, row.Concurrency, row.Calls, row.Failed, row.P50, row.P99, row.Rate)
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.3f\t%.3f\t%+.3f\t%+.3f\t%.0f\t%.3f\t%.0f\t%s\t%s\t\n", row.Path, row.Concurrency, row.Calls, row.Failed,
+			row.P50, row.P99, row.AddedP50, row.AddedP99, row.Rate, row.CPU, row.RSS, known(row.Fsyncs), known(row.RoundTrips))
+	}
+	_ = t.Flush()
+}
+
+func known(v float64) string {
+	if v < 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", v)
+}
