@@ -71,7 +71,7 @@ tools:
       properties:
         state: {type: string, enum: [open, closed, all], description: Default open.}
         limit: {type: integer, minimum: 1, maximum: 100}
-    request: {method: GET, path: /issues, query: {state: "{state}", limit: "{limit}"}}
+    request: {method: GET, path: /issues, query: {state: "{state}", per_page: "{limit}"}}
   - name: get_issue
     title: Read an issue
     description: Reads one issue by its number.

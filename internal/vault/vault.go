@@ -348,3 +348,18 @@ func (v *Vault) unwrap(ctx context.Context, row kekRow) (contextKey, error) {
 	v.byHash[key.hash] = key
 	return key, nil
 }
+
+const anyKEKSQL = `select count(*) from (select id from kek limit 1) k`
+
+// Empty reports whether nothing has ever been sealed in db: only then may a
+// missing root key be made anew.
+func Empty(ctx context.Context, db *sqldb.DB) (bool, error) {
+	var n int
+	if err := db.Reader().QueryRowContext(ctx, anyKEKSQL).Scan(&n); err != nil {
+		return false, sqldb.Wrap("look whether anything is sealed", err)
+	}
+	if n > 0 {
+		return false, nil
+	}
+	return audit.Empty(ctx, db)
+}

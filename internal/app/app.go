@@ -1,0 +1,314 @@
+// Package app is the only wiring: it opens the rooms in the order of their
+// levels, mounts the doors on one mux, and starts and stops everything.
+//
+// Reading New from top to bottom shows the whole house; reading handler shows
+// every door.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/api"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/authserver"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/mcpserver"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+	"github.com/ambit-dev/ambit/internal/web"
+	"github.com/ambit-dev/ambit/internal/workos"
+)
+
+// App is a server that is open and not yet serving.
+type App struct {
+	People      *account.Service
+	Agents      *agent.Service
+	Providers   *provider.Store
+	Connections *connection.Service
+	Credentials *credential.Service
+	Sessions    *session.Service
+	Audit       *audit.Log
+	Vault       *vault.Vault
+
+	cfg      Config
+	public   *url.URL
+	log      *slog.Logger
+	db       *sqldb.DB
+	outbound *outbound.Client
+	gateway  *gateway.Gateway
+	clock    *clock
+	listen   []net.Listener
+	console  *console
+	started  bool
+	wg       sync.WaitGroup
+	stop     chan struct{}
+}
+
+// New opens storage, keys and all rooms, and the addresses to listen on. When
+// it returns an error it has closed what it opened.
+func New(ctx context.Context, cfg Config) (a *App, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	a = &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			a.closeAll()
+		}
+	}()
+	if cfg.Node == "" {
+		host, _ := os.Hostname()
+		a.cfg.Node = fmt.Sprintf("%s/%d", host, os.Getpid())
+	}
+	if a.listen, err = listen(cfg.Listen); err != nil {
+		return nil, err
+	}
+	if cfg.PublicURL == "" {
+		_, port, _ := net.SplitHostPort(a.listen[0].Addr().String())
+		scheme := "http"
+		if cfg.TLSCert != "" {
+			scheme = "https"
+		}
+		a.cfg.PublicURL = scheme + "://localhost:" + port
+	}
+	if a.public, err = parsePublic(a.cfg.PublicURL); err != nil {
+		return nil, err
+	}
+	if a.outbound, err = outbound.New(outbound.Policy{Allow: cfg.OutboundAllow}); err != nil {
+		return nil, err
+	}
+
+	// Level 1: storage and the root key.
+	if a.db, err = sqldb.Open(ctx, sqldb.Config{DataDir: cfg.DataDir, URL: cfg.DatabaseURL, Logger: cfg.Logger}); err != nil {
+		return nil, err
+	}
+	if err := a.db.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	fresh, err := vault.Empty(ctx, a.db)
+	if err != nil {
+		return nil, err
+	}
+	keeper, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
+	if err != nil {
+		return nil, err
+	}
+	a.clock = newClock(a.db, cfg.Logger)
+
+	// Levels 2 and 3: the record of everything, sealing, people, agents, providers.
+	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Now: a.clock.Now, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	a.Vault = vault.New(vault.Config{DB: a.db, Keeper: keeper, Audit: a.Audit, Now: a.clock.Now, Logger: cfg.Logger})
+	a.People, err = account.New(account.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, PublicURL: a.public, OnUserLeft: a.onUserLeft, Now: a.clock.Now, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	a.Agents, err = agent.New(agent.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, PublicURL: a.public, OnAgentEnded: a.onAgentEnded, Now: a.clock.Now, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, OnEnded: a.onConnectionEnded, Now: a.clock.Now})
+	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
+	if err != nil {
+		return nil, err
+	}
+
+	// Levels 5 to 7: sessions, credentials, the spine.
+	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
+	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
+		PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
+	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
+		Outbound: a.outbound, Ready: a.clock.Ready, Now: a.clock.Now, Logger: cfg.Logger})
+	return a, nil
+}
+
+// The hooks through which lower rooms end what rests on them, each in the
+// transaction of the change.
+
+func (a *App) onUserLeft(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
+	if err := a.Sessions.OnUserLeft(ctx, tx, env, org, user); err != nil {
+		return err
+	}
+	if err := a.Agents.RevokeUser(ctx, tx, env, org, user); err != nil {
+		return err
+	}
+	if org == "" {
+		return nil // disabled, not gone: the connections wait for the user
+	}
+	_, err := a.Connections.EndOwned(ctx, tx, audit.Actor{Kind: "system", ID: "server"}, env, org, user)
+	return err
+}
+
+func (a *App) onAgentEnded(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error {
+	return a.Sessions.OnAgentEnded(ctx, tx, env, agent)
+}
+
+func (a *App) onConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+	if err := a.Sessions.OnConnectionEnded(ctx, tx, c); err != nil {
+		return err
+	}
+	return a.Credentials.OnConnectionEnded(ctx, tx, c)
+}
+
+// handler mounts every door.
+func (a *App) handler() (http.Handler, error) {
+	mux := http.NewServeMux()
+	mcpserver.New(mcpserver.Config{Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, PublicURL: a.public, Version: a.cfg.Version, Limits: a.cfg.limits(), Logger: a.log, Now: a.clock.Now}).Mount(mux)
+	authserver.New(authserver.Config{Agents: a.Agents, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
+	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
+		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
+	if err != nil {
+		return nil, err
+	}
+	management.Mount(mux)
+	workos.New(workos.Config{People: a.People, Vault: a.Vault, DB: a.db, Address: a.address, Now: a.clock.Now, Logger: a.log}).Mount(mux)
+	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
+		Sessions: a.Sessions, Audit: a.Audit, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
+	if err != nil {
+		return nil, err
+	}
+	pages.Mount(mux)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", a.readyz)
+	return a.edge(mux), nil
+}
+
+func (a *App) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	for name, err := range map[string]error{"database": a.db.Ping(ctx), "clock": a.clock.Ready()} {
+		if err != nil {
+			http.Error(w, name+" is not ready", http.StatusServiceUnavailable)
+			return
+		}
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+// PublicURL is where the server is reached.
+func (a *App) PublicURL() *url.URL { u := *a.public; return &u }
+
+// VerifyAudit holds the audit log against its chains and checkpoints.
+func (a *App) VerifyAudit(ctx context.Context, progress func(entries int64)) (audit.Report, error) {
+	return a.verify(ctx, progress)
+}
+
+// Run serves until ctx ends, then lets running requests finish and stops. ready
+// is called once requests are answered.
+func (a *App) Run(ctx context.Context, ready func()) error {
+	defer a.closeAll()
+	h, err := a.handler()
+	if err != nil {
+		return err
+	}
+	srv, err := a.server(h)
+	if err != nil {
+		return err
+	}
+	if a.console, err = a.openConsole(); err != nil {
+		return err
+	}
+	a.start()
+	failed := make(chan error, len(a.listen))
+	for _, l := range a.listen {
+		go func() { failed <- srv.Serve(a.secure(l)) }()
+	}
+	if ready != nil {
+		ready()
+	}
+	a.log.Info("serving", "url", a.public.String(), "engine", a.db.Engine().String())
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Drain)
+	defer cancel()
+	if serr := srv.Shutdown(drain); serr != nil {
+		err = errors.Join(err, srv.Close())
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+func (a *App) start() {
+	a.started = true
+	a.Audit.Start()
+	a.clock.start()
+	a.Agents.Start()
+	a.Sessions.Start()
+	a.Credentials.Start()
+	a.wg.Go(a.sweep)
+}
+
+// sweep forgets what nobody uses any more.
+func (a *App) sweep() {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-a.stop:
+			return
+		case <-tick.C:
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			if err := errors.Join(a.Agents.Sweep(ctx), a.People.Sweep(ctx)); err != nil {
+				a.log.Warn("old rows could not be removed", "error", fault.Of(err).Error())
+			}
+			cancel()
+		}
+	}
+}
+
+// closeAll stops in the reverse order of start. It is safe on a half-open App.
+func (a *App) closeAll() {
+	for _, l := range a.listen {
+		_ = l.Close()
+	}
+	if a.console != nil {
+		a.console.close()
+	}
+	if a.started {
+		close(a.stop)
+		a.wg.Wait()
+		a.Credentials.Stop()
+		a.Sessions.Stop()
+		a.Agents.Stop()
+		a.clock.close()
+		a.Audit.Stop()
+		a.started = false
+	}
+	if a.outbound != nil {
+		a.outbound.Close()
+	}
+	if a.db != nil {
+		if err := a.db.Close(); err != nil {
+			a.log.Error("the database did not close cleanly", "error", err)
+		}
+		a.db = nil
+	}
+}
+
+// Close releases an App that was never run.
+func (a *App) Close() { a.closeAll() }

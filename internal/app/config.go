@@ -1,0 +1,147 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/mcpserver"
+)
+
+// Config says how a server runs. Only package cli reads flags, environment and
+// files; here everything is a value.
+type Config struct {
+	// DataDir is the folder of the SQLite database and of the console's socket.
+	// It is made with mode 0700 and locked while the server runs.
+	DataDir string
+	// DatabaseURL chooses PostgreSQL instead of SQLite.
+	DatabaseURL string
+	// RootKey is the file of the root key; default DataDir with ".key" appended,
+	// so that a copy of the data folder never holds it.
+	RootKey string
+	// CheckpointDir is where signed audit checkpoints go; default DataDir with
+	// ".checkpoints" appended.
+	CheckpointDir string
+
+	// Listen is "host:port". localhost means both loopback addresses; port 0
+	// picks one.
+	Listen string
+	// PublicURL is the one origin under which people and agents reach the
+	// server: issuer, MCP resource and WebAuthn origin. Default
+	// http://localhost:<port>.
+	PublicURL string
+	// TLSCert and TLSKey are PEM files, read again when they change.
+	TLSCert, TLSKey string
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+
+	// OutboundAllow lists the private "host:port" destinations that providers
+	// may have. Everything else must be on the public internet.
+	OutboundAllow []string
+	// NoRegistration refuses clients that register themselves (RFC 7591).
+	NoRegistration bool
+	// AgentRate is how many MCP requests a second one agent may make over time;
+	// zero is the default of 50. One address gets ten times that.
+	AgentRate float64
+	// AllowVend lets applications with the scope for it fetch credentials.
+	AllowVend bool
+
+	Version string
+	Node    string // names this process in the audit; default host name and pid
+	Logger  *slog.Logger
+	Drain   time.Duration // how long running requests may take at the end; default 10 s
+}
+
+// Validate fills defaults and refuses what is unsafe.
+func (c *Config) Validate() error {
+	if c.DataDir == "" {
+		return invalid("data_dir_missing", "No data folder is named.", "Give --data DIR or set AMBIT_DATA_DIR.")
+	}
+	abs, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return fmt.Errorf("finding the data folder: %w", err)
+	}
+	c.DataDir = filepath.Clean(abs)
+	if c.RootKey == "" {
+		c.RootKey = c.DataDir + ".key"
+	}
+	if c.CheckpointDir == "" {
+		c.CheckpointDir = c.DataDir + ".checkpoints"
+	}
+	for name, path := range map[string]string{"root key": c.RootKey, "checkpoint folder": c.CheckpointDir} {
+		if p, err := filepath.Abs(path); err == nil && (p == c.DataDir || strings.HasPrefix(p, c.DataDir+string(filepath.Separator))) {
+			return invalid("inside_data_dir", "The "+name+" lies inside the data folder, where a copy of the data would hold it too.", "Put it elsewhere.")
+		}
+	}
+	if c.Listen == "" {
+		c.Listen = "localhost:7420"
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return invalid("listen_invalid", "The address to listen on is not host:port.", "For example localhost:7420.")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return invalid("tls_incomplete", "Certificate and key belong together.", "Set both AMBIT_TLS_CERT and AMBIT_TLS_KEY.")
+	}
+	if !isLoopback(host) && c.TLSCert == "" && len(c.TrustedProxies) == 0 {
+		return invalid("listen_plain", "Listening on "+c.Listen+" without TLS would send tokens in clear over the network.",
+			"Set AMBIT_TLS_CERT and AMBIT_TLS_KEY, or AMBIT_TRUSTED_PROXIES if a proxy in front does TLS, or listen on localhost.")
+	}
+	if c.PublicURL != "" {
+		if _, err := parsePublic(c.PublicURL); err != nil {
+			return err
+		}
+	} else if !isLoopback(host) {
+		return invalid("public_url_missing", "The public URL is not set.", "Set AMBIT_PUBLIC_URL to the https URL under which people reach this server.")
+	}
+	if c.Drain == 0 {
+		c.Drain = 10 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// limits are those of the MCP door. A burst is some seconds' worth.
+func (c Config) limits() mcpserver.Limits {
+	return mcpserver.Limits{AgentRate: c.AgentRate, AgentBurst: int(4 * c.AgentRate), AddressRate: 10 * c.AgentRate, AddressBurst: int(20 * c.AgentRate)}
+}
+
+// parsePublic accepts an origin: https, or http on a loopback host.
+func parsePublic(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
+		return nil, invalid("public_url_invalid", "The public URL is not an origin.", "For example https://ambit.example.com, without a path.")
+	}
+	u.Path = ""
+	switch {
+	case u.Scheme == "https":
+	case u.Scheme == "http" && isLoopback(u.Hostname()):
+		if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
+			return nil, invalid("public_url_invalid", "Passkeys do not work on "+ip.String()+".", "Use http://localhost with the port instead.")
+		}
+	default:
+		return nil, invalid("public_url_invalid", "The public URL is not https.", "Plain http is only for localhost.")
+	}
+	u.Host = strings.ToLower(u.Host)
+	return u, nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+func invalid(code, msg, hint string) error {
+	return fault.New(fault.Invalid, code, msg).WithHint(hint)
+}

@@ -1,0 +1,95 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
+)
+
+var errAddrInUse = syscall.EADDRINUSE
+
+// ConsoleSocket is where the commands that belong to the machine itself, such
+// as `ambit recover`, reach a running server. Who may open it is decided by the
+// data folder's mode.
+const ConsoleSocket = "console.sock"
+
+// console answers on the socket.
+type console struct {
+	srv  *http.Server
+	path string
+	done chan struct{}
+}
+
+func (a *App) openConsole() (*console, error) {
+	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data folder: %w", err)
+	}
+	path := filepath.Join(a.cfg.DataDir, ConsoleSocket)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("removing the console socket of an earlier run: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		a.log.Warn("the console socket could not be opened; `ambit recover` needs the server stopped", "error", err)
+		return nil, nil
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("closing the console socket to others: %w", err), l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /recover", func(w http.ResponseWriter, r *http.Request) {
+		link, err := a.People.Recover(r.Context(), r.FormValue("user"))
+		if err != nil {
+			f := fault.Of(err)
+			http.Error(w, f.Message+"\n"+f.Hint, http.StatusBadRequest)
+			return
+		}
+		_, _ = w.Write(link.Reveal())
+	})
+	c := &console{srv: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, path: path, done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		_ = c.srv.Serve(l)
+	}()
+	return c, nil
+}
+
+func (c *console) close() {
+	_ = c.srv.Close()
+	<-c.done
+}
+
+// verify is the work behind VerifyAudit.
+func (a *App) verify(ctx context.Context, progress func(entries int64)) (audit.Report, error) {
+	keeper, err := local.Open(a.cfg.RootKey)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	return audit.Verify(ctx, audit.VerifyConfig{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Progress: progress})
+}
+
+// newErrorLog sends what net/http has to say to the structured log.
+func newErrorLog(l *slog.Logger) *log.Logger {
+	return log.New(logWriter{l}, "", 0)
+}
+
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Debug("http server", "message", strings.TrimSpace(string(p)))
+	return len(p), nil
+}

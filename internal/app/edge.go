@@ -1,0 +1,227 @@
+package app
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+// server sets the limits that hold for every door (threats.md W5).
+func (a *App) server(h http.Handler) (*http.Server, error) {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          nil, // set below: the default would print client addresses without structure
+	}
+	srv.ErrorLog = newErrorLog(a.log)
+	return srv, nil
+}
+
+// listen opens the address. localhost means both loopback addresses, since
+// browsers and clients differ in which one they try first.
+func listen(addr string) ([]net.Listener, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("reading the address to listen on: %w", err)
+	}
+	hosts := []string{host}
+	if host == "localhost" {
+		hosts = []string{"127.0.0.1", "::1"}
+	}
+	for range 20 { // a port that is free on one loopback address may be taken on the other
+		var out []net.Listener
+		use := port
+		for _, h := range hosts {
+			l, err := net.Listen("tcp", net.JoinHostPort(h, use))
+			switch {
+			case err == nil:
+				out = append(out, l)
+				_, use, _ = net.SplitHostPort(l.Addr().String())
+			case h == "::1" && len(out) > 0 && !errors.Is(err, errAddrInUse):
+				return out, nil // a machine without IPv6
+			case port == "0" && len(out) > 0:
+			default:
+				closeAll(out)
+				return nil, fault.New(fault.Unavailable, "listen_failed", "Cannot listen on "+net.JoinHostPort(h, use)+".").
+					WithHint("Is another server running there? Choose another port with --listen.").WithCause(err)
+			}
+		}
+		if len(out) == len(hosts) {
+			return out, nil
+		}
+		closeAll(out)
+	}
+	return nil, fault.New(fault.Unavailable, "listen_failed", "No port is free on both loopback addresses.")
+}
+
+func closeAll(list []net.Listener) {
+	for _, l := range list {
+		_ = l.Close()
+	}
+}
+
+// secure wraps a listener in TLS if certificates are configured.
+func (a *App) secure(l net.Listener) net.Listener {
+	if a.cfg.TLSCert == "" {
+		return l
+	}
+	c := &certificates{cert: a.cfg.TLSCert, key: a.cfg.TLSKey}
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get})
+}
+
+// certificates reads the files again when they change.
+type certificates struct {
+	cert, key string
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	stamp   time.Time
+	checked time.Time
+}
+
+func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current != nil && time.Since(c.checked) < 5*time.Second {
+		return c.current, nil
+	}
+	c.checked = time.Now()
+	info, err := os.Stat(c.cert)
+	if err == nil && (c.current == nil || !info.ModTime().Equal(c.stamp)) {
+		var pair tls.Certificate
+		if pair, err = tls.LoadX509KeyPair(c.cert, c.key); err == nil {
+			c.current, c.stamp = &pair, info.ModTime()
+		}
+	}
+	if c.current == nil {
+		return nil, fmt.Errorf("loading the certificate: %w", err)
+	}
+	return c.current, nil // a broken new pair leaves the old one in use
+}
+
+// edge is in front of every door: a request id, the one Host, and no panic that
+// takes anything else with it.
+func (a *App) edge(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := requestID()
+		w.Header().Set("X-Request-ID", id)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if a.public.Scheme == "https" {
+			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		// Probes come by address and learn nothing; everything else must use
+		// the one name, or a page elsewhere could rebind its own (S10).
+		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
+		if !probe && !strings.EqualFold(r.Host, a.public.Host) {
+			http.Error(w, "This server is "+a.public.Host+".", http.StatusMisdirectedRequest)
+			return
+		}
+		// From here on the peer is the client, for whoever asks.
+		r.RemoteAddr = net.JoinHostPort(a.client(r), "0")
+		boundBody(w, r)
+		for name := range r.Header {
+			if strings.Contains(name, "_") { // proxies and frameworks disagree on these (W4)
+				r.Header.Del(name)
+			}
+		}
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler { //nolint:errorlint // the documented sentinel
+					panic(p)
+				}
+				a.log.Error("a request failed", "request_id", id, "method", r.Method, "panic", fmt.Sprintf("%T", p))
+				http.Error(w, "Something went wrong on our side. Request id: "+id, http.StatusInternalServerError)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func requestID() string {
+	var b [9]byte
+	_, _ = rand.Read(b[:])
+	return "req_" + hex.EncodeToString(b[:])
+}
+
+// bodyTime is how long a request's body may take to arrive.
+const bodyTime = 30 * time.Second
+
+// boundBody gives the body a deadline that ends with it. A deadline of the whole
+// server would also cut answers that take long on purpose, such as event streams.
+func boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	rc := http.NewResponseController(w)
+	if rc.SetReadDeadline(time.Now().Add(bodyTime)) != nil {
+		return
+	}
+	r.Body = &timedBody{ReadCloser: r.Body, arrived: func() { _ = rc.SetReadDeadline(time.Time{}) }}
+}
+
+type timedBody struct {
+	io.ReadCloser
+	arrived func()
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF { //nolint:errorlint // the documented form
+		b.arrived()
+	}
+	return n, err
+}
+
+// address is the client's, as the edge found it.
+func (a *App) address(r *http.Request) string {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	return host
+}
+
+// client is the peer, or what a trusted proxy says it is.
+func (a *App) client(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	addr := peer.Addr().Unmap()
+	if !a.trusted(addr) {
+		return addr.String()
+	}
+	// The rightmost address that is not one of ours: what is left of it was
+	// written by somebody we do not know.
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		if addr = hop.Unmap(); !a.trusted(addr) {
+			break
+		}
+	}
+	return addr.String()
+}
+
+func (a *App) trusted(addr netip.Addr) bool {
+	for _, p := range a.cfg.TrustedProxies {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,329 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"github.com/ambit-dev/ambit/internal/account/softkey"
+)
+
+// person plays a human in front of a browser, for `ambit demo --approve auto`:
+// it reads the real pages, fills their forms and holds a software passkey. The
+// server knows no difference, and has no branch for it.
+type person struct {
+	http    *http.Client
+	passkey *softkey.Authenticator
+}
+
+func newPerson(origin string) (*person, error) {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return nil, fmt.Errorf("making a cookie jar: %w", err)
+	}
+	return &person{http: &http.Client{Jar: jar, Timeout: 30 * time.Second}, passkey: softkey.New(origin)}, nil
+}
+
+// page is a document that the person looks at.
+type page struct {
+	url  *url.URL
+	root *html.Node
+}
+
+// open loads a page. The part behind # stays with the browser, as it must.
+func (p *person) open(ctx context.Context, address string) (*page, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, fmt.Errorf("opening a page: %w", err)
+	}
+	return p.load(req)
+}
+
+func (p *person) load(req *http.Request) (*page, error) {
+	req.Header.Set("Accept", "text/html")
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("opening a page: %w", err)
+	}
+	defer resp.Body.Close()
+	root, err := html.Parse(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading a page: %w", err)
+	}
+	doc := &page{url: resp.Request.URL, root: root}
+	if resp.StatusCode >= 400 {
+		return nil, fmt.Errorf("%s %s answered %d: %s", req.Method, req.URL.Path, resp.StatusCode, strings.Join(strings.Fields(doc.text("main", "body")), " "))
+	}
+	return doc, nil
+}
+
+// form is one form of a page with what it would send.
+type form struct {
+	page    *page
+	node    *html.Node
+	values  url.Values
+	buttons []*html.Node
+}
+
+// form finds the form with this action.
+func (d *page) form(action string) (*form, error) {
+	for n := range d.root.Descendants() {
+		if n.Data != "form" || n.Type != html.ElementNode {
+			continue
+		}
+		if a := attr(n, "action"); a != action && !strings.HasSuffix(a, action) {
+			continue
+		}
+		f := &form{page: d, node: n, values: url.Values{}}
+		f.collect()
+		return f, nil
+	}
+	return nil, fmt.Errorf("the page %s has no form for %s", d.url.Path, action)
+}
+
+func (f *form) collect() {
+	for n := range f.node.Descendants() {
+		if n.Type != html.ElementNode || has(n, "disabled") && n.Data != "button" {
+			continue
+		}
+		name := attr(n, "name")
+		switch n.Data {
+		case "input":
+			kind := attr(n, "type")
+			if name == "" || (kind == "checkbox" || kind == "radio") && !has(n, "checked") {
+				continue
+			}
+			value := attr(n, "value")
+			if value == "" && (kind == "checkbox" || kind == "radio") {
+				value = "on"
+			}
+			f.values.Add(name, value)
+		case "textarea":
+			f.values.Add(name, strings.TrimPrefix(text(n), "\n"))
+		case "select":
+			f.values.Add(name, chosen(n))
+		case "button":
+			f.buttons = append(f.buttons, n)
+		}
+	}
+}
+
+func chosen(sel *html.Node) string {
+	value := ""
+	for i, o := range slices.Collect(func(yield func(*html.Node) bool) {
+		for n := range sel.Descendants() {
+			if n.Data == "option" && !yield(n) {
+				return
+			}
+		}
+	}) {
+		if i == 0 || has(o, "selected") {
+			value = attr(o, "value")
+		}
+	}
+	return value
+}
+
+// submit sends the form, proving presence with the passkey if the form asks.
+func (p *person) submit(ctx context.Context, f *form) (*page, error) {
+	if begin := attr(f.node, "data-begin"); begin != "" {
+		if err := p.prove(ctx, f, begin); err != nil {
+			return nil, err
+		}
+	}
+	return p.post(ctx, f.page.url, attr(f.node, "action"), f.values)
+}
+
+func (p *person) post(ctx context.Context, from *url.URL, action string, values url.Values) (*page, error) {
+	target, err := from.Parse(action)
+	if err != nil {
+		return nil, fmt.Errorf("reading a form's address: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), strings.NewReader(values.Encode()))
+	if err != nil {
+		return nil, fmt.Errorf("sending a form: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Origin", from.Scheme+"://"+from.Host)
+	return p.load(req)
+}
+
+// prove answers the WebAuthn challenge that the server makes over the form.
+func (p *person) prove(ctx context.Context, f *form, begin string) error {
+	target, err := f.page.url.Parse(begin)
+	if err != nil {
+		return fmt.Errorf("reading a form's address: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), strings.NewReader(f.values.Encode()))
+	if err != nil {
+		return fmt.Errorf("asking for a challenge: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Origin", f.page.url.Scheme+"://"+f.page.url.Host)
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("asking for a challenge: %w", err)
+	}
+	defer resp.Body.Close()
+	var begun struct {
+		Options json.RawMessage `json:"options"`
+		Flow    string          `json:"flow"`
+		Message string          `json:"message"`
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err = errors.Join(err, json.NewDecoder(bytes.NewReader(body)).Decode(&begun)); err != nil || resp.StatusCode != http.StatusOK {
+		return errors.Join(fmt.Errorf("asking for a challenge: status %d %s", resp.StatusCode, begun.Message), err)
+	}
+	answer := p.passkey.Assert
+	if attr(f.node, "data-passkey") == "create" {
+		answer = p.passkey.Register
+	}
+	credential, err := answer(begun.Options)
+	if err != nil {
+		return err
+	}
+	f.values.Set("credential", string(credential))
+	f.values.Set("flow", begun.Flow)
+	return nil
+}
+
+// enroll opens a sign-in link and registers a passkey.
+func (p *person) enroll(ctx context.Context, link string) error {
+	u, err := url.Parse(link)
+	if err != nil {
+		return fmt.Errorf("reading the sign-in link: %w", err)
+	}
+	doc, err := p.open(ctx, u.Scheme+"://"+u.Host+u.Path)
+	if err != nil {
+		return err
+	}
+	f, err := doc.form("/ui/enroll")
+	if err != nil {
+		return err
+	}
+	f.values.Set("token", u.Fragment) // as the page's script does
+	_, err = p.submit(ctx, f)
+	return err
+}
+
+// connect signs in at the sandbox and gives everything that is asked for.
+func (p *person) connect(ctx context.Context, base *url.URL, provider, account string) error {
+	doc, err := p.open(ctx, base.JoinPath("ui", "connections", "new").String()+"?provider="+url.QueryEscape(provider))
+	if err != nil {
+		return err
+	}
+	f, err := doc.form("/ui/connections")
+	if err != nil {
+		return err
+	}
+	if doc, err = p.submit(ctx, f); err != nil {
+		return err
+	}
+	there := doc.link("rel", "noreferrer")
+	if there == "" {
+		return fmt.Errorf("the page has no link to the provider")
+	}
+	if doc, err = p.open(ctx, there); err != nil {
+		return err
+	}
+	if f, err = doc.formOf(account); err != nil {
+		return err
+	}
+	_, err = p.submit(ctx, f)
+	return err
+}
+
+// formOf finds the form of one account on the sandbox's page and presses Allow.
+func (d *page) formOf(account string) (*form, error) {
+	for n := range d.root.Descendants() {
+		if n.Data != "form" {
+			continue
+		}
+		f := &form{page: d, node: n, values: url.Values{}}
+		f.collect()
+		if f.values.Get("account") != account && !strings.Contains(text(n), account) {
+			continue
+		}
+		for _, b := range f.buttons {
+			if name := attr(b, "name"); name != "" && attr(b, "value") != "deny" {
+				f.values.Set(name, attr(b, "value"))
+				break
+			}
+		}
+		return f, nil
+	}
+	return nil, fmt.Errorf("the provider's page has no account %s", account)
+}
+
+// approve opens the page of a request and approves it as it stands.
+func (p *person) approve(ctx context.Context, address string) (sentence string, err error) {
+	doc, err := p.open(ctx, address)
+	if err != nil {
+		return "", err
+	}
+	f, err := doc.form("/approve")
+	if err != nil {
+		return "", err
+	}
+	sentence = strings.Join(strings.Fields(doc.text("h1")), " ")
+	_, err = p.submit(ctx, f)
+	return sentence, err
+}
+
+func (d *page) link(name, value string) string {
+	for n := range d.root.Descendants() {
+		if n.Data == "a" && attr(n, name) == value {
+			return attr(n, "href")
+		}
+	}
+	return ""
+}
+
+// text gives what the first of these elements says.
+func (d *page) text(elements ...string) string {
+	for _, e := range elements {
+		for n := range d.root.Descendants() {
+			if n.Type == html.ElementNode && n.Data == e {
+				return text(n)
+			}
+		}
+	}
+	return ""
+}
+
+func text(n *html.Node) string {
+	var out strings.Builder
+	for c := range n.Descendants() {
+		if c.Type == html.TextNode {
+			out.WriteString(c.Data)
+		}
+	}
+	return out.String()
+}
+
+func attr(n *html.Node, name string) string {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return a.Val
+		}
+	}
+	return ""
+}
+
+func has(n *html.Node, name string) bool {
+	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == name })
+}

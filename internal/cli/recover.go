@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+func (c *command) recoverCommand() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{
+		Use: "recover USER", Short: "Make a sign-in link for somebody who lost their passkeys",
+		Long: "Make a single-use link, good for 15 minutes, with which USER (an id or e-mail address) registers a new\n" +
+			"passkey. It is run on the server, by whoever may read its data folder. The audit records it, and all owners see it.",
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := c.serverConfig(dataDir, "")
+			if err != nil {
+				return err
+			}
+			link, err := c.recoveryLink(cmd.Context(), cfg, args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(map[string]string{"link": link})
+			}
+			fmt.Fprintf(c.stdout, "Give this link to %s. It works once, within 15 minutes:\n\n  %s\n", args[0], link)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dataDir, "data", "", "data folder of the server (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
+	return cmd
+}
+
+// recoveryLink asks the running server through its console; when none runs it
+// opens the database itself.
+func (c *command) recoveryLink(ctx context.Context, cfg app.Config, user string) (string, error) {
+	socket := filepath.Join(cfg.DataDir, app.ConsoleSocket)
+	link, err := askConsole(ctx, socket, user)
+	var unreachable *net.OpError
+	if !errors.As(err, &unreachable) {
+		return link, err
+	}
+	cfg.Listen = "localhost:0" // the port plays no part; the link names the public URL
+	if cfg.PublicURL == "" {
+		cfg.PublicURL = "http://localhost:7420"
+	}
+	a, err := app.New(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
+	defer a.Close()
+	value, err := a.People.Recover(ctx, user)
+	return string(value.Reveal()), err
+}
+
+func askConsole(ctx context.Context, socket, user string) (string, error) {
+	hc := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	defer hc.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://console/recover", strings.NewReader(url.Values{"user": {user}}.Encode()))
+	if err != nil {
+		return "", fmt.Errorf("asking the server: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := hc.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("asking the server: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil {
+		return "", fmt.Errorf("asking the server: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		message, hint, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+		return "", fault.New(fault.Invalid, "recover_failed", message).WithHint(hint)
+	}
+	return string(body), nil
+}

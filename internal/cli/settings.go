@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+// The environment variables of a server. docs/configuration.md lists them.
+const (
+	envDataDir        = "AMBIT_DATA_DIR"
+	envDatabaseURL    = "AMBIT_DATABASE_URL"
+	envRootKey        = "AMBIT_ROOT_KEY"
+	envCheckpoints    = "AMBIT_CHECKPOINT_DIR"
+	envListen         = "AMBIT_LISTEN"
+	envPublicURL      = "AMBIT_PUBLIC_URL"
+	envTLSCert        = "AMBIT_TLS_CERT"
+	envTLSKey         = "AMBIT_TLS_KEY"
+	envTrustedProxies = "AMBIT_TRUSTED_PROXIES"
+	envOutboundAllow  = "AMBIT_OUTBOUND_ALLOW"
+	envNoRegistration = "AMBIT_NO_REGISTRATION"
+	envAllowVend      = "AMBIT_ALLOW_VEND"
+	envAgentRate      = "AMBIT_AGENT_RATE"
+)
+
+// serverConfig reads the settings of a server from the environment. Flags,
+// where given, win.
+func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
+	cfg := app.Config{
+		DataDir: first(dataDir, c.env[envDataDir], c.defaultDataDir()), DatabaseURL: c.env[envDatabaseURL],
+		RootKey: c.env[envRootKey], CheckpointDir: c.env[envCheckpoints],
+		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
+		OutboundAllow: list(c.env[envOutboundAllow]), Version: Version, Logger: c.logger(),
+	}
+	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend} {
+		if v := c.env[name]; v != "" {
+			b, err := strconv.ParseBool(v)
+			if err != nil {
+				return app.Config{}, badSetting(name, "is true or false")
+			}
+			*into = b
+		}
+	}
+	if v := c.env[envAgentRate]; v != "" {
+		rate, err := strconv.ParseFloat(v, 64)
+		if err != nil || rate < 1 || rate > 1e6 {
+			return app.Config{}, badSetting(envAgentRate, "is a number of requests a second, from 1 to 1000000")
+		}
+		cfg.AgentRate = rate
+	}
+	for _, s := range list(c.env[envTrustedProxies]) {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			a, aerr := netip.ParseAddr(s)
+			if aerr != nil {
+				return app.Config{}, badSetting(envTrustedProxies, "is a list of addresses or networks, such as 10.0.0.0/8")
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		cfg.TrustedProxies = append(cfg.TrustedProxies, p)
+	}
+	return cfg, cfg.Validate()
+}
+
+func (c *command) defaultDataDir() string {
+	home := c.env["HOME"]
+	if home == "" {
+		home, _ = os.UserHomeDir()
+	}
+	return filepath.Join(home, ".ambit", "data")
+}
+
+func badSetting(name, what string) error {
+	return fault.New(fault.Invalid, "setting_invalid", name+" "+what+".")
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// list splits at commas and blanks.
+func list(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
+}
