@@ -1,6 +1,7 @@
 package web
 
 import (
+	"html/template"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
@@ -9,12 +10,14 @@ import (
 // AccountPage shows a person their own ways in.
 type AccountPage struct {
 	Frame
-	Email     string
-	Passkeys  []PasskeyRow
-	Removable bool
-	TOTP      bool
-	Logins    []LoginRow
-	Notices   []NoticeRow
+	Name, Email string
+	Fresh       bool // signed in a moment ago, so that another way in may be added
+	MayTOTP     bool
+	Passkeys    []PasskeyRow
+	Removable   bool
+	TOTP        bool
+	Logins      []LoginRow
+	Notices     []NoticeRow
 }
 
 func (*AccountPage) template() string { return "account" }
@@ -36,6 +39,7 @@ type LoginRow struct {
 
 // NoticeRow tells about something done to the account.
 type NoticeRow struct {
+	ID   id.Event
 	Text string
 	At   time.Time
 }
@@ -43,7 +47,9 @@ type NoticeRow struct {
 // AuthenticatorPage shows the secret of an authenticator app to be.
 type AuthenticatorPage struct {
 	Frame
-	Secret, URL string
+	Secret        string
+	URL           template.URL
+	Action, Token string
 }
 
 func (*AuthenticatorPage) template() string { return "authenticator" }
@@ -77,7 +83,12 @@ func (*ConfirmPage) template() string { return "confirm" }
 // ErrorPage says what went wrong and what to do.
 type ErrorPage struct {
 	Frame
-	Message, Hint, Back, Request string
+	Message, Hint, Back, BackLabel, Request string
 }
 
 func (*ErrorPage) template() string { return "error" }
+
+// CodePage asks for the code that a command line shows.
+type CodePage struct{ Frame }
+
+func (*CodePage) template() string { return "code" }

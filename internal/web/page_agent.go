@@ -34,7 +34,9 @@ type AgentPage struct {
 	Created   time.Time
 	Ceiling   CeilingForm
 	Sessions  []SessionRow
+	Version   int64
 	CanChange bool
+	CanStop   bool
 	Rotatable bool
 }
 
@@ -55,8 +57,10 @@ type CeilingEffect struct {
 // AgentNewPage registers a headless agent.
 type AgentNewPage struct {
 	Frame
-	Name    string
-	Ceiling CeilingForm
+	Name       string
+	Autonomous bool
+	Ceiling    CeilingForm
+	TOTP       bool
 }
 
 func (*AgentNewPage) template() string { return "agent_new" }

@@ -8,6 +8,7 @@ type AuditPage struct {
 	Filter AuditFilter
 	Items  []AuditRow
 	Next   string
+	Own    bool // the person sees only what was done by or for them
 }
 
 func (*AuditPage) template() string { return "audit" }

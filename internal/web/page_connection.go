@@ -1,6 +1,7 @@
 package web
 
 import (
+	"html/template"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
@@ -23,16 +24,19 @@ type ConnectionRow struct {
 	Owner, Kind       string
 	State, Reason     string
 	Since             time.Time
-	OAuth, CanChange  bool
+	CanChange         bool
+	Reconnect         string // where to
 }
 
 // ConnectionNewPage lets a person pick a provider, then connect there.
 type ConnectionNewPage struct {
 	Frame
-	Providers []ProviderRow
-	Chosen    *ProviderForm
-	MayShare  bool
-	Return    string
+	Providers      []ProviderRow
+	Chosen         *ProviderForm
+	MayShare       bool
+	Return         string
+	Reconnect      id.Connection
+	ReconnectLabel string
 }
 
 func (*ConnectionNewPage) template() string { return "connection_new" }
@@ -58,7 +62,9 @@ type KeyField struct{ Name, Label string }
 // there under our form-action.
 type LeavePage struct {
 	Frame
-	Sentence, Host, URL, Label, Back string
+	Sentence, Host string
+	URL            template.URL
+	Label, Back    string
 }
 
 func (*LeavePage) template() string { return "leave" }
@@ -94,11 +100,21 @@ type ProviderRow struct {
 type ProviderNewPage struct {
 	Frame
 	Editing   bool
-	OAuth     bool
+	OAuth     bool // asks for our client at the provider
 	Templates []Tab
-	YAML      string
+	Template  string
+	Help      string
+	Params    []ParamField // of a template
+	YAML      string       // or the record itself
 	ClientID  string
 	Callback  string
+	Version   int64
 }
 
 func (*ProviderNewPage) template() string { return "provider_new" }
+
+// ParamField is one blank of a template.
+type ParamField struct {
+	Name, Title, Help, Kind, Value string
+	Required                       bool
+}

@@ -14,6 +14,9 @@ type OrganizationPage struct {
 	Next           string
 	Roles          []Option
 	CanManage      bool
+	CanSet         bool
+	CanStop        bool
+	Version        int64
 	RequirePasskey bool
 }
 

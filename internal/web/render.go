@@ -32,6 +32,7 @@ type Frame struct {
 	Title   string
 	Section string // the entry of the navigation that is lit
 	Narrow  bool   // one column for reading and deciding
+	Bare    bool   // without navigation, whoever looks
 	Viewer  *Viewer
 	Note    *Notice
 	Problem *Notice
@@ -174,7 +175,7 @@ func (r *renderer) funcs() template.FuncMap {
 		"plural":  plural,
 		"span":    span,
 		"took":    took,
-		"andlist": and,
+		"andlist": andList,
 		"upper":   upper,
 		"effect":  describe,
 	}

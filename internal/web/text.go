@@ -119,7 +119,7 @@ func verbs(effects []policy.Effect) string {
 	}
 	var parts []string
 	if len(data) > 0 {
-		parts = append(parts, and(data)+" data")
+		parts = append(parts, andList(data)+" data")
 	}
 	if has[policy.Access] {
 		parts = append(parts, "make keys or permissions")
@@ -130,7 +130,7 @@ func verbs(effects []policy.Effect) string {
 	return strings.Join(parts, " and ")
 }
 
-func and(words []string) string {
+func andList(words []string) string {
 	switch len(words) {
 	case 0:
 		return ""

@@ -1,0 +1,313 @@
+package web
+
+import (
+	"html/template"
+	"net/url"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+func (s *Server) signInPage(v *visit) (answer, error) {
+	return show(&SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: safeNext(v.form("next"))}), nil
+}
+
+func (s *Server) signInBegin(v *visit) (answer, error) {
+	flow, o, err := s.people.BeginSignIn(v.ctx())
+	return options{Options: o, Flow: flow}, err
+}
+
+func (s *Server) signInByPasskey(v *visit) (answer, error) {
+	token, err := s.people.FinishSignIn(v.ctx(), v.form("flow"), []byte(v.form("credential")), s.address(v.r))
+	return s.signedIn(v, token, safeNext(v.form("next")), "", err)
+}
+
+func (s *Server) signInByCode(v *visit) (answer, error) {
+	token, err := s.people.SignInTOTP(v.ctx(), v.form("email"), strings.ReplaceAll(v.form("code"), " ", ""), s.address(v.r))
+	return s.signedIn(v, token, safeNext(v.form("next")), v.form("email"), err)
+}
+
+// signedIn puts the new login into the cookie and ends the one that the browser
+// came with (threats.md W2).
+func (s *Server) signedIn(v *visit, token secret.Value, next, email string, err error) (answer, error) {
+	if err != nil {
+		f := fault.Of(err)
+		if f.Kind == fault.Internal || f.Kind == fault.Unavailable {
+			return nil, err
+		}
+		p := &SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: next, Email: email}
+		p.Problem = &Notice{Kind: "bad", Message: f.Message, Hint: f.Hint}
+		return shown{status(f.Kind), p}, nil
+	}
+	if v.signedIn() {
+		logFailure(s.log, "ending the login that a new one replaces", s.people.SignOut(v.ctx(), v.person, v.person.Login()))
+	}
+	s.cookie.set(v.w, token)
+	return goTo(next), nil
+}
+
+func (s *Server) enrollPage(*visit) (answer, error) {
+	return show(&EnrollPage{Frame{Title: "Welcome", Bare: true}}), nil
+}
+
+func (s *Server) enrollBegin(v *visit) (answer, error) {
+	o, err := s.people.BeginEnroll(v.ctx(), secret.FromString(v.form("token")))
+	return options{Options: o}, err
+}
+
+func (s *Server) enroll(v *visit) (answer, error) {
+	token, err := s.people.FinishEnroll(v.ctx(), secret.FromString(v.form("token")), []byte(v.form("credential")), v.form("label"), s.address(v.r))
+	if err != nil {
+		return nil, err
+	}
+	return s.signedIn(v, token, "/ui/account?done=second", "", nil)
+}
+
+// enrollAuthenticator is for whoever cannot have a passkey where they are.
+func (s *Server) enrollAuthenticator(v *visit) (answer, error) {
+	seed, err := s.people.BeginEnrollTOTP(v.ctx(), secret.FromString(v.form("token")))
+	if err != nil {
+		return nil, err
+	}
+	p := authenticatorPage(seed, "/ui/enroll/authenticator/confirm")
+	p.Token, p.Bare = v.form("token"), true
+	return show(p), nil
+}
+
+func (s *Server) enrollAuthenticatorConfirm(v *visit) (answer, error) {
+	token, err := s.people.FinishEnrollTOTP(v.ctx(), secret.FromString(v.form("token")), v.proof().TOTP, s.address(v.r))
+	if err != nil {
+		return nil, err
+	}
+	return s.signedIn(v, token, "/ui/account?done=authenticator", "", nil)
+}
+
+func authenticatorPage(otpauth secret.Value, action string) *AuthenticatorPage {
+	raw := reveal(otpauth)
+	p := &AuthenticatorPage{Frame: Frame{Title: "Authenticator app", Section: "account", Narrow: true}, Action: action}
+	if u, err := url.Parse(raw); err == nil && u.Scheme == "otpauth" {
+		p.Secret, p.URL = inFours(u.Query().Get("secret")), template.URL(raw) //nolint:gosec // made by package account
+	}
+	return p
+}
+
+func inFours(s string) string {
+	var parts []string
+	for len(s) > 4 {
+		parts, s = append(parts, s[:4]), s[4:]
+	}
+	return strings.Join(append(parts, s), " ")
+}
+
+func (s *Server) signOut(v *visit) (answer, error) {
+	err := s.people.SignOut(v.ctx(), v.person, v.person.Login())
+	if err != nil {
+		return nil, err
+	}
+	s.cookie.clear(v.w)
+	return goTo("/ui/signin"), nil
+}
+
+func (s *Server) signOutEverywhere(v *visit) (answer, error) {
+	if err := s.people.SignOutEverywhere(v.ctx(), v.person); err != nil {
+		return nil, err
+	}
+	s.cookie.clear(v.w)
+	return goTo("/ui/signin"), nil
+}
+
+func (s *Server) loginSignOut(v *visit) (answer, error) {
+	login, err := parseID(id.Login(v.r.PathValue("id")))
+	if err != nil {
+		return nil, err
+	}
+	if login == v.person.Login() {
+		return s.signOut(v)
+	}
+	if err := s.people.SignOut(v.ctx(), v.person, login); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/account?done=signed_out"), nil
+}
+
+func (s *Server) account(v *visit) (answer, error) {
+	p := &AccountPage{Frame: Frame{Title: "Your account", Section: "account"}, Name: v.person.Name(), Email: v.person.Email(), Fresh: s.fresh(v.person)}
+	passkeys, err := s.people.Passkeys(v.ctx(), v.person)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range passkeys {
+		p.Passkeys = append(p.Passkeys, PasskeyRow{ID: k.ID, Label: k.Label, Created: k.CreatedAt, LastUsed: k.LastUsedAt})
+	}
+	if p.TOTP, err = s.people.HasTOTP(v.ctx(), v.person); err != nil {
+		return nil, err
+	}
+	p.Removable = len(passkeys) > 1 || p.TOTP
+	p.MayTOTP = p.Fresh || !p.TOTP && v.person.Method() == account.MethodLink
+	return show(p), s.accountLists(v, p)
+}
+
+func (s *Server) accountLists(v *visit, p *AccountPage) error {
+	logins, err := s.people.Logins(v.ctx(), v.person)
+	if err != nil {
+		return err
+	}
+	what := map[string]string{account.MethodPasskey: "Browser, by passkey", account.MethodTOTP: "Browser, by authenticator code", account.MethodLink: "Browser, by sign-in link", account.MethodCLI: "Command line"}
+	for _, l := range logins {
+		p.Logins = append(p.Logins, LoginRow{ID: l.ID, What: what[l.Method], Address: l.Address, Current: l.Current, Created: l.AuthenticatedAt, Seen: l.LastSeenAt})
+	}
+	notices, err := s.people.Notices(v.ctx(), v.person)
+	if err != nil {
+		return err
+	}
+	for _, n := range notices {
+		p.Notices = append(p.Notices, NoticeRow{ID: n.ID, Text: "A recovery link was made on the server for " + oneLine(n.UserName) + ".", At: n.At})
+	}
+	return nil
+}
+
+// fresh says whether account will take another way to sign in from this login;
+// account decides.
+func (s *Server) fresh(p account.Person) bool {
+	return (p.Method() == account.MethodPasskey || p.Method() == account.MethodTOTP) && s.now().Sub(p.AuthenticatedAt()) < account.Freshness
+}
+
+func (s *Server) profile(v *visit) (answer, error) {
+	if err := s.people.SetProfile(v.ctx(), v.person, v.form("name"), v.form("email")); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/account?done=saved"), nil
+}
+
+func (s *Server) passkeyBegin(v *visit) (answer, error) {
+	flow, o, err := s.people.BeginAddPasskey(v.ctx(), v.person)
+	return options{Options: o, Flow: flow}, err
+}
+
+func (s *Server) passkeyAdd(v *visit) (answer, error) {
+	if _, err := s.people.FinishAddPasskey(v.ctx(), v.person, v.form("flow"), []byte(v.form("credential")), v.form("label")); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/account?done=passkey"), nil
+}
+
+func (s *Server) findPasskey(v *visit) (account.Passkey, error) {
+	kid, err := parseID(id.Passkey(v.r.PathValue("id")))
+	if err != nil {
+		return account.Passkey{}, err
+	}
+	list, err := s.people.Passkeys(v.ctx(), v.person)
+	for _, k := range list {
+		if k.ID == kid {
+			return k, nil
+		}
+	}
+	if err == nil {
+		err = fault.New(fault.NotFound, "not_found", "No such passkey.")
+	}
+	return account.Passkey{}, err
+}
+
+func (s *Server) passkeyRemovePage(v *visit) (answer, error) {
+	k, err := s.findPasskey(v)
+	if err != nil {
+		return nil, err
+	}
+	return show(s.removePage(v, k)), nil
+}
+
+func (s *Server) removePage(v *visit, k account.Passkey) *ConfirmPage {
+	to := "/ui/account/passkeys/" + string(k.ID)
+	return &ConfirmPage{Frame: Frame{Title: "Remove a passkey", Section: "account", Narrow: true}, Eyebrow: "Passkeys", Sentence: "Remove the passkey " + oneLine(k.Label) + "?",
+		Lines: []string{"Wherever you signed in with it, you are signed out. Confirm with any of your passkeys."}, Action: to, Begin: to + "/challenge", Label: "Remove it", Danger: true, Back: "/ui/account", TOTP: s.codeAllowed(v)}
+}
+
+func (s *Server) passkeyRemoveChallenge(v *visit) (answer, error) {
+	k, err := s.findPasskey(v)
+	if err != nil {
+		return nil, err
+	}
+	return s.challenge(v, s.people.RemovePasskeyDigest(v.person, k.ID))
+}
+
+func (s *Server) passkeyRemove(v *visit) (answer, error) {
+	k, err := s.findPasskey(v)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.people.RemovePasskey(v.ctx(), v.person, k.ID, v.proof()); err != nil {
+		return again(s.removePage(v, k), err)
+	}
+	return goTo("/ui/account?done=passkey_removed"), nil
+}
+
+func (s *Server) authenticator(v *visit) (answer, error) {
+	seed, err := s.people.BeginTOTP(v.ctx(), v.person)
+	if err != nil {
+		return nil, err
+	}
+	return show(authenticatorPage(seed, "/ui/account/authenticator/confirm")), nil
+}
+
+func (s *Server) authenticatorConfirm(v *visit) (answer, error) {
+	if err := s.people.FinishTOTP(v.ctx(), v.person, v.proof().TOTP); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/account?done=authenticator"), nil
+}
+
+func (s *Server) noticeDismiss(v *visit) (answer, error) {
+	event, err := parseID(id.Event(v.r.PathValue("id")))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.people.DismissNotice(v.ctx(), v.person, event); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/account"), nil
+}
+
+// cliEnter takes the code that a command line shows.
+func (s *Server) cliEnter(v *visit) (answer, error) {
+	if code := v.form("code"); code != "" {
+		return goTo("/ui/cli/" + url.PathEscape(code)), nil
+	}
+	return show(&CodePage{Frame{Title: "Sign in a command line", Narrow: true}}), nil
+}
+
+func (s *Server) cli(v *visit) (answer, error) {
+	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
+	if err != nil {
+		return nil, err
+	}
+	return show(s.cliPage(v, r)), nil
+}
+
+func (s *Server) cliPage(v *visit, r account.CLIRequest) *ConfirmPage {
+	to := "/ui/cli/" + r.Code
+	return &ConfirmPage{Frame: Frame{Title: "Sign in a command line", Narrow: true}, Eyebrow: "Sign in a command line", Sentence: "Does your terminal show this code?", Code: r.Code[:4] + "-" + r.Code[4:],
+		Lines:  []string{"It asked from " + oneLine(r.Address) + ".", "Then that command line acts as you, except for approving, revealing and making keys. If you did not start this yourself, close the page."},
+		Action: to, Begin: to + "/challenge", Label: "Yes, sign it in", Back: home, TOTP: s.codeAllowed(v)}
+}
+
+func (s *Server) cliChallenge(v *visit) (answer, error) {
+	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
+	if err != nil {
+		return nil, err
+	}
+	return s.challenge(v, s.people.CLIDigest(v.person, r.Code))
+}
+
+func (s *Server) cliConfirm(v *visit) (answer, error) {
+	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.people.ConfirmCLI(v.ctx(), v.person, r.Code, v.proof()); err != nil {
+		return again(s.cliPage(v, r), err)
+	}
+	return show(&ResultPage{Frame: Frame{Title: "Signed in", Narrow: true}, Word: "Signed in", Icon: "good", Sentence: "The command line is signed in. Go back to it.", Back: home, BackLabel: "To the inbox"}), nil
+}

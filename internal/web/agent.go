@@ -1,0 +1,221 @@
+package web
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
+)
+
+const agentPageSize = 50
+
+func (s *Server) agentList(v *visit) (answer, error) {
+	list, err := s.agents.List(v.ctx(), v.actor(), agent.Filter{Environment: v.here.Environment, Organization: v.here.Organization, Before: id.Agent(v.form("before")), Limit: agentPageSize})
+	if err != nil {
+		return nil, err
+	}
+	p := &AgentsPage{Frame: Frame{Title: "Agents", Section: "agents"}, CanAdd: v.may(account.ManageAgents), Command: s.connectCommand()}
+	who := s.names(v, v.here.Environment)
+	for _, a := range list {
+		p.Items = append(p.Items, agentRow(who, a))
+	}
+	if len(list) == agentPageSize {
+		p.Next = v.query("/ui/agents", "before", string(list[len(list)-1].ID))
+	}
+	return show(p), nil
+}
+
+func agentRow(who *names, a agent.Agent) AgentRow {
+	row := AgentRow{ID: a.ID, Label: a.Label(), Kind: "Acts for itself", Host: a.ClientHost, Verified: a.Verified, Disabled: !a.DisabledAt.IsZero(), LastSeen: a.LastSeenAt}
+	if a.Kind == agent.Delegated {
+		row.Kind, row.Owner = "Acts", who.user(a.Owner)
+	}
+	return row
+}
+
+func (s *Server) findAgent(v *visit) (agent.Agent, error) {
+	aid, err := parseID(id.Agent(v.r.PathValue("id")))
+	if err != nil {
+		return agent.Agent{}, err
+	}
+	a, err := s.agents.Get(v.ctx(), v.actor(), aid)
+	if err == nil {
+		v.at(a.Organization)
+	}
+	return a, err
+}
+
+func (s *Server) agent(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.agentPage(v, a)
+	if err != nil {
+		return nil, err
+	}
+	return show(p), nil
+}
+
+func (s *Server) agentPage(v *visit, a agent.Agent) (*AgentPage, error) {
+	p := &AgentPage{Frame: Frame{Title: "Agent", Section: "agents", Narrow: true}, AgentRow: agentRow(s.names(v, a.Environment), a), Client: a.Client, Created: a.CreatedAt,
+		Ceiling: ceilingForm(a.Ceiling), Version: a.Version, CanChange: v.may(account.ManageAgents), CanStop: v.may(account.Revoke) || a.Owner == v.person.User(), Rotatable: a.ClientHost == ""}
+	for _, state := range []string{session.Active, session.Pending} {
+		list, _, err := s.sessions.List(v.ctx(), v.actorIn(a.Environment), session.Filter{Organization: a.Organization, Agent: a.ID, State: state})
+		if err != nil {
+			return nil, err
+		}
+		p.Sessions = append(p.Sessions, sessionRows(list)...)
+	}
+	return p, nil
+}
+
+func ceilingForm(c policy.Ceiling) CeilingForm {
+	f := CeilingForm{Providers: strings.Join(c.Providers, ", ")}
+	for _, e := range policy.Effects() {
+		f.Effects = append(f.Effects, CeilingEffect{Effect: e, Chosen: len(c.Effects) == 0 || slices.Contains(c.Effects, e)})
+	}
+	return f
+}
+
+// ceiling reads the form. All effects ticked sets no limit, so that a new kind
+// of effect is not silently left out; none ticked leaves reading.
+func ceiling(v *visit) policy.Ceiling {
+	var c policy.Ceiling
+	for _, e := range policy.Effects() {
+		if slices.Contains(v.r.PostForm["effect"], string(e)) {
+			c.Effects = append(c.Effects, e)
+		}
+	}
+	if len(c.Effects) == len(policy.Effects()) {
+		c.Effects = nil
+	} else if len(c.Effects) == 0 {
+		c.Effects = []policy.Effect{policy.Read}
+	}
+	c.Providers = strings.FieldsFunc(v.form("providers"), func(r rune) bool { return r == ',' || r == ' ' })
+	return c
+}
+
+func (s *Server) agentNew(v *visit) (answer, error) {
+	if err := v.actor().May(v.here.Organization, account.ManageAgents); err != nil {
+		return nil, err
+	}
+	return show(s.agentNewPage(v, agent.NewAgent{Ceiling: policy.Ceiling{Effects: []policy.Effect{policy.Read, policy.Write}}})), nil
+}
+
+func (s *Server) agentNewPage(v *visit, n agent.NewAgent) *AgentNewPage {
+	return &AgentNewPage{Frame: Frame{Title: "Register an agent", Section: "agents", Narrow: true}, Name: n.Name, Autonomous: n.Kind == agent.Autonomous,
+		Ceiling: ceilingForm(n.Ceiling), TOTP: s.codeAllowed(v)}
+}
+
+func newAgent(v *visit) agent.NewAgent {
+	return agent.NewAgent{Environment: v.here.Environment, Organization: v.here.Organization, Name: v.form("name"), Kind: agent.Kind(v.form("kind")),
+		Owner: v.person.User(), Ceiling: ceiling(v)}
+}
+
+func (s *Server) agentChallenge(v *visit) (answer, error) {
+	return s.challenge(v, s.agents.RegisterDigest(v.person.User(), newAgent(v)))
+}
+
+func (s *Server) agentRegister(v *visit) (answer, error) {
+	n := newAgent(v)
+	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RegisterDigest(v.person.User(), n), n.Organization, v.proof())
+	if err != nil {
+		return again(s.agentNewPage(v, n), err)
+	}
+	n.Evidence = evidence
+	a, client, sec, err := s.agents.Register(v.ctx(), v.actor(), n)
+	if err != nil {
+		return again(s.agentNewPage(v, n), err)
+	}
+	return show(&OncePage{Frame: Frame{Title: "Registered", Section: "agents", Narrow: true}, Word: "Registered", Sentence: oneLine(a.Label()) + " can now sign in.",
+		Values: []Fact{{Name: "Client id", Value: string(client)}, {Name: "Client secret", Value: reveal(sec)}, {Name: "Token address", Value: s.public.JoinPath("oauth", "token").String()},
+			{Name: "MCP address", Value: s.agents.Resource()}}, Back: "/ui/agents/" + string(a.ID)}), nil
+}
+
+func (s *Server) agentCeiling(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	if _, err := s.agents.SetCeiling(v.ctx(), v.actor(), a.ID, version, ceiling(v)); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/agents/" + string(a.ID) + "?done=saved"), nil
+}
+
+func (s *Server) agentDisable(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.agents.Disable(v.ctx(), v.actor(), a.ID); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/agents/" + string(a.ID) + "?done=disabled"), nil
+}
+
+func (s *Server) agentEnable(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.agents.Enable(v.ctx(), v.actor(), a.ID); err != nil {
+		return nil, err
+	}
+	return goTo("/ui/agents/" + string(a.ID) + "?done=enabled"), nil
+}
+
+func (s *Server) agentRevoke(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	return s.revoke(v, session.Aim{Agent: a.ID}, a.Label(), "/ui/agents/"+string(a.ID))
+}
+
+func (s *Server) agentSecret(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	return show(s.agentSecretPage(v, a)), nil
+}
+
+func (s *Server) agentSecretPage(v *visit, a agent.Agent) *ConfirmPage {
+	to := "/ui/agents/" + string(a.ID) + "/secret"
+	return &ConfirmPage{Frame: Frame{Title: "Replace a secret", Section: "agents", Narrow: true}, Eyebrow: "Client secret", Sentence: "Replace the secret of " + oneLine(a.Label()) + "?",
+		Lines: []string{"The old secret and the tokens it got stop working at once. The new one is shown one time."}, Action: to, Begin: to + "/challenge", Label: "Replace it",
+		Danger: true, Back: "/ui/agents/" + string(a.ID), TOTP: s.codeAllowed(v)}
+}
+
+func (s *Server) agentSecretChallenge(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	return s.challenge(v, s.agents.RotateDigest(v.person.User(), a))
+}
+
+func (s *Server) agentRotate(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RotateDigest(v.person.User(), a), a.Organization, v.proof())
+	if err != nil {
+		return again(s.agentSecretPage(v, a), err)
+	}
+	sec, err := s.agents.RotateSecret(v.ctx(), v.actor(), a.ID, evidence)
+	if err != nil {
+		return again(s.agentSecretPage(v, a), err)
+	}
+	return show(&OncePage{Frame: Frame{Title: "Replaced", Section: "agents", Narrow: true}, Word: "Replaced", Sentence: oneLine(a.Label()) + " has a new secret.",
+		Values: []Fact{{Name: "Client id", Value: string(a.Client)}, {Name: "Client secret", Value: reveal(sec)}}, Back: "/ui/agents/" + string(a.ID)}), nil
+}

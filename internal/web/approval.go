@@ -1,0 +1,337 @@
+package web
+
+import (
+	"fmt"
+	"hash/fnv"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
+)
+
+// inboxShown is how many requests one inbox page holds.
+const inboxShown = 50
+
+func (s *Server) inbox(v *visit) (answer, error) {
+	open, err := s.sessions.Inbox(v.ctx(), v.person)
+	if err != nil {
+		return nil, err
+	}
+	p := &InboxPage{Frame: Frame{Title: "Inbox", Section: "inbox"}, Seen: fingerprint(open), Items: inboxItems(open)}
+	p.Shown, p.More = len(p.Items), len(open) > len(p.Items)
+	if len(open) == 0 {
+		p.FirstSteps = s.connectCommand()
+	}
+	return show(p), nil
+}
+
+// connectCommand gives an agent its way in.
+func (s *Server) connectCommand() string {
+	return "claude mcp add --transport http ambit " + s.agents.Resource()
+}
+
+func inboxItems(open []session.Approval) []InboxItem {
+	var out []InboxItem
+	for _, a := range open[:min(len(open), inboxShown)] {
+		out = append(out, InboxItem{ID: a.ID, Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risk: shortRisk(a)})
+	}
+	return out
+}
+
+// fingerprint names the state of an inbox.
+func fingerprint(open []session.Approval) string {
+	h := fnv.New64a()
+	for _, a := range open {
+		h.Write([]byte(a.ID))
+	}
+	return strconv.FormatUint(h.Sum64(), 36)
+}
+
+func shortRisk(a session.Approval) string {
+	effects := grantedEffects(a.Session.Grants)
+	if a.Call != nil {
+		effects = []policy.Effect{a.Call.Effect}
+	}
+	switch {
+	case slices.Contains(effects, policy.Access):
+		return "Keys or permissions"
+	case slices.Contains(effects, policy.Destructive):
+		return "Can delete"
+	case !a.Session.AgentVerified:
+		return "Unverified"
+	}
+	return ""
+}
+
+func agentMark(ses session.Session) AgentMark {
+	return AgentMark{Label: ses.AgentLabel, Verified: ses.AgentVerified}
+}
+
+func askOf(a session.Approval) Ask {
+	if c := a.Call; c != nil {
+		return Ask{Agent: agentMark(a.Session), Call: c.Title, Accounts: []Account{{Provider: c.ProviderName, Label: c.AccountLabel}}}
+	}
+	return Ask{Agent: agentMark(a.Session), Verbs: verbs(grantedEffects(a.Session.Grants)), Accounts: accounts(a.Session.Grants), Minutes: a.Session.Minutes}
+}
+
+func accounts(grants []session.Grant) []Account {
+	var out []Account
+	for _, g := range grants {
+		out = append(out, Account{Provider: g.ProviderName, Label: g.AccountLabel})
+	}
+	return out
+}
+
+// grantedEffects is the union over grants, mildest first.
+func grantedEffects(grants []session.Grant) []policy.Effect {
+	return slices.DeleteFunc(policy.Effects(), func(e policy.Effect) bool {
+		return !slices.ContainsFunc(grants, func(g session.Grant) bool { return slices.Contains(g.Effects, e) })
+	})
+}
+
+func (s *Server) approval(v *visit) (answer, error) {
+	a, err := s.findApproval(v)
+	if err != nil {
+		return nil, err
+	}
+	return show(s.approvalPage(v, a, s.sessions.DefaultDecision(a))), nil
+}
+
+func (s *Server) findApproval(v *visit) (session.Approval, error) {
+	aid, err := parseID(id.Approval(v.r.PathValue("id")))
+	if err != nil {
+		return session.Approval{}, err
+	}
+	a, err := s.sessions.Approval(v.ctx(), v.person, aid)
+	if err == nil {
+		v.at(a.Session.Organization)
+	}
+	return a, err
+}
+
+// parseID is id.Parse for the kind of its argument.
+func parseID[K id.Kind](raw id.ID[K]) (id.ID[K], error) { return id.Parse[K](string(raw)) }
+
+func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) *ApprovalPage {
+	p := &ApprovalPage{Frame: Frame{Title: "Request", Section: "inbox", Narrow: true}, ID: a.ID, Session: a.Session.ID, Organization: v.here.OrganizationName,
+		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v)}
+	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
+		p.Decided = s.verdict(v, a)
+		p.Title = p.Decided.Word
+		return p
+	}
+	if a.Kind == session.KindCall {
+		p.Call = callView(a.Call)
+		return p
+	}
+	p.Cards = cards(v, a, d)
+	p.Minutes, p.Confirm = minuteOptions(a.Session.Minutes, d.Minutes), confirmOptions(d.Confirm)
+	return p
+}
+
+func callView(c *session.CallSubject) *CallView {
+	out := &CallView{Method: c.Method, Effect: c.Effect, Path: c.URL}
+	if u, err := url.Parse(c.URL); err == nil {
+		out.Host, out.Path = u.Host, strings.TrimPrefix(c.URL, u.Scheme+"://"+u.Host)
+	}
+	for _, f := range c.Fields {
+		out.Fields = append(out.Fields, Fact{Name: f.Name, Value: f.Value})
+	}
+	return out
+}
+
+// cards shows what is asked on each connection, ticked as d decides.
+func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
+	perProvider := map[string]int{}
+	for _, g := range a.Session.Grants {
+		perProvider[g.Provider]++
+	}
+	var out []GrantCard
+	for _, g := range a.Session.Grants {
+		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Locked: !mayGrant(v, a.Session, g)}
+		chosen := choice(d, g)
+		switch {
+		case c.Locked && c.Shared:
+			c.Hint = "Only an approver of the organization can grant this account."
+		case c.Locked:
+			c.Hint = "Only the account's owner can grant it."
+		case perProvider[g.Provider] > 1:
+			c.Hint = "There are several accounts at " + g.ProviderName + ". Tick what it may do with this one, or leave it out."
+		}
+		for _, e := range g.Effects {
+			ec := EffectChoice{Effect: e, Chosen: !c.Locked && slices.Contains(chosen.Effects, e)}
+			for _, t := range g.Tools {
+				if t.Effect == e {
+					ec.Tools = append(ec.Tools, ToolChoice{Name: t.Name, Title: t.Title, Effect: e,
+						Chosen: len(chosen.Tools) == 0 || slices.Contains(chosen.Tools, t.Name)})
+				}
+			}
+			c.Effects = append(c.Effects, ec)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// choice finds what d decides on one grant.
+func choice(d session.Decision, g session.Grant) session.Choice {
+	for _, c := range d.Grants {
+		if c.Connection == g.Connection {
+			return c
+		}
+	}
+	return session.Choice{}
+}
+
+// mayGrant only greys out what the room would refuse; the room decides.
+func mayGrant(v *visit, ses session.Session, g session.Grant) bool {
+	if g.Owner != "" {
+		return g.Owner == v.person.User() && ses.User == v.person.User()
+	}
+	return v.actorIn(ses.Environment).May(ses.Organization, account.ApproveSessions) == nil
+}
+
+func minuteOptions(asked, chosen int) []Option {
+	var out []Option
+	for _, m := range []int{5, 15, 30, 60, 120, 240, asked} {
+		if m < asked || m == asked && len(out) < 7 {
+			out = append(out, Option{Value: strconv.Itoa(m), Label: span(m), Chosen: m == chosen})
+		}
+	}
+	return slices.CompactFunc(out, func(a, b Option) bool { return a.Value == b.Value })
+}
+
+func confirmOptions(chosen policy.Confirm) []Option {
+	return []Option{
+		{Value: string(policy.ConfirmDestructive), Label: "it deletes something", Chosen: chosen == policy.ConfirmDestructive},
+		{Value: string(policy.ConfirmWrite), Label: "it changes anything", Chosen: chosen == policy.ConfirmWrite},
+		{Value: string(policy.ConfirmNone), Label: "nothing of this", Chosen: chosen == policy.ConfirmNone},
+	}
+}
+
+// decision reads what the person decided. It can only narrow: an effect without
+// a ticked tool is left out, and so is an account without any.
+func decision(form url.Values, a session.Approval) (session.Decision, error) {
+	d := session.Decision{Instructions: strings.TrimSpace(strings.ReplaceAll(form.Get("instructions"), "\r\n", "\n"))}
+	if a.Kind == session.KindCall {
+		return d, nil
+	}
+	var err error
+	if d.Minutes, err = strconv.Atoi(form.Get("minutes")); err != nil {
+		return d, fault.New(fault.Invalid, "invalid_decision", "The form does not say for how long.").WithHint("Reload the page and decide again.")
+	}
+	if d.Confirm, err = policy.ParseConfirm(form.Get("confirm")); err != nil {
+		return d, err
+	}
+	for _, g := range a.Session.Grants {
+		c := session.Choice{Connection: g.Connection}
+		effects, tools := form["effect."+string(g.Connection)], form["tool."+string(g.Connection)]
+		for _, t := range g.Tools {
+			if slices.Contains(effects, string(t.Effect)) && slices.Contains(tools, t.Name) {
+				c.Tools = append(c.Tools, t.Name)
+				if !slices.Contains(c.Effects, t.Effect) {
+					c.Effects = append(c.Effects, t.Effect)
+				}
+			}
+		}
+		if len(c.Tools) > 0 {
+			d.Grants = append(d.Grants, c)
+		}
+	}
+	return d, nil
+}
+
+func (s *Server) approvalChallenge(v *visit) (answer, error) {
+	a, d, err := s.decided(v)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := s.sessions.Digest(v.ctx(), v.person, a.ID, d)
+	if err != nil {
+		return nil, err
+	}
+	return s.challenge(v, digest)
+}
+
+func (s *Server) decided(v *visit) (session.Approval, session.Decision, error) {
+	a, err := s.findApproval(v)
+	if err != nil {
+		return a, session.Decision{}, err
+	}
+	d, err := decision(v.r.PostForm, a)
+	return a, d, err
+}
+
+func (s *Server) approve(v *visit) (answer, error) {
+	a, d, err := s.decided(v)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.sessions.Approve(v.ctx(), v.person, a.ID, d, v.proof()); err != nil {
+		if now, nerr := s.sessions.Approval(v.ctx(), v.person, a.ID); nerr == nil {
+			a = now // it may have been decided elsewhere meanwhile
+		}
+		return again(s.approvalPage(v, a, d), err)
+	}
+	return goTo("/ui/approvals/" + string(a.ID)), nil
+}
+
+func (s *Server) deny(v *visit) (answer, error) {
+	a, err := s.findApproval(v)
+	if err != nil {
+		return nil, err
+	}
+	reason := v.form("reason")
+	if reason == "" {
+		reason = v.form("instructions")
+	}
+	if err := s.sessions.Deny(v.ctx(), v.person, a.ID, reason); err != nil {
+		return again(s.approvalPage(v, a, session.Decision{Instructions: reason}), err)
+	}
+	return goTo("/ui/approvals/" + string(a.ID)), nil
+}
+
+// verdict says what became of a request.
+func (s *Server) verdict(v *visit, a session.Approval) *Verdict {
+	who := "Somebody"
+	if a.DecidedBy == v.person.User() {
+		who = "You"
+	} else if u, err := s.people.User(v.ctx(), a.Session.Environment, a.DecidedBy); err == nil {
+		who = oneLine(u.Name)
+	}
+	done := &Verdict{At: a.DecidedAt, Note: a.Note, NoteTitle: who + " told the agent"}
+	switch a.State {
+	case session.ApprovalApproved:
+		done.Word, done.Icon, done.Sentence = "Approved", "good", who+" approved this"
+		done.Next = approvedNext(a)
+	case session.ApprovalUsed:
+		done.Word, done.Icon, done.Sentence, done.Next = "Approved and used", "good", who+" approved this", "The call was made. It cannot be made again without asking."
+	case session.ApprovalDenied:
+		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Denied", "bad", "bad", who+" denied this", "Nothing was granted. The agent was told."
+	case session.ApprovalWithdrawn:
+		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Withdrawn", "clock", "off", "The request was taken back", "Nothing was granted, and there is nothing more to do."
+	default:
+		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Expired", "clock", "off", "Nobody answered in time. It expired", "Nothing was granted. The agent can ask again."
+		done.At = a.ExpiresAt
+		if a.Kind == session.KindCall && a.State == session.ApprovalPending {
+			done.Word, done.Sentence, done.At = "Too late", "The session of this call has ended", a.Session.EndedAt
+		}
+	}
+	return done
+}
+
+func approvedNext(a session.Approval) string {
+	switch {
+	case a.Kind == session.KindCall:
+		return "The agent can make this one call, once, within the next minutes. There is nothing more to do here."
+	case a.Session.State == session.Active:
+		return "The agent can work until the session ends. There is nothing more to do here."
+	}
+	return fmt.Sprintf("The session has ended (%s).", a.Session.Reason)
+}

@@ -1,0 +1,245 @@
+package web
+
+import (
+	"html/template"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+func (s *Server) connectionList(v *visit) (answer, error) {
+	list, err := s.connections.List(v.ctx(), v.actor(), connection.Filter{Organization: v.here.Organization, After: v.form("after")})
+	if err != nil {
+		return nil, err
+	}
+	p := &ConnectionsPage{Frame: Frame{Title: "Connections", Section: "connections"}, CanAdd: v.may(account.UseOwn)}
+	who := s.names(v, v.here.Environment)
+	for _, c := range list.Connections {
+		if c.Live() {
+			p.Items = append(p.Items, connectionRow(v, who, c))
+		}
+	}
+	if list.Next != "" {
+		p.Next = v.query("/ui/connections", "after", list.Next)
+	}
+	return show(p), nil
+}
+
+func connectionRow(v *visit, who *names, c connection.Connection) ConnectionRow {
+	row := ConnectionRow{ID: c.ID, Provider: c.Record.Name, Account: c.AccountLabel, Kind: kindOf(provider.Auth(c.AuthMethod)), State: string(c.State), Since: c.CreatedAt,
+		CanChange: connection.MayConnect(v.actor(), c.Organization, c.Owner) == nil,
+		Reconnect: v.query("/ui/connections/new", "provider", c.Provider, "reconnect", string(c.ID))}
+	switch c.Owner {
+	case "":
+		row.Owner = "The organization's"
+	case v.person.User():
+		row.Owner = "Yours"
+	default:
+		row.Owner = who.user(c.Owner) + "'s"
+	}
+	if c.State == connection.NeedsReauth {
+		row.Reason = "It does not work any more. Reconnect it, and it goes on under the same name."
+	}
+	return row
+}
+
+func kindOf(a provider.Auth) string {
+	if a == provider.OAuth2 {
+		return "OAuth"
+	}
+	return "API key"
+}
+
+// connectionNew lets a person pick a provider, or, once picked, connect there.
+func (s *Server) connectionNew(v *visit) (answer, error) {
+	p := &ConnectionNewPage{Frame: Frame{Title: "Connect an account", Section: "connections"}, Return: returnPath(v.form("return"))}
+	if slug := v.form("provider"); slug != "" {
+		prov, err := s.providers.Get(v.ctx(), v.here.Environment, slug)
+		if err != nil {
+			return nil, err
+		}
+		return s.connectForm(v, p, prov)
+	}
+	list, err := s.providers.List(v.ctx(), v.here.Environment)
+	if err != nil {
+		return nil, err
+	}
+	for _, prov := range list {
+		row := providerRow(prov)
+		row.Href = v.query("/ui/connections/new", "provider", row.Slug, "return", p.Return)
+		p.Providers = append(p.Providers, row)
+	}
+	return show(p), nil
+}
+
+// returnPath keeps a page of ours to come back to, or nothing.
+func returnPath(next string) string {
+	if safe := safeNext(next); safe == next {
+		return safe
+	}
+	return ""
+}
+
+func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) (answer, error) {
+	r := prov.Record
+	f := &ProviderForm{Slug: r.ID, Name: r.Name, OAuth: r.Auth == provider.OAuth2}
+	if f.OAuth {
+		u, _ := url.Parse(r.OAuth.AuthorizeURL)
+		f.Host = u.Hostname()
+		for _, sc := range r.OAuth.Scopes.Catalog {
+			f.Scopes = append(f.Scopes, ScopeChoice{ID: sc.ID, Title: sc.Title, Risk: sc.Risk, Chosen: sc.Risk != "admin"})
+		}
+	} else {
+		for _, name := range r.CredentialFields() {
+			f.Fields = append(f.Fields, KeyField{Name: name, Label: fieldLabel(name)})
+		}
+	}
+	p.Title, p.Narrow, p.Chosen, p.MayShare = "Connect "+r.Name, true, f, v.may(account.ManageConnections)
+	if again := v.form("reconnect"); again != "" {
+		c, err := s.findConnection(v, again)
+		if err != nil {
+			return nil, err
+		}
+		p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
+	}
+	return show(p), nil
+}
+
+func fieldLabel(name string) string {
+	if known := map[string]string{"api_key": "API key", "username": "User name", "password": "Password", "token": "Token"}[name]; known != "" {
+		return known
+	}
+	return upper(strings.ReplaceAll(name, "_", " "))
+}
+
+func (s *Server) findConnection(v *visit, raw string) (connection.Connection, error) {
+	cid, err := parseID(id.Connection(raw))
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	var c connection.Connection
+	err = v.anywhere(func(by account.Actor) (id.Organization, error) {
+		var err error
+		c, err = s.connections.Get(v.ctx(), by, cid)
+		return c.Organization, err
+	})
+	return c, err
+}
+
+// connect takes a key, or begins an authorization and gives the link there.
+func (s *Server) connect(v *visit) (answer, error) {
+	st := credential.Start{Environment: v.here.Environment, Organization: v.here.Organization, Provider: v.form("provider"), Scopes: v.r.PostForm["scope"],
+		OrganizationOwned: v.form("owner") == "organization", ReturnTo: returnPath(v.form("return"))}
+	if again := v.form("reconnect"); again != "" {
+		c, err := s.findConnection(v, again)
+		if err != nil {
+			return nil, err
+		}
+		st.Environment, st.Organization, st.Provider, st.Reconnect, st.OrganizationOwned = c.Environment, c.Organization, c.Provider, c.ID, c.Owner == ""
+	}
+	prov, err := s.providers.Get(v.ctx(), st.Environment, st.Provider)
+	if err != nil {
+		return nil, err
+	}
+	if prov.Record.Auth != provider.OAuth2 {
+		return s.connectKey(v, st, prov)
+	}
+	to, err := s.credentials.Authorize(v.ctx(), v.person, st)
+	if err != nil {
+		return nil, err
+	}
+	return leave(to, LeavePage{Frame: Frame{Title: "Continue", Section: "connections", Narrow: true}, Sentence: "Now sign in at " + oneLine(prov.Record.Name) + " and say yes there.",
+		Label: "Continue to " + prov.Record.Name, Back: v.query("/ui/connections")})
+}
+
+func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provider) (answer, error) {
+	owner := v.person.User()
+	if st.OrganizationOwned {
+		owner = ""
+	}
+	fields := map[string]secret.Value{}
+	for name := range v.r.PostForm {
+		if field, ok := strings.CutPrefix(name, "key."); ok && v.form(name) != "" {
+			fields[field] = secret.FromString(v.form(name))
+		}
+	}
+	c, err := s.credentials.AddKey(v.ctx(), v.actorIn(st.Environment), st, owner, fields)
+	if err != nil {
+		return nil, err
+	}
+	return connected(v, c, st.ReturnTo, nil), nil
+}
+
+func connected(v *visit, c connection.Connection, back string, missing []string) answer {
+	p := &ResultPage{Frame: Frame{Title: "Connected", Section: "connections", Narrow: true}, Word: "Connected", Icon: "good",
+		Sentence: oneLine(c.Record.Name) + " is connected as " + oneLine(c.AccountLabel) + ".", Back: v.query("/ui/connections"), BackLabel: "See connections"}
+	p.Lines = append(p.Lines, "Agents can now ask to use it. Nothing happens before you approve.")
+	if len(missing) > 0 {
+		p.Lines = append(p.Lines, "The provider did not grant: "+oneLine(strings.Join(missing, ", "))+". Calls that need it will fail.")
+	}
+	if back != "" {
+		p.Back, p.BackLabel = back, "Go on"
+	}
+	return show(p)
+}
+
+// callback is where a provider sends the person back. Its state is used up
+// there and counts only for the person who began (threats.md O1).
+func (s *Server) callback(v *visit) (answer, error) {
+	env, err := parseID(id.Environment(v.r.PathValue("environment")))
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.credentials.Callback(v.ctx(), v.person, env, v.r.PathValue("provider"), v.r.URL.Query())
+	if err != nil {
+		return nil, err
+	}
+	v.at(done.Connection.Organization)
+	return connected(v, done.Connection, returnPath(done.ReturnTo), done.Missing), nil
+}
+
+func (s *Server) disconnect(v *visit) (answer, error) {
+	c, err := s.findConnection(v, v.r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.credentials.Disconnect(v.ctx(), v.actor(), c.ID)
+	if err != nil {
+		return nil, err
+	}
+	p := &ResultPage{Frame: Frame{Title: "Disconnected", Section: "connections", Narrow: true}, Word: "Disconnected", Icon: "good",
+		Sentence: oneLine(c.Record.Name) + " · " + oneLine(c.AccountLabel) + " is disconnected.", Back: v.query("/ui/connections"), BackLabel: "See connections"}
+	p.Lines = []string{"Its key is no longer used for anything, and the sessions that used it have ended."}
+	if done.Upstream == credential.RevokedUpstream {
+		p.Lines = append(p.Lines, "The provider was told and has revoked the access.")
+	}
+	if done.Note != "" {
+		p.Lines = append(p.Lines, oneLine(done.Note))
+	}
+	return show(p), nil
+}
+
+// leave answers with a link to another place, whose address was made by a room
+// that checked it. Script in an address is refused here all the same.
+func leave(to string, p LeavePage) (answer, error) {
+	u, err := url.Parse(to)
+	if err != nil || slices.Contains([]string{"", "javascript", "data", "vbscript", "blob", "file", "about"}, u.Scheme) {
+		return nil, fault.New(fault.Internal, "bad_link", "The next address cannot be opened.").WithCause(err)
+	}
+	p.URL = template.URL(to) //nolint:gosec // the scheme is checked above; others than https are an agent's own
+	if p.Host == "" {
+		p.Host = u.Host
+	}
+	if p.Host == "" {
+		p.Host = u.Scheme + ":"
+	}
+	return show(&p), nil
+}

@@ -1,0 +1,131 @@
+package web
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+)
+
+func (s *Server) keyList(v *visit) (answer, error) {
+	p := &KeysPage{Frame: Frame{Title: "API keys", Section: "keys"}, CanAdd: v.may(account.CreateKeys)}
+	list, next, err := s.people.Keys(v.ctx(), v.actor(), v.here.Organization, account.List{After: v.form("after")})
+	if err != nil {
+		return nil, err
+	}
+	if v.form("after") == "" && v.mayWhole() {
+		whole, _, err := s.people.Keys(v.ctx(), v.actor(), "", account.List{Limit: 200})
+		if err != nil {
+			return nil, err
+		}
+		list = append(slices.DeleteFunc(whole, func(k account.APIKey) bool { return k.Organization != "" }), list...)
+	}
+	for _, k := range list {
+		p.Items = append(p.Items, s.keyRow(v, k))
+	}
+	if next != "" {
+		p.Next = v.query("/ui/keys", "after", next)
+	}
+	return show(p), nil
+}
+
+func (v *visit) mayWhole() bool { return v.actor().May("", account.CreateKeys) == nil }
+
+func (s *Server) keyRow(v *visit, k account.APIKey) KeyRow {
+	row := KeyRow{ID: k.ID, Name: k.Name, Reach: v.here.OrganizationName, Scopes: k.Scopes, Created: k.CreatedAt, Expires: k.ExpiresAt}
+	if k.Organization == "" {
+		row.Reach = "All of " + v.here.EnvironmentName
+	}
+	switch {
+	case !k.RevokedAt.IsZero():
+		row.Ended = "Revoked"
+	case !k.ExpiresAt.IsZero() && !s.now().Before(k.ExpiresAt):
+		row.Ended = "Expired"
+	}
+	return row
+}
+
+func (s *Server) keyNew(v *visit) (answer, error) {
+	if err := v.actor().May(v.here.Organization, account.CreateKeys); err != nil {
+		return nil, err
+	}
+	return show(s.keyNewPage(v)), nil
+}
+
+// keyNewPage is the form as it was last filled in.
+func (s *Server) keyNewPage(v *visit) *KeyNewPage {
+	p := &KeyNewPage{Frame: Frame{Title: "Make an API key", Section: "keys", Narrow: true}, Name: v.form("name"), MayWhole: v.mayWhole(), Whole: v.form("reach") == "environment", TOTP: s.codeAllowed(v)}
+	for _, scope := range account.Scopes() {
+		p.Scopes = append(p.Scopes, Option{Value: scope, Label: scopeLabel(scope), Chosen: slices.Contains(v.r.Form["scope"], scope)})
+	}
+	for _, days := range []int{7, 30, 90, 365} {
+		p.Days = append(p.Days, Option{Value: strconv.Itoa(days), Label: plural(days, "day"), Chosen: v.form("days") == strconv.Itoa(days) || v.form("days") == "" && days == 90})
+	}
+	p.Days = append(p.Days, Option{Value: "0", Label: "Never", Chosen: v.form("days") == "0"})
+	return p
+}
+
+func scopeLabel(scope account.Scope) string {
+	return map[account.Scope]string{
+		account.ScopeVaultRead: "Read secrets", account.ScopeVaultWrite: "Write secrets", account.ScopeVaultDelete: "Delete secrets",
+		account.ScopeConnectionsRead: "See connections", account.ScopeConnectionsWrite: "Make and end connections", account.ScopeConnectionsVend: "Fetch credentials",
+		account.ScopeAgentsRead: "See agents", account.ScopeAgentsWrite: "Manage agents", account.ScopeSessionsRead: "See sessions", account.ScopeSessionsRevoke: "End sessions",
+		account.ScopeProvidersWrite: "Manage providers", account.ScopeOrganizationsWrite: "Manage organizations", account.ScopeUsersRead: "See people",
+		account.ScopeUsersWrite: "Manage people", account.ScopeAuditRead: "Read the audit",
+	}[scope]
+}
+
+// newKey reads the form. Its end is a whole day, so that the challenge and the
+// form that follows it mean the same moment.
+func (s *Server) newKey(v *visit) (account.NewKey, error) {
+	n := account.NewKey{Environment: v.here.Environment, Organization: v.here.Organization, Name: v.form("name"), Scopes: v.r.PostForm["scope"]}
+	if v.form("reach") == "environment" {
+		n.Organization = ""
+	}
+	days, err := strconv.Atoi(v.form("days"))
+	if err != nil || days < 0 || days > 3650 {
+		return n, fault.New(fault.Invalid, "invalid_expiry", "A key ends after 1 to 3650 days, or never.")
+	}
+	if days > 0 {
+		n.Expires = s.now().UTC().Truncate(24*time.Hour).AddDate(0, 0, days+1)
+	}
+	return n, nil
+}
+
+func (s *Server) keyChallenge(v *visit) (answer, error) {
+	n, err := s.newKey(v)
+	if err != nil {
+		return nil, err
+	}
+	return s.challenge(v, s.people.KeyDigest(v.person, n))
+}
+
+func (s *Server) keyCreate(v *visit) (answer, error) {
+	n, err := s.newKey(v)
+	if err != nil {
+		return again(s.keyNewPage(v), err)
+	}
+	k, value, err := s.people.CreateKey(v.ctx(), v.person, n, v.proof())
+	if err != nil {
+		return again(s.keyNewPage(v), err)
+	}
+	return show(&OncePage{Frame: Frame{Title: "API key", Section: "keys", Narrow: true}, Word: "Made", Sentence: "The key " + oneLine(k.Name) + " is ready.",
+		Values: []Fact{{Name: "API key", Value: reveal(value)}}, Back: v.query("/ui/keys")}), nil
+}
+
+func (s *Server) keyRevoke(v *visit) (answer, error) {
+	kid, err := parseID(id.Key(v.r.PathValue("id")))
+	if err != nil {
+		return nil, err
+	}
+	err = v.anywhere(func(by account.Actor) (id.Organization, error) {
+		return v.here.Organization, s.people.RevokeKey(v.ctx(), by, kid)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return goTo(v.query("/ui/keys", "done", "key_revoked")), nil
+}

@@ -1,0 +1,214 @@
+// Package web is the door for people: pages rendered on the server, forms, and
+// a little script for passkeys and what moves. It knows no rule. A handler reads
+// a form, calls a room with the signed-in person as an argument, and fills the
+// typed struct of a page; every page is executed whole before its first byte
+// goes out. What agents and other third parties wrote reaches a page as one text
+// node, with everything that hides or reorders written out (see plainWords).
+//
+// The cookie says who browses and nothing more: whatever approves, makes keys or
+// signs somebody else in is a form that first asks for a challenge over exactly
+// its own fields, and carries a passkey's answer to it. No GET changes state but
+// the one with which a provider sends a person back, whose state is single-use.
+// All forms work without script, except where a passkey is the point.
+package web
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/session"
+)
+
+// Config is what a Server needs. All but Address, Now and Logger are required.
+type Config struct {
+	People      *account.Service
+	Agents      *agent.Service
+	Providers   *provider.Store
+	Connections *connection.Service
+	Credentials *credential.Service
+	Sessions    *session.Service
+	Audit       *audit.Log
+	// Subscribe calls fn on every notice of a channel, as sqldb.DB does.
+	Subscribe func(channel string, fn func(payload string)) (cancel func())
+	PublicURL *url.URL
+	// Address gives the client's address; default the peer's.
+	Address func(*http.Request) string
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+// Server serves the pages below /ui. It is safe for concurrent use.
+type Server struct {
+	people      *account.Service
+	agents      *agent.Service
+	providers   *provider.Store
+	connections *connection.Service
+	credentials *credential.Service
+	sessions    *session.Service
+	audit       *audit.Log
+	subscribe   func(string, func(string)) func()
+	public      *url.URL
+	address     func(*http.Request) string
+	now         func() time.Time
+	log         *slog.Logger
+
+	renderer *renderer
+	cookie   cookie
+	streams  streams
+	stop     chan struct{}
+	stopOnce sync.Once
+}
+
+// New makes a Server and parses its templates.
+func New(cfg Config) (*Server, error) {
+	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Connections == nil || cfg.Credentials == nil ||
+		cfg.Sessions == nil || cfg.Audit == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
+		return nil, errors.New("web: the configuration is incomplete")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Address == nil {
+		cfg.Address = peer
+	}
+	r, err := newRenderer(cfg.Now, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
+		sessions: cfg.Sessions, audit: cfg.Audit, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
+		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, stop: make(chan struct{})}, nil
+}
+
+func peer(r *http.Request) string {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	return host
+}
+
+// Stop ends the live streams, which would otherwise hold a server's shutdown.
+func (s *Server) Stop() { s.stopOnce.Do(func() { close(s.stop) }) }
+
+// route is one line of the table below.
+type route struct {
+	pattern string
+	open    bool // for whoever is not signed in too
+	serve   func(*visit) (answer, error)
+}
+
+// routes is every page and form there is. What is not open needs a sign-in.
+func (s *Server) routes() []route {
+	const open, signedIn = true, false
+	return []route{
+		{"GET /ui/signin", open, s.signInPage},
+		{"POST /ui/signin", open, s.signInByCode},
+		{"POST /ui/signin/begin", open, s.signInBegin},
+		{"POST /ui/signin/passkey", open, s.signInByPasskey},
+		{"GET /ui/enroll", open, s.enrollPage},
+		{"POST /ui/enroll/begin", open, s.enrollBegin},
+		{"POST /ui/enroll", open, s.enroll},
+		{"POST /ui/enroll/authenticator", open, s.enrollAuthenticator},
+		{"POST /ui/enroll/authenticator/confirm", open, s.enrollAuthenticatorConfirm},
+		{"POST /ui/signout", signedIn, s.signOut},
+
+		{"GET /ui/{$}", signedIn, s.inbox},
+		{"GET /ui/approvals/{id}", signedIn, s.approval},
+		{"POST /ui/approvals/{id}/challenge", signedIn, s.approvalChallenge},
+		{"POST /ui/approvals/{id}/approve", signedIn, s.approve},
+		{"POST /ui/approvals/{id}/deny", signedIn, s.deny},
+
+		{"GET /ui/sessions", signedIn, s.sessionList},
+		{"GET /ui/sessions/{id}", signedIn, s.session},
+		{"POST /ui/sessions/{id}/revoke", signedIn, s.revokeSession},
+
+		{"GET /ui/connections", signedIn, s.connectionList},
+		{"GET /ui/connections/new", signedIn, s.connectionNew},
+		{"POST /ui/connections", signedIn, s.connect},
+		{"POST /ui/connections/{id}/disconnect", signedIn, s.disconnect},
+		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
+		{"GET /ui/providers", signedIn, s.providerList},
+		{"GET /ui/providers/new", signedIn, s.providerNew},
+		{"POST /ui/providers", signedIn, s.providerPut},
+
+		{"GET /ui/agents", signedIn, s.agentList},
+		{"GET /ui/agents/new", signedIn, s.agentNew},
+		{"POST /ui/agents/challenge", signedIn, s.agentChallenge},
+		{"POST /ui/agents", signedIn, s.agentRegister},
+		{"GET /ui/agents/{id}", signedIn, s.agent},
+		{"POST /ui/agents/{id}/ceiling", signedIn, s.agentCeiling},
+		{"POST /ui/agents/{id}/disable", signedIn, s.agentDisable},
+		{"POST /ui/agents/{id}/enable", signedIn, s.agentEnable},
+		{"POST /ui/agents/{id}/revoke", signedIn, s.agentRevoke},
+		{"GET /ui/agents/{id}/secret", signedIn, s.agentSecret},
+		{"POST /ui/agents/{id}/secret/challenge", signedIn, s.agentSecretChallenge},
+		{"POST /ui/agents/{id}/secret", signedIn, s.agentRotate},
+		{"GET /ui/consent/{flow}", signedIn, s.consent},
+		{"POST /ui/consent/{flow}/challenge", signedIn, s.consentChallenge},
+		{"POST /ui/consent/{flow}", signedIn, s.consentGive},
+		{"POST /ui/consent/{flow}/deny", signedIn, s.consentDeny},
+
+		{"GET /ui/keys", signedIn, s.keyList},
+		{"GET /ui/keys/new", signedIn, s.keyNew},
+		{"POST /ui/keys/challenge", signedIn, s.keyChallenge},
+		{"POST /ui/keys", signedIn, s.keyCreate},
+		{"POST /ui/keys/{id}/revoke", signedIn, s.keyRevoke},
+
+		{"GET /ui/audit", signedIn, s.auditList},
+
+		{"GET /ui/organization", signedIn, s.organization},
+		{"POST /ui/organization/members", signedIn, s.memberAdd},
+		{"POST /ui/organization/members/{id}/role", signedIn, s.memberRole},
+		{"POST /ui/organization/members/{id}/remove", signedIn, s.memberRemove},
+		{"POST /ui/organization/members/{id}/revoke", signedIn, s.memberRevoke},
+		{"GET /ui/organization/members/{id}/invite", signedIn, s.invite},
+		{"POST /ui/organization/members/{id}/invite/challenge", signedIn, s.inviteChallenge},
+		{"POST /ui/organization/members/{id}/invite", signedIn, s.inviteMake},
+		{"POST /ui/organization/settings", signedIn, s.organizationSettings},
+		{"POST /ui/organization/revoke", signedIn, s.organizationRevoke},
+
+		{"GET /ui/account", signedIn, s.account},
+		{"POST /ui/account/profile", signedIn, s.profile},
+		{"POST /ui/account/passkeys/begin", signedIn, s.passkeyBegin},
+		{"POST /ui/account/passkeys", signedIn, s.passkeyAdd},
+		{"GET /ui/account/passkeys/{id}", signedIn, s.passkeyRemovePage},
+		{"POST /ui/account/passkeys/{id}/challenge", signedIn, s.passkeyRemoveChallenge},
+		{"POST /ui/account/passkeys/{id}", signedIn, s.passkeyRemove},
+		{"POST /ui/account/authenticator", signedIn, s.authenticator},
+		{"POST /ui/account/authenticator/confirm", signedIn, s.authenticatorConfirm},
+		{"POST /ui/account/logins/{id}/signout", signedIn, s.loginSignOut},
+		{"POST /ui/account/signout", signedIn, s.signOutEverywhere},
+		{"POST /ui/account/notices/{id}/dismiss", signedIn, s.noticeDismiss},
+
+		{"GET /ui/cli", signedIn, s.cliEnter},
+		{"GET /ui/cli/{code}", signedIn, s.cli},
+		{"POST /ui/cli/{code}/challenge", signedIn, s.cliChallenge},
+		{"POST /ui/cli/{code}", signedIn, s.cliConfirm},
+
+		{"/ui/", signedIn, s.absent},
+	}
+}
+
+// Mount adds the pages to a server's routes.
+func (s *Server) Mount(mux *http.ServeMux) {
+	ui := http.NewServeMux()
+	for _, r := range s.routes() {
+		ui.Handle(r.pattern, s.handle(r))
+	}
+	ui.HandleFunc("GET /ui/events", s.events)
+	ui.HandleFunc("GET /ui/assets/", s.renderer.serveAsset)
+	mux.Handle("/ui/", s.guarded(ui))
+	mux.Handle("GET /{$}", s.guarded(http.RedirectHandler("/ui/", http.StatusSeeOther)))
+}

@@ -1,0 +1,157 @@
+package web
+
+import (
+	"net/url"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
+)
+
+// query makes the address of a page in the organization of v.
+func (v *visit) query(path string, more ...string) string {
+	q := url.Values{}
+	if list := v.person.Organizations(); len(list) > 1 && list[0].Organization != v.here.Organization {
+		q.Set("org", string(v.here.Organization))
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		if more[i+1] != "" {
+			q.Set(more[i], more[i+1])
+		}
+	}
+	if len(q) == 0 {
+		return path
+	}
+	return path + "?" + q.Encode()
+}
+
+func (s *Server) sessionList(v *visit) (answer, error) {
+	state := v.form("state")
+	if state != session.Pending && state != session.Ended {
+		state = session.Active
+	}
+	list, next, err := s.sessions.List(v.ctx(), v.actor(), session.Filter{Organization: v.here.Organization, State: state, After: v.form("after")})
+	if err != nil {
+		return nil, err
+	}
+	p := &SessionsPage{Frame: Frame{Title: "Sessions", Section: "sessions"}, Items: sessionRows(list)}
+	for _, t := range []struct{ state, label string }{{session.Active, "Active"}, {session.Pending, "Waiting"}, {session.Ended, "Ended"}} {
+		p.Tabs = append(p.Tabs, Tab{Label: t.label, Href: v.query("/ui/sessions", "state", t.state), Chosen: t.state == state})
+	}
+	if next != "" {
+		p.Next = v.query("/ui/sessions", "state", state, "after", next)
+	}
+	switch state {
+	case session.Active:
+		p.EmptyTitle, p.EmptyText, p.Command = "No agent has access right now", "When you approve a request, its session appears here, with the time it has left.", "ambit session list"
+	case session.Pending:
+		p.EmptyTitle, p.EmptyText = "No request is waiting", "What agents ask for waits here and in the inbox until somebody answers."
+	default:
+		p.EmptyTitle, p.EmptyText = "No session has ended yet", "Ended sessions stay here, with what was done in them."
+	}
+	return show(p), nil
+}
+
+func sessionRows(list []session.Session) []SessionRow {
+	var out []SessionRow
+	for _, ses := range list {
+		out = append(out, SessionRow{ID: ses.ID, Agent: agentMark(ses), Effects: grantedEffects(ses.Grants), Accounts: accounts(ses.Grants), State: ses.State,
+			Reason: ses.Reason, Asked: ses.RequestedAt, Expires: ses.ExpiresAt, Ended: ses.EndedAt})
+	}
+	return out
+}
+
+func (s *Server) findSession(v *visit) (session.Session, error) {
+	sid, err := parseID(id.Session(v.r.PathValue("id")))
+	if err != nil {
+		return session.Session{}, err
+	}
+	var ses session.Session
+	err = v.anywhere(func(by account.Actor) (id.Organization, error) {
+		var err error
+		ses, err = s.sessions.Get(v.ctx(), by, sid)
+		return ses.Organization, err
+	})
+	return ses, err
+}
+
+func (s *Server) session(v *visit) (answer, error) {
+	ses, err := s.findSession(v)
+	if err != nil {
+		return nil, err
+	}
+	p := &SessionPage{Frame: Frame{Title: "Session", Section: "sessions", Narrow: true}, ID: ses.ID, Agent: agentMark(ses), AgentID: ses.Agent, Verbs: verbs(grantedEffects(ses.Grants)),
+		Accounts: accounts(ses.Grants), Minutes: ses.Minutes, State: ses.State, Shown: ses.State, Granted: !ses.ApprovedAt.IsZero(), Asked: ses.RequestedAt, Approved: ses.ApprovedAt,
+		Expires: ses.ExpiresAt, Ended: ses.EndedAt, Approval: ses.Approval, Instructions: ses.Instructions, DenyReason: ses.DenyReason, Words: ses.Purpose, NoCalls: "No call yet."}
+	if ses.State == session.Ended {
+		p.Shown, p.NoCalls = ses.Reason, "It made no call."
+	}
+	if ses.User != "" {
+		p.User = s.names(v, ses.Environment).user(ses.User)
+	}
+	for _, g := range ses.Grants {
+		p.Grants = append(p.Grants, grantView(g))
+	}
+	return show(p), s.calls(v, ses, p)
+}
+
+// calls adds what the audit knows of a session.
+func (s *Server) calls(v *visit, ses session.Session, p *SessionPage) error {
+	const most = 50
+	list, err := s.audit.List(v.ctx(), audit.Filter{Environment: ses.Environment, Session: ses.ID, Action: "tool.*", Limit: most})
+	if err != nil {
+		return err
+	}
+	for _, r := range list.Records {
+		c := CallRow{At: r.Time, Tool: oneLine(r.Tool), Result: r.Decision, Code: r.Code}
+		if o := r.Outcome; o != nil {
+			c.Result, c.Code, c.Took = o.Status, o.Code, o.Duration
+		} else if r.Kind == audit.KindIntent {
+			c.Result = "running"
+		}
+		p.Calls = append(p.Calls, c)
+	}
+	if len(p.Calls) > 0 {
+		p.CallsMore = v.query("/ui/audit", "about", string(ses.ID))
+	}
+	return nil
+}
+
+func grantView(g session.Grant) GrantView {
+	out := GrantView{Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Effects: g.Effects}
+	switch g.Confirm {
+	case policy.ConfirmWrite:
+		out.Confirm = "Each change needs an approval of its own."
+	case policy.ConfirmDestructive:
+		out.Confirm = "Each deletion needs an approval of its own."
+	default:
+		out.Confirm = "Only keys and permissions need an approval of their own."
+	}
+	for _, t := range g.Tools {
+		out.Tools = append(out.Tools, ToolChoice{Name: t.Name, Title: t.Title, Effect: t.Effect})
+	}
+	return out
+}
+
+func (s *Server) revokeSession(v *visit) (answer, error) {
+	ses, err := s.findSession(v)
+	if err != nil {
+		return nil, err
+	}
+	return s.revoke(v, session.Aim{Session: ses.ID}, ses.AgentLabel, "/ui/sessions/"+string(ses.ID))
+}
+
+// revoke ends what aim hits and says what that was.
+func (s *Server) revoke(v *visit, aim session.Aim, what, back string) (answer, error) {
+	done, err := s.sessions.Revoke(v.ctx(), v.actor(), aim)
+	if err != nil {
+		return nil, err
+	}
+	p := &RevokedPage{Frame: Frame{Title: "Ended", Section: "sessions", Narrow: true}, What: what, Sessions: len(done.Sessions), Back: back}
+	for _, r := range done.Running {
+		p.Running = append(p.Running, RunningRow{Tool: oneLine(r.Tool), Started: r.Started, Event: r.Event})
+	}
+	return show(p), nil
+}

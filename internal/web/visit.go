@@ -1,0 +1,353 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"crypto/rand"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+)
+
+// maxForm bounds a posted form; the largest is a provider's record.
+const maxForm = 1 << 20
+
+// visit is one request and who makes it. here is the organization that the page
+// is about: named by ?org=, else the person's first.
+type visit struct {
+	w      http.ResponseWriter
+	r      *http.Request
+	person account.Person
+	here   account.Membership
+}
+
+func (v *visit) ctx() context.Context { return v.r.Context() }
+
+// form gives a field of the form or the query, without space around it.
+func (v *visit) form(name string) string { return strings.TrimSpace(v.r.Form.Get(name)) }
+
+func (v *visit) signedIn() bool { return v.person.User() != "" }
+
+// actor is the person acting in the environment of here.
+func (v *visit) actor() account.Actor { return v.actorIn(v.here.Environment) }
+
+func (v *visit) actorIn(env id.Environment) account.Actor {
+	return account.ByPerson(v.person).In(env).From(v.person.Address())
+}
+
+func (v *visit) may(p account.Permission) bool {
+	return v.actor().May(v.here.Organization, p) == nil
+}
+
+// at moves here to an organization, if the person is a member of it.
+func (v *visit) at(org id.Organization) {
+	for _, m := range v.person.Organizations() {
+		if m.Organization == org {
+			v.here = m
+		}
+	}
+}
+
+// anywhere tries what the person names in each of their environments. What is
+// found nowhere is not found, whoever else may have it.
+func (v *visit) anywhere(try func(by account.Actor) (id.Organization, error)) error {
+	err := error(fault.New(fault.NotFound, "not_found", "There is nothing here for you.").
+		WithHint("It may belong to somebody else, or the address is incomplete."))
+	seen := map[id.Environment]bool{}
+	for _, m := range append([]account.Membership{v.here}, v.person.Organizations()...) {
+		if m.Environment == "" || seen[m.Environment] {
+			continue
+		}
+		seen[m.Environment] = true
+		org, tried := try(v.actorIn(m.Environment))
+		if tried == nil {
+			v.at(org)
+			return nil
+		}
+		if fault.KindOf(tried) != fault.NotFound {
+			return tried
+		}
+		err = tried
+	}
+	return err
+}
+
+// proof reads the answer to a challenge from the form.
+func (v *visit) proof() account.Proof {
+	p := account.Proof{TOTP: strings.ReplaceAll(v.form("code"), " ", "")}
+	if c := v.form("credential"); c != "" {
+		p = account.Proof{Assertion: []byte(c)}
+	}
+	return p
+}
+
+// answer is what a handler gives.
+type answer interface{ send(s *Server, v *visit) }
+
+// show answers with a page.
+func show(p page) answer { return shown{http.StatusOK, p} }
+
+type shown struct {
+	status int
+	page   page
+}
+
+func (a shown) send(s *Server, v *visit) {
+	f := a.page.frame()
+	if v.signedIn() && !f.Bare {
+		f.Viewer = s.viewer(v)
+	}
+	if f.Note == nil {
+		f.Note = notes(v.r.URL.Query().Get("done"))
+	}
+	s.renderer.render(v.w, a.status, a.page)
+}
+
+// again answers with the page of a form that was refused, and why.
+func again(p page, err error) (answer, error) {
+	f := fault.Of(err)
+	switch f.Kind {
+	case fault.Internal, fault.Unauthenticated, fault.NotFound, fault.Unavailable:
+		return nil, err
+	}
+	p.frame().Problem = &Notice{Kind: "bad", Message: f.Message, Hint: f.Hint}
+	return shown{status(f.Kind), p}, nil
+}
+
+// goTo answers with a way on, always to a page of ours.
+type goTo string
+
+func (to goTo) send(_ *Server, v *visit) { http.Redirect(v.w, v.r, string(to), http.StatusSeeOther) }
+
+// options answers a form that asks for a passkey ceremony.
+type options struct {
+	Options json.RawMessage `json:"options"`
+	Flow    string          `json:"flow,omitempty"`
+}
+
+func (o options) send(_ *Server, v *visit) { writeJSON(v.w, http.StatusOK, o) }
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// handle runs a route: who is it, what was sent, then the handler.
+func (s *Server) handle(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := &visit{w: w, r: r}
+		w.Header().Set("Cache-Control", "no-store")
+		if err := s.recognise(v); err != nil && (!rt.open || fault.KindOf(err) != fault.Unauthenticated) {
+			s.refuse(v, err)
+			return
+		}
+		if err := v.parse(); err != nil {
+			s.refuse(v, err)
+			return
+		}
+		a, err := rt.serve(v)
+		if err != nil {
+			s.refuse(v, err)
+			return
+		}
+		a.send(s, v)
+	})
+}
+
+// recognise finds the person behind the cookie. A cookie that is nobody's is
+// taken away (threats.md W2).
+func (s *Server) recognise(v *visit) error {
+	token, sent := s.cookie.token(v.r)
+	p, err := s.people.Authenticate(v.ctx(), token, s.address(v.r))
+	if err == nil && p.CLI() {
+		err = fault.New(fault.Unauthenticated, "unauthenticated", "This sign-in belongs to a command line.")
+	}
+	if err != nil {
+		if sent && fault.KindOf(err) == fault.Unauthenticated {
+			s.cookie.clear(v.w)
+		}
+		return err
+	}
+	v.person = p
+	if list := p.Organizations(); len(list) > 0 {
+		v.here = list[0]
+	}
+	return nil
+}
+
+func (v *visit) parse() error {
+	v.r.Body = http.MaxBytesReader(v.w, v.r.Body, maxForm)
+	if err := v.r.ParseForm(); err != nil {
+		return fault.New(fault.Invalid, "invalid_form", "The form could not be read.").WithHint("Go back, reload the page and send it again.").WithCause(err)
+	}
+	if org := v.form("org"); org != "" && v.signedIn() {
+		if _, ok := v.person.Role(id.Organization(org)); !ok {
+			return fault.New(fault.NotFound, "not_found", "No such organization.")
+		}
+		v.at(id.Organization(org))
+	}
+	return nil
+}
+
+// refuse answers an error: to a script as JSON, to a browser as a page. Whoever
+// is not signed in is sent to do that first.
+func (s *Server) refuse(v *visit, err error) {
+	f := fault.Of(err)
+	request := v.w.Header().Get("X-Request-Id")
+	if f.Kind == fault.Internal || f.Kind == fault.Unavailable {
+		s.log.Error("a page failed", "request_id", request, "method", v.r.Method, "path", v.r.Pattern, "error", err)
+	}
+	if f.RetryAfter > 0 {
+		v.w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())+1))
+	}
+	switch {
+	case strings.Contains(v.r.Header.Get("Accept"), "application/json"):
+		writeJSON(v.w, status(f.Kind), map[string]string{"code": f.Code, "message": f.Message, "hint": f.Hint, "request_id": request})
+	case f.Kind == fault.Unauthenticated && v.r.Method == http.MethodGet && !strings.HasPrefix(v.r.URL.Path, "/ui/signin"):
+		next := safeNext(v.r.URL.RequestURI())
+		if strings.HasPrefix(next, "/ui/callback/") {
+			next = "/ui/connections" // a provider's answer does not travel in an address of ours
+		}
+		http.Redirect(v.w, v.r, "/ui/signin?next="+url.QueryEscape(next), http.StatusSeeOther)
+	default:
+		title := map[fault.Kind]string{fault.NotFound: "Nothing here", fault.Denied: "Not allowed", fault.Expired: "Too late", fault.Limited: "Too many attempts",
+			fault.Internal: "Something went wrong", fault.Unavailable: "Not available right now", fault.Unauthenticated: "Please sign in"}[f.Kind]
+		if title == "" {
+			title = "That did not work"
+		}
+		p := &ErrorPage{Frame: Frame{Title: title, Narrow: true}, Message: f.Message, Hint: f.Hint, Request: request}
+		if fault.Is(err, "fresh_sign_in_required") || f.Kind == fault.Unauthenticated {
+			p.Back, p.BackLabel = "/ui/signin?next=/ui/account", "Sign in again"
+		}
+		shown{status(f.Kind), p}.send(s, v)
+	}
+}
+
+func status(k fault.Kind) int {
+	switch k {
+	case fault.Invalid:
+		return http.StatusUnprocessableEntity
+	case fault.Unauthenticated:
+		return http.StatusUnauthorized
+	case fault.Denied:
+		return http.StatusForbidden
+	case fault.NotFound:
+		return http.StatusNotFound
+	case fault.Conflict:
+		return http.StatusConflict
+	case fault.Expired:
+		return http.StatusGone
+	case fault.Limited:
+		return http.StatusTooManyRequests
+	case fault.Unavailable:
+		return http.StatusServiceUnavailable
+	case fault.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusInternalServerError
+}
+
+func (s *Server) absent(*visit) (answer, error) {
+	return nil, fault.New(fault.NotFound, "not_found", "There is no such page.").WithHint("Check the address.")
+}
+
+// policy is the Content-Security-Policy of every answer: our own script and
+// style only, and no way for script to make markup from text.
+const policyHeader = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
+	"base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+
+// guarded puts the headers on every answer and refuses forms that another
+// origin sent (threats.md A6, A7).
+func (s *Server) guarded(next http.Handler) http.Handler {
+	same := http.NewCrossOriginProtection()
+	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(&visit{w: w, r: r}, fault.New(fault.Denied, "cross_origin", "This form came from another site.").WithHint("Open Ambit itself and do it there."))
+	}))
+	inner := same.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		for name, value := range map[string]string{
+			"Content-Security-Policy":      policyHeader,
+			"Cross-Origin-Opener-Policy":   "same-origin",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"X-Frame-Options":              "DENY",
+			"X-Content-Type-Options":       "nosniff",
+			"Referrer-Policy":              "no-referrer",
+			"Permissions-Policy":           "publickey-credentials-get=(self), publickey-credentials-create=(self), camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+			"Cache-Control":                "no-store",
+		} {
+			h.Set(name, value)
+		}
+		if h.Get("X-Request-Id") == "" {
+			h.Set("X-Request-Id", "req_"+strings.ToLower(rand.Text()[:18]))
+		}
+		inner.ServeHTTP(w, r)
+	})
+}
+
+// viewer is the signed-in person as the frame shows them.
+func (s *Server) viewer(v *visit) *Viewer {
+	out := &Viewer{Name: v.person.Name(), Organization: place(v.here)}
+	list := v.person.Organizations()
+	for _, m := range list {
+		out.Organizations = append(out.Organizations, place(m))
+	}
+	if len(list) > 1 && list[0].Organization != v.here.Organization {
+		out.Query = "?org=" + string(v.here.Organization)
+	}
+	open, err := s.sessions.Inbox(v.ctx(), v.person)
+	if err != nil {
+		s.log.Warn("open requests could not be counted", "error", err)
+	}
+	out.Pending = len(open)
+	return out
+}
+
+func place(m account.Membership) Place {
+	return Place{ID: string(m.Organization), Name: m.OrganizationName, Environment: m.EnvironmentName}
+}
+
+// codeAllowed says whether a page may offer a code in place of a passkey.
+func (s *Server) codeAllowed(v *visit) bool {
+	has, err := s.people.HasTOTP(v.ctx(), v.person)
+	if err != nil || !has || v.here.Organization == "" {
+		return has
+	}
+	org, err := s.people.Organization(v.ctx(), v.here.Environment, v.here.Organization)
+	return err == nil && !org.RequirePasskey
+}
+
+// challenge answers a form with a challenge over exactly digest.
+func (s *Server) challenge(v *visit, digest [32]byte) (answer, error) {
+	o, err := s.people.Challenge(v.ctx(), v.person, digest)
+	return options{Options: o}, err
+}
+
+// notes are the messages that a page may be opened with. The address carries a
+// code, never the text.
+func notes(code string) *Notice {
+	text := map[string]string{
+		"saved": "Saved.", "role": "The role was changed.", "removed": "Removed.", "added": "Added.", "disabled": "Disabled. Its sessions have ended.",
+		"enabled": "Enabled again.", "key_revoked": "The key no longer works.", "passkey": "The passkey was added.", "passkey_removed": "The passkey was removed.",
+		"authenticator": "The authenticator app is set up.", "signed_out": "Signed out there.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
+	}[code]
+	if text == "" {
+		return nil
+	}
+	return &Notice{Kind: "good", Message: text}
+}
+
+func logFailure(log *slog.Logger, what string, err error) {
+	if err != nil {
+		log.Warn(fmt.Sprintf("%s failed", what), "error", err)
+	}
+}
