@@ -139,7 +139,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
 		PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
-		Outbound: a.outbound, Ready: a.clock.Ready, Now: a.clock.Now, Logger: cfg.Logger})
+		Outbound: a.outbound, Ready: a.clock.Ready, SessionRate: cfg.CallRate, Now: a.clock.Now, Logger: cfg.Logger})
 	return a, nil
 }
 

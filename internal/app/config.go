@@ -52,6 +52,10 @@ type Config struct {
 	// AllowVend lets applications with the scope for it fetch credentials.
 	AllowVend bool
 
+	// CallRate is how many requests a second an agent, and calls a second a
+	// session, may make over time; default 50.
+	CallRate float64
+
 	Version string
 	Node    string // names this process in the audit; default host name and pid
 	Logger  *slog.Logger
@@ -99,6 +103,12 @@ func (c *Config) Validate() error {
 		}
 	} else if !isLoopback(host) {
 		return invalid("public_url_missing", "The public URL is not set.", "Set AMBIT_PUBLIC_URL to the https URL under which people reach this server.")
+	}
+	if c.CallRate == 0 {
+		c.CallRate = 50
+	}
+	if c.CallRate < 0 {
+		return invalid("call_rate_invalid", "The call rate is negative.", "Set AMBIT_CALL_RATE to calls a second.")
 	}
 	if c.Drain == 0 {
 		c.Drain = 10 * time.Second

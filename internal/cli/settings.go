@@ -25,6 +25,7 @@ const (
 	envOutboundAllow  = "AMBIT_OUTBOUND_ALLOW"
 	envNoRegistration = "AMBIT_NO_REGISTRATION"
 	envAllowVend      = "AMBIT_ALLOW_VEND"
+	envCallRate       = "AMBIT_CALL_RATE"
 	envAgentRate      = "AMBIT_AGENT_RATE"
 )
 
@@ -52,6 +53,13 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 			return app.Config{}, badSetting(envAgentRate, "is a number of requests a second, from 1 to 1000000")
 		}
 		cfg.AgentRate = rate
+	}
+	if v := c.env[envCallRate]; v != "" {
+		rate, err := strconv.ParseFloat(v, 64)
+		if err != nil || rate <= 0 || rate > 1e6 {
+			return app.Config{}, badSetting(envCallRate, "is a number of calls a second")
+		}
+		cfg.CallRate = rate
 	}
 	for _, s := range list(c.env[envTrustedProxies]) {
 		p, err := netip.ParsePrefix(s)

@@ -25,6 +25,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // Call is one tool call as a door received it.
@@ -54,7 +55,11 @@ type Config struct {
 	Outbound    *outbound.Client
 	// Ready refuses calls while this node must not make any, for example when
 	// its clock is off. It may be nil.
-	Ready  func() error
+	Ready func() error
+	// SessionRate is how many calls a second one session may make over time, a
+	// user's sessions together four times as many; default 50. Four times the
+	// rate may come at once.
+	SessionRate float64
 	Now    func() time.Time
 	Logger *slog.Logger
 }
@@ -68,6 +73,8 @@ type Gateway struct {
 	audit       *audit.Log
 	outbound    *outbound.Client
 	ready       func() error
+	bySession   *throttle.Limiter
+	byUser      *throttle.Limiter
 	now         func() time.Time
 	log         *slog.Logger
 }
@@ -83,8 +90,29 @@ func New(cfg Config) *Gateway {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Gateway{sessions: cfg.Sessions, credentials: cfg.Credentials, connections: cfg.Connections, providers: cfg.Providers,
+	if cfg.SessionRate == 0 {
+		cfg.SessionRate = 50
+	}
+	const users = 4 // one agent alone cannot use up its user's budget
+	g := &Gateway{sessions: cfg.Sessions, credentials: cfg.Credentials, connections: cfg.Connections, providers: cfg.Providers,
 		audit: cfg.Audit, outbound: cfg.Outbound, ready: cfg.Ready, now: cfg.Now, log: cfg.Logger}
+	g.bySession = throttle.New(cfg.SessionRate, int(4*cfg.SessionRate), maxThrottled, cfg.Now)
+	g.byUser = throttle.New(users*cfg.SessionRate, int(4*users*cfg.SessionRate), maxThrottled, cfg.Now)
+	return g
+}
+
+const maxThrottled = 50_000
+
+// within holds a call against the budgets of its session and its user.
+func (g *Gateway) within(l session.Live) error {
+	ok, wait := g.bySession.Allow(string(l.Session()))
+	if ok {
+		ok, wait = g.byUser.Allow(string(l.Organization()) + " " + string(l.User()))
+	}
+	if ok {
+		return nil
+	}
+	return fault.New(fault.Limited, "rate_limited", "This session makes too many calls.").WithHint("Slow down.").WithRetry(wait)
 }
 
 // Invoke makes one call, or says why not.
@@ -106,6 +134,9 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 		return Result{}, g.refuse(ctx, entry, "session.live", err)
 	}
 	entry.Session, entry.User = live.Session(), live.User()
+	if err := g.within(live); err != nil {
+		return Result{}, g.refuse(ctx, entry, "session.rate", err)
+	}
 	target, err := live.Target(c.Tool, c.Connection)
 	if err != nil {
 		return Result{}, g.refuse(ctx, entry, "grant.tool", err)

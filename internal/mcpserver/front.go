@@ -131,6 +131,9 @@ func (s *Server) authenticate(r *http.Request) (agent.Identity, *problem) {
 		who, err := s.agents.Authenticate(r.Context(), token)
 		switch {
 		case err == nil:
+			if ok, wait := s.byToken.Allow(who.Token()); !ok {
+				return agent.Identity{}, limited("This token makes too many requests.", wait)
+			}
 			if ok, wait := s.byAgent.Allow(string(who.Agent())); !ok {
 				return agent.Identity{}, limited("This agent makes too many requests.", wait)
 			}

@@ -34,13 +34,15 @@ const Path = "/mcp"
 // Limits are requests a second and how many may come at once. A zero value
 // stands for the default.
 type Limits struct {
-	AgentRate, AddressRate, FailureRate    float64
+	AgentRate, AddressRate, FailureRate    float64 // AgentRate also bounds each token
 	AgentBurst, AddressBurst, FailureBurst int
 }
 
-// The default limits. All tokens of an agent share one budget, so that a fresh
-// token sheds nothing; two agents of one user share none (threats.md S14, W7).
-// Addresses get much more, because many agents may sit behind one.
+// The default limits (threats.md W7). Each token has a budget, and all tokens of
+// an agent share one of the same size, so that a fresh token sheds nothing; two
+// agents of one user share none here (S14). Addresses get much more, because
+// many agents may sit behind one. Sessions and users are counted by the gateway,
+// for all doors.
 func (l Limits) withDefaults() Limits {
 	set := func(rate *float64, burst *int, r float64, b int) {
 		if *rate == 0 {
@@ -79,6 +81,7 @@ type Server struct {
 	challenge string // of every 401
 	name      mcp.Implementation
 
+	byToken   *throttle.Limiter
 	byAgent   *throttle.Limiter
 	byAddress *throttle.Limiter
 	failures  *throttle.Limiter
@@ -108,6 +111,7 @@ func New(cfg Config) *Server {
 		origin:    strings.ToLower(cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host),
 		challenge: `Bearer resource_metadata="` + base + `/.well-known/oauth-protected-resource` + Path + `", scope="` + agent.Scope + `"`,
 		name:      mcp.Implementation{Name: "ambit", Title: "Ambit", Version: cfg.Version, WebsiteURL: base},
+		byToken:   throttle.New(l.AgentRate, l.AgentBurst, throttleKeys, cfg.Now),
 		byAgent:   throttle.New(l.AgentRate, l.AgentBurst, throttleKeys, cfg.Now),
 		byAddress: throttle.New(l.AddressRate, l.AddressBurst, throttleKeys, cfg.Now),
 		failures:  throttle.New(l.FailureRate, l.FailureBurst, throttleKeys, cfg.Now),

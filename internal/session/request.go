@@ -328,10 +328,17 @@ func (s *Service) Check(ctx context.Context, who agent.Identity, handle string, 
 	}
 }
 
-// ofAgent loads a session by handle for the agent that it belongs to. For any
-// other caller it does not exist.
+// ofAgent loads a session by handle for the agent that it belongs to; a token
+// that is bound to a session needs no handle. For any other caller it does not
+// exist.
 func (s *Service) ofAgent(ctx context.Context, who agent.Identity, handle string) (Session, error) {
-	ses, err := sessionByHandle(ctx, s.db.Reader(), handleHash(handle), who)
+	var ses Session
+	var err error
+	if handle == "" && who.Session() != "" {
+		ses, err = sessionByID(ctx, s.db.Reader(), who.Session())
+	} else {
+		ses, err = sessionByHandle(ctx, s.db.Reader(), handleHash(handle), who)
+	}
 	if sqldb.NoRows(err) {
 		return Session{}, notFound()
 	}

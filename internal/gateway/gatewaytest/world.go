@@ -90,7 +90,7 @@ func (w *World) Node(t testing.TB) {
 	w.Credentials.Start()
 	t.Cleanup(w.Credentials.Stop)
 	w.Gateway = gateway.New(gateway.Config{Sessions: w.Sessions, Credentials: w.Credentials, Connections: w.Connections, Providers: w.Providers,
-		Audit: w.Audit, Outbound: w.Outbound, Now: w.Clock.Now})
+		Audit: w.Audit, Outbound: w.Outbound, SessionRate: 1e6, Now: w.Clock.Now})
 }
 
 // KeyProvider adds the provider that the sandbox is with an API key, under slug.
