@@ -1,0 +1,210 @@
+// Package workos answers the WorkOS wire: an application that uses a WorkOS SDK
+// changes its base URL and goes on working. The shapes and quirks of that wire
+// stay in this room; what they mean is done elsewhere. So far it speaks the key
+// and value part of Vault, for an application's API key only, never an agent's.
+//
+// An error has the body {"error", "message", "code"}: "error" is what Vault's
+// SDKs read, the other two what the SDKs read everywhere else. Creating twice
+// under one Idempotency-Key creates once, since the SDKs retry on their own.
+package workos
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// Config is what a Server needs. People, Vault and Audit are required.
+type Config struct {
+	People  *account.Service
+	Vault   *vault.Vault
+	Audit   *audit.Log
+	Address func(*http.Request) string // of the client; nil is the peer's
+	Logger  *slog.Logger
+}
+
+// Server answers requests. It is safe for concurrent use.
+type Server struct {
+	people  *account.Service
+	vault   *vault.Vault
+	audit   *audit.Log
+	address func(*http.Request) string
+	log     *slog.Logger
+}
+
+// New makes a Server.
+func New(cfg Config) *Server {
+	if cfg.Address == nil {
+		cfg.Address = func(r *http.Request) string {
+			host, _, _ := net.SplitHostPort(r.RemoteAddr)
+			return host
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Server{people: cfg.People, vault: cfg.Vault, audit: cfg.Audit, address: cfg.Address, log: cfg.Logger}
+}
+
+// Mount adds the routes to mux.
+func (s *Server) Mount(mux *http.ServeMux) {
+	read, write, remove := account.ScopeVaultRead, account.ScopeVaultWrite, account.ScopeVaultDelete
+	mux.Handle("POST /vault/v1/kv", s.route("secret.created", write, s.createObject))
+	mux.Handle("GET /vault/v1/kv", s.route("secret.listed", read, s.listObjects))
+	mux.Handle("GET /vault/v1/kv/{id}", s.route("secret.read", read, s.readObject))
+	// Name, metadata and versions share a pattern: a secret may be called "metadata".
+	mux.Handle("GET /vault/v1/kv/{first}/{second}", s.route("secret.read", read, s.readFurther))
+	mux.Handle("PUT /vault/v1/kv/{id}", s.route("secret.updated", write, s.updateObject))
+	mux.Handle("DELETE /vault/v1/kv/{id}", s.route("secret.deleted", remove, s.deleteObject))
+	mux.HandleFunc("/vault/v1/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, fault.New(fault.NotFound, "not_found", "There is no such endpoint."))
+	})
+}
+
+// answer is a status and what is sent as JSON.
+type answer struct {
+	status int
+	body   any
+}
+
+// handler does the work of one route. Its request is authenticated.
+type handler func(ctx context.Context, c vault.Caller, r *http.Request) (answer, error)
+
+// route authenticates, checks the scope, and writes what h answers.
+func (s *Server) route(action string, scope account.Scope, h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := s.caller(r, action, scope)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		a, err := h(r.Context(), c, r)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		s.send(w, r, a)
+	})
+}
+
+// caller is the application whose key the request carries.
+func (s *Server) caller(r *http.Request, action string, scope account.Scope) (vault.Caller, error) {
+	unauthenticated := fault.New(fault.Unauthenticated, "unauthorized", "The request carries no API key.").
+		WithHint("Send Authorization: Bearer followed by your API key.")
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return vault.Caller{}, unauthenticated
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "bearer") || token == "" {
+		return vault.Caller{}, unauthenticated
+	}
+	key, err := s.people.AuthenticateKey(r.Context(), secret.FromString(token))
+	if err != nil {
+		return vault.Caller{}, err
+	}
+	c := vault.Caller{Actor: audit.Actor{Kind: "api_key", ID: string(key.ID())}, Name: key.Name(), Environment: key.Environment(),
+		Organization: key.Organization(), Address: s.address(r)}
+	if key.Has(scope) {
+		return c, nil
+	}
+	denied := fault.New(fault.Denied, "insufficient_scope", "This API key lacks the scope "+scope+".").
+		WithHint("Use a key that has it.")
+	err = s.audit.Record(r.Context(), audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: c.Actor, Action: action,
+		Decision: "deny", Code: denied.Code, Address: c.Address})
+	if err != nil {
+		return vault.Caller{}, fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written.").WithCause(err)
+	}
+	return vault.Caller{}, denied
+}
+
+// maxBody lets a value of the greatest size through in any JSON spelling.
+const maxBody = 6*vault.MaxValue + 256<<10
+
+// body reads the whole body.
+func body(r *http.Request) ([]byte, error) {
+	doc, err := io.ReadAll(r.Body)
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, fault.New(fault.TooLarge, "body_too_large", "The request body is too large.")
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "invalid_body", "The request body could not be read.").WithCause(err)
+	}
+	return doc, nil
+}
+
+func (s *Server) send(w http.ResponseWriter, r *http.Request, a answer) {
+	var doc bytes.Buffer
+	enc := json.NewEncoder(&doc)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(a.body); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	write(w, a.status, doc.Bytes())
+}
+
+// unprocessable marks an Invalid fault that this wire answers with 422.
+type unprocessable struct{ error }
+
+func (u unprocessable) Unwrap() error { return u.error }
+
+// fail writes an error. This is the one place where faults become statuses.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	f := fault.Of(err)
+	status := map[fault.Kind]int{
+		fault.Invalid: http.StatusBadRequest, fault.Unauthenticated: http.StatusUnauthorized, fault.Denied: http.StatusForbidden,
+		fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict, fault.Expired: http.StatusGone,
+		fault.Limited: http.StatusTooManyRequests, fault.Unavailable: http.StatusServiceUnavailable, fault.TooLarge: http.StatusRequestEntityTooLarge,
+	}[f.Kind]
+	if _, ok := errors.AsType[unprocessable](err); ok && f.Kind == fault.Invalid {
+		status = http.StatusUnprocessableEntity
+	}
+	switch {
+	case status == 0:
+		status = http.StatusInternalServerError
+		s.log.ErrorContext(r.Context(), "a request failed", "method", r.Method, "route", r.Pattern, "error", err)
+	case status == http.StatusServiceUnavailable:
+		s.log.WarnContext(r.Context(), "a request could not be served", "method", r.Method, "route", r.Pattern, "error", err)
+	case status == http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+	}
+	message := f.Message
+	if f.Hint != "" {
+		message += " " + f.Hint
+	}
+	doc, jerr := json.Marshal(map[string]string{"error": f.Message, "message": message, "code": f.Code})
+	if jerr != nil {
+		doc = []byte("{}") // strings always encode
+	}
+	write(w, status, doc)
+}
+
+func write(w http.ResponseWriter, status int, doc []byte) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(doc) // a client that left is no error of ours
+}
+
+// stamp is a time as the SDKs parse it.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
