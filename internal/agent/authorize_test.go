@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,6 +98,77 @@ func TestConsent(t *testing.T) {
 		refused(t, "a request after ten minutes", err, "not_found")
 		if !slices.Contains(w.Actions(t), "agent.consented") {
 			t.Error("the consent is not in the audit")
+		}
+	})
+}
+
+// G5: however often a person clicks, one request gives one code.
+func TestRacingConsentsGiveOneCode(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *agenttest.World, alice *agenttest.Person) {
+		caller := w.Caller(t, w.Client(t, agent.AuthNone))
+		flow := w.Begin(t, caller.Client(), challengeOf(t))
+		req, err := w.Agents.PendingAuthorize(t.Context(), flow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := agent.Consent{Organization: w.Organization, Label: "x"}
+		proof := alice.Prove(t, w.Agents.ConsentDigest(alice.ID, req, c), w.Organization)
+		var given atomic.Int64
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		for i := range 20 {
+			wg.Go(func() {
+				<-start
+				var err error
+				if i%4 == 0 {
+					_, err = w.Agents.DenyConsent(t.Context(), alice.Signed(t), flow)
+				} else {
+					_, err = w.Agents.Consent(t.Context(), alice.Signed(t), flow, c, proof)
+				}
+				if err == nil {
+					given.Add(1)
+				} else if !fault.Is(err, "not_found") {
+					t.Errorf("got %v, want not_found", err)
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
+		var codes int
+		if err := w.DB.Reader().QueryRowContext(t.Context(), `select count(*) from authorization_code`).Scan(&codes); err != nil || given.Load() != 1 || codes > 1 {
+			t.Errorf("got %d answers and %d codes for one request, want one answer; %v", given.Load(), codes, err)
+		}
+	})
+}
+
+// Rule 4: an organization that demands passkeys gets one, even when the proof
+// was checked before it did, or for another organization.
+func TestOrganizationDemandsAPasskey(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *agenttest.World, alice *agenttest.Person) {
+		ctx := t.Context()
+		caller := w.Caller(t, w.Client(t, agent.AuthNone))
+		flow := w.Begin(t, caller.Client(), challengeOf(t))
+		req, err := w.Agents.PendingAuthorize(ctx, flow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := agent.Consent{Organization: w.Organization}
+		digest := w.Agents.ConsentDigest(alice.ID, req, c)
+		byCode := alice.ProveByCode(t, w.Clock, digest, w.Organization)
+		o, err := w.Accounts.Organization(ctx, w.Environment, w.Organization)
+		if err != nil {
+			t.Fatal(err)
+		}
+		demand := true
+		if _, err := w.Accounts.UpdateOrganization(ctx, w.System, o.ID, o.Version, account.OrganizationChange{RequirePasskey: &demand}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Agents.Consent(ctx, alice.Signed(t), flow, c, byCode)
+		refused(t, "a code where a passkey is demanded", err, "passkey_required")
+		if _, err := w.Agents.Consent(ctx, alice.Signed(t), flow, c, alice.Prove(t, digest, w.Organization)); err != nil {
+			t.Errorf("a passkey: %v", err)
 		}
 	})
 }

@@ -295,6 +295,38 @@ func TestRefreshRotates(t *testing.T) {
 				t.Error("a token outlived its user's membership")
 			}
 		})
+		t.Run("its owner has left and nobody ended the tokens", func(t *testing.T) {
+			carol := w.Person(t, "carol@example.com", account.RoleMember)
+			g := w.Consented(t, carol, "x")
+			exec(t, w, `delete from membership where user_id = $1`, carol.ID)
+			_, err := refresh(g, g.Tokens.Refresh)
+			refused(t, "a first refresh", err, "invalid_grant")
+		})
+		t.Run("its owner left between a refresh and its retry", func(t *testing.T) {
+			dave := w.Person(t, "dave@example.com", account.RoleMember)
+			g := w.Consented(t, dave, "x")
+			if _, err := refresh(g, g.Tokens.Refresh); err != nil {
+				t.Fatal(err)
+			}
+			exec(t, w, `delete from membership where user_id = $1`, dave.ID)
+			_, err := refresh(g, g.Tokens.Refresh)
+			refused(t, "a retry", err, "invalid_grant")
+		})
+	})
+}
+
+// Each of the two things that disabling changes is enough alone.
+func TestEitherMarkOfADisabledAgentIsEnough(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *agenttest.World, alice *agenttest.Person) {
+		marked, ended := w.Consented(t, alice, "x"), w.Consented(t, alice, "y")
+		exec(t, w, `update agent set disabled_at = 1 where id = $1`, marked.Identity.Agent())
+		exec(t, w, `update token_family set revoked_at = 1 where agent_id = $1`, ended.Identity.Agent())
+		if alive(t, w, marked.Tokens.Access) || alive(t, w, ended.Tokens.Access) {
+			t.Error("an agent that is disabled, or whose tokens are revoked, authenticates")
+		}
+		_, err := w.Agents.Refresh(t.Context(), marked.Caller, agent.RefreshGrant{Refresh: marked.Tokens.Refresh})
+		refused(t, "a refresh", err, "invalid_grant")
 	})
 }
 

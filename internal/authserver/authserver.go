@@ -12,7 +12,6 @@ package authserver
 
 import (
 	"encoding/json"
-	"errors"
 	"html/template"
 	"log/slog"
 	"math"
@@ -50,10 +49,7 @@ type Server struct {
 }
 
 // New makes a Server.
-func New(cfg Config) (*Server, error) {
-	if cfg.Agents == nil {
-		return nil, errors.New("authserver: no agents")
-	}
+func New(cfg Config) *Server {
 	if cfg.Address == nil {
 		cfg.Address = func(r *http.Request) string { return r.RemoteAddr }
 	}
@@ -70,7 +66,7 @@ func New(cfg Config) (*Server, error) {
 		requests:      throttle.New(1, 30, keys, cfg.Now),
 		failures:      throttle.New(0.5, 20, keys, cfg.Now),
 		issuances:     throttle.New(1, 60, keys, cfg.Now),
-	}, nil
+	}
 }
 
 // Mount adds all routes of the room to mux.

@@ -43,12 +43,8 @@ func each(t *testing.T, fn func(t *testing.T, s *server, alice *agenttest.Person
 func serve(t *testing.T, w *agenttest.World, cfg authserver.Config) *server {
 	t.Helper()
 	cfg.Agents, cfg.Now = w.Agents, w.Clock.Now
-	as, err := authserver.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
 	mux := http.NewServeMux()
-	as.Mount(mux)
+	authserver.New(cfg).Mount(mux)
 	ts := httptest.NewServer(mux)
 	t.Cleanup(ts.Close)
 	c := ts.Client()
@@ -352,6 +348,16 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 				t.Errorf("%s: got %v, want %s", row.name, q, row.code)
 			}
 		}
+		// A parameter sent twice is refused even if nobody would read it, and a
+		// state that is not one is not sent back.
+		for _, name := range []string{"state", "scope", "x"} {
+			v := request(client, challenge)
+			v[name] = []string{"a", "b"}
+			u, _ := url.Parse(s.authorize(t, v).header.Get("Location"))
+			if q := u.Query(); q.Get("error") != "invalid_request" || q.Get("iss") != agenttest.PublicURL || q.Has("state") != (name != "state") {
+				t.Errorf("two of %s: got %q", name, u)
+			}
+		}
 		// Another port of a loopback redirect is the client's own.
 		v := request(client, challenge)
 		v.Set("redirect_uri", "http://localhost:51234/callback")
@@ -507,6 +513,16 @@ func TestFailuresAreLimited(t *testing.T) {
 		if a := try(string(auth.Secret.Reveal())); a.status != http.StatusOK {
 			t.Errorf("after waiting: %d %s", a.status, a.body)
 		}
+		// One address that tries many clients is one caller.
+		from("192.0.2.99:1")
+		for i := range 20 {
+			a := limited.post(t, "/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {string(id.NewClient())}, "client_secret": {"x"}})
+			if a.status != http.StatusUnauthorized {
+				t.Fatalf("client %d: got %d %s", i+1, a.status, a.body)
+			}
+		}
+		wantError(t, "the 21st client", limited.post(t, "/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {string(id.NewClient())},
+			"client_secret": {"x"}}), 429, "temporarily_unavailable")
 		_, verbose := s.Service(t, agent.Autonomous, alice.ID)
 		from("203.0.113.5:1")
 		refused := 0
