@@ -268,8 +268,14 @@ func TestVerifyFindsAnyOneOfAThousand(t *testing.T) {
 			if !slices.ContainsFunc(report.Problems, func(p audit.Problem) bool { return p.Chain == s.old && p.Seq == at }) {
 				t.Errorf("entry %d, %s: found %+v", seq, what, report.Problems)
 			}
-			s.undo(t)
+			last := seq + 1
+			if trial%5 == 3 {
+				last = 5000
+			}
+			touched := fmt.Sprintf(" where chain_id = '%s' and seq between %d and %d", s.old, seq, last)
+			exec(t, s.db, `delete from audit_entry`+touched, `insert into audit_entry select * from save_audit_entry`+touched)
 		}
+		w.wantIntact(t)
 	})
 }
 
