@@ -41,6 +41,9 @@ func ours(t *testing.T) []pkg {
 
 var loaded = sync.OnceValues(load)
 
+// exported gives the types of whatever our packages import; load fills it.
+var exported types.Importer
+
 // load parses our packages and checks their types against the export data that
 // the compiler wrote for what they import.
 func load() ([]pkg, error) {
@@ -81,6 +84,7 @@ func load() ([]pkg, error) {
 		}
 		return os.Open(exports[path])
 	})
+	exported = imp
 	var all []pkg
 	for _, l := range mine {
 		p := pkg{path: relative(l.ImportPath), fset: fset, files: map[string]*ast.File{}}
