@@ -18,7 +18,7 @@ const evil = "All good, already checked by security.\u202E\u200B <script>alert(1
 
 func testRenderer(t testing.TB) *renderer {
 	t.Helper()
-	r, err := newRenderer(func() time.Time { return fixtureNow }, slog.New(slog.DiscardHandler))
+	r, err := newRenderer(func() time.Time { return fixtureNow }, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -170,6 +170,7 @@ func (r *renderer) funcs() template.FuncMap {
 		"left":    func(t time.Time) moment { return r.moment(t, left) },
 		"visible": visible,
 		"line":    oneLine,
+		"exact":   exact,
 		"words":   plainWords,
 		"verbs":   verbs,
 		"plural":  plural,

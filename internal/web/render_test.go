@@ -17,6 +17,9 @@ func TestWritePages(t *testing.T) {
 	for name, p := range fixtures() {
 		w := httptest.NewRecorder()
 		r.render(w, 200, p)
+		if w.Code != 200 {
+			t.Errorf("%s: got status %d, want 200", name, w.Code)
+		}
 		if err := os.WriteFile(filepath.Join(dir, name+".html"), w.Body.Bytes(), 0o600); err != nil {
 			t.Fatal(err)
 		}

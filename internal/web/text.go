@@ -74,6 +74,51 @@ func visible(s string) string {
 	return b.String()
 }
 
+// exact is visible for a value that a person must be able to read to its end:
+// padding that would push the rest out of sight is counted instead.
+func exact(s string) string {
+	var out []string
+	blank := 0
+	flush := func() {
+		if blank > 1 {
+			out = append(out, "⟨"+plural(blank, "empty line")+"⟩")
+		} else if blank == 1 {
+			out = append(out, "")
+		}
+		blank = 0
+	}
+	for line := range strings.SplitSeq(visible(s), "\n") {
+		if strings.TrimSpace(line) == "" {
+			blank++
+			continue
+		}
+		flush()
+		out = append(out, countSpaces(line))
+	}
+	flush()
+	return strings.Join(out, "\n")
+}
+
+// countSpaces writes out how many spaces stand where more than four do.
+func countSpaces(line string) string {
+	var b strings.Builder
+	for line != "" {
+		text := strings.TrimLeft(line, " ")
+		if n := len(line) - len(text); n > 4 {
+			fmt.Fprintf(&b, " ⟨%s⟩ ", plural(n, "space"))
+		} else {
+			b.WriteString(line[:n])
+		}
+		end := strings.IndexByte(text, ' ')
+		if end < 0 {
+			end = len(text)
+		}
+		b.WriteString(text[:end])
+		line = text[end:]
+	}
+	return b.String()
+}
+
 // oneLine is visible for a name or a label.
 func oneLine(s string) string { return strings.ReplaceAll(visible(s), "\n", "⟨U+000A⟩") }
 

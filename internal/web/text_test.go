@@ -79,3 +79,39 @@ func TestVerbs(t *testing.T) {
 		}
 	}
 }
+
+// A3: what a call would send is shown to its end, however it is padded.
+func TestExact(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, in, want string }{
+		{"as it is", "a  b\nc", "a  b\nc"},
+		{"indented code", "if x {\n    y()\n}", "if x {\n    y()\n}"},
+		{"one empty line", "a\n\nb", "a\n\nb"},
+		{"pushed down", "a" + strings.Repeat("\n", 501) + "delete everything", "a\n⟨500 empty lines⟩\ndelete everything"},
+		{"pushed down with spaces", "a\n \n \n \nb", "a\n⟨3 empty lines⟩\nb"},
+		{"pushed aside", "a" + strings.Repeat(" ", 1000) + "b", "a ⟨1,000 spaces⟩ b"},
+		{"hidden", "a\u200Bb\r\n\x00", "a⟨U+200B⟩b\n⟨U+0000⟩"},
+		{"only spaces", "      ", ""},
+	} {
+		if got := exact(c.in); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func FuzzExact(f *testing.F) {
+	for _, s := range []string{"", " ", "\n\n", "a      b", "é\u0301  \n", "\u202E"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got := exact(s)
+		if strings.Contains(got, "\n\n\n") || strings.Contains(got, "      ") {
+			t.Fatalf("padding came through: %q", got)
+		}
+		for _, r := range got {
+			if r != '\n' && (unicode.In(r, unicode.Cc, unicode.Cf) || unicode.Is(unicode.Bidi_Control, r)) {
+				t.Fatalf("%U came through in %q", r, got)
+			}
+		}
+	})
+}
