@@ -74,7 +74,7 @@ func (w *world) start(ctx context.Context, database string) error {
 		return err
 	}
 	w.cmd = exec.Command(w.binary, "dev", "--data", filepath.Join(home, "data"), "--listen", w.listen, "--ready-file", ready)
-	w.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "AMBIT_OUTBOUND_ALLOW=" + w.up.address(), "AMBIT_DATABASE_URL=" + database, "AMBIT_AGENT_RATE=100000"}
+	w.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "AMBIT_OUTBOUND_ALLOW=" + w.up.address(), "AMBIT_DATABASE_URL=" + database, "AMBIT_CALL_RATE=100000"}
 	w.log.Reset()
 	w.cmd.Stdout, w.cmd.Stderr = &w.log, &w.log
 	if err := w.cmd.Start(); err != nil {

@@ -46,9 +46,6 @@ type Config struct {
 	OutboundAllow []string
 	// NoRegistration refuses clients that register themselves (RFC 7591).
 	NoRegistration bool
-	// AgentRate is how many MCP requests a second one agent may make over time;
-	// zero is the default of 50. One address gets ten times that.
-	AgentRate float64
 	// AllowVend lets applications with the scope for it fetch credentials.
 	AllowVend bool
 
@@ -119,9 +116,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// limits are those of the MCP door. A burst is some seconds' worth.
+// limits are those of the MCP door. Many agents may sit behind one address.
 func (c Config) limits() mcpserver.Limits {
-	return mcpserver.Limits{AgentRate: c.AgentRate, AgentBurst: int(4 * c.AgentRate), AddressRate: 10 * c.AgentRate, AddressBurst: int(20 * c.AgentRate)}
+	return mcpserver.Limits{AgentRate: c.CallRate, AgentBurst: int(4 * c.CallRate), AddressRate: 10 * c.CallRate, AddressBurst: int(20 * c.CallRate)}
 }
 
 // parsePublic accepts an origin: https, or http on a loopback host.

@@ -26,7 +26,6 @@ const (
 	envNoRegistration = "AMBIT_NO_REGISTRATION"
 	envAllowVend      = "AMBIT_ALLOW_VEND"
 	envCallRate       = "AMBIT_CALL_RATE"
-	envAgentRate      = "AMBIT_AGENT_RATE"
 )
 
 // serverConfig reads the settings of a server from the environment. Flags,
@@ -46,13 +45,6 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 			}
 			*into = b
 		}
-	}
-	if v := c.env[envAgentRate]; v != "" {
-		rate, err := strconv.ParseFloat(v, 64)
-		if err != nil || rate < 1 || rate > 1e6 {
-			return app.Config{}, badSetting(envAgentRate, "is a number of requests a second, from 1 to 1000000")
-		}
-		cfg.AgentRate = rate
 	}
 	if v := c.env[envCallRate]; v != "" {
 		rate, err := strconv.ParseFloat(v, 64)
