@@ -257,6 +257,9 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 // AddKey connects an account with an API key or a name and password. owner is
 // empty for an account of the organization.
 func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner id.User, fields map[string]secret.Value) (connection.Connection, error) {
+	if by.Environment() != st.Environment {
+		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such organization.")
+	}
 	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
 		return connection.Connection{}, err
 	}

@@ -61,10 +61,36 @@ type Service struct {
 
 	refreshing singleflight.Group
 	sealed     sealedCache
-	stop       chan struct{}
-	wg         sync.WaitGroup
+	work       work
 	background context.Context // of refreshes, which outlive their callers
 	cancel     context.CancelFunc
+	running    context.Context // until Stop: of what may be left for the next process
+	stop       context.CancelFunc
+}
+
+// work counts the goroutines that Stop waits for, and admits none after it.
+type work struct {
+	mu      sync.Mutex
+	stopped bool
+	wg      sync.WaitGroup
+}
+
+func (w *work) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.stopped {
+		w.wg.Add(1)
+	}
+	return !w.stopped
+}
+
+func (w *work) end() { w.wg.Done() }
+
+func (w *work) finish() {
+	w.mu.Lock()
+	w.stopped = true
+	w.mu.Unlock()
+	w.wg.Wait()
 }
 
 // New makes a Service.
@@ -76,19 +102,24 @@ func New(cfg Config) *Service {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
-		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger, stop: make(chan struct{})}
+		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
 	s.sealed.byConnection = map[id.Connection]row{}
 	s.background, s.cancel = context.WithCancel(context.Background())
+	s.running, s.stop = context.WithCancel(s.background)
 	return s
 }
 
 // Start retries revocations that a provider could not take, until Stop.
-func (s *Service) Start() { s.wg.Go(s.retryRevocations) }
+func (s *Service) Start() {
+	if s.work.begin() {
+		go s.retryRevocations()
+	}
+}
 
 // Stop waits for refreshes that are under way: their answers must not be lost.
 func (s *Service) Stop() {
-	close(s.stop)
-	s.wg.Wait()
+	s.stop()
+	s.work.finish()
 	s.cancel()
 }
 
@@ -102,20 +133,57 @@ func (s *Service) Token(ctx context.Context, p session.Permit) (provider.Credent
 	if err != nil {
 		return provider.Credential{}, 0, err
 	}
-	if r.stale(s.now()) {
-		fresh, err := s.refresh(ctx, r)
-		switch {
-		case err == nil:
-			r = fresh
-		case r.expired(s.now()):
-			return provider.Credential{}, 0, err
-		default:
-			// An early refresh may fail while the token still works.
-			s.log.Warn("a credential could not be refreshed early", "connection", r.connection, "error", err)
-		}
+	if r, err = s.renewed(ctx, r); err != nil {
+		return provider.Credential{}, 0, err
+	}
+	if err := s.permits(ctx, p, r); err != nil {
+		return provider.Credential{}, 0, err
 	}
 	cred, err := s.open(ctx, r)
 	return cred, r.version, err
+}
+
+// earlyWait is how long a caller whose token still works waits for a newer one.
+const earlyWait = 3 * time.Second
+
+// renewed gives a row that has not expired, refreshed when it is about to. While
+// the token works, a refresh that fails or takes long holds nobody up.
+func (s *Service) renewed(ctx context.Context, r row) (row, error) {
+	now := s.now()
+	if !r.stale(now) {
+		return r, nil
+	}
+	if r.expired(now) {
+		return s.refresh(ctx, r)
+	}
+	if !r.refreshable {
+		return r, nil
+	}
+	wait, cancel := context.WithTimeout(ctx, earlyWait)
+	defer cancel()
+	fresh, err := s.refresh(wait, r)
+	if err != nil {
+		s.log.Warn("a credential could not be refreshed early", "connection", r.connection, "error", err)
+		return r, nil
+	}
+	return fresh, nil
+}
+
+// permits refuses a credential that is newer than the permit if a reconnect with
+// another record brought it: the permit's hosts are not those it belongs to
+// (product.md rule 6). A refresh changes no record.
+func (s *Service) permits(ctx context.Context, p session.Permit, r row) error {
+	if r.version == p.CredentialVersion() {
+		return nil
+	}
+	c, err := s.connections.ByID(ctx, s.db.Reader(), p.Environment(), p.Connection())
+	if err != nil {
+		return err
+	}
+	if c.Record.Digest() != p.Record().Digest() {
+		return fault.New(fault.Denied, "approval_stale", "The account was connected anew while this call was on its way.").WithHint("Make the call again.")
+	}
+	return nil
 }
 
 // Refresh gives a newer credential than version, which the provider refused. Of
@@ -133,20 +201,44 @@ func (s *Service) Refresh(ctx context.Context, p session.Permit, version int64) 
 			return provider.Credential{}, 0, err
 		}
 	}
+	if err := s.permits(ctx, p, r); err != nil {
+		return provider.Credential{}, 0, err
+	}
 	cred, err := s.open(ctx, r)
 	return cred, r.version, err
 }
 
-// Rejected notes that a provider refused a credential that had just been
-// refreshed, or one that cannot be: the account must be connected again.
-func (s *Service) Rejected(ctx context.Context, p session.Permit) {
+// Refreshable reports whether a newer credential than the permit's can be had
+// without a person.
+func (s *Service) Refreshable(ctx context.Context, p session.Permit) bool {
 	r, err := s.load(ctx, p.Connection())
-	if err == nil {
-		err = s.needsReauthorization(ctx, r, "credential_rejected")
+	return err == nil && r.refreshable
+}
+
+// Rejected is told that a provider refused version of a credential, fresh or
+// beyond refreshing. It reports whether the account must be connected again: not
+// when the provider's own check of a credential still takes it, for then it was
+// the request that was refused, and an agent must not be able to disable an
+// account by finding such a request.
+func (s *Service) Rejected(ctx context.Context, p session.Permit, version int64) bool {
+	r, err := s.load(ctx, p.Connection())
+	if err != nil || r.version != version {
+		return false // reconnected or refreshed in the meantime
 	}
-	if err != nil {
-		s.log.Warn("a rejected credential could not be marked", "connection", p.Connection(), "error", err)
+	rec := p.Record()
+	if rec.Health != nil || rec.Identity != nil {
+		cred, err := s.open(ctx, r)
+		if err == nil {
+			err = provider.CheckHealth(ctx, s.outbound, p.Pinned(), rec, cred)
+		}
+		if !fault.Is(err, "credential_rejected") {
+			return false
+		}
 	}
+	if err := s.needsReauthorization(ctx, r, "credential_rejected"); err != nil {
+		s.log.Warn("a rejected credential could not be marked", "connection", r.connection, "error", err)
+	}
+	return true
 }
 
 // open decrypts a row for use.

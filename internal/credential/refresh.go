@@ -31,9 +31,11 @@ var system = audit.Actor{Kind: "system", ID: "credential"}
 // work runs on a context that no caller can cancel: the provider's answer may
 // carry the only token that still works.
 func (s *Service) refresh(ctx context.Context, r row) (row, error) {
-	ch := s.refreshing.DoChan(string(r.connection), func() (any, error) {
-		s.wg.Add(1)
-		defer s.wg.Done()
+	ch := s.refreshing.DoChan(fmt.Sprintf("%s %d", r.connection, r.version), func() (any, error) {
+		if !s.work.begin() {
+			return row{}, fault.New(fault.Unavailable, "upstream_unreachable", "This server is stopping.").WithHint("Try again in a moment.").WithRetry(time.Second)
+		}
+		defer s.work.end()
 		ctx, cancel := context.WithTimeout(s.background, refreshLimit+keepTryingFor)
 		defer cancel()
 		return s.refreshOnce(ctx, r)
@@ -53,7 +55,8 @@ func (s *Service) refresh(ctx context.Context, r row) (row, error) {
 // refreshOnce owns the refresh of one version, or waits for its owner.
 func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
 	owner := string(id.NewFlow())
-	deadline := s.now().Add(waitForOwner)
+	waiting, cancel := context.WithTimeout(s.running, waitForOwner)
+	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		now := s.now()
 		fresh, err := s.load(ctx, r.connection)
@@ -64,7 +67,7 @@ func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
 			s.sealed.put(fresh)
 			return fresh, nil // somebody else did it
 		}
-		if err := mayAttempt(fresh, now); err != nil {
+		if err := s.mayAttempt(ctx, fresh, now); err != nil {
 			return row{}, err
 		}
 		mine := false
@@ -79,13 +82,10 @@ func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
 		if mine {
 			return s.refreshOwned(ctx, fresh, owner)
 		}
-		if now.After(deadline) {
+		select {
+		case <-waiting.Done():
 			return row{}, fault.New(fault.Unavailable, "upstream_timeout", "The account's credential is being refreshed elsewhere.").
 				WithHint("Try again in a moment.").WithRetry(5 * time.Second)
-		}
-		select {
-		case <-ctx.Done():
-			return row{}, ctx.Err()
 		case <-time.After(pause):
 		}
 	}
@@ -93,8 +93,16 @@ func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
 
 // mayAttempt holds a broken credential back, so that calls on it do not storm
 // the provider.
-func mayAttempt(r row, now time.Time) error {
+func (s *Service) mayAttempt(ctx context.Context, r row, now time.Time) error {
+	if r.revokeState != "" {
+		return reconnect("The account was disconnected.")
+	}
 	if !r.refreshable {
+		if r.expired(now) {
+			if err := s.needsReauthorization(ctx, r, "no_refresh_token"); err != nil {
+				return err
+			}
+		}
 		return reconnect("The account's access has expired, and the provider gave no means to renew it.")
 	}
 	if wait := r.nextAttempt.Sub(now); wait > 0 {
@@ -133,6 +141,7 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 	if te := (*tokenError)(nil); errors.As(err, &te) && te.sent && te.class() == classTransient {
 		// The request may have been carried out. If the provider did rotate,
 		// the grant is lost either way; if it did not, once more saves it.
+		r.attemptAt = s.now()
 		select {
 		case <-ctx.Done():
 		case <-time.After(250 * time.Millisecond):
@@ -152,17 +161,27 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 // for.
 func (s *Service) keep(ctx context.Context, was, next row, m material, owner string) (row, error) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		var stored bool
+		var stored, ended bool
 		envelope, err := s.seal(ctx, next, m)
 		if err == nil {
 			next.envelope = envelope
 			err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 				var err error
-				if stored, err = storeRefreshed(ctx, tx, was, next, owner); err != nil || !stored {
+				if stored, err = storeRefreshed(ctx, tx, was, next); err != nil || !stored {
 					return err
 				}
-				if _, err := s.connections.SetCredential(ctx, tx, next.environment, next.connection, next.version, next.scopes); err != nil {
+				current, err := s.connections.SetCredential(ctx, tx, next.environment, next.connection, next.version, next.scopes)
+				if err != nil {
 					return err
+				}
+				if ended = !current; ended {
+					// The account was disconnected while the provider answered:
+					// these tokens came after the ones that were given back.
+					conn, err := s.connections.ByID(ctx, tx, next.environment, next.connection)
+					if err != nil {
+						return err
+					}
+					return s.OnConnectionEnded(ctx, tx, conn)
 				}
 				if err := s.connections.Mark(ctx, tx, system, next.environment, next.connection, connection.Connected, ""); err != nil {
 					return err
@@ -174,16 +193,18 @@ func (s *Service) keep(ctx context.Context, was, next row, m material, owner str
 		switch {
 		case err == nil && stored, sqldb.Uncertain(err):
 			fresh, lerr := s.load(ctx, next.connection)
+			if lerr == nil && fresh.revokeState == RevokePending {
+				s.revokeNow(ctx, fresh)
+			}
+			if lerr == nil && fresh.revokeState != "" {
+				return row{}, reconnect("The account was disconnected.")
+			}
 			if lerr == nil && fresh.version >= next.version {
-				next.leaseOwner, next.leaseUntil, next.attemptAt = "", time.Time{}, time.Time{}
 				s.sealed.put(fresh)
 				return fresh, nil
 			}
 		case err == nil:
-			// Somebody wrote this version although we held its lease: a
-			// clock or a lease is wrong. Theirs is durable, so theirs counts.
-			s.log.Error("a credential was written by two owners", "connection", next.connection, "version", next.version)
-			return s.load(ctx, next.connection)
+			return s.overtaken(ctx, next, m)
 		}
 		s.log.Error("a refreshed credential cannot be stored yet", "connection", next.connection, "error", err)
 		select {
@@ -192,6 +213,25 @@ func (s *Service) keep(ctx context.Context, was, next row, m material, owner str
 		case <-time.After(pause):
 		}
 	}
+}
+
+// overtaken gives way to what was stored while we asked the provider: by a
+// reconnect, or by another owner if a lease or a clock is wrong. Theirs is
+// durable, so theirs counts; ours goes back to the provider.
+func (s *Service) overtaken(ctx context.Context, next row, m material) (row, error) {
+	s.log.Warn("a credential was replaced while it was refreshed", "connection", next.connection, "version", next.version)
+	theirs, err := s.load(ctx, next.connection)
+	if err != nil {
+		return row{}, err
+	}
+	conn, err := s.connections.ByID(ctx, s.db.Reader(), next.environment, next.connection)
+	if err != nil {
+		return row{}, err
+	}
+	if kept, err := s.material(ctx, theirs); err == nil {
+		s.replaced(ctx, conn, m, kept)
+	}
+	return theirs, nil
 }
 
 // failed records a failed attempt and gives the lease back. It never throws a
@@ -205,17 +245,19 @@ func (s *Service) failed(ctx context.Context, r row, owner string, cause error) 
 	} else if k := fault.KindOf(cause); k == fault.Denied || k == fault.Conflict || k == fault.NotFound {
 		class = classConfig
 	}
+	// Once a lost answer, always perhaps a spent token: until a refresh succeeds.
+	open := te.sent || !r.attemptAt.IsZero()
 	now := s.now()
 	next := now.Add(max(te.retry, min(firstBackOff<<min(r.failures, 7), maxBackOff)))
 	// A grant that one answer calls dead may be the victim of a lost answer to
 	// an earlier attempt. The reason says so.
 	reason := te.code
-	if class == classGrant && !r.attemptAt.IsZero() {
+	if class == classGrant && open {
 		reason = "refresh_outcome_unknown"
 	}
 	dead := class == classGrant
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		mine, err := storeFailure(ctx, tx, r, owner, next, te.code, class == classTransient && te.sent)
+		mine, err := storeFailure(ctx, tx, r, owner, next, te.code, open)
 		if err != nil || !mine {
 			return err
 		}
@@ -234,10 +276,10 @@ func (s *Service) failed(ctx context.Context, r row, owner string, cause error) 
 	case classGrant:
 		return reconnect("The provider has ended this account's access.").WithCause(cause)
 	case classClient, classConfig:
-		s.log.Error("a provider refuses our requests; its connections are not to blame", "provider", r.provider, "code", te.code)
-		if f := fault.Of(cause); !isToken && f.Kind != fault.Internal {
-			return cause
+		if !isToken {
+			return reconnect(fault.Of(cause).Message).WithCause(cause)
 		}
+		s.log.Error("a provider refuses our requests; its connections are not to blame", "provider", r.provider, "code", te.code)
 		return fault.New(fault.Unavailable, "upstream_unreachable", "The provider refuses Ambit's own registration.").
 			WithHint("An admin must check the provider's client id and secret.").WithCause(cause)
 	}

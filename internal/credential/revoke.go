@@ -91,8 +91,13 @@ func (s *Service) revokeNow(ctx context.Context, r row) string {
 			_, err := tx.ExecContext(ctx, setRevokeSQL, r.connection, state, sqldb.Micros(next))
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, destroySQL, r.connection, flag(false), state); err != nil {
+		done, err := changed(tx.ExecContext(ctx, destroyVersionSQL, r.connection, flag(false), state, r.version))
+		if err != nil {
 			return err
+		}
+		if !done {
+			state = RevokePending // a refresh that was under way brought newer tokens, and revokes them
+			return nil
 		}
 		s.audit.AppendEvent(tx, s.entry(r, "credential.revoked", state))
 		return nil
@@ -168,15 +173,16 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 
 // retryRevocations works off what providers could not take.
 func (s *Service) retryRevocations() {
+	defer s.work.end()
 	tick := time.NewTicker(30 * time.Second)
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.stop:
+		case <-s.running.Done():
 			return
 		case <-tick.C:
 		}
-		if err := s.RetryRevocations(s.background); err != nil {
+		if err := s.RetryRevocations(s.running); err != nil && s.running.Err() == nil {
 			s.log.Warn("revocations could not be retried", "error", err)
 		}
 	}

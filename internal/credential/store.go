@@ -71,10 +71,10 @@ on conflict (connection_id) do update set kind = excluded.kind, version = exclud
 	revoke_state = '', revoke_attempts = 0, revoke_next_at = 0
 where credential.version = excluded.version - 1`
 	leaseSQL = `update credential set lease_owner = $3, lease_until = $4, attempt_started_at = $5
-where connection_id = $1 and version = $2 and (lease_owner = '' or lease_until < $5)`
-	storeRefreshedSQL = `update credential set version = version + 1, envelope = $4, expires_at = $5, refreshable = $6, scopes = $7, obtained_at = $8,
+where connection_id = $1 and version = $2 and revoke_state = '' and (lease_owner = '' or lease_until < $5)`
+	storeRefreshedSQL = `update credential set version = version + 1, envelope = $3, expires_at = $4, refreshable = $5, scopes = $6, obtained_at = $7,
 	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = ''
-where connection_id = $1 and version = $2 and lease_owner = $3`
+where connection_id = $1 and version = $2`
 	storeFailureSQL = `update credential set lease_owner = '', lease_until = 0, attempt_started_at = case when $6 = 1 then attempt_started_at else 0 end,
 	failures = failures + 1, next_attempt_at = $4, last_error = $5
 where connection_id = $1 and version = $2 and lease_owner = $3`
@@ -82,6 +82,7 @@ where connection_id = $1 and version = $2 and lease_owner = $3`
 	setRevokeSQL      = `update credential set revoke_state = $2, revoke_attempts = revoke_attempts + 1, revoke_next_at = $3 where connection_id = $1`
 	beginRevokeSQL    = `update credential set revoke_state = 'pending', revoke_attempts = 0, revoke_next_at = $2 where connection_id = $1`
 	destroySQL        = `update credential set envelope = null, refreshable = $2, revoke_state = $3, revoke_next_at = 0 where connection_id = $1`
+	destroyVersionSQL = destroySQL + ` and version = $4`
 )
 
 func scanRow(scan func(dest ...any) error) (row, error) {
@@ -111,8 +112,11 @@ func takeLease(ctx context.Context, q sqldb.Querier, r row, owner string, now, u
 	return changed(q.ExecContext(ctx, leaseSQL, r.connection, r.version, owner, sqldb.Micros(until), sqldb.Micros(now)))
 }
 
-func storeRefreshed(ctx context.Context, q sqldb.Querier, was, now row, owner string) (bool, error) {
-	return changed(q.ExecContext(ctx, storeRefreshedSQL, was.connection, was.version, owner, now.envelope, sqldb.Micros(now.expiresAt), flag(now.refreshable),
+// storeRefreshed needs no lease, only the version: who has an answer to this
+// version's refresh token has the only answer, even if its lease ran out while
+// the database was down.
+func storeRefreshed(ctx context.Context, q sqldb.Querier, was, now row) (bool, error) {
+	return changed(q.ExecContext(ctx, storeRefreshedSQL, was.connection, was.version, now.envelope, sqldb.Micros(now.expiresAt), flag(now.refreshable),
 		strings.Join(now.scopes, " "), sqldb.Micros(now.obtainedAt)))
 }
 

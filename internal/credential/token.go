@@ -133,7 +133,7 @@ func parseGrant(resp *outbound.Response) (grant, error) {
 		failed.code = "invalid_client"
 		return grant{}, failed
 	case resp.Status < 200 || resp.Status > 299, fields["access_token"] == "":
-		failed.code = "unreadable"
+		failed.code, failed.sent = "unreadable", resp.Status >= 200 && resp.Status <= 299
 		return grant{}, failed
 	}
 	g := grant{access: secret.FromString(fields["access_token"]), refresh: secret.FromString(fields["refresh_token"]), lifetime: lifetime(fields["expires_in"])}

@@ -54,16 +54,8 @@ func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection
 	if err != nil {
 		return Vended{}, err
 	}
-	if now := s.now(); r.stale(now) {
-		fresh, err := s.refresh(ctx, r)
-		switch {
-		case err == nil:
-			r = fresh
-		case r.expired(now):
-			return Vended{}, err
-		default:
-			s.log.Warn("a credential could not be refreshed early", "connection", r.connection, "error", err)
-		}
+	if r, err = s.renewed(ctx, r); err != nil {
+		return Vended{}, err
 	}
 	cred, err := s.open(ctx, r)
 	if err != nil {

@@ -154,7 +154,10 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 		return Result{}, g.refuse(ctx, entry, decided.Policy.Rule, err)
 	}
 
-	// 3. The intent is durable, and no revoke came before it.
+	// 3. The intent is durable, and no revoke came before it. A revoke that comes
+	// after it finds the call, which must be known before its intent commits.
+	running, done := permit.Track(ctx)
+	defer done()
 	entry.Decision = string(policy.Allow)
 	intent, err := g.audit.Begin(ctx, entry, permit.Fence)
 	if err != nil {
@@ -162,8 +165,6 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 		return Result{}, g.refuse(ctx, entry, "session.fence", err)
 	}
 	started := g.now()
-	running, done := permit.Track(ctx)
-	defer done()
 
 	// 4 to 6. The credential, the request, the redaction.
 	answer, err := g.send(running, permit, target.Tool, req)
@@ -195,8 +196,9 @@ func build(t session.Target, raw json.RawMessage) ([]byte, *provider.Request, er
 }
 
 // send makes the request with the credential. When the provider refuses the
-// credential, it is refreshed once; the request is repeated only if repeating
-// it cannot do anything twice: the provider refused it unread.
+// credential, it is refreshed once and the request repeated, which cannot do
+// anything twice: the provider refused it unread. What it refuses after that is
+// the credential, or else this request, and then its 401 is the answer.
 func (g *Gateway) send(ctx context.Context, p session.Permit, t provider.Tool, req *provider.Request) (provider.Answer, error) {
 	cred, version, err := g.credentials.Token(ctx, p)
 	if err != nil {
@@ -206,15 +208,18 @@ func (g *Gateway) send(ctx context.Context, p session.Permit, t provider.Tool, r
 	if err != nil || !answer.AuthFailed {
 		return answer, err
 	}
-	if cred, _, err = g.credentials.Refresh(ctx, p, version); err != nil {
-		return provider.Answer{}, err
+	if g.credentials.Refreshable(ctx, p) {
+		if cred, version, err = g.credentials.Refresh(ctx, p, version); err != nil {
+			return provider.Answer{}, err
+		}
+		if answer, err = provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred); err != nil || !answer.AuthFailed {
+			return answer, err
+		}
 	}
-	answer, err = provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred)
-	if err == nil && answer.AuthFailed {
-		g.credentials.Rejected(ctx, p)
+	if g.credentials.Rejected(ctx, p, version) {
 		return provider.Answer{}, reconnect()
 	}
-	return answer, err
+	return answer, nil
 }
 
 func reconnect() error {

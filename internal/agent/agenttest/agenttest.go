@@ -56,6 +56,9 @@ type World struct {
 	OnUserLeft   func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error
 	OnAgentEnded func(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error
 
+	keys string // folder of root key and checkpoints
+	node string
+
 	mu    sync.Mutex
 	ended []id.Agent
 	fail  error
@@ -64,15 +67,34 @@ type World struct {
 // New builds a World on db.
 func New(t testing.TB, db *sqldb.DB) *World {
 	t.Helper()
-	ctx := t.Context()
-	w := &World{DB: db, Clock: &Clock{}, System: account.System("test")}
+	w := &World{DB: db, Clock: &Clock{}, System: account.System("test"), keys: t.TempDir(), node: "test"}
 	w.Clock.us.Store(time.Now().UnixMicro())
+	_, err := local.Create(filepath.Join(w.keys, "root.key"))
+	must(t, err)
+	w.rooms(t)
+	env, err := w.Accounts.CreateEnvironment(t.Context(), w.System, "production")
+	must(t, err)
+	w.Environment, w.Organization = env.ID, env.Operator
+	return w
+}
+
+// Beside builds the same rooms on another handle of the same database, as
+// another process would have them. Clock, root key and tenants are shared.
+func (w *World) Beside(t testing.TB, db *sqldb.DB) *World {
+	t.Helper()
+	other := &World{DB: db, Clock: w.Clock, System: w.System, Environment: w.Environment, Organization: w.Organization, keys: w.keys, node: "beside"}
+	other.rooms(t)
+	return other
+}
+
+func (w *World) rooms(t testing.TB) {
+	t.Helper()
+	ctx, db := t.Context(), w.DB
 	public, err := url.Parse(PublicURL)
 	must(t, err)
-	keys := t.TempDir()
-	keeper, err := local.Create(filepath.Join(keys, "root.key"))
+	keeper, err := local.Open(filepath.Join(w.keys, "root.key"))
 	must(t, err)
-	w.Audit, err = audit.New(ctx, audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(keys, "checkpoints"), Node: "test", Now: w.Clock.Now})
+	w.Audit, err = audit.New(ctx, audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(w.keys, "checkpoints"), Node: w.node, Now: w.Clock.Now})
 	must(t, err)
 	w.Audit.Start()
 	t.Cleanup(w.Audit.Stop)
@@ -91,10 +113,6 @@ func New(t testing.TB, db *sqldb.DB) *World {
 	must(t, err)
 	w.Agents.Start()
 	t.Cleanup(w.Agents.Stop)
-	env, err := w.Accounts.CreateEnvironment(ctx, w.System, "production")
-	must(t, err)
-	w.Environment, w.Organization = env.ID, env.Operator
-	return w
 }
 
 func (w *World) end(ctx context.Context, tx *sqldb.Tx, env id.Environment, a id.Agent) error {

@@ -6,6 +6,7 @@ package gatewaytest
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"net/url"
@@ -42,20 +43,27 @@ type World struct {
 	Gateway     *gateway.Gateway
 	Sandbox     *httptest.Server
 	PublicURL   *url.URL
+	Logger      *slog.Logger // of the rooms from here up; nil logs nothing
+
+	traffic *traffic
 }
 
 // New builds a World on db. Its background work is started and stopped.
-func New(t testing.TB, db *sqldb.DB) *World {
+func New(t testing.TB, db *sqldb.DB) *World { t.Helper(); return NewLogging(t, db, nil) }
+
+// NewLogging is New with a logger for the rooms from connection to gateway.
+func NewLogging(t testing.TB, db *sqldb.DB, logger *slog.Logger) *World {
 	t.Helper()
 	third := httptest.NewUnstartedServer(nil)
 	public, err := url.Parse(agenttest.PublicURL)
 	Must(t, err)
-	w := &World{World: agenttest.New(t, db), PublicURL: public, Sandbox: third}
+	w := &World{World: agenttest.New(t, db), PublicURL: public, Sandbox: third, Logger: logger, traffic: &traffic{}}
 	box := sandbox.New(sandbox.Config{
 		Now: w.Clock.Now, ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey), APIKey: secret.FromString(SandboxKey),
 		RedirectURIs: []string{public.JoinPath(credential.CallbackPath(w.Environment, "sandbox")).String()},
 	})
-	third.Config.Handler = box.Handler()
+	w.traffic.next = box.Handler()
+	third.Config.Handler = w.traffic
 	third.Start()
 	t.Cleanup(third.Close)
 	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().(*net.TCPAddr).String()}})
@@ -64,6 +72,17 @@ func New(t testing.TB, db *sqldb.DB) *World {
 	w.Node(t)
 	w.OnUserLeft, w.OnAgentEnded = w.Sessions.OnUserLeft, w.Sessions.OnAgentEnded
 	return w
+}
+
+// Beside gives the same world as another process would have it: rooms of its
+// own on another handle of the same database. The first goes on.
+func (w *World) Beside(t testing.TB, db *sqldb.DB) *World {
+	t.Helper()
+	other := *w
+	other.World = w.World.Beside(t, db)
+	other.Node(t)
+	other.OnUserLeft, other.OnAgentEnded = other.Sessions.OnUserLeft, other.Sessions.OnAgentEnded
+	return &other
 }
 
 // Node builds the rooms from connection to gateway anew, as another process on
@@ -81,16 +100,16 @@ func (w *World) Node(t testing.TB) {
 		}})
 	w.Providers, err = provider.New(provider.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, Outbound: w.Outbound, InUse: w.Connections.InUse, Now: w.Clock.Now})
 	Must(t, err)
-	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now})
+	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
 	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, Connections: w.Connections, Providers: w.Providers,
-		Outbound: w.Outbound, PublicURL: w.PublicURL, Now: w.Clock.Now})
+		Outbound: w.Outbound, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
 	*sessions, *credentials = w.Sessions, w.Credentials
 	w.Sessions.Start()
 	t.Cleanup(w.Sessions.Stop)
 	w.Credentials.Start()
 	t.Cleanup(w.Credentials.Stop)
 	w.Gateway = gateway.New(gateway.Config{Sessions: w.Sessions, Credentials: w.Credentials, Connections: w.Connections, Providers: w.Providers,
-		Audit: w.Audit, Outbound: w.Outbound, SessionRate: 1e6, Now: w.Clock.Now})
+		Audit: w.Audit, Outbound: w.Outbound, SessionRate: 1e6, Now: w.Clock.Now, Logger: w.Logger})
 }
 
 // KeyProvider adds the provider that the sandbox is with an API key, under slug.

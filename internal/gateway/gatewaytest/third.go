@@ -1,0 +1,188 @@
+package gatewaytest
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/agent/agenttest"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/sandbox"
+)
+
+// Arrival is one request as the third party received it.
+type Arrival struct {
+	At     time.Time // by the machine's clock
+	Method string
+	Path   string
+	Query  url.Values
+	Header http.Header
+	Body   string
+}
+
+// traffic stands before the sandbox and writes down what arrives, and which
+// tokens are handed out.
+type traffic struct {
+	next http.Handler
+
+	mu       sync.Mutex
+	arrivals []Arrival
+	tokens   []string
+}
+
+func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if !strings.HasPrefix(r.URL.Path, "/_") {
+		tr.mu.Lock()
+		tr.arrivals = append(tr.arrivals, Arrival{At: time.Now(), Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone(), Body: string(body)})
+		tr.mu.Unlock()
+	}
+	if r.URL.Path != "/oauth/token" {
+		tr.next.ServeHTTP(w, r)
+		return
+	}
+	kept := httptest.NewRecorder()
+	defer func() { // what was minted counts even if the answer gets lost
+		var doc struct {
+			Access  string `json:"access_token"`
+			Refresh string `json:"refresh_token"`
+		}
+		if json.Unmarshal(kept.Body.Bytes(), &doc) == nil && doc.Access != "" {
+			tr.mu.Lock()
+			tr.tokens = append(tr.tokens, doc.Access, doc.Refresh)
+			tr.mu.Unlock()
+		}
+	}()
+	tr.next.ServeHTTP(&tee{ResponseWriter: w, copy: kept.Body}, r)
+}
+
+// tee copies the body of an answer.
+type tee struct {
+	http.ResponseWriter
+	copy *bytes.Buffer
+}
+
+func (t *tee) Write(b []byte) (int, error) {
+	if t.copy.Len() < 1<<16 {
+		t.copy.Write(b)
+	}
+	return t.ResponseWriter.Write(b)
+}
+
+func (t *tee) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// Arrivals lists what reached the third party at path and below, oldest first.
+func (w *World) Arrivals(path string) []Arrival {
+	w.traffic.mu.Lock()
+	defer w.traffic.mu.Unlock()
+	var out []Arrival
+	for _, a := range w.traffic.arrivals {
+		if a.Path == path || strings.HasPrefix(a.Path, strings.TrimSuffix(path, "/")+"/") {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Tokens lists every access and refresh token that the third party handed out.
+func (w *World) Tokens() []string {
+	w.traffic.mu.Lock()
+	defer w.traffic.mu.Unlock()
+	return append([]string(nil), w.traffic.tokens...)
+}
+
+// Fault makes the third party misbehave; see package sandbox.
+func (w *World) Fault(t testing.TB, fault map[string]any) {
+	t.Helper()
+	doc, err := json.Marshal(fault)
+	Must(t, err)
+	w.sandbox(t, http.MethodPost, "/_fault", string(doc))
+}
+
+// Mend ends all misbehaviour.
+func (w *World) Mend(t testing.TB) { t.Helper(); w.sandbox(t, http.MethodDelete, "/_fault", "") }
+
+// Stats is what the third party counted.
+func (w *World) Stats(t testing.TB) sandbox.Stats {
+	t.Helper()
+	var s sandbox.Stats
+	Must(t, json.Unmarshal(w.sandbox(t, http.MethodGet, "/_stats", ""), &s))
+	return s
+}
+
+func (w *World) sandbox(t testing.TB, method, path, body string) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, w.Sandbox.URL+path, strings.NewReader(body))
+	Must(t, err)
+	resp, err := w.Sandbox.Client().Do(req)
+	Must(t, err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	Must(t, err)
+	if resp.StatusCode > 299 {
+		t.Fatalf("sandbox %s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	return answer
+}
+
+// The accounts at the sandbox.
+const (
+	Mia = "mia@sandbox.example"
+	Noa = "noa@sandbox.example"
+)
+
+// Begin starts to connect at provider "sandbox" and gives the URL there.
+func (w *World) Begin(t testing.TB, p *agenttest.Person, change func(*credential.Start)) string {
+	t.Helper()
+	st := credential.Start{Environment: w.Environment, Organization: w.Organization, Provider: "sandbox"}
+	if change != nil {
+		change(&st)
+	}
+	at, err := w.Credentials.Authorize(t.Context(), p.Signed(t), st)
+	Must(t, err)
+	return at
+}
+
+// Consent signs in at the sandbox as account and grants scopes, or all that are
+// asked for. It gives what the browser would carry back.
+func (w *World) Consent(t testing.TB, authorizeURL, account string, scopes ...string) url.Values {
+	t.Helper()
+	u, err := url.Parse(authorizeURL)
+	Must(t, err)
+	form := u.Query()
+	form.Set("account", account)
+	form.Set("decision", "allow")
+	if scopes == nil {
+		scopes = strings.Fields(form.Get("scope"))
+	}
+	form["grant"] = scopes
+	browser := *w.Sandbox.Client()
+	browser.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	u.RawQuery = ""
+	resp, err := browser.PostForm(u.String(), form)
+	Must(t, err)
+	defer resp.Body.Close()
+	back, err := resp.Location()
+	if err != nil {
+		text, _ := io.ReadAll(resp.Body)
+		t.Fatalf("the sandbox sends nobody back: %s: %s", resp.Status, text)
+	}
+	return back.Query()
+}
+
+// ConnectOAuth connects p's account at the sandbox by OAuth.
+func (w *World) ConnectOAuth(t testing.TB, p *agenttest.Person, account string, change func(*credential.Start)) connection.Connection {
+	t.Helper()
+	done, err := w.Credentials.Callback(t.Context(), p.Signed(t), w.Environment, "sandbox", w.Consent(t, w.Begin(t, p, change), account))
+	Must(t, err)
+	return done.Connection
+}
