@@ -1,0 +1,203 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// Ceiling is the most that an agent may ever be granted.
+type Ceiling struct {
+	Providers []string        `json:"providers,omitempty" nullable:"false" maxItems:"200" doc:"Empty sets no limit."`
+	Effects   []policy.Effect `json:"effects,omitempty" nullable:"false" maxItems:"4" enum:"read,write,destructive,access" doc:"Empty sets no limit."`
+}
+
+// Agent is a registered non-human identity.
+type Agent struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	OrganizationID string    `json:"organization_id"`
+	Name           string    `json:"name"`
+	Label          string    `json:"label" doc:"What people decide on. A name that the agent gave itself is not in it."`
+	Verified       bool      `json:"verified" doc:"Named by an admin, or by the person at consent."`
+	Kind           string    `json:"kind" enum:"delegated,autonomous"`
+	OwnerID        string    `json:"owner_id"`
+	ClientID       string    `json:"client_id"`
+	Ceiling        Ceiling   `json:"ceiling"`
+	DisabledAt     time.Time `json:"disabled_at,omitzero"`
+	LastSeenAt     time.Time `json:"last_seen_at,omitzero"`
+	CreatedAt      time.Time `json:"created_at"`
+	Version        int64     `json:"version"`
+}
+
+// MadeAgent is an agent with its fresh client secret.
+type MadeAgent struct {
+	Agent
+	ClientSecret string `json:"client_secret" doc:"Shown once."`
+}
+
+func agentOf(x agent.Agent) Agent {
+	return Agent{ID: string(x.ID), EnvironmentID: string(x.Environment), OrganizationID: string(x.Organization), Name: x.Name, Label: x.Label(), Verified: x.Verified,
+		Kind: string(x.Kind), OwnerID: string(x.Owner), ClientID: string(x.Client), Ceiling: Ceiling(x.Ceiling),
+		DisabledAt: x.DisabledAt, LastSeenAt: x.LastSeenAt, CreatedAt: x.CreatedAt, Version: x.Version}
+}
+
+type agentsInput struct {
+	Caller
+	Paging
+	OrganizationID string `query:"organization_id"`
+	OwnerID        string `query:"owner_id"`
+}
+
+type newAgentInput struct {
+	Caller
+	Body struct {
+		OrganizationID string  `json:"organization_id"`
+		Name           string  `json:"name" minLength:"1" maxLength:"80"`
+		Kind           string  `json:"kind" enum:"delegated,autonomous"`
+		OwnerID        string  `json:"owner_id" doc:"A member of the organization."`
+		Ceiling        Ceiling `json:"ceiling,omitzero"`
+	}
+}
+
+type agentInput struct {
+	Caller
+	Agent string `path:"agent"`
+}
+
+type ceilingInput struct {
+	Caller
+	Agent string `path:"agent"`
+	Body  struct {
+		Version int64   `json:"version" doc:"The agent's version that this is based on."`
+		Ceiling Ceiling `json:"ceiling"`
+	}
+}
+
+func (a *API) agentRoutes() {
+	read := rules{scopes: []account.Scope{account.ScopeAgentsRead}}
+	write := rules{scopes: []account.Scope{account.ScopeAgentsWrite}}
+	change := rules{scopes: []account.Scope{account.ScopeAgentsRead, account.ScopeAgentsWrite}}
+	handle(a, route{id: "list-agents", method: http.MethodGet, path: "/v1/agents", tag: "agents", summary: "List agents, newest first", rules: read}, a.agents)
+	handle(a, route{id: "create-agent", method: http.MethodPost, path: "/v1/agents", tag: "agents", summary: "Register an agent with client credentials",
+		detail: "For applications; a person registers agents in the browser.", status: http.StatusCreated, rules: write, conflicts: true}, a.createAgent)
+	handle(a, route{id: "get-agent", method: http.MethodGet, path: "/v1/agents/{agent}", tag: "agents", summary: "Read an agent", rules: read}, a.agent)
+	handle(a, route{id: "set-agent-ceiling", method: http.MethodPut, path: "/v1/agents/{agent}/ceiling", tag: "agents", summary: "Replace the most that an agent may be granted",
+		rules: change, conflicts: true}, a.setCeiling)
+	handle(a, route{id: "disable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/disable", tag: "agents", summary: "End an agent's tokens and sessions at once", rules: change}, a.disableAgent)
+	handle(a, route{id: "enable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/enable", tag: "agents", summary: "Let a disabled agent get tokens again", rules: change}, a.enableAgent)
+	handle(a, route{id: "rotate-agent-secret", method: http.MethodPost, path: "/v1/agents/{agent}/rotate", tag: "agents", summary: "Replace an agent's client secret",
+		detail: "It ends the tokens that the old one got. For applications; a person does it in the browser.", rules: change, conflicts: true}, a.rotateAgent)
+}
+
+func (a *API) agents(ctx context.Context, by account.Actor, in *agentsInput) (Page[Agent], error) {
+	// The room gives rows without saying whether there are more.
+	ask := min(in.limit()+1, 200)
+	f := agent.Filter{Environment: by.Environment(), Limit: ask}
+	org, err := a.organization(ctx, by, in.OrganizationID)
+	if err != nil {
+		return Page[Agent]{}, err
+	}
+	f.Organization = org
+	if err := optionalID(&f.Owner, in.OwnerID); err != nil {
+		return Page[Agent]{}, err
+	}
+	if err := optionalID(&f.Before, in.After); err != nil {
+		return Page[Agent]{}, err
+	}
+	rows, err := a.cfg.Agents.List(ctx, by, f)
+	if err != nil {
+		return Page[Agent]{}, err
+	}
+	next := ""
+	if len(rows) == ask {
+		rows = rows[:min(len(rows), in.limit())]
+		next = string(rows[len(rows)-1].ID)
+	}
+	return page(rows, next, agentOf), nil
+}
+
+func (a *API) createAgent(ctx context.Context, by account.Actor, in *newAgentInput) (MadeAgent, error) {
+	b := in.Body
+	org, err := a.organization(ctx, by, b.OrganizationID)
+	if err != nil {
+		return MadeAgent{}, err
+	}
+	if _, person := by.Person(); person {
+		return MadeAgent{}, a.browserRequired("/ui/agents/new?org="+url.QueryEscape(string(org)), "A command line's stored login does not make credentials.")
+	}
+	n := agent.NewAgent{Environment: by.Environment(), Organization: org, Name: b.Name, Kind: agent.Kind(b.Kind), Ceiling: policy.Ceiling(b.Ceiling)}
+	if err := optionalID(&n.Owner, b.OwnerID); err != nil {
+		return MadeAgent{}, err
+	}
+	x, _, s, err := a.cfg.Agents.Register(ctx, by, n)
+	if err != nil {
+		return MadeAgent{}, err
+	}
+	return MadeAgent{Agent: agentOf(x), ClientSecret: once(s)}, nil
+}
+
+func (a *API) agent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
+	x, err := a.getAgent(ctx, by, in.Agent)
+	return agentOf(x), err
+}
+
+// getAgent reads an agent as the actor sees it in the environment it acts in.
+func (a *API) getAgent(ctx context.Context, by account.Actor, raw string) (agent.Agent, error) {
+	var x id.Agent
+	if err := parseID(&x, raw); err != nil {
+		return agent.Agent{}, err
+	}
+	return a.cfg.Agents.Get(ctx, by, x)
+}
+
+func (a *API) setCeiling(ctx context.Context, by account.Actor, in *ceilingInput) (Agent, error) {
+	var x id.Agent
+	if err := parseID(&x, in.Agent); err != nil {
+		return Agent{}, err
+	}
+	out, err := a.cfg.Agents.SetCeiling(ctx, by, x, in.Body.Version, policy.Ceiling(in.Body.Ceiling))
+	return agentOf(out), err
+}
+
+func (a *API) disableAgent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
+	var x id.Agent
+	if err := parseID(&x, in.Agent); err != nil {
+		return Agent{}, err
+	}
+	out, err := a.cfg.Agents.Disable(ctx, by, x)
+	return agentOf(out), err
+}
+
+func (a *API) enableAgent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
+	var x id.Agent
+	if err := parseID(&x, in.Agent); err != nil {
+		return Agent{}, err
+	}
+	out, err := a.cfg.Agents.Enable(ctx, by, x)
+	return agentOf(out), err
+}
+
+func (a *API) rotateAgent(ctx context.Context, by account.Actor, in *agentInput) (MadeAgent, error) {
+	x, err := a.getAgent(ctx, by, in.Agent)
+	if err != nil {
+		return MadeAgent{}, err
+	}
+	if _, person := by.Person(); person {
+		return MadeAgent{}, a.browserRequired("/ui/agents/"+string(x.ID)+"/secret", "A command line's stored login does not make credentials.")
+	}
+	s, err := a.cfg.Agents.RotateSecret(ctx, by, x.ID, account.Evidence{})
+	if err != nil {
+		return MadeAgent{}, err
+	}
+	if x, err = a.cfg.Agents.Get(ctx, by, x.ID); err != nil {
+		return MadeAgent{}, err
+	}
+	return MadeAgent{Agent: agentOf(x), ClientSecret: once(s)}, nil
+}

@@ -1,0 +1,191 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// Connection is one owner's account at one provider. It holds no secret.
+type Connection struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	OrganizationID string    `json:"organization_id"`
+	OwnerID        string    `json:"owner_id,omitempty" doc:"Absent: the organization's own."`
+	Provider       string    `json:"provider"`
+	ProviderName   string    `json:"provider_name"`
+	State          string    `json:"state" enum:"connected,needs_reauthorization,disconnected"`
+	Reason         string    `json:"reason,omitempty" doc:"Why the state is not connected."`
+	AccountID      string    `json:"account_id"`
+	AccountLabel   string    `json:"account_label"`
+	AuthMethod     string    `json:"auth_method"`
+	Scopes         []string  `json:"scopes" nullable:"false"`
+	CreatedAt      time.Time `json:"created_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
+	EndedAt        time.Time `json:"ended_at,omitzero"`
+	Version        int64     `json:"version"`
+}
+
+// Connected is a connection that was made, or the page where a person must make it.
+type Connected struct {
+	Connection *Connection `json:"connection,omitempty"`
+	ConnectURL string      `json:"connect_url,omitempty" doc:"For providers that are connected by signing in there."`
+}
+
+func (c Connected) status() int {
+	if c.Connection == nil {
+		return http.StatusAccepted
+	}
+	return http.StatusCreated
+}
+
+// Disconnected says what became of a connection.
+type Disconnected struct {
+	Connection Connection `json:"connection"`
+	Upstream   string     `json:"upstream" enum:"revoked,pending,given_up,unsupported" doc:"What became of the credential at the provider."`
+	Note       string     `json:"note,omitempty" doc:"What the person still has to do."`
+}
+
+func connectionOf(c connection.Connection) Connection {
+	return Connection{ID: string(c.ID), EnvironmentID: string(c.Environment), OrganizationID: string(c.Organization), OwnerID: string(c.Owner),
+		Provider: c.Provider, ProviderName: c.Record.Name, State: string(c.State), Reason: c.Reason, AccountID: c.AccountID, AccountLabel: c.AccountLabel,
+		AuthMethod: c.AuthMethod, Scopes: append([]string{}, c.Scopes...), CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, EndedAt: c.EndedAt, Version: c.Version}
+}
+
+type connectionsInput struct {
+	Caller
+	Paging
+	OrganizationID string `query:"organization_id"`
+	OwnerID        string `query:"owner_id"`
+	Provider       string `query:"provider" maxLength:"64"`
+	State          string `query:"state" enum:"connected,needs_reauthorization,disconnected"`
+}
+
+type connectionInput struct {
+	Caller
+	Connection string `path:"connection"`
+}
+
+type connectInput struct {
+	Caller
+	Body struct {
+		OrganizationID string            `json:"organization_id"`
+		Provider       string            `json:"provider" minLength:"1" maxLength:"64"`
+		OwnerID        string            `json:"owner_id,omitempty" doc:"A member of the organization; \"me\" is the person who calls. Left out, the connection is the organization's."`
+		ReconnectID    string            `json:"reconnect_id,omitempty" doc:"A connection to give a new credential."`
+		Fields         map[string]Hidden `json:"fields,omitempty" doc:"The parts of the credential, such as api_key."`
+	}
+}
+
+func (a *API) connectionRoutes() {
+	read := rules{scopes: []account.Scope{account.ScopeConnectionsRead}}
+	handle(a, route{id: "list-connections", method: http.MethodGet, path: "/v1/connections", tag: "connections", summary: "List connections, newest first", rules: read}, a.connections)
+	handle(a, route{id: "get-connection", method: http.MethodGet, path: "/v1/connections/{connection}", tag: "connections", summary: "Read a connection", rules: read}, a.connection)
+	handle(a, route{id: "create-connection", method: http.MethodPost, path: "/v1/connections", tag: "connections", summary: "Connect an account with a key",
+		detail: "201 with the connection. For a provider where a person signs in, 202 with the page that starts it.", status: http.StatusCreated,
+		rules: rules{scopes: []account.Scope{account.ScopeConnectionsWrite}}, conflicts: true}, a.connect)
+	handle(a, route{id: "delete-connection", method: http.MethodDelete, path: "/v1/connections/{connection}", tag: "connections", summary: "Disconnect for good, here and at the provider",
+		detail: "It ends every session that uses the connection.", rules: rules{scopes: []account.Scope{account.ScopeConnectionsRead, account.ScopeConnectionsWrite}}}, a.disconnect)
+}
+
+func (a *API) connections(ctx context.Context, by account.Actor, in *connectionsInput) (Page[Connection], error) {
+	org, err := a.organization(ctx, by, in.OrganizationID)
+	if err != nil {
+		return Page[Connection]{}, err
+	}
+	f := connection.Filter{Organization: org, Provider: in.Provider, State: connection.State(in.State), After: in.After, Limit: in.limit()}
+	if err := optionalID(&f.Owner, in.OwnerID); err != nil {
+		return Page[Connection]{}, err
+	}
+	p, err := a.cfg.Connections.List(ctx, by, f)
+	return page(p.Connections, p.Next, connectionOf), err
+}
+
+func (a *API) connection(ctx context.Context, by account.Actor, in *connectionInput) (Connection, error) {
+	var conn id.Connection
+	if err := parseID(&conn, in.Connection); err != nil {
+		return Connection{}, err
+	}
+	c, err := a.cfg.Connections.Get(ctx, by, conn)
+	return connectionOf(c), err
+}
+
+func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (Connected, error) {
+	b := in.Body
+	org, err := a.organization(ctx, by, b.OrganizationID)
+	if err != nil {
+		return Connected{}, err
+	}
+	owner, err := a.connectionOwner(ctx, by, org, b.OwnerID)
+	if err != nil {
+		return Connected{}, err
+	}
+	if err := connection.MayConnect(by, org, owner); err != nil {
+		return Connected{}, err
+	}
+	prov, err := a.cfg.Providers.Get(ctx, by.Environment(), b.Provider)
+	if err != nil {
+		return Connected{}, err
+	}
+	if prov.Record.Auth == provider.OAuth2 {
+		if len(b.Fields) > 0 {
+			return Connected{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Leave fields out; the answer names the page.")
+		}
+		q := url.Values{"provider": {b.Provider}, "org": {string(org)}}
+		return Connected{ConnectURL: a.base + "/ui/connections/new?" + q.Encode()}, nil
+	}
+	st := credential.Start{Environment: by.Environment(), Organization: org, Provider: b.Provider, OrganizationOwned: owner == ""}
+	if err := optionalID(&st.Reconnect, b.ReconnectID); err != nil {
+		return Connected{}, err
+	}
+	fields := map[string]secret.Value{}
+	for name, v := range b.Fields {
+		fields[name] = v.Value
+	}
+	c, err := a.cfg.Credentials.AddKey(ctx, by, st, owner, fields)
+	if err != nil {
+		return Connected{}, err
+	}
+	made := connectionOf(c)
+	return Connected{Connection: &made}, nil
+}
+
+// connectionOwner reads whose a connection is to be: nobody's but a member's,
+// since an account of somebody else would be out of everybody's sight.
+func (a *API) connectionOwner(ctx context.Context, by account.Actor, org id.Organization, raw string) (owner id.User, err error) {
+	if raw == "" {
+		return "", nil
+	}
+	if raw == "me" && by.User() != "" {
+		return by.User(), nil
+	}
+	if err := parseID(&owner, raw); err != nil {
+		return "", err
+	}
+	member, err := a.cfg.People.Active(ctx, by.Environment(), org, owner)
+	if err == nil && !member {
+		err = fault.New(fault.NotFound, "not_found", "No such user.")
+	}
+	return owner, err
+}
+
+func (a *API) disconnect(ctx context.Context, by account.Actor, in *connectionInput) (Disconnected, error) {
+	var conn id.Connection
+	if err := parseID(&conn, in.Connection); err != nil {
+		return Disconnected{}, err
+	}
+	d, err := a.cfg.Credentials.Disconnect(ctx, by, conn)
+	if err != nil {
+		return Disconnected{}, err
+	}
+	return Disconnected{Connection: connectionOf(d.Connection), Upstream: d.Upstream, Note: d.Note}, nil
+}

@@ -1,0 +1,206 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/provider"
+)
+
+// Provider is a third party that connections can be made with.
+type Provider struct {
+	ID               string         `json:"id"`
+	Name             string         `json:"name"`
+	Website          string         `json:"website"`
+	Auth             string         `json:"auth" enum:"oauth2,api_key"`
+	Builtin          bool           `json:"builtin"`
+	ClientID         string         `json:"client_id,omitempty" doc:"Of the OAuth client at the provider."`
+	HasClientSecret  bool           `json:"has_client_secret"`
+	CredentialFields []string       `json:"credential_fields,omitempty" nullable:"false" doc:"What connecting with a key takes."`
+	Tools            []ProviderTool `json:"tools" nullable:"false"`
+	YAML             string         `json:"yaml,omitempty" doc:"The record. Not in lists."`
+	UpdatedAt        time.Time      `json:"updated_at,omitzero"`
+	Version          int64          `json:"version" doc:"0: built in."`
+}
+
+// ProviderTool is one operation of a provider.
+type ProviderTool struct {
+	Name        string   `json:"name"`
+	Title       string   `json:"title"`
+	Description string   `json:"description"`
+	Effect      string   `json:"effect" enum:"read,write,destructive,access"`
+	Scopes      []string `json:"scopes,omitempty" nullable:"false"`
+	Generic     bool     `json:"generic,omitempty"`
+}
+
+// Template is a provider record with blanks.
+type Template struct {
+	ID          string          `json:"id"`
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	Params      []TemplateParam `json:"params" nullable:"false"`
+}
+
+// TemplateParam is one blank of a template.
+type TemplateParam struct {
+	Name     string `json:"name"`
+	Title    string `json:"title"`
+	Help     string `json:"help"`
+	Kind     string `json:"kind" enum:"text,slug,bool,words,lines"`
+	Default  string `json:"default"`
+	Required bool   `json:"required"`
+}
+
+// Lint is what a check of a record found.
+type Lint struct {
+	Valid    bool     `json:"valid"`
+	ID       string   `json:"id,omitempty" doc:"Of the record, when it is valid."`
+	Problems []string `json:"problems" nullable:"false"`
+}
+
+// RecordText is a provider record.
+type RecordText struct {
+	YAML string `json:"yaml"`
+}
+
+func providerOf(p provider.Provider) Provider {
+	out := Provider{ID: p.Record.ID, Name: p.Record.Name, Website: p.Record.Website, Auth: string(p.Record.Auth), Builtin: p.Builtin, ClientID: p.ClientID,
+		HasClientSecret: p.HasClientSecret, Tools: []ProviderTool{}, UpdatedAt: p.UpdatedAt, Version: p.Version}
+	if p.Record.Auth != provider.OAuth2 {
+		out.CredentialFields = p.Record.CredentialFields()
+	}
+	for _, t := range p.Record.Tools() {
+		out.Tools = append(out.Tools, ProviderTool{Name: t.Name, Title: t.Title, Description: t.Description, Effect: string(t.Effect), Scopes: t.Scopes, Generic: t.Generic})
+	}
+	return out
+}
+
+func wholeProvider(p provider.Provider) Provider {
+	out := providerOf(p)
+	out.YAML = string(p.Record.Source())
+	return out
+}
+
+func templateOf(t provider.Template) Template {
+	out := Template{ID: t.ID, Name: t.Name, Description: t.Description, Params: []TemplateParam{}}
+	for _, p := range t.Params {
+		out.Params = append(out.Params, TemplateParam(p))
+	}
+	return out
+}
+
+type providerInput struct {
+	Caller
+	Provider string `path:"provider"`
+}
+
+type putProviderInput struct {
+	Caller
+	Provider string `path:"provider"`
+	Body     struct {
+		YAML         string `json:"yaml" maxLength:"262144" doc:"The record. Its id is the one in the path."`
+		ClientID     string `json:"client_id,omitempty" maxLength:"500" doc:"Of the OAuth client at the provider."`
+		ClientSecret Hidden `json:"client_secret,omitzero" doc:"Left out, the stored one stays."`
+		IfVersion    int64  `json:"if_version,omitempty" doc:"Refuse unless this is the stored version."`
+	}
+}
+
+type lintInput struct {
+	Caller
+	Body struct {
+		YAML string `json:"yaml" maxLength:"262144"`
+	}
+}
+
+type fillInput struct {
+	Caller
+	Template string `path:"template"`
+	Body     struct {
+		Params map[string]string `json:"params"`
+	}
+}
+
+func (a *API) providerRoutes() {
+	read := rules{anyOf: []account.Scope{account.ScopeConnectionsRead, account.ScopeAgentsRead, account.ScopeProvidersWrite}}
+	write := rules{scopes: []account.Scope{account.ScopeProvidersWrite}}
+	handle(a, route{id: "list-providers", method: http.MethodGet, path: "/v1/providers", tag: "providers", summary: "List the providers of the environment", rules: read}, a.providers)
+	handle(a, route{id: "get-provider", method: http.MethodGet, path: "/v1/providers/{provider}", tag: "providers", summary: "Read a provider with its record", rules: read}, a.provider)
+	handle(a, route{id: "put-provider", method: http.MethodPut, path: "/v1/providers/{provider}", tag: "providers", summary: "Add or replace a provider",
+		detail: "Connections that exist keep the record they were made with.", rules: write, conflicts: true}, a.putProvider)
+	act(a, route{id: "delete-provider", method: http.MethodDelete, path: "/v1/providers/{provider}", tag: "providers", summary: "Remove a provider without live connections",
+		rules: write, conflicts: true}, a.deleteProvider)
+	handle(a, route{id: "lint-provider", method: http.MethodPost, path: "/v1/providers/lint", tag: "providers", summary: "Check a record and store nothing", rules: read}, a.lintProvider)
+	handle(a, route{id: "list-provider-templates", method: http.MethodGet, path: "/v1/provider-templates", tag: "providers", summary: "List records with blanks", rules: read}, a.templates)
+	handle(a, route{id: "fill-provider-template", method: http.MethodPost, path: "/v1/provider-templates/{template}/fill", tag: "providers", summary: "Make a record of a template",
+		detail: "It is given back and not stored.", rules: read}, a.fillTemplate)
+}
+
+func (a *API) providers(ctx context.Context, by account.Actor, in *pagingInput) (Page[Provider], error) {
+	all, err := a.cfg.Providers.List(ctx, by.Environment())
+	if err != nil {
+		return Page[Provider]{}, err
+	}
+	return window(all, in.Paging, func(p provider.Provider) string { return p.Record.ID }, providerOf), nil
+}
+
+func (a *API) provider(ctx context.Context, by account.Actor, in *providerInput) (Provider, error) {
+	p, err := a.cfg.Providers.Get(ctx, by.Environment(), in.Provider)
+	if err != nil {
+		return Provider{}, err
+	}
+	return wholeProvider(p), nil
+}
+
+func (a *API) putProvider(ctx context.Context, by account.Actor, in *putProviderInput) (Provider, error) {
+	rec, err := provider.Parse([]byte(in.Body.YAML))
+	if err != nil {
+		return Provider{}, err
+	}
+	if rec.ID != in.Provider {
+		return Provider{}, fault.New(fault.Invalid, "id_differs", "The record's id is not the one in the path.").WithHint("Put it at /v1/providers/" + rec.ID + ".")
+	}
+	p, err := a.cfg.Providers.Put(ctx, by, provider.Input{YAML: []byte(in.Body.YAML), ClientID: in.Body.ClientID, ClientSecret: in.Body.ClientSecret.Value, IfVersion: in.Body.IfVersion})
+	if err != nil {
+		return Provider{}, err
+	}
+	return wholeProvider(p), nil
+}
+
+func (a *API) deleteProvider(ctx context.Context, by account.Actor, in *providerInput) error {
+	return a.cfg.Providers.Delete(ctx, by, in.Provider)
+}
+
+func (a *API) lintProvider(_ context.Context, _ account.Actor, in *lintInput) (Lint, error) {
+	rec, err := provider.Parse([]byte(in.Body.YAML))
+	if err == nil {
+		return Lint{Valid: true, ID: rec.ID, Problems: []string{}}, nil
+	}
+	f := fault.Of(err)
+	if f.Kind != fault.Invalid && f.Kind != fault.TooLarge {
+		return Lint{}, err
+	}
+	if list := f.Fields["problems"]; list != "" {
+		return Lint{Problems: strings.Split(list, "\n")}, nil
+	}
+	return Lint{Problems: []string{strings.TrimSpace(f.Message + " " + f.Hint)}}, nil
+}
+
+func (a *API) templates(_ context.Context, _ account.Actor, in *pagingInput) (Page[Template], error) {
+	return window(a.cfg.Providers.Templates(), in.Paging, func(t provider.Template) string { return t.ID }, templateOf), nil
+}
+
+func (a *API) fillTemplate(_ context.Context, _ account.Actor, in *fillInput) (RecordText, error) {
+	t, err := a.cfg.Providers.Template(in.Template)
+	if err != nil {
+		return RecordText{}, err
+	}
+	rec, err := t.Record(in.Body.Params)
+	if err != nil {
+		return RecordText{}, err
+	}
+	return RecordText{YAML: string(rec.Source())}, nil
+}
