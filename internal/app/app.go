@@ -65,22 +65,27 @@ type App struct {
 
 // New opens storage, keys and all rooms, and the addresses to listen on. When
 // it returns an error it has closed what it opened.
-func New(ctx context.Context, cfg Config) (a *App, err error) {
+func New(ctx context.Context, cfg Config) (*App, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a = &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			a.closeAll()
-		}
-	}()
+	a := &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{})}
+	if err := a.open(ctx); err != nil {
+		a.closeAll()
+		return nil, err
+	}
+	return a, nil
+}
+
+// open fills a; what it opened before an error, closeAll closes.
+func (a *App) open(ctx context.Context) (err error) {
+	cfg := a.cfg
 	if cfg.Node == "" {
 		host, _ := os.Hostname()
 		a.cfg.Node = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
 	if a.listen, err = listen(cfg.Listen); err != nil {
-		return nil, err
+		return err
 	}
 	if cfg.PublicURL == "" {
 		_, port, _ := net.SplitHostPort(a.listen[0].Addr().String())
@@ -91,47 +96,47 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 		a.cfg.PublicURL = scheme + "://localhost:" + port
 	}
 	if a.public, err = parsePublic(a.cfg.PublicURL); err != nil {
-		return nil, err
+		return err
 	}
 	if a.outbound, err = outbound.New(outbound.Policy{Allow: cfg.OutboundAllow}); err != nil {
-		return nil, err
+		return err
 	}
 
 	// Level 1: storage and the root key.
 	if a.db, err = sqldb.Open(ctx, sqldb.Config{DataDir: cfg.DataDir, URL: cfg.DatabaseURL, Logger: cfg.Logger}); err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.db.Migrate(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	fresh, err := vault.Empty(ctx, a.db)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	keeper, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a.clock = newClock(a.db, cfg.Logger)
 
 	// Levels 2 and 3: the record of everything, sealing, people, agents, providers.
 	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a.Vault = vault.New(vault.Config{DB: a.db, Keeper: keeper, Audit: a.Audit, Now: a.clock.Now, Logger: cfg.Logger})
 	a.People, err = account.New(account.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, PublicURL: a.public, OnUserLeft: a.onUserLeft, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a.Agents, err = agent.New(agent.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, PublicURL: a.public, OnAgentEnded: a.onAgentEnded, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, OnEnded: a.onConnectionEnded, Now: a.clock.Now})
 	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
 	if err != nil {
-		return nil, err
+		return err
 	}
 
 	// Levels 5 to 7: sessions, credentials, the spine.
@@ -140,7 +145,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 		PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
 		Outbound: a.outbound, Ready: a.clock.Ready, SessionRate: cfg.CallRate, Now: a.clock.Now, Logger: cfg.Logger})
-	return a, nil
+	return nil
 }
 
 // The hooks through which lower rooms end what rests on them, each in the
@@ -182,7 +187,7 @@ func (a *App) handler() (http.Handler, error) {
 		return nil, err
 	}
 	management.Mount(mux)
-	workos.New(workos.Config{People: a.People, Vault: a.Vault, DB: a.db, Address: a.address, Now: a.clock.Now, Logger: a.log}).Mount(mux)
+	workos.New(workos.Config{People: a.People, Vault: a.Vault, Audit: a.Audit, Address: a.address, Logger: a.log}).Mount(mux)
 	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
 		Sessions: a.Sessions, Audit: a.Audit, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
@@ -208,6 +213,15 @@ func (a *App) readyz(w http.ResponseWriter, r *http.Request) {
 
 // PublicURL is where the server is reached.
 func (a *App) PublicURL() *url.URL { u := *a.public; return &u }
+
+// Addresses are those that the server listens on.
+func (a *App) Addresses() []string {
+	var out []string
+	for _, l := range a.listen {
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
 
 // VerifyAudit holds the audit log against its chains and checkpoints.
 func (a *App) VerifyAudit(ctx context.Context, progress func(entries int64)) (audit.Report, error) {
@@ -273,7 +287,7 @@ func (a *App) sweep() {
 			return
 		case <-tick.C:
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			if err := errors.Join(a.Agents.Sweep(ctx), a.People.Sweep(ctx)); err != nil {
+			if err := a.Agents.Sweep(ctx); err != nil {
 				a.log.Warn("old rows could not be removed", "error", fault.Of(err).Error())
 			}
 			cancel()
