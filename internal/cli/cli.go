@@ -47,6 +47,8 @@ type command struct {
 	json   bool
 	debug  bool
 	server string // --server
+
+	environment string // --env
 }
 
 // Main runs one command and returns its exit code.

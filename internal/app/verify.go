@@ -1,0 +1,41 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// VerifyData holds the audit log against its chains and checkpoints without a
+// server. Nothing is written: no migration, no new chain.
+func VerifyData(ctx context.Context, cfg Config) (report audit.Report, err error) {
+	if err := cfg.Validate(); err != nil {
+		return audit.Report{}, err
+	}
+	if cfg.DatabaseURL == "" {
+		// Opening would make an empty database.
+		if _, err := os.Stat(filepath.Join(cfg.DataDir, "ambit.db")); errors.Is(err, fs.ErrNotExist) {
+			return audit.Report{}, fault.New(fault.NotFound, "no_database", "There is no database in "+cfg.DataDir+".").WithHint("Name the data folder of the server with --data.")
+		}
+	}
+	keeper, err := local.Open(cfg.RootKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return audit.Report{}, fault.New(fault.NotFound, "root_key_missing", "There is no root key in "+cfg.RootKey+".").WithHint("Point AMBIT_ROOT_KEY at it.")
+	}
+	if err != nil {
+		return audit.Report{}, err
+	}
+	db, err := sqldb.Open(ctx, sqldb.Config{DataDir: cfg.DataDir, URL: cfg.DatabaseURL, Logger: cfg.Logger})
+	if err != nil {
+		return audit.Report{}, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, CheckpointDir: cfg.CheckpointDir})
+}

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/client"
+)
+
+func (c *command) agentCommand() *cobra.Command {
+	return c.group("agent", "Agents: who they are, and the most they may be granted",
+		c.agentList(), c.agentRegister(), c.agentShow(), c.agentCeiling(), c.agentDisable(), c.agentEnable(), c.agentRotate())
+}
+
+func (c *command) agentList() *cobra.Command {
+	var p paging
+	var f client.AgentFilter
+	cmd := &cobra.Command{
+		Use: "list", Short: "List agents, newest first", Args: takes(0, "no arguments"),
+		Example: "  ambit agent list\n  ambit agent list --owner user_… --json",
+		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.Agent], error) {
+				f.Limit, f.After = q.Limit, q.After
+				return cl.Agents(ctx, f)
+			})
+			if err != nil {
+				return err
+			}
+			return showPage(c, page, []string{"AGENT", "KIND", "STATE", "OWNER", "LAST SEEN", "ID"}, "No agents. Connect one (docs/quickstart.md), or: ambit agent register",
+				func(a client.Agent, now time.Time) []string {
+					return []string{a.Label, a.Kind, agentState(a), a.OwnerID, when(a.LastSeenAt, now), a.ID}
+				})
+		}),
+	}
+	c.orgFlag(cmd, &f.OrganizationID, "of this organization only")
+	cmd.Flags().StringVar(&f.OwnerID, "owner", "", "of this user only")
+	c.completes(cmd, "owner", c.userIDs)
+	p.flags(cmd)
+	return cmd
+}
+
+func agentState(a client.Agent) string {
+	if a.DisabledAt.IsZero() {
+		return "enabled"
+	}
+	return "disabled"
+}
+
+func (c *command) agentRegister() *cobra.Command {
+	var n client.NewAgent
+	var ceiling client.Ceiling
+	var file string
+	cmd := &cobra.Command{
+		Use: "register NAME", Short: "Register an agent with client credentials",
+		Long: "Register an agent that has no browser: it gets an OAuth client id and secret for the client credentials grant.\n" +
+			"They say who it is, and open nothing: access is asked for, and approved, session by session.\n\n" +
+			"Agents with a browser, such as Claude Code, register themselves; see docs/quickstart.md.\n" +
+			"This takes an API key. As a person, use the page that the command names.",
+		Example: "  ambit agent register nightly-report --owner user_… --secret-file report.secret\n" +
+			"  ambit agent register triage --kind autonomous --provider acme --effect read",
+		Args: takes(1, "one argument: the agent's name"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			n.Name = args[0]
+			var err error
+			if n.OrganizationID, err = c.organization(ctx, cl, n.OrganizationID); err != nil {
+				return err
+			}
+			if n.OwnerID == "" {
+				who, err := cl.Whoami(ctx)
+				if err != nil {
+					return err
+				}
+				if who.Kind != "user" {
+					return usageError{errors.New("--owner names the user who answers for the agent, and for whom a delegated one acts")}
+				}
+				n.OwnerID = who.ID
+			}
+			if len(ceiling.Providers)+len(ceiling.Effects) > 0 {
+				n.Ceiling = &ceiling
+			}
+			made, err := cl.CreateAgent(ctx, n)
+			if err != nil {
+				return err
+			}
+			return c.showMade(made, file)
+		}),
+	}
+	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
+	cmd.Flags().StringVar(&n.Kind, "kind", "delegated", "delegated (acts for its owner) or autonomous")
+	fixed(cmd, "kind", "delegated", "autonomous")
+	cmd.Flags().StringVar(&n.OwnerID, "owner", "", "user who answers for it (default: you)")
+	c.completes(cmd, "owner", c.userIDs)
+	c.ceilingFlags(cmd, &ceiling)
+	cmd.Flags().StringVar(&file, "secret-file", "", "write the client secret to this new file (mode 0600), and do not show it")
+	return cmd
+}
+
+func (c *command) ceilingFlags(cmd *cobra.Command, into *client.Ceiling) {
+	cmd.Flags().StringSliceVar(&into.Providers, "provider", nil, "ceiling: this provider (repeatable; default: all)")
+	c.completes(cmd, "provider", c.providerIDs)
+	c.effectsFlag(cmd, &into.Effects, "ceiling: this effect (repeatable; default: all)")
+}
+
+// showMade shows a client secret, this once, or puts it into a file.
+func (c *command) showMade(m client.MadeAgent, file string) error {
+	if file != "" {
+		if err := writeSecretFile(file, m.ClientSecret); err != nil {
+			c.note("The agent %s is there, but its secret is lost. Make another: ambit agent rotate %s", m.ID, m.ID)
+			return err
+		}
+		m.ClientSecret = ""
+	}
+	m.Ceiling = someCeiling(m.Ceiling)
+	return c.show(m, func() {
+		c.facts("agent", m.Label, "id", m.ID, "client id", m.ClientID, "client secret", m.ClientSecret)
+		if file != "" {
+			c.say("\nThe client secret is in %s.", file)
+		} else {
+			c.say("\nThe client secret is shown this once.")
+		}
+	})
+}
+
+func someCeiling(v client.Ceiling) client.Ceiling {
+	return client.Ceiling{Providers: some(v.Providers), Effects: some(v.Effects)}
+}
+
+func (c *command) agentShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show AGENT", Short: "Show one agent", Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			a, err := cl.Agent(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.showAgent(a)
+		}),
+	}
+}
+
+func (c *command) showAgent(a client.Agent) error {
+	a.Ceiling = someCeiling(a.Ceiling)
+	return c.show(a, func() {
+		now := time.Now()
+		c.facts("agent", a.Label, "id", a.ID, "kind", a.Kind, "state", agentState(a), "name vouched for", yesNo(a.Verified), "owner", a.OwnerID,
+			"organization", a.OrganizationID, "client id", a.ClientID, "most providers", orAll(a.Ceiling.Providers), "most effects", orAll(a.Ceiling.Effects),
+			"last seen", stamp(a.LastSeenAt, now), "created", stamp(a.CreatedAt, now), "disabled", stamp(a.DisabledAt, now))
+	})
+}
+
+func (c *command) agentCeiling() *cobra.Command {
+	var ceiling client.Ceiling
+	var clear bool
+	cmd := &cobra.Command{
+		Use: "ceiling AGENT", Short: "Set the most that an agent may be granted",
+		Long: "Set the most that an agent may ever be granted, whatever a person approves. The ceiling is replaced as a whole:\n" +
+			"a kind that is not given has no limit. It holds at once, in running sessions too.",
+		Example: "  ambit agent ceiling agent_… --provider acme --effect read --effect write\n  ambit agent ceiling agent_… --clear",
+		Args:    takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if clear == (len(ceiling.Providers)+len(ceiling.Effects) > 0) {
+				return usageError{errors.New("give --provider or --effect, or --clear for no limit")}
+			}
+			a, err := cl.Agent(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if a, err = cl.SetCeiling(ctx, a.ID, a.Version, ceiling); err != nil {
+				return err
+			}
+			return c.showAgent(a)
+		}),
+	}
+	c.ceilingFlags(cmd, &ceiling)
+	cmd.Flags().BoolVar(&clear, "clear", false, "no limit")
+	return cmd
+}
+
+func (c *command) agentDisable() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "disable AGENT", Short: "Shut an agent out: its tokens and sessions end at once",
+		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if err := c.confirm(ctx, yes, "End all tokens and sessions of "+args[0]+"?"); err != nil {
+				return err
+			}
+			a, err := cl.DisableAgent(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.showAgent(a)
+		}),
+	}
+	yesFlag(cmd, &yes)
+	return cmd
+}
+
+func yesFlag(cmd *cobra.Command, into *bool) {
+	cmd.Flags().BoolVarP(into, "yes", "y", false, "do it without asking")
+}
+
+func (c *command) agentEnable() *cobra.Command {
+	return &cobra.Command{
+		Use: "enable AGENT", Short: "Let a disabled agent get tokens again",
+		Long: "Let a disabled agent get tokens again. What was ended stays ended.",
+		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			a, err := cl.EnableAgent(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.showAgent(a)
+		}),
+	}
+}
+
+func (c *command) agentRotate() *cobra.Command {
+	var yes bool
+	var file string
+	cmd := &cobra.Command{
+		Use: "rotate AGENT", Short: "Replace an agent's client secret",
+		Long: "Replace an agent's client secret. The old one stops working at once. This takes an API key; as a person, use the\npage that the command names.",
+		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if err := c.confirm(ctx, yes, "Replace the client secret of "+args[0]+"?"); err != nil {
+				return err
+			}
+			made, err := cl.RotateAgentSecret(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.showMade(made, file)
+		}),
+	}
+	yesFlag(cmd, &yes)
+	cmd.Flags().StringVar(&file, "secret-file", "", "write the client secret to this new file (mode 0600), and do not show it")
+	return cmd
+}

@@ -1,0 +1,337 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+func (c *command) auditCommand() *cobra.Command {
+	return c.group("audit", "The audit log: who accessed what, and whether the log is whole", c.auditList(), c.auditTail(), c.auditVerify())
+}
+
+// auditFlags are the filters of list and tail.
+type auditFlags struct {
+	client.AuditFilter
+	since, until string
+}
+
+func (f *auditFlags) add(c *command, cmd *cobra.Command) {
+	c.orgFlag(cmd, &f.OrganizationID, "of this organization only")
+	cmd.Flags().StringVar(&f.AgentID, "agent", "", "by this agent only")
+	c.completes(cmd, "agent", c.agentIDs)
+	cmd.Flags().StringVar(&f.UserID, "user", "", "for this user only")
+	c.completes(cmd, "user", c.userIDs)
+	cmd.Flags().StringVar(&f.SessionID, "session", "", "in this session only")
+	c.completes(cmd, "session", c.sessionIDs)
+	cmd.Flags().StringVar(&f.ConnectionID, "connection", "", "on this connection only")
+	c.completes(cmd, "connection", c.connectionIDs)
+	cmd.Flags().StringVar(&f.Action, "action", "", "this action only, such as tool.call, or all of a noun: session.*")
+	cmd.Flags().StringVar(&f.Decision, "decision", "", "allow or deny")
+	fixed(cmd, "decision", "allow", "deny")
+	cmd.Flags().StringVar(&f.since, "since", "", "from this time on: 2026-01-31, 2026-01-31T15:04:05Z, or how long ago: 90m, 24h, 7d")
+}
+
+func (f *auditFlags) parse(now time.Time) (err error) {
+	if f.Since, err = parseTime("--since", f.since, now); err != nil {
+		return err
+	}
+	f.Until, err = parseTime("--until", f.until, now)
+	return err
+}
+
+// parseTime reads a day, a time, or how long ago.
+func parseTime(flag, s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t, nil
+	}
+	if t, err := time.ParseInLocation(time.DateOnly, s, time.Local); err == nil {
+		return t, nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n <= 36500 {
+			return now.AddDate(0, 0, -n), nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	return time.Time{}, usageError{fmt.Errorf("%s takes a day (2026-01-31), a time (2026-01-31T15:04:05Z), or how long ago (90m, 24h, 7d)", flag)}
+}
+
+func (c *command) auditList() *cobra.Command {
+	var p paging
+	var f auditFlags
+	cmd := &cobra.Command{
+		Use: "list", Short: "List entries, newest first", Args: takes(0, "no arguments"),
+		Example: "  ambit audit list --decision deny --since 24h\n  ambit audit list --agent agent_… --action tool.call --all --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.parse(time.Now()); err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			cl, err := c.api(ctx)
+			if err != nil {
+				return err
+			}
+			page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.Event], error) {
+				f.Limit, f.After = q.Limit, q.After
+				return cl.Audit(ctx, f.AuditFilter)
+			})
+			if err != nil {
+				return err
+			}
+			return showPage(c, page, []string{"WHEN", "WHO", "WHAT", "ON", "RESULT", "SESSION", "ENTRY"}, "No entries.", func(e client.Event, now time.Time) []string {
+				return []string{when(e.Time, now), eventActor(e), first(e.Tool, e.Action), eventObject(e), eventResult(e), e.SessionID, e.ID}
+			})
+		},
+	}
+	f.add(c, cmd)
+	cmd.Flags().StringVar(&f.until, "until", "", "before this time; as --since")
+	p.flags(cmd)
+	return cmd
+}
+
+func eventActor(e client.Event) string {
+	if e.AgentID != "" {
+		return e.AgentID
+	}
+	if e.Actor.Kind == "system" {
+		return "system"
+	}
+	return first(e.Actor.ID, e.Actor.Kind)
+}
+
+func eventObject(e client.Event) string { return first(e.Object, e.ConnectionID, e.Provider) }
+
+func eventResult(e client.Event) string {
+	var parts []string
+	switch {
+	case e.Decision == "deny":
+		parts = append(parts, "denied")
+		if e.Code != "" {
+			parts = append(parts, e.Code)
+		}
+	case e.Outcome.Status != "":
+		parts = append(parts, e.Outcome.Status)
+		if e.Outcome.Code != "" {
+			parts = append(parts, e.Outcome.Code)
+		}
+		if e.Outcome.UpstreamStatus != 0 {
+			parts = append(parts, strconv.Itoa(e.Outcome.UpstreamStatus))
+		}
+		parts = append(parts, fmt.Sprintf("%d ms", e.Outcome.DurationMillis))
+	case e.Kind == "intent":
+		parts = append(parts, "started")
+	case e.Decision != "":
+		parts = append(parts, e.Decision)
+	}
+	return strings.Join(parts, " ")
+}
+
+func (c *command) auditTail() *cobra.Command {
+	var f auditFlags
+	var follow bool
+	lines := 20
+	cmd := &cobra.Command{
+		Use: "tail", Short: "Show the latest entries, one a line, and go on as they happen",
+		Long: "Show the latest entries, oldest first, one a line. With --follow the command goes on until it is interrupted; the\n" +
+			"outcome of a call then comes as a line of its own. With --json each line is one entry as JSON.",
+		Example: "  ambit audit tail --follow\n  ambit audit tail --follow --decision deny --json | jq .code",
+		Args:    takes(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if lines < 0 || lines > 1000 {
+				return usageError{errors.New("--lines is a number up to 1000")}
+			}
+			if err := f.parse(time.Now()); err != nil {
+				return err
+			}
+			cl, err := c.api(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.tail(cmd.Context(), cl, f.AuditFilter, lines, follow)
+		},
+	}
+	f.add(c, cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as entries happen")
+	cmd.Flags().IntVarP(&lines, "lines", "n", lines, "how many entries to begin with")
+	return cmd
+}
+
+func (c *command) tail(ctx context.Context, cl *client.Client, f client.AuditFilter, lines int, follow bool) error {
+	shown := map[string]bool{}
+	var latest, oldest time.Time
+	if lines > 0 {
+		f.Limit = lines
+		page, err := cl.Audit(ctx, f)
+		if err != nil {
+			return err
+		}
+		slices.Reverse(page.Data)
+		for _, e := range page.Data {
+			shown[e.ID] = true
+			if err := c.printEvent(e); err != nil {
+				return err
+			}
+		}
+		if n := len(page.Data); n > 0 {
+			latest = page.Data[n-1].Time
+			if page.Next != "" {
+				oldest = page.Data[0].Time
+			}
+		}
+	}
+	if !follow {
+		return nil
+	}
+	// The stream begins a little before the last line, since entries become
+	// visible somewhat out of order; what was shown is not shown again.
+	f.Limit = 0
+	if !latest.IsZero() {
+		f.Since = latest.Add(-10 * time.Second)
+	}
+	return cl.FollowAudit(ctx, f, func(e client.Event) error {
+		if shown[e.ID] || e.Ref != "" && shown[e.Ref] && e.Time.Before(latest) || e.Time.Before(oldest) {
+			return nil
+		}
+		return c.printEvent(e)
+	})
+}
+
+func (c *command) printEvent(e client.Event) error {
+	if c.json {
+		return json.NewEncoder(c.stdout).Encode(e) // one line, on a terminal too
+	}
+	_, err := fmt.Fprintln(c.stdout, c.eventLine(e))
+	return err
+}
+
+// eventLine is an entry on one line. The columns that vary in length come last.
+func (c *command) eventLine(e client.Event) string {
+	result := plain(eventResult(e))
+	switch {
+	case e.Decision == "deny":
+		result = c.paint(c.stdout, "31", result)
+	case e.Outcome.Status == "ok":
+		result = c.paint(c.stdout, "32", result)
+	case e.Outcome.Status != "":
+		result = c.paint(c.stdout, "33", result)
+	}
+	what := first(e.Tool, e.Action)
+	if e.Kind == "outcome" {
+		what = "└ " + what
+	}
+	line := c.paint(c.stdout, "2", e.Time.Local().Format("2006-01-02 15:04:05.000")) + fmt.Sprintf("  %-32s  %-26s  ", plain(eventActor(e)), plain(what)) + result
+	if on := eventObject(e); on != "" {
+		line += "  " + plain(on)
+	}
+	if e.SessionID != "" {
+		line += "  " + c.paint(c.stdout, "2", plain(e.SessionID))
+	}
+	return strings.TrimRight(line, " ")
+}
+
+func (c *command) auditVerify() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{
+		Use: "verify", Short: "Hold the whole audit log against its chains and checkpoints",
+		Long: "Hold every entry of the audit log against its chain, and every chain against its checkpoint. Any edit, deletion or\n" +
+			"reorder is found, and any cut before the last checkpoint; the tail that no checkpoint has seen is named. The exit code is\n" +
+			"1 if something is wrong.\n\n" +
+			"The running server does it. With --data it is done here instead, without believing the server: for a folder that no\n" +
+			"server uses, or for the database of AMBIT_DATABASE_URL. It takes the root key and the checkpoint folder.",
+		Example: "  ambit audit verify\n  ambit audit verify --data /srv/ambit/data",
+		Args:    takes(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			var report client.AuditReport
+			var err error
+			if cmd.Flags().Changed("data") {
+				report, err = c.verifyHere(ctx, dataDir)
+			} else {
+				var cl *client.Client
+				if cl, err = c.api(ctx); err == nil {
+					report, err = cl.VerifyAudit(ctx)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			return c.showReport(report)
+		},
+	}
+	cmd.Flags().StringVar(&dataDir, "data", "", "verify this data folder, without a server")
+	_ = cmd.MarkFlagDirname("data")
+	return cmd
+}
+
+func (c *command) verifyHere(ctx context.Context, dataDir string) (client.AuditReport, error) {
+	if dataDir == "" {
+		return client.AuditReport{}, usageError{errors.New("--data names the data folder")}
+	}
+	cfg, err := c.serverConfig(dataDir, "")
+	if err != nil {
+		return client.AuditReport{}, err
+	}
+	found, err := app.VerifyData(ctx, cfg)
+	if fault.Is(err, "data_folder_locked") {
+		return client.AuditReport{}, fault.New(fault.Conflict, "data_folder_locked", "A server uses this folder.").
+			WithHint("Leave --data out to ask that server, or stop it first.").WithCause(err)
+	}
+	return reportOf(found), err
+}
+
+func reportOf(r audit.Report) client.AuditReport {
+	out := client.AuditReport{Intact: r.Intact(), Chains: r.Chains, Entries: r.Entries, Checkpoints: r.Checkpoints}
+	for _, p := range r.Problems {
+		out.Problems = append(out.Problems, client.AuditProblem(p))
+	}
+	for _, t := range r.Unwitnessed {
+		out.Unwitnessed = append(out.Unwitnessed, client.AuditTail(t))
+	}
+	return out
+}
+
+func (c *command) showReport(r client.AuditReport) error {
+	r.Problems, r.Unwitnessed = some(r.Problems), some(r.Unwitnessed)
+	err := c.show(r, func() {
+		for _, p := range r.Problems {
+			where := ""
+			if p.Chain != "" {
+				where = "chain " + p.Chain
+				if p.Seq > 0 {
+					where += fmt.Sprintf(", entry %d", p.Seq)
+				}
+				where += ": "
+			}
+			c.say("✗ %s%s", plain(where), plain(p.What))
+		}
+		if r.Intact {
+			c.say("✓ %d entries in %d chains are whole, held against %d checkpoints", r.Entries, r.Chains, r.Checkpoints)
+		}
+		for _, t := range r.Unwitnessed {
+			c.say("· the last %d entries of chain %s, from %d on, are not in a checkpoint yet", t.Entries, plain(t.Chain), t.From)
+		}
+	})
+	if err != nil || r.Intact {
+		return err
+	}
+	return fault.New(fault.Invalid, "audit_broken", fmt.Sprintf("The audit log is not whole: %d findings.", len(r.Problems))).
+		WithHint("Keep a copy of the database and the checkpoints as they are, and find out who could write them.")
+}

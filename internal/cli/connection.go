@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+func (c *command) connectionCommand() *cobra.Command {
+	return c.group("connection", "Connections: accounts at providers", c.connectionList(), c.connectionShow(), c.connectionConnect(), c.connectionDisconnect())
+}
+
+func (c *command) connectionList() *cobra.Command {
+	var p paging
+	var f client.ConnectionFilter
+	cmd := &cobra.Command{
+		Use: "list", Short: "List connections, newest first", Args: takes(0, "no arguments"),
+		Example: "  ambit connection list\n  ambit connection list --provider acme --state needs_reauthorization",
+		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.Connection], error) {
+				f.Limit, f.After = q.Limit, q.After
+				return cl.Connections(ctx, f)
+			})
+			if err != nil {
+				return err
+			}
+			return showPage(c, page, []string{"PROVIDER", "ACCOUNT", "STATE", "OWNER", "SINCE", "ID"}, "No connections. Make one with: ambit connection connect PROVIDER",
+				func(v client.Connection, now time.Time) []string {
+					return []string{v.Provider, first(v.AccountLabel, v.AccountID), v.State, first(v.OwnerID, "organization"), when(v.CreatedAt, now), v.ID}
+				})
+		}),
+	}
+	c.orgFlag(cmd, &f.OrganizationID, "of this organization only")
+	cmd.Flags().StringVar(&f.OwnerID, "owner", "", "of this user only")
+	c.completes(cmd, "owner", c.userIDs)
+	cmd.Flags().StringVar(&f.Provider, "provider", "", "at this provider only")
+	c.completes(cmd, "provider", c.providerIDs)
+	cmd.Flags().StringVar(&f.State, "state", "", "connected, needs_reauthorization or disconnected")
+	fixed(cmd, "state", "connected", "needs_reauthorization", "disconnected")
+	p.flags(cmd)
+	return cmd
+}
+
+func (c *command) connectionShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show CONNECTION", Short: "Show one connection", Args: takes(1, "one argument: the connection's id"),
+		ValidArgsFunction: c.completion(c.connectionIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			v, err := cl.Connection(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.showConnection(v)
+		}),
+	}
+}
+
+func (c *command) showConnection(v client.Connection) error {
+	v.Scopes = some(v.Scopes)
+	return c.show(v, func() { c.connectionFacts(v) })
+}
+
+func (c *command) connectionFacts(v client.Connection) {
+	now := time.Now()
+	c.facts("provider", first(v.ProviderName, v.Provider), "account", first(v.AccountLabel, v.AccountID), "id", v.ID, "state", v.State, "reason", v.Reason,
+		"owner", first(v.OwnerID, "the organization"), "organization", v.OrganizationID, "kind", v.AuthMethod, "scopes", words(v.Scopes),
+		"connected", stamp(v.CreatedAt, now), "ended", stamp(v.EndedAt, now))
+}
+
+func (c *command) connectionConnect() *cobra.Command {
+	var n client.NewConnection
+	var shared, open bool
+	cmd := &cobra.Command{
+		Use: "connect PROVIDER", Short: "Connect an account",
+		Long: "Connect an account. Where the provider has its own sign-in, the command names the page that you open in your browser.\n" +
+			"Where it takes a key, the key is read without being shown, or from standard input; never from the command line. A\n" +
+			"provider that takes several parts reads one NAME=VALUE a line.",
+		Example: "  ambit connection connect github --open\n  ambit connection connect acme < key.txt\n" +
+			"  printf 'username=mia\\npassword=…\\n' | ambit connection connect intranet --shared",
+		Args: takes(1, "one argument: the provider's id"), ValidArgsFunction: c.completion(c.providerIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if shared && n.OwnerID != "" {
+				return usageError{errors.New("--shared and --owner exclude each other")}
+			}
+			v, err := cl.Provider(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			n.Provider = v.ID
+			if n.OrganizationID, err = c.organization(ctx, cl, n.OrganizationID); err != nil {
+				return err
+			}
+			if !shared && n.OwnerID == "" {
+				who, err := cl.Whoami(ctx)
+				if err != nil {
+					return err
+				}
+				if who.Kind == "user" {
+					n.OwnerID = who.ID
+				}
+			}
+			if v.Auth != "oauth2" {
+				if n.Fields, err = c.readFields(ctx, v); err != nil {
+					return err
+				}
+			}
+			made, err := cl.Connect(ctx, n)
+			if page := pageOf(err); page != "" {
+				return c.sendTo(page, "Go on in your browser", open)
+			}
+			if err != nil {
+				return err
+			}
+			if made.Connection == nil {
+				if open {
+					if err := c.browse(made.ConnectURL); err != nil {
+						return err
+					}
+				}
+				return c.show(made, func() { c.say("Sign in at %s in your browser:\n\n  %s", plain(v.Name), plain(made.ConnectURL)) })
+			}
+			made.Connection.Scopes = some(made.Connection.Scopes)
+			return c.show(made, func() { c.connectionFacts(*made.Connection) })
+		}),
+	}
+	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
+	cmd.Flags().BoolVar(&shared, "shared", false, "make it the organization's, not a user's")
+	cmd.Flags().StringVar(&n.OwnerID, "owner", "", "user whose account it is (default: you; for an API key, the organization)")
+	c.completes(cmd, "owner", c.userIDs)
+	cmd.Flags().StringVar(&n.ReconnectID, "reconnect", "", "renew this connection, with the provider's record as it is now")
+	c.completes(cmd, "reconnect", c.connectionIDs)
+	cmd.Flags().BoolVar(&open, "open", false, "open the browser")
+	return cmd
+}
+
+// readFields reads the parts of a key.
+func (c *command) readFields(ctx context.Context, v client.Provider) (map[string]string, error) {
+	names := v.CredentialFields
+	_, asking := c.terminalIn()
+	if len(names) == 1 || asking {
+		out := map[string]string{}
+		for _, name := range names {
+			value, err := c.readSecret(ctx, v.Name+": "+strings.ReplaceAll(name, "_", " "))
+			if err != nil {
+				return nil, err
+			}
+			out[name] = value
+		}
+		return out, nil
+	}
+	text, err := c.readSecret(ctx, "the credential")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for i, line := range strings.Split(text, "\n") {
+		// The line itself is not repeated: it may be the secret.
+		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\r"), "=")
+		if _, twice := out[name]; !ok || twice || value == "" || !slices.Contains(names, name) {
+			return nil, fault.New(fault.Invalid, "credential_malformed", fmt.Sprintf("Line %d of the credential is not NAME=VALUE.", i+1)).
+				WithHint("There is one line for each of: " + words(names))
+		}
+		out[name] = value
+	}
+	for _, name := range names {
+		if _, ok := out[name]; !ok {
+			return nil, fault.New(fault.Invalid, "credential_incomplete", "The credential has no "+name+".")
+		}
+	}
+	return out, nil
+}
+
+func (c *command) connectionDisconnect() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "disconnect CONNECTION", Short: "End a connection for good, here and at the provider",
+		Long: "End a connection for good: sessions that use it end, its credential is destroyed, and it is given back at the provider\nwhere the provider can do that. The command says what is left to do there.",
+		Args: takes(1, "one argument: the connection's id"), ValidArgsFunction: c.completion(c.connectionIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if err := c.confirm(ctx, yes, "Disconnect "+args[0]+" for good?"); err != nil {
+				return err
+			}
+			d, err := cl.Disconnect(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			d.Connection.Scopes = some(d.Connection.Scopes)
+			return c.show(d, func() {
+				c.say("Disconnected %s.", plain(d.Connection.ID))
+				c.facts("at the provider", map[string]string{
+					"revoked": "revoked there too", "pending": "not yet revoked there; tried again until it is",
+					"given_up": "could not be revoked there", "unsupported": "it cannot be told",
+				}[d.Upstream], "left to do", d.Note)
+			})
+		}),
+	}
+	yesFlag(cmd, &yes)
+	return cmd
+}

@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// manageCommands are those that speak to a server.
+func (c *command) manageCommands() []*cobra.Command {
+	return []*cobra.Command{
+		c.whoamiCommand(), c.agentCommand(), c.keyCommand(), c.organizationCommand(), c.userCommand(), c.providerCommand(),
+		c.connectionCommand(), c.sessionCommand(), c.secretCommand(), c.auditCommand(),
+	}
+}
+
+// group is a command that only holds others.
+func (c *command) group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{
+		Use: use, Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: 2,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			text := fmt.Sprintf("unknown command %q for %q", plain(args[0]), cmd.CommandPath())
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				text += "; did you mean " + strings.Join(like, " or ") + "?"
+			}
+			return usageError{fmt.Errorf("%s", text)}
+		},
+	}
+	g.PersistentFlags().StringVar(&c.environment, "env", "", "environment, by id or name (default: your own, or the API key's)")
+	g.AddCommand(subs...)
+	return g
+}
+
+// takes checks the number of arguments. Unlike cobra's own checks it repeats
+// none of them: one may be a secret that was typed at the wrong place.
+func takes(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("%s takes %s", cmd.CommandPath(), what)}
+		}
+		return nil
+	}
+}
+
+func upTo(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usageError{fmt.Errorf("%s takes %s", cmd.CommandPath(), what)}
+		}
+		return nil
+	}
+}
+
+// paging are the flags of every list.
+type paging struct {
+	limit int
+	after string
+	all   bool
+}
+
+func (p *paging) flags(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&p.limit, "limit", 0, "at most this many (default: as the server likes)")
+	cmd.Flags().StringVar(&p.after, "after", "", "go on after this cursor, which the page before gave")
+	cmd.Flags().BoolVar(&p.all, "all", false, "read all pages")
+}
+
+// pages reads one page of a list, or all of them.
+func pages[T any](ctx context.Context, p paging, list func(ctx context.Context, p client.Paging) (client.Page[T], error)) (client.Page[T], error) {
+	if p.limit < 0 {
+		return client.Page[T]{}, usageError{fmt.Errorf("--limit is a positive number")}
+	}
+	if !p.all {
+		page, err := list(ctx, client.Paging{Limit: p.limit, After: p.after})
+		page.Data = some(page.Data)
+		return page, err
+	}
+	out := client.Page[T]{Data: []T{}}
+	for after := p.after; ; {
+		page, err := list(ctx, client.Paging{Limit: p.limit, After: after})
+		if err != nil {
+			return out, err
+		}
+		out.Data = append(out.Data, page.Data...)
+		if page.Next == "" || page.Next == after {
+			return out, nil
+		}
+		after = page.Next
+	}
+}
+
+// showPage prints a list as JSON in the shape of the API, or as a table.
+func showPage[T any](c *command, page client.Page[T], heading []string, empty string, row func(T, time.Time) []string) error {
+	return c.show(page, func() {
+		now := time.Now()
+		rows := make([][]string, 0, len(page.Data))
+		for _, v := range page.Data {
+			rows = append(rows, row(v, now))
+		}
+		c.table(heading, rows, empty)
+		if page.Next != "" {
+			c.note("There is more: add --all, or --after %s", plain(page.Next))
+		}
+	})
+}
+
+// some is list, never null in JSON.
+func some[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// The flags that name things, with their completion.
+
+func (c *command) orgFlag(cmd *cobra.Command, into *string, what string) {
+	cmd.Flags().StringVar(into, "org", "", what)
+	c.completes(cmd, "org", c.organizationIDs)
+}
+
+func (c *command) effectsFlag(cmd *cobra.Command, into *[]string, what string) {
+	cmd.Flags().StringSliceVar(into, "effect", nil, what)
+	var names []string
+	for _, e := range policy.Effects() {
+		names = append(names, string(e))
+	}
+	fixed(cmd, "effect", names...)
+}
+
+func roleNames() []string {
+	return []string{string(account.RoleOwner), string(account.RoleAdmin), string(account.RoleApprover), string(account.RoleMember), string(account.RoleAuditor)}
+}
+
+// fixed completes a flag from a list.
+func fixed(cmd *cobra.Command, flag string, values ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// ids lists what a shell may complete: an id, a tab, and a name.
+type ids func(ctx context.Context, cl *client.Client) ([]string, error)
+
+// completes a flag from the server.
+func (c *command) completes(cmd *cobra.Command, flag string, list ids) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, c.completion(list, -1))
+}
+
+// completion asks the server, briefly and quietly: a shell that waits is worse
+// than one that does not complete. max is how many arguments the command takes,
+// or -1 for a flag.
+func (c *command) completion(list ids, max int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if max >= 0 && len(args) >= max {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+		defer cancel()
+		cl, err := c.api(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		found, err := list(ctx, cl)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		for i, f := range found {
+			name, label, _ := strings.Cut(f, "\t")
+			found[i] = plain(name) + "\t" + plain(label)
+		}
+		return found, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+const completions = 100 // as many as a person would look through
+
+// listed makes completions of a page.
+func listed[T any](page client.Page[T], err error, entry func(T) (id, label string)) ([]string, error) {
+	var out []string
+	for _, v := range page.Data {
+		id, label := entry(v)
+		out = append(out, id+"\t"+label)
+	}
+	return out, err
+}
+
+func (c *command) organizationIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Organizations(ctx, client.Paging{Limit: completions})
+	return listed(page, err, func(o client.Organization) (string, string) { return o.ID, o.Name })
+}
+
+func (c *command) userIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Users(ctx, client.Paging{Limit: completions})
+	return listed(page, err, func(u client.User) (string, string) { return u.ID, first(u.Email, u.Name) })
+}
+
+func (c *command) agentIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Agents(ctx, client.AgentFilter{Limit: completions})
+	return listed(page, err, func(a client.Agent) (string, string) { return a.ID, a.Label })
+}
+
+func (c *command) providerIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Providers(ctx, client.Paging{Limit: completions})
+	return listed(page, err, func(p client.Provider) (string, string) { return p.ID, p.Name })
+}
+
+func (c *command) connectionIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Connections(ctx, client.ConnectionFilter{Limit: completions})
+	return listed(page, err, func(v client.Connection) (string, string) { return v.ID, v.Provider + " " + v.AccountLabel })
+}
+
+func (c *command) sessionIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Sessions(ctx, client.SessionFilter{Limit: completions})
+	return listed(page, err, func(s client.Session) (string, string) { return s.ID, s.AgentLabel + " " + s.State })
+}
+
+func (c *command) keyIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Keys(ctx, "", client.Paging{Limit: completions})
+	return listed(page, err, func(k client.APIKey) (string, string) { return k.ID, k.Name })
+}
+
+func (c *command) secretNames(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Secrets(ctx, client.SecretFilter{Limit: completions})
+	return listed(page, err, func(s client.Secret) (string, string) { return s.Name, s.ID })
+}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// plain makes text that others wrote fit for a terminal: one line, and nothing
+// that moves the cursor, changes colours or reverses the direction of reading.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+// plainLines is plain for text of several lines.
+func plainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = plain(l)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// table prints rows under a heading, in columns.
+func (c *command) table(heading []string, rows [][]string, empty string) {
+	if len(rows) == 0 {
+		c.note("%s", empty)
+		return
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(heading, "\t"))
+	for _, row := range rows {
+		for i, cell := range row {
+			if row[i] = plain(cell); cell == "" {
+				row[i] = "-"
+			}
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	_ = w.Flush()
+}
+
+// facts prints one thing: pairs of a name and a value. Empty values are left
+// out.
+func (c *command) facts(pairs ...string) {
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			fmt.Fprintf(w, "%s\t%s\n", pairs[i], plain(pairs[i+1]))
+		}
+	}
+	_ = w.Flush()
+}
+
+func (c *command) say(format string, args ...any) { fmt.Fprintf(c.stdout, format+"\n", args...) }
+
+// note tells the person at the terminal something that is no part of the
+// output, so it goes to standard error.
+func (c *command) note(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n", args...) }
+
+// show prints v as JSON, or as text does.
+func (c *command) show(v any, text func()) error {
+	if c.json {
+		return c.printJSON(v)
+	}
+	text()
+	return nil
+}
+
+func (c *command) paint(w io.Writer, code, s string) string {
+	if !c.colour() || w != c.stdout {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+// when is a time as a person thinks of it. Zero is nothing.
+func when(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	d := now.Sub(t)
+	past := d >= 0
+	if !past {
+		d = -d
+	}
+	var size string
+	switch {
+	case d < 5*time.Second && past:
+		return "just now"
+	case d < time.Minute:
+		size = fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		size = fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		size = fmt.Sprintf("%d h", int(d.Hours()))
+	case d < 60*24*time.Hour:
+		size = fmt.Sprintf("%d d", int(d.Hours()/24))
+	default:
+		return t.Local().Format(time.DateOnly)
+	}
+	if past {
+		return size + " ago"
+	}
+	return "in " + size
+}
+
+// stamp is a time in full, with what it means now.
+func stamp(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05 -0700") + " (" + when(t, now) + ")"
+}
+
+// words joins a list for a table.
+func words(list []string) string { return strings.Join(list, ", ") }
+
+// orAll says what an empty list of limits means.
+func orAll(list []string) string {
+	if len(list) == 0 {
+		return "all"
+	}
+	return words(list)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

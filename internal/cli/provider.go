@@ -1,0 +1,334 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+)
+
+func (c *command) providerCommand() *cobra.Command {
+	return c.group("provider", "Providers: the third parties that accounts can be connected at",
+		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerTemplate(), c.providerRemove())
+}
+
+func (c *command) providerList() *cobra.Command {
+	var p paging
+	cmd := &cobra.Command{
+		Use: "list", Short: "List providers", Args: takes(0, "no arguments"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			page, err := pages(ctx, p, cl.Providers)
+			if err != nil {
+				return err
+			}
+			return showPage(c, page, []string{"NAME", "AUTH", "TOOLS", "FROM", "CHANGED", "ID"}, "No providers. Add one: docs/providers.md, or ambit provider template",
+				func(v client.Provider, now time.Time) []string {
+					return []string{v.Name, v.Auth, fmt.Sprint(len(v.Tools)), map[bool]string{true: "built in", false: "you"}[v.Builtin], when(v.UpdatedAt, now), v.ID}
+				})
+		}),
+	}
+	p.flags(cmd)
+	return cmd
+}
+
+func (c *command) providerShow() *cobra.Command {
+	var asYAML bool
+	cmd := &cobra.Command{
+		Use: "show PROVIDER", Short: "Show one provider, its tools and their effects", Args: takes(1, "one argument: the provider's id"),
+		Example:           "  ambit provider show acme\n  ambit provider show acme --yaml > acme.yaml",
+		ValidArgsFunction: c.completion(c.providerIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			v, err := cl.Provider(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if asYAML && !c.json {
+				fmt.Fprintln(c.stdout, strings.TrimRight(v.YAML, "\n"))
+				return nil
+			}
+			v.Tools, v.CredentialFields = some(v.Tools), some(v.CredentialFields)
+			return c.show(v, func() {
+				secret := ""
+				if v.ClientID != "" {
+					secret = map[bool]string{true: "stored", false: "none"}[v.HasClientSecret]
+				}
+				c.facts("provider", v.Name, "id", v.ID, "website", v.Website, "authorization", v.Auth, "client id", v.ClientID, "client secret", secret,
+					"connecting takes", words(v.CredentialFields), "version", fmt.Sprint(v.Version), "changed", stamp(v.UpdatedAt, time.Now()))
+				c.say("")
+				var rows [][]string
+				for _, t := range v.Tools {
+					rows = append(rows, []string{t.Name, t.Effect, t.Title})
+				}
+				c.table([]string{"TOOL", "EFFECT", "WHAT IT DOES"}, rows, "No tools.")
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&asYAML, "yaml", false, "print the record alone")
+	return cmd
+}
+
+func (c *command) providerAdd() *cobra.Command {
+	var put client.PutProvider
+	var secretIn bool
+	cmd := &cobra.Command{
+		Use: "add FILE", Short: "Add a provider, or replace its record",
+		Long: "Add the provider that FILE describes (- is standard input), or replace its record. Connections that exist keep the\n" +
+			"record that they were made with, until their owner reconnects. docs/providers.md explains records.\n\n" +
+			"The client id and secret are those of the OAuth client that you register at the provider, with the redirect URI that\n" +
+			"this command prints. The secret comes from standard input. Left out, a stored one stays.",
+		Example: "  ambit provider add acme.yaml\n  ambit provider add acme.yaml --client-id abc123 --client-secret-stdin < secret.txt",
+		Args:    takes(1, "one argument: the file of the record"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if secretIn && args[0] == "-" {
+				return usageError{errors.New("standard input cannot be both the record and the client secret")}
+			}
+			if secretIn && put.ClientID == "" {
+				return usageError{errors.New("a client secret needs its --client-id")}
+			}
+			ctx := cmd.Context()
+			text, err := c.readFile(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			rec, err := provider.Parse(text)
+			if err != nil {
+				c.noteProblems(err)
+				return err
+			}
+			put.YAML = string(text)
+			cl, err := c.api(ctx)
+			if err != nil {
+				return err
+			}
+			if secretIn {
+				if put.ClientSecret, err = c.readSecret(ctx, "Client secret"); err != nil {
+					return err
+				}
+			}
+			v, err := cl.PutProvider(ctx, rec.ID, put)
+			if err != nil {
+				return err
+			}
+			redirect, err := c.redirectURI(ctx, cl, rec)
+			if err != nil {
+				return err
+			}
+			v.Tools, v.CredentialFields = some(v.Tools), some(v.CredentialFields)
+			return c.show(struct {
+				client.Provider
+				RedirectURI string `json:"redirect_uri,omitempty"`
+			}{v, redirect}, func() {
+				c.say("%s is added, with %d tools.", plain(v.Name), len(v.Tools))
+				if redirect != "" {
+					c.say("Redirect URI to register there: %s", plain(redirect))
+				}
+				if redirect != "" && v.ClientID == "" {
+					c.say("Then: ambit provider add %s --client-id ID --client-secret-stdin", plain(args[0]))
+				} else {
+					c.say("Next: ambit connection connect %s", plain(v.ID))
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&put.ClientID, "client-id", "", "id of our OAuth client at the provider")
+	cmd.Flags().BoolVar(&secretIn, "client-secret-stdin", false, "read its secret from standard input")
+	cmd.Flags().Int64Var(&put.IfVersion, "if-version", 0, "only if this is the stored version, as `ambit provider show` tells it")
+	return cmd
+}
+
+// redirectURI is where an OAuth provider sends people back to.
+func (c *command) redirectURI(ctx context.Context, cl *client.Client, rec provider.Record) (string, error) {
+	if rec.Auth != provider.OAuth2 {
+		return "", nil
+	}
+	// The caller's own environment, unless they named another.
+	env, err := c.environmentID(ctx, cl)
+	if err != nil {
+		return "", err
+	}
+	base, err := url.Parse(cl.URL())
+	if err != nil {
+		return "", fmt.Errorf("reading the server's address: %w", err)
+	}
+	return base.JoinPath(credential.CallbackPath(id.Environment(env), rec.ID)).String(), nil
+}
+
+func (c *command) environmentID(ctx context.Context, cl *client.Client) (string, error) {
+	if strings.HasPrefix(c.environment, "env_") {
+		return c.environment, nil
+	}
+	if c.environment == "" {
+		who, err := cl.Whoami(ctx)
+		return who.EnvironmentID, err
+	}
+	envs, err := cl.Environments(ctx)
+	for _, e := range envs.Data {
+		if e.Name == c.environment {
+			return e.ID, nil
+		}
+	}
+	return "", err
+}
+
+// noteProblems lists all that is wrong with a record.
+func (c *command) noteProblems(err error) {
+	if c.json {
+		return // the error itself tells it
+	}
+	for _, p := range problemsOf(err) {
+		c.note("%s", plain(p))
+	}
+}
+
+func problemsOf(err error) []string {
+	f := fault.Of(err)
+	if text := f.Fields["problems"]; text != "" {
+		return strings.Split(text, "\n")
+	}
+	return []string{strings.TrimSpace(f.Message + " " + f.Hint)}
+}
+
+func (c *command) providerLint() *cobra.Command {
+	return &cobra.Command{
+		Use: "lint FILE", Short: "Check a provider record on this machine, without a server",
+		Long: "Check a provider record (- is standard input) and say all that is wrong with it, and what mends it. Nothing is sent\nanywhere. The exit code is 1 if something is wrong.",
+		Args: takes(1, "one argument: the file of the record"), Example: "  ambit provider lint acme.yaml",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := c.readFile(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			rec, err := provider.Parse(text)
+			found := client.Lint{Valid: err == nil, Problems: []string{}}
+			if err != nil {
+				found.Problems = problemsOf(err)
+			} else {
+				found.ID = rec.ID
+			}
+			if perr := c.show(found, func() { c.sayLint(rec, found.Problems) }); perr != nil || err == nil {
+				return perr
+			}
+			return fault.New(fault.Invalid, "record_invalid", fmt.Sprintf("The provider record is not valid: %d to mend.", len(found.Problems)))
+		},
+	}
+}
+
+func (c *command) sayLint(rec provider.Record, problems []string) {
+	for _, p := range problems {
+		c.say("✗ %s", plain(p))
+	}
+	if len(problems) > 0 {
+		return
+	}
+	c.say("✓ %s is valid", rec.ID)
+	var rows [][]string
+	for _, t := range rec.Tools() {
+		rows = append(rows, []string{t.Name, string(t.Effect), t.Title})
+	}
+	c.table([]string{"TOOL", "EFFECT", "WHAT IT DOES"}, rows, "It has no tools: agents can do nothing with it yet.")
+}
+
+func (c *command) providerTemplate() *cobra.Command {
+	var sets []string
+	cmd := &cobra.Command{
+		Use: "template [NAME]", Short: "Make a record from a template; without a name, list the templates",
+		Long: "Fill in a template and print the record, for `ambit provider add`. Without a name the templates are listed, with what\nthey take.",
+		Example: "  ambit provider template\n" +
+			"  ambit provider template custom_api_key --set id=acme --set name=Acme --set api_base=https://api.acme.example/v1 > acme.yaml",
+		Args: upTo(1, "at most one argument: the template's name"),
+		ValidArgsFunction: c.completion(func(ctx context.Context, cl *client.Client) ([]string, error) {
+			page, err := cl.ProviderTemplates(ctx)
+			return listed(page, err, func(t client.Template) (string, string) { return t.ID, t.Name })
+		}, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			params, err := pairs("--set", sets)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				if len(sets) > 0 {
+					return usageError{errors.New("--set fills in a template: name it")}
+				}
+				return c.listTemplates(ctx, cl)
+			}
+			text, err := cl.FillTemplate(ctx, args[0], params)
+			if err != nil {
+				return err
+			}
+			return c.show(map[string]string{"yaml": text}, func() { fmt.Fprintln(c.stdout, strings.TrimRight(text, "\n")) })
+		}),
+	}
+	cmd.Flags().StringArrayVar(&sets, "set", nil, "fill in NAME=VALUE (repeatable)")
+	return cmd
+}
+
+// pairs reads NAME=VALUE.
+func pairs(flag string, list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, s := range list {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return nil, usageError{fmt.Errorf("%s takes NAME=VALUE", flag)}
+		}
+		if _, twice := out[name]; twice {
+			return nil, usageError{fmt.Errorf("%s names %s twice", flag, plain(name))}
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+func (c *command) listTemplates(ctx context.Context, cl *client.Client) error {
+	page, err := cl.ProviderTemplates(ctx)
+	if err != nil {
+		return err
+	}
+	page.Data = some(page.Data)
+	return c.show(page, func() {
+		for _, t := range page.Data {
+			c.say("%s: %s", plain(t.ID), plain(t.Description))
+			var rows [][]string
+			for _, p := range t.Params {
+				need := "optional"
+				switch {
+				case p.Required:
+					need = "required"
+				case p.Default != "":
+					need = "default " + p.Default
+				}
+				rows = append(rows, []string{"  " + p.Name, p.Kind, need, strings.TrimSuffix(p.Title+": "+p.Help, ": ")})
+			}
+			c.table([]string{"  NAME", "KIND", "", "WHAT"}, rows, "")
+			c.say("")
+		}
+	})
+}
+
+func (c *command) providerRemove() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "remove PROVIDER", Short: "Remove a provider that has no live connections",
+		Args: takes(1, "one argument: the provider's id"), ValidArgsFunction: c.completion(c.providerIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if err := c.confirm(ctx, yes, "Remove the provider "+args[0]+", with its record and client secret?"); err != nil {
+				return err
+			}
+			if err := cl.DeleteProvider(ctx, args[0]); err != nil {
+				return err
+			}
+			return c.show(map[string]any{"id": args[0], "removed": true}, func() { c.say("Removed %s.", plain(args[0])) })
+		}),
+	}
+	yesFlag(cmd, &yes)
+	return cmd
+}
