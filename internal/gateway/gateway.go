@@ -60,8 +60,8 @@ type Config struct {
 	// user's sessions together four times as many; default 50. Four times the
 	// rate may come at once.
 	SessionRate float64
-	Now    func() time.Time
-	Logger *slog.Logger
+	Now         func() time.Time
+	Logger      *slog.Logger
 }
 
 // Gateway makes calls. It is safe for concurrent use.

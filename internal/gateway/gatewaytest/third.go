@@ -36,7 +36,11 @@ type traffic struct {
 	mu       sync.Mutex
 	arrivals []Arrival
 	tokens   []string
+	held     map[string]*hold
 }
+
+// hold keeps back one answer that the third party has made.
+type hold struct{ made, release chan struct{} }
 
 func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -50,25 +54,40 @@ func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		tr.next.ServeHTTP(w, r)
 		return
 	}
-	kept := httptest.NewRecorder()
-	defer func() { // what was minted counts even if the answer gets lost
-		var doc struct {
-			Access  string `json:"access_token"`
-			Refresh string `json:"refresh_token"`
-		}
-		if json.Unmarshal(kept.Body.Bytes(), &doc) == nil && doc.Access != "" {
-			tr.mu.Lock()
-			tr.tokens = append(tr.tokens, doc.Access, doc.Refresh)
-			tr.mu.Unlock()
-		}
-	}()
-	tr.next.ServeHTTP(&tee{ResponseWriter: w, copy: kept.Body}, r)
+	answer := &tee{ResponseWriter: w}
+	tr.mu.Lock()
+	h := tr.held[r.URL.Path]
+	delete(tr.held, r.URL.Path)
+	tr.mu.Unlock()
+	if h != nil {
+		kept := httptest.NewRecorder()
+		answer.ResponseWriter = kept
+		defer func() {
+			close(h.made)
+			<-h.release
+			for name, values := range kept.Header() {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(kept.Code)
+			_, _ = w.Write(kept.Body.Bytes())
+		}()
+	}
+	tr.next.ServeHTTP(answer, r)
+	var doc struct {
+		Access  string `json:"access_token"`
+		Refresh string `json:"refresh_token"`
+	}
+	if json.Unmarshal(answer.copy.Bytes(), &doc) == nil && strings.HasPrefix(doc.Access, "sbx_") && doc.Refresh != "" {
+		tr.mu.Lock()
+		tr.tokens = append(tr.tokens, doc.Access, doc.Refresh)
+		tr.mu.Unlock()
+	}
 }
 
 // tee copies the body of an answer.
 type tee struct {
 	http.ResponseWriter
-	copy *bytes.Buffer
+	copy bytes.Buffer
 }
 
 func (t *tee) Write(b []byte) (int, error) {
@@ -79,6 +98,19 @@ func (t *tee) Write(b []byte) (int, error) {
 }
 
 func (t *tee) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// HoldToken keeps back the next answer of the token endpoint: made is closed
+// once the third party has done its work, and release lets the answer go.
+func (w *World) HoldToken(t testing.TB) (made <-chan struct{}, release func()) {
+	t.Helper()
+	h := &hold{made: make(chan struct{}), release: make(chan struct{})}
+	w.traffic.mu.Lock()
+	defer w.traffic.mu.Unlock()
+	w.traffic.held = map[string]*hold{"/oauth/token": h}
+	release = sync.OnceFunc(func() { close(h.release) })
+	t.Cleanup(release)
+	return h.made, release
+}
 
 // Arrivals lists what reached the third party at path and below, oldest first.
 func (w *World) Arrivals(path string) []Arrival {
