@@ -468,6 +468,12 @@ func (d *demo) revoke(ctx context.Context) error {
 func (d *demo) trail(ctx context.Context) error {
 	d.title("What happened, from the audit log")
 	page, err := d.api.Audit(ctx, client.AuditFilter{Limit: 100})
+	// Outcomes are written together, a moment after the call.
+	for n := 0; err == nil && n < 50 && slices.ContainsFunc(page.Data, unfinished); n++ {
+		if err = pause(ctx, 20*time.Millisecond); err == nil {
+			page, err = d.api.Audit(ctx, client.AuditFilter{Limit: 100})
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -500,6 +506,10 @@ func (d *demo) trail(ctx context.Context) error {
 	}
 	d.done("%d entries verified against their chain", report.Entries)
 	return nil
+}
+
+func unfinished(e client.Event) bool {
+	return e.Action == "tool.call" && e.Decision == "allow" && e.Outcome.Status == ""
 }
 
 func (d *demo) stop() {
