@@ -92,6 +92,7 @@ func (a *API) connectionRoutes() {
 	handle(a, route{id: "get-connection", method: http.MethodGet, path: "/v1/connections/{connection}", tag: "connections", summary: "Read a connection", rules: read}, a.connection)
 	handle(a, route{id: "create-connection", method: http.MethodPost, path: "/v1/connections", tag: "connections", summary: "Connect an account with a key",
 		detail: "201 with the connection. For a provider where a person signs in, 202 with the page that starts it.", status: http.StatusCreated,
+		also:  map[int]any{http.StatusAccepted: Connected{}},
 		rules: rules{scopes: []account.Scope{account.ScopeConnectionsWrite}}, conflicts: true}, a.connect)
 	handle(a, route{id: "delete-connection", method: http.MethodDelete, path: "/v1/connections/{connection}", tag: "connections", summary: "Disconnect for good, here and at the provider",
 		detail: "It ends every session that uses the connection.", rules: rules{scopes: []account.Scope{account.ScopeConnectionsRead, account.ScopeConnectionsWrite}}}, a.disconnect)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
@@ -65,14 +64,17 @@ func bodyOf(f *fault.Error, requestID string) errorBody {
 
 // Error describes errorBody in the document.
 type Error struct {
-	Error struct {
-		Code      string   `json:"code" doc:"Stable name of what went wrong."`
-		Message   string   `json:"message" doc:"For people. It holds no secret."`
-		Hint      string   `json:"hint,omitempty" doc:"What to do next."`
-		RequestID string   `json:"request_id" doc:"Names this request in the server's log."`
-		URL       string   `json:"url,omitempty" doc:"A page to open, with code browser_required."`
-		_         struct{} `additionalProperties:"true"`
-	} `json:"error"`
+	Error Problem `json:"error"`
+}
+
+// Problem is what was wrong.
+type Problem struct {
+	_         struct{} `additionalProperties:"true"`
+	Code      string   `json:"code" doc:"Stable name of what went wrong."`
+	Message   string   `json:"message" doc:"For people. It holds no secret."`
+	Hint      string   `json:"hint,omitempty" doc:"What to do next."`
+	RequestID string   `json:"request_id" doc:"Names this request in the server's log."`
+	URL       string   `json:"url,omitempty" doc:"A page to open, with code browser_required."`
 }
 
 func headersOf(f *fault.Error) http.Header {
@@ -126,12 +128,8 @@ func writeFailure(w http.ResponseWriter, status int, f *fault.Error) {
 		w.Header()[k] = v
 	}
 	w.Header().Set("Content-Type", "application/json")
-	doc, err := json.Marshal(bodyOf(f, w.Header().Get("X-Request-ID")))
-	if err != nil { // maps of strings always encode
-		status, doc = http.StatusInternalServerError, nil
-	}
 	w.WriteHeader(status)
-	_, _ = w.Write(append(doc, '\n'))
+	_ = encode(w, bodyOf(f, w.Header().Get("X-Request-ID"))) // maps of strings always encode
 }
 
 // shape is the last step before an answer is encoded: it gives our errors and
@@ -158,8 +156,11 @@ func shape(ctx huma.Context, _ string, v any) (any, error) {
 			}
 			f = f.With(where(i), place(d))
 		}
-		if len(e.Errors) > 0 {
+		switch {
+		case len(e.Errors) > 0:
 			f = f.WithHint(place(e.Errors[0]) + ".")
+		case e.Status < 500:
+			f = f.WithHint("This route needs a JSON body.")
 		}
 		return bodyOf(f, c.w.Header().Get("X-Request-ID")), nil
 	}

@@ -17,9 +17,9 @@ type Whoami struct {
 	Email          string          `json:"email,omitempty"`
 	EnvironmentID  string          `json:"environment_id"`
 	OrganizationID string          `json:"organization_id,omitempty" doc:"Of an API key that is confined to one organization."`
-	Scopes         []account.Scope `json:"scopes,omitempty" doc:"Of an API key."`
+	Scopes         []account.Scope `json:"scopes,omitempty" nullable:"false" doc:"Of an API key."`
 	LoginID        string          `json:"login_id,omitempty" doc:"Of a person."`
-	Memberships    []Membership    `json:"memberships,omitempty" doc:"Of a person."`
+	Memberships    []Membership    `json:"memberships,omitempty" nullable:"false" doc:"Of a person."`
 }
 
 // Membership is a person's place in one organization.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,8 +30,9 @@ type route struct {
 	detail  string
 	status  int // of success; default 200, or 204 without a body
 	rules
-	conflicts bool // may answer 409
-	expires   bool // may answer 410
+	also      map[int]any // further statuses of success, with their bodies
+	conflicts bool        // may answer 409
+	expires   bool        // may answer 410
 }
 
 // rules hold before a handler runs. The rooms decide again, in full.
@@ -160,13 +162,6 @@ func newHuma(a *API, version string) huma.API {
 	if version == "" {
 		version = "dev"
 	}
-	encode := func(w io.Writer, v any) error {
-		doc, err := json.Marshal(v)
-		if err == nil {
-			_, _ = w.Write(append(doc, '\n')) // a client that has left is no failure of ours
-		}
-		return err
-	}
 	format := huma.Format{Marshal: encode, Unmarshal: func(doc []byte, v any) error { return strictjson.Unmarshal(doc, v, strictjson.Limits{Bytes: maxBody}) }}
 	return huma.NewAPI(huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -190,6 +185,18 @@ func newHuma(a *API, version string) huma.API {
 		RejectUnknownQueryParameters: true,
 		Transformers:                 []huma.Transformer{shape},
 	}, adapter{a})
+}
+
+// encode writes one line of JSON, with <, > and & as they are.
+func encode(w io.Writer, v any) error {
+	var doc bytes.Buffer
+	enc := json.NewEncoder(&doc)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("encoding an answer: %w", err)
+	}
+	_, _ = w.Write(doc.Bytes()) // a client that has left is no failure of ours
+	return nil
 }
 
 // operation describes rt to huma.
@@ -232,9 +239,14 @@ func (a *API) operation(rt route) huma.Operation {
 	if rt.expires {
 		statuses = append(statuses, http.StatusGone)
 	}
-	schema := a.schemaOf(Error{})
+	describe := func(status int, body any) {
+		op.Responses[strconv.Itoa(status)] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/json": {Schema: a.schemaOf(body)}}}
+	}
+	for status, body := range rt.also {
+		describe(status, body)
+	}
 	for _, s := range statuses {
-		op.Responses[strconv.Itoa(s)] = &huma.Response{Description: http.StatusText(s), Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
+		describe(s, Error{})
 	}
 	return op
 }

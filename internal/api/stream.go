@@ -1,8 +1,8 @@
 package api
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"net/http"
 	"sync"
 	"time"
@@ -101,12 +101,7 @@ func (s *stream) run(ctx context.Context) {
 	for {
 		select {
 		case r := <-records:
-			doc, err := json.Marshal(eventOf(r))
-			if err != nil {
-				s.last(err)
-				return
-			}
-			if !s.line(doc) {
+			if !s.line(eventOf(r)) {
 				return
 			}
 		case <-beat.C:
@@ -144,17 +139,22 @@ func (s *stream) last(err error) {
 	if f.Kind == fault.Internal {
 		s.a.log.Error("an audit stream failed", "error", f.Error())
 	}
-	doc, err := json.Marshal(bodyOf(f, s.c.w.Header().Get("X-Request-ID")))
-	if err == nil {
-		s.line(doc)
-	}
+	s.line(bodyOf(f, s.c.w.Header().Get("X-Request-ID")))
 }
 
-// line reports whether the client still takes what it is sent.
-func (s *stream) line(doc []byte) bool {
+// line reports whether the client still takes what it is sent. Nil is an empty
+// line.
+func (s *stream) line(v any) bool {
+	var doc bytes.Buffer
+	if v == nil {
+		doc.WriteByte('\n')
+	} else if err := encode(&doc, v); err != nil {
+		s.a.log.Error("an audit entry could not be sent", "error", err)
+		return false
+	}
 	rc := http.NewResponseController(s.c.w)
 	_ = rc.SetWriteDeadline(time.Now().Add(streamWrite)) // not every writer has one
-	if _, err := s.c.w.Write(append(doc, '\n')); err != nil {
+	if _, err := s.c.w.Write(doc.Bytes()); err != nil {
 		return false
 	}
 	return rc.Flush() == nil

@@ -180,7 +180,9 @@ func (c *command) userList() *cobra.Command {
 		Use: "list", Short: "List the users of the environment, or the members of an organization", Args: takes(0, "no arguments"),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
 			if org != "" {
-				page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.Member], error) { return cl.Members(ctx, org, q) })
+				page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.Member], error) {
+					return cl.Members(ctx, org, q)
+				})
 				if err != nil {
 					return err
 				}

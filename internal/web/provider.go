@@ -32,6 +32,9 @@ func (s *Server) providerList(v *visit) (answer, error) {
 // providerNew shows the form of a template, of a bare record, or, with from, of
 // a stored record.
 func (s *Server) providerNew(v *visit) (answer, error) {
+	if err := v.actor().May("", account.ManageProviders); err != nil {
+		return nil, err
+	}
 	if from := v.form("from"); from != "" {
 		prov, err := s.providers.Get(v.ctx(), v.here.Environment, from)
 		if err != nil {

@@ -214,7 +214,7 @@ func (s *Server) refuse(v *visit, err error) {
 		writeJSON(v.w, status(f.Kind), map[string]string{"code": f.Code, "message": f.Message, "hint": f.Hint, "request_id": request})
 	case f.Kind == fault.Unauthenticated && v.r.Method == http.MethodGet && !strings.HasPrefix(v.r.URL.Path, "/ui/signin"):
 		next := safeNext(v.r.URL.RequestURI())
-		if strings.HasPrefix(next, "/ui/callback/") {
+		if strings.HasPrefix(v.r.URL.Path, "/ui/callback/") {
 			next = "/ui/connections" // a provider's answer does not travel in an address of ours
 		}
 		http.Redirect(v.w, v.r, "/ui/signin?next="+url.QueryEscape(next), http.StatusSeeOther)
