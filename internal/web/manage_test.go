@@ -1,0 +1,341 @@
+package web_test
+
+import (
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/agent/agenttest"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+// atSandbox goes on at the provider and gives where it sends the browser back.
+func (s *site) atSandbox(t *testing.T, address string) string {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	b := &browser{t: t, site: s, http: c}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := b.do(req).want(http.StatusOK)
+	for n := range page.root.Descendants() {
+		if n.Data != "form" {
+			continue
+		}
+		values := fields(n)
+		for c := range n.Descendants() {
+			if c.Data == "button" && attr(c, "name") != "" && attr(c, "value") != "deny" {
+				values.Set(attr(c, "name"), attr(c, "value"))
+				break
+			}
+		}
+		to, err := page.url.Parse(attr(n, "action"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to.String(), strings.NewReader(values.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		back, err := url.Parse(b.do(req).header.Get("Location"))
+		if err != nil || back.RawQuery == "" {
+			t.Fatalf("the provider sent the browser to %q", back)
+		}
+		return back.RequestURI()
+	}
+	t.Fatal("the provider's page has no form")
+	return ""
+}
+
+func (s *site) connected(t *testing.T, b *browser) []connection.Connection {
+	t.Helper()
+	list, err := s.Connections.List(t.Context(), account.ByPerson(b.Person).In(s.Environment), connection.Filter{Organization: s.Organization})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Connections
+}
+
+// O1: what one person began, nobody else can finish, in either direction.
+func TestConnectByOAuth(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := siteOn(t, db)
+		s.OAuthProvider(t)
+		mia, eve := s.person(t, "mia@example.com", account.RoleMember), s.person(t, "eve@example.com", account.RoleMember)
+		begin := func() string {
+			page := mia.get(mia.get("/ui/connections/new").link("Sandbox")).want(http.StatusOK).submit("/ui/connections", nil).want(http.StatusOK)
+			return page.link("Continue to")
+		}
+		back := s.atSandbox(t, begin())
+		eve.get(back).want(http.StatusGone).says("no longer open")
+		mia.get(back).want(http.StatusGone) // used up by the attempt
+		if n := len(s.connected(t, eve)) + len(s.connected(t, mia)); n != 0 {
+			t.Fatalf("%d accounts were connected", n)
+		}
+		s.open(t).get(s.atSandbox(t, begin())).want(http.StatusSeeOther).to("/ui/signin?next=%2Fui%2Fconnections")
+
+		back = s.atSandbox(t, begin())
+		mia.get(back).want(http.StatusOK).says("Connected", "is connected as")
+		mia.get(back).want(http.StatusGone)
+		eve.get("/ui/connections").says("No account connected yet")
+		list := mia.get("/ui/connections").says("Yours", "OAuth", "Connected")
+		mia.get(list.link("Reconnect")).want(http.StatusOK).says("Reconnect Sandbox").submit("/ui/connections", nil).want(http.StatusOK).says("Continue to")
+		conn := s.connected(t, mia)[0]
+		eve.post("/ui/connections/"+string(conn.ID)+"/disconnect", url.Values{}).want(http.StatusNotFound)
+		mia.get("/ui/connections").submit("/ui/connections/"+string(conn.ID)+"/disconnect", nil).want(http.StatusOK).says("is disconnected", "has revoked the access")
+		mia.get("/ui/connections").says("No account connected yet")
+	})
+}
+
+func TestDescribeAProvider(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	page := b.get("/ui/providers/new?template=custom_api_key").want(http.StatusOK)
+	fill := func(v url.Values) {
+		v.Set("param.id", "weather")
+		v.Set("param.name", "Weather: \"today\"")
+		v.Set("param.api_base", "https://api.weather.example/v1")
+		for name := range v {
+			if strings.HasPrefix(name, "param.identity") && v.Get(name) == "" {
+				v.Set(name, "/me")
+			}
+		}
+	}
+	page.submit("/ui/providers", func(v url.Values) { fill(v); v.Set("param.api_base", "ftp://weather.example") }).want(http.StatusUnprocessableEntity)
+	page.submit("/ui/providers", fill).follow().says("Saved", "Weather")
+	edit := b.get(b.get("/ui/providers").link("Edit")).want(http.StatusOK)
+	edit.submit("/ui/providers", func(v url.Values) { v.Set("yaml", v.Get("yaml")+"\nnonsense: true\n") }).want(http.StatusUnprocessableEntity).says("nonsense")
+	edit.submit("/ui/providers", nil).follow().says("Saved")
+	b.get("/ui/connections/new?provider=weather").want(http.StatusOK).says("Connect Weather")
+	b.get("/ui/connections/new?provider=nowhere").want(http.StatusNotFound)
+	member := s.person(t, "member@example.com", account.RoleMember)
+	member.get("/ui/providers/new").want(http.StatusForbidden)
+	member.post("/ui/providers", fields(edit.form("/ui/providers"))).want(http.StatusForbidden)
+}
+
+// T3: an agent's secret is made only with a proof, and shown once.
+func TestRegisterAnAgent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	page := b.get("/ui/agents/new").want(http.StatusOK)
+	values := fields(page.form("/ui/agents"))
+	values.Set("name", "Nightly report")
+	b.post("/ui/agents", values).want(http.StatusUnprocessableEntity).says("needs your passkey")
+	once := page.submit("/ui/agents", func(v url.Values) { v.Set("name", "Nightly report") }).want(http.StatusOK).says("Copy this now", "amb_cs_")
+	client, sec := codeAfter(once, "client_"), codeAfter(once, "amb_cs_")
+	if _, err := s.Agents.AuthenticateClient(t.Context(), agent.ClientAuth{ID: client, Secret: secret.FromString(sec)}); err != nil {
+		t.Fatalf("the shown secret: %v", err)
+	}
+	at := b.get("/ui/agents").says("Nightly report").link("Nightly report")
+	b.get(at).want(http.StatusOK).not(sec)
+	b.get(at).submit(at+"/ceiling", func(v url.Values) { v["effect"] = []string{"read"}; v.Set("providers", "tracker") }).follow().says("Saved")
+	rotated := b.get(b.get(at).link("Replace its secret")).submit(at+"/secret", nil).want(http.StatusOK)
+	if _, err := s.Agents.AuthenticateClient(t.Context(), agent.ClientAuth{ID: client, Secret: secret.FromString(sec)}); err == nil {
+		t.Error("the old secret still works")
+	}
+	fresh := agent.ClientAuth{ID: client, Secret: secret.FromString(codeAfter(rotated, "amb_cs_"))}
+	b.get(at).submit(at+"/disable", nil).follow().says("Disabled")
+	if _, err := s.Agents.ClientCredentials(t.Context(), s.Caller(t, fresh), ""); err == nil {
+		t.Error("a disabled agent gets a token")
+	}
+	b.get(at).submit(at+"/enable", nil).follow().says("Enabled again")
+	member := s.person(t, "member@example.com", account.RoleMember)
+	member.get("/ui/agents/new").want(http.StatusForbidden)
+	member.post(at+"/ceiling", url.Values{}).want(http.StatusForbidden)
+}
+
+// codeAfter finds a value that begins with prefix.
+func codeAfter(d *doc, prefix string) string {
+	d.b.t.Helper()
+	for n := range d.root.Descendants() {
+		if n.Data == "code" && strings.HasPrefix(textOf(n), prefix) {
+			return textOf(n)
+		}
+	}
+	d.b.t.Fatalf("%s shows nothing that begins with %q", d.url.Path, prefix)
+	return ""
+}
+
+// A1, G4: at consent a client is what we know of it; what it calls itself stands
+// below the decision, and its answer is a link.
+func TestConsent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "mia@example.com", account.RoleMember)
+	client := s.Caller(t, s.Client(t, agent.AuthNone)).Client()
+	_, challenge := agenttest.PKCE()
+	flow := func() string { return "/ui/consent/" + string(s.World.World.Begin(t, client, challenge)) }
+	at := flow()
+	page := b.get(at).want(http.StatusOK).says("An unverified program on this computer (localhost)", "an identity, not access", "Totally Official Agent")
+	if text := page.text("main"); strings.Index(text, "Totally Official Agent") < strings.Index(text, "Deny") {
+		t.Error("the client's own name stands before the decision")
+	}
+	if strings.Contains(page.text("h1"), "Official") {
+		t.Error("the client's own name is in the sentence")
+	}
+	values := fields(page.form(at))
+	values.Set("label", "Editor")
+	b.post(at, values).want(http.StatusUnprocessableEntity)
+	b.prove(at+"/challenge", "get", values)
+	values.Set("label", "Something else")
+	b.post(at, values).want(http.StatusForbidden)
+	done := page.submit(at, func(v url.Values) { v.Set("label", "Editor") }).want(http.StatusOK).says("It may sign in")
+	if to := done.link("Back to the program"); !strings.HasPrefix(to, agenttest.Redirect+"?code=") {
+		t.Errorf("the link goes to %q", to)
+	}
+	b.get(at).want(http.StatusNotFound)
+	b.get("/ui/agents").says("Editor")
+
+	at = flow()
+	refused := b.post(at+"/deny", fields(b.get(at).form(at))).want(http.StatusOK)
+	if to := refused.link("Tell the program"); !strings.Contains(to, "error=access_denied") {
+		t.Errorf("the link goes to %q", to)
+	}
+	b.get(at).want(http.StatusNotFound)
+	b.get("/ui/consent/flow_01jd0000000000000000000000").want(http.StatusNotFound)
+}
+
+func TestKillSwitches(t *testing.T) {
+	t.Parallel()
+	s := sceneOnSQLite(t)
+	for name, stop := range map[string]func() *doc{
+		"agent": func() *doc {
+			return s.mia.get(s.mia.get("/ui/agents").link("Triage bot")).submit("/ui/agents/"+string(s.bot.Agent())+"/revoke", nil)
+		},
+		"user": func() *doc {
+			return s.mia.get("/ui/organization").submit("/ui/organization/members/"+string(s.mia.User())+"/revoke", nil)
+		},
+		"organization": func() *doc { return s.mia.get("/ui/organization").submit("/ui/organization/revoke", nil) },
+	} {
+		handle := s.active(t, policy.Read)
+		stop().want(http.StatusOK).says("1 session of", "ended")
+		if _, err := s.Call(t, s.bot, handle, "tracker_list_issues", nil); err == nil {
+			t.Errorf("%s: a call went through after the kill switch", name)
+		}
+	}
+}
+
+// Rule 4: the cookie alone makes no key.
+func TestAPIKeys(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	b.get("/ui/keys").says("No API key yet")
+	page := b.get("/ui/keys/new").want(http.StatusOK)
+	fill := func(v url.Values) { v.Set("name", "Billing"); v["scope"] = []string{"vault:read"} }
+	values := fields(page.form("/ui/keys"))
+	fill(values)
+	b.post("/ui/keys", values).want(http.StatusUnprocessableEntity).says("needs your passkey")
+	b.prove("/ui/keys/challenge", "get", values)
+	values.Add("scope", "vault:delete")
+	b.post("/ui/keys", values).want(http.StatusForbidden)
+	once := page.submit("/ui/keys", fill).want(http.StatusOK)
+	value := codeAfter(once, "sk_")
+	k, err := s.Accounts.AuthenticateKey(t.Context(), secret.FromString(value))
+	if err != nil || k.Name() != "Billing" || !k.Has("vault:read") || k.Has("vault:delete") || k.Organization() != s.Organization {
+		t.Fatalf("got %+v, %v", k, err)
+	}
+	list := b.get("/ui/keys").says("Billing", "vault:read").not(value)
+	list.submit("/ui/keys/"+string(k.ID())+"/revoke", nil).follow().says("no longer works", "Revoked")
+	if _, err := s.Accounts.AuthenticateKey(t.Context(), secret.FromString(value)); err == nil {
+		t.Error("a revoked key still works")
+	}
+	s.person(t, "member@example.com", account.RoleMember).get("/ui/keys/new").want(http.StatusForbidden)
+}
+
+// U8: an organization's audit is for those who may read it; anybody else sees
+// what was done by them or for them.
+func TestAudit(t *testing.T) {
+	t.Parallel()
+	s := sceneOnSQLite(t)
+	handle := s.active(t, policy.Read)
+	if _, err := s.Call(t, s.bot, handle, "tracker_list_issues", nil); err != nil {
+		t.Fatal(err)
+	}
+	s.mia.get("/ui/audit").want(http.StatusOK).says("tool.call", "session.approved", "Triage bot for mia@example.com", "a passkey")
+	s.mia.get("/ui/audit?action=session.*").says("session.approved").not(`"action">tool.call`)
+	s.mia.get("/ui/audit?about=" + string(s.bot.Agent())).says("tool.call")
+	for _, q := range []string{"about=x", "about=ses_short", "since=yesterday", "after=%00", "about=%27%20or%201=1"} {
+		s.mia.get("/ui/audit?" + q).want(http.StatusUnprocessableEntity)
+	}
+	other := s.person(t, "other@example.com", account.RoleMember)
+	other.get("/ui/audit").want(http.StatusOK).not("tracker_list_issues", string(s.bot.Agent()))
+	other.get("/ui/audit?about="+string(s.mia.User())).want(http.StatusOK).not(`"action">tool.call`, "mia@example.com")
+	other.get("/ui/audit?org=org_01jd0000000000000000000000").want(http.StatusNotFound)
+}
+
+func TestPeople(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	invite := b.get("/ui/organization").submit("/ui/organization/members", func(v url.Values) { v.Set("name", "Ada"); v.Set("email", "ada@example.com"); v.Set("role", "approver") }).follow().says("Make a sign-in link for Ada?")
+	b.post(invite.url.Path, url.Values{}).want(http.StatusUnprocessableEntity)
+	link := codeAfter(invite.submit(invite.url.Path, nil).want(http.StatusOK), "http://localhost:7420/ui/enroll#")
+	_, token, _ := strings.Cut(link, "#")
+	ada := s.open(t)
+	ada.Human = &accounttest.Human{Authenticator: accounttest.New(s.Accounts.Origin())}
+	ada.get("/ui/enroll").submit("/ui/enroll", func(v url.Values) { v.Set("token", token) }).follow().says("Ada")
+	b.get(invite.url.Path).submit(invite.url.Path, nil).want(http.StatusConflict)
+
+	who := strings.Split(invite.url.Path, "/")[4]
+	b.get("/ui/organization").submit("/ui/organization/members/"+who+"/role", func(v url.Values) { v.Set("role", "auditor") }).follow().says("role was changed")
+	ada.get("/ui/organization").want(http.StatusOK).not("Add a person")
+	ada.post("/ui/organization/members/"+who+"/role", url.Values{"role": {"owner"}}).want(http.StatusForbidden)
+	ada.post("/ui/organization/revoke", url.Values{}).want(http.StatusNotFound)
+	b.get("/ui/organization").submit("/ui/organization/settings", func(v url.Values) { v.Set("require_passkey", "yes") }).follow().says("Saved")
+	org, err := s.Accounts.Organization(t.Context(), s.Environment, s.Organization)
+	if err != nil || !org.RequirePasskey {
+		t.Errorf("got %+v, %v, want passkeys demanded", org, err)
+	}
+	b.get("/ui/organization").submit("/ui/organization/members/"+who+"/remove", nil).follow().says("Removed").not("ada@example.com")
+	b.get("/ui/account").submit("/ui/account/profile", func(v url.Values) { v.Set("name", "Olga") }).follow().says("Olga")
+	b.post("/ui/account/profile", url.Values{"name": {"a\u202Eb"}}).want(http.StatusUnprocessableEntity)
+}
+
+// A12: a command line is signed in by a proof for exactly its code, seen on both
+// sides.
+func TestSignInACommandLine(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "mia@example.com", account.RoleMember)
+	code, poll, err := s.Accounts.StartCLI(t.Context(), "192.0.2.9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := b.get("/ui/cli?code="+url.QueryEscape(code)).follow().says(code, "192.0.2.9")
+	path := "/ui/cli/" + strings.ReplaceAll(code, "-", "")
+	b.post(path, url.Values{}).want(http.StatusUnprocessableEntity)
+	if _, err := s.Accounts.PollCLI(t.Context(), poll, ""); !fault.Is(err, "authorization_pending") {
+		t.Fatalf("before the confirmation: got %v", err)
+	}
+	page.submit(path, nil).want(http.StatusOK).says("is signed in")
+	token, err := s.Accounts.PollCLI(t.Context(), poll, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.get("/ui/cli/BCDFGHJK").want(http.StatusNotFound)
+	// Its stored login is no browser's.
+	other := s.open(t)
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/ui/account", nil)
+	req.Header.Set("Cookie", "ambit="+show(token))
+	other.do(req).want(http.StatusSeeOther).to("/ui/signin")
+}
