@@ -143,23 +143,28 @@ func (a *API) createAgent(ctx context.Context, by account.Actor, in *newAgentInp
 	return MadeAgent{Agent: agentOf(x), ClientSecret: once(s)}, nil
 }
 
-func (a *API) agent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
-	x, err := a.getAgent(ctx, by, in.Agent)
-	return agentOf(x), err
+// named reads the id of an agent in the environment in which the actor acts. A
+// person may have a part in others; what they name here must be here.
+func (a *API) named(ctx context.Context, by account.Actor, raw string) (x id.Agent, err error) {
+	if err := parseID(&x, raw); err != nil {
+		return "", err
+	}
+	_, err = a.cfg.Agents.Lookup(ctx, by.Environment(), x)
+	return x, err
 }
 
-// getAgent reads an agent as the actor sees it in the environment it acts in.
-func (a *API) getAgent(ctx context.Context, by account.Actor, raw string) (agent.Agent, error) {
-	var x id.Agent
-	if err := parseID(&x, raw); err != nil {
-		return agent.Agent{}, err
+func (a *API) agent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
+	x, err := a.named(ctx, by, in.Agent)
+	if err != nil {
+		return Agent{}, err
 	}
-	return a.cfg.Agents.Get(ctx, by, x)
+	out, err := a.cfg.Agents.Get(ctx, by, x)
+	return agentOf(out), err
 }
 
 func (a *API) setCeiling(ctx context.Context, by account.Actor, in *ceilingInput) (Agent, error) {
-	var x id.Agent
-	if err := parseID(&x, in.Agent); err != nil {
+	x, err := a.named(ctx, by, in.Agent)
+	if err != nil {
 		return Agent{}, err
 	}
 	out, err := a.cfg.Agents.SetCeiling(ctx, by, x, in.Body.Version, policy.Ceiling(in.Body.Ceiling))
@@ -167,8 +172,8 @@ func (a *API) setCeiling(ctx context.Context, by account.Actor, in *ceilingInput
 }
 
 func (a *API) disableAgent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
-	var x id.Agent
-	if err := parseID(&x, in.Agent); err != nil {
+	x, err := a.named(ctx, by, in.Agent)
+	if err != nil {
 		return Agent{}, err
 	}
 	out, err := a.cfg.Agents.Disable(ctx, by, x)
@@ -176,8 +181,8 @@ func (a *API) disableAgent(ctx context.Context, by account.Actor, in *agentInput
 }
 
 func (a *API) enableAgent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
-	var x id.Agent
-	if err := parseID(&x, in.Agent); err != nil {
+	x, err := a.named(ctx, by, in.Agent)
+	if err != nil {
 		return Agent{}, err
 	}
 	out, err := a.cfg.Agents.Enable(ctx, by, x)
@@ -185,19 +190,23 @@ func (a *API) enableAgent(ctx context.Context, by account.Actor, in *agentInput)
 }
 
 func (a *API) rotateAgent(ctx context.Context, by account.Actor, in *agentInput) (MadeAgent, error) {
-	x, err := a.getAgent(ctx, by, in.Agent)
+	x, err := a.named(ctx, by, in.Agent)
 	if err != nil {
+		return MadeAgent{}, err
+	}
+	if _, err := a.cfg.Agents.Get(ctx, by, x); err != nil {
 		return MadeAgent{}, err
 	}
 	if _, person := by.Person(); person {
-		return MadeAgent{}, a.browserRequired("/ui/agents/"+string(x.ID)+"/secret", "A command line's stored login does not make credentials.")
+		return MadeAgent{}, a.browserRequired("/ui/agents/"+string(x)+"/secret", "A command line's stored login does not make credentials.")
 	}
-	s, err := a.cfg.Agents.RotateSecret(ctx, by, x.ID, account.Evidence{})
+	s, err := a.cfg.Agents.RotateSecret(ctx, by, x, account.Evidence{})
 	if err != nil {
 		return MadeAgent{}, err
 	}
-	if x, err = a.cfg.Agents.Get(ctx, by, x.ID); err != nil {
+	out, err := a.cfg.Agents.Get(ctx, by, x)
+	if err != nil {
 		return MadeAgent{}, err
 	}
-	return MadeAgent{Agent: agentOf(x), ClientSecret: once(s)}, nil
+	return MadeAgent{Agent: agentOf(out), ClientSecret: once(s)}, nil
 }

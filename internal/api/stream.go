@@ -96,6 +96,7 @@ func (s *stream) run(ctx context.Context) {
 	})
 	defer wg.Wait()
 	defer cancel()
+	defer func() { _ = http.NewResponseController(s.c.w).SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	beat := time.NewTicker(s.a.cfg.Heartbeat)
 	defer beat.Stop()
 	for {

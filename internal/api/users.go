@@ -111,17 +111,27 @@ func (a *API) seenUser(ctx context.Context, by account.Actor, raw string) (user 
 	return "", fault.New(fault.NotFound, "not_found", "No such user.")
 }
 
+// here reads the id of a user who is seen from the environment in which the
+// actor acts.
+func (a *API) here(ctx context.Context, by account.Actor, raw string) (user id.User, err error) {
+	if err := parseID(&user, raw); err != nil {
+		return "", err
+	}
+	_, err = a.cfg.People.User(ctx, by.Environment(), user)
+	return user, err
+}
+
 func (a *API) disableUser(ctx context.Context, by account.Actor, in *userInput) error {
-	var user id.User
-	if err := parseID(&user, in.User); err != nil {
+	user, err := a.here(ctx, by, in.User)
+	if err != nil {
 		return err
 	}
 	return a.cfg.People.DisableUser(ctx, by, user)
 }
 
 func (a *API) enableUser(ctx context.Context, by account.Actor, in *userInput) error {
-	var user id.User
-	if err := parseID(&user, in.User); err != nil {
+	user, err := a.here(ctx, by, in.User)
+	if err != nil {
 		return err
 	}
 	return a.cfg.People.EnableUser(ctx, by, user)

@@ -1,0 +1,285 @@
+// Package apitest serves the management API over HTTP with everything real
+// behind it: the rooms on a database, a sandbox as the third party, and an owner
+// with a passkey.
+package apitest
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/api"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sandbox"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// SandboxKey opens the sandbox. It must never be in an answer but a vended one.
+const SandboxKey = "sbx-key-canary-4f1c9a77d2e84b6f9c0d"
+
+// World is a served API and what stands behind it. Env is run by Org, whose
+// owner is Owner; Tenant is another organization of it; Other is another
+// environment.
+type World struct {
+	URL         string
+	API         *api.API
+	People      *account.Service
+	Agents      *agent.Service
+	Providers   *provider.Store
+	Connections *connection.Service
+	Credentials *credential.Service
+	Sessions    *session.Service
+	Audit       *audit.Log
+	Vault       *vault.Vault
+	Sandbox     string
+	Log         *Lines
+
+	Owner  *accounttest.Human
+	Env    id.Environment
+	Org    id.Organization
+	Tenant id.Organization
+	Other  id.Environment
+
+	db *sqldb.DB
+}
+
+// Generous limits let a test ask as fast as it can.
+var Generous = api.Limits{CallerRate: 1e6, CallerBurst: 1e6, AddressRate: 1e6, AddressBurst: 1e6, FailureRate: 1e6, FailureBurst: 1e6, LoginRate: 1e6, LoginBurst: 1e6}
+
+// New builds a world on db. change may adjust the API's configuration.
+func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
+	t.Helper()
+	third := httptest.NewServer(sandbox.New(sandbox.Config{APIKey: secret.FromString(SandboxKey)}).Handler())
+	t.Cleanup(third.Close)
+	w := &World{Sandbox: third.URL, Log: &Lines{}, db: db}
+	logger := slog.New(slog.NewJSONHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	public, err := url.Parse("http://localhost:7420")
+	must(t, err)
+	keys := t.TempDir()
+	keeper, err := local.Create(filepath.Join(keys, "root.key"))
+	must(t, err)
+	checkpoints := filepath.Join(keys, "checkpoints")
+	w.Audit, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: checkpoints, Node: "test"})
+	must(t, err)
+	w.Audit.Start()
+	t.Cleanup(w.Audit.Stop)
+	w.Vault = vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.Audit})
+	w.People, err = account.New(account.Config{DB: db, Vault: w.Vault, Audit: w.Audit, PublicURL: public, OnUserLeft: w.userLeft})
+	must(t, err)
+	w.Agents, err = agent.New(agent.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, PublicURL: public, OnAgentEnded: w.agentEnded})
+	must(t, err)
+	w.Agents.Start()
+	t.Cleanup(w.Agents.Stop)
+	out, err := outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().String()}})
+	must(t, err)
+	w.Connections = connection.New(connection.Config{DB: db, Audit: w.Audit, OnEnded: w.connectionEnded})
+	w.Providers, err = provider.New(provider.Config{DB: db, Vault: w.Vault, Audit: w.Audit, Outbound: out, InUse: w.Connections.InUse})
+	must(t, err)
+	w.Sessions = session.New(session.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, PublicURL: public})
+	w.Sessions.Start()
+	t.Cleanup(w.Sessions.Stop)
+	w.Credentials = credential.New(credential.Config{DB: db, Vault: w.Vault, Audit: w.Audit, Connections: w.Connections, Providers: w.Providers, Outbound: out, PublicURL: public})
+	w.Credentials.Start()
+	t.Cleanup(w.Credentials.Stop)
+
+	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, Sessions: w.Sessions,
+		Audit: w.Audit, Vault: w.Vault, PublicURL: public, Limits: Generous, Logger: logger,
+		Verify: func(ctx context.Context, progress func(int64)) (audit.Report, error) {
+			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, CheckpointDir: checkpoints, Progress: progress})
+		}}
+	if change != nil {
+		change(&cfg)
+	}
+	w.API, err = api.New(cfg)
+	must(t, err)
+	mux := http.NewServeMux()
+	w.API.Mount(mux)
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	w.URL = srv.URL
+
+	w.Owner = accounttest.Owner(t, w.People)
+	m := w.Owner.Organizations()[0]
+	w.Env, w.Org = m.Environment, m.Organization
+	tenant, err := w.People.CreateOrganization(t.Context(), w.System(), w.Env, "Tenant", "")
+	must(t, err)
+	w.Tenant = tenant.ID
+	other, err := w.People.CreateEnvironment(t.Context(), account.System("test"), "staging")
+	must(t, err)
+	w.Other = other.ID
+	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.KeyRecord(w.Sandbox))})
+	must(t, err)
+	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox)), ClientID: "ambit", ClientSecret: secret.FromString("client-secret-canary")})
+	must(t, err)
+	return w
+}
+
+func (w *World) userLeft(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
+	if err := w.Sessions.OnUserLeft(ctx, tx, env, org, user); err != nil {
+		return err
+	}
+	return w.Agents.RevokeUser(ctx, tx, env, org, user)
+}
+
+func (w *World) agentEnded(ctx context.Context, tx *sqldb.Tx, env id.Environment, a id.Agent) error {
+	return w.Sessions.OnAgentEnded(ctx, tx, env, a)
+}
+
+func (w *World) connectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+	if err := w.Sessions.OnConnectionEnded(ctx, tx, c); err != nil {
+		return err
+	}
+	return w.Credentials.OnConnectionEnded(ctx, tx, c)
+}
+
+// System acts for the server in Env.
+func (w *World) System() account.Actor { return account.System("test").In(w.Env) }
+
+// Key makes an API key. Without an organization it is for the whole environment.
+func (w *World) Key(t testing.TB, env id.Environment, org id.Organization, scopes ...account.Scope) (id.Key, string) {
+	t.Helper()
+	k, token, err := w.People.IssueKey(t.Context(), account.NewKey{Environment: env, Organization: org, Name: "test", Scopes: scopes})
+	must(t, err)
+	return k.ID, string(token.Reveal())
+}
+
+// Login makes a command line's login for h, as a person confirms it.
+func (w *World) Login(t testing.TB, h *accounttest.Human) string {
+	t.Helper()
+	code, poll, err := w.People.StartCLI(t.Context(), "127.0.0.1")
+	must(t, err)
+	must(t, w.People.ConfirmCLI(t.Context(), h.Person, code, h.Proof(t, w.People.CLIDigest(h.Person, code))))
+	token, err := w.People.PollCLI(t.Context(), poll, "127.0.0.1")
+	must(t, err)
+	return string(token.Reveal())
+}
+
+// User makes a member of Org.
+func (w *World) User(t testing.TB, name string) id.User {
+	t.Helper()
+	u, err := w.People.CreateUser(t.Context(), w.System(), account.NewUser{Environment: w.Env, Organization: w.Org, Name: name})
+	must(t, err)
+	return u.ID
+}
+
+// Agent registers an agent of the owner and gives its access token.
+func (w *World) Agent(t testing.TB, name string) (id.Agent, string) {
+	t.Helper()
+	a, client, s, err := w.Agents.Register(t.Context(), w.System(), agent.NewAgent{Environment: w.Env, Organization: w.Org, Name: name, Kind: agent.Delegated, Owner: w.Owner.User()})
+	must(t, err)
+	caller, err := w.Agents.AuthenticateClient(t.Context(), agent.ClientAuth{ID: string(client), Secret: s})
+	must(t, err)
+	tokens, err := w.Agents.ClientCredentials(t.Context(), caller, "")
+	must(t, err)
+	return a.ID, string(tokens.Access.Reveal())
+}
+
+// Connection connects the sandbox with a key, for Org or for owner.
+func (w *World) Connection(t testing.TB, owner id.User) id.Connection {
+	t.Helper()
+	return w.ConnectionIn(t, w.Org, owner)
+}
+
+// ConnectionIn is Connection in any organization of Env.
+func (w *World) ConnectionIn(t testing.TB, org id.Organization, owner id.User) id.Connection {
+	t.Helper()
+	c, err := w.Credentials.AddKey(t.Context(), w.System(), credential.Start{Environment: w.Env, Organization: org, Provider: "sandbox_key", OrganizationOwned: owner == ""}, owner,
+		map[string]secret.Value{"api_key": secret.FromString(SandboxKey)})
+	must(t, err)
+	return c.ID
+}
+
+// Request lets a fresh agent ask for a session on the sandbox.
+func (w *World) Request(t testing.TB, name string) session.Session {
+	t.Helper()
+	w.Connection(t, "")
+	_, token := w.Agent(t, name)
+	who, err := w.Agents.Authenticate(t.Context(), secret.FromString(token))
+	must(t, err)
+	r, err := w.Sessions.Request(t.Context(), who, session.Ask{Providers: []string{"sandbox_key"}, Purpose: "read the issues"}, "127.0.0.1")
+	must(t, err)
+	return r.Session
+}
+
+// Approve approves a request as it stands.
+func (w *World) Approve(t testing.TB, apr id.Approval) {
+	t.Helper()
+	a, err := w.Sessions.Approval(t.Context(), w.Owner.Person, apr)
+	must(t, err)
+	d := w.Sessions.DefaultDecision(a)
+	digest, err := w.Sessions.Digest(t.Context(), w.Owner.Person, apr, d)
+	must(t, err)
+	_, err = w.Sessions.Approve(t.Context(), w.Owner.Person, apr, d, w.Owner.Proof(t, digest))
+	must(t, err)
+}
+
+// Secret stores a secret of Org.
+func (w *World) Secret(t testing.TB, name, value string) id.Secret {
+	t.Helper()
+	o, err := w.Vault.Create(t.Context(), vault.Caller{Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: w.Env}, name,
+		map[string]string{"organization_id": string(w.Org)}, secret.FromString(value))
+	must(t, err)
+	return o.ID
+}
+
+// Actions lists what the audit holds of one action, newest first.
+func (w *World) Actions(t testing.TB, action string) []audit.Record {
+	t.Helper()
+	p, err := w.Audit.List(t.Context(), audit.Filter{Environment: w.Env, Action: action, Limit: 200})
+	must(t, err)
+	return p.Records
+}
+
+// Lines is a log that a test reads.
+type Lines struct {
+	mu  sync.Mutex
+	all strings.Builder
+}
+
+func (l *Lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.Write(b)
+}
+
+func (l *Lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
+}
+
+// Eventually waits until ok, at most ten seconds.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
