@@ -30,7 +30,6 @@ type Row struct {
 	Path        string  `json:"path"` // direct, sqlite or postgres
 	Concurrency int     `json:"concurrency"`
 	Calls       int     `json:"calls"`
-	Failed      int     `json:"failed"`
 	P50         float64 `json:"p50_ms"`
 	P99         float64 `json:"p99_ms"`
 	AddedP50    float64 `json:"added_p50_ms"`
@@ -220,13 +219,13 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *st
 func show(r Report) {
 	fmt.Printf("%s, %d CPUs shared by client, upstream, server and database, %s\n\n", r.Go, r.CPUs, r.Time.Format(time.RFC3339))
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "path\tat once\tcalls\tfailed\tp50 ms\tp99 ms\tadded p50\tadded p99\tcalls/s\tCPU ms/call\tRSS MiB\tfsyncs/call\tround trips/call\t")
+	fmt.Fprintln(t, "path\tat once\tcalls\tp50 ms\tp99 ms\tadded p50\tadded p99\tcalls/s\tCPU ms/call\tRSS MiB\tfsyncs/call\tround trips/call\t")
 	for _, row := range r.Rows {
 		if row.Path == "direct" {
-			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.3f\t%.3f\t\t\t%.0f\t\t\t\t\t\n", row.Path, row.Concurrency, row.Calls, row.Failed, row.P50, row.P99, row.Rate)
+			fmt.Fprintf(t, "%s\t%d\t%d\t%.3f\t%.3f\t\t\t%.0f\t\t\t\t\t\n", row.Path, row.Concurrency, row.Calls, row.P50, row.P99, row.Rate)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.3f\t%.3f\t%+.3f\t%+.3f\t%.0f\t%.3f\t%.0f\t%s\t%s\t\n", row.Path, row.Concurrency, row.Calls, row.Failed,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%.3f\t%.3f\t%+.3f\t%+.3f\t%.0f\t%.3f\t%.0f\t%s\t%s\t\n", row.Path, row.Concurrency, row.Calls,
 			row.P50, row.P99, row.AddedP50, row.AddedP99, row.Rate, row.CPU, row.RSS, known(row.Fsyncs), known(row.RoundTrips))
 	}
 	_ = t.Flush()

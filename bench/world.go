@@ -176,7 +176,7 @@ func (w *world) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	form := url.Values{"effect." + made.Connection.ID: {"read"}, "minutes": {"60"}, "confirm": {"never"}, "tool." + made.Connection.ID: {"stub_list"}}
+	form := url.Values{"effect." + made.Connection.ID: {"read"}, "minutes": {"60"}, "confirm": {"none"}, "tool." + made.Connection.ID: {"stub_list"}}
 	if err := p.prove(ctx, u.Path+"/challenge", u.Path+"/approve", form, p.key.Assert); err != nil {
 		return fmt.Errorf("approving: %w", err)
 	}
