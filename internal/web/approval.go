@@ -123,7 +123,7 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v)}
 	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
 		p.Decided = s.verdict(v, a)
-		p.Title = p.Decided.Word
+		p.Title, p.Ask.Past = p.Decided.Word, true
 		return p
 	}
 	if a.Kind == session.KindCall {

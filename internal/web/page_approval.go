@@ -27,6 +27,7 @@ type Ask struct {
 	Accounts []Account
 	Minutes  int
 	Call     string // the tool's title when the request is for one call
+	Past     bool   // the request is decided
 }
 
 // ApprovalPage shows one request, open or decided.

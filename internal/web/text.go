@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -34,11 +33,7 @@ func plainWords(s string) string {
 		lines = lines[:maxLines]
 	}
 	s = strings.Join(lines, "\n")
-	if short, shortened := firstGraphemes(s, maxWords); shortened {
-		short, _ = firstGraphemes(s, maxWords-1)
-		return strings.TrimRight(short, " \n…") + "…"
-	}
-	if cut {
+	if _, long := firstGraphemes(s, maxWords); long || cut {
 		short, _ := firstGraphemes(s, maxWords-1)
 		return strings.TrimRight(short, " \n…") + "…"
 	}
@@ -258,15 +253,4 @@ func took(d time.Duration) string {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
 	return fmt.Sprintf("%d s", int(d.Seconds()))
-}
-
-// shorten keeps a text within n bytes at a letter's boundary.
-func shorten(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }
