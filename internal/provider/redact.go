@@ -38,11 +38,10 @@ type Redactor struct {
 func NewRedactor(rendered []secret.Value) *Redactor {
 	r := &Redactor{}
 	seen := map[string]bool{}
-	for _, v := range rendered {
-		f := fold(v.Reveal())
+	add := func(f []byte) {
 		f = bytes.TrimSpace(f)
 		if len(f) == 0 || seen[string(f)] {
-			continue
+			return
 		}
 		seen[string(f)] = true
 		if r.least == 0 || len(f) < r.least {
@@ -52,6 +51,15 @@ func NewRedactor(rendered []secret.Value) *Redactor {
 			r.short = append(r.short, secret.New(f))
 		} else {
 			r.long = append(r.long, secret.New(f))
+		}
+	}
+	for _, form := range rendered {
+		// A secret that itself holds what looks like an escape reads differently
+		// in each view of the text, so it is looked for in all its readings.
+		v := &view{text: fold(form.Reveal())}
+		for layer := 0; v != nil && layer <= viewLayers+1; layer++ {
+			add(v.text)
+			v = v.unescape()
 		}
 	}
 	slices.SortStableFunc(r.long, func(a, b secret.Value) int { return b.Len() - a.Len() })

@@ -168,7 +168,7 @@ func holds(text, s string) bool {
 // U1: the credential comes back in no form, in text or in JSON.
 func TestRedactEveryForm(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{canary, "sk_live_0123456789abcdef", "12345678901234567890"} {
+	for _, s := range []string{canary, "sk_live_0123456789abcdef", "12345678901234567890", `holds %20 and \u0041 and "&lt;"`} {
 		r := keyRecord(t, `{header: X-Key, format: "Token {api_key}"}`)
 		red := inject(t, r, request(t, "https://api.example.com/"), credential(provider.APIKey, "api_key", s))
 		for name, form := range forms(s) {
@@ -269,7 +269,7 @@ func anyString(v any, f func(string) bool) bool {
 // FuzzRedact's oracle: after redaction no rendered form of the canary shows to a
 // reader that undoes encodings.
 func FuzzRedact(f *testing.F) {
-	for _, s := range []string{canary, "sk_live_0123456789abcdef", "12345678901234567890"} {
+	for _, s := range []string{canary, "sk_live_0123456789abcdef", "12345678901234567890", `holds %20 and \u0041 and "&lt;"`} {
 		for _, form := range forms(s) {
 			f.Add(s, form, `{"a":"`, `"}`)
 			f.Add(s, form, "", "")

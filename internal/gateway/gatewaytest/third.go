@@ -36,7 +36,9 @@ type traffic struct {
 	mu       sync.Mutex
 	arrivals []Arrival
 	tokens   []string
+	keys     []string
 	held     map[string]*hold
+	watch    func(Arrival)
 }
 
 // hold keeps back one answer that the third party has made.
@@ -46,11 +48,20 @@ func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if !strings.HasPrefix(r.URL.Path, "/_") {
+		a := Arrival{At: time.Now(), Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone(), Body: string(body)}
 		tr.mu.Lock()
-		tr.arrivals = append(tr.arrivals, Arrival{At: time.Now(), Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone(), Body: string(body)})
+		tr.arrivals = append(tr.arrivals, a)
+		watch := tr.watch
 		tr.mu.Unlock()
+		if watch != nil {
+			watch(a)
+		}
 	}
-	if r.URL.Path != "/oauth/token" {
+	if strings.HasPrefix(r.URL.Path, "/mirror/") {
+		mirror(w, r)
+		return
+	}
+	if r.URL.Path != "/oauth/token" && r.URL.Path != "/keys" {
 		tr.next.ServeHTTP(w, r)
 		return
 	}
@@ -76,10 +87,16 @@ func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var doc struct {
 		Access  string `json:"access_token"`
 		Refresh string `json:"refresh_token"`
+		Key     string `json:"key"`
 	}
 	if json.Unmarshal(answer.copy.Bytes(), &doc) == nil && strings.HasPrefix(doc.Access, "sbx_") && doc.Refresh != "" {
 		tr.mu.Lock()
 		tr.tokens = append(tr.tokens, doc.Access, doc.Refresh)
+		tr.mu.Unlock()
+	}
+	if doc.Key != "" {
+		tr.mu.Lock()
+		tr.keys = append(tr.keys, doc.Key)
 		tr.mu.Unlock()
 	}
 }
@@ -130,6 +147,21 @@ func (w *World) Tokens() []string {
 	w.traffic.mu.Lock()
 	defer w.traffic.mu.Unlock()
 	return append([]string(nil), w.traffic.tokens...)
+}
+
+// Keys lists every API key that the third party made and answered with.
+func (w *World) Keys() []string {
+	w.traffic.mu.Lock()
+	defer w.traffic.mu.Unlock()
+	return append([]string(nil), w.traffic.keys...)
+}
+
+// Watch calls fn for each request that reaches the third party, before it is
+// answered.
+func (w *World) Watch(fn func(Arrival)) {
+	w.traffic.mu.Lock()
+	defer w.traffic.mu.Unlock()
+	w.traffic.watch = fn
 }
 
 // Fault makes the third party misbehave; see package sandbox.
