@@ -195,7 +195,7 @@ func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
 			err = ue.Err
 		}
 		return nil, fmt.Errorf("%w: %w", &Error{Code: "server_unreachable", Message: "The server at " + c.URL() + " cannot be reached.",
-			Hint: "Is it running? Start it with ambit serve, or name another with AMBIT_URL."}, err)
+			Hint: "Is it running? Start it with ambit serve, or name another server."}, err)
 	}
 	return resp, nil
 }

@@ -139,12 +139,17 @@ func TestVend(t *testing.T) {
 		if len(all) != 1 || all[0].Actor.ID != string(keyID) || all[0].Decision != "allow" || all[0].Connection != conn || all[0].Address == "" {
 			t.Errorf("the audit holds %+v", all)
 		}
+		signedIn := ask(t, request{method: "POST", url: on.URL + "/v1/connections/" + string(on.Authorized(t)) + "/credential", token: key})
+		got.Values = nil
+		if err := json.Unmarshal(signedIn.body, &got); err != nil || got.Kind != "oauth2" || got.Values["access_token"] == "" || len(got.Values) != 1 {
+			t.Errorf("of an account that was signed in to: got %d %s", signedIn.status, signedIn.body)
+		}
 		// Refusals are on record too.
 		_, tenant := on.Key(t, on.Env, on.Tenant, account.ScopeConnectionsVend)
 		if res := ask(t, request{method: "POST", url: url, token: tenant}); res.status != http.StatusNotFound {
 			t.Errorf("another organization's key: got %d %s", res.status, res.body)
 		}
-		if all := on.Actions(t, "credential.vended"); len(all) != 2 || all[0].Decision != "deny" || all[0].Code != "not_found" {
+		if all := on.Actions(t, "credential.vended"); len(all) != 3 || all[0].Decision != "deny" || all[0].Code != "not_found" {
 			t.Errorf("the audit holds %+v", all)
 		}
 		_, whole := on.Key(t, on.Env, "", account.Scopes()...)

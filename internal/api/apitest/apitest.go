@@ -58,9 +58,9 @@ type World struct {
 	Org    id.Organization
 	Tenant id.Organization
 	Other  id.Environment
-
-	db *sqldb.DB
 }
+
+const clientSecret = "client-secret-canary"
 
 // Generous limits let a test ask as fast as it can.
 var Generous = api.Limits{CallerRate: 1e6, CallerBurst: 1e6, AddressRate: 1e6, AddressBurst: 1e6, FailureRate: 1e6, FailureBurst: 1e6, LoginRate: 1e6, LoginBurst: 1e6}
@@ -68,9 +68,7 @@ var Generous = api.Limits{CallerRate: 1e6, CallerBurst: 1e6, AddressRate: 1e6, A
 // New builds a world on db. change may adjust the API's configuration.
 func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	t.Helper()
-	third := httptest.NewServer(sandbox.New(sandbox.Config{APIKey: secret.FromString(SandboxKey)}).Handler())
-	t.Cleanup(third.Close)
-	w := &World{Sandbox: third.URL, Log: &Lines{}, db: db}
+	w := &World{Log: &Lines{}}
 	logger := slog.New(slog.NewJSONHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	public, err := url.Parse("http://localhost:7420")
 	must(t, err)
@@ -89,6 +87,13 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	must(t, err)
 	w.Agents.Start()
 	t.Cleanup(w.Agents.Stop)
+	w.Owner = accounttest.Owner(t, w.People)
+	m := w.Owner.Organizations()[0]
+	w.Env, w.Org = m.Environment, m.Organization
+	third := httptest.NewServer(sandbox.New(sandbox.Config{ClientID: "ambit", ClientSecret: secret.FromString(clientSecret), APIKey: secret.FromString(SandboxKey),
+		RedirectURIs: []string{public.JoinPath(credential.CallbackPath(w.Env, "sandbox")).String()}}).Handler())
+	t.Cleanup(third.Close)
+	w.Sandbox = third.URL
 	out, err := outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().String()}})
 	must(t, err)
 	w.Connections = connection.New(connection.Config{DB: db, Audit: w.Audit, OnEnded: w.connectionEnded})
@@ -117,9 +122,6 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	t.Cleanup(srv.Close)
 	w.URL = srv.URL
 
-	w.Owner = accounttest.Owner(t, w.People)
-	m := w.Owner.Organizations()[0]
-	w.Env, w.Org = m.Environment, m.Organization
 	tenant, err := w.People.CreateOrganization(t.Context(), w.System(), w.Env, "Tenant", "")
 	must(t, err)
 	w.Tenant = tenant.ID
@@ -128,7 +130,7 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Other = other.ID
 	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.KeyRecord(w.Sandbox))})
 	must(t, err)
-	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox)), ClientID: "ambit", ClientSecret: secret.FromString("client-secret-canary")})
+	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox)), ClientID: "ambit", ClientSecret: secret.FromString(clientSecret)})
 	must(t, err)
 	return w
 }
@@ -206,6 +208,28 @@ func (w *World) ConnectionIn(t testing.TB, org id.Organization, owner id.User) i
 		map[string]secret.Value{"api_key": secret.FromString(SandboxKey)})
 	must(t, err)
 	return c.ID
+}
+
+// Authorized connects the sandbox for Org by signing in there.
+func (w *World) Authorized(t testing.TB) id.Connection {
+	t.Helper()
+	at, err := w.Credentials.Authorize(t.Context(), w.Owner.Person, credential.Start{Environment: w.Env, Organization: w.Org, Provider: "sandbox", OrganizationOwned: true})
+	must(t, err)
+	u, err := url.Parse(at)
+	must(t, err)
+	form := u.Query()
+	form.Set("account", "mia@sandbox.example")
+	form.Set("decision", "allow")
+	form["grant"] = strings.Fields(form.Get("scope"))
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.PostForm(w.Sandbox+u.Path, form)
+	must(t, err)
+	defer resp.Body.Close()
+	back, err := resp.Location()
+	must(t, err)
+	c, err := w.Credentials.Callback(t.Context(), w.Owner.Person, w.Env, "sandbox", back.Query())
+	must(t, err)
+	return c.Connection.ID
 }
 
 // Request lets a fresh agent ask for a session on the sandbox.
