@@ -69,9 +69,11 @@ type DB struct {
 	now    func() time.Time
 	owner  string // prefix of this handle's lease owners
 
-	writer *sql.DB // SQLite: exactly one connection
-	reader *sql.DB // PostgreSQL: the same pool as writer
-	folder *folder // SQLite only
+	writer *sql.DB   // SQLite: exactly one connection
+	reader *sql.DB   // PostgreSQL: the same pool as writer
+	folder *folder   // SQLite only
+	reads  *prepared // SQLite only, of the reader pool
+	writes *prepared // SQLite only, of the writer
 	hub    *hub
 
 	listenOnce sync.Once
@@ -108,6 +110,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if db.engine == SQLite {
+		db.reads, db.writes = newPrepared(db.reader), newPrepared(db.writer)
 	}
 	db.hub = newHub()
 	return db, nil
@@ -211,6 +216,9 @@ func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*s
 		return nil, err
 	}
 	r.db.statements.Add(1)
+	if st := r.db.reads.get(ctx, query); st != nil {
+		return st.QueryContext(ctx, args...)
+	}
 	rows, err := r.db.reader.QueryContext(ctx, query, args...)
 	if r.db.connectionLost(err) {
 		rows, err = r.db.reader.QueryContext(ctx, query, args...)
@@ -223,6 +231,9 @@ func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) 
 		return brokenRow(ctx, err)
 	}
 	r.db.statements.Add(1)
+	if st := r.db.reads.get(ctx, query); st != nil {
+		return st.QueryRowContext(ctx, args...)
+	}
 	row := r.db.reader.QueryRowContext(ctx, query, args...)
 	if r.db.connectionLost(row.Err()) {
 		row = r.db.reader.QueryRowContext(ctx, query, args...)

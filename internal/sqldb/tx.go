@@ -32,6 +32,7 @@ type Tx struct {
 	before  []func(ctx context.Context) error
 	done    []func(committed bool)
 	notices []notice
+	texts   []string // statements that ran as text and are worth compiling
 }
 
 // inTx marks the context given to a transaction's function, so that a nested
@@ -76,7 +77,11 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx cont
 	if err != nil {
 		return transient(err), Wrap("open a transaction", err)
 	}
-	defer conn.Close()
+	tx := &Tx{db: db}
+	defer func() {
+		conn.Close()
+		db.writes.learn(ctx, tx.texts)
+	}()
 
 	// Begin, commit and rollback do not hear the caller's cancellation: a
 	// commit cut in the middle would leave the outcome unknown.
@@ -90,7 +95,7 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx cont
 	if err != nil {
 		return transient(err), Wrap("open a transaction", err)
 	}
-	tx := &Tx{db: db, tx: raw}
+	tx.tx = raw
 	committed := false
 	// Hooks run while the connection is still held, so on SQLite they see
 	// commits in their order. The deferred form also serves a panic in fn.
@@ -206,6 +211,11 @@ func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.R
 		return nil, err
 	}
 	tx.db.statements.Add(1)
+	if st := tx.compiled(ctx, query, args); st != nil {
+		res, err := st.ExecContext(ctx, args...)
+		tx.fail(err)
+		return res, err
+	}
 	res, err := tx.tx.ExecContext(ctx, query, args...)
 	tx.fail(err)
 	return res, err
@@ -221,6 +231,11 @@ func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql
 		return nil, err
 	}
 	tx.db.statements.Add(1)
+	if st := tx.compiled(ctx, query, args); st != nil {
+		rows, err := st.QueryContext(ctx, args...)
+		tx.fail(err)
+		return rows, err
+	}
 	rows, err := tx.tx.QueryContext(ctx, query, args...)
 	tx.fail(err)
 	return rows, err
@@ -236,9 +251,28 @@ func (tx *Tx) QueryRowContext(ctx context.Context, query string, args ...any) *s
 		return brokenRow(ctx, err)
 	}
 	tx.db.statements.Add(1)
+	if st := tx.compiled(ctx, query, args); st != nil {
+		row := st.QueryRowContext(ctx, args...)
+		tx.fail(row.Err())
+		return row
+	}
 	row := tx.tx.QueryRowContext(ctx, query, args...)
 	tx.fail(row.Err())
 	return row
+}
+
+// compiled gives the statement for this transaction if it is compiled, and
+// otherwise remembers it for the next one. Scripts, such as migrations, take no
+// arguments and are left alone.
+func (tx *Tx) compiled(ctx context.Context, query string, args []any) *sql.Stmt {
+	if tx.db.writes == nil || len(args) == 0 {
+		return nil
+	}
+	if st := tx.db.writes.known(query); st != nil {
+		return tx.tx.StmtContext(ctx, st)
+	}
+	tx.texts = append(tx.texts, query)
+	return nil
 }
 
 // brokenRow is a row whose Scan returns err. Only database/sql can make one,
