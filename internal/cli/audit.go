@@ -175,7 +175,7 @@ func (c *command) auditTail() *cobra.Command {
 }
 
 func (c *command) tail(ctx context.Context, cl *client.Client, f client.AuditFilter, lines int, follow bool) error {
-	shown := map[string]bool{}
+	shown := map[string]bool{} // by id: with its outcome, if it is a call
 	var latest, oldest time.Time
 	if lines > 0 {
 		f.Limit = lines
@@ -185,7 +185,7 @@ func (c *command) tail(ctx context.Context, cl *client.Client, f client.AuditFil
 		}
 		slices.Reverse(page.Data)
 		for _, e := range page.Data {
-			shown[e.ID] = true
+			shown[e.ID] = e.Outcome.Status != ""
 			if err := c.printEvent(e); err != nil {
 				return err
 			}
@@ -207,7 +207,7 @@ func (c *command) tail(ctx context.Context, cl *client.Client, f client.AuditFil
 		f.Since = latest.Add(-10 * time.Second)
 	}
 	return cl.FollowAudit(ctx, f, func(e client.Event) error {
-		if shown[e.ID] || e.Ref != "" && shown[e.Ref] && e.Time.Before(latest) || e.Time.Before(oldest) {
+		if _, again := shown[e.ID]; again || shown[e.Ref] || e.Time.Before(oldest) {
 			return nil
 		}
 		return c.printEvent(e)
@@ -323,15 +323,15 @@ func (c *command) showReport(r client.AuditReport) error {
 			c.say("✗ %s%s", plain(where), plain(p.What))
 		}
 		if r.Intact {
-			c.say("✓ %d entries in %d chains are whole, held against %d checkpoints", r.Entries, r.Chains, r.Checkpoints)
+			c.say("✓ The log is whole: %s in %s, held against %s.", count(r.Entries, "entry", "entries"), count(int64(r.Chains), "chain", "chains"), count(int64(r.Checkpoints), "checkpoint", "checkpoints"))
 		}
 		for _, t := range r.Unwitnessed {
-			c.say("· the last %d entries of chain %s, from %d on, are not in a checkpoint yet", t.Entries, plain(t.Chain), t.From)
+			c.say("· No checkpoint has seen the end of chain %s yet: %s, from number %d on.", plain(t.Chain), count(t.Entries, "entry", "entries"), t.From)
 		}
 	})
 	if err != nil || r.Intact {
 		return err
 	}
-	return fault.New(fault.Invalid, "audit_broken", fmt.Sprintf("The audit log is not whole: %d findings.", len(r.Problems))).
+	return fault.New(fault.Invalid, "audit_broken", "The audit log is not whole: "+count(int64(len(r.Problems)), "finding", "findings")+".").
 		WithHint("Keep a copy of the database and the checkpoints as they are, and find out who could write them.")
 }

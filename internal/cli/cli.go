@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -71,6 +72,7 @@ func Main(ctx context.Context, args, environ []string, stdin io.Reader, stdout, 
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ctx.Err())) {
 		return exitInterrupted
 	}
+	c.json = c.json || slices.Contains(args, "--json") // the flag is not read when the command is wrong
 	return c.report(err)
 }
 
@@ -88,7 +90,7 @@ func (c *command) root() *cobra.Command {
 		SilenceUsage:  true,
 		Version:       Version,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{withoutValue(err)} })
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
 	root.PersistentFlags().BoolVar(&c.debug, "debug", false, "log more")
 	root.PersistentFlags().StringVar(&c.server, "server", "", "URL of the server (default: AMBIT_SERVER, else the one logged in to, else http://localhost:7420)")
@@ -108,6 +110,7 @@ func (c *command) root() *cobra.Command {
 		}
 	}
 	root.AddCommand(c.sandboxCommand())
+	root.SetCompletionCommandGroupID("machine")
 	return root
 }
 
@@ -125,7 +128,12 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 func (c *command) report(err error) int {
 	var ue usageError
 	if errors.As(err, &ue) || strings.HasPrefix(err.Error(), "unknown command") {
-		fmt.Fprintf(c.stderr, "ambit: %v\nTry: ambit --help\n", err)
+		message := masked(err.Error())
+		if c.json {
+			c.reportJSON("usage", message, "Try: ambit --help")
+		} else {
+			fmt.Fprintf(c.stderr, "ambit: %s\nTry: ambit --help\n", plainLines(message))
+		}
 		return exitUsage
 	}
 	code, message, hint := "internal", err.Error(), ""
@@ -135,16 +143,22 @@ func (c *command) report(err error) int {
 	switch {
 	case errors.As(err, &ce):
 		code, message, hint = ce.Code, ce.Message, ce.Hint
-		switch ce.Status {
-		case 401, 403:
+		switch {
+		case ce.Status == 401, ce.Status == 403:
 			exit = exitDenied
-		case 404:
+		case ce.Status == 404:
 			exit = exitNotFound
-		case 429, 503:
+		case ce.Status == 429, ce.Status >= 500 && ce.Status != 500, ce.Code == "server_unreachable":
 			exit = exitUnavailable
 		}
-		if ce.Status == 401 && hint == "" {
+		if page := ce.Fields["url"]; page != "" && !strings.Contains(hint, page) {
+			hint = strings.TrimSpace(hint + " Go on in your browser: " + page)
+		}
+		if ce.Status == 401 {
 			hint = "Run: ambit login"
+			if c.env[envAPIKey] != "" {
+				hint = "AMBIT_API_KEY holds no key that this server knows."
+			}
 		}
 	case errors.As(err, &f):
 		code, message, hint = f.Code, f.Message, f.Hint
@@ -161,14 +175,19 @@ func (c *command) report(err error) int {
 		}
 	}
 	if c.json {
-		_ = json.NewEncoder(c.stderr).Encode(map[string]any{"error": map[string]string{"code": code, "message": message, "hint": hint}})
+		c.reportJSON(code, message, hint)
 		return exit
 	}
-	fmt.Fprintf(c.stderr, "ambit: %s\n", message)
+	// What a server says goes to a terminal, so it must not steer one.
+	fmt.Fprintf(c.stderr, "ambit: %s\n", plainLines(message))
 	if hint != "" {
-		fmt.Fprintf(c.stderr, "       %s\n", hint)
+		fmt.Fprintf(c.stderr, "       %s\n", plainLines(hint))
 	}
 	return exit
+}
+
+func (c *command) reportJSON(code, message, hint string) {
+	_ = json.NewEncoder(c.stderr).Encode(map[string]any{"error": map[string]string{"code": code, "message": message, "hint": hint}})
 }
 
 // printJSON writes v indented, or as one line when stdout is not a terminal.

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -140,4 +143,34 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
+}
+
+func count(n int64, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// withoutValue takes what was typed out of a complaint about a flag: it may be a
+// secret that was typed at the wrong place.
+func withoutValue(err error) error {
+	text := err.Error()
+	var bad interface{ GetValue() string }
+	if errors.As(err, &bad) {
+		rest := strings.TrimPrefix(text, "invalid argument "+strconv.Quote(bad.GetValue())+" for ")
+		name, _, _ := strings.Cut(rest, " flag:")
+		return fmt.Errorf("%s does not take this value", strings.Trim(name, `"`))
+	}
+	for _, known := range []string{"unknown shorthand flag", "bad flag syntax"} {
+		if strings.HasPrefix(text, known) {
+			return errors.New(known)
+		}
+	}
+	return err
+}
+
+// masked hides tokens of ours in what was typed.
+func masked(s string) string {
+	return regexp.MustCompile(`\b(sk|sh|amb_[a-z]+)_[\w-]{6,}`).ReplaceAllString(s, "${1}_…")
 }

@@ -85,7 +85,7 @@ func (c *command) providerAdd() *cobra.Command {
 		Long: "Add the provider that FILE describes (- is standard input), or replace its record. Connections that exist keep the\n" +
 			"record that they were made with, until their owner reconnects. docs/providers.md explains records.\n\n" +
 			"The client id and secret are those of the OAuth client that you register at the provider, with the redirect URI that\n" +
-			"this command prints. The secret comes from standard input. Left out, a stored one stays.",
+			"this command names when they are missing. The secret comes from standard input. Left out, the stored ones stay.",
 		Example: "  ambit provider add acme.yaml\n  ambit provider add acme.yaml --client-id abc123 --client-secret-stdin < secret.txt",
 		Args:    takes(1, "one argument: the file of the record"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -110,16 +110,21 @@ func (c *command) providerAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			redirect, err := c.redirectURI(ctx, cl, rec)
+			if err != nil {
+				return err
+			}
+			if rec.Auth == provider.OAuth2 && put.ClientID == "" {
+				if put.ClientID, err = storedClient(ctx, cl, rec, redirect); err != nil {
+					return err
+				}
+			}
 			if secretIn {
 				if put.ClientSecret, err = c.readSecret(ctx, "Client secret"); err != nil {
 					return err
 				}
 			}
 			v, err := cl.PutProvider(ctx, rec.ID, put)
-			if err != nil {
-				return err
-			}
-			redirect, err := c.redirectURI(ctx, cl, rec)
 			if err != nil {
 				return err
 			}
@@ -132,11 +137,7 @@ func (c *command) providerAdd() *cobra.Command {
 				if redirect != "" {
 					c.say("Redirect URI to register there: %s", plain(redirect))
 				}
-				if redirect != "" && v.ClientID == "" {
-					c.say("Then: ambit provider add %s --client-id ID --client-secret-stdin", plain(args[0]))
-				} else {
-					c.say("Next: ambit connection connect %s", plain(v.ID))
-				}
+				c.say("Next: ambit connection connect %s", plain(v.ID))
 			})
 		},
 	}
@@ -144,6 +145,21 @@ func (c *command) providerAdd() *cobra.Command {
 	cmd.Flags().BoolVar(&secretIn, "client-secret-stdin", false, "read its secret from standard input")
 	cmd.Flags().Int64Var(&put.IfVersion, "if-version", 0, "only if this is the stored version, as `ambit provider show` tells it")
 	return cmd
+}
+
+// storedClient is the client id that a provider has. The first time there is
+// none, and the person learns what to register.
+func storedClient(ctx context.Context, cl *client.Client, rec provider.Record, redirect string) (string, error) {
+	v, err := cl.Provider(ctx, rec.ID)
+	if err != nil && !client.Is(err, "not_found") {
+		return "", err
+	}
+	if v.ClientID == "" {
+		return "", fault.New(fault.Invalid, "client_id_missing", rec.Name+" needs an OAuth client of yours.").
+			WithHint("Register one there with the redirect URI\n       "+redirect+"\n       and give its --client-id, and its secret with --client-secret-stdin.").
+			With("redirect_uri", redirect)
+	}
+	return v.ClientID, nil
 }
 
 // redirectURI is where an OAuth provider sends people back to.
@@ -218,7 +234,7 @@ func (c *command) providerLint() *cobra.Command {
 			if perr := c.show(found, func() { c.sayLint(rec, found.Problems) }); perr != nil || err == nil {
 				return perr
 			}
-			return fault.New(fault.Invalid, "record_invalid", fmt.Sprintf("The provider record is not valid: %d to mend.", len(found.Problems)))
+			return fault.New(fault.Invalid, "record_invalid", "The provider record is not valid: "+count(int64(len(found.Problems)), "problem", "problems")+".")
 		},
 	}
 }
@@ -305,6 +321,9 @@ func (c *command) listTemplates(ctx context.Context, cl *client.Client) error {
 					need = "required"
 				case p.Default != "":
 					need = "default " + p.Default
+					if strings.TrimSpace(p.Default) == "" {
+						need = "default: a blank"
+					}
 				}
 				rows = append(rows, []string{"  " + p.Name, p.Kind, need, strings.TrimSuffix(p.Title+": "+p.Help, ": ")})
 			}

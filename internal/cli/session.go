@@ -149,14 +149,14 @@ func (c *command) sessionRevoke() *cobra.Command {
 			}
 			done.Sessions, done.Running = some(done.Sessions), some(done.Running)
 			return c.show(done, func() {
-				c.say("%d sessions ended.", len(done.Sessions))
+				c.say("%s ended.", count(int64(len(done.Sessions)), "session", "sessions"))
 				var rows [][]string
 				now := time.Now()
 				for _, call := range done.Running {
 					rows = append(rows, []string{call.Tool, when(call.StartedAt, now), call.SessionID, call.EventID})
 				}
 				if len(rows) > 0 {
-					c.say("\nThese calls were running, and were cut. What they had sent may have taken effect:")
+					c.say("\nThese calls had no outcome yet, and were cut. What they had sent may have taken effect:")
 					c.table([]string{"TOOL", "STARTED", "SESSION", "ENTRY"}, rows, "")
 				}
 			})

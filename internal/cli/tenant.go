@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -31,13 +32,21 @@ func (c *command) keyList() *cobra.Command {
 			}
 			return showPage(c, page, []string{"NAME", "STATE", "SCOPES", "LAST USED", "EXPIRES", "ID"}, "No API keys. Make one with: ambit apikey create",
 				func(k client.APIKey, now time.Time) []string {
-					return []string{k.Name, keyState(k, now), words(k.Scopes), when(k.LastUsedAt, now), when(k.ExpiresAt, now), k.ID}
+					return []string{k.Name, keyState(k, now), few(k.Scopes), when(k.LastUsedAt, now), when(k.ExpiresAt, now), k.ID}
 				})
 		}),
 	}
 	c.orgFlag(cmd, &org, "of this organization (default: of the whole environment)")
 	p.flags(cmd)
 	return cmd
+}
+
+// few shortens a list for a table.
+func few(list []string) string {
+	if len(list) > 3 {
+		return fmt.Sprintf("%s and %d more", words(list[:2]), len(list)-2)
+	}
+	return words(list)
 }
 
 func keyState(k client.APIKey, now time.Time) string {

@@ -1,0 +1,241 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sandbox"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// sandboxKey opens the third party. Like every secret that a script gives to
+// the program, it has the canary's name in it.
+const sandboxKey = "sbx-canary-7d2e84b6f9c0d4f1c9a7"
+
+// world is a real server with a third party beside it, one a script.
+type world struct {
+	t     kit
+	app   *app.App
+	base  *url.URL
+	owner *accounttest.Human
+	org   account.Organization
+	key   secret.Value
+	data  string
+	log   lockedBuffer
+	stop  func()
+}
+
+// kit is what the kits need of a test, made of a script's.
+type kit struct {
+	testscript.T
+	ctx context.Context
+}
+
+func (t kit) Helper()                  {}
+func (t kit) Context() context.Context { return t.ctx }
+func (t kit) Fatalf(format string, args ...any) {
+	t.Fatal(fmt.Sprintf(format, args...))
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// newWorld starts the server and gives the script its names.
+func newWorld(env *testscript.Env) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	env.Defer(cancel)
+	w := &world{t: kit{env.T(), ctx}, data: filepath.Join(env.WorkDir, "data")}
+	third := httptest.NewServer(sandbox.New(sandbox.Config{APIKey: secret.FromString(sandboxKey)}).Handler())
+	env.Defer(third.Close)
+	var err error
+	w.app, err = app.New(ctx, app.Config{
+		DataDir: w.data, Listen: "localhost:0", Version: "test", Drain: time.Second,
+		OutboundAllow: []string{third.Listener.Addr().(*net.TCPAddr).String()},
+		Logger:        slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		return err
+	}
+	w.owner = accounttest.Owner(w.t, w.app.People)
+	w.base = w.app.PublicURL()
+	environment := w.owner.Organizations()[0].Environment
+	if w.org, err = w.app.People.Organization(ctx, environment, w.owner.Organizations()[0].Organization); err != nil {
+		return err
+	}
+	_, w.key, err = w.app.People.IssueKey(ctx, account.NewKey{Environment: environment, Name: "scripts", Scopes: account.Scopes(), Expires: time.Now().Add(time.Hour)})
+	if err != nil {
+		return err
+	}
+	if _, err := w.app.Providers.Put(ctx, account.System("test").In(environment), provider.Input{YAML: []byte(sandbox.KeyRecord(third.URL))}); err != nil {
+		return err
+	}
+	serve, stop := context.WithCancel(ctx)
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- w.app.Run(serve, func() { close(ready) }) }()
+	w.stop = sync.OnceFunc(func() {
+		stop()
+		if err := <-ended; err != nil {
+			w.t.Fatalf("the server ended with %v", err)
+		}
+	})
+	env.Defer(w.stop)
+	select {
+	case <-ready:
+	case err := <-ended:
+		return fmt.Errorf("the server did not start: %w", err)
+	}
+	env.Values["world"] = w
+	for name, value := range map[string]string{
+		"HOME": env.WorkDir, "AMBIT_SERVER": w.base.String(), "AMBIT_API_KEY": string(w.key.Reveal()), "ENVIRONMENT": string(environment),
+		"ORG": string(w.org.ID), "OWNER": string(w.owner.User()), "SANDBOX": third.URL, "SANDBOX_KEY": sandboxKey, "DATA": w.data,
+		"PROVIDER_ID": "sandbox_key", transcriptVar: filepath.Join(env.WorkDir, ".transcript"),
+	} {
+		env.Setenv(name, value)
+	}
+	env.Defer(func() { w.noCanaries(env.WorkDir) })
+	return nil
+}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
+
+// noCanaries holds the property of all scripts: no output and no log line holds
+// a secret that was given to the program.
+func (w *world) noCanaries(dir string) {
+	shown, err := os.ReadFile(filepath.Join(dir, ".transcript"))
+	if err != nil && !os.IsNotExist(err) {
+		w.t.Fatalf("reading what was shown: %v", err)
+	}
+	canaries := []string{"canary", string(w.key.Reveal())}
+	if doc, err := os.ReadFile(filepath.Join(dir, ".config", "ambit", "login.json")); err == nil {
+		for _, token := range regexp.MustCompile(`amb_login_[\w-]{20,}|sk_[\w-]{20,}`).FindAllString(string(doc), -1) {
+			canaries = append(canaries, token)
+		}
+	}
+	for _, c := range canaries {
+		if i := bytes.Index(bytes.ToLower(shown), []byte(strings.ToLower(c))); i >= 0 {
+			w.t.Fatalf("the output holds a secret, after:\n%s", shown[max(0, i-400):i])
+		}
+		if strings.Contains(w.log.String(), c) {
+			w.t.Fatalf("the server's log holds a secret")
+		}
+	}
+}
+
+// confirm plays the person in front of the browser: it confirms the sign-in
+// code that a command line in the background shows.
+func (w *world) confirm(transcript string) {
+	code := ""
+	for end := time.Now().Add(30 * time.Second); code == ""; time.Sleep(20 * time.Millisecond) {
+		shown, _ := os.ReadFile(transcript)
+		code = regexp.MustCompile(`\b[B-Z]{4}-[B-Z]{4}\b`).FindString(string(shown))
+		if time.Now().After(end) {
+			w.t.Fatalf("no code was shown")
+		}
+	}
+	me := w.owner
+	if err := w.app.People.ConfirmCLI(w.t.ctx, me.Person, code, me.Proof(w.t, w.app.People.CLIDigest(me.Person, code))); err != nil {
+		w.t.Fatalf("confirming the code: %v", err)
+	}
+}
+
+// work lets an agent, over MCP, ask for a session, be approved and call a tool.
+// It gives the agent's and the session's id.
+func (w *world) work(agentName string) (agent, session string) {
+	ctx := w.t.ctx
+	api := client.New(w.base.String(), string(w.key.Reveal()))
+	made, err := api.CreateAgent(ctx, client.NewAgent{Name: agentName, Kind: "delegated", OrganizationID: string(w.org.ID), OwnerID: string(w.owner.User())})
+	w.must(err)
+	body := url.Values{"grant_type": {"client_credentials"}, "resource": {w.base.JoinPath("mcp").String()}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.base.JoinPath("oauth", "token").String(), strings.NewReader(body.Encode()))
+	w.must(err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth(made.ClientID, made.ClientSecret)
+	resp, err := http.DefaultClient.Do(req)
+	w.must(err)
+	defer resp.Body.Close()
+	var token struct {
+		AccessToken string `json:"access_token"`
+	}
+	w.must(json.NewDecoder(resp.Body).Decode(&token))
+	agentSide, err := mcp.NewClient(&mcp.Implementation{Name: "script", Version: "1"}, nil).Connect(ctx, &mcp.StreamableClientTransport{
+		Endpoint: w.base.JoinPath("mcp").String(), HTTPClient: &http.Client{Transport: bearer(token.AccessToken)}, DisableStandaloneSSE: true}, nil)
+	w.must(err)
+	defer agentSide.Close()
+	asked := w.call(agentSide, "request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": []string{"read"}, "purpose": "Look at the issues. \x1b[31mred"})
+	sessions, err := api.Sessions(ctx, client.SessionFilter{AgentID: made.ID})
+	w.must(err)
+	w.approve(id.Approval(sessions.Data[0].ApprovalID))
+	w.call(agentSide, "sandbox_key_list_issues", map[string]any{"session": asked["session"]})
+	return made.ID, sessions.Data[0].ID
+}
+
+func (w *world) must(err error) {
+	if err != nil {
+		w.t.Fatalf("%v", err)
+	}
+}
+
+func (w *world) call(s *mcp.ClientSession, tool string, args map[string]any) map[string]any {
+	res, err := s.CallTool(w.t.ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
+	w.must(err)
+	out, _ := res.StructuredContent.(map[string]any)
+	if res.IsError {
+		w.t.Fatalf("%s was refused: %v", tool, out)
+	}
+	return out
+}
+
+func (w *world) approve(a id.Approval) {
+	ctx, me := w.t.ctx, w.owner
+	ap, err := w.app.Sessions.Approval(ctx, me.Person, a)
+	w.must(err)
+	d := w.app.Sessions.DefaultDecision(ap)
+	digest, err := w.app.Sessions.Digest(ctx, me.Person, a, d)
+	w.must(err)
+	_, err = w.app.Sessions.Approve(ctx, me.Person, a, d, me.Proof(w.t, digest))
+	w.must(err)
+}
+
+type bearer string
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+string(b))
+	return http.DefaultTransport.RoundTrip(r)
+}
