@@ -19,7 +19,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"log/slog"
 	"net/url"
 	"time"
@@ -237,10 +236,3 @@ func noApproval() error { return fault.New(fault.NotFound, "not_found", "No such
 
 // changed announces a change to whoever shows the inbox of this organization.
 func changed(tx *sqldb.Tx, org id.Organization) { tx.Notify(Channel, string(org)) }
-
-func minutes(n int) string {
-	if n == 1 {
-		return "1 minute"
-	}
-	return fmt.Sprintf("%d minutes", n)
-}
