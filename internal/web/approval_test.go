@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pquerna/otp/totp"
+
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/agent/agenttest"
@@ -313,4 +315,38 @@ func approvalOf(t *testing.T, err error) string {
 		t.Fatalf("got %v, want an approval to be asked for", err)
 	}
 	return u.Path
+}
+
+// The page works without script: the decision with a code of an authenticator
+// app is an ordinary form, unless the organization demands passkeys.
+func TestApproveByCode(t *testing.T) {
+	t.Parallel()
+	s := sceneOnSQLite(t)
+	page := s.mia.get("/ui/account").submit("/ui/account/authenticator", nil).want(http.StatusOK)
+	seed := strings.ReplaceAll(page.text("code"), " ", "")
+	code := func() string {
+		s.Clock.Advance(time.Minute) // each code works once
+		c, err := totp.GenerateCode(seed, s.Clock.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	page.submit("/ui/account/authenticator/confirm", func(v url.Values) { v.Set("code", code()) })
+	decide := func(r session.Requested, code string) *doc {
+		v := fields(s.mia.get(s.page(r)).form(s.page(r) + "/approve"))
+		v.Set("code", code)
+		return s.mia.post(s.page(r)+"/approve", v)
+	}
+	r := s.Ask(t, s.bot, "tracker")
+	s.mia.get(s.page(r)).says("Use an authenticator code instead")
+	decide(r, "000000").want(http.StatusForbidden).says("The code was not accepted", "Triage bot wants to")
+	decide(r, code()).follow().says("Approved")
+
+	s.mia.get("/ui/organization").submit("/ui/organization/settings", func(v url.Values) { v.Set("require_passkey", "yes") }).want(http.StatusSeeOther)
+	r = s.Ask(t, s.bot, "tracker")
+	if text := s.mia.get(s.page(r)).text("main"); strings.Contains(text, "authenticator code") {
+		t.Error("a code is offered where passkeys are demanded")
+	}
+	decide(r, code()).want(http.StatusForbidden).says("demands a passkey")
 }

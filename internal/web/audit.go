@@ -17,16 +17,16 @@ import (
 // to anybody else what was done by them or for them.
 func (s *Server) auditList(v *visit) (answer, error) {
 	p := &AuditPage{Frame: Frame{Title: "Audit", Section: "audit"}, Filter: auditForm(v)}
+	if err := v.actor().May(v.here.Organization, account.View); err != nil {
+		return nil, err
+	}
+	p.Own = !v.may(account.ReadAudit)
 	f, err := auditFilter(v)
 	if err != nil {
-		p.Own = !v.may(account.ReadAudit)
 		return again(p, err)
 	}
-	if !v.may(account.ReadAudit) {
-		if err := v.actor().May(v.here.Organization, account.View); err != nil {
-			return nil, err
-		}
-		p.Own, f.User = true, v.person.User()
+	if p.Own {
+		f.User = v.person.User()
 	}
 	list, err := s.audit.List(v.ctx(), f)
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Server) auditList(v *visit) (answer, error) {
 		p.Items = append(p.Items, auditRow(who, r))
 	}
 	if list.Next != "" {
-		p.Next = v.query("/ui/audit", "action", v.form("action"), "decision", v.form("decision"), "about", v.form("about"), "since", v.form("since"), "after", list.Next)
+		p.Next = v.query("/ui/audit", "action", f.Action, "decision", f.Decision, "about", p.Filter.About, "since", p.Filter.Since, "after", list.Next)
 	}
 	return show(p), nil
 }

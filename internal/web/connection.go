@@ -134,16 +134,25 @@ func (s *Server) findConnection(v *visit, raw string) (connection.Connection, er
 	return c, err
 }
 
-// connect takes a key, or begins an authorization and gives the link there.
-func (s *Server) connect(v *visit) (answer, error) {
+// startOf reads what to connect; a reconnect names all of it by itself.
+func (s *Server) startOf(v *visit) (credential.Start, error) {
 	st := credential.Start{Environment: v.here.Environment, Organization: v.here.Organization, Provider: v.form("provider"), Scopes: v.r.PostForm["scope"],
 		OrganizationOwned: v.form("owner") == "organization", ReturnTo: returnPath(v.form("return"))}
 	if again := v.form("reconnect"); again != "" {
 		c, err := s.findConnection(v, again)
 		if err != nil {
-			return nil, err
+			return st, err
 		}
 		st.Environment, st.Organization, st.Provider, st.Reconnect, st.OrganizationOwned = c.Environment, c.Organization, c.Provider, c.ID, c.Owner == ""
+	}
+	return st, nil
+}
+
+// connect takes a key, or begins an authorization and gives the link there.
+func (s *Server) connect(v *visit) (answer, error) {
+	st, err := s.startOf(v)
+	if err != nil {
+		return nil, err
 	}
 	prov, err := s.providers.Get(v.ctx(), st.Environment, st.Provider)
 	if err != nil {

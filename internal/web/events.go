@@ -102,23 +102,28 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	changed := make(chan struct{}, 1)
-	mine := organizations(v.person)
-	cancel := s.subscribe(session.Channel, func(payload string) {
+	changed, cancel := s.changes(v.person)
+	defer cancel()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no")
+	s.stream(v, changed)
+}
+
+// changes signals that something changed in one of the person's organizations.
+func (s *Server) changes(p account.Person) (changed <-chan struct{}, cancel func()) {
+	signal := make(chan struct{}, 1)
+	mine := organizations(p)
+	cancel = s.subscribe(session.Channel, func(payload string) {
 		org, _, _ := strings.Cut(payload, " ")
 		if org != "" && !mine[id.Organization(org)] {
 			return
 		}
 		select {
-		case changed <- struct{}{}:
+		case signal <- struct{}{}:
 		default:
 		}
 	})
-	defer cancel()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no")
-	s.stream(v, changed)
+	return signal, cancel
 }
 
 func organizations(p account.Person) map[id.Organization]bool {

@@ -43,6 +43,10 @@ func (s *Server) sessionList(v *visit) (answer, error) {
 	if next != "" {
 		p.Next = v.query("/ui/sessions", "state", state, "after", next)
 	}
+	return show(p.whenEmpty(state)), nil
+}
+
+func (p *SessionsPage) whenEmpty(state string) *SessionsPage {
 	switch state {
 	case session.Active:
 		p.EmptyTitle, p.EmptyText, p.Command = "No agent has access right now", "When you approve a request, its session appears here, with the time it has left.", "ambit session list"
@@ -51,7 +55,7 @@ func (s *Server) sessionList(v *visit) (answer, error) {
 	default:
 		p.EmptyTitle, p.EmptyText = "No session has ended yet", "Ended sessions stay here, with what was done in them."
 	}
-	return show(p), nil
+	return p
 }
 
 func sessionRows(list []session.Session) []SessionRow {
