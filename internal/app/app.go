@@ -58,6 +58,7 @@ type App struct {
 	clock    *clock
 	listen   []net.Listener
 	console  *console
+	pages    *web.Server // whose live streams would hold a shutdown
 	started  bool
 	wg       sync.WaitGroup
 	stop     chan struct{}
@@ -194,6 +195,7 @@ func (a *App) handler() (http.Handler, error) {
 		return nil, err
 	}
 	pages.Mount(mux)
+	a.pages = pages
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	return a.edge(mux), nil
@@ -240,6 +242,7 @@ func (a *App) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	srv.RegisterOnShutdown(a.pages.Stop)
 	if a.console, err = a.openConsole(); err != nil {
 		return err
 	}
