@@ -271,7 +271,7 @@ func wholePlaceholder(s string) (string, bool) {
 func (r *Record) digest(t Tool, req RequestSpec) [32]byte {
 	shape := map[string]any{
 		"name": t.Name, "effect": t.Effect, "generic": t.Generic, "input": t.Input, "bases": r.API.Base,
-		"cut": sortedKeys(t.plan.cut), "max_bytes": t.Output.MaxBytes,
+		"cut": sortedKeys(t.plan.cut), "max_bytes": t.Output.MaxBytes, "headers": r.DefaultHeaders,
 	}
 	if t.Generic {
 		shape["methods"], shape["access"] = t.plan.generic.methods, guardText(r)

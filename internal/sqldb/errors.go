@@ -124,7 +124,8 @@ func classify(err error) class {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return classCut
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, net.ErrClosed),
-		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err):
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err),
+		strings.HasSuffix(err.Error(), "sql: database is closed"): // this process is stopping; the error has no name
 		return classLost
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
