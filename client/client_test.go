@@ -316,6 +316,8 @@ func TestFollowAudit(t *testing.T) {
 		mux.ServeHTTP(rw, r.WithContext(ctx))
 	}))
 	t.Cleanup(front.Close)
+	w.Secret(t, "there before", "secret-canary")
+	time.Sleep(1100 * time.Millisecond) // the server's clock is told in seconds
 	got := map[string]int{}
 	stop := errors.New("enough")
 	ready := make(chan struct{})

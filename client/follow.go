@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"time"
 )
@@ -13,7 +14,8 @@ const (
 	maxLine = 1 << 20
 	// overlap is how far back a new stream starts: entries become visible
 	// somewhat out of order.
-	overlap = 40 * time.Second
+	overlap        = 40 * time.Second
+	minFollowPause = 500 * time.Millisecond
 )
 
 // FollowAudit calls fn for each new audit entry until ctx ends, fn fails, or
@@ -21,52 +23,47 @@ const (
 // kind "outcome", whose Ref is the call. A stream that breaks is taken up again
 // where it broke, and no entry is given twice.
 func (c *Client) FollowAudit(ctx context.Context, f AuditFilter, fn func(Event) error) error {
+	f.After, f.Limit, f.Until = "", 0, time.Time{}
 	seen := map[string]time.Time{}
-	for pause := time.Duration(0); ; {
-		began := time.Now()
-		err := c.followOnce(ctx, f, func(e Event) error {
-			if _, ok := seen[e.ID]; ok {
-				return nil
-			}
-			seen[e.ID] = e.Time
-			if since := e.Time.Add(-overlap); since.After(f.Since) {
-				f.Since = since
-				for k, t := range seen {
-					if t.Before(since) {
-						delete(seen, k)
-					}
-				}
-			}
-			return fn(e)
-		})
-		var own *stopped
-		switch {
-		case errors.As(err, &own):
+	once := func(e Event) error {
+		if _, ok := seen[e.ID]; ok {
+			return nil
+		}
+		seen[e.ID] = e.Time
+		if since := e.Time.Add(-overlap); since.After(f.Since) {
+			f.Since = since
+			maps.DeleteFunc(seen, func(_ string, t time.Time) bool { return t.Before(since) })
+		}
+		return fn(e)
+	}
+	pause, ever := minFollowPause, false
+	begin := func(at time.Time) {
+		if pause, ever = minFollowPause, true; f.Since.IsZero() {
+			f.Since = at // what was there before is not new
+		}
+	}
+	for {
+		err := c.followOnce(ctx, f, begin, once)
+		if own, ok := errors.AsType[*stopped](err); ok {
 			return own.err
-		case ctx.Err() != nil:
+		}
+		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		var e *Error
-		if errors.As(err, &e) && e.Status != 0 && e.Status != http.StatusTooManyRequests && e.Status < 500 {
-			return err
+		e, ok := errors.AsType[*Error](err)
+		passing := ok && (e.Status == http.StatusTooManyRequests || e.Status >= 500)
+		if err != nil && !passing && (!ever || ok && e.Status != 0) {
+			return err // never reached, or refused
 		}
-		if len(seen) == 0 && f.Since.IsZero() {
-			if err != nil && time.Since(began) < time.Second && pause == 0 && e != nil && e.Status == 0 {
-				return err // it was never reached
-			}
-			f.Since = began.Add(-overlap)
+		wait := pause
+		if ok {
+			wait = max(wait, e.RetryAfter)
 		}
-		if time.Since(began) > time.Minute {
-			pause = 0
-		}
-		pause = min(max(2*pause, 500*time.Millisecond), maxPause)
-		if e != nil && e.RetryAfter > pause {
-			pause = e.RetryAfter
-		}
+		pause = min(2*pause, maxPause)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -76,8 +73,9 @@ type stopped struct{ err error }
 
 func (s *stopped) Error() string { return s.err.Error() }
 
-func (c *Client) followOnce(ctx context.Context, f AuditFilter, fn func(Event) error) error {
-	f.After, f.Limit = "", 0
+// followOnce reads one stream to its end. begin hears when it began, by the
+// server's clock.
+func (c *Client) followOnce(ctx context.Context, f AuditFilter, begin func(time.Time), fn func(Event) error) error {
 	resp, err := c.send(ctx, get("/v1/audit/stream", f.query()))
 	if err != nil {
 		return err
@@ -86,6 +84,11 @@ func (c *Client) followOnce(ctx context.Context, f AuditFilter, fn func(Event) e
 		return readError(resp)
 	}
 	defer resp.Body.Close()
+	at, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		at = time.Now()
+	}
+	begin(at)
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
 	for lines.Scan() {
