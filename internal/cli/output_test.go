@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/client"
+)
+
+func TestWhen(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	for _, row := range []struct {
+		ago  time.Duration
+		want string
+	}{
+		{0, "just now"}, {30 * time.Second, "30 s ago"}, {90 * time.Second, "1 min ago"}, {47 * time.Hour, "47 h ago"}, {72 * time.Hour, "3 d ago"},
+		{-2 * time.Second, "in 2 s"}, {-90 * time.Minute, "in 1 h"},
+	} {
+		if got := when(now.Add(-row.ago), now); got != row.want {
+			t.Errorf("%v before now: got %q, want %q", row.ago, got, row.want)
+		}
+	}
+	if got := when(time.Time{}, now); got != "" {
+		t.Errorf("no time: got %q, want nothing", got)
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"":                     {},
+		"90m":                  now.Add(-90 * time.Minute),
+		"7d":                   now.AddDate(0, 0, -7),
+		"2026-01-31":           time.Date(2026, 1, 31, 0, 0, 0, 0, time.Local),
+		"2026-01-31T15:04:05Z": time.Date(2026, 1, 31, 15, 4, 5, 0, time.UTC),
+	} {
+		got, err := parseTime("--since", text, now)
+		if err != nil || !got.Equal(want) {
+			t.Errorf("%q: got %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"yesterday", "-5m", "-1d", "9999999d", "1", "2026-13-01"} {
+		if got, err := parseTime("--since", text, now); err == nil {
+			t.Errorf("%q: got %v, want an error", text, got)
+		}
+	}
+}
+
+func FuzzParseTime(f *testing.F) {
+	for _, s := range []string{"90m", "7d", "2026-01-31", "2026-01-31T15:04:05Z", "-1h", "d"} {
+		f.Add(s)
+	}
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := parseTime("--since", s, now)
+		if err != nil && !got.IsZero() {
+			t.Errorf("got %v beside an error", got)
+		}
+	})
+}
+
+// What agents and providers wrote cannot steer the terminal.
+func FuzzPlain(f *testing.F) {
+	for _, s := range []string{"plain", "\x1b[31mred", "a\u202eb", "line\nline", "\x9b31m", "\xff", "ä\u0301 ✓"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, r := range plain(s) {
+			if !unicode.IsPrint(r) && r != unicode.ReplacementChar {
+				t.Fatalf("%q holds %q", plain(s), r)
+			}
+		}
+		for _, r := range plainLines(s) {
+			if !unicode.IsPrint(r) && r != unicode.ReplacementChar && r != '\n' {
+				t.Fatalf("%q holds %q", plainLines(s), r)
+			}
+		}
+	})
+}
+
+// A revocation is about one thing: half of what was meant is worse than nothing.
+func TestAim(t *testing.T) {
+	t.Parallel()
+	good := []client.Revocation{{SessionID: "s"}, {AgentID: "a"}, {UserID: "u"}, {ConnectionID: "c"}, {Provider: "p", OrganizationID: "o"}, {OrganizationID: "o"}}
+	for _, r := range good {
+		if _, err := aim(r); err != nil {
+			t.Errorf("%+v: got %v, want no error", r, err)
+		}
+	}
+	bad := []client.Revocation{{}, {Provider: "p"}, {SessionID: "s", AgentID: "a"}, {AgentID: "a", OrganizationID: "o"}, {Provider: "p", OrganizationID: "o", UserID: "u"}}
+	for _, r := range bad {
+		var ue usageError
+		if _, err := aim(r); !errors.As(err, &ue) {
+			t.Errorf("%+v: got %v, want a usage error", r, err)
+		}
+	}
+}
+
+// Complaints about flags do not repeat what was typed.
+func TestFlagComplaintsHoldNoValue(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--count=canary"}, {"--count", "can\"ary"}, {"-canary"}, {"-n", "canary"}, {"--yes=canary"}, {"--=canary"}, {"--canary-less"}} {
+		cmd := &cobra.Command{Use: "x", RunE: func(*cobra.Command, []string) error { return nil }, SilenceErrors: true, SilenceUsage: true}
+		cmd.Flags().IntP("count", "n", 0, "")
+		cmd.Flags().Bool("yes", false, "")
+		cmd.SetArgs(args)
+		err := cmd.Execute()
+		if err == nil {
+			t.Errorf("%q is taken", args)
+			continue
+		}
+		if got := withoutValue(err).Error(); strings.Contains(got, "canary") && args[0] != "--canary-less" {
+			t.Errorf("%q: got %q", args, got)
+		}
+	}
+	if got := masked(`unknown command "sk_abcdefgh1234" for "ambit"`); strings.Contains(got, "abcdefgh") {
+		t.Errorf("got %q", got)
+	}
+}
