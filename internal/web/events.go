@@ -139,6 +139,7 @@ func (s *Server) stream(v *visit, changed <-chan struct{}) {
 	defer end.Stop()
 	defer beat.Stop()
 	out := http.NewResponseController(v.w)
+	defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	last := ""
 	for {
 		if s.recognise(v) != nil {
