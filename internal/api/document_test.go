@@ -53,7 +53,7 @@ func (d *document) resolve(t testing.TB, schema json.RawMessage) *jsonschema.Res
 	if err := json.Unmarshal(schema, &whole); err != nil {
 		t.Fatal(err)
 	}
-	defs, err := json.Marshal(d.schemas)
+	defs, err := json.Marshal(d.reach(schema, map[string]json.RawMessage{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +73,20 @@ func (d *document) resolve(t testing.TB, schema json.RawMessage) *jsonschema.Res
 	d.ready[string(schema)] = r
 	return r
 }
+
+// reach collects what a schema refers to, and what that refers to.
+func (d *document) reach(schema json.RawMessage, into map[string]json.RawMessage) map[string]json.RawMessage {
+	for _, ref := range references.FindAllSubmatch(schema, -1) {
+		name := string(ref[1])
+		if _, ok := into[name]; !ok && d.schemas[name] != nil {
+			into[name] = d.schemas[name]
+			d.reach(d.schemas[name], into)
+		}
+	}
+	return into
+}
+
+var references = regexp.MustCompile(`"#/components/schemas/([^"]*)"`)
 
 // hold checks that an answer is one that the document names for op.
 func (d *document) hold(t testing.TB, op operation, res response) {
