@@ -107,7 +107,7 @@ func (c *command) secretCreate() *cobra.Command {
 	var file, org string
 	var parts []string
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Store a new secret", Long: "Store a new secret. " + secretInput,
+		Use: "create NAME", Short: "Store a new secret", Long: "Store a new secret.\n\n" + secretInput,
 		Example: "  ambit secret create prod/db-password < password.txt\n  ambit secret create deploy-key --file id_ed25519 --org org_…",
 		Args:    takes(1, "one argument: the name; the value comes from standard input or --file"),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
@@ -149,7 +149,7 @@ func (c *command) readValue(ctx context.Context, file string) (string, error) {
 func (c *command) secretUpdate() *cobra.Command {
 	var file, org, version string
 	cmd := &cobra.Command{
-		Use: "update SECRET", Short: "Store a new version of a secret", Long: "Store a new version of a secret. " + secretInput,
+		Use: "update SECRET", Short: "Store a new version of a secret", Long: "Store a new version of a secret.\n\n" + secretInput,
 		Args:              takes(1, "one argument: the secret's name or id; the value comes from standard input or --file"),
 		ValidArgsFunction: c.completion(c.secretNames, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {

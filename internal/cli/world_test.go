@@ -143,9 +143,7 @@ func (w *world) noCanaries(dir string) {
 	}
 	canaries := []string{"canary", string(w.key.Reveal())}
 	if doc, err := os.ReadFile(filepath.Join(dir, ".config", "ambit", "login.json")); err == nil {
-		for _, token := range regexp.MustCompile(`amb_login_[\w-]{20,}|sk_[\w-]{20,}`).FindAllString(string(doc), -1) {
-			canaries = append(canaries, token)
-		}
+		canaries = append(canaries, regexp.MustCompile(`amb_login_[\w-]{20,}|sk_[\w-]{20,}`).FindAllString(string(doc), -1)...)
 	}
 	for _, c := range canaries {
 		if i := bytes.Index(bytes.ToLower(shown), []byte(strings.ToLower(c))); i >= 0 {
