@@ -131,7 +131,9 @@ func (a Actor) May(org id.Organization, p Permission) error {
 
 func (a Actor) role(org id.Organization) (Role, bool) {
 	if org == "" {
-		return a.person.operator(a.env)
+		// Working for whoever runs an environment does not show its tenants.
+		r, ok := a.person.operator(a.env)
+		return r, ok && (r == RoleOwner || r == RoleAdmin || r == RoleAuditor)
 	}
 	for _, m := range a.person.memberships {
 		if m.Organization == org && m.Environment == a.env {
