@@ -135,6 +135,20 @@ func mirror(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-Id", oneLine(all))
 	case "/json-lines":
 		quick("application/x-ndjson", fmt.Sprintf("{\"a\":%q}\n{\"b\":%q}\n", all, "x"+all))
+	case "/bomb":
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Type", "application/json")
+		z := gzip.NewWriter(w)
+		for zeros := make([]byte, 1<<20); ; {
+			if _, err := z.Write(zeros); err != nil {
+				return
+			}
+		}
+	case "/fat":
+		for i := range 150 {
+			w.Header().Set(fmt.Sprintf("X-Fat-%d", i), strings.Repeat("x", 500))
+		}
+		doc(held)
 	case "/names":
 		doc(map[string]int{all: 1, "nested " + all: 2})
 	default:

@@ -22,6 +22,7 @@ import (
 type Arrival struct {
 	At     time.Time // by the machine's clock
 	Method string
+	URI    string // the request target as it was written
 	Path   string
 	Query  url.Values
 	Header http.Header
@@ -48,7 +49,7 @@ func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if !strings.HasPrefix(r.URL.Path, "/_") {
-		a := Arrival{At: time.Now(), Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone(), Body: string(body)}
+		a := Arrival{At: time.Now(), Method: r.Method, URI: r.RequestURI, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone(), Body: string(body)}
 		tr.mu.Lock()
 		tr.arrivals = append(tr.arrivals, a)
 		watch := tr.watch
