@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -23,7 +24,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, who agent.Iden
 	case "tools/list":
 		result, p = s.list(r.Context(), who, m, rev)
 	case "tools/call":
-		result, p = s.call(r.Context(), who, m, rev, r.RemoteAddr)
+		result, p = s.call(r.Context(), who, m, rev, peer(r))
 	case "initialize", "ping", "server/discover", "resources/list", "resources/templates/list", "prompts/list":
 		s.handshake.ServeHTTP(w, plain(r.Context(), m, rev))
 		return
@@ -43,6 +44,15 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, who agent.Iden
 		p.status = http.StatusOK
 	}
 	p.write(w, m.id)
+}
+
+// peer is the client's address without its port, for the audit.
+func peer(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return host
 }
 
 // stamp is what the stateless revision wants in each result.
