@@ -112,7 +112,7 @@ func TestBeginAndFinish(t *testing.T) {
 		if after := scan[int](t, w.db, `select count(*) from audit_entry`); after != before {
 			t.Errorf("a refused intent left %d rows", after-before)
 		}
-		running, err := l.Unfinished(t.Context(), e.Session)
+		running, err := l.Unfinished(t.Context(), w.db.Reader(), e.Session)
 		if err != nil || len(running) != 1 || running[0].ID != in.Event || running[0].Outcome != nil {
 			t.Errorf("unfinished: got %+v, %v", running, err)
 		}
@@ -125,7 +125,7 @@ func TestBeginAndFinish(t *testing.T) {
 		if diff := cmp.Diff(&want, page.Records[0].Outcome); diff != "" {
 			t.Errorf("outcome: %s", diff)
 		}
-		if running, err := l.Unfinished(t.Context(), e.Session); err != nil || len(running) != 0 {
+		if running, err := l.Unfinished(t.Context(), w.db.Reader(), e.Session); err != nil || len(running) != 0 {
 			t.Errorf("unfinished after its outcome: %+v, %v", running, err)
 		}
 		got := page.Records[0].Entry

@@ -78,7 +78,7 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 		last := rows[len(rows)-1]
 		p.Next = cursor(last.time, last.id)
 	}
-	if p.Records, err = l.records(ctx, rows); err != nil {
+	if p.Records, err = l.records(ctx, l.db.Reader(), rows); err != nil {
 		return Page{}, err
 	}
 	return p, nil
@@ -120,7 +120,7 @@ func (f Filter) where(first string) (string, []any) {
 }
 
 // records decodes rows and joins the outcomes of intents.
-func (l *Log) records(ctx context.Context, rows []stored) ([]Record, error) {
+func (l *Log) records(ctx context.Context, q sqldb.Querier, rows []stored) ([]Record, error) {
 	out := make([]Record, 0, len(rows))
 	at := map[string]int{}
 	var marks []string
@@ -145,7 +145,7 @@ func (l *Log) records(ctx context.Context, rows []stored) ([]Record, error) {
 	if len(args) == 0 {
 		return out, nil
 	}
-	outcomes, err := queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where kind = 'outcome' and ref in (`+strings.Join(marks, ", ")+`)`, args...)
+	outcomes, err := queryEntries(ctx, q, `select `+entryColumns+` from audit_entry where kind = 'outcome' and ref in (`+strings.Join(marks, ", ")+`)`, args...)
 	if err != nil {
 		return nil, sqldb.Wrap("read the outcomes of calls", err)
 	}
@@ -163,13 +163,14 @@ const unfinishedSQL = `select ` + entryColumns + ` from audit_entry i where i.se
 and not exists (select 1 from audit_entry o where o.ref = i.id and o.kind = 'outcome') order by i.time, i.id limit 200`
 
 // Unfinished lists the calls of a session that have begun and whose outcome is
-// not recorded: they run now, or their process died.
-func (l *Log) Unfinished(ctx context.Context, session id.Session) ([]Record, error) {
-	rows, err := queryEntries(ctx, l.db.Reader(), unfinishedSQL, session)
+// not recorded: they run now, or their process died. Asked in the transaction
+// that ends the session, it lists exactly the calls that had started.
+func (l *Log) Unfinished(ctx context.Context, q sqldb.Querier, session id.Session) ([]Record, error) {
+	rows, err := queryEntries(ctx, q, unfinishedSQL, session)
 	if err != nil {
 		return nil, sqldb.Wrap("list running calls", err)
 	}
-	return l.records(ctx, rows)
+	return l.records(ctx, q, rows)
 }
 
 // followWindow is how far Follow looks back: a transaction that takes longer to
@@ -205,7 +206,7 @@ func (l *Log) Follow(ctx context.Context, f Filter, fn func(Record) error) error
 				fresh = append(fresh, s)
 			}
 		}
-		records, err := l.records(ctx, fresh)
+		records, err := l.records(ctx, l.db.Reader(), fresh)
 		if err != nil {
 			return err
 		}

@@ -438,10 +438,19 @@ func TestLongPoll(t *testing.T) {
 			done <- struct{}{}
 		}()
 	}
-	time.Sleep(200 * time.Millisecond)
-	start := time.Now()
-	if got := w.do(t, poll(t.Context())); got.status != 200 || time.Since(start) > 5*time.Second {
-		t.Errorf("the ninth wait: got %d after %v, want an answer at once", got.status, time.Since(start))
+	// The eight are on their way; which of the first ones is the ninth does not
+	// matter, as long as one is answered at once.
+	for tries := 0; ; tries++ {
+		ctx, giveUp := context.WithTimeout(t.Context(), 2*time.Second)
+		got := w.do(t, poll(ctx))
+		waited := ctx.Err() != nil
+		giveUp()
+		if got.status == 200 && !waited {
+			break
+		}
+		if tries == 10 {
+			t.Fatalf("a wait too many is not answered at once: %d", got.status)
+		}
 	}
 	leave()
 	for range 8 {

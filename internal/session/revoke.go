@@ -101,29 +101,31 @@ func noTarget(a Aim) error {
 
 // end is the one way in which sessions end by somebody's will.
 func (s *Service) end(ctx context.Context, w endWhere, reason string, by audit.Actor, address string) (RevokeResult, error) {
-	var ended []endedSession
+	var result RevokeResult
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		var err error
-		ended, err = s.endIn(ctx, tx, w, reason, by, address)
-		return err
-	})
-	if err != nil {
-		return RevokeResult{}, err
-	}
-	result := RevokeResult{Sessions: []id.Session{}, Running: []RunningCall{}}
-	for _, e := range ended {
-		result.Sessions = append(result.Sessions, e.id)
-		if e.wasActive {
-			running, err := s.audit.Unfinished(ctx, e.id)
+		result = RevokeResult{Sessions: []id.Session{}, Running: []RunningCall{}}
+		ended, err := s.endIn(ctx, tx, w, reason, by, address)
+		if err != nil {
+			return err
+		}
+		for _, e := range ended {
+			result.Sessions = append(result.Sessions, e.id)
+			if !e.wasActive {
+				continue
+			}
+			// Every intent that could commit has: none can after this.
+			running, err := s.audit.Unfinished(ctx, tx, e.id)
 			if err != nil {
-				// The sessions are ended; only the list is incomplete.
-				s.log.Warn("running calls could not be listed", "session", e.id, "error", err)
+				return err
 			}
 			for _, r := range running {
 				result.Running = append(result.Running, RunningCall{Event: r.ID, Session: e.id, Tool: r.Tool, Started: r.Time})
 			}
 		}
-		s.running.cut(e.id, errEnded)
+		return nil
+	})
+	if err != nil {
+		return RevokeResult{}, err
 	}
 	return result, nil
 }
