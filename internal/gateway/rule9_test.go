@@ -215,7 +215,7 @@ func TestRule9NoInputPanics(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := newScene(t, db)
-		pieces := []string{"", "tracker_list_issues", "tracker_get_issue", "tracker_write", "\x00", "\xff\xfe", "‮", "sh_", s.handle, strings.Repeat("a", 100_000), `{}`, `{"number":1}`, `{"number":1,"number":2}`,
+		pieces := []string{"", "tracker_list_issues", "tracker_get_issue", "tracker_write", "\x00", "\xff\xfe", "\u202e", "sh_", s.handle, strings.Repeat("a", 100_000), `{}`, `{"number":1}`, `{"number":1,"number":2}`,
 			`{"Number":1}`, `[]`, `null`, `{"number":1e400}`, strings.Repeat("[", 10_000), `{"method":"GET","path":"/me"}`, "{", "'", "\r\n", `{"number":"` + strings.Repeat("9", 5000) + `"}`}
 		pick := func() string { return pieces[rand.IntN(len(pieces))] }
 		for range 300 {

@@ -236,7 +236,7 @@ func TestOnlyOurHeadersGoOut(t *testing.T) {
 func TestArgumentsStayInTheirPlace(t *testing.T) {
 	t.Parallel()
 	nasty := []string{"a/b", "..", ".", "../x", "..%2fx", "%2e%2e", "%252e%252e", "a?b=c", "a#b", "a&admin=1", "a;b", "a b", "a\\b", "//evil.example", "https://evil.example/", "@evil.example",
-		"a\r\nX-Admin: 1", "a\x00b", "%0d%0aX-Admin:1", "ä", "‮evil", "{id}", "{api_key}", strings.Repeat("a", 200), "\u2025/", "．．", "%c0%ae%c0%ae"}
+		"a\r\nX-Admin: 1", "a\x00b", "%0d%0aX-Admin:1", "ä", "\u202eevil", "{id}", "{api_key}", strings.Repeat("a", 200), "\u2025/", "．．", "%c0%ae%c0%ae"}
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := newScene(t, db)
 		handle := s.mirror(t)
