@@ -270,8 +270,9 @@ func outcomeOf(ctx context.Context, a provider.Answer, err error) audit.Outcome 
 		return audit.Outcome{Status: "error", Code: "upstream_error", UpstreamStatus: a.Status}
 	case outbound.Sent(err):
 		return audit.Outcome{Status: "unknown", Code: "outcome_unknown"}
-	case session.Cut(ctx):
-		return audit.Outcome{Status: "cut", Code: "revoked"}
+	}
+	if reason, cut := session.Cut(ctx); cut {
+		return audit.Outcome{Status: "cut", Code: reason}
 	}
 	return audit.Outcome{Status: "error", Code: fault.Of(err).Code}
 }
@@ -283,7 +284,7 @@ func (g *Gateway) explain(ctx context.Context, err error, o audit.Outcome) error
 		return fault.New(fault.Unavailable, "outcome_unknown", "The request was sent, but no answer came back.").
 			WithHint("Do not repeat it. Look first whether it took effect.").WithCause(err)
 	case o.Status == "cut":
-		return fault.New(fault.Denied, "revoked", "The session ended before the request was sent.").WithHint("Stop, and ask the person.").WithCause(err)
+		return fault.New(fault.Denied, o.Code, "The session ended before the request was sent.").WithHint("Stop, and ask the person.").WithCause(err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fault.New(fault.Unavailable, "upstream_unreachable", "The call was given up before it was sent.").WithCause(err)
 	}

@@ -9,11 +9,23 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 )
 
-// errEnded is the cause of the context of a call that was cut.
-var errEnded = errors.New("the session ended while the call was running")
+// The causes of the context of a call that was cut.
+var (
+	errEnded   = errors.New("the session was ended while the call was running")
+	errExpired = errors.New("the session expired while the call was running")
+)
 
-// Cut reports whether ctx ended because its session did.
-func Cut(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errEnded) }
+// Cut reports whether ctx ended because its session did, and why: [Revoked],
+// which stands for every end by somebody's will, or [Expired].
+func Cut(ctx context.Context) (reason string, cut bool) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errEnded):
+		return Revoked, true
+	case errors.Is(cause, errExpired):
+		return Expired, true
+	}
+	return "", false
+}
 
 // running knows the calls under way in this process, so that a revoke can cut
 // them. It decides nothing: authority is always read from the database.
@@ -29,7 +41,7 @@ func newRunning() *running { return &running{bySession: map[id.Session]map[*call
 // track gives the context that a call runs under. The caller calls done when
 // the call has ended.
 func (r *running) track(ctx context.Context, s id.Session, until time.Time) (tracked context.Context, done func()) {
-	ctx, stop := context.WithDeadlineCause(ctx, until, errEnded)
+	ctx, stop := context.WithDeadlineCause(ctx, until, errExpired)
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &call{cancel: cancel}
 	r.mu.Lock()
