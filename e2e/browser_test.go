@@ -251,6 +251,8 @@ func (b *browser) inspect(name string) {
 	b.t.Helper()
 	b.settled()
 	defer func() { b.theme("light"); b.desktop() }()
+	b.size(360, 780, true)
+	b.fits(name)
 	for _, theme := range []string{"light", "dark"} {
 		b.theme(theme)
 		for _, width := range []string{"phone", "desktop"} {
@@ -259,14 +261,19 @@ func (b *browser) inspect(name string) {
 			} else {
 				b.desktop()
 			}
-			if over := ask[float64](b, `document.documentElement.scrollWidth - window.innerWidth`); over > 0 {
-				b.t.Errorf("%s (%s): %v px wider than the screen", name, width, over)
-			}
+			b.fits(name)
 			b.shoot(name + "-" + width + "-" + theme)
 			for _, f := range b.axe() {
 				b.t.Errorf("axe-core on %s (%s, %s): %s %s: %s\n\t%s", name, width, theme, f.Impact, f.ID, f.Help, strings.Join(f.Nodes, "\n\t"))
 			}
 		}
+	}
+}
+
+func (b *browser) fits(name string) {
+	b.t.Helper()
+	if over := ask[float64](b, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); over > 0 {
+		b.t.Errorf("%s is %v px wider than a screen of %v px", name, over, ask[float64](b, `screen.width`))
 	}
 }
 

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -94,6 +95,40 @@ func approveByKeyboard(t *testing.T, b *browser, path string) {
 	b.desktop()
 }
 
+// approve decides with the mouse.
+func approve(b *browser, path string) {
+	b.t.Helper()
+	b.open(path)
+	b.click(".verdict button.primary")
+	b.until("the decision is recorded", `document.querySelector(".verdict-word")`)
+}
+
+// approveOneCall lets the agent delete something: the session alone is not
+// enough, and the second approval is for exactly one call (rule 5).
+func approveOneCall(t *testing.T, b *browser, a *agent) {
+	t.Helper()
+	handle, approval := a.request(map[string]any{"providers": []string{"sandbox"}, "effects": []string{"read", "destructive"}, "purpose": "Remove a duplicate.", "minutes": 10})
+	b.open(approval)
+	b.inspect("approval-destructive")
+	approve(b, approval)
+	call := map[string]any{"session": handle, "number": 1}
+	asked := a.refusedWith("approval_required", "sandbox_delete_issue", call)
+	u, err := url.Parse(asked.fact("approval_url"))
+	if err != nil || u.Path == "" {
+		t.Fatalf("the refusal names no approval: %s", asked.raw)
+	}
+	b.open(u.Path)
+	b.inspect("approval-call")
+	if got := b.text(".request"); !strings.Contains(got, "DELETE") || !strings.Contains(got, "/issues/1") {
+		t.Errorf("the page does not show what exactly will be sent: %s", got)
+	}
+	approve(b, u.Path)
+	b.inspect("approval-call-approved")
+	a.refusedWith("approval_required", "sandbox_delete_issue", map[string]any{"session": handle, "number": 2})
+	a.mustCall("sandbox_delete_issue", call)
+	a.refusedWith("approval_required", "sandbox_delete_issue", call)
+}
+
 // The main job, as a person and an agent live it (product.md sections 4 and 5).
 func TestPersonAndAgent(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, engine string) {
@@ -123,9 +158,11 @@ func TestPersonAndAgent(t *testing.T) {
 		}
 		approveByKeyboard(t, b, approval)
 		b.inspect("approval-approved")
-		if r := a.state(handle); r.fact("state") != "active" {
-			t.Fatalf("after the approval: got %s, want active", r.raw)
+		granted := a.state(handle)
+		if granted.fact("state") != "active" {
+			t.Fatalf("after the approval: got %s, want active", granted.raw)
 		}
+		session := granted.fact("session_id")
 		if r := a.mustCall("sandbox_list_issues", map[string]any{"session": handle}); !strings.Contains(r.raw, "number") {
 			t.Errorf("list_issues: got %s, want issues", r.raw)
 		}
@@ -141,7 +178,9 @@ func TestPersonAndAgent(t *testing.T) {
 			}
 		}
 
-		// Denied: the agent hears it, and the reason is not lost.
+		approveOneCall(t, b, a)
+
+		// Denied: the agent hears it, and asking again at once is no way around it.
 		other, approval := a.request(map[string]any{"tools": []string{"sandbox_delete_issue"}, "purpose": "Tidy up.", "minutes": 10})
 		b.open(approval)
 		b.clickText("Deny")
@@ -150,11 +189,12 @@ func TestPersonAndAgent(t *testing.T) {
 		if r := a.state(other); r.fact("state") != "ended" || r.fact("reason") != "denied" {
 			t.Errorf("after the denial: got %s, want ended, denied", r.raw)
 		}
+		a.refusedWith("rate_limited", "request_session", map[string]any{"tools": []string{"sandbox_delete_issue"}, "purpose": "Tidy up.", "minutes": 10})
 
 		// Revoked: the next call is refused.
 		b.open("/ui/sessions")
 		b.inspect("sessions")
-		b.clickText("Issue gardener")
+		b.click(fmt.Sprintf(`a[href="/ui/sessions/%s"]`, session))
 		b.arrives("/ui/sessions/ses_")
 		b.inspect("session")
 		b.clickText("End this session")
