@@ -213,7 +213,7 @@ func (c *cluster) syncs(ctx context.Context, work func() (int, error)) (float64,
 	}
 	defer conn.Close(ctx)
 	read := func() (n int64, err error) {
-		time.Sleep(1500 * time.Millisecond) // back ends report once a second
+		time.Sleep(11 * time.Second) // an idle back end reports after ten
 		err = conn.QueryRow(ctx, "select wal_sync from pg_stat_wal").Scan(&n)
 		return n, err
 	}
