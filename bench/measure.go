@@ -109,7 +109,8 @@ func traced(pid int, work func() (int, error)) (float64, error) {
 // cluster is a PostgreSQL with its ordinary, durable settings.
 type cluster struct {
 	address string
-	own     *url.URL
+	admin   string   // where the measured database was made
+	own     *url.URL // the measured database
 	cmd     *exec.Cmd
 }
 
@@ -187,7 +188,7 @@ func (c *cluster) database(ctx context.Context) error {
 	}
 	u := *c.own
 	u.Path = "/" + name
-	c.own = &u
+	c.admin, c.own = c.own.String(), &u
 	return nil
 }
 
@@ -230,8 +231,16 @@ func (c *cluster) syncs(ctx context.Context, work func() (int, error)) (float64,
 }
 
 func (c *cluster) stop() error {
-	if c.cmd == nil {
-		return nil
+	if c.cmd == nil { // somebody else's: leave it as it was
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		conn, err := pgx.Connect(ctx, c.admin)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(ctx)
+		_, err = conn.Exec(ctx, "drop database "+strings.TrimPrefix(c.own.Path, "/")+" with (force)")
+		return err
 	}
 	_ = c.cmd.Process.Signal(syscall.SIGINT)
 	_ = c.cmd.Wait()
