@@ -132,8 +132,6 @@ func run(ctx context.Context, o options, out string) (err error) {
 
 // brokered measures one engine.
 func brokered(ctx context.Context, o options, dir, binary, engine string, up *stub) (rows []Row, err error) {
-	w := &world{dir: dir, name: engine, binary: binary, up: up}
-	defer func() { err = errors.Join(err, w.stop()) }()
 	var pg *cluster
 	if engine == "postgres" {
 		if pg, err = newCluster(ctx, dir, o.database); err != nil {
@@ -141,6 +139,8 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *st
 		}
 		defer func() { err = errors.Join(err, pg.stop()) }()
 	}
+	w := &world{dir: dir, name: engine, binary: binary, up: up}
+	defer func() { err = errors.Join(err, w.stop()) }()
 	if err := w.start(ctx, pg.url("")); err != nil {
 		return nil, err
 	}
