@@ -193,6 +193,9 @@ type Caller struct{ client Client }
 // Client is the id of the caller.
 func (c Caller) Client() id.Client { return c.client.ID }
 
+// Public reports whether the caller has no secret: its name alone proves nothing.
+func (c Caller) Public() bool { return c.client.AuthMethod == AuthNone }
+
 // AuthenticateClient checks a client at the token endpoint. Unknown, expired
 // and wrongly authenticated clients get the same answer. A confidential client
 // may send its secret in either way; a public one must send none.

@@ -24,10 +24,8 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	flow, err := s.begin(r, req, p)
 	if err != nil {
 		f := fault.Of(err)
-		s.logFault(r, f)
 		code, _ := oauthError(f)
-		w.Header().Set("Location", s.agents.Refusal(req, code, describe(f)))
-		w.WriteHeader(http.StatusSeeOther)
+		s.showErrorWith(w, r, err, backTo(s.agents.Refusal(req, code, describe(f))))
 		return
 	}
 	w.Header().Set("Location", "/ui/consent/"+string(flow))
@@ -66,7 +64,7 @@ func unknownClient() error {
 
 func parse[K id.Kind](raw id.ID[K]) (id.ID[K], error) { return id.Parse[K](string(raw)) }
 
-// begin checks the rest of the request; its errors go back to the client.
+// begin checks the rest of the request; its errors are for the client.
 func (s *Server) begin(r *http.Request, req agent.AuthRequest, p params) (id.Flow, error) {
 	invalid := func(code, msg string) (id.Flow, error) { return "", fault.New(fault.Invalid, code, msg) }
 	switch {

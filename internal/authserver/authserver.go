@@ -7,7 +7,9 @@
 //
 // An authorization request ends in a 303 to /ui/consent/{flow}, where a person
 // signs in and decides. Before client and redirect URI are matched exactly,
-// errors are shown as a page and never redirected (RFC 9700 §4.11).
+// errors are shown as a page and never redirected (RFC 9700 §4.11). After
+// that, until a person has decided, the page links to the redirect URI and says
+// where it leads: anybody may register, and we are no open redirector (§4.11.2).
 package authserver
 
 import (
@@ -16,6 +18,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -44,7 +47,8 @@ type Server struct {
 
 	registrations *throttle.Limiter // by address
 	requests      *throttle.Limiter // authorization requests, by address
-	failures      *throttle.Limiter // at token and revocation endpoint, by address and by client at an address
+	failures      *throttle.Limiter // at token and revocation endpoint, by address and by public client at an address
+	flood         *throttle.Limiter // of all requests there, by address, before anybody is known
 	issuances     *throttle.Limiter // by client
 }
 
@@ -65,6 +69,7 @@ func New(cfg Config) *Server {
 		registrations: throttle.New(1.0/30, 10, keys, cfg.Now),
 		requests:      throttle.New(1, 30, keys, cfg.Now),
 		failures:      throttle.New(0.5, 20, keys, cfg.Now),
+		flood:         throttle.New(500, 2000, keys, cfg.Now),
 		issuances:     throttle.New(1, 60, keys, cfg.Now),
 	}
 }
@@ -168,6 +173,31 @@ func noStore(w http.ResponseWriter) {
 // showError is the page for an error that must not be redirected. It holds no
 // byte of the request.
 func (s *Server) showError(w http.ResponseWriter, r *http.Request, err error) {
+	s.showErrorWith(w, r, err, wayBack{})
+}
+
+// wayBack is where the error would have been sent. Its host is shown, so that
+// whoever follows the link knows where it leads.
+type wayBack struct {
+	Host string
+	URL  template.URL
+}
+
+// backTo makes a wayBack of a redirect to an address that was matched against
+// the client's.
+func backTo(location string) wayBack {
+	u, err := url.Parse(location)
+	if err != nil {
+		return wayBack{}
+	}
+	host := u.Host
+	if host == "" {
+		host = u.Scheme + ": (a program on this machine)"
+	}
+	return wayBack{Host: host, URL: template.URL(location)} //nolint:gosec // registered addresses carry no script
+}
+
+func (s *Server) showErrorWith(w http.ResponseWriter, r *http.Request, err error, back wayBack) {
 	f := fault.Of(err)
 	_, status := oauthError(f)
 	s.logFault(r, f)
@@ -176,7 +206,10 @@ func (s *Server) showError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	w.WriteHeader(status)
-	_ = errorPage().Execute(w, f)
+	_ = errorPage().Execute(w, struct {
+		Message, Hint string
+		Back          wayBack
+	}{f.Message, f.Hint, back})
 }
 
 func errorPage() *template.Template {
@@ -188,6 +221,8 @@ func errorPage() *template.Template {
 <h1>This agent cannot sign in</h1>
 <p>{{.Message}}</p>
 {{with .Hint}}<p>{{.}}</p>{{end}}
+{{with .Back}}{{if .URL}}<p>The agent registered itself here, and nobody has confirmed who it is. It can be told of this at
+<strong>{{.Host}}</strong>: <a href="{{.URL}}" rel="noreferrer nofollow">go there</a> only if you started it.</p>{{end}}{{end}}
 </html>
 `))
 }

@@ -3,6 +3,7 @@ package authserver_test
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -310,8 +311,29 @@ func TestAuthorizeNeverRedirectsUntrusted(t *testing.T) {
 	})
 }
 
-// Errors that go back to the client carry issuer and state (RFC 9207).
-func TestAuthorizeErrorsGoBack(t *testing.T) {
+// refusal reads the link of an error page to the client's redirect URI.
+func refusal(t *testing.T, a answer) (url.Values, bool) {
+	t.Helper()
+	_, rest, _ := strings.Cut(a.body, `<a href="`)
+	href, _, found := strings.Cut(rest, `"`)
+	href = html.UnescapeString(href)
+	host := strings.TrimPrefix(strings.TrimSuffix(agenttest.Redirect, "/callback"), "http://")
+	if !found || a.status < 400 || a.header.Get("Location") != "" || !strings.HasPrefix(href, agenttest.Redirect+"?") || !strings.Contains(a.body, "<strong>"+host+"</strong>") ||
+		a.header.Get("Content-Security-Policy") == "" {
+		t.Errorf("got %d, Location %q, %s", a.status, a.header.Get("Location"), a.body)
+		return nil, false
+	}
+	u, err := url.Parse(href)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Query(), true
+}
+
+// Anybody may register, so an error that is known before a person has decided
+// redirects nobody: a page shows where the link leads (RFC 9700 §4.11.2, G10).
+// The link carries issuer and state (RFC 9207).
+func TestAuthorizeErrorsRedirectNobody(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server, _ *agenttest.Person) {
 		client := s.public(t)
@@ -337,14 +359,8 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 		} {
 			v := request(client, challenge)
 			row.change(v)
-			a := s.authorize(t, v)
-			u, err := url.Parse(a.header.Get("Location"))
-			if err != nil || a.status != http.StatusSeeOther || !strings.HasPrefix(u.String(), agenttest.Redirect+"?") {
-				t.Errorf("%s: got %d, Location %q", row.name, a.status, u)
-				continue
-			}
-			q := u.Query()
-			if q.Get("error") != row.code || q.Get("iss") != agenttest.PublicURL || q.Get("state") != "s1" || q.Has("code") {
+			q, ok := refusal(t, s.authorize(t, v))
+			if !ok || q.Get("error") != row.code || q.Get("iss") != agenttest.PublicURL || q.Get("state") != "s1" || q.Has("code") {
 				t.Errorf("%s: got %v, want %s", row.name, q, row.code)
 			}
 		}
@@ -353,9 +369,9 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 		for _, name := range []string{"state", "scope", "x"} {
 			v := request(client, challenge)
 			v[name] = []string{"a", "b"}
-			u, _ := url.Parse(s.authorize(t, v).header.Get("Location"))
-			if q := u.Query(); q.Get("error") != "invalid_request" || q.Get("iss") != agenttest.PublicURL || q.Has("state") != (name != "state") {
-				t.Errorf("two of %s: got %q", name, u)
+			q, ok := refusal(t, s.authorize(t, v))
+			if !ok || q.Get("error") != "invalid_request" || q.Get("iss") != agenttest.PublicURL || q.Has("state") != (name != "state") {
+				t.Errorf("two of %s: got %v", name, q)
 			}
 		}
 		// Another port of a loopback redirect is the client's own.
@@ -503,16 +519,14 @@ func TestFailuresAreLimited(t *testing.T) {
 				t.Fatalf("failure %d: got %d %s", i+1, a.status, a.body)
 			}
 		}
-		wantError(t, "after 20 failures", try(string(auth.Secret.Reveal())), 429, "temporarily_unavailable")
-		from("198.51.100.7:1")
-		if a := try(string(auth.Secret.Reveal())); a.status != http.StatusOK {
-			t.Errorf("the client is locked out elsewhere: %d %s", a.status, a.body)
+		for range 20 {
+			wantError(t, "after 20 failures", try("wrong"), 429, "temporarily_unavailable")
 		}
-		from("192.0.2.1:9")
+		if a := try(string(auth.Secret.Reveal())); a.status != http.StatusOK {
+			t.Errorf("the right secret beside a flood of wrong ones: %d %s", a.status, a.body)
+		}
 		s.Clock.Advance(2 * time.Second)
-		if a := try(string(auth.Secret.Reveal())); a.status != http.StatusOK {
-			t.Errorf("after waiting: %d %s", a.status, a.body)
-		}
+		wantError(t, "a wrong secret after waiting", try("wrong"), 401, "invalid_client")
 		// One address that tries many clients is one caller.
 		from("192.0.2.99:1")
 		for i := range 20 {
@@ -535,6 +549,26 @@ func TestFailuresAreLimited(t *testing.T) {
 		if refused != 10 {
 			t.Errorf("%d of 70 tokens at once refused, want those over the burst of 60", refused)
 		}
+	})
+}
+
+// W7: a public client has no secret, so anybody can fail in its name. That costs
+// neither its tokens nor those of others behind the same address.
+func TestNobodyFailsForAPublicClient(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {
+		client := s.public(t)
+		code, verifier := s.flow(t, alice, client)
+		last := answer{}
+		for range 100 {
+			last = s.post(t, "/oauth/token", codeForm(client, "amb_ac_nonsense", verifier))
+		}
+		wantError(t, "a hundred made-up codes", last, 429, "temporarily_unavailable")
+		if a := s.post(t, "/oauth/token", codeForm(client, code, verifier)); a.status != http.StatusOK {
+			t.Errorf("the client's own code: got %d %s", a.status, a.body)
+		}
+		_, auth := s.Service(t, agent.Autonomous, alice.ID)
+		wantError(t, "another client's first failure", s.post(t, "/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {auth.ID}, "client_secret": {"x"}}), 401, "invalid_client")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -13,10 +14,18 @@ import (
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	var t agent.Tokens
 	err := s.authenticated(w, r, func(c agent.Caller, p params) (err error) {
-		if ok, wait := s.issuances.Allow(string(c.Client())); !ok {
+		// Anybody may call in a public client's name, so that only tokens that it
+		// was given count against it.
+		spend, issued := s.issuances.Allow, func(string) (bool, time.Duration) { return true, 0 }
+		if c.Public() {
+			spend, issued = s.issuances.Ready, s.issuances.Allow
+		}
+		if ok, wait := spend(string(c.Client())); !ok {
 			return tooMany(wait)
 		}
-		t, err = s.grant(r, c, p)
+		if t, err = s.grant(r, c, p); err == nil {
+			issued(string(c.Client()))
+		}
 		return err
 	})
 	if err != nil {
@@ -69,39 +78,42 @@ func missing(name string) error {
 	return fault.New(fault.Invalid, "invalid_request", name+" is missing.")
 }
 
-// authenticated reads the form, authenticates the client, and runs fn. Failures
-// are counted for the address and for the client as called from that address:
-// counting a client alone would let anybody lock it out.
+// authenticated reads the form, authenticates the client, and runs fn. Only what
+// failed is counted, and only a failure is answered with the limit: asked before,
+// whoever fails on purpose would lock out all that sit behind the same address
+// (threats.md W7). A public client proves who it is by the grant, so its refused
+// grants are failures too, of this client at this address.
 func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, fn func(agent.Caller, params) error) error {
 	address := s.caller(r)
-	if ok, wait := s.failures.Ready(address); !ok {
+	if ok, wait := s.flood.Allow(address); !ok {
 		return tooMany(wait)
 	}
 	p, err := readForm(w, r)
 	if err != nil {
-		s.failures.Allow(address)
-		return err
+		return s.failed(address, err)
 	}
 	auth, err := clientAuth(r, p)
 	if err != nil {
-		s.failures.Allow(address)
-		return err
-	}
-	both := auth.ID[:min(len(auth.ID), 64)] + "|" + address
-	if ok, wait := s.failures.Ready(both); !ok {
-		return tooMany(wait)
+		return s.failed(address, err)
 	}
 	c, err := s.agents.AuthenticateClient(r.Context(), auth)
-	if err == nil {
-		err = fn(c, p)
-	}
 	if err != nil {
-		switch fault.KindOf(err) {
-		case fault.Limited, fault.Unavailable, fault.Internal: // not the caller's fault
-		default:
-			s.failures.Allow(address)
-			s.failures.Allow(both)
-		}
+		return s.failed(address, err)
+	}
+	if err = fn(c, p); err != nil && c.Public() {
+		return s.failed(string(c.Client())+"|"+address, err)
+	}
+	return err
+}
+
+// failed counts what was the caller's fault and gives what to answer.
+func (s *Server) failed(key string, err error) error {
+	switch fault.KindOf(err) {
+	case fault.Limited, fault.Unavailable, fault.Internal:
+		return err
+	}
+	if ok, wait := s.failures.Allow(key); !ok {
+		return tooMany(wait)
 	}
 	return err
 }
