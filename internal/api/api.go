@@ -68,8 +68,8 @@ type Config struct {
 // Limits are rates per second and how much may come at once. Zero values take
 // the defaults.
 type Limits struct {
-	CallerRate, AddressRate, FailureRate, LoginRate     float64
-	CallerBurst, AddressBurst, FailureBurst, LoginBurst int
+	CallerRate, AddressRate, FailureRate, LoginRate, RevocationRate      float64
+	CallerBurst, AddressBurst, FailureBurst, LoginBurst, RevocationBurst int
 }
 
 func (l Limits) withDefaults() Limits {
@@ -82,9 +82,10 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	fill(&l.CallerRate, &l.CallerBurst, 50, 200)
-	fill(&l.AddressRate, &l.AddressBurst, 100, 400)
-	fill(&l.FailureRate, &l.FailureBurst, 0.5, 30) // requests that nobody stands behind
-	fill(&l.LoginRate, &l.LoginBurst, 0.1, 10)     // sign-ins that are started
+	fill(&l.AddressRate, &l.AddressBurst, 2000, 8000)  // before anybody is known: for the database's sake only
+	fill(&l.FailureRate, &l.FailureBurst, 0.5, 30)     // requests that nobody stands behind
+	fill(&l.LoginRate, &l.LoginBurst, 1.0/3, 10)       // sign-ins that are started
+	fill(&l.RevocationRate, &l.RevocationBurst, 1, 20) // on top of CallerRate
 	return l
 }
 
@@ -102,10 +103,12 @@ type API struct {
 	huma     huma.API
 	document []byte
 
-	callers, addresses, failures, logins *throttle.Limiter
+	callers, addresses, failures, logins, revocations *throttle.Limiter
 
 	verifying sync.Mutex
 	streams   streams
+	stop      chan struct{}
+	stopOnce  sync.Once
 }
 
 // New builds the routes and the document.
@@ -128,11 +131,12 @@ func New(cfg Config) (*API, error) {
 	}
 	l := cfg.Limits.withDefaults()
 	a := &API{cfg: cfg, log: cfg.Logger, now: cfg.Now, base: strings.TrimRight(cfg.PublicURL.String(), "/"), mux: http.NewServeMux(),
-		callers:   throttle.New(l.CallerRate, l.CallerBurst, maxKeys, cfg.Now),
-		addresses: throttle.New(l.AddressRate, l.AddressBurst, maxKeys, cfg.Now),
-		failures:  throttle.New(l.FailureRate, l.FailureBurst, maxKeys, cfg.Now),
-		logins:    throttle.New(l.LoginRate, l.LoginBurst, maxKeys, cfg.Now),
-		streams:   streams{open: map[string]int{}},
+		callers:     throttle.New(l.CallerRate, l.CallerBurst, maxKeys, cfg.Now),
+		addresses:   throttle.New(l.AddressRate, l.AddressBurst, maxKeys, cfg.Now),
+		failures:    throttle.New(l.FailureRate, l.FailureBurst, maxKeys, cfg.Now),
+		logins:      throttle.New(l.LoginRate, l.LoginBurst, maxKeys, cfg.Now),
+		revocations: throttle.New(l.RevocationRate, l.RevocationBurst, maxKeys, cfg.Now),
+		streams:     streams{open: map[string]int{}}, stop: make(chan struct{}),
 	}
 	a.huma = newHuma(a, cfg.Version)
 	a.routes()
@@ -157,6 +161,9 @@ func (a *API) routes() {
 	a.keyRoutes()
 	a.secretRoutes()
 }
+
+// Stop ends the audit streams, which would otherwise hold a server's shutdown.
+func (a *API) Stop() { a.stopOnce.Do(func() { close(a.stop) }) }
 
 // Mount adds /v1/ to a server's routes.
 func (a *API) Mount(mux *http.ServeMux) { mux.Handle("/v1/", a) }

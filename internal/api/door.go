@@ -53,10 +53,15 @@ func (c *call) SetStatus(code int) {
 // the connection would cut a long answer.
 func (c *call) SetReadDeadline(time.Time) error { return nil }
 
-// outside turns away what no route is for: agents, and addresses that send too
-// much.
+// outside turns away what no route is for: agents, and addresses that send more
+// than the database can take. The latter is no limit for whoever calls: many
+// callers may sit behind one address. What ends sessions has a ceiling of its
+// own, so that no flood elsewhere stands in its way.
 func (a *API) outside(r *http.Request) error {
 	address := throttle.Address(a.cfg.Address(r))
+	if r.URL.Path == revocationsPath {
+		address += " revocations"
+	}
 	if ok, wait := a.addresses.Allow(address); !ok {
 		return limited(wait)
 	}
@@ -99,19 +104,24 @@ func (a *API) admit(c *call, rules rules) error {
 	if rules.open {
 		return nil
 	}
-	// Guessing is hopeless, but each guess costs us a query.
-	from := throttle.Address(address)
-	if ok, wait := a.failures.Ready(from); !ok {
-		return limited(wait)
-	}
 	if err := a.authenticate(c, address); err != nil {
+		// Counted after the fact: asked before, the failures of one would lock
+		// out everybody behind the same address (threats.md W7).
 		if fault.KindOf(err) == fault.Unauthenticated {
-			a.failures.Allow(from)
+			if ok, wait := a.failures.Allow(throttle.Address(address)); !ok {
+				return limited(wait)
+			}
 		}
 		return err
 	}
-	if ok, wait := a.callers.Allow(c.by.Audit().ID); !ok {
-		return limited(wait)
+	caller := c.by.Audit().ID
+	if ok, wait := a.callers.Allow(caller); !ok {
+		if !rules.urgent {
+			return limited(wait)
+		}
+		if ok, wait := a.revocations.Allow(caller); !ok {
+			return limited(wait)
+		}
 	}
 	return rules.check(c)
 }

@@ -41,6 +41,7 @@ type rules struct {
 	scopes []account.Scope // an API key needs all of them
 	anyOf  []account.Scope // and one of these
 	person bool            // API keys are refused
+	urgent bool            // has an allowance beyond the caller's rate
 }
 
 const rulesKey = "rules"

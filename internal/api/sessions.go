@@ -114,13 +114,15 @@ type revokeInput struct {
 	}
 }
 
+const revocationsPath = "/v1/revocations"
+
 func (a *API) sessionRoutes() {
 	read := rules{scopes: []account.Scope{account.ScopeSessionsRead}}
 	handle(a, route{id: "list-sessions", method: http.MethodGet, path: "/v1/sessions", tag: "sessions", summary: "List sessions, newest first", rules: read}, a.sessions)
 	handle(a, route{id: "get-session", method: http.MethodGet, path: "/v1/sessions/{session}", tag: "sessions", summary: "Read a session", rules: read}, a.session)
-	handle(a, route{id: "revoke", method: http.MethodPost, path: "/v1/revocations", tag: "sessions", summary: "End sessions at once",
+	handle(a, route{id: "revoke", method: http.MethodPost, path: revocationsPath, tag: "sessions", summary: "End sessions at once",
 		detail: "Aim at one session, agent, user or connection, at a provider of an organization, or at a whole organization. When it answers, no further call starts, and calls that had started are cut.",
-		rules:  rules{scopes: []account.Scope{account.ScopeSessionsRevoke}}}, a.revoke)
+		rules:  rules{scopes: []account.Scope{account.ScopeSessionsRevoke}, urgent: true}}, a.revoke)
 }
 
 func (a *API) sessions(ctx context.Context, by account.Actor, in *sessionsInput) (Page[Session], error) {

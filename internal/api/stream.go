@@ -113,6 +113,9 @@ func (s *stream) run(ctx context.Context) {
 			if !s.line(nil) {
 				return
 			}
+		case <-s.a.stop:
+			s.last(fault.New(fault.Unavailable, "stream_ended", "The server is shutting down.").WithHint("Open it again."))
+			return
 		case err := <-ended:
 			if ctx.Err() != nil {
 				err = fault.New(fault.Unavailable, "stream_ended", "The stream has been open for an hour.").WithHint("Open it again.")

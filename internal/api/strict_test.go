@@ -155,6 +155,7 @@ func TestRates(t *testing.T) {
 	limits.CallerRate, limits.CallerBurst = 0.5, 3
 	limits.FailureRate, limits.FailureBurst = 0.5, 2
 	limits.LoginRate, limits.LoginBurst = 0.5, 1
+	limits.RevocationRate, limits.RevocationBurst = 0.5, 2
 	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), func(c *api.Config) {
 		c.Limits, c.Now = limits, func() time.Time { return now }
 		c.Address = func(r *http.Request) string { return r.Header.Get("X-Test-Address") }
@@ -184,10 +185,53 @@ func TestRates(t *testing.T) {
 	if res := get(two, "192.0.2.4"); res.status != http.StatusOK {
 		t.Errorf("a right key from elsewhere: got %d %s", res.status, res.body)
 	}
+	// W7: one address cannot lock its neighbours out, whatever it sends.
+	for i := range 40 {
+		if res := get("sk_wrong", "192.0.2.6"); i >= 2 && res.status != http.StatusTooManyRequests {
+			t.Fatalf("wrong key %d: got %d, want 429", i+1, res.status)
+		}
+	}
+	_, three := w.Key(t, w.Env, "", account.ScopeAuditRead, account.ScopeSessionsRevoke)
+	if res := get(three, "192.0.2.6"); res.status != http.StatusOK {
+		t.Errorf("a right key beside a flood of wrong ones: got %d %s", res.status, res.body)
+	}
+	// Revoking goes on when the caller's own rate is used up, to a limit.
+	get(three, "192.0.2.6")
+	get(three, "192.0.2.6")
+	for i, want := range []int{200, 200, 429} {
+		res := ask(t, request{method: "POST", url: w.URL + "/v1/revocations", token: three, body: quote(map[string]any{"organization_id": w.Tenant}), header: map[string]string{"X-Test-Address": "192.0.2.6"}})
+		if res.status != want {
+			t.Errorf("revocation %d over the rate: got %d %s, want %d", i+1, res.status, res.body, want)
+		}
+	}
+	if res := get(three, "192.0.2.6"); res.status != http.StatusTooManyRequests {
+		t.Errorf("anything else over the rate: got %d", res.status)
+	}
 	for i, want := range []int{200, 429} {
 		res := ask(t, request{method: "POST", url: w.URL + "/v1/cli/login", body: "{}", header: map[string]string{"X-Test-Address": "192.0.2.5"}})
 		if res.status != want {
 			t.Errorf("sign-in %d: got %d, want %d", i+1, res.status, want)
 		}
+	}
+}
+
+// A flood on other paths does not stand in the way of a revocation, not even at
+// the ceiling of an address (W7).
+func TestRevocationUnderTheCeiling(t *testing.T) {
+	t.Parallel()
+	limits := apitest.Generous
+	limits.AddressRate, limits.AddressBurst = 0.001, 5
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), func(c *api.Config) { c.Limits = limits })
+	_, key := w.Key(t, w.Env, "", account.ScopeSessionsRevoke)
+	last := 0
+	for range 10 {
+		last = ask(t, request{method: "GET", url: w.URL + "/v1/whoami", token: "sk_wrong"}).status
+	}
+	if last != http.StatusTooManyRequests {
+		t.Fatalf("over the ceiling: got %d, want 429", last)
+	}
+	res := ask(t, request{method: "POST", url: w.URL + "/v1/revocations", token: key, body: quote(map[string]any{"organization_id": w.Tenant})})
+	if res.status != http.StatusOK {
+		t.Errorf("got %d %s, want 200", res.status, res.body)
 	}
 }

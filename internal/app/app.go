@@ -49,19 +49,20 @@ type App struct {
 	Audit       *audit.Log
 	Vault       *vault.Vault
 
-	cfg      Config
-	public   *url.URL
-	log      *slog.Logger
-	db       *sqldb.DB
-	outbound *outbound.Client
-	gateway  *gateway.Gateway
-	clock    *clock
-	listen   []net.Listener
-	console  *console
-	pages    *web.Server // whose live streams would hold a shutdown
-	started  bool
-	wg       sync.WaitGroup
-	stop     chan struct{}
+	cfg        Config
+	public     *url.URL
+	log        *slog.Logger
+	db         *sqldb.DB
+	outbound   *outbound.Client
+	gateway    *gateway.Gateway
+	clock      *clock
+	listen     []net.Listener
+	console    *console
+	pages      *web.Server // whose live streams would hold a shutdown
+	management *api.API    // and so would its audit streams
+	started    bool
+	wg         sync.WaitGroup
+	stop       chan struct{}
 }
 
 // New opens storage, keys and all rooms, and the addresses to listen on. When
@@ -195,7 +196,7 @@ func (a *App) handler() (http.Handler, error) {
 		return nil, err
 	}
 	pages.Mount(mux)
-	a.pages = pages
+	a.pages, a.management = pages, management
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	return a.edge(mux), nil
@@ -243,6 +244,7 @@ func (a *App) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	srv.RegisterOnShutdown(a.pages.Stop)
+	srv.RegisterOnShutdown(a.management.Stop)
 	if a.console, err = a.openConsole(); err != nil {
 		return err
 	}

@@ -116,9 +116,10 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// limits are those of the MCP door. Many agents may sit behind one address.
+// limits are those of the MCP door. Many agents may sit behind one address, whose
+// ceiling is for the database's sake only.
 func (c Config) limits() mcpserver.Limits {
-	return mcpserver.Limits{AgentRate: c.CallRate, AgentBurst: int(4 * c.CallRate), AddressRate: 10 * c.CallRate, AddressBurst: int(20 * c.CallRate)}
+	return mcpserver.Limits{AgentRate: c.CallRate, AgentBurst: int(4 * c.CallRate), AddressRate: 200 * c.CallRate, AddressBurst: int(400 * c.CallRate)}
 }
 
 // parsePublic accepts an origin: https, or http on a loopback host.

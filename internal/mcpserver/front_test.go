@@ -269,6 +269,26 @@ func TestThrottle(t *testing.T) {
 	}
 }
 
+// W7: with the limits as shipped, an agent that floods is cut down to its own
+// budget and its neighbour behind the same address notices nothing.
+func TestFloodingAgentStarvesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, sqldb.SQLite, mcpserver.Limits{})
+	greedy, modest := w.agent(t, "greedy").token, w.agent(t, "modest").token
+	refused := 0
+	for range 1500 {
+		if w.send(t, greedy, message{body: ping}).status == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("the flood was not limited at all")
+	}
+	if got := w.send(t, modest, message{body: ping}); got.status != 200 {
+		t.Errorf("the neighbour: got %d, want 200", got.status)
+	}
+}
+
 func TestThrottleAddress(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, sqldb.SQLite, mcpserver.Limits{AddressRate: 0.001, AddressBurst: 2})

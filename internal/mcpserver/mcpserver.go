@@ -40,8 +40,9 @@ type Limits struct {
 
 // The default limits (threats.md W7). Each token has a budget, and all tokens of
 // an agent share one of the same size, so that a fresh token sheds nothing; two
-// agents of one user share none here (S14). Addresses get much more, because
-// many agents may sit behind one. Sessions and users are counted by the gateway,
+// agents of one user share none here (S14). The ceiling of an address comes
+// before authentication and only keeps a flood off the database: many agents may
+// sit behind one, and none may starve its neighbours. Sessions and users are counted by the gateway,
 // for all doors.
 func (l Limits) withDefaults() Limits {
 	set := func(rate *float64, burst *int, r float64, b int) {
@@ -53,7 +54,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	set(&l.AgentRate, &l.AgentBurst, 50, 200)
-	set(&l.AddressRate, &l.AddressBurst, 500, 1000)
+	set(&l.AddressRate, &l.AddressBurst, 10_000, 20_000)
 	set(&l.FailureRate, &l.FailureBurst, 5, 50)
 	return l
 }
