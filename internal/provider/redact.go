@@ -32,6 +32,7 @@ type Redactor struct {
 	probe []secret.Value // those of long that hold no other: without them there is none
 	short []secret.Value // folded
 	least int            // length of the shortest form; no escape makes one shorter
+	reach int            // how far back a form that is still being read can begin, in one view
 }
 
 // NewRedactor takes what [Record.Inject] returned.
@@ -56,13 +57,16 @@ func NewRedactor(rendered []secret.Value) *Redactor {
 	for _, form := range rendered {
 		// A secret that itself holds what looks like an escape reads differently
 		// in each view of the text, so it is looked for in all its readings.
-		v := &view{text: fold(form.Reveal())}
-		for layer := 0; v != nil && layer <= viewLayers+1; layer++ {
-			add(v.text)
-			v = v.unescape()
+		text := fold(form.Reveal())
+		for layer := 0; text != nil && layer <= viewLayers+1; layer++ {
+			add(text)
+			text = reading(text)
 		}
 	}
 	slices.SortStableFunc(r.long, func(a, b secret.Value) int { return b.Len() - a.Len() })
+	if len(r.long) > 0 {
+		r.reach = r.long[0].Len() + viewLayers*maxEscape + maxEscape
+	}
 	for i, v := range r.long {
 		holds := func(o secret.Value) bool { return bytes.Contains(v.Reveal(), o.Reveal()) }
 		if !slices.ContainsFunc(r.long[i+1:], holds) {
@@ -73,151 +77,31 @@ func NewRedactor(rendered []secret.Value) *Redactor {
 }
 
 // Finds reports whether text holds a secret in some form.
-func (r *Redactor) Finds(text []byte) bool { return len(r.spans(text)) > 0 }
+func (r *Redactor) Finds(text []byte) bool { return r.marks(text, viewLayers) != nil }
 
 // Text returns text without the secrets. It returns the same slice when there
 // are none.
 func (r *Redactor) Text(text []byte) []byte {
-	spans := r.spans(text)
-	if len(spans) == 0 {
+	found := r.marks(text, viewLayers)
+	if found == nil {
 		return text
 	}
-	slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
-	out := make([]byte, 0, len(text))
-	at := 0
-	for i := 0; i < len(spans); {
-		from, to := spans[i].from, spans[i].to
-		for i++; i < len(spans) && spans[i].from <= to; i++ {
-			to = max(to, spans[i].to)
+	out := make([]byte, 0, len(text)+len(Redacted))
+	for i := 0; i < len(text); {
+		from := i
+		inside := found.has(i)
+		for i++; i < len(text) && found.has(i) == inside; i++ {
 		}
-		out = append(append(out, text[at:from]...), Redacted...)
-		at = to
-	}
-	return append(out, text[at:]...)
-}
-
-// span is a range of the original text.
-type span struct{ from, to int }
-
-const viewLayers = 4
-
-func (r *Redactor) spans(text []byte) []span { return r.spansTo(text, viewLayers) }
-
-func (r *Redactor) spansTo(text []byte, layers int) []span {
-	if r.least == 0 || len(text) < r.least {
-		return nil
-	}
-	var found []span
-	v := &view{text: fold(text)}
-	for layer := 0; ; layer++ {
-		whole := bytes.Trim(v.text, " \t\r\n\"'")
-		for _, s := range r.short {
-			if bytes.Equal(whole, s.Reveal()) {
-				return []span{{0, len(text)}}
-			}
+		if inside {
+			out = append(out, Redacted...)
+		} else {
+			out = append(out, text[from:i]...)
 		}
-		if slices.ContainsFunc(r.probe, func(s secret.Value) bool { return bytes.Contains(v.text, s.Reveal()) }) {
-			for _, s := range r.long {
-				found = v.search(s.Reveal(), found)
-			}
-		}
-		if layer == layers {
-			return found
-		}
-		if v = v.unescape(); v == nil {
-			return found
-		}
-	}
-}
-
-// view is one reading of the text: that of from, unescaped. Between two breaks
-// it is a plain copy.
-type view struct {
-	text   []byte
-	from   *view // nil: the original
-	breaks []pair
-}
-
-// pair says that the bytes from here on are those of the view before from there
-// on.
-type pair struct{ here, there int }
-
-// origin maps a place in the view to the original.
-func (v *view) origin(i int) int {
-	for ; v.from != nil; v = v.from {
-		n, _ := slices.BinarySearchFunc(v.breaks, i+1, func(p pair, i int) int { return p.here - i })
-		p := v.breaks[n-1]
-		i = p.there + i - p.here
-	}
-	return i
-}
-
-func (v *view) search(needle []byte, found []span) []span {
-	for from := 0; ; {
-		i := bytes.Index(v.text[from:], needle)
-		if i < 0 {
-			return found
-		}
-		start := from + i
-		found = append(found, span{v.origin(start), v.origin(start + len(needle))})
-		from = start + len(needle)
-	}
-}
-
-const escapes = "%\\&\r\n\x00"
-
-// unescape reads the view once more: escapes undone, line breaks and NUL gone.
-// It returns nil when that changes nothing.
-func (v *view) unescape() *view {
-	if !bytes.ContainsAny(v.text, escapes) {
-		return nil
-	}
-	out := &view{text: make([]byte, 0, len(v.text)), from: v}
-	mark := func(there int) {
-		here := len(out.text)
-		if n := len(out.breaks); n > 0 && out.breaks[n-1].here == here {
-			out.breaks[n-1].there = there // nothing came of the one before
-			return
-		}
-		out.breaks = append(out.breaks, pair{here, there})
-	}
-	mark(0)
-	changed := false
-	for i := 0; i < len(v.text); {
-		plain := bytes.IndexAny(v.text[i:], escapes)
-		if plain < 0 {
-			plain = len(v.text) - i
-		}
-		out.text = append(out.text, v.text[i:i+plain]...)
-		if i += plain; i == len(v.text) {
-			break
-		}
-		switch v.text[i] {
-		case 0, '\r', '\n':
-			i++
-		default:
-			r, used, raw := escapeAt(v.text[i:])
-			if used == 0 {
-				out.text = append(out.text, v.text[i])
-				i++
-				continue
-			}
-			mark(i)
-			if raw || r < utf8.RuneSelf {
-				out.text = append(out.text, foldByte(byte(r)))
-			} else {
-				out.text = utf8.AppendRune(out.text, r)
-			}
-			i += used
-		}
-		changed = true
-		mark(i)
-	}
-	if !changed {
-		return nil
 	}
 	return out
 }
+
+const viewLayers = 4
 
 // escapeAt reads the escape that s starts with. used is 0 when there is none;
 // raw means that r is a byte, not a character.
@@ -308,13 +192,13 @@ func foldByte(c byte) byte {
 // nothing is returned.
 func (r *Redactor) JSON(text []byte, cut map[string]bool) (out []byte, ok bool) {
 	lenient := []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
-	dec := jsontext.NewDecoder(bytes.NewReader(text), lenient...)
+	dec := jsontext.NewDecoder(bytes.NewBuffer(text), lenient...) // a Buffer is read in place
 	var buf bytes.Buffer
 	buf.Grow(len(text))
 	enc := jsontext.NewEncoder(&buf, lenient...)
 	// One search over the whole, one layer deeper for the quoting of JSON, spares
 	// the common clean answer the search in each of its strings.
-	dirty := len(r.short) > 0 || len(r.spansTo(text, viewLayers+1)) > 0
+	dirty := len(r.short) > 0 || r.marks(text, viewLayers+1) != nil
 	values := 0
 	for {
 		switch kind := dec.PeekKind(); kind {
@@ -326,7 +210,7 @@ func (r *Redactor) JSON(text []byte, cut map[string]bool) (out []byte, ok bool) 
 			}
 			switch {
 			case kind == '"' && (name || dirty):
-				s, err := jsontext.AppendUnquote(nil, v)
+				s, err := jsontext.AppendUnquote(make([]byte, 0, len(v)), v)
 				if err != nil && !utf8.Valid(v) {
 					s = bytes.ToValidUTF8(s, []byte("\uFFFD"))
 				}
@@ -340,7 +224,7 @@ func (r *Redactor) JSON(text []byte, cut map[string]bool) (out []byte, ok bool) 
 					break
 				}
 				if clean := r.Text(s); !bytes.Equal(clean, s) {
-					v, _ = jsontext.AppendQuote(nil, clean)
+					v, _ = jsontext.AppendQuote(make([]byte, 0, len(v)), clean)
 				}
 			case dirty && r.Finds(v):
 				v, _ = jsontext.AppendQuote(nil, Redacted)
@@ -373,13 +257,19 @@ func isName(dec *jsontext.Decoder) bool {
 
 // form does for application/x-www-form-urlencoded what JSON does.
 func (r *Redactor) form(text []byte, cut map[string]bool) []byte {
-	var kept []string
-	for part := range strings.SplitSeq(string(text), "&") {
-		name, _, _ := strings.Cut(part, "=")
-		if decoded, err := url.QueryUnescape(name); err == nil && cut[strings.ToLower(decoded)] {
-			continue
+	out := make([]byte, 0, len(text))
+	for first := true; len(text) > 0 || first; {
+		part, rest, more := bytes.Cut(text, []byte("&"))
+		name, _, _ := bytes.Cut(part, []byte("="))
+		if decoded, err := url.QueryUnescape(string(name)); err != nil || !cut[strings.ToLower(decoded)] {
+			if !first {
+				out = append(out, '&')
+			}
+			out, first = append(out, part...), false
 		}
-		kept = append(kept, part)
+		if text = rest; !more {
+			break
+		}
 	}
-	return r.Text([]byte(strings.Join(kept, "&")))
+	return r.Text(out)
 }
