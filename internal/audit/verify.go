@@ -55,7 +55,8 @@ const verifyOrphansSQL = `select count(*) from audit_entry where seq < 1 or chai
 
 // Verify reads every entry and holds it against its chain, and every chain
 // against its checkpoint and against the chains that name it. It finds any
-// edit, deletion, insertion or reorder, and any cut before the last checkpoint.
+// edit, deletion, insertion or reorder, and any cut before the last checkpoint. A
+// log without a single chain has been emptied.
 func Verify(ctx context.Context, cfg VerifyConfig) (Report, error) {
 	q := cfg.DB.Reader()
 	v := &verifying{cfg: cfg, q: q, r: Report{Problems: []Problem{}, Unwitnessed: []Tail{}}, heads: map[string]head{}, unread: map[string]bool{}}
@@ -73,6 +74,10 @@ func Verify(ctx context.Context, cfg VerifyConfig) (Report, error) {
 	chains, err := allChains(ctx, q)
 	if err != nil {
 		return Report{}, sqldb.Wrap("list the audit chains", err)
+	}
+	if len(chains) == 0 {
+		// New writes an entry before it returns, so no log of ours is ever empty.
+		v.problem("", 0, "the log is empty: every chain is missing, though a server writes its first entry before it does anything else")
 	}
 	for _, c := range chains {
 		if err := v.chain(ctx, c); err != nil {

@@ -201,6 +201,22 @@ func TestVerifyFindsTampering(t *testing.T) {
 			"verifier of checkpoints":    sql(`update audit_signer set verifier = 'ambit-audit+3f1a2b4c+AYEfZC8nMFtZ0O0DVFZs4o8Aqg0JJYQzV7VxXS4nlqFk'`),
 			"key of checkpoints":         sql(`update audit_signer set key_wrapped = (select key_wrapped from audit_chain where id = '%s')`, s.last),
 			"key of checkpoints deleted": sql(`delete from audit_signer`),
+			"everything, with all checkpoint files": func() {
+				exec(t, s.db, `delete from audit_entry`, `delete from audit_chain`)
+				s.remove(t, s.old+".checkpoint")
+				s.remove(t, s.last+".checkpoint")
+			},
+			"everything, with the folder of checkpoints": func() {
+				exec(t, s.db, `delete from audit_entry`, `delete from audit_chain`)
+				for name := range s.files {
+					s.remove(t, name)
+				}
+			},
+			"everything but verifier.pub": func() {
+				exec(t, s.db, `delete from audit_entry`, `delete from audit_chain`, `delete from audit_signer`)
+				s.remove(t, s.old+".checkpoint")
+				s.remove(t, s.last+".checkpoint")
+			},
 			"checkpoint edited": func() {
 				s.write(t, s.old+".checkpoint", bytes.Replace(s.files[s.old+".checkpoint"], []byte(" 62 "), []byte(" 40 "), 1))
 			},
