@@ -52,7 +52,6 @@ const (
 	CLIAge    = 30 * 24 * time.Hour
 	LinkAge   = 15 * time.Minute
 	FlowAge   = 10 * time.Minute // a ceremony, a waiting command line
-	Freshness = 15 * time.Minute // of a sign-in that may register another way to sign in
 )
 
 // Environment is a hard namespace. The owners and admins of its Operator

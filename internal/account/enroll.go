@@ -151,20 +151,10 @@ func passkeyTaken() error {
 	return fault.New(fault.Conflict, "passkey_exists", "This passkey is registered already.").WithHint("Use another device or password manager.")
 }
 
-// mayAddPasskey says whether this login may register another passkey.
-func (s *Service) mayAddPasskey(p Person) error {
-	if err := p.browser(); err != nil {
-		return err
-	}
-	if !p.fresh(s.now()) {
-		return freshRequired()
-	}
-	return nil
-}
-
-// BeginAddPasskey gives creation options for one more passkey.
-func (s *Service) BeginAddPasskey(ctx context.Context, p Person) (flowID string, optionsJSON []byte, err error) {
-	if err := s.mayAddPasskey(p); err != nil {
+// BeginAddPasskey gives creation options for one more passkey, to who holds a
+// grant; see Unlock.
+func (s *Service) BeginAddPasskey(ctx context.Context, p Person, grant secret.Value) (flowID string, optionsJSON []byte, err error) {
+	if err := s.granted(ctx, s.db.Reader(), p, grant); err != nil {
 		return "", nil, err
 	}
 	h, err := s.holderOf(ctx, p.user)
@@ -179,9 +169,10 @@ func (s *Service) BeginAddPasskey(ctx context.Context, p Person) (flowID string,
 	return f.subject, options, s.keep(ctx, f)
 }
 
-// FinishAddPasskey registers what BeginAddPasskey asked for, in the same login.
-func (s *Service) FinishAddPasskey(ctx context.Context, p Person, flowID string, credentialJSON []byte, label string) (Passkey, error) {
-	if err := s.mayAddPasskey(p); err != nil {
+// FinishAddPasskey registers what BeginAddPasskey asked for, in the same login,
+// and uses the grant up.
+func (s *Service) FinishAddPasskey(ctx context.Context, p Person, grant secret.Value, flowID string, credentialJSON []byte, label string) (Passkey, error) {
+	if err := s.granted(ctx, s.db.Reader(), p, grant); err != nil {
 		return Passkey{}, err
 	}
 	if err := checkLabel(label); err != nil {
@@ -206,6 +197,9 @@ func (s *Service) FinishAddPasskey(ctx context.Context, p Person, flowID string,
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
+		}
+		if err := s.takeGrant(ctx, tx, p, grant); err != nil {
+			return err
 		}
 		if err := insertPasskey(ctx, tx, k); err != nil {
 			return err

@@ -79,7 +79,7 @@ func FuzzCredential(f *testing.F) {
 	options, err := w.Challenge(f.Context(), owner.Person, digest)
 	check(f, err)
 	f.Add(options)
-	_, options, err = w.BeginAddPasskey(f.Context(), owner.Person)
+	_, options, err = w.BeginAddPasskey(f.Context(), owner.Person, owner.Unlock(f))
 	check(f, err)
 	cred, err := accounttest.New(publicURL).Register(options)
 	check(f, err)

@@ -98,6 +98,11 @@ func (s *Service) makeLink(ctx context.Context, by Actor, u User, action string,
 		if err != nil {
 			return err
 		}
+		if evidence != nil {
+			if err := s.Spend(ctx, tx, evidence.digest); err != nil {
+				return err
+			}
+		}
 		if !ok {
 			return fault.New(fault.Conflict, "user_disabled", "The user is disabled.").WithHint("Enable the user first.")
 		}
@@ -168,15 +173,15 @@ func (s *Service) named(ctx context.Context, name string) (User, error) {
 }
 
 // InviteDigest is what a person proves presence for to get a link for user.
-func (s *Service) InviteDigest(p Person, user id.User) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit invite 1", s.origin, string(p.user), string(p.login), string(user)))
+func (s *Service) InviteDigest(p Person, user id.User, nonce string) [32]byte {
+	return sha256.Sum256(crypt.Fields("ambit invite 2", s.origin, string(p.user), string(p.login), string(user), nonce))
 }
 
 // Invite gives a link to a user who cannot sign in yet. Whoever gives it could
 // use it themselves, so it takes proof, and never works for a user who has a
 // passkey or an authenticator app: only the server's console recovers those
-// (threats.md T5).
-func (s *Service) Invite(ctx context.Context, p Person, user id.User, proof Proof) (linkURL secret.Value, err error) {
+// (threats.md T5). One proof makes one link.
+func (s *Service) Invite(ctx context.Context, p Person, user id.User, nonce string, proof Proof) (linkURL secret.Value, err error) {
 	if err := p.browser(); err != nil {
 		return secret.Value{}, err
 	}
@@ -203,7 +208,7 @@ func (s *Service) Invite(ctx context.Context, p Person, user id.User, proof Proo
 		return secret.Value{}, fault.New(fault.Conflict, "already_enrolled", "This user can sign in already.").
 			WithHint("If they lost their passkeys, run ambit recover on the server.")
 	}
-	ev, err := s.Prove(ctx, p, s.InviteDigest(p, user), "", proof)
+	ev, err := s.Prove(ctx, p, s.InviteDigest(p, user, nonce), "", proof)
 	if err != nil {
 		return secret.Value{}, err
 	}

@@ -72,19 +72,6 @@ func (p Person) browser() error {
 	return nil
 }
 
-// fresh reports whether the person proved who they are a moment ago, with
-// something that they had registered before. A link or a command line's token
-// is no such proof, however new (threats.md A9).
-func (p Person) fresh(now time.Time) bool {
-	age := now.Sub(p.authenticatedAt)
-	return (p.method == MethodPasskey || p.method == MethodTOTP) && age >= 0 && age <= Freshness
-}
-
-func freshRequired() error {
-	return fault.New(fault.Denied, "fresh_sign_in_required", "This needs a sign-in within the last 15 minutes, by passkey or authenticator app.").
-		WithHint("Sign in again, then repeat it.")
-}
-
 // Logins lists where the person is signed in, newest first.
 func (s *Service) Logins(ctx context.Context, p Person) ([]Login, error) {
 	if p.user == "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // Rule 4: a proof is good for one person, one digest, one origin, with the
@@ -203,12 +204,13 @@ func TestCommandLineProvesNothing(t *testing.T) {
 				_, _, err := w.CreateKey(ctx, cli, key, owner.Proof(t, w.KeyDigest(cli, key)))
 				return err
 			},
-			"Invite":           func() error { _, err := w.Invite(ctx, cli, owner.User(), account.Proof{}); return err },
-			"BeginAddPasskey":  func() error { _, _, err := w.BeginAddPasskey(ctx, cli); return err },
-			"FinishAddPasskey": func() error { _, err := w.FinishAddPasskey(ctx, cli, "x", nil, ""); return err },
-			"BeginTOTP":        func() error { _, err := w.BeginTOTP(ctx, cli); return err },
-			"FinishTOTP":       func() error { return w.FinishTOTP(ctx, cli, "123456") },
-			"RemoveTOTP":       func() error { return w.RemoveTOTP(ctx, cli, account.Proof{TOTP: "123456"}) },
+			"Invite":           func() error { _, err := w.Invite(ctx, cli, owner.User(), "", account.Proof{}); return err },
+			"BeginAddPasskey":  func() error { _, _, err := w.BeginAddPasskey(ctx, cli, secret.Value{}); return err },
+			"FinishAddPasskey": func() error { _, err := w.FinishAddPasskey(ctx, cli, secret.Value{}, "x", nil, ""); return err },
+			"BeginTOTP":        func() error { _, err := w.BeginTOTP(ctx, cli, secret.Value{}); return err },
+			"FinishTOTP":       func() error { return w.FinishTOTP(ctx, cli, secret.Value{}, "123456") },
+			"Unlock":           func() error { _, err := w.Unlock(ctx, cli, "", account.Proof{}); return err },
+			"RemoveTOTP":       func() error { return w.RemoveTOTP(ctx, cli, "", account.Proof{TOTP: "123456"}) },
 			"RemovePasskey": func() error {
 				return w.RemovePasskey(ctx, cli, must(w.Passkeys(ctx, cli))(t)[0].ID, account.Proof{})
 			},
@@ -302,10 +304,11 @@ func TestRemovePasskey(t *testing.T) {
 		digest := w.RemovePasskeyDigest(owner.Person, first.ID)
 		wantCode(t, w.RemovePasskey(ctx, owner.Person, first.ID, owner.Proof(t, digest)), "last_factor")
 
-		flow, options, err := w.BeginAddPasskey(ctx, owner.Person)
+		grant := owner.Unlock(t)
+		flow, options, err := w.BeginAddPasskey(ctx, owner.Person, grant)
 		check(t, err)
 		spare := &accounttest.Human{Authenticator: accounttest.New(publicURL)}
-		_, err = w.FinishAddPasskey(ctx, owner.Person, flow, must(spare.Register(options))(t), "spare")
+		_, err = w.FinishAddPasskey(ctx, owner.Person, grant, flow, must(spare.Register(options))(t), "spare")
 		check(t, err)
 		flow, options, err = w.BeginSignIn(ctx)
 		check(t, err)
@@ -329,7 +332,7 @@ func TestRemovePasskey(t *testing.T) {
 // registration is a well-formed answer of the wrong ceremony.
 func registration(t testing.TB, w *world, h *accounttest.Human) []byte {
 	t.Helper()
-	_, options, err := w.BeginAddPasskey(t.Context(), h.Person)
+	_, options, err := w.BeginAddPasskey(t.Context(), h.Person, h.Unlock(t))
 	check(t, err)
 	return must(accounttest.New(publicURL).Register(options))(t)
 }

@@ -200,6 +200,7 @@ const (
 	putFlowSQL = `insert into signin_flow (subject, kind, user_id, login_id, state, expires_at) values ($1, $2, $3, $4, $5, $6)
 		on conflict (subject) do update set kind = excluded.kind, user_id = excluded.user_id, login_id = excluded.login_id, state = excluded.state, expires_at = excluded.expires_at`
 	takeFlowSQL   = `delete from signin_flow where subject = $1 returning kind, user_id, login_id, state, expires_at`
+	flowSQL       = `select kind, user_id, login_id, state, expires_at from signin_flow where subject = $1`
 	sweepFlowsSQL = `delete from signin_flow where expires_at <= $1`
 )
 
@@ -207,6 +208,7 @@ const (
 	flowSignIn = "sign_in"
 	flowEnroll = "enroll"
 	flowAdd    = "add"
+	flowGrant  = "add_factor"
 )
 
 type flow struct {
@@ -232,6 +234,31 @@ func takeFlow(ctx context.Context, tx *sqldb.Tx, subject string) (flow, error) {
 	err := tx.QueryRowContext(ctx, takeFlowSQL, subject).Scan(&f.kind, &f.user, &f.login, &f.state, &expires)
 	f.expires = sqldb.Time(expires)
 	return f, err
+}
+
+func selectFlow(ctx context.Context, q sqldb.Querier, subject string) (flow, error) {
+	f := flow{subject: subject}
+	var expires int64
+	err := q.QueryRowContext(ctx, flowSQL, subject).Scan(&f.kind, &f.user, &f.login, &f.state, &expires)
+	f.expires = sqldb.Time(expires)
+	return f, err
+}
+
+// Proofs.
+
+const (
+	insertProofSQL = `insert into spent_proof (digest, spent_at) values ($1, $2) on conflict (digest) do nothing`
+	sweepProofsSQL = `delete from spent_proof where spent_at <= $1`
+)
+
+// insertProof reports whether the digest was not there yet.
+func insertProof(ctx context.Context, tx *sqldb.Tx, digest [32]byte, at time.Time) (bool, error) {
+	return changed(tx.ExecContext(ctx, insertProofSQL, digest[:], sqldb.Micros(at)))
+}
+
+func sweepProofs(ctx context.Context, tx *sqldb.Tx, old time.Time) error {
+	_, err := tx.ExecContext(ctx, sweepProofsSQL, sqldb.Micros(old))
+	return err
 }
 
 // Links.

@@ -53,7 +53,8 @@ func TestFirstOwner(t *testing.T) {
 			t.Errorf("got %+v", n)
 		}
 
-		flow, options, err := w.BeginAddPasskey(ctx, owner.Person)
+		grant := owner.Unlock(t)
+		flow, options, err := w.BeginAddPasskey(ctx, owner.Person, grant)
 		check(t, err)
 		if _, err := owner.Register(options); err == nil {
 			t.Error("the same authenticator was not excluded")
@@ -61,9 +62,9 @@ func TestFirstOwner(t *testing.T) {
 		key := accounttest.New(publicURL)
 		cred, err := key.Register(options)
 		check(t, err)
-		_, err = w.FinishAddPasskey(ctx, owner.Person, flow, cred, "security key")
+		_, err = w.FinishAddPasskey(ctx, owner.Person, grant, flow, cred, "security key")
 		check(t, err)
-		if _, err = w.FinishAddPasskey(ctx, owner.Person, flow, cred, "again"); !fault.Is(err, "flow_expired") {
+		if _, err = w.FinishAddPasskey(ctx, owner.Person, grant, flow, cred, "again"); !fault.Is(err, "unlock_required") {
 			t.Errorf("got %v for a second answer", err)
 		}
 		if n, _ = w.Owners(ctx, m.Environment); n.WithPasskeys != 1 {
@@ -388,10 +389,11 @@ func (a app) code(t testing.TB, at time.Time) string {
 
 func (w *world) registerApp(t testing.TB, h *accounttest.Human) app {
 	t.Helper()
-	url, err := w.BeginTOTP(t.Context(), h.Person)
+	grant := h.Unlock(t)
+	url, err := w.BeginTOTP(t.Context(), h.Person, grant)
 	check(t, err)
 	a := newApp(t, url)
-	check(t, w.FinishTOTP(t.Context(), h.Person, a.code(t, w.now())))
+	check(t, w.FinishTOTP(t.Context(), h.Person, grant, a.code(t, w.now())))
 	w.advance(time.Minute) // past the step that registering used
 	return a
 }
@@ -499,20 +501,53 @@ func TestTOTPGuesses(t *testing.T) {
 	})
 }
 
-// A9: what may register another way to sign in.
+// A9: no login, however it was made and however fresh, registers another way
+// to sign in without a proof by one that is there, and one proof does it once.
 func TestAddingFactors(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
 		ctx := t.Context()
-		w.advance(account.Freshness + time.Second)
-		owner.Reload(t)
-		_, _, err := w.BeginAddPasskey(ctx, owner.Person)
-		wantCode(t, err, "fresh_sign_in_required")
-		_, err = w.BeginTOTP(ctx, owner.Person)
-		wantCode(t, err, "fresh_sign_in_required")
+		refused := func(p account.Person, grant secret.Value) {
+			t.Helper()
+			_, _, err := w.BeginAddPasskey(ctx, p, grant)
+			wantCode(t, err, "unlock_required")
+			_, err = w.FinishAddPasskey(ctx, p, grant, "x", nil, "")
+			wantCode(t, err, "unlock_required")
+			_, err = w.BeginTOTP(ctx, p, grant)
+			wantCode(t, err, "unlock_required")
+			wantCode(t, w.FinishTOTP(ctx, p, grant, "123456"), "unlock_required")
+		}
+		refused(owner.Person, secret.Value{})
+		refused(owner.Person, owner.Token)
+		refused(owner.Person, secret.Token("amb_unlock_"))
+		_, err := w.Unlock(ctx, owner.Person, "n", account.Proof{})
+		wantCode(t, err, "proof_required")
+		_, err = w.Unlock(ctx, owner.Person, "n", owner.Proof(t, w.UnlockDigest(owner.Person, "other")))
+		wantCode(t, err, "proof_refused")
 
-		// A recovery's login may add nothing, however fresh.
-		link, err := w.Recover(ctx, string(owner.User()))
+		// A proof makes one grant, the grant registers one thing, of this login.
+		proof := owner.Proof(t, w.UnlockDigest(owner.Person, "n"))
+		grant := must(w.Unlock(ctx, owner.Person, "n", proof))(t)
+		_, err = w.Unlock(ctx, owner.Person, "n", owner.Proof(t, w.UnlockDigest(owner.Person, "n")))
+		wantCode(t, err, "proof_used")
+		mia := w.join(t, owner, account.RoleMember, "mia@example.com")
+		refused(mia.Person, grant)
+		before := owner.Person
+		owner.SignIn(t)
+		refused(owner.Person, grant)
+		a := newApp(t, must(w.BeginTOTP(ctx, before, grant))(t))
+		wantCode(t, w.FinishTOTP(ctx, before, grant, "12345"), "code_refused")
+		check(t, w.FinishTOTP(ctx, before, grant, a.code(t, w.now())))
+		refused(before, grant)
+		grant = owner.Unlock(t)
+		_, _, err = w.BeginAddPasskey(ctx, owner.Person, grant)
+		check(t, err)
+		w.advance(account.GrantAge)
+		refused(owner.Person, grant)
+		w.audited(t, "user.unlocked")
+
+		// A link's login has no more than the passkey that was just made.
+		link, err := w.Recover(ctx, string(mia.User()))
 		check(t, err)
 		tok := accounttest.LinkToken(link)
 		if e, err := w.Link(ctx, tok); err != nil || e.First {
@@ -522,47 +557,49 @@ func TestAddingFactors(t *testing.T) {
 		wantCode(t, err, "passkey_required")
 		options, err := w.BeginEnroll(ctx, tok)
 		check(t, err)
-		cred, err := accounttest.New(publicURL).Register(options)
-		check(t, err)
-		login, err := w.FinishEnroll(ctx, tok, cred, "", "")
-		check(t, err)
-		recovered, err := w.Authenticate(ctx, login, "")
-		check(t, err)
+		again := &accounttest.Human{Authenticator: accounttest.New(publicURL)}
+		login := must(w.FinishEnroll(ctx, tok, must(again.Register(options))(t), "", ""))(t)
+		recovered := must(w.Authenticate(ctx, login, ""))(t)
 		if recovered.Method() != account.MethodLink {
 			t.Errorf("got method %s", recovered.Method())
 		}
-		_, err = w.BeginTOTP(ctx, recovered)
-		wantCode(t, err, "fresh_sign_in_required")
-		_, _, err = w.BeginAddPasskey(ctx, recovered)
-		wantCode(t, err, "fresh_sign_in_required")
-
-		// A first enrolment's may add an app, once.
-		u, err := w.CreateUser(ctx, account.ByPerson(owner.Person), account.NewUser{Environment: w.env, Organization: org(owner.Person).Organization, Name: "Lee", Email: "lee@example.com"})
-		check(t, err)
-		link, err = w.Recover(ctx, "LEE@example.com")
-		check(t, err)
-		tok = accounttest.LinkToken(link)
-		options, err = w.BeginEnroll(ctx, tok)
-		check(t, err)
-		cred, err = accounttest.New(publicURL).Register(options)
-		check(t, err)
-		login, err = w.FinishEnroll(ctx, tok, cred, "", "")
-		check(t, err)
-		lee, err := w.Authenticate(ctx, login, "")
-		check(t, err)
-		if lee.User() != u.ID {
-			t.Fatalf("got %s", lee.User())
-		}
-		_, _, err = w.BeginAddPasskey(ctx, lee)
-		wantCode(t, err, "fresh_sign_in_required")
-		url, err := w.BeginTOTP(ctx, lee)
-		check(t, err)
-		a := newApp(t, url)
-		wantCode(t, w.FinishTOTP(ctx, lee, "12345"), "code_refused")
-		check(t, w.FinishTOTP(ctx, lee, a.code(t, w.now())))
-		_, err = w.BeginTOTP(ctx, lee)
-		wantCode(t, err, "fresh_sign_in_required")
+		refused(recovered, secret.Value{})
+		digest := w.UnlockDigest(recovered, "n")
+		grant = must(w.Unlock(ctx, recovered, "n", account.Proof{Assertion: must(again.Assert(must(w.Challenge(ctx, recovered, digest))(t)))(t)}))(t)
+		_ = must(w.BeginTOTP(ctx, recovered, grant))(t)
 	})
+}
+
+// A9: who has only an app adds a passkey with a code, also where passkeys are
+// demanded, which is where they need it most.
+func TestAddingAPasskeyByCode(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
+		ctx := t.Context()
+		o := must(w.Organization(ctx, w.env, org(owner.Person).Organization))(t)
+		_ = must(w.CreateUser(ctx, account.System("test"), account.NewUser{Environment: w.env, Organization: o.ID, Name: "Lee", Email: "lee@example.com"}))(t)
+		tok := accounttest.LinkToken(must(w.Recover(ctx, "lee@example.com"))(t))
+		a := newApp(t, must(w.BeginEnrollTOTP(ctx, tok))(t))
+		lee := must(w.Authenticate(ctx, must(w.FinishEnrollTOTP(ctx, tok, a.code(t, w.now()), ""))(t), ""))(t)
+		demand := true
+		_ = must(w.UpdateOrganization(ctx, account.System("test"), o.ID, o.Version, account.OrganizationChange{RequirePasskey: &demand}))(t)
+		lee = must(w.Authenticate(ctx, tokenOf(t, w, "lee@example.com", a), ""))(t)
+		w.advance(time.Minute)
+		grant := must(w.Unlock(ctx, lee, "n", account.Proof{TOTP: a.code(t, w.now())}))(t)
+		flow, options, err := w.BeginAddPasskey(ctx, lee, grant)
+		check(t, err)
+		_ = must(w.FinishAddPasskey(ctx, lee, grant, flow, must(accounttest.New(publicURL).Register(options))(t), "first"))(t)
+		w.advance(time.Minute)
+		_, err = w.Unlock(ctx, lee, "m", account.Proof{TOTP: a.code(t, w.now())})
+		wantCode(t, err, "passkey_required")
+	})
+}
+
+// tokenOf signs in by code.
+func tokenOf(t testing.TB, w *world, email string, a app) secret.Value {
+	t.Helper()
+	w.advance(time.Minute)
+	return must(w.SignInTOTP(t.Context(), email, a.code(t, w.now()), ""))(t)
 }
 
 // Somebody without a device for passkeys enrols with an app alone.
@@ -592,9 +629,7 @@ func TestEnrollByApp(t *testing.T) {
 		_, err = w.Challenge(ctx, lee, [32]byte{1})
 		wantCode(t, err, "no_passkey")
 		w.advance(time.Minute)
-		wantCode(t, w.RemoveTOTP(ctx, lee, account.Proof{TOTP: a.code(t, w.now())}), "last_factor")
-		_, _, err = w.BeginAddPasskey(ctx, lee)
-		check(t, err)
+		wantCode(t, w.RemoveTOTP(ctx, lee, "", account.Proof{TOTP: a.code(t, w.now())}), "last_factor")
 	})
 }
 
@@ -652,19 +687,22 @@ func TestInvite(t *testing.T) {
 		admin := w.join(t, owner, account.RoleAdmin, "admin@example.com")
 		m := org(owner.Person)
 		u := must(w.CreateUser(ctx, account.ByPerson(admin.Person), account.NewUser{Environment: m.Environment, Organization: m.Organization, Name: "Lee"}))(t)
-		_, err := w.Invite(ctx, admin.Person, u.ID, account.Proof{})
+		_, err := w.Invite(ctx, admin.Person, u.ID, "", account.Proof{})
 		wantCode(t, err, "proof_required")
-		_, err = w.Invite(ctx, admin.Person, u.ID, admin.Proof(t, w.InviteDigest(admin.Person, owner.User())))
+		_, err = w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, owner.User(), "")))
 		wantCode(t, err, "proof_refused")
-		link := must(w.Invite(ctx, admin.Person, u.ID, admin.Proof(t, w.InviteDigest(admin.Person, u.ID))))(t)
+		_ = must(w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, ""))))(t)
+		_, err = w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, "")))
+		wantCode(t, err, "proof_used") // T5: what the audit keeps of a proof makes no second link
+		link := must(w.Invite(ctx, admin.Person, u.ID, "n", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, "n"))))(t)
 		lee := accounttest.Enroll(t, w.Service, link)
 		// T5: an admin cannot get into an account that somebody uses.
-		_, err = w.Invite(ctx, admin.Person, u.ID, admin.Proof(t, w.InviteDigest(admin.Person, u.ID)))
+		_, err = w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, "")))
 		wantCode(t, err, "already_enrolled")
-		_, err = w.Invite(ctx, lee.Person, admin.User(), account.Proof{})
+		_, err = w.Invite(ctx, lee.Person, admin.User(), "", account.Proof{})
 		wantCode(t, err, "not_found")
 		boss := must(w.CreateUser(ctx, account.ByPerson(owner.Person), account.NewUser{Environment: m.Environment, Organization: m.Organization, Role: account.RoleOwner, Name: "Boss"}))(t)
-		_, err = w.Invite(ctx, admin.Person, boss.ID, admin.Proof(t, w.InviteDigest(admin.Person, boss.ID)))
+		_, err = w.Invite(ctx, admin.Person, boss.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, boss.ID, "")))
 		wantCode(t, err, "not_allowed")
 	})
 }

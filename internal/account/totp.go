@@ -31,34 +31,10 @@ func totpPlace(u User, version int64) vault.Place {
 	return vault.Place{Environment: u.Environment, User: u.ID, Kind: "totp", Object: string(u.ID), Version: version}
 }
 
-// mayAddTOTP says whether this login may register an authenticator app.
-func (s *Service) mayAddTOTP(ctx context.Context, p Person) error {
-	if err := p.browser(); err != nil {
-		return err
-	}
-	now := s.now()
-	if p.fresh(now) {
-		return nil
-	}
-	// Somebody who enrolled for the first time a moment ago may add an app before
-	// they leave the page. After a recovery, whoever held the link shall sign in
-	// with the new passkey first.
-	if p.method == MethodLink && p.first && now.Sub(p.authenticatedAt) <= Freshness {
-		_, n, err := selectFactors(ctx, s.db.Reader(), p.user)
-		if err != nil {
-			return sqldb.Wrap("count factors", err)
-		}
-		if n == 0 {
-			return nil
-		}
-	}
-	return freshRequired()
-}
-
 // BeginTOTP gives the otpauth URL of a new authenticator app, to show as a QR
-// code. It replaces nothing until FinishTOTP.
-func (s *Service) BeginTOTP(ctx context.Context, p Person) (otpauthURL secret.Value, err error) {
-	if err := s.mayAddTOTP(ctx, p); err != nil {
+// code, to who holds a grant; see Unlock. It replaces nothing until FinishTOTP.
+func (s *Service) BeginTOTP(ctx context.Context, p Person, grant secret.Value) (otpauthURL secret.Value, err error) {
+	if err := s.granted(ctx, s.db.Reader(), p, grant); err != nil {
 		return secret.Value{}, err
 	}
 	return s.beginTOTP(ctx, p.user, string(p.login))
@@ -87,9 +63,10 @@ func (s *Service) beginTOTP(ctx context.Context, user id.User, subject string) (
 }
 
 // FinishTOTP registers the app that BeginTOTP gave to this login, once it shows
-// a right code. It replaces an app that was registered before.
-func (s *Service) FinishTOTP(ctx context.Context, p Person, code string) error {
-	if err := s.mayAddTOTP(ctx, p); err != nil {
+// a right code, and uses the grant up. It replaces an app that was registered
+// before.
+func (s *Service) FinishTOTP(ctx context.Context, p Person, grant secret.Value, code string) error {
+	if err := s.granted(ctx, s.db.Reader(), p, grant); err != nil {
 		return err
 	}
 	t, u, err := s.shown(ctx, string(p.login), p.user, code)
@@ -99,6 +76,9 @@ func (s *Service) FinishTOTP(ctx context.Context, p Person, code string) error {
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
+		}
+		if err := s.takeGrant(ctx, tx, p, grant); err != nil {
+			return err
 		}
 		if err := s.registerTOTP(ctx, tx, string(p.login), t, u); err != nil {
 			return err
@@ -215,17 +195,21 @@ func passkeyFirst() error {
 }
 
 // RemoveTOTPDigest is what a person proves presence for to forget their app.
-func (s *Service) RemoveTOTPDigest(p Person) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit remove totp 1", s.origin, string(p.user), string(p.login)))
+func (s *Service) RemoveTOTPDigest(p Person, nonce string) [32]byte {
+	return sha256.Sum256(crypt.Fields("ambit remove totp 2", s.origin, string(p.user), string(p.login), nonce))
 }
 
 // RemoveTOTP forgets the person's authenticator app.
-func (s *Service) RemoveTOTP(ctx context.Context, p Person, proof Proof) error {
-	ev, err := s.Prove(ctx, p, s.RemoveTOTPDigest(p), "", proof)
+func (s *Service) RemoveTOTP(ctx context.Context, p Person, nonce string, proof Proof) error {
+	digest := s.RemoveTOTPDigest(p, nonce)
+	ev, err := s.Prove(ctx, p, digest, "", proof)
 	if err != nil {
 		return err
 	}
 	return s.removeFactor(ctx, p, ev, "totp.removed", string(p.user), func(ctx context.Context, tx *sqldb.Tx) (bool, error) {
+		if err := s.Spend(ctx, tx, digest); err != nil { // an app can be registered again in the same login
+			return false, err
+		}
 		return deleteTOTP(ctx, tx, p.user)
 	})
 }

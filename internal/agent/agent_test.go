@@ -256,23 +256,25 @@ func TestWhoMayManageAgents(t *testing.T) {
 		refused(t, "an admin's cookie alone", err, "proof_required")
 		other := n
 		other.Name = "something else"
-		other.Evidence = admin.Prove(t, w.Agents.RegisterDigest(me.User(), n), w.Organization)
+		other.Evidence = admin.Prove(t, w.Agents.RegisterDigest(me, n), w.Organization)
 		_, _, _, err = w.Agents.Register(ctx, by, other)
 		refused(t, "proof for something else", err, "proof_required")
 		borrowed := n
-		borrowed.Evidence = alice.Prove(t, w.Agents.RegisterDigest(me.User(), n), w.Organization)
+		borrowed.Evidence = alice.Prove(t, w.Agents.RegisterDigest(me, n), w.Organization)
 		_, _, _, err = w.Agents.Register(ctx, by, borrowed)
 		refused(t, "somebody else's proof", err, "proof_required")
-		n.Evidence = admin.Prove(t, w.Agents.RegisterDigest(me.User(), n), w.Organization)
+		n.Evidence = admin.Prove(t, w.Agents.RegisterDigest(me, n), w.Organization)
 		a, _, _, err := w.Agents.Register(ctx, by, n)
 		if err != nil {
 			t.Fatal(err)
 		}
+		_, _, _, err = w.Agents.Register(ctx, by, n)
+		refused(t, "the same proof again", err, "proof_used")
 		if a.Owner != me.User() || !a.Verified || a.Label() != "deployer" || !cmp.Equal(a.Ceiling, n.Ceiling) {
 			t.Errorf("got %+v", a)
 		}
 		hers := n
-		hers.Evidence = alice.Prove(t, w.Agents.RegisterDigest(alice.ID, n), w.Organization)
+		hers.Evidence = alice.Prove(t, w.Agents.RegisterDigest(alice.Signed(t), n), w.Organization)
 		_, _, _, err = w.Agents.Register(ctx, she, hers)
 		refused(t, "a member who registers", err, "not_allowed")
 		_, err = w.Agents.SetCeiling(ctx, she, a.ID, a.Version, policy.Ceiling{})

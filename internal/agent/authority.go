@@ -8,6 +8,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
 // within gives by acting in env, or not found if it cannot: an actor of one
@@ -92,6 +93,14 @@ func (s *Service) proven(ctx context.Context, p account.Person, env id.Environme
 			WithHint("Register a passkey and use it.")
 	}
 	return ev.JSON(), nil
+}
+
+// spend lets a person's proof act once, in the transaction that acts.
+func (s *Service) spend(ctx context.Context, tx *sqldb.Tx, by account.Actor, ev account.Evidence) error {
+	if _, ok := by.Person(); !ok {
+		return nil
+	}
+	return s.people.Spend(ctx, tx, ev.Digest())
 }
 
 // checkOwner asks the database whether the agent's owner is still an active

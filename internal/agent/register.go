@@ -28,21 +28,23 @@ type NewAgent struct {
 	Ceiling      policy.Ceiling
 	// Evidence is the admin's proof over RegisterDigest. A person must bring
 	// it, because a cookie alone never makes a key (product.md rule 4); an API
-	// key needs none.
+	// key needs none. Nonce tells two honest wishes for the same agent apart,
+	// since one proof registers one.
+	Nonce    string
 	Evidence account.Evidence
 }
 
 // RegisterDigest is what an admin's proof of presence signs to register n.
-func (s *Service) RegisterDigest(user id.User, n NewAgent) [32]byte {
+func (s *Service) RegisterDigest(p account.Person, n NewAgent) [32]byte {
 	ceiling, _ := json.Marshal(n.Ceiling) // strings only: cannot fail
-	return sha256.Sum256(crypt.Fields("ambit agent 1", s.issuer, string(user), string(n.Environment), string(n.Organization), n.Name,
+	return sha256.Sum256(crypt.Fields("ambit agent 2", s.issuer, string(p.User()), string(p.Login()), n.Nonce, string(n.Environment), string(n.Organization), n.Name,
 		string(n.Kind), string(n.Owner), string(ceiling)))
 }
 
 // RotateDigest is what an admin's proof of presence signs to make a new secret
 // for this version of an agent.
-func (s *Service) RotateDigest(user id.User, a Agent) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit agent secret 1", s.issuer, string(user), string(a.ID), fmt.Sprint(a.Version)))
+func (s *Service) RotateDigest(p account.Person, a Agent) [32]byte {
+	return sha256.Sum256(crypt.Fields("ambit agent secret 2", s.issuer, string(p.User()), string(p.Login()), string(a.ID), fmt.Sprint(a.Version)))
 }
 
 // Register makes an agent with client credentials. The secret is shown once and
@@ -59,7 +61,7 @@ func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (A
 	var proof json.RawMessage
 	if p, ok := by.Person(); ok {
 		var err error
-		if proof, err = s.proven(ctx, p, n.Environment, n.Organization, n.Evidence, s.RegisterDigest(p.User(), n)); err != nil {
+		if proof, err = s.proven(ctx, p, n.Environment, n.Organization, n.Evidence, s.RegisterDigest(p, n)); err != nil {
 			return none(err)
 		}
 		if n.Owner == "" {
@@ -92,6 +94,9 @@ func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (A
 		return none(err)
 	}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := s.spend(ctx, tx, by, n.Evidence); err != nil {
+			return err
+		}
 		if err := insertClient(ctx, tx, client, by.Address()); err != nil {
 			return err
 		}
@@ -124,13 +129,16 @@ func (s *Service) RotateSecret(ctx context.Context, by account.Actor, agent id.A
 	}
 	var proof json.RawMessage
 	if p, ok := by.Person(); ok {
-		if proof, err = s.proven(ctx, p, a.Environment, a.Organization, evidence, s.RotateDigest(p.User(), a)); err != nil {
+		if proof, err = s.proven(ctx, p, a.Environment, a.Organization, evidence, s.RotateDigest(p, a)); err != nil {
 			return secret.Value{}, err
 		}
 	}
 	sec := secret.Token(secretPrefix)
 	hash := sec.Hash()
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := s.spend(ctx, tx, by, evidence); err != nil {
+			return err
+		}
 		// The client's row first: an issuance that still holds it commits
 		// before the tokens are ended, any other sees the new secret.
 		if err := updateClientSecret(ctx, tx, a.Client, hash[:]); err != nil {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"crypto/rand"
 	"html/template"
 	"net/url"
 	"strings"
@@ -134,7 +135,7 @@ func (s *Server) loginSignOut(v *visit) (answer, error) {
 }
 
 func (s *Server) account(v *visit) (answer, error) {
-	p := &AccountPage{Frame: Frame{Title: "Your account", Section: "account"}, Name: v.person.Name(), Email: v.person.Email(), Fresh: s.fresh(v.person)}
+	p := &AccountPage{Frame: Frame{Title: "Your account", Section: "account"}, Name: v.person.Name(), Email: v.person.Email()}
 	passkeys, err := s.people.Passkeys(v.ctx(), v.person)
 	if err != nil {
 		return nil, err
@@ -146,7 +147,6 @@ func (s *Server) account(v *visit) (answer, error) {
 		return nil, err
 	}
 	p.Removable = len(passkeys) > 1 || p.TOTP
-	p.MayTOTP = p.Fresh || !p.TOTP && v.person.Method() == account.MethodLink
 	return show(p), s.accountLists(v, p)
 }
 
@@ -169,12 +169,6 @@ func (s *Server) accountLists(v *visit, p *AccountPage) error {
 	return nil
 }
 
-// fresh says whether account will take another way to sign in from this login;
-// account decides.
-func (s *Server) fresh(p account.Person) bool {
-	return (p.Method() == account.MethodPasskey || p.Method() == account.MethodTOTP) && s.now().Sub(p.AuthenticatedAt()) < account.Freshness
-}
-
 func (s *Server) profile(v *visit) (answer, error) {
 	if err := s.people.SetProfile(v.ctx(), v.person, v.form("name"), v.form("email")); err != nil {
 		return nil, err
@@ -182,13 +176,55 @@ func (s *Server) profile(v *visit) (answer, error) {
 	return goTo("/ui/account?done=saved"), nil
 }
 
+// unlockPage asks who is there before another way to sign in is registered.
+func (s *Server) unlockPage(v *visit, eyebrow, line, action string) (*ConfirmPage, error) {
+	keys, err := s.people.Passkeys(v.ctx(), v.person)
+	if err != nil {
+		return nil, err
+	}
+	code, err := s.people.HasTOTP(v.ctx(), v.person)
+	return &ConfirmPage{Frame: Frame{Title: eyebrow, Section: "account", Narrow: true}, Eyebrow: eyebrow, Sentence: "First show that it is you.", Lines: []string{line}, Nonce: rand.Text(),
+		Action: action, Begin: "/ui/account/unlock", Label: "It is me", Back: "/ui/account", TOTP: code && (len(keys) == 0 || s.codeAllowed(v))}, err
+}
+
+func (s *Server) unlockChallenge(v *visit) (answer, error) {
+	return s.challenge(v, s.people.UnlockDigest(v.person, v.form("nonce")))
+}
+
+func (s *Server) passkeyNew(v *visit) (answer, error) {
+	p, err := s.passkeyNewPage(v)
+	if err != nil {
+		return nil, err
+	}
+	return show(p), nil
+}
+
+func (s *Server) passkeyNewPage(v *visit) (*ConfirmPage, error) {
+	return s.unlockPage(v, "Add a passkey", "Use a way to sign in that you already have. Then you make the new passkey.", "/ui/account/passkeys/new")
+}
+
+func (s *Server) passkeyUnlock(v *visit) (answer, error) {
+	grant, err := s.people.Unlock(v.ctx(), v.person, v.form("nonce"), v.proof())
+	if err != nil {
+		p, broken := s.passkeyNewPage(v)
+		if broken != nil {
+			return nil, broken
+		}
+		return again(p, err)
+	}
+	return show(&PasskeyNewPage{Frame: Frame{Title: "Add a passkey", Section: "account", Narrow: true}, Grant: reveal(grant)}), nil
+}
+
+// grant is the permission that a proof of presence gave to this form.
+func grant(v *visit) secret.Value { return secret.FromString(v.form("grant")) }
+
 func (s *Server) passkeyBegin(v *visit) (answer, error) {
-	flow, o, err := s.people.BeginAddPasskey(v.ctx(), v.person)
+	flow, o, err := s.people.BeginAddPasskey(v.ctx(), v.person, grant(v))
 	return options{Options: o, Flow: flow}, err
 }
 
 func (s *Server) passkeyAdd(v *visit) (answer, error) {
-	if _, err := s.people.FinishAddPasskey(v.ctx(), v.person, v.form("flow"), []byte(v.form("credential")), v.form("label")); err != nil {
+	if _, err := s.people.FinishAddPasskey(v.ctx(), v.person, grant(v), v.form("flow"), []byte(v.form("credential")), v.form("label")); err != nil {
 		return nil, err
 	}
 	return goTo("/ui/account?done=passkey"), nil
@@ -244,16 +280,38 @@ func (s *Server) passkeyRemove(v *visit) (answer, error) {
 	return goTo("/ui/account?done=passkey_removed"), nil
 }
 
-func (s *Server) authenticator(v *visit) (answer, error) {
-	seed, err := s.people.BeginTOTP(v.ctx(), v.person)
+func (s *Server) authenticatorNew(v *visit) (answer, error) {
+	p, err := s.authenticatorNewPage(v)
 	if err != nil {
 		return nil, err
 	}
-	return show(authenticatorPage(seed, "/ui/account/authenticator/confirm")), nil
+	return show(p), nil
+}
+
+func (s *Server) authenticatorNewPage(v *visit) (*ConfirmPage, error) {
+	return s.unlockPage(v, "Set up an authenticator app", "Use a way to sign in that you already have. Then you set the app up; one that is registered now stops working.", "/ui/account/authenticator")
+}
+
+func (s *Server) authenticator(v *visit) (answer, error) {
+	grant, err := s.people.Unlock(v.ctx(), v.person, v.form("nonce"), v.proof())
+	if err != nil {
+		p, broken := s.authenticatorNewPage(v)
+		if broken != nil {
+			return nil, broken
+		}
+		return again(p, err)
+	}
+	seed, err := s.people.BeginTOTP(v.ctx(), v.person, grant)
+	if err != nil {
+		return nil, err
+	}
+	p := authenticatorPage(seed, "/ui/account/authenticator/confirm")
+	p.Grant = reveal(grant)
+	return show(p), nil
 }
 
 func (s *Server) authenticatorConfirm(v *visit) (answer, error) {
-	if err := s.people.FinishTOTP(v.ctx(), v.person, v.proof().TOTP); err != nil {
+	if err := s.people.FinishTOTP(v.ctx(), v.person, grant(v), v.proof().TOTP); err != nil {
 		return nil, err
 	}
 	return goTo("/ui/account?done=authenticator"), nil

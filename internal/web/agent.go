@@ -1,6 +1,7 @@
 package web
 
 import (
+	"crypto/rand"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,21 +111,21 @@ func (s *Server) agentNew(v *visit) (answer, error) {
 
 func (s *Server) agentNewPage(v *visit, n agent.NewAgent) *AgentNewPage {
 	return &AgentNewPage{Frame: Frame{Title: "Register an agent", Section: "agents", Narrow: true}, Name: n.Name, Autonomous: n.Kind == agent.Autonomous,
-		Ceiling: ceilingForm(n.Ceiling), TOTP: s.codeAllowed(v)}
+		Ceiling: ceilingForm(n.Ceiling), TOTP: s.codeAllowed(v), Nonce: rand.Text()}
 }
 
 func newAgent(v *visit) agent.NewAgent {
 	return agent.NewAgent{Environment: v.here.Environment, Organization: v.here.Organization, Name: v.form("name"), Kind: agent.Kind(v.form("kind")),
-		Owner: v.person.User(), Ceiling: ceiling(v)}
+		Owner: v.person.User(), Ceiling: ceiling(v), Nonce: v.form("nonce")}
 }
 
 func (s *Server) agentChallenge(v *visit) (answer, error) {
-	return s.challenge(v, s.agents.RegisterDigest(v.person.User(), newAgent(v)))
+	return s.challenge(v, s.agents.RegisterDigest(v.person, newAgent(v)))
 }
 
 func (s *Server) agentRegister(v *visit) (answer, error) {
 	n := newAgent(v)
-	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RegisterDigest(v.person.User(), n), n.Organization, v.proof())
+	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RegisterDigest(v.person, n), n.Organization, v.proof())
 	if err != nil {
 		return again(s.agentNewPage(v, n), err)
 	}
@@ -200,7 +201,7 @@ func (s *Server) agentSecretChallenge(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.challenge(v, s.agents.RotateDigest(v.person.User(), a))
+	return s.challenge(v, s.agents.RotateDigest(v.person, a))
 }
 
 func (s *Server) agentRotate(v *visit) (answer, error) {
@@ -208,7 +209,7 @@ func (s *Server) agentRotate(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RotateDigest(v.person.User(), a), a.Organization, v.proof())
+	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RotateDigest(v.person, a), a.Organization, v.proof())
 	if err != nil {
 		return again(s.agentSecretPage(v, a), err)
 	}

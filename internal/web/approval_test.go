@@ -322,7 +322,7 @@ func approvalOf(t *testing.T, err error) string {
 func TestApproveByCode(t *testing.T) {
 	t.Parallel()
 	s := sceneOnSQLite(t)
-	page := s.mia.get("/ui/account").submit("/ui/account/authenticator", nil).want(http.StatusOK)
+	page := s.mia.get("/ui/account/authenticator").submit("/ui/account/authenticator", nil).want(http.StatusOK)
 	seed := strings.ReplaceAll(page.text("code"), " ", "")
 	code := func() string {
 		s.Clock.Advance(time.Minute) // each code works once

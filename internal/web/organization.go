@@ -1,6 +1,7 @@
 package web
 
 import (
+	"crypto/rand"
 	"strconv"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -109,7 +110,7 @@ func (s *Server) invitePage(v *visit, u account.User) *ConfirmPage {
 	to := "/ui/organization/members/" + string(u.ID) + "/invite"
 	return &ConfirmPage{Frame: Frame{Title: "Invite", Section: "organization", Narrow: true}, Eyebrow: "First sign-in", Sentence: "Make a sign-in link for " + oneLine(u.Name) + "?",
 		Lines:  []string{"It works once, for 15 minutes. Whoever opens it first becomes this person here, so give it to nobody else."},
-		Action: v.query(to), Begin: v.query(to + "/challenge"), Label: "Make the link", Back: v.query("/ui/organization"), TOTP: s.codeAllowed(v)}
+		Action: v.query(to), Begin: v.query(to + "/challenge"), Label: "Make the link", Nonce: rand.Text(), Back: v.query("/ui/organization"), TOTP: s.codeAllowed(v)}
 }
 
 func (s *Server) inviteChallenge(v *visit) (answer, error) {
@@ -117,7 +118,7 @@ func (s *Server) inviteChallenge(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.challenge(v, s.people.InviteDigest(v.person, u.ID))
+	return s.challenge(v, s.people.InviteDigest(v.person, u.ID, v.form("nonce")))
 }
 
 func (s *Server) inviteMake(v *visit) (answer, error) {
@@ -125,7 +126,7 @@ func (s *Server) inviteMake(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	link, err := s.people.Invite(v.ctx(), v.person, u.ID, v.proof())
+	link, err := s.people.Invite(v.ctx(), v.person, u.ID, v.form("nonce"), v.proof())
 	if err != nil {
 		return again(s.invitePage(v, u), err)
 	}

@@ -11,8 +11,6 @@ import (
 type AccountPage struct {
 	Frame
 	Name, Email string
-	Fresh       bool // signed in a moment ago, so that another way in may be added
-	MayTOTP     bool
 	Passkeys    []PasskeyRow
 	Removable   bool
 	TOTP        bool
@@ -50,9 +48,18 @@ type AuthenticatorPage struct {
 	Secret        string
 	URL           template.URL
 	Action, Token string
+	Grant         string
 }
 
 func (*AuthenticatorPage) template() string { return "authenticator" }
+
+// PasskeyNewPage registers one more passkey.
+type PasskeyNewPage struct {
+	Frame
+	Grant string
+}
+
+func (*PasskeyNewPage) template() string { return "passkey_new" }
 
 // EnrollPage registers a first passkey.
 type EnrollPage struct{ Frame }
@@ -76,6 +83,7 @@ type ConfirmPage struct {
 	Danger                  bool
 	Back                    string
 	TOTP                    bool
+	Nonce                   string // makes each confirmation one of its kind
 }
 
 func (*ConfirmPage) template() string { return "confirm" }

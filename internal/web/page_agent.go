@@ -61,6 +61,7 @@ type AgentNewPage struct {
 	Autonomous bool
 	Ceiling    CeilingForm
 	TOTP       bool
+	Nonce      string
 }
 
 func (*AgentNewPage) template() string { return "agent_new" }

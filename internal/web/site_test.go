@@ -190,7 +190,7 @@ func TestEnrolSignInSignOut(t *testing.T) {
 	if strings.Contains(set, "Domain") {
 		t.Errorf("the cookie names a domain: %q", set)
 	}
-	done.follow().says("Add a second passkey now", "My device", "Sign in again")
+	done.follow().says("Add a second passkey now", "My device", "Add a passkey")
 	b.post("/ui/enroll", url.Values{"token": {show(token)}, "credential": {"{}"}, "label": {"again"}}).want(http.StatusGone)
 
 	before := b.cookie()
@@ -219,8 +219,9 @@ func TestRemovingAPasskeyTakesAProof(t *testing.T) {
 	b := s.person(t, "two@example.com", account.RoleMember)
 	other := accounttest.New(s.Accounts.Origin())
 	first := b.Authenticator
+	form := b.get("/ui/account/passkeys/new").says("First show that it is you").submit("/ui/account/passkeys/new", nil).want(http.StatusOK)
 	b.Authenticator = other
-	b.get("/ui/account").submit("/ui/account/passkeys", func(v url.Values) { v.Set("label", "Blue key") }).follow().says("Blue key")
+	form.submit("/ui/account/passkeys", func(v url.Values) { v.Set("label", "Blue key") }).follow().says("Blue key")
 	page := b.get(b.get("/ui/account").link("Remove")).want(http.StatusOK)
 	b.post(page.url.Path, url.Values{}).want(http.StatusUnprocessableEntity)
 	b.Authenticator = first
@@ -238,7 +239,7 @@ func TestSignInByCode(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.person(t, "coder@example.com", account.RoleApprover)
-	page := b.get("/ui/account").submit("/ui/account/authenticator", nil).want(http.StatusOK)
+	page := b.get("/ui/account/authenticator").submit("/ui/account/authenticator", nil).want(http.StatusOK)
 	secret := strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(page.text("code"), " "), " "), " ", "")
 	code := func() string {
 		c, err := totp.GenerateCode(secret, s.Clock.Now())

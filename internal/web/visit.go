@@ -225,8 +225,11 @@ func (s *Server) refuse(v *visit, err error) {
 			title = "That did not work"
 		}
 		p := &ErrorPage{Frame: Frame{Title: title, Narrow: true}, Message: f.Message, Hint: f.Hint, Request: request}
-		if fault.Is(err, "fresh_sign_in_required") || f.Kind == fault.Unauthenticated {
+		switch {
+		case f.Kind == fault.Unauthenticated:
 			p.Back, p.BackLabel = "/ui/signin?next=/ui/account", "Sign in again"
+		case fault.Is(err, "unlock_required"):
+			p.Back, p.BackLabel = "/ui/account", "Your account"
 		}
 		shown{status(f.Kind), p}.send(s, v)
 	}

@@ -5,6 +5,7 @@ package accounttest
 
 import (
 	"context"
+	"crypto/rand"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/softkey"
@@ -120,4 +121,15 @@ func (h *Human) Proof(t TB, digest [32]byte) account.Proof {
 		t.Fatalf("assert: %v", err)
 	}
 	return account.Proof{Assertion: assertion}
+}
+
+// Unlock proves presence to register one more way to sign in.
+func (h *Human) Unlock(t TB) secret.Value {
+	t.Helper()
+	nonce := rand.Text()
+	grant, err := h.service.Unlock(t.Context(), h.Person, nonce, h.Proof(t, h.service.UnlockDigest(h.Person, nonce)))
+	if err != nil {
+		t.Fatalf("unlock: %v", err)
+	}
+	return grant
 }

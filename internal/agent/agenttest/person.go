@@ -47,7 +47,8 @@ func (p *Person) Proof(t testing.TB, digest [32]byte) account.Proof {
 // ProveByCode registers an authenticator app and agrees with one of its codes.
 func (p *Person) ProveByCode(t testing.TB, clock *Clock, digest [32]byte, org id.Organization) account.Evidence {
 	t.Helper()
-	link, err := p.accounts.BeginTOTP(t.Context(), p.human.Person)
+	grant := p.human.Unlock(t)
+	link, err := p.accounts.BeginTOTP(t.Context(), p.human.Person, grant)
 	must(t, err)
 	key, err := otp.NewKeyFromURL(string(link.Reveal()))
 	must(t, err)
@@ -56,7 +57,7 @@ func (p *Person) ProveByCode(t testing.TB, clock *Clock, digest [32]byte, org id
 		must(t, err)
 		return c
 	}
-	must(t, p.accounts.FinishTOTP(t.Context(), p.human.Person, code()))
+	must(t, p.accounts.FinishTOTP(t.Context(), p.human.Person, grant, code()))
 	clock.Advance(time.Minute) // each code works once
 	e, err := p.accounts.Prove(t.Context(), p.human.Person, digest, org, account.Proof{TOTP: code()})
 	must(t, err)

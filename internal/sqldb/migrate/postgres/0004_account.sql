@@ -170,3 +170,10 @@ create table api_key (
   version bigint not null
 );
 create index api_key_by_environment on api_key (environment_id, id);
+
+-- Proofs of presence that have acted, by the digest that they were over.
+create table spent_proof (
+  digest bytea not null primary key,
+  spent_at bigint not null
+);
+create index spent_proof_by_time on spent_proof (spent_at);

@@ -31,8 +31,7 @@ create table audit_entry (
 ) strict;
 create index audit_entry_by_environment on audit_entry (environment_id, time, id);
 create index audit_entry_by_session on audit_entry (session_id, time);
-create index audit_entry_by_ref on audit_entry (ref);
-create index audit_entry_by_time on audit_entry (time, id);
+create index audit_entry_by_ref on audit_entry (ref) where ref <> '';
 
 -- The key that signs checkpoints, wrapped by the root key.
 create table audit_signer (

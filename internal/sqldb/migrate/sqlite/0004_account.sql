@@ -170,3 +170,10 @@ create table api_key (
   version integer not null
 ) strict;
 create index api_key_by_environment on api_key (environment_id, id);
+
+-- Proofs of presence that have acted, by the digest that they were over.
+create table spent_proof (
+  digest blob not null primary key,
+  spent_at integer not null
+) strict;
+create index spent_proof_by_time on spent_proof (spent_at);
