@@ -145,7 +145,7 @@ func (l *Log) records(ctx context.Context, q sqldb.Querier, rows []stored) ([]Re
 	if len(args) == 0 {
 		return out, nil
 	}
-	outcomes, err := queryEntries(ctx, q, `select `+entryColumns+` from audit_entry where kind = 'outcome' and ref in (`+strings.Join(marks, ", ")+`)`, args...)
+	outcomes, err := queryEntries(ctx, q, `select `+entryColumns+` from audit_entry where kind = 'outcome' and ref <> '' and ref in (`+strings.Join(marks, ", ")+`)`, args...)
 	if err != nil {
 		return nil, sqldb.Wrap("read the outcomes of calls", err)
 	}
@@ -160,7 +160,7 @@ func (l *Log) records(ctx context.Context, q sqldb.Querier, rows []stored) ([]Re
 }
 
 const unfinishedSQL = `select ` + entryColumns + ` from audit_entry i where i.session_id = $1 and i.kind = 'intent'
-and not exists (select 1 from audit_entry o where o.ref = i.id and o.kind = 'outcome') order by i.time, i.id limit 200`
+and not exists (select 1 from audit_entry o where o.ref = i.id and o.ref <> '' and o.kind = 'outcome') order by i.time, i.id limit 200`
 
 // Unfinished lists the calls of a session that have begun and whose outcome is
 // not recorded: they run now, or their process died. Asked in the transaction
