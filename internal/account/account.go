@@ -120,6 +120,8 @@ type Service struct {
 	onLeft func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error
 	now    func() time.Time
 	log    *slog.Logger
+
+	strangers *strangers
 }
 
 // New makes a Service.
@@ -147,6 +149,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, base: strings.TrimRight(cfg.PublicURL.String(), "/"), origin: origin, rp: rp,
 		onLeft: cfg.OnUserLeft, now: func() time.Time { return cfg.Now().UTC().Truncate(time.Microsecond) }, log: cfg.Logger,
+		strangers: newStrangers(),
 	}, nil
 }
 

@@ -312,7 +312,7 @@ func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSO
 		if fault.KindOf(err) == fault.Unavailable {
 			return err
 		}
-		s.refused(ctx, e, reason(err))
+		s.turnedAway(ctx, e, reason(err))
 		return signInRefused(err)
 	}
 	parsed, err := s.parseAssertion(credentialJSON)

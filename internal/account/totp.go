@@ -353,6 +353,6 @@ func (s *Service) signInTOTP(ctx context.Context, email, code, address string) (
 	if k := fault.KindOf(err); k == fault.Limited || k == fault.Unavailable {
 		return secret.Value{}, err
 	}
-	s.refused(ctx, e, reason(err))
+	s.turnedAway(ctx, e, reason(err))
 	return secret.Value{}, signInRefused(err)
 }
