@@ -10,6 +10,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 func (s *Server) signInPage(v *visit) (answer, error) {
@@ -17,8 +18,21 @@ func (s *Server) signInPage(v *visit) (answer, error) {
 }
 
 func (s *Server) signInBegin(v *visit) (answer, error) {
+	if err := s.mayTry(v, s.ceremonies); err != nil {
+		return nil, err
+	}
 	flow, o, err := s.people.BeginSignIn(v.ctx())
 	return options{Options: o, Flow: flow}, err
+}
+
+// mayTry holds an address to a rate, since every attempt leaves rows behind and
+// nobody stands behind it yet (threats.md W7).
+func (s *Server) mayTry(v *visit, l *throttle.Limiter) error {
+	if ok, wait := l.Allow(throttle.Address(s.address(v.r))); !ok {
+		return fault.New(fault.Limited, "too_many_attempts", "Too many sign-ins were tried from your network.").
+			WithHint("Wait a few seconds and try again.").WithRetry(wait)
+	}
+	return nil
 }
 
 func (s *Server) signInByPasskey(v *visit) (answer, error) {
@@ -27,6 +41,9 @@ func (s *Server) signInByPasskey(v *visit) (answer, error) {
 }
 
 func (s *Server) signInByCode(v *visit) (answer, error) {
+	if err := s.mayTry(v, s.signIns); err != nil {
+		return s.signedIn(v, secret.Value{}, safeNext(v.form("next")), v.form("email"), err)
+	}
 	token, err := s.people.SignInTOTP(v.ctx(), v.form("email"), strings.ReplaceAll(v.form("code"), " ", ""), s.address(v.r))
 	return s.signedIn(v, token, safeNext(v.form("next")), v.form("email"), err)
 }
@@ -39,6 +56,7 @@ func (s *Server) signedIn(v *visit, token secret.Value, next, email string, err 
 		if f.Kind == fault.Internal || f.Kind == fault.Unavailable {
 			return nil, err
 		}
+		retryAfter(v.w, f)
 		p := &SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: next, Email: email}
 		p.Problem = &Notice{Kind: "bad", Message: f.Message, Hint: f.Hint}
 		return shown{status(f.Kind), p}, nil

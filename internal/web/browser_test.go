@@ -38,9 +38,14 @@ func newSite(t *testing.T) *site {
 
 func siteOn(t *testing.T, db *sqldb.DB) *site {
 	t.Helper()
+	return siteWith(t, db, web.Limits{SignInRate: 1e6, SignInBurst: 1e6, CeremonyRate: 1e6, CeremonyBurst: 1e6})
+}
+
+func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
+	t.Helper()
 	w := gatewaytest.New(t, db)
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials,
-		Sessions: w.Sessions, Audit: w.Audit, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Now: w.Clock.Now})
+		Sessions: w.Sessions, Audit: w.Audit, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

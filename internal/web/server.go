@@ -28,6 +28,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // Config is what a Server needs. All but Address, Now and Logger are required.
@@ -44,8 +45,33 @@ type Config struct {
 	PublicURL *url.URL
 	// Address gives the client's address; default the peer's.
 	Address func(*http.Request) string
+	Limits  Limits
 	Now     func() time.Time
 	Logger  *slog.Logger
+}
+
+// Limits say how often an address may try to sign in by code, and how often it
+// may ask for a passkey ceremony: a second, and how many at once. A family or an
+// office may sit behind one address. Zero values take the defaults.
+type Limits struct {
+	SignInRate, CeremonyRate   float64
+	SignInBurst, CeremonyBurst int
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.SignInRate == 0 {
+		l.SignInRate = 1.0 / 3
+	}
+	if l.SignInBurst == 0 {
+		l.SignInBurst = 10
+	}
+	if l.CeremonyRate == 0 {
+		l.CeremonyRate = 1
+	}
+	if l.CeremonyBurst == 0 {
+		l.CeremonyBurst = 30
+	}
+	return l
 }
 
 // Server serves the pages below /ui. It is safe for concurrent use.
@@ -66,8 +92,10 @@ type Server struct {
 	renderer *renderer
 	cookie   cookie
 	streams  streams
-	stop     chan struct{}
-	stopOnce sync.Once
+	// By address, of those whom nobody knows yet.
+	signIns, ceremonies *throttle.Limiter
+	stop                chan struct{}
+	stopOnce            sync.Once
 }
 
 // New makes a Server and parses its templates.
@@ -89,7 +117,10 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
+	const addresses = 20_000
+	l := cfg.Limits.withDefaults()
+	return &Server{signIns: throttle.New(l.SignInRate, l.SignInBurst, addresses, cfg.Now), ceremonies: throttle.New(l.CeremonyRate, l.CeremonyBurst, addresses, cfg.Now),
+		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
 		sessions: cfg.Sessions, audit: cfg.Audit, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, stop: make(chan struct{})}, nil
 }

@@ -206,9 +206,7 @@ func (s *Server) refuse(v *visit, err error) {
 	if f.Kind == fault.Internal || f.Kind == fault.Unavailable {
 		s.log.Error("a page failed", "request_id", request, "method", v.r.Method, "path", v.r.Pattern, "error", err)
 	}
-	if f.RetryAfter > 0 {
-		v.w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())+1))
-	}
+	retryAfter(v.w, f)
 	switch {
 	case strings.Contains(v.r.Header.Get("Accept"), "application/json"):
 		writeJSON(v.w, status(f.Kind), map[string]string{"code": f.Code, "message": f.Message, "hint": f.Hint, "request_id": request})
@@ -232,6 +230,12 @@ func (s *Server) refuse(v *visit, err error) {
 			p.Back, p.BackLabel = "/ui/account", "Your account"
 		}
 		shown{status(f.Kind), p}.send(s, v)
+	}
+}
+
+func retryAfter(w http.ResponseWriter, f *fault.Error) {
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())+1))
 	}
 }
 
