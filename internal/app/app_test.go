@@ -18,11 +18,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -171,6 +174,51 @@ func TestStopLeavesAWitnessedLog(t *testing.T) {
 		if tail.From > 1 {
 			t.Errorf("the stopped chain has an unwitnessed tail: %+v", tail)
 		}
+	}
+}
+
+// An open audit stream is told that the server stops, and does not hold it until
+// the drain ends.
+func TestStreamsDoNotHoldAShutdown(t *testing.T) {
+	t.Parallel()
+	const drain = 30 * time.Second
+	a, err := app.New(t.Context(), app.Config{DataDir: filepath.Join(t.TempDir(), "data"), Listen: "localhost:0", Drain: drain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- a.Run(ctx, func() { close(ready) }) }()
+	<-ready
+	_, key, err := a.People.IssueKey(t.Context(), account.NewKey{Environment: accounttest.Owner(t, a.People).Environment(), Name: "reader", Scopes: []account.Scope{account.ScopeAuditRead}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, a.PublicURL().String()+"/v1/audit/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+string(key.Reveal()))
+	resp, err := plainClient(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := resp.Body.Read(make([]byte, 1)); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("opening the stream: %d, %v", resp.StatusCode, err)
+	}
+	start := time.Now()
+	cancel()
+	rest, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.Contains(string(rest), "stream_ended") {
+		t.Errorf("the stream ended with %q, %v", rest, err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the server stopped with %v", err)
+	}
+	if took := time.Since(start); took > drain/2 {
+		t.Errorf("the shutdown took %v", took)
 	}
 }
 
