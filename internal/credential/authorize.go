@@ -251,7 +251,8 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 		return material{}, grant{}, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").
 			WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
 	}
-	return material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}, g, nil
+	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
+	return m, g, usable(m)
 }
 
 // AddKey connects an account with an API key or a name and password. owner is
@@ -283,6 +284,9 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 			return connection.Connection{}, fault.New(fault.Invalid, "invalid_credential", "The "+name+" is missing.").WithHint("Give " + strings.Join(want, " and ") + ".")
 		}
 		m.values[name] = v
+	}
+	if err := usable(m); err != nil {
+		return connection.Connection{}, err
 	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: prov.Record, AuthMethod: string(provider.APIKey)},
 		st.Reconnect, m, grant{})

@@ -153,6 +153,10 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 	}
 	next, m := g.apply(r, old, o.DefaultTTL, s.now())
 	next.version = r.version + 1
+	if err := usable(m); err != nil {
+		s.log.Error("a provider renewed a credential into one that cannot be kept safe", "provider", r.provider, "connection", r.connection)
+		return row{}, s.failed(ctx, r, owner, &tokenError{code: codeUnusable})
+	}
 	return s.keep(ctx, r, next, m, owner)
 }
 
@@ -252,7 +256,7 @@ func (s *Service) failed(ctx context.Context, r row, owner string, cause error) 
 	// A grant that one answer calls dead may be the victim of a lost answer to
 	// an earlier attempt. The reason says so.
 	reason := te.code
-	if class == classGrant && open {
+	if class == classGrant && open && te.code != codeUnusable {
 		reason = "refresh_outcome_unknown"
 	}
 	dead := class == classGrant
@@ -274,6 +278,9 @@ func (s *Service) failed(ctx context.Context, r row, owner string, cause error) 
 	}
 	switch class {
 	case classGrant:
+		if te.code == codeUnusable {
+			return reconnect("The provider renewed this account's access with a token that could not be kept out of what agents read.").WithCause(cause)
+		}
 		return reconnect("The provider has ended this account's access.").WithCause(cause)
 	case classClient, classConfig:
 		if !isToken {

@@ -52,7 +52,7 @@ const (
 
 func (e *tokenError) class() string {
 	switch e.code {
-	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required":
+	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required", codeUnusable:
 		return classGrant
 	case "invalid_client", "unauthorized_client":
 		return classClient
