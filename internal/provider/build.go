@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -167,7 +169,11 @@ func (p *plan) typed(args arguments) (*draft, error) {
 		return nil, err
 	}
 	if p.body != nil {
-		d.body = p.body.render(args)
+		if d.body = p.body.render(args); d.body != nil {
+			if err := bodyNames(d.body, 0); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return d, nil
 }
@@ -214,7 +220,7 @@ func (p *plan) request(args arguments) (*draft, error) {
 			return nil, err
 		}
 		for _, m := range list {
-			if overridesMethod(m.name) || p.generic.reserved != "" && strings.EqualFold(m.name, p.generic.reserved) {
+			if !plainName(m.name) || overridesMethod(m.name) || p.generic.reserved != "" && strings.EqualFold(m.name, p.generic.reserved) {
 				return nil, badArguments("The query parameter " + quoted(m.name) + " cannot be given.")
 			}
 			values, err := scalars(m.value)
@@ -226,18 +232,44 @@ func (p *plan) request(args arguments) (*draft, error) {
 			}
 		}
 	}
-	if d.body = args["body"]; jsontext.Value(d.body).Kind() == '{' {
-		list, err := members(d.body)
-		if err != nil {
+	if d.body = args["body"]; d.body != nil {
+		if err := bodyNames(d.body, 0); err != nil {
 			return nil, err
-		}
-		for _, m := range list {
-			if overridesMethod(m.name) {
-				return nil, badArguments("The body field " + quoted(m.name) + " cannot be given.")
-			}
 		}
 	}
 	return d, nil
+}
+
+// bodyNames refuses the names by which a body could replace the method: in the
+// document itself and in the objects that it directly holds, and anywhere a
+// name that does not read the same everywhere.
+func bodyNames(v jsontext.Value, depth int) error {
+	switch v.Kind() {
+	case '{':
+		list, err := members(v)
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			if !plainName(m.name) || depth < 2 && overridesMethod(m.name) {
+				return badArguments("The body field " + quoted(m.name) + " cannot be given.")
+			}
+			if err := bodyNames(m.value, depth+1); err != nil {
+				return err
+			}
+		}
+	case '[':
+		var list []jsontext.Value
+		if err := unmarshal(v, &list); err != nil {
+			return badArguments("The value is not valid JSON.")
+		}
+		for _, item := range list {
+			if err := bodyNames(item, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (d *draft) request() (*Request, error) {
@@ -262,7 +294,7 @@ func (d *draft) request() (*Request, error) {
 	var query []string
 	for _, q := range d.query {
 		query = append(query, url.QueryEscape(q.name)+"="+url.QueryEscape(q.value))
-		req.Summary.Query = append(req.Summary.Query, Field{q.name, q.value})
+		req.Summary.Query = append(req.Summary.Query, Field{label("query ", q.name), q.value})
 	}
 	if len(query) > 0 {
 		raw += "?" + strings.Join(query, "&")
@@ -276,7 +308,7 @@ func (d *draft) request() (*Request, error) {
 			return nil, badArguments("The value of the header " + h.name + " holds a control character or is over 4 KiB.")
 		}
 		req.Header.Set(h.name, h.value)
-		req.Summary.Header = append(req.Summary.Header, Field{h.name, h.value})
+		req.Summary.Header = append(req.Summary.Header, Field{"header " + h.name, h.value})
 	}
 	return req, d.writeBody(req)
 }
@@ -285,7 +317,9 @@ func (d *draft) writeBody(req *Request) error {
 	if d.body == nil {
 		return nil
 	}
-	req.Summary.Body = flatten(nil, "", d.body)
+	for _, f := range flatten(nil, "", d.body) {
+		req.Summary.Body = append(req.Summary.Body, Field{strings.TrimSuffix("body "+f.Name, " "), f.Value})
+	}
 	if !d.form {
 		req.Body = d.body
 		setDefault(req.Header, "Content-Type", "application/json")
@@ -306,7 +340,20 @@ func setDefault(h http.Header, name, value string) {
 	}
 }
 
-// flatten lists the leaves of a document in its order.
+// label names a parameter so that no name can pass for the place or type of
+// another: one that is not plain is quoted.
+func label(place, name string) string { return place + plainLabel(name) }
+
+func plainLabel(name string) string {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(".[]()\"", r) }) {
+		quoted, _ := jsontext.AppendQuote(nil, name)
+		return string(quoted)
+	}
+	return name
+}
+
+// flatten lists the leaves of a document in its order. What is not text has its
+// type behind the name, so that true and "true" look different.
 func flatten(out []Field, name string, v jsontext.Value) []Field {
 	join := func(part string) string {
 		if name == "" || part[0] == '[' {
@@ -314,35 +361,39 @@ func flatten(out []Field, name string, v jsontext.Value) []Field {
 		}
 		return name + "." + part
 	}
+	kind := ""
 	switch v.Kind() {
 	case '{':
 		list, _ := members(v)
 		for _, m := range list {
-			label := m.name
-			if label == "" || strings.ContainsAny(label, ".[]") {
-				quoted, _ := jsontext.AppendQuote(nil, m.name)
-				label = string(quoted)
-			}
-			out = flatten(out, join(label), m.value)
+			out = flatten(out, join(plainLabel(m.name)), m.value)
 		}
 		if len(list) > 0 {
 			return out
 		}
+		kind = "(object)"
 	case '[':
 		var list []jsontext.Value
 		_ = unmarshal(v, &list)
 		for i, item := range list {
-			out = flatten(out, join("["+big.NewInt(int64(i)).String()+"]"), item)
+			out = flatten(out, join("["+strconv.Itoa(i)+"]"), item)
 		}
 		if len(list) > 0 {
 			return out
 		}
+		kind = "(list)"
 	case '"':
 		var s string
 		_ = unmarshal(v, &s)
 		return append(out, Field{name, s})
+	case '0':
+		kind = "(number)"
+	case 't', 'f':
+		kind = "(boolean)"
+	case 'n':
+		kind = "(null)"
 	}
-	return append(out, Field{name, string(v)})
+	return append(out, Field{strings.TrimPrefix(name+" "+kind, " "), string(v)})
 }
 
 func unmarshal(doc []byte, v any) error { return jsonv2.Unmarshal(doc, v) }

@@ -64,8 +64,8 @@ func TestSummary(t *testing.T) {
 	want := provider.Summary{
 		Method: "POST", Host: "api.tracker.example", Path: "/v2/projects/p/issues",
 		Body: []provider.Field{
-			{Name: "issue.extra[0].e", Value: "{}"}, {Name: `issue.extra[0]."x.y"[0].k`, Value: "null"}, {Name: "issue.extra[1]", Value: "1.5"}, {Name: "issue.extra[2]", Value: "true"},
-			{Name: "issue.labels[0]", Value: "a"}, {Name: "issue.labels[1]", Value: "b"}, {Name: "issue.source", Value: "api"}, {Name: "issue.title", Value: "line\nbreak"},
+			{Name: "body issue.extra[0].e (object)", Value: "{}"}, {Name: `body issue.extra[0]."x.y"[0].k (null)`, Value: "null"}, {Name: "body issue.extra[1] (number)", Value: "1.5"}, {Name: "body issue.extra[2] (boolean)", Value: "true"},
+			{Name: "body issue.labels[0]", Value: "a"}, {Name: "body issue.labels[1]", Value: "b"}, {Name: "body issue.source", Value: "api"}, {Name: "body issue.title", Value: "line\nbreak"},
 		},
 	}
 	if d := cmp.Diff(want, req.Summary); d != "" {
@@ -75,8 +75,63 @@ func TestSummary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]provider.Field{{Name: "Accept", Value: "text/plain"}, {Name: "If-None-Match", Value: `"7"`}}, req.Summary.Header); d != "" {
+	if d := cmp.Diff([]provider.Field{{Name: "header Accept", Value: "text/plain"}, {Name: "header If-None-Match", Value: `"7"`}}, req.Summary.Header); d != "" {
 		t.Error(d)
+	}
+}
+
+// An approver tells the same name in two places apart, and text from what only
+// looks like it.
+func TestSummaryTellsPlacesAndTypesApart(t *testing.T) {
+	t.Parallel()
+	r := tracker(t)
+	args := `{"method":"POST","path":"/pay","query":{"amount":1},"body":{"amount":"1000","a":true,"a (boolean)":"true","b":"true","n":null,"o":"null","i":1,"j":"1"}}`
+	req, err := tool(t, r, "tracker_write").Build(json.RawMessage(args), r.Pinned().API...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []provider.Field{
+		{Name: "body a (boolean)", Value: "true"}, {Name: `body "a (boolean)"`, Value: "true"}, {Name: "body amount", Value: "1000"}, {Name: "body b", Value: "true"},
+		{Name: "body i (number)", Value: "1"}, {Name: "body j", Value: "1"}, {Name: "body n (null)", Value: "null"}, {Name: "body o", Value: "null"},
+	}
+	if d := cmp.Diff(want, req.Summary.Body); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]provider.Field{{Name: "query amount", Value: "1"}}, req.Summary.Query); d != "" {
+		t.Error(d)
+	}
+}
+
+// U4: no spelling of a name by which some framework replaces the method passes.
+func TestMethodCannotBeOverridden(t *testing.T) {
+	t.Parallel()
+	r := tracker(t)
+	build := func(tl, method, place string, value any) error {
+		args, err := json.Marshal(map[string]any{"method": method, "path": "/issues/7", place: value})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tool(t, r, tl).Build(args, r.Pinned().API...)
+		return err
+	}
+	for _, name := range []string{"_method", "_METHOD", "-method", " _method", "_method ", "\t_method", "_method[]", ".method", "[method", " .method", "__method", "_.method",
+		"\x00_method", "_method\x00", "_method\x00x", "_me\x00thod", "_method\n", "\u00a0_method", "\uff3fmethod", "_m\u200bethod", "_method.", "X-HTTP-Method-Override", "x_http_method[]", "X.HTTP.Method", "_HttpMethod", "x\rb"} {
+		if err := build("tracker_read", "GET", "query", map[string]any{name: "DELETE"}); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("query %q: got %v", name, err)
+		}
+		for _, body := range []any{map[string]any{name: "DELETE"}, map[string]any{"a": map[string]any{name: "DELETE"}}, []any{map[string]any{name: "DELETE"}}} {
+			if err := build("tracker_write", "POST", "body", body); fault.KindOf(err) != fault.Invalid {
+				t.Errorf("body %q: got %v", body, err)
+			}
+		}
+	}
+	for _, name := range []string{"method", "payment_method", "methods", "method_id", "payment.method", "filter[method]"} {
+		if err := build("tracker_read", "GET", "query", map[string]any{name: "card"}); err != nil {
+			t.Errorf("query %q: got %v", name, err)
+		}
+		if err := build("tracker_write", "POST", "body", map[string]any{name: "card"}); err != nil {
+			t.Errorf("body %q: got %v", name, err)
+		}
 	}
 }
 

@@ -5,6 +5,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // forbiddenHeader lists what no record and no argument may set: credentials,
@@ -28,10 +32,27 @@ func argumentHeader(name string) bool {
 }
 
 // overridesMethod names the parameters by which frameworks let a body or query
-// replace the request's method.
+// replace the request's method, as they read them: PHP trims a name, cuts it at
+// NUL and turns brackets, dots and blanks into underscores; others take
+// _method[] apart.
 func overridesMethod(name string) bool {
-	name = strings.ToLower(strings.ReplaceAll(name, "-", "_"))
-	return slices.Contains([]string{"_method", "x_http_method", "x_http_method_override", "x_method_override", "_httpmethod", "httpmethod"}, name)
+	name, _, _ = strings.Cut(strings.TrimLeft(norm.NFKC.String(name), "\x00"), "\x00")
+	name = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || strings.ContainsRune("[].-_", r) {
+			return '_'
+		}
+		return unicode.ToLower(r)
+	}, name)
+	leading := strings.HasPrefix(name, "_") // a plain "method" is a name like any other
+	name = strings.Join(strings.FieldsFunc(name, func(r rune) bool { return r == '_' }), "_")
+	return leading && name == "method" || slices.Contains([]string{"x_http_method", "http_method", "x_http_method_override", "http_method_override", "x_method_override",
+		"method_override", "httpmethod", "methodoverride", "xhttpmethodoverride"}, name)
+}
+
+// plainName reports whether a parameter's name is one that every reader on the
+// way takes for the same.
+func plainName(name string) bool {
+	return utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError })
 }
 
 // answerHeader keeps what an agent can use. Everything else stays here:

@@ -70,13 +70,16 @@ func (s *Service) Live(ctx context.Context, who agent.Identity, handle string) (
 	if err != nil {
 		return Live{}, err
 	}
+	// A refused call is recorded with its session. A Live without grants
+	// permits nothing.
+	ended := Live{session: l.session, organization: l.organization, user: l.user}
 	switch ses = s.aged(ses); {
 	case ses.State == Pending:
-		return Live{}, fault.New(fault.Denied, "pending", "The request still waits for a person's decision.").
+		return ended, fault.New(fault.Denied, "pending", "The request still waits for a person's decision.").
 			WithHint("Ask the person to decide at the URL; check_session waits for it.").
 			With("approval_url", s.approvalURL(ses.Approval)).With("request_id", string(ses.Approval))
 	case ses.State != Active:
-		return Live{}, endedFault(ses)
+		return ended, endedFault(ses)
 	}
 	return l, nil
 }
@@ -273,6 +276,9 @@ func callSubject(t Target, args []byte, req *provider.Request) CallSubject {
 	}
 	if req.URL != nil {
 		c.URL = req.URL.Scheme + "://" + sum.Host + sum.Path
+		if req.URL.RawQuery != "" {
+			c.URL += "?" + req.URL.RawQuery
+		}
 	}
 	for _, part := range [][]Field{sum.Query, sum.Header, sum.Body} {
 		c.Fields = append(c.Fields, part...)
@@ -304,6 +310,9 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 		return waiting, nil
 	case !sqldb.NoRows(err):
 		return "", sqldb.Wrap("look for an open request", err)
+	}
+	if err := s.deniedBefore(ctx, l.session, key, now); err != nil {
+		return "", err
 	}
 	doc, err := json.Marshal(c)
 	if err != nil {
@@ -348,6 +357,23 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 		return "", err
 	}
 	return r.id, nil
+}
+
+// deniedBefore answers a call that a person has denied with their words, for as
+// long as repeating it is held back.
+func (s *Service) deniedBefore(ctx context.Context, ses id.Session, key string, now time.Time) error {
+	note, at, err := deniedCall(ctx, s.db.Reader(), ses, key)
+	if sqldb.NoRows(err) || err == nil && backOff(1, at, now) == 0 {
+		return nil
+	}
+	if err != nil {
+		return sqldb.Wrap("look for a denied request", err)
+	}
+	f := fault.New(fault.Denied, "denied", "A person denied this call.").WithHint("Do not repeat it. Ask the person what they would approve.").WithRetry(backOff(1, at, now))
+	if note != "" {
+		f = f.With("note", note)
+	}
+	return f
 }
 
 // place is where the sealed subject of a call approval belongs.
