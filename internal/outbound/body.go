@@ -1,11 +1,11 @@
 package outbound
 
 import (
-	"bytes"
 	"compress/gzip"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -76,23 +76,34 @@ func gzipError(err error) error {
 // drain reads r to its end in steps, so that a limit is noticed within one step
 // and a length that the upstream merely claims allocates nothing.
 func drain(r io.Reader, limit, claimed int64, step func(total int64) error) ([]byte, error) {
-	var out bytes.Buffer
-	if claimed > 0 {
-		out.Grow(int(min(claimed, 64<<10, limit)) + bytes.MinRead)
-	}
+	// Not a bytes.Buffer: that doubles, and many large answers at once would
+	// hold twice what they need.
+	out := make([]byte, 0, max(512, min(claimed, 64<<10, limit)+1))
+	stepped := 0
 	for {
-		n, err := out.ReadFrom(io.LimitReader(r, min(64<<10, limit+1-int64(out.Len()))))
-		if err != nil {
+		switch got := int64(len(out)); {
+		case len(out) < cap(out):
+		case got >= limit/2:
+			out = slices.Grow(out, int(limit+1-got))
+		default:
+			out = append(out, 0)[:got]
+		}
+		n, err := r.Read(out[len(out):min(int64(cap(out)), int64(len(out))+64<<10)])
+		out = out[:len(out)+n]
+		if err != nil && err != io.EOF {
 			return nil, err
 		}
-		if int64(out.Len()) > limit {
+		if int64(len(out)) > limit {
 			return nil, errBody
 		}
-		if err := step(int64(out.Len())); err != nil {
-			return nil, err
+		if len(out)-stepped >= 64<<10 || err != nil {
+			stepped = len(out)
+			if err := step(int64(len(out))); err != nil {
+				return nil, err
+			}
 		}
-		if n == 0 {
-			return out.Bytes(), nil
+		if err != nil {
+			return out, nil
 		}
 	}
 }

@@ -37,7 +37,7 @@ func Sent(err error) bool {
 
 func deniedPlace() *fault.Error {
 	return fault.New(fault.Denied, "destination_denied", "The address of this host may not be reached.").
-		WithHint("Private addresses need an entry with this host and port in the operator's outbound list. Metadata services are never reached.")
+		WithHint("Private addresses need an entry host:port in the operator's AMBIT_OUTBOUND_ALLOW. Metadata services are never reached.")
 }
 
 // fail turns what went wrong into a fault. parent is the caller's context,

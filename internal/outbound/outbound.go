@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -68,12 +69,27 @@ type Client struct {
 	public    *net.Dialer     // refuses what is not on the public internet
 	listed    *net.Dialer     // for allowed host:port; refuses metadata only
 	transport *http.Transport
+	working   *semaphore.Weighted // bytes of answers that callers work on
+}
+
+// maxWorking bounds the answers that are worked on at once, in bytes.
+const maxWorking = 16 << 20
+
+// Hold waits until the process has room to work on an answer of n bytes. done
+// gives the room back.
+func (c *Client) Hold(ctx context.Context, n int) (done func(), err error) {
+	weight := int64(min(n, maxWorking))
+	if err := c.working.Acquire(ctx, weight); err != nil {
+		return nil, fault.New(fault.Unavailable, "busy", "The server works on too many large answers.").WithHint("Try again in a moment.").WithCause(err)
+	}
+	return func() { c.working.Release(weight) }, nil
 }
 
 // New makes a client, or says which entry of the policy is wrong.
 func New(p Policy) (*Client, error) {
 	c := &Client{
 		allowed: make(map[string]bool, len(p.Allow)),
+		working: semaphore.NewWeighted(maxWorking),
 		public:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlPublic()},
 		listed:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlListed},
 	}
@@ -203,7 +219,7 @@ func (c *Client) permit(u *urlRef) error {
 	listed := c.allowed[hostPort(u)]
 	if u.Scheme != "https" && !listed {
 		return fault.New(fault.Denied, "destination_denied", "Plain http is not allowed to this host.").
-			WithHint("Use https, or ask the operator to add this host and port to the outbound list.")
+			WithHint("Use https, or ask the operator to add this host and port to AMBIT_OUTBOUND_ALLOW.")
 	}
 	return checkLiteral(u.Hostname(), listed)
 }

@@ -37,16 +37,24 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	if tool.plan == nil || req == nil {
 		return Answer{}, fault.New(fault.NotFound, "not_found", "No such tool.")
 	}
-	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API}, req, cred)
+	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API}, req, cred, outbound.Limits{})
 	if err != nil {
 		return Answer{}, err
 	}
+	// Cleaning takes a few times the answer's size, so the process does not do
+	// it for any number of answers at once.
+	done, err := client.Hold(ctx, len(resp.Body))
+	if err != nil {
+		return Answer{Status: resp.Status, Header: http.Header{}, AuthFailed: resp.Status == http.StatusUnauthorized,
+			Withheld: "The server was too busy to read the provider's answer in time (busy). The request has been made."}, nil
+	}
+	defer done()
 	return clean(resp, req.URL, red, tool), nil
 }
 
 // send builds the final HTTP request. The credential goes in after everything
 // else, so nothing can take its place or see it.
-func (r Record) send(ctx context.Context, client *outbound.Client, bound outbound.Bound, req *Request, cred Credential) (*outbound.Response, *Redactor, error) {
+func (r Record) send(ctx context.Context, client *outbound.Client, bound outbound.Bound, req *Request, cred Credential, lim outbound.Limits) (*outbound.Response, *Redactor, error) {
 	u := *req.URL
 	if !bound.Contains(&u) {
 		return nil, nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
@@ -69,7 +77,7 @@ func (r Record) send(ctx context.Context, client *outbound.Client, bound outboun
 	if err != nil {
 		return nil, nil, err
 	}
-	resp, err := client.Do(ctx, bound, out, outbound.Limits{})
+	resp, err := client.Do(ctx, bound, out, lim)
 	return resp, NewRedactor(rendered), err
 }
 
@@ -117,7 +125,7 @@ func (a *Answer) body(resp *outbound.Response, red *Redactor, tool Tool) {
 	}
 	a.Binary = !utf8.Valid(a.Body) || bytes.IndexByte(a.Body, 0) >= 0
 	if limit := tool.Output.MaxBytes; len(a.Body) > limit {
-		a.Body, a.Truncated, a.JSON = a.Body[:limit], true, false
+		a.Body, a.Truncated, a.JSON = bytes.Clone(a.Body[:limit]), true, false // the rest can go
 		for n := 0; !a.Binary && n < utf8.UTFMax && !utf8.Valid(a.Body); n++ {
 			a.Body = a.Body[:len(a.Body)-1]
 		}

@@ -19,7 +19,10 @@ type Account struct {
 	Label string // for people, such as an e-mail address
 }
 
-const maxAccountField = 256
+const (
+	maxAccountField = 256
+	maxProbe        = 1 << 20
+)
 
 // Identify asks the provider whose account cred opens, at the pinned place. A
 // record without an identity call gives the zero Account.
@@ -66,7 +69,7 @@ func (r Record) probe(ctx context.Context, client *outbound.Client, method, plac
 	if err != nil || place == "" {
 		return nil, nil, fault.New(fault.Internal, "record_invalid", "The connection has no place to ask.")
 	}
-	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}}, &Request{Method: method, URL: u}, cred)
+	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}}, &Request{Method: method, URL: u}, cred, outbound.Limits{Body: maxProbe})
 	switch {
 	case err != nil:
 		return nil, nil, err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -110,8 +109,17 @@ func escapeAt(s []byte) (r rune, used int, raw bool) {
 		if to > len(s) || from >= to {
 			return 0, false
 		}
-		n, err := strconv.ParseUint(string(s[from:to]), base, 32)
-		return rune(n), err == nil && n <= utf8.MaxRune
+		n := 0
+		for _, c := range s[from:to] {
+			digit := unhex(c)
+			if digit < 0 || digit >= base {
+				return 0, false
+			}
+			if n = n*base + digit; n > utf8.MaxRune {
+				return 0, false
+			}
+		}
+		return rune(n), true
 	}
 	switch {
 	case s[0] == '%':

@@ -266,6 +266,33 @@ func anyString(v any, f func(string) bool) bool {
 	return false
 }
 
+// A form that lies across the borders of what is read at once is found all the
+// same, at every place and with what belongs to it far apart.
+func TestRedactAcrossBorders(t *testing.T) {
+	t.Parallel()
+	const s = "sk_live_0123456789abcdef"
+	red := inject(t, keyRecord(t, `{header: X-Key, format: "Token {api_key}"}`), request(t, "https://api.example.com/"), credential(provider.APIKey, "api_key", s))
+	fills := []string{"x", "%2525", "a\n"}
+	for name, form := range forms(s) {
+		for _, fill := range fills {
+			for _, border := range []int{32 << 10} {
+				for _, back := range []int{1, len(form) / 2, len(form), len(form) + 3} {
+					pad := strings.Repeat(fill, border/len(fill)+1)[:border-back]
+					got := string(red.Text([]byte(pad + " " + form + " " + pad)))
+					if !strings.Contains(got, provider.Redacted) || len(got) < 2*len(pad)-len(form) || holds(got[len(pad)-100:len(pad)+100], s) {
+						t.Errorf("%s, %d before %d after %q: got %q", name, back, border, fill, got[len(pad)-100:len(pad)+100])
+					}
+				}
+			}
+		}
+	}
+	for _, gap := range []string{strings.Repeat("\r\n", 100<<10), strings.Repeat("\x00", 200<<10)} {
+		if got := string(red.Text([]byte("<" + s[:9] + gap + s[9:] + ">"))); got != "<"+provider.Redacted+">" {
+			t.Errorf("over many lines: got %d bytes", len(got))
+		}
+	}
+}
+
 // FuzzRedact's oracle: after redaction no rendered form of the canary shows to a
 // reader that undoes encodings.
 func FuzzRedact(f *testing.F) {
@@ -274,6 +301,9 @@ func FuzzRedact(f *testing.F) {
 			f.Add(s, form, `{"a":"`, `"}`)
 			f.Add(s, form, "", "")
 		}
+	}
+	for _, fill := range []string{"x", "%2525", `\\\\`, "&amp;"} {
+		f.Add(canary, canary, strings.Repeat(fill, (32<<10)/len(fill)-2), fill)
 	}
 	f.Add("a%41b%42c%43", "a%41b%42c%43", "%", "%25")
 	r := keyRecord(f, `{header: X-Key, format: "Bearer {api_key}"}`)
@@ -286,6 +316,13 @@ func FuzzRedact(f *testing.F) {
 			t.Skip()
 		}
 		red := provider.NewRedactor(forms)
+		// Also across the border of a window, with what was given repeated up to it.
+		if pad := before; pad != "" && len(before)+len(form) < 4<<10 {
+			pad = strings.Repeat(before, (32<<10)/len(before)+1)[:32<<10-len(s)/2]
+			if got := red.Text([]byte(pad + s + after)); bytes.Contains(got, []byte(s)) && !strings.Contains(provider.Redacted, s) {
+				t.Fatalf("%q across a border is still there", s)
+			}
+		}
 		for _, text := range []string{before + form + after, before + s + after, before + url.QueryEscape(s) + after, before + hex.EncodeToString([]byte(s)) + after,
 			before + base64.StdEncoding.EncodeToString([]byte(form+s)) + after} {
 			got := red.Text([]byte(text))

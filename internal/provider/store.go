@@ -240,7 +240,7 @@ func (s *Store) reachable(ctx context.Context, rec Record) error {
 			continue
 		}
 		if err := s.cfg.Outbound.Check(ctx, place); err != nil {
-			return fault.Of(err).With("url", place)
+			return fault.Of(err).With("destination", place)
 		}
 	}
 	return nil
