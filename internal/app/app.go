@@ -58,8 +58,9 @@ type App struct {
 	clock      *clock
 	listen     []net.Listener
 	console    *console
-	pages      *web.Server // whose live streams would hold a shutdown
-	management *api.API    // and so would its audit streams
+	certs      *certificates // nil without TLS
+	pages      *web.Server   // whose live streams would hold a shutdown
+	management *api.API      // and so would its audit streams
 	started    bool
 	wg         sync.WaitGroup
 	stop       chan struct{}
@@ -99,6 +100,12 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 	if a.public, err = parsePublic(a.cfg.PublicURL); err != nil {
 		return err
+	}
+	if cfg.TLSCert != "" {
+		a.certs = &certificates{cert: cfg.TLSCert, key: cfg.TLSKey, log: cfg.Logger}
+		if _, err := a.certs.get(nil); err != nil {
+			return err
+		}
 	}
 	if a.outbound, err = outbound.New(outbound.Policy{Allow: cfg.OutboundAllow}); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -79,13 +80,13 @@ func (a *App) secure(l net.Listener) net.Listener {
 	if a.cfg.TLSCert == "" {
 		return l
 	}
-	c := &certificates{cert: a.cfg.TLSCert, key: a.cfg.TLSKey}
-	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get})
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: a.certs.get})
 }
 
 // certificates reads the files again when they change.
 type certificates struct {
 	cert, key string
+	log       *slog.Logger
 
 	mu      sync.Mutex
 	current *tls.Certificate
@@ -108,7 +109,11 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	}
 	if c.current == nil {
-		return nil, fmt.Errorf("loading the certificate: %w", err)
+		return nil, fault.New(fault.Invalid, "certificate_unusable", "The TLS certificate or its key cannot be used.").
+			WithHint("Check the files that AMBIT_TLS_CERT and AMBIT_TLS_KEY name: " + err.Error())
+	}
+	if err != nil {
+		c.log.Error("the TLS certificate cannot be read again; the one before stays in use", "error", err)
 	}
 	return c.current, nil // a broken new pair leaves the old one in use
 }

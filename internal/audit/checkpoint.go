@@ -73,6 +73,10 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir st
 		return nil, fmt.Errorf("loading the audit checkpoint key: %w", err)
 	}
 	if seed, err = keeper.Unwrap(ctx, wrapped, signerAAD); err != nil {
+		if errors.Is(err, crypt.ErrIntegrity) {
+			return nil, fault.New(fault.Unavailable, "root_key_mismatch", "The root key is not the one that this database was made with.").
+				WithHint("Start the server with that key (AMBIT_ROOT_KEY).").WithCause(err)
+		}
 		return nil, fmt.Errorf("unwrapping the audit checkpoint key: %w", err)
 	}
 	// The root key vouches for the seed; the verifier beside it could be anybody's.

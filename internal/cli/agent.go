@@ -3,11 +3,13 @@ package cli
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 func (c *command) agentCommand() *cobra.Command {
@@ -80,6 +82,11 @@ func (c *command) agentRegister() *cobra.Command {
 			}
 			if len(ceiling.Providers)+len(ceiling.Effects) > 0 {
 				n.Ceiling = &ceiling
+			}
+			if file != "" { // the secret is shown once, so there must be a place for it
+				if _, err := os.Lstat(file); err == nil {
+					return fault.New(fault.Invalid, "file_unwritable", "The file "+file+" exists.").WithHint("Name a new file for the secret.")
+				}
 			}
 			made, err := cl.CreateAgent(ctx, n)
 			if err != nil {

@@ -11,9 +11,11 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -24,7 +26,7 @@ import (
 )
 
 func (c *command) demoCommand() *cobra.Command {
-	var approve string
+	var approve, database string
 	cmd := &cobra.Command{
 		Use: "demo", Short: "See the whole thing work in a minute",
 		Long: "Start a server in a temporary folder and play an agent against it: it is refused, asks, is approved,\n" +
@@ -35,11 +37,12 @@ func (c *command) demoCommand() *cobra.Command {
 			if approve != "person" && approve != "auto" {
 				return usageError{fmt.Errorf("--approve is person or auto")}
 			}
-			d := &demo{command: c, out: c.stdout, auto: approve == "auto"}
+			d := &demo{command: c, out: c.stdout, auto: approve == "auto", database: database}
 			return d.run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&approve, "approve", "person", "who approves: person or auto")
+	cmd.Flags().StringVar(&database, "database-url", "", "an empty PostgreSQL database to use instead of SQLite; its tables stay behind")
 	return cmd
 }
 
@@ -48,8 +51,9 @@ func (c *command) demoCommand() *cobra.Command {
 // with an error.
 type demo struct {
 	*command
-	out  io.Writer
-	auto bool
+	out      io.Writer
+	auto     bool
+	database string
 
 	server *exec.Cmd
 	ended  chan error
@@ -65,6 +69,8 @@ type demo struct {
 const demoAccount = "mia@sandbox.example"
 
 func (d *demo) run(ctx context.Context) (err error) {
+	// A reader that goes away must not keep the demo from cleaning up.
+	signal.Ignore(syscall.SIGPIPE)
 	dir, err := os.MkdirTemp("", "ambit-demo-")
 	if err != nil {
 		return fmt.Errorf("making a temporary folder: %w", err)
@@ -136,13 +142,17 @@ func (d *demo) startServer(ctx context.Context, dir string) error {
 	return nil
 }
 
-// serverEnvironment is ours, without what would point the server elsewhere.
+// serverEnvironment is ours, without what would point the server elsewhere: the
+// demo must not touch a database that somebody means for something else.
 func (d *demo) serverEnvironment() []string {
 	var out []string
 	for k, v := range d.env {
-		if !strings.HasPrefix(k, "AMBIT_") || k == envDatabaseURL {
+		if !strings.HasPrefix(k, "AMBIT_") {
 			out = append(out, k+"="+v)
 		}
+	}
+	if d.database != "" {
+		out = append(out, envDatabaseURL+"="+d.database)
 	}
 	return out
 }

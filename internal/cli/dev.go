@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -61,7 +62,7 @@ func (c *command) dev(ctx context.Context, cfg app.Config, readyFile string) (er
 	defer cancel()
 	// The sandbox is reached like any provider: its place is an entry in the
 	// operator's list of private destinations.
-	place, err := freePlace()
+	place, err := sandboxPlace(cfg.DataDir)
 	if err != nil {
 		return err
 	}
@@ -255,6 +256,29 @@ func (p *sandboxProcess) stop() error {
 		<-p.done
 	}
 	return nil
+}
+
+// sandboxPlace gives the sandbox of a data folder the same port each time, if
+// that is still free: connections are bound to where they were made.
+func sandboxPlace(dataDir string) (string, error) {
+	note := filepath.Join(dataDir, "sandbox.place")
+	if last, err := os.ReadFile(note); err == nil {
+		place := strings.TrimSpace(string(last))
+		if l, err := net.Listen("tcp", place); err == nil {
+			return place, l.Close()
+		}
+	}
+	place, err := freePlace()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dataDir, 0o700); err != nil {
+		return "", fmt.Errorf("making the data folder: %w", err)
+	}
+	if err := os.WriteFile(note, []byte(place+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keeping the sandbox's place: %w", err)
+	}
+	return place, nil
 }
 
 // freePlace picks a port for the sandbox. It is free now and most likely still

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -53,6 +54,12 @@ func (c *command) recoveryLink(ctx context.Context, cfg app.Config, user string)
 	var unreachable *net.OpError
 	if !errors.As(err, &unreachable) {
 		return link, err
+	}
+	if cfg.DatabaseURL == "" {
+		if _, err := os.Stat(filepath.Join(cfg.DataDir, "ambit.db")); err != nil {
+			return "", fault.New(fault.NotFound, "no_server_here", "There is no server in "+cfg.DataDir+".").
+				WithHint("Name its data folder with --data or AMBIT_DATA_DIR, or its database with AMBIT_DATABASE_URL.")
+		}
 	}
 	cfg.Listen = "localhost:0" // the port plays no part; the link names the public URL
 	if cfg.PublicURL == "" {

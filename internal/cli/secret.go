@@ -200,34 +200,20 @@ func (c *command) secretDelete() *cobra.Command {
 
 func (c *command) secretRead() *cobra.Command {
 	var org string
-	var open bool
 	cmd := &cobra.Command{
-		Use: "read SECRET", Short: "Name the page where a person reveals a secret",
-		Long: "Name the page where a person reveals a secret with a passkey. This command line shows no values: they would stay in the\n" +
-			"terminal, its log and its scrollback. Applications read them over the API, with an API key.",
+		Use: "read SECRET", Short: "Say how the value of a secret is read",
+		Long: "This command line shows no values: they would stay in the terminal, its log and its scrollback. Applications read\n" +
+			"them over the API, with an API key.",
 		Args: takes(1, "one argument: the secret's name or id"), ValidArgsFunction: c.completion(c.secretNames, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			s, err := c.findSecret(ctx, cl, org, args[0])
 			if err != nil {
 				return err
 			}
-			who, err := cl.Whoami(ctx)
-			if err != nil {
-				return err
-			}
-			if who.Kind == "api_key" {
-				return fault.New(fault.Denied, "not_shown", "The command line shows no values of secrets.").
-					WithHint("An application reads it with GET " + cl.URL() + "/v1/secrets/" + s.ID + "/value and its API key.")
-			}
-			_, err = cl.SecretValue(ctx, s.ID, org)
-			page := pageOf(err)
-			if page == "" {
-				return err
-			}
-			return c.sendTo(page, "Reveal it in your browser", open)
+			return fault.New(fault.Denied, "not_shown", "The command line shows no values of secrets.").
+				WithHint("An application reads it with GET " + cl.URL() + "/v1/secrets/" + s.ID + "/value and its API key.")
 		}),
 	}
 	c.orgFlag(cmd, &org, "organization whose it is")
-	cmd.Flags().BoolVar(&open, "open", false, "open the browser")
 	return cmd
 }

@@ -130,10 +130,12 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 
 	// 1. Is the session active, now, for this agent?
 	live, err := g.sessions.Live(ctx, c.Identity, c.Handle)
+	if entry.Session = live.Session(); live.User() != "" {
+		entry.User = live.User()
+	}
 	if err != nil {
 		return Result{}, g.refuse(ctx, entry, "session.live", err)
 	}
-	entry.Session, entry.User = live.Session(), live.User()
 	if err := g.within(live); err != nil {
 		return Result{}, g.refuse(ctx, entry, "session.rate", err)
 	}

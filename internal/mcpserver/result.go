@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -56,9 +57,12 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 		out.Meta[metaHeaders] = res.Header
 	}
 	text, facts := body(res)
-	if res.Status >= http.StatusBadRequest {
+	if res.Status >= http.StatusMultipleChoices && res.Status != http.StatusNotModified {
 		message := fmt.Sprintf("The provider answered with status %d.", res.Status)
-		refused := map[string]any{"code": "upstream_error", "message": message, "hint": "Read the provider's answer and correct the call.", "status": res.Status}
+		refused := map[string]any{"code": "upstream_error", "message": message, "hint": upstreamHint(res.Status), "status": res.Status}
+		if wait, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && wait >= 0 {
+			refused["retry_after"] = wait
+		}
 		if facts != nil {
 			refused["answer"] = facts
 		} else if text != "" {
@@ -67,11 +71,27 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 		out.Content, out.StructuredContent, out.IsError = texts(message+" (upstream_error)\n"+text), refused, true
 		return out
 	}
+	if res.Truncated {
+		text = fmt.Sprintf("(The answer is longer than this tool gives; these are its first %d bytes. Ask for less.)\n%s", len(res.Body), text)
+	}
 	if list, ok := facts.(json.RawMessage); ok && list[0] != '{' { // clients of the older revisions take objects only
 		facts = map[string]any{"result": facts}
 	}
 	out.Content, out.StructuredContent = texts(text), facts
 	return out
+}
+
+// upstreamHint says what to do about an answer that is no success.
+func upstreamHint(status int) string {
+	switch {
+	case status < http.StatusBadRequest:
+		return "The provider redirects. Redirects are not followed; look for the tool of the place it names."
+	case status == http.StatusTooManyRequests:
+		return "The provider limits how often it is called. Wait, then call again."
+	case status >= http.StatusInternalServerError:
+		return "The provider has a problem of its own. Try again later; after a change, look first whether it took effect."
+	}
+	return "Read the provider's answer and correct the call."
 }
 
 // body is a provider's answer in words, and as a value if it is one.

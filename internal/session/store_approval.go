@@ -44,6 +44,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, '',
 where id = $1 and state = 'pending' and version = $7 and expires_at > $4`
 	pendingCallSQL  = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'pending' and expires_at > $3 order by created_at limit 1`
 	approvedCallSQL = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'approved' and expires_at > $3 order by created_at limit 1`
+	deniedCallSQL   = `select note, decided_at from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'denied' order by decided_at desc limit 1`
 	useApprovalSQL  = `update approval set state = 'used', version = version + 1 where id = $1 and state = 'approved' and expires_at > $2`
 	countCallsSQL   = `select
 	coalesce(sum(case when state = 'pending' and expires_at > $2 then 1 else 0 end), 0),
@@ -107,6 +108,12 @@ func approvedCall(ctx context.Context, q sqldb.Querier, s id.Session, key string
 	var a id.Approval
 	err := q.QueryRowContext(ctx, approvedCallSQL, s, key, sqldb.Micros(now)).Scan(&a)
 	return a, err
+}
+
+func deniedCall(ctx context.Context, q sqldb.Querier, s id.Session, key string) (note string, at time.Time, err error) {
+	var micros int64
+	err = q.QueryRowContext(ctx, deniedCallSQL, s, key).Scan(&note, &micros)
+	return note, sqldb.Time(micros), err
 }
 
 // useApproval uses up the approval of a call. Who comes second is refused.
