@@ -193,6 +193,8 @@ func TestRefreshAnswers(t *testing.T) {
 		"a token as error":       {fields{"path": "/oauth/token", "status": 400, "body": fields{"error": strings.Repeat("sbx_rt_", 20)}}, "upstream_unreachable", connection.Connected, "unreadable", 30 * time.Second, 0},
 		"invalid_grant":          {fields{"path": "/oauth/token", "status": 400, "body": fields{"error": "invalid_grant"}}, "reconnect", connection.NeedsReauth, "invalid_grant", 0, 0},
 		"an error with 200":      {fields{"path": "/oauth/token", "body": fields{"error": "invalid_grant", "access_token": "made-up-access-token-1"}}, "reconnect", connection.NeedsReauth, "invalid_grant", 0, 0},
+		"a token too short":      {token(fields{"access_token": "short-7"}), "reconnect", connection.NeedsReauth, "credential_unusable", 0, 0},
+		"a token not ASCII":      {token(fields{"access_token": "made-up-tökén-1"}), "reconnect", connection.NeedsReauth, "credential_unusable", 0, 0},
 		"no refresh token":       {token(fields{"expires_in": 3600}), "", connection.Connected, "", 0, long},
 		"an empty refresh token": {token(fields{"expires_in": 3600, "refresh_token": ""}), "", connection.Connected, "", 0, long},
 		"expires_in as text":     {token(fields{"expires_in": "3600"}), "", connection.Connected, "", 0, long},
