@@ -74,7 +74,9 @@ func fixtures() map[string]page {
 		Minutes: minutes, Confirm: confirm, Words: evil}
 	p["approval_call"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: release, Call: "Delete an issue", Accounts: []Account{mia}},
 		Asked: at(-20 * time.Second), Expires: at(9 * time.Minute), Risks: []string{"It can delete things. What is deleted may not come back."},
-		Call: &CallView{Method: "DELETE", Host: "api.sandbox.example", Path: "/v1/issues/42", Effect: policy.Destructive, Fields: []Fact{{Name: "Issue", Value: "42"}, {Name: "Reason", Value: evil}}}, TOTP: true}
+		Call: &CallView{Method: "DELETE", Host: "api.sandbox.example", Path: "/v1/issues/42?amount=1&notify=mia%40sandbox.example", Effect: policy.Destructive,
+			Fields: []Fact{{Name: "query amount", Value: "1"}, {Name: "query notify", Value: "mia@sandbox.example"}, {Name: "body amount", Value: "1000"}, {Name: "body close (boolean)", Value: "true"},
+				{Name: "body note", Value: "true"}, {Name: "body labels[0]", Value: "urgent"}, {Name: "body reason", Value: evil}}}, TOTP: true}
 	p["approval_decided"] = &ApprovalPage{Frame: frame("Approved", "inbox", true), ID: id.NewApproval(), Session: id.NewSession(), Ask: asks(release, policy.Read),
 		Decided: &Verdict{Word: "Approved", Icon: "good", Sentence: "You approved this", At: at(-time.Minute), NoteTitle: "You told the agent", Note: "Only the open issues, please.", Next: "The agent can work until the session ends. There is nothing more to do here."}}
 	p["approval_expired"] = &ApprovalPage{Frame: frame("Expired", "inbox", true), ID: id.NewApproval(), Session: id.NewSession(), Ask: asks(release, policy.Read),

@@ -247,8 +247,15 @@ func TestCallOnTheApprovalPage(t *testing.T) {
 		t.Errorf("the sentence is %q, want %q", got, want)
 	}
 	cells := elements(root, "td")
-	if len(cells) != 2 || text(cells[0]) != "42" || cells[1].FirstChild.NextSibling != nil || !strings.Contains(cells[1].FirstChild.Data, "⟨3 empty lines⟩") {
+	if last := len(cells) - 1; last != 6 || text(cells[2]) != "1000" || cells[last].FirstChild.NextSibling != nil || !strings.Contains(cells[last].FirstChild.Data, "⟨3 empty lines⟩") {
 		t.Errorf("the values are not shown exactly")
+	}
+	// A name that stands in two places is told apart, and so is true from "true".
+	page := text(root)
+	for _, want := range []string{"?amount=1&notify=mia%40sandbox.example", "query amount", "body amount", "body close (boolean)", "body note"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
 	}
 	for _, d := range elements(root, "div") {
 		if hasClass(d, "values") && attr(d, "tabindex") != "0" {
