@@ -77,7 +77,7 @@ func TestRule1NoRawCredentialToAnAgent(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := newScene(t, db)
-		const key, password = "mk-7f3e/9A+b=c&d%20\"e'<f>\\g~h", `pä ss"w/o+rd&=<>\%41:x`
+		const key, password = "mk-7f3e/9A+b=c&d%20\"e'<f>\\g~h", `pa ss"w/o+rd&=<>\%41:x`
 		secrets := func() []string {
 			return append(append(s.Tokens(), s.Keys()...), gatewaytest.SandboxKey, "sbxs_"+gatewaytest.SandboxKey, key, password)
 		}
