@@ -146,7 +146,7 @@ func TestEarlyRefreshMayFail(t *testing.T) {
 		if again, _, err := s.token(t); err != nil || again != first {
 			t.Errorf("another node refreshes: %v, want the token that works", err)
 		}
-		if took := time.Since(began); took > 6*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("the caller waited %v", took)
 		}
 	})

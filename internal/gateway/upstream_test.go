@@ -78,7 +78,7 @@ func TestHostileUpstream(t *testing.T) {
 			if code(err) != "outcome_unknown" || fault.Of(err).Hint == "" {
 				t.Errorf("%s: got %v, want outcome_unknown", path, err)
 			}
-			if took := time.Since(began); took > 10*time.Second {
+			if took := time.Since(began); took > time.Minute {
 				t.Errorf("%s took %v", path, took)
 			}
 		}

@@ -526,7 +526,7 @@ func TestCostOfBodies(t *testing.T) {
 		body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"whoami","arguments":{` + inner + `}}}`
 		start := time.Now()
 		got := w.send(t, token, message{body: body})
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("%s: took %v", name, took)
 		}
 		if got.status == 500 {
