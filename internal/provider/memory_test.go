@@ -1,3 +1,8 @@
+//go:build !race
+
+// The race detector keeps more memory than the code does, and its slowness lets
+// garbage pile up; ./check runs this test by itself.
+
 package provider_test
 
 import (
