@@ -1,6 +1,9 @@
 package audit
 
-import "github.com/ambit-dev/ambit/internal/id"
+import (
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
 
 // DecodeBody reads a stored entry, and Remarshal what it says.
 func DecodeBody(doc []byte) (Record, error) {
@@ -21,7 +24,7 @@ func ParseHead(s string) (string, error) {
 
 // ParseCursor reports whether s is a cursor.
 func ParseCursor(s string) error {
-	_, _, err := parseCursor(s)
+	_, _, err := sqldb.ParseCursor(s)
 	return err
 }
 

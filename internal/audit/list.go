@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"strconv"
 	"strings"
@@ -59,7 +58,7 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 	}
 	where, args := f.where("kind <> 'outcome'")
 	if f.After != "" {
-		t, last, err := parseCursor(f.After)
+		t, last, err := sqldb.ParseCursor(f.After)
 		if err != nil {
 			return Page{}, err
 		}
@@ -76,7 +75,7 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 	if len(rows) > f.Limit {
 		rows = rows[:f.Limit]
 		last := rows[len(rows)-1]
-		p.Next = cursor(last.time, last.id)
+		p.Next = sqldb.Cursor(last.time, last.id)
 	}
 	if p.Records, err = l.records(ctx, l.db.Reader(), rows); err != nil {
 		return Page{}, err
@@ -236,18 +235,4 @@ func (l *Log) Follow(ctx context.Context, f Filter, fn func(Record) error) error
 		case <-tick.C:
 		}
 	}
-}
-
-func cursor(t int64, id string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(t, 10) + " " + id))
-}
-
-func parseCursor(c string) (int64, string, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(c)
-	t, last, ok := strings.Cut(string(raw), " ")
-	micros, perr := strconv.ParseInt(t, 10, 64)
-	if err != nil || perr != nil || !ok {
-		return 0, "", fault.New(fault.Invalid, "invalid_cursor", "That is not a page cursor of this list.").WithHint("Use the cursor that the page before gave, or start without one.")
-	}
-	return micros, last, nil
 }

@@ -2,9 +2,7 @@ package session
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -52,7 +50,7 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Sessi
 		}
 	}
 	if f.After != "" {
-		at, last, err := parseCursor(f.After)
+		at, last, err := sqldb.ParseCursor(f.After)
 		if err != nil {
 			return nil, "", err
 		}
@@ -82,7 +80,7 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Sessi
 	if len(out) > f.Limit {
 		out = out[:f.Limit]
 		last := out[len(out)-1]
-		next = base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(sqldb.Micros(last.RequestedAt), 10) + " " + string(last.ID)))
+		next = sqldb.Cursor(sqldb.Micros(last.RequestedAt), string(last.ID))
 	}
 	for i := range out {
 		if out[i], err = withGrants(ctx, s.db.Reader(), out[i]); err != nil {
@@ -106,14 +104,4 @@ func (s *Service) Get(ctx context.Context, by account.Actor, sid id.Session) (Se
 		return Session{}, notFound()
 	}
 	return s.aged(ses), nil
-}
-
-func parseCursor(c string) (int64, string, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(c)
-	at, last, ok := strings.Cut(string(raw), " ")
-	micros, perr := strconv.ParseInt(at, 10, 64)
-	if err != nil || perr != nil || !ok {
-		return 0, "", fault.New(fault.Invalid, "invalid_cursor", "That is not a page cursor of this list.").WithHint("Use the cursor that the page before gave, or start without one.")
-	}
-	return micros, last, nil
 }
