@@ -132,43 +132,13 @@ func plainPath(path string) bool {
 				return false
 			}
 		}
-		decoded := decodeOnce(path)
+		decoded := DecodeOnce(path)
 		if decoded == path {
 			return true
 		}
 		path = decoded
 	}
 	return false
-}
-
-// decodeOnce undoes every valid percent escape and leaves the invalid ones, as a
-// lenient server would.
-func decodeOnce(s string) string {
-	var out strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := unhex(s[i+1]), unhex(s[i+2])
-			if hi >= 0 && lo >= 0 {
-				out.WriteByte(byte(hi<<4 | lo))
-				i += 2
-				continue
-			}
-		}
-		out.WriteByte(s[i])
-	}
-	return out.String()
-}
-
-func unhex(b byte) int {
-	switch {
-	case b >= '0' && b <= '9':
-		return int(b - '0')
-	case b >= 'a' && b <= 'f':
-		return int(b-'a') + 10
-	case b >= 'A' && b <= 'F':
-		return int(b-'A') + 10
-	}
-	return -1
 }
 
 // hostPort is the canonical "host:port" of u with the scheme's default port.

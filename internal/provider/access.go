@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/ambit-dev/ambit/internal/outbound"
 )
 
 // accessRule refuses one method on one path template for generic tools.
@@ -108,7 +110,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 // lenient maps a segment to what the most forgiving server would route on.
 func lenient(s string) string {
 	for range maxLayers {
-		s = decodeOnce(s)
+		s = outbound.DecodeOnce(s)
 	}
 	s = norm.NFKC.String(s)
 	s, _, _ = strings.Cut(s, ";")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
@@ -111,7 +112,7 @@ func escapeAt(s []byte) (r rune, used int, raw bool) {
 		}
 		n := 0
 		for _, c := range s[from:to] {
-			digit := unhex(c)
+			digit := outbound.Unhex(c)
 			if digit < 0 || digit >= base {
 				return 0, false
 			}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/outbound"
 )
 
 const (
@@ -37,7 +38,7 @@ func oneSegment(s string) bool {
 		if !plainSegment(s) || !plainSegment(norm.NFKC.String(s)) {
 			return false
 		}
-		next := decodeOnce(s)
+		next := outbound.DecodeOnce(s)
 		if next == s {
 			return true
 		}
@@ -56,39 +57,6 @@ func plainSegment(s string) bool {
 	name, _, _ := strings.Cut(s, ";")
 	name = strings.TrimSpace(name)
 	return name != "." && name != ".." && name != ""
-}
-
-// decodeOnce undoes every valid percent escape and leaves the invalid ones, as a
-// lenient server would.
-func decodeOnce(s string) string {
-	if !strings.Contains(s, "%") {
-		return s
-	}
-	var out strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := unhex(s[i+1]), unhex(s[i+2])
-			if hi >= 0 && lo >= 0 {
-				out.WriteByte(byte(hi<<4 | lo))
-				i += 2
-				continue
-			}
-		}
-		out.WriteByte(s[i])
-	}
-	return out.String()
-}
-
-func unhex(b byte) int {
-	switch {
-	case b >= '0' && b <= '9':
-		return int(b - '0')
-	case b >= 'a' && b <= 'f':
-		return int(b-'a') + 10
-	case b >= 'A' && b <= 'F':
-		return int(b-'A') + 10
-	}
-	return -1
 }
 
 // escape percent-encodes all but unreserved characters and those of the others
