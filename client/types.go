@@ -235,6 +235,7 @@ type Connection struct {
 	ProviderName   string    `json:"provider_name"`
 	State          string    `json:"state"` // connected, needs_reauthorization or disconnected
 	Reason         string    `json:"reason"`
+	ConnectURL     string    `json:"connect_url"` // where a person connects it again, when it needs that
 	AccountID      string    `json:"account_id"`
 	AccountLabel   string    `json:"account_label"`
 	AuthMethod     string    `json:"auth_method"`

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -25,6 +24,7 @@ type Connection struct {
 	ProviderName   string    `json:"provider_name"`
 	State          string    `json:"state" enum:"connected,needs_reauthorization,disconnected"`
 	Reason         string    `json:"reason,omitempty" doc:"Why the state is not connected."`
+	ConnectURL     string    `json:"connect_url,omitempty" doc:"Where a person connects the account again, when it needs that."`
 	AccountID      string    `json:"account_id"`
 	AccountLabel   string    `json:"account_label"`
 	AuthMethod     string    `json:"auth_method"`
@@ -55,10 +55,14 @@ type Disconnected struct {
 	Note       string     `json:"note,omitempty" doc:"What the person still has to do."`
 }
 
-func connectionOf(c connection.Connection) Connection {
-	return Connection{ID: string(c.ID), EnvironmentID: string(c.Environment), OrganizationID: string(c.Organization), OwnerID: string(c.Owner),
+func (a *API) connectionOf(c connection.Connection) Connection {
+	out := Connection{ID: string(c.ID), EnvironmentID: string(c.Environment), OrganizationID: string(c.Organization), OwnerID: string(c.Owner),
 		Provider: c.Provider, ProviderName: c.Record.Name, State: string(c.State), Reason: c.Reason, AccountID: c.AccountID, AccountLabel: c.AccountLabel,
 		AuthMethod: c.AuthMethod, Scopes: append([]string{}, c.Scopes...), CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, EndedAt: c.EndedAt, Version: c.Version}
+	if c.State == connection.NeedsReauth {
+		out.ConnectURL = a.cfg.Connections.ReconnectURL(c.ID)
+	}
+	return out
 }
 
 type connectionsInput struct {
@@ -108,7 +112,7 @@ func (a *API) connections(ctx context.Context, by account.Actor, in *connections
 		return Page[Connection]{}, err
 	}
 	p, err := a.cfg.Connections.List(ctx, by, f)
-	return page(p.Connections, p.Next, connectionOf), err
+	return page(p.Connections, p.Next, a.connectionOf), err
 }
 
 func (a *API) connection(ctx context.Context, by account.Actor, in *connectionInput) (Connection, error) {
@@ -117,7 +121,10 @@ func (a *API) connection(ctx context.Context, by account.Actor, in *connectionIn
 		return Connection{}, err
 	}
 	c, err := a.cfg.Connections.Get(ctx, by, conn)
-	return connectionOf(c), err
+	if err != nil {
+		return Connection{}, err
+	}
+	return a.connectionOf(c), nil
 }
 
 func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (Connected, error) {
@@ -137,16 +144,15 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	if err != nil {
 		return Connected{}, err
 	}
+	st := credential.Start{Environment: by.Environment(), Organization: org, Provider: b.Provider, OrganizationOwned: owner == ""}
+	if err := optionalID(&st.Reconnect, b.ReconnectID); err != nil {
+		return Connected{}, err
+	}
 	if prov.Record.Auth == provider.OAuth2 {
 		if len(b.Fields) > 0 {
 			return Connected{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Leave fields out; the answer names the page.")
 		}
-		q := url.Values{"provider": {b.Provider}, "org": {string(org)}}
-		return Connected{ConnectURL: a.base + "/ui/connections/new?" + q.Encode()}, nil
-	}
-	st := credential.Start{Environment: by.Environment(), Organization: org, Provider: b.Provider, OrganizationOwned: owner == ""}
-	if err := optionalID(&st.Reconnect, b.ReconnectID); err != nil {
-		return Connected{}, err
+		return a.connectPage(ctx, by, org, prov, st.Reconnect)
 	}
 	fields := map[string]secret.Value{}
 	for name, v := range b.Fields {
@@ -156,8 +162,24 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	if err != nil {
 		return Connected{}, err
 	}
-	made := connectionOf(c)
+	made := a.connectionOf(c)
 	return Connected{Connection: &made}, nil
+}
+
+// connectPage names the page where a person signs in at the provider: for a new
+// connection, or for the one that is to be renewed.
+func (a *API) connectPage(ctx context.Context, by account.Actor, org id.Organization, prov provider.Provider, again id.Connection) (Connected, error) {
+	if again == "" {
+		return Connected{ConnectURL: a.cfg.Connections.ConnectURL(org, prov.Record.ID)}, nil
+	}
+	c, err := a.cfg.Connections.Get(ctx, by, again)
+	if err == nil && (c.Provider != prov.Record.ID || c.Organization != org) {
+		err = fault.New(fault.NotFound, "not_found", "No such connection.")
+	}
+	if err != nil {
+		return Connected{}, err
+	}
+	return Connected{ConnectURL: a.cfg.Connections.ReconnectURL(c.ID)}, nil
 }
 
 // connectionOwner reads whose a connection is to be: nobody's but a member's,
@@ -188,5 +210,5 @@ func (a *API) disconnect(ctx context.Context, by account.Actor, in *connectionIn
 	if err != nil {
 		return Disconnected{}, err
 	}
-	return Disconnected{Connection: connectionOf(d.Connection), Upstream: d.Upstream, Note: d.Note}, nil
+	return Disconnected{Connection: a.connectionOf(d.Connection), Upstream: d.Upstream, Note: d.Note}, nil
 }

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -304,6 +305,53 @@ func TestMemberSeesTheirOwn(t *testing.T) {
 	if log := w.Log.String(); strings.Contains(log, "canary") {
 		t.Errorf("the log holds a secret:\n%s", log)
 	}
+}
+
+// What cannot be used for want of a credential that works names the page on
+// which a person mends it (issue 2): in lists, in refusals, and on demand.
+func TestConnectionNamesThePage(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := apitest.New(t, db, func(c *api.Config) { c.AllowVend = true })
+		conn, fine := w.Authorized(t), w.Connection(t, "")
+		_, key := w.Key(t, w.Env, "", account.Scopes()...)
+		at := w.URL + "/v1/connections/" + string(conn)
+		page := "http://localhost:7420/ui/connections/new?reconnect=" + string(conn)
+		if res := ask(t, request{method: "GET", url: at, token: key}); strings.Contains(string(res.body), "connect_url") {
+			t.Errorf("an account that works names the page: %s", res.body)
+		}
+		if err := db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, `update connection set state = 'needs_reauthorization' where id = $1`, conn)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if res := ask(t, request{method: "GET", url: at, token: key}); field(t, res, "connect_url") != page {
+			t.Errorf("read: got %s, want %s", res.body, page)
+		}
+		if res := ask(t, request{method: "GET", url: w.URL + "/v1/connections?state=needs_reauthorization", token: key}); !strings.Contains(string(res.body), `"connect_url":"`+page+`"`) {
+			t.Errorf("listed: got %s", res.body)
+		}
+		if res := ask(t, request{method: "POST", url: at + "/credential", token: key}); res.code() != "reconnect" || !strings.Contains(string(res.body), `"connect_url":"`+page+`"`) {
+			t.Errorf("vended: got %d %s", res.status, res.body)
+		}
+		connect := func(body map[string]any) response {
+			body["organization_id"], body["provider"] = w.Org, "sandbox"
+			return ask(t, request{method: "POST", url: w.URL + "/v1/connections", token: key, body: quote(body)})
+		}
+		if res := connect(map[string]any{"reconnect_id": conn}); res.status != http.StatusAccepted || field(t, res, "connect_url") != page {
+			t.Errorf("to be renewed: got %d %s", res.status, res.body)
+		}
+		for what, other := range map[string]any{"of another provider": fine, "that does not exist": id.NewConnection(), "no id": "x"} {
+			if res := connect(map[string]any{"reconnect_id": other}); res.status < 400 || strings.Contains(string(res.body), "/ui/") {
+				t.Errorf("a connection %s: got %d %s", what, res.status, res.body)
+			}
+		}
+		ask(t, request{method: "DELETE", url: at, token: key})
+		if res := ask(t, request{method: "POST", url: at + "/credential", token: key}); res.code() != "disconnected" || !strings.Contains(string(res.body), page) {
+			t.Errorf("after disconnecting: got %d %s", res.status, res.body)
+		}
+	})
 }
 
 // A revocation through the API ends the session for good.

@@ -142,7 +142,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, OnEnded: a.onConnectionEnded, Now: a.clock.Now})
+	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, PublicURL: a.public, OnEnded: a.onConnectionEnded, Now: a.clock.Now})
 	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
 	if err != nil {
 		return err

@@ -151,8 +151,10 @@ func (c *command) report(err error) int {
 		case ce.Status == 429, ce.Status >= 500 && ce.Status != 500, ce.Code == "server_unreachable":
 			exit = exitUnavailable
 		}
-		if page := ce.Fields["url"]; page != "" && !strings.Contains(hint, page) {
-			hint = strings.TrimSpace(hint + " Go on in your browser: " + page)
+		for _, name := range []string{"url", "connect_url"} {
+			if page := ce.Fields[name]; page != "" && !strings.Contains(hint, page) {
+				hint = strings.TrimSpace(hint + " Go on in your browser: " + page)
+			}
 		}
 		if ce.Status == 401 {
 			hint = "Run: ambit login"

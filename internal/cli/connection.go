@@ -70,7 +70,7 @@ func (c *command) showConnection(v client.Connection) error {
 
 func (c *command) connectionFacts(v client.Connection) {
 	now := time.Now()
-	c.facts("provider", first(v.ProviderName, v.Provider), "account", first(v.AccountLabel, v.AccountID), "id", v.ID, "state", v.State, "reason", v.Reason,
+	c.facts("provider", first(v.ProviderName, v.Provider), "account", first(v.AccountLabel, v.AccountID), "id", v.ID, "state", v.State, "reason", v.Reason, "connect again at", v.ConnectURL,
 		"owner", first(v.OwnerID, "the organization"), "organization", v.OrganizationID, "kind", v.AuthMethod, "scopes", words(v.Scopes),
 		"connected", stamp(v.CreatedAt, now), "ended", stamp(v.EndedAt, now))
 }

@@ -29,7 +29,8 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("AGENT", agent)
 				ts.Setenv("SESSION", session)
 			},
-			"stop": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
+			"rejected": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).rejected(ts.Getenv("SANDBOX")) },
+			"stop":     func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
 		},
 	})
 }

@@ -175,6 +175,31 @@ func (w *world) confirm(transcript string) {
 // work lets an agent, over MCP, ask for a session, be approved and call a tool.
 // It gives the agent's and the session's id.
 func (w *world) work(agentName string) (agent, session string) {
+	a := w.agent(agentName, "read")
+	defer a.Close()
+	w.call(a.ClientSession, "sandbox_key_list_issues", map[string]any{"session": a.handle})
+	// The outcome of a call is on record a moment after its answer, and scripts
+	// look at it.
+	api := client.New(w.base.String(), string(w.key.Reveal()))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		page, err := api.Audit(w.t.ctx, client.AuditFilter{SessionID: a.session, Action: "tool.call"})
+		w.must(err)
+		if len(page.Data) == 1 && page.Data[0].Outcome.Status != "" {
+			return a.id, a.session
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("the call has no outcome: %+v", page.Data)
+		}
+	}
+}
+
+// worker is an agent over MCP with an approved session.
+type worker struct {
+	*mcp.ClientSession
+	id, session, handle string
+}
+
+func (w *world) agent(agentName string, effects ...string) worker {
 	ctx := w.t.ctx
 	api := client.New(w.base.String(), string(w.key.Reveal()))
 	made, err := api.CreateAgent(ctx, client.NewAgent{Name: agentName, Kind: "delegated", OrganizationID: string(w.org.ID), OwnerID: string(w.owner.User())})
@@ -194,13 +219,26 @@ func (w *world) work(agentName string) (agent, session string) {
 	agentSide, err := mcp.NewClient(&mcp.Implementation{Name: "script", Version: "1"}, nil).Connect(ctx, &mcp.StreamableClientTransport{
 		Endpoint: w.base.JoinPath("mcp").String(), HTTPClient: &http.Client{Transport: bearer(token.AccessToken)}, DisableStandaloneSSE: true}, nil)
 	w.must(err)
-	defer agentSide.Close()
-	asked := w.call(agentSide, "request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": []string{"read"}, "purpose": "Look at the issues. \x1b[31mred"})
+	asked := w.call(agentSide, "request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": effects, "purpose": "Look at the issues. \x1b[31mred"})
 	sessions, err := api.Sessions(ctx, client.SessionFilter{AgentID: made.ID})
 	w.must(err)
 	w.approve(id.Approval(sessions.Data[0].ApprovalID))
-	w.call(agentSide, "sandbox_key_list_issues", map[string]any{"session": asked["session"]})
-	return made.ID, sessions.Data[0].ID
+	return worker{agentSide, made.ID, sessions.Data[0].ID, asked["session"].(string)}
+}
+
+// rejected lets the third party refuse the key of a connection from now on, so
+// that the account needs its person.
+func (w *world) rejected(sandbox string) {
+	resp, err := http.Post(sandbox+"/_fault", "application/json", strings.NewReader(`{"path": "/", "status": 401, "times": 2}`))
+	w.must(err)
+	w.must(resp.Body.Close())
+	a := w.agent("unlucky", "read")
+	defer a.Close()
+	res, err := a.CallTool(w.t.ctx, &mcp.CallToolParams{Name: "sandbox_key_list_issues", Arguments: map[string]any{"session": a.handle}})
+	w.must(err)
+	if said, _ := res.StructuredContent.(map[string]any); !res.IsError || said["code"] != "reconnect" {
+		w.t.Fatalf("the rejected key: got %v", said)
+	}
 }
 
 func (w *world) must(err error) {

@@ -30,6 +30,7 @@ type world struct {
 	*connection.Service
 	db      *sqldb.DB
 	audit   *audit.Log
+	public  *url.URL
 	account *account.Service
 	owner   *accounttest.Human
 	env     id.Environment
@@ -51,9 +52,9 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 		check(t, err)
 		w.audit.Start()
 		t.Cleanup(w.audit.Stop)
-		public, err := url.Parse("http://localhost:7420")
+		w.public, err = url.Parse("http://localhost:7420")
 		check(t, err)
-		w.account, err = account.New(account.Config{DB: db, Vault: vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.audit}), Audit: w.audit, PublicURL: public})
+		w.account, err = account.New(account.Config{DB: db, Vault: vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.audit}), Audit: w.audit, PublicURL: w.public})
 		check(t, err)
 		w.owner = accounttest.Owner(t, w.account)
 		w.env, w.org = w.owner.Environment(), w.owner.Organizations()[0].Organization
@@ -64,7 +65,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 
 // node is another process on the same database.
 func (w *world) node() *connection.Service {
-	return connection.New(connection.Config{DB: w.db, Audit: w.audit, Now: func() time.Time { return time.UnixMicro(w.clock.Add(1000)).UTC() },
+	return connection.New(connection.Config{DB: w.db, Audit: w.audit, PublicURL: w.public, Now: func() time.Time { return time.UnixMicro(w.clock.Add(1000)).UTC() },
 		OnEnded: func(_ context.Context, _ *sqldb.Tx, c connection.Connection) error {
 			if c.State != connection.Disconnected {
 				return errors.New("the hook sees a connection that has not ended")

@@ -126,15 +126,25 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) (Page, e
 // the user's own and the organization's; only the latter when there is no user.
 // Without providers it lists all. The newest of each provider come first.
 func (s *Service) Usable(ctx context.Context, env id.Environment, org id.Organization, user id.User, providers []string) ([]Connection, error) {
-	const query = `select ` + columns + ` from connection where environment_id = $1 and organization_id = $2 and state = 'connected'
-		and (user_id = '' or user_id = $3) order by provider, id desc limit $4`
-	list, err := s.many(ctx, s.cfg.DB.Reader(), query, env, org, user, maxUsable)
+	list, err := s.inState(ctx, env, org, user, Connected)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(list, func(c Connection) bool {
 		return c.State != Connected || len(providers) > 0 && !slices.Contains(providers, c.Provider)
 	}), nil
+}
+
+// Broken lists the connections that a session of this user could use if their
+// owners reconnected them, in the order of [Service.Usable].
+func (s *Service) Broken(ctx context.Context, env id.Environment, org id.Organization, user id.User) ([]Connection, error) {
+	return s.inState(ctx, env, org, user, NeedsReauth)
+}
+
+func (s *Service) inState(ctx context.Context, env id.Environment, org id.Organization, user id.User, state State) ([]Connection, error) {
+	const query = `select ` + columns + ` from connection where environment_id = $1 and organization_id = $2 and state = $3
+		and (user_id = '' or user_id = $4) order by provider, id desc limit $5`
+	return s.many(ctx, s.cfg.DB.Reader(), query, env, org, state, user, maxUsable)
 }
 
 // InUse counts the live connections of a provider.

@@ -2,6 +2,7 @@ package connection
 
 import (
 	"context"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -16,8 +17,9 @@ import (
 
 // Config is what a Service needs.
 type Config struct {
-	DB    *sqldb.DB
-	Audit *audit.Log
+	DB        *sqldb.DB
+	Audit     *audit.Log
+	PublicURL *url.URL // of the pages on which people connect accounts
 	// OnEnded runs in the transaction in which a connection ends: sessions that
 	// use it end, and its credential is put down for revocation, or nothing
 	// happens at all.
@@ -125,7 +127,7 @@ func (s *Service) Create(ctx context.Context, tx *sqldb.Tx, by account.Actor, f 
 func (s *Service) Reconnect(ctx context.Context, tx *sqldb.Tx, by account.Actor, c Connection, f Fresh) (Connection, error) {
 	switch {
 	case !c.Live():
-		return Connection{}, fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.")
+		return Connection{}, fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.").With("connect_url", s.ReconnectURL(c.ID))
 	case c.AccountID != f.Account.ID || c.Provider != f.Record.ID || c.Owner != f.Owner || c.Organization != f.Organization || c.Environment != f.Environment:
 		return Connection{}, fault.New(fault.Conflict, "account_differs", "This is another account than the one of the connection.").
 			WithHint("Connect it as a new connection.")

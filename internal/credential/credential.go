@@ -261,7 +261,7 @@ type material struct{ values map[string]secret.Value }
 
 func (s *Service) material(ctx context.Context, r row) (material, error) {
 	if len(r.envelope) == 0 {
-		return material{}, reconnect("The account's credential was removed.")
+		return material{}, s.connections.MustReconnect(r.connection, "The account's credential was removed.")
 	}
 	plain, err := s.vault.Open(ctx, r.place(), r.envelope)
 	if err != nil {
@@ -292,10 +292,6 @@ func (s *Service) seal(ctx context.Context, r row, m material) ([]byte, error) {
 	}
 	defer clear(doc)
 	return s.vault.Seal(ctx, r.place(), secret.New(doc))
-}
-
-func reconnect(why string) *fault.Error {
-	return fault.New(fault.Denied, "reconnect", why).WithHint("Ask the person to connect the account again, then try again.")
 }
 
 // sealedCache keeps the newest sealed row of each connection, so that a call
@@ -344,7 +340,7 @@ func (s *Service) current(ctx context.Context, conn id.Connection, version int64
 func (s *Service) load(ctx context.Context, conn id.Connection) (row, error) {
 	r, err := loadRow(ctx, s.db.Reader(), conn)
 	if sqldb.NoRows(err) {
-		return row{}, reconnect("The account has no credential.")
+		return row{}, s.connections.MustReconnect(conn, "The account has no credential.")
 	}
 	if err != nil {
 		return row{}, sqldb.Wrap("load a credential", err)

@@ -95,7 +95,7 @@ func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
 // the provider.
 func (s *Service) mayAttempt(ctx context.Context, r row, now time.Time) error {
 	if r.revokeState != "" {
-		return reconnect("The account was disconnected.")
+		return s.connections.MustReconnect(r.connection, "The account was disconnected.")
 	}
 	if !r.refreshable {
 		if r.expired(now) {
@@ -103,7 +103,7 @@ func (s *Service) mayAttempt(ctx context.Context, r row, now time.Time) error {
 				return err
 			}
 		}
-		return reconnect("The account's access has expired, and the provider gave no means to renew it.")
+		return s.connections.MustReconnect(r.connection, "The account's access has expired, and the provider gave no means to renew it.")
 	}
 	if wait := r.nextAttempt.Sub(now); wait > 0 {
 		return fault.New(fault.Unavailable, "upstream_unreachable", "The account's credential could not be refreshed: "+r.lastError+".").
@@ -128,7 +128,7 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 	}
 	o := conn.Record.OAuth
 	if o == nil {
-		return row{}, s.failed(ctx, r, owner, reconnect("The account's credential cannot be refreshed."))
+		return row{}, s.failed(ctx, r, owner, s.connections.MustReconnect(r.connection, "The account's credential cannot be refreshed."))
 	}
 	form := func() url.Values {
 		f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(old.values[fieldRefreshToken].Reveal())}}
@@ -201,7 +201,7 @@ func (s *Service) keep(ctx context.Context, was, next row, m material, owner str
 				s.revokeNow(ctx, fresh)
 			}
 			if lerr == nil && fresh.revokeState != "" {
-				return row{}, reconnect("The account was disconnected.")
+				return row{}, s.connections.MustReconnect(next.connection, "The account was disconnected.")
 			}
 			if lerr == nil && fresh.version >= next.version {
 				s.sealed.put(fresh)
@@ -279,12 +279,12 @@ func (s *Service) failed(ctx context.Context, r row, owner string, cause error) 
 	switch class {
 	case classGrant:
 		if te.code == codeUnusable {
-			return reconnect("The provider renewed this account's access with a token that could not be kept out of what agents read.").WithCause(cause)
+			return s.connections.MustReconnect(r.connection, "The provider renewed this account's access with a token that could not be kept out of what agents read.").WithCause(cause)
 		}
-		return reconnect("The provider has ended this account's access.").WithCause(cause)
+		return s.connections.MustReconnect(r.connection, "The provider has ended this account's access.").WithCause(cause)
 	case classClient, classConfig:
 		if !isToken {
-			return reconnect(fault.Of(cause).Message).WithCause(cause)
+			return s.connections.MustReconnect(r.connection, fault.Of(cause).Message).WithCause(cause)
 		}
 		s.log.Error("a provider refuses our requests; its connections are not to blame", "provider", r.provider, "code", te.code)
 		return fault.New(fault.Unavailable, "upstream_unreachable", "The provider refuses Ambit's own registration.").

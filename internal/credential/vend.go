@@ -94,7 +94,7 @@ func (s *Service) vendable(ctx context.Context, q sqldb.Querier, by account.Acto
 	case connection.Connected:
 		return c, nil
 	case connection.NeedsReauth:
-		return c, reconnect("The account must be connected again.")
+		return c, s.connections.MustReconnect(c.ID, "The account must be connected again.")
 	}
-	return c, fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.")
+	return c, fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.").With("connect_url", s.connections.ReconnectURL(c.ID))
 }

@@ -3,12 +3,15 @@ package gateway
 import (
 	"cmp"
 	"context"
-	"net/url"
 	"slices"
 
 	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/session"
 )
 
 // ProviderInfo is a provider as an agent may know it.
@@ -78,6 +81,9 @@ func (g *Gateway) Providers(ctx context.Context, who agent.Identity) ([]Provider
 			}
 		}
 	}
+	if err := g.addBroken(ctx, who, byID); err != nil {
+		return nil, err
+	}
 	out := make([]ProviderInfo, 0, len(byID))
 	for _, p := range byID {
 		if c := who.Ceiling(); len(c.Providers) == 0 || slices.Contains(c.Providers, p.ID) {
@@ -88,9 +94,85 @@ func (g *Gateway) Providers(ctx context.Context, who agent.Identity) ([]Provider
 	return out, nil
 }
 
-// ConnectURL is where a person connects an account at a provider.
-func ConnectURL(public *url.URL, providerID string) string {
-	u := public.JoinPath("ui", "connections", "new")
-	u.RawQuery = url.Values{"provider": {providerID}}.Encode()
-	return u.String()
+// addBroken adds the accounts that must be connected again, so that an agent can
+// tell one from none.
+func (g *Gateway) addBroken(ctx context.Context, who agent.Identity, byID map[string]*ProviderInfo) error {
+	broken, err := g.connections.Broken(ctx, who.Environment(), who.Organization(), who.User())
+	if err != nil {
+		return err
+	}
+	for _, c := range broken {
+		p := byID[c.Provider]
+		if p == nil {
+			p = &ProviderInfo{ID: c.Provider, Name: c.Record.Name}
+			byID[c.Provider] = p
+		}
+		p.Accounts = append(p.Accounts, Account{Connection: string(c.ID), Label: c.AccountLabel, State: string(c.State)})
+	}
+	return nil
+}
+
+// Connect gives a provider and the page where a person connects an account
+// there, or gives the one that does not work a new credential.
+func (g *Gateway) Connect(ctx context.Context, who agent.Identity, providerID string) (ProviderInfo, string, error) {
+	list, err := g.Providers(ctx, who)
+	if err != nil {
+		return ProviderInfo{}, "", err
+	}
+	i := slices.IndexFunc(list, func(p ProviderInfo) bool { return p.ID == providerID })
+	if i < 0 {
+		return ProviderInfo{}, "", noProvider()
+	}
+	if p := list[i]; !p.Connected && len(p.Accounts) > 0 {
+		return p, g.connections.ReconnectURL(id.Connection(p.Accounts[0].Connection)), nil
+	}
+	return list[i], g.connections.ConnectURL(who.Organization(), providerID), nil
+}
+
+func noProvider() error {
+	return fault.New(fault.NotFound, "not_found", "There is no such provider.").WithHint("list_providers shows the ids.")
+}
+
+// Request makes a request for a session. What fails for want of an account is
+// answered with the page where a person connects one.
+func (g *Gateway) Request(ctx context.Context, who agent.Identity, ask session.Ask, address string) (session.Requested, error) {
+	asked, err := g.sessions.Request(ctx, who, ask, address)
+	switch f := fault.Of(err); {
+	case err == nil:
+	case f.Code == "tool_not_found":
+		err = cmp.Or(g.offered(ctx, who, f.Fields["tool"]), err)
+	case f.Code == connection.CodeConnect:
+		// A page for what is not there for this agent would help nobody.
+		known, kerr := g.Providers(ctx, who)
+		if kerr == nil && !slices.ContainsFunc(known, func(p ProviderInfo) bool { return p.ID == f.Fields["provider"] }) {
+			err = noProvider()
+		}
+	}
+	return asked, err
+}
+
+// offered refuses with the page to connect at when a provider without an
+// account has this tool, and the agent could be granted it. It is nil for any
+// other tool.
+func (g *Gateway) offered(ctx context.Context, who agent.Identity, tool string) error {
+	known, err := g.Providers(ctx, who)
+	if err != nil {
+		return err
+	}
+	records, err := g.providers.List(ctx, who.Environment())
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		t, ok := r.Record.Tool(tool)
+		if ok && who.Ceiling().Allows(r.Record.ID, t.Effect) && slices.ContainsFunc(known, func(p ProviderInfo) bool { return p.ID == r.Record.ID && len(p.Accounts) == 0 }) {
+			return g.connections.MustConnect(who.Organization(), r.Record.ID)
+		}
+	}
+	return nil
+}
+
+// NoTool is the refusal of a tool that no account that works offers.
+func (g *Gateway) NoTool(ctx context.Context, who agent.Identity, tool string) error {
+	return cmp.Or(g.offered(ctx, who, tool), g.sessions.NoTool(ctx, who, tool))
 }

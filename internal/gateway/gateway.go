@@ -219,20 +219,15 @@ func (g *Gateway) send(ctx context.Context, p session.Permit, t provider.Tool, r
 		}
 	}
 	if g.credentials.Rejected(ctx, p, version) {
-		return provider.Answer{}, reconnect()
+		return provider.Answer{}, g.connections.MustReconnect(p.Connection(), "The provider no longer accepts the account's credential.")
 	}
 	return answer, nil
-}
-
-func reconnect() error {
-	return fault.New(fault.Denied, "reconnect", "The provider no longer accepts the account's credential.").
-		WithHint("Ask the person to reconnect the account, then try again.")
 }
 
 // askFirst answers a call without a session: it makes the request for just this
 // tool, so that a person can be asked at once.
 func (g *Gateway) askFirst(ctx context.Context, c Call, entry audit.Entry) error {
-	asked, err := g.sessions.Request(ctx, c.Identity, session.Ask{Tools: []string{c.Tool}, Purpose: "Call " + printable(c.Tool)}, c.Address)
+	asked, err := g.Request(ctx, c.Identity, session.Ask{Tools: []string{c.Tool}, Purpose: "Call " + printable(c.Tool)}, c.Address)
 	if err != nil {
 		return g.refuse(ctx, entry, "session.request", err)
 	}

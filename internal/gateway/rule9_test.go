@@ -88,7 +88,7 @@ func TestRule9FailClosedSayWhy(t *testing.T) {
 		}{
 			"no session":                     {s.bot, "", "tracker_list_issues", nil, "approval_required", []string{"approval_url", "request_id", "session"}},
 			"no session, no such tool":       {s.bot, "", "tracker_fly", nil, "tool_not_found", nil},
-			"no session, nobody connected":   {s.bot, "", "mirror_look", map[string]any{"id": "1"}, "tool_not_found", nil},
+			"no session, nobody connected":   {s.bot, "", "mirror_look", map[string]any{"id": "1"}, "connect_provider", []string{"connect_url"}},
 			"a handle of nobody's":           {s.bot, "sh_AAAAAAAAAAAAAAAAAAAAAA", "tracker_list_issues", nil, "session_not_found", nil},
 			"another agent's handle":         {stranger, s.handle, "tracker_list_issues", nil, "session_not_found", nil},
 			"not a handle at all":            {s.bot, "'; drop table session; --", "tracker_list_issues", nil, "session_not_found", nil},

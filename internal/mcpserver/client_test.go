@@ -232,11 +232,19 @@ func TestWork(t *testing.T) {
 		if me.str("agent") != "builder" || me.str("agent_id") != string(a.id) || me.str("user_id") != string(a.owner.User()) {
 			t.Errorf("whoami: got %v", me.facts)
 		}
-		c.refused("connect_provider", "request_session", map[string]any{"providers": []string{"sandbox_key"}, "purpose": "look"})
+		c.refused("not_found", "request_session", map[string]any{"providers": []string{"sandbox_key"}, "purpose": "look"})
 		w.put(t, sandbox.KeyRecord(w.sandbox))
+		page := "http://localhost:7420/ui/connections/new?org=" + string(a.owner.Organizations()[0].Organization) + "&provider=sandbox_key"
 		link := c.worked("connect_provider", map[string]any{"provider": "sandbox_key"})
-		if link.str("connect_url") != "http://localhost:7420/ui/connections/new?provider=sandbox_key" {
+		if link.str("connect_url") != page || !strings.Contains(link.text, page) {
 			t.Errorf("connect_provider: got %v", link.facts)
+		}
+		for tool, args := range map[string]map[string]any{
+			"request_session": {"providers": []string{"sandbox_key"}, "purpose": "look"}, "describe_tool": {"name": "sandbox_key_me"}, "sandbox_key_me": {},
+		} {
+			if got := c.refused("connect_provider", tool, args); got.str("connect_url") != page || !strings.Contains(got.text, page) {
+				t.Errorf("%s without an account: got %v", tool, got.facts)
+			}
 		}
 		c.refused("not_found", "connect_provider", map[string]any{"provider": "nowhere"})
 

@@ -76,7 +76,6 @@ type Server struct {
 	agents    *agent.Service
 	sessions  *session.Service
 	gateway   *gateway.Gateway
-	public    *url.URL
 	log       *slog.Logger
 	origin    string // scheme://host[:port] of the public URL
 	challenge string // of every 401
@@ -108,7 +107,7 @@ func New(cfg Config) *Server {
 	l := cfg.Limits.withDefaults()
 	base := strings.TrimRight(cfg.PublicURL.String(), "/")
 	s := &Server{
-		agents: cfg.Agents, sessions: cfg.Sessions, gateway: cfg.Gateway, public: cfg.PublicURL, log: cfg.Logger,
+		agents: cfg.Agents, sessions: cfg.Sessions, gateway: cfg.Gateway, log: cfg.Logger,
 		origin:    strings.ToLower(cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host),
 		challenge: `Bearer resource_metadata="` + base + `/.well-known/oauth-protected-resource` + Path + `", scope="` + agent.Scope + `"`,
 		name:      mcp.Implementation{Name: "ambit", Title: "Ambit", Version: cfg.Version, WebsiteURL: base},

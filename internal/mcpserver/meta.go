@@ -11,7 +11,6 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/ambit-dev/ambit/internal/agent"
-	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -200,8 +199,7 @@ func (s *Server) describeTool(ctx context.Context, c caller, args nameArgs) (ans
 			return answer{facts: w}, err
 		}
 	}
-	return answer{}, fault.New(fault.NotFound, "tool_not_found", "There is no such tool among the connected accounts.").
-		WithHint("Use search_tools to find the name, or connect_provider if its provider is not connected yet.")
+	return answer{}, s.gateway.NoTool(ctx, c.who, args.Name)
 }
 
 type requestArgs struct {
@@ -213,7 +211,7 @@ type requestArgs struct {
 }
 
 func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs) (answer, error) {
-	got, err := s.sessions.Request(ctx, c.who, session.Ask(args), c.address)
+	got, err := s.gateway.Request(ctx, c.who, session.Ask(args), c.address)
 	if err != nil {
 		return answer{}, err
 	}
@@ -265,23 +263,20 @@ type providerArgs struct {
 }
 
 func (s *Server) connectProvider(ctx context.Context, c caller, args providerArgs) (answer, error) {
-	list, err := s.gateway.Providers(ctx, c.who)
+	p, u, err := s.gateway.Connect(ctx, c.who, args.Provider)
 	if err != nil {
 		return answer{}, err
 	}
-	for _, p := range list {
-		if p.ID != args.Provider {
-			continue
-		}
-		u := gateway.ConnectURL(s.public, p.ID)
-		return answer{
-			facts: struct {
-				Provider  string `json:"provider"`
-				Connected bool   `json:"connected"`
-				URL       string `json:"connect_url"`
-			}{p.ID, p.Connected, u},
-			text: "Ask the person to connect an account at " + p.Name + " here: " + u,
-		}, nil
+	text := "Ask the person to connect an account at " + p.Name + " here: " + u
+	if !p.Connected && len(p.Accounts) > 0 {
+		text = "The account at " + p.Name + " must be connected again. Ask the person to do it here: " + u
 	}
-	return answer{}, fault.New(fault.NotFound, "not_found", "There is no such provider.").WithHint("list_providers shows the ids.")
+	return answer{
+		facts: struct {
+			Provider  string `json:"provider"`
+			Connected bool   `json:"connected"`
+			URL       string `json:"connect_url"`
+		}{p.ID, p.Connected, u},
+		text: text,
+	}, nil
 }

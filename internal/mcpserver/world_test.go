@@ -87,7 +87,7 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 	must(t, err)
 	w.providers, err = provider.New(provider.Config{DB: db, Vault: v, Audit: log, Outbound: out})
 	must(t, err)
-	connections := connection.New(connection.Config{DB: db, Audit: log})
+	connections := connection.New(connection.Config{DB: db, Audit: log, PublicURL: public})
 	w.sessions = session.New(session.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, PublicURL: public})
 	w.sessions.Start()
 	t.Cleanup(w.sessions.Stop)

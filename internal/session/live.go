@@ -79,13 +79,25 @@ func (s *Service) Live(ctx context.Context, who agent.Identity, handle string) (
 			WithHint("Ask the person to decide at the URL; check_session waits for it.").
 			With("approval_url", s.approvalURL(ses.Approval)).With("request_id", string(ses.Approval))
 	case ses.State != Active:
-		return ended, endedFault(ses)
+		return ended, s.withoutAccount(l, endedFault(ses))
 	}
 	return l, nil
 }
 
+// withoutAccount adds the page to connect at when a session was ended by the
+// end of one of its accounts.
+func (s *Service) withoutAccount(l Live, f *fault.Error) error {
+	for _, g := range l.grants {
+		if g.state == connection.Disconnected && f.Code == Revoked {
+			return f.WithHint("The account "+quote(g.account)+" was disconnected. Stop, and ask the person; one can be connected again at the URL.").
+				With("connect_url", s.connections.ReconnectURL(g.connection))
+		}
+	}
+	return f
+}
+
 // endedFault says why a session no longer permits anything.
-func endedFault(ses Session) error {
+func endedFault(ses Session) *fault.Error {
 	again := "Request a new session if the task still needs access."
 	switch ses.Reason {
 	case Revoked:
@@ -189,8 +201,8 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, args []byte, req
 	}
 	d := Decided{ArgumentDigest: hexDigest(args)}
 	if t.grant.state != connection.Connected {
-		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "connection.state", Code: "reconnect"}
-		return Permit{}, d, s.reconnect(t.grant)
+		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "connection.state", Code: connection.CodeReconnect}
+		return Permit{}, d, s.connections.MustReconnect(t.grant.connection, "The account "+quote(t.grant.account)+" must be connected again before it can be used.")
 	}
 	toolDigest := t.Tool.Digest()
 	r := policy.Request{
@@ -237,12 +249,6 @@ func refusal(d policy.Decision, tool string) error {
 		return fault.New(fault.Denied, d.Code, "Generic tools cannot make keys, members, webhooks or permissions.").WithHint("Use the provider's own tool for it.")
 	}
 	return fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").WithHint("Request a session that names the tool, and tell the person why.")
-}
-
-func (s *Service) reconnect(g liveGrant) error {
-	u := s.public.JoinPath("ui", "connections")
-	return fault.New(fault.Denied, "reconnect", "The account "+quote(g.account)+" must be connected again before it can be used.").
-		WithHint("Ask the person to reconnect it at the URL.").With("connect_url", u.String())
 }
 
 // Fence makes a Permit good or refuses it. It runs in the transaction that

@@ -192,13 +192,12 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]G
 	}
 	for _, p := range ask.Providers {
 		if !wanted[p] {
-			return nil, s.connectFirst(p)
+			return nil, s.noAccount(ctx, who, p)
 		}
 	}
 	for _, t := range ask.Tools {
 		if !toolFound[t] {
-			return nil, fault.New(fault.NotFound, "tool_not_found", "No tool "+quote(t)+" among the connected accounts.").
-				WithHint("Use search_tools to find the name, or connect_provider if its provider is not connected yet.")
+			return nil, s.NoTool(ctx, who, t)
 		}
 	}
 	if len(grants) == 0 {
@@ -211,11 +210,37 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]G
 	return grants, nil
 }
 
-func (s *Service) connectFirst(provider string) error {
-	u := s.public.JoinPath("ui", "connections", "new")
-	u.RawQuery = "provider=" + provider
-	return fault.New(fault.Denied, "connect_provider", "No account at "+quote(provider)+" is connected.").
-		WithHint("Ask the person to connect one at the URL, then request the session again.").With("connect_url", u.String())
+// noAccount refuses a request for a provider without an account that works.
+func (s *Service) noAccount(ctx context.Context, who agent.Identity, slug string) error {
+	broken, err := s.connections.Broken(ctx, who.Environment(), who.Organization(), who.User())
+	if err != nil {
+		return err
+	}
+	for _, c := range broken {
+		if c.Provider == slug && slices.ContainsFunc(c.Record.Tools(), func(t provider.Tool) bool { return who.Ceiling().Allows(c.Provider, t.Effect) }) {
+			return s.mustReconnect(c)
+		}
+	}
+	return s.connections.MustConnect(who.Organization(), slug)
+}
+
+// NoTool is the refusal of a tool that no account of the agent's offers.
+func (s *Service) NoTool(ctx context.Context, who agent.Identity, tool string) error {
+	broken, err := s.connections.Broken(ctx, who.Environment(), who.Organization(), who.User())
+	if err != nil {
+		return err
+	}
+	for _, c := range broken {
+		if t, ok := c.Record.Tool(tool); ok && who.Ceiling().Allows(c.Provider, t.Effect) {
+			return s.mustReconnect(c)
+		}
+	}
+	return fault.New(fault.NotFound, "tool_not_found", "No tool "+quote(tool)+" among the connected accounts.").
+		WithHint("Use search_tools to find the name, or connect_provider if its provider is not connected yet.").With("tool", tool)
+}
+
+func (s *Service) mustReconnect(c connection.Connection) error {
+	return s.connections.MustReconnect(c.ID, "The account "+quote(c.AccountLabel)+" at "+quote(c.Provider)+" must be connected again before it can be used.")
 }
 
 // wantedTools selects the tools of a connection that the request names. whole

@@ -61,12 +61,16 @@ func kindOf(a provider.Auth) string {
 // connectionNew lets a person pick a provider, or, once picked, connect there.
 func (s *Server) connectionNew(v *visit) (answer, error) {
 	p := &ConnectionNewPage{Frame: Frame{Title: "Connect an account", Section: "connections"}, Return: returnPath(v.form("return"))}
+	if again := v.form("reconnect"); again != "" {
+		return s.reconnectNew(v, p, again)
+	}
 	if slug := v.form("provider"); slug != "" {
 		prov, err := s.providers.Get(v.ctx(), v.here.Environment, slug)
 		if err != nil {
 			return nil, err
 		}
-		return s.connectForm(v, p, prov)
+		s.connectForm(v, p, prov)
+		return show(p), nil
 	}
 	list, err := s.providers.List(v.ctx(), v.here.Environment)
 	if err != nil {
@@ -88,7 +92,25 @@ func returnPath(next string) string {
 	return ""
 }
 
-func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) (answer, error) {
+// reconnectNew shows the form for a connection that is there. One that has ended
+// does not come back: the form makes a new one at the same provider.
+func (s *Server) reconnectNew(v *visit, p *ConnectionNewPage, again string) (answer, error) {
+	c, err := s.findConnection(v, again)
+	if err != nil {
+		return nil, err
+	}
+	prov, err := s.providers.Get(v.ctx(), c.Environment, c.Provider)
+	if err != nil {
+		return nil, err
+	}
+	s.connectForm(v, p, prov)
+	if c.Live() {
+		p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
+	}
+	return show(p), nil
+}
+
+func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) {
 	r := prov.Record
 	f := &ProviderForm{Slug: r.ID, Name: r.Name, OAuth: r.Auth == provider.OAuth2}
 	if f.OAuth {
@@ -103,14 +125,6 @@ func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provi
 		}
 	}
 	p.Title, p.Narrow, p.Chosen, p.MayShare = "Connect "+r.Name, true, f, v.may(account.ManageConnections)
-	if again := v.form("reconnect"); again != "" {
-		c, err := s.findConnection(v, again)
-		if err != nil {
-			return nil, err
-		}
-		p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
-	}
-	return show(p), nil
 }
 
 func fieldLabel(name string) string {

@@ -98,9 +98,16 @@ func TestConnectByOAuth(t *testing.T) {
 		list := mia.get("/ui/connections").says("Yours", "OAuth", "Connected")
 		mia.get(list.link("Reconnect")).want(http.StatusOK).says("Reconnect Sandbox").submit("/ui/connections", nil).want(http.StatusOK).says("Continue to")
 		conn := s.connected(t, mia)[0]
+		// The page that a refusal names has the provider or the connection picked.
+		path := func(page string) string { return strings.TrimPrefix(page, "http://localhost:7420") }
+		mia.get(path(s.Connections.ConnectURL(s.Organization, "sandbox"))).want(http.StatusOK).says("Connect Sandbox")
+		mia.get(path(s.Connections.ReconnectURL(conn.ID))).want(http.StatusOK).says("Reconnect Sandbox", conn.AccountLabel).submit("/ui/connections", nil).want(http.StatusOK).says("Continue to")
+		eve.get(path(s.Connections.ReconnectURL(conn.ID))).want(http.StatusNotFound)
 		eve.post("/ui/connections/"+string(conn.ID)+"/disconnect", url.Values{}).want(http.StatusNotFound)
 		mia.get("/ui/connections").submit("/ui/connections/"+string(conn.ID)+"/disconnect", nil).want(http.StatusOK).says("is disconnected", "has revoked the access")
 		mia.get("/ui/connections").says("No account connected yet")
+		// What has ended does not come back: its page makes a new one there.
+		mia.get(path(s.Connections.ReconnectURL(conn.ID))).want(http.StatusOK).says("Connect Sandbox").submit("/ui/connections", nil).want(http.StatusOK).says("Continue to")
 	})
 }
 

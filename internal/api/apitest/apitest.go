@@ -97,7 +97,7 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Sandbox = third.URL
 	out, err := outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().String()}})
 	must(t, err)
-	w.Connections = connection.New(connection.Config{DB: db, Audit: w.Audit, OnEnded: w.connectionEnded})
+	w.Connections = connection.New(connection.Config{DB: db, Audit: w.Audit, PublicURL: public, OnEnded: w.connectionEnded})
 	w.Providers, err = provider.New(provider.Config{DB: db, Vault: w.Vault, Audit: w.Audit, Outbound: out, InUse: w.Connections.InUse})
 	must(t, err)
 	w.Sessions = session.New(session.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, PublicURL: public})

@@ -91,7 +91,7 @@ func (w *World) Node(t testing.TB) {
 	t.Helper()
 	var err error
 	sessions, credentials := new(*session.Service), new(*credential.Service)
-	w.Connections = connection.New(connection.Config{DB: w.DB, Audit: w.Audit, Now: w.Clock.Now,
+	w.Connections = connection.New(connection.Config{DB: w.DB, Audit: w.Audit, PublicURL: w.PublicURL, Now: w.Clock.Now,
 		OnEnded: func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
 			if err := (*sessions).OnConnectionEnded(ctx, tx, c); err != nil {
 				return err
