@@ -280,6 +280,8 @@ func (g *Gateway) explain(ctx context.Context, err error, o audit.Outcome) error
 	case o.Status == "unknown":
 		return fault.New(fault.Unavailable, "outcome_unknown", "The request was sent, but no answer came back.").
 			WithHint("Do not repeat it. Look first whether it took effect.").WithCause(err)
+	case o.Status == "cut" && (o.Code == session.Stopping || o.Code == session.Unconfirmed):
+		return fault.New(fault.Unavailable, o.Code, "The server gave the call up before the request was sent.").WithHint("Call again.").WithCause(err).WithRetry(time.Second)
 	case o.Status == "cut":
 		return fault.New(fault.Denied, o.Code, "The session ended before the request was sent.").WithHint("Stop, and ask the person.").WithCause(err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

@@ -21,6 +21,8 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -151,9 +153,10 @@ type Service struct {
 	log         *slog.Logger
 
 	running *running
+	missed  atomic.Bool // a notice, perhaps
 	parsed  *grantCache
 	stop    chan struct{}
-	done    chan struct{}
+	wg      sync.WaitGroup
 	cancel  func()
 }
 
@@ -168,7 +171,7 @@ func New(cfg Config) *Service {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, public: cfg.PublicURL,
 		now: cfg.Now, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}),
 	}
 }
 
@@ -176,34 +179,38 @@ func New(cfg Config) *Service {
 func (s *Service) Start() {
 	s.cancel = s.db.Subscribe(endedChannel, func(payload string) {
 		if payload == "" { // something may have been missed
-			go s.recheckRunning()
+			s.missed.Store(true)
 			return
 		}
 		s.running.cut(id.Session(payload), errEnded)
 	})
-	go func() {
-		defer close(s.done)
-		tick := time.NewTicker(2 * time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-s.stop:
-				return
-			case <-tick.C:
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-				if err := s.Sweep(ctx); err != nil {
-					s.log.Warn("expired sessions could not be marked", "error", err)
-				}
-				cancel()
+	s.wg.Go(s.watch)
+	s.wg.Go(s.expire)
+}
+
+// expire marks what has run out. Any number of nodes may do it: an update by
+// one leaves nothing for the others.
+func (s *Service) expire() {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			if err := s.Sweep(ctx); err != nil {
+				s.log.Warn("expired sessions could not be marked", "error", err)
 			}
+			cancel()
 		}
-	}()
+	}
 }
 
 // Stop ends what Start began, and waits for it.
 func (s *Service) Stop() {
 	close(s.stop)
-	<-s.done
+	s.wg.Wait()
 	s.cancel()
 }
 

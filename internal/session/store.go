@@ -30,7 +30,6 @@ where agent_id = $1 and user_id = $2 and asked_digest = $3 and state = 'pending'
 	sessionByIDSQL     = `select ` + sessionColumns + ` from session s where s.id = $1`
 	sessionByHandleSQL = `select ` + sessionColumns + ` from session_handle h join session s on s.id = h.session_id
 where h.hash = $1 and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5)`
-	stateSQL  = `select state from session where id = $1`
 	grantsSQL = `select g.connection_id, g.provider, g.effects, g.confirm, g.tools, c.account_label, c.user_id
 from session_grant g left join connection c on c.id = g.connection_id where g.session_id = $1 order by g.provider, g.connection_id`
 	insertGrantSQL = `insert into session_grant (session_id, connection_id, provider, effects, confirm, tools) values ($1, $2, $3, $4, $5, $6)`
@@ -131,10 +130,32 @@ func withGrants(ctx context.Context, q sqldb.Querier, s Session) (Session, error
 	return s, rows.Err()
 }
 
-func stateOf(ctx context.Context, q sqldb.Querier, s id.Session) (string, error) {
-	var state string
-	err := q.QueryRowContext(ctx, stateSQL, s).Scan(&state)
-	return state, err
+// activeBatch is how many sessions activeSQL asks about.
+const (
+	activeBatch = 16
+	activeSQL   = `select id from session where state = 'active' and id in ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`
+)
+
+// activeOf says which of at most activeBatch sessions are active.
+func activeOf(ctx context.Context, q sqldb.Querier, some []id.Session) (map[id.Session]bool, error) {
+	args := make([]any, activeBatch)
+	for i := range args {
+		args[i] = some[min(i, len(some)-1)]
+	}
+	rows, err := q.QueryContext(ctx, activeSQL, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	active := map[id.Session]bool{}
+	for rows.Next() {
+		var s id.Session
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		active[s] = true
+	}
+	return active, rows.Err()
 }
 
 func joinEffects(list []policy.Effect) string {

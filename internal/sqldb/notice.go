@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -157,7 +158,12 @@ func (db *DB) Subscribe(channel string, fn func(payload string)) (cancel func())
 	cancel = db.hub.subscribe(channel, fn)
 	if db.engine == PostgreSQL && db.enter() == nil {
 		defer db.inflight.Done()
-		db.listenOnce.Do(func() { db.listener = db.newListen() })
+		db.listenOnce.Do(func() {
+			l := db.newListen()
+			db.mu.Lock()
+			db.listener = l
+			db.mu.Unlock()
+		})
 		db.listener.awaitFirst(5 * time.Second)
 	}
 	return cancel
@@ -200,12 +206,44 @@ type listener struct {
 	cancel context.CancelFunc
 	first  chan struct{} // closed when LISTEN first took hold
 	done   chan struct{}
+
+	began time.Time    // what heard counts from; a monotonic reading, as the wall clock may jump
+	heard atomic.Int64 // when the connection last gave a sign of life, in nanoseconds; 0 while there is none
 }
+
+const (
+	noticeBeat = 150 * time.Millisecond // how long a connection may be silent before it is asked
+	noticeDeaf = 400 * time.Millisecond // silent for this long, it may have missed a notice
+	noticeDead = 5 * time.Second        // an answer that takes longer is not waited for
+)
 
 func (l *listener) start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	l.cancel, l.first, l.done = cancel, make(chan struct{}), make(chan struct{})
+	l.cancel, l.first, l.done, l.began = cancel, make(chan struct{}), make(chan struct{}), time.Now()
 	go l.run(ctx)
+}
+
+// alive notes a sign of life.
+func (l *listener) alive() { l.heard.Store(int64(time.Since(l.began)) + 1) }
+
+func (l *listener) hears() bool {
+	at := l.heard.Load()
+	return at > 0 && time.Since(l.began)-time.Duration(at) < noticeDeaf
+}
+
+// Hearing reports whether notices of other nodes still arrive promptly. While it
+// is false they may come late or not at all, as when the connection that hears
+// them is cut off or the server is slow: whoever must not miss one reads the
+// database instead. On SQLite there are no other nodes, and it is always true;
+// on PostgreSQL it is false until the first Subscribe.
+func (db *DB) Hearing() bool {
+	if db.engine != PostgreSQL {
+		return true
+	}
+	db.mu.Lock()
+	l := db.listener
+	db.mu.Unlock()
+	return l != nil && l.hears()
 }
 
 func (l *listener) stop() {
@@ -228,6 +266,7 @@ func (l *listener) run(ctx context.Context) {
 		conn, err := l.connect(ctx)
 		if err == nil {
 			wait = 50 * time.Millisecond
+			l.alive()
 			if first {
 				close(l.first)
 				first = false
@@ -235,6 +274,7 @@ func (l *listener) run(ctx context.Context) {
 				l.hub.publishMissed()
 			}
 			err = l.hear(ctx, conn)
+			l.heard.Store(0)
 			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			conn.Close(closing)
 			cancel()
@@ -267,25 +307,27 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // hear passes notices on until the connection or ctx ends. A silent
-// connection is asked now and then, since a dead peer looks like a quiet one.
+// connection is asked often, since a dead peer looks like a quiet one.
 func (l *listener) hear(ctx context.Context, conn *pgx.Conn) error {
 	for {
-		quiet, cancel := context.WithTimeout(ctx, 5*time.Second)
+		quiet, cancel := context.WithTimeout(ctx, noticeBeat)
 		n, err := conn.WaitForNotification(quiet)
 		cancel()
 		switch {
 		case err == nil:
+			l.alive()
 			channel, payload, _ := strings.Cut(n.Payload, "\n")
 			l.hub.publish(notice{channel, payload})
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case pgconn.Timeout(err) && !conn.IsClosed():
-			asked, cancel := context.WithTimeout(ctx, 5*time.Second)
+			asked, cancel := context.WithTimeout(ctx, noticeDead)
 			err := conn.Ping(asked)
 			cancel()
 			if err != nil {
 				return err
 			}
+			l.alive()
 		default:
 			return err
 		}

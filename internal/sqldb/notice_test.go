@@ -159,3 +159,42 @@ func TestNoticesReachOtherNodesOfTheSameSchema(t *testing.T) {
 		}
 	}
 }
+
+// F6, product.md rule 7: a node whose connection for notices is cut off without
+// a word knows that it may miss some, and hears all of them once it is back.
+func TestADeafNodeKnowsIt(t *testing.T) {
+	t.Parallel()
+	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	near := sqldbtest.OpenConfig(t, cfg)
+	through, proxy := sqldbtest.Through(t, cfg)
+	far := sqldbtest.OpenConfig(t, through)
+	if far.Hearing() {
+		t.Error("a node that never listened says that it hears")
+	}
+	await := ears(t, far, "c")
+	until(t, "the node hears", far.Hearing)
+	proxy.FreezeNotices()
+	until(t, "the node knows that it is deaf", func() bool { return !far.Hearing() })
+	notify(t, near, "c", "unheard")
+	if err := far.Ping(t.Context()); err != nil {
+		t.Errorf("its other connections: %v", err)
+	}
+	proxy.Thaw()
+	until(t, "the node hears again", far.Hearing)
+	// Either the notice came late or the node was told to read again.
+	if got := await(1); got[0] != "unheard" && got[0] != "" {
+		t.Errorf("heard %q", got)
+	}
+	if lite := sqldbtest.Open(t, sqldb.SQLite); !lite.Hearing() {
+		t.Error("SQLite has no other nodes, and says that it is deaf")
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}

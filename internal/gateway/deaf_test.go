@@ -1,0 +1,81 @@
+package gateway_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+// Rule 7, F6: the notice of a revoke is no part of the promise. A node that
+// cannot hear of it reads the database instead; one that cannot do that either
+// gives up what runs, since nobody can tell it that the session has ended. The
+// request itself would be given up after half a minute: here it must be the node
+// that ends the call.
+func TestRule7RevokeReachesANodeThatHearsNothing(t *testing.T) {
+	t.Parallel()
+	for name, freeze := range map[string]func(*sqldbtest.Proxy){
+		"no notices":  (*sqldbtest.Proxy).FreezeNotices,
+		"no database": (*sqldbtest.Proxy).Freeze,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, away, proxy := cutOff(t)
+			r := s.Ask(t, s.bot, "tracker")
+			s.Approve(t, s.owner, r.Session.Approval, nil)
+			s.Fault(t, map[string]any{"path": "/issues", "delay_ms": 60_000})
+			answered := make(chan error, 1)
+			go func() {
+				_, err := away.Call(t, s.bot, r.Handle, "tracker_list_issues", nil)
+				answered <- err
+			}()
+			soon(t, "the call has arrived", func() bool { return len(s.Arrivals("/issues")) > 0 })
+			freeze(proxy)
+			got, err := s.Sessions.Revoke(t.Context(), s.System.In(s.Environment), session.Aim{Session: r.Session.ID})
+			if err != nil || len(got.Running) != 1 {
+				t.Fatalf("revoke lists %+v, %v, want the running call", got, err)
+			}
+			select {
+			case err := <-answered:
+				if code(err) != "outcome_unknown" {
+					t.Errorf("the agent gets %v, want outcome_unknown", err)
+				}
+			case <-time.After(15 * time.Second):
+				t.Error("the call still runs")
+			}
+			proxy.Thaw()
+		})
+	}
+}
+
+// Rule 7, precise: to be deaf alone cuts nothing.
+func TestRule7DeafNodeDisturbsNothing(t *testing.T) {
+	t.Parallel()
+	s, away, proxy := cutOff(t)
+	s.Fault(t, map[string]any{"path": "/issues", "delay_ms": 4_000})
+	answered := make(chan error, 1)
+	go func() {
+		_, err := away.Call(t, s.bot, s.handle, "tracker_list_issues", nil)
+		answered <- err
+	}()
+	soon(t, "the call has arrived", func() bool { return len(s.Arrivals("/issues")) > 0 })
+	proxy.FreezeNotices()
+	if err := <-answered; err != nil {
+		t.Errorf("a call of a node that reads and does not hear: %v", err)
+	}
+	proxy.Thaw()
+}
+
+// cutOff gives a scene and one more node of it, which reaches PostgreSQL
+// through a proxy.
+func cutOff(t *testing.T) (scene, *gatewaytest.World, *sqldbtest.Proxy) {
+	t.Helper()
+	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	through, proxy := sqldbtest.Through(t, cfg)
+	s := newScene(t, sqldbtest.OpenConfig(t, cfg))
+	t.Cleanup(proxy.Thaw) // before the node stops, which waits for the database
+	return s, s.Beside(t, sqldbtest.OpenConfig(t, through)), proxy
+}
