@@ -220,9 +220,18 @@ type TemplateParam struct {
 
 // Lint is what a check of a provider record found.
 type Lint struct {
-	Valid    bool     `json:"valid"`
-	ID       string   `json:"id"` // of the record, when it is valid
-	Problems []string `json:"problems"`
+	Valid    bool            `json:"valid"`
+	ID       string          `json:"id,omitempty"` // of the record, when it is valid
+	Problems []RecordProblem `json:"problems"`     // in the order of the text
+}
+
+// RecordProblem is one thing that is wrong with a provider record.
+type RecordProblem struct {
+	Field   string `json:"field,omitempty"`  // such as tools[2].request.path; empty for the text as a whole
+	Line    int    `json:"line,omitempty"`   // from 1; 0 is nowhere
+	Column  int    `json:"column,omitempty"` // from 1
+	Message string `json:"message"`
+	Fix     string `json:"fix"`
 }
 
 // Connection is one owner's account at one provider.

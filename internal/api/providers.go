@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -57,9 +56,18 @@ type TemplateParam struct {
 
 // Lint is what a check of a record found.
 type Lint struct {
-	Valid    bool     `json:"valid"`
-	ID       string   `json:"id,omitempty" doc:"Of the record, when it is valid."`
-	Problems []string `json:"problems" nullable:"false"`
+	Valid    bool            `json:"valid"`
+	ID       string          `json:"id,omitempty" doc:"Of the record, when it is valid."`
+	Problems []RecordProblem `json:"problems" nullable:"false" doc:"All of them up to 100, in the order of the text."`
+}
+
+// RecordProblem is one thing that is wrong with a record.
+type RecordProblem struct {
+	Field   string `json:"field,omitempty" doc:"Such as tools[2].request.path; absent for the text as a whole."`
+	Line    int    `json:"line,omitempty" doc:"From 1."`
+	Column  int    `json:"column,omitempty" doc:"From 1."`
+	Message string `json:"message"`
+	Fix     string `json:"fix" doc:"What to do."`
 }
 
 // RecordText is a provider record.
@@ -177,16 +185,16 @@ func (a *API) deleteProvider(ctx context.Context, by account.Actor, in *provider
 func (a *API) lintProvider(_ context.Context, _ account.Actor, in *lintInput) (Lint, error) {
 	rec, err := provider.Parse([]byte(in.Body.YAML))
 	if err == nil {
-		return Lint{Valid: true, ID: rec.ID, Problems: []string{}}, nil
+		return Lint{Valid: true, ID: rec.ID, Problems: []RecordProblem{}}, nil
 	}
-	f := fault.Of(err)
-	if f.Kind != fault.Invalid && f.Kind != fault.TooLarge {
+	if kind := fault.KindOf(err); kind != fault.Invalid && kind != fault.TooLarge {
 		return Lint{}, err
 	}
-	if list := f.Fields["problems"]; list != "" {
-		return Lint{Problems: strings.Split(list, "\n")}, nil
+	var found []RecordProblem
+	for _, p := range provider.Problems(err) {
+		found = append(found, RecordProblem{Field: p.Field, Line: p.Line, Column: p.Column, Message: p.Message, Fix: p.Fix})
 	}
-	return Lint{Problems: []string{strings.TrimSpace(f.Message + " " + f.Hint)}}, nil
+	return Lint{Problems: found}, nil
 }
 
 func (a *API) templates(_ context.Context, _ account.Actor, in *pagingInput) (Page[Template], error) {

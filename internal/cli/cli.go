@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -130,19 +131,20 @@ func (c *command) report(err error) int {
 	if errors.As(err, &ue) || strings.HasPrefix(err.Error(), "unknown command") {
 		message := masked(err.Error())
 		if c.json {
-			c.reportJSON("usage", message, "Try: ambit --help")
+			c.reportJSON("usage", message, "Try: ambit --help", nil)
 		} else {
 			fmt.Fprintf(c.stderr, "ambit: %s\nTry: ambit --help\n", plainLines(message))
 		}
 		return exitUsage
 	}
 	code, message, hint := "internal", err.Error(), ""
+	var fields map[string]string
 	exit := exitFailed
 	var ce *client.Error
 	var f *fault.Error
 	switch {
 	case errors.As(err, &ce):
-		code, message, hint = ce.Code, ce.Message, ce.Hint
+		code, message, hint, fields = ce.Code, ce.Message, ce.Hint, ce.Fields
 		switch {
 		case ce.Status == 401, ce.Status == 403:
 			exit = exitDenied
@@ -163,7 +165,7 @@ func (c *command) report(err error) int {
 			}
 		}
 	case errors.As(err, &f):
-		code, message, hint = f.Code, f.Message, f.Hint
+		code, message, hint, fields = f.Code, f.Message, f.Hint, f.Fields
 		switch f.Kind {
 		case fault.Unauthenticated, fault.Denied:
 			exit = exitDenied
@@ -177,7 +179,7 @@ func (c *command) report(err error) int {
 		}
 	}
 	if c.json {
-		c.reportJSON(code, message, hint)
+		c.reportJSON(code, message, hint, fields)
 		return exit
 	}
 	// What a server says goes to a terminal, so it must not steer one.
@@ -188,8 +190,12 @@ func (c *command) report(err error) int {
 	return exit
 }
 
-func (c *command) reportJSON(code, message, hint string) {
-	_ = json.NewEncoder(c.stderr).Encode(map[string]any{"error": map[string]string{"code": code, "message": message, "hint": hint}})
+// reportJSON prints an error as the API does: with the further facts that it has.
+func (c *command) reportJSON(code, message, hint string, fields map[string]string) {
+	out := map[string]string{}
+	maps.Copy(out, fields)
+	maps.Copy(out, map[string]string{"code": code, "message": message, "hint": hint})
+	_ = json.NewEncoder(c.stderr).Encode(map[string]any{"error": out})
 }
 
 // printJSON writes v indented, or as one line when stdout is not a terminal.

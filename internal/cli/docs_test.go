@@ -85,7 +85,7 @@ func TestDocumentedRecords(t *testing.T) {
 	}
 	for _, text := range records {
 		if _, err := provider.Parse([]byte(text)); err != nil {
-			t.Errorf("%v\n%s", problemsOf(err), text)
+			t.Errorf("%v\n%s", provider.Problems(err), text)
 		}
 	}
 	doc, err := os.ReadFile(file)

@@ -102,8 +102,10 @@ func (c *command) providerAdd() *cobra.Command {
 			}
 			rec, err := provider.Parse(text)
 			if err != nil {
-				c.noteProblems(err)
-				return err
+				if !c.json { // the error itself tells it
+					sayProblems(c.stderr, args[0], provider.Problems(err))
+				}
+				return invalidRecord(len(provider.Problems(err))).With("problems", fault.Of(err).Fields["problems"])
 			}
 			put.YAML = string(text)
 			cl, err := c.api(ctx)
@@ -194,64 +196,6 @@ func (c *command) environmentID(ctx context.Context, cl *client.Client) (string,
 		}
 	}
 	return "", err
-}
-
-// noteProblems lists all that is wrong with a record.
-func (c *command) noteProblems(err error) {
-	if c.json {
-		return // the error itself tells it
-	}
-	for _, p := range problemsOf(err) {
-		c.note("%s", plain(p))
-	}
-}
-
-func problemsOf(err error) []string {
-	f := fault.Of(err)
-	if text := f.Fields["problems"]; text != "" {
-		return strings.Split(text, "\n")
-	}
-	return []string{strings.TrimSpace(f.Message + " " + f.Hint)}
-}
-
-func (c *command) providerLint() *cobra.Command {
-	return &cobra.Command{
-		Use: "lint FILE", Short: "Check a provider record on this machine, without a server",
-		Long: "Check a provider record (- is standard input) and say all that is wrong with it, and what mends it. Nothing is sent\nanywhere. The exit code is 1 if something is wrong.",
-		Args: takes(1, "one argument: the file of the record"), Example: "  ambit provider lint acme.yaml",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := c.readFile(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			rec, err := provider.Parse(text)
-			found := client.Lint{Valid: err == nil, Problems: []string{}}
-			if err != nil {
-				found.Problems = problemsOf(err)
-			} else {
-				found.ID = rec.ID
-			}
-			if perr := c.show(found, func() { c.sayLint(rec, found.Problems) }); perr != nil || err == nil {
-				return perr
-			}
-			return fault.New(fault.Invalid, "record_invalid", "The provider record is not valid: "+count(int64(len(found.Problems)), "problem", "problems")+".")
-		},
-	}
-}
-
-func (c *command) sayLint(rec provider.Record, problems []string) {
-	for _, p := range problems {
-		c.say("✗ %s", plain(p))
-	}
-	if len(problems) > 0 {
-		return
-	}
-	c.say("✓ %s is valid", rec.ID)
-	var rows [][]string
-	for _, t := range rec.Tools() {
-		rows = append(rows, []string{t.Name, string(t.Effect), t.Title})
-	}
-	c.table([]string{"TOOL", "EFFECT", "WHAT IT DOES"}, rows, "It has no tools: agents can do nothing with it yet.")
 }
 
 func (c *command) providerTemplate() *cobra.Command {

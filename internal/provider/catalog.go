@@ -78,7 +78,7 @@ func (c catalog) add(text []byte) (string, error) {
 		Record   yaml.Node `yaml:"record"`
 	}
 	if err := doc.Load(&t, yaml.WithKnownFields()); err != nil {
-		return "", badYAML(err)
+		return "", badYAML(err, text)
 	}
 	t.record = &t.Record
 	c.templates[t.ID] = t.Template

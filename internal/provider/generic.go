@@ -64,6 +64,5 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 		return t
 	}
 	t.Input = p.compileSchema(l, "generic", doc)
-	p.digest = r.digest(t, RequestSpec{})
 	return t
 }

@@ -57,11 +57,13 @@ func (r *Record) compile() []Problem {
 		}
 		r.guard = append(r.guard, rule)
 	}
-	if len(l.problems) == 0 { // tools need a sound frame
-		r.compileTools(l)
-	}
+	r.compileTools(l)
 	return l.problems
 }
+
+// knownAuth is false for a record whose kind of credential is itself wrong, and
+// told as that.
+func (r *Record) knownAuth() bool { return r.Auth == APIKey || r.Auth == OAuth2 }
 
 func (r *Record) lintAuth(l *linter) {
 	switch r.Auth {
@@ -307,7 +309,7 @@ func (r *Record) lintInjection(l *linter) {
 			if p.arg == "" {
 				continue
 			}
-			if !slices.Contains(r.credentialNames(), p.arg) {
+			if r.knownAuth() && !slices.Contains(r.credentialNames(), p.arg) {
 				l.add(field, "Use one of "+strings.Join(r.credentialNames(), ", ")+".", "{%s} is not part of this kind of credential.", p.arg)
 			}
 			if p.arg != FieldUsername {

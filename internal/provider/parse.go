@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -22,66 +23,83 @@ const (
 	maxRecordBytes = 256 << 10
 	maxRecordDepth = 32
 	maxRecordNodes = 20_000
+	maxProblems    = 100 // told at once
+	maxKeyBytes    = 200
 )
 
-// Parse reads one YAML document, checks it with [Lint] and compiles its tools.
-// The fault's field "problems" lists everything that is wrong.
+// Parse reads one YAML document, checks it and compiles its tools. [Problems]
+// lists everything that is wrong with a text that it refuses.
 func Parse(text []byte) (Record, error) {
 	doc, err := readYAML(text)
 	if err != nil {
 		return Record{}, err
 	}
+	root := doc.Content[0]
+	shape := &shaper{}
 	var r Record
-	if err := doc.Load(&r, yaml.WithKnownFields()); err != nil {
-		return Record{}, badYAML(err)
+	shape.value(root, reflect.TypeFor[Record](), nil)
+	if err := doc.Load(&r, yaml.WithKnownFields()); err != nil && len(shape.problems) == 0 {
+		return Record{}, badYAML(err, text)
 	}
 	r.source = bytes.Clone(text)
-	if problems := r.compile(); len(problems) > 0 {
+	if problems := shape.place(root, r.compile()); len(problems) > 0 {
 		return Record{}, problemFault(problems)
 	}
 	return r, nil
 }
 
-// Lint lists what is wrong with r; an empty list means that Parse takes it.
-func Lint(r Record) []Problem {
-	// compile fills in defaults, so it works on copies of what it may change.
-	if r.OAuth != nil {
-		o := *r.OAuth
-		r.OAuth = &o
-	}
-	if r.Identity != nil {
-		i := *r.Identity
-		r.Identity = &i
-	}
-	r.ToolSpecs = slices.Clone(r.ToolSpecs)
-	return r.compile()
-}
-
 // Problem is one defect of a record.
 type Problem struct {
-	Field   string // such as tools[2].request.path
-	Message string
-	Fix     string
+	Field        string // such as tools[2].request.path; empty: the text as a whole
+	Line, Column int    // from 1; of a field that is missing, where it belongs; 0: nowhere
+	Message, Fix string
 }
 
-func (p Problem) String() string { return p.Field + ": " + p.Message + " " + p.Fix }
+// String is the problem on one line.
+func (p Problem) String() string {
+	var b strings.Builder
+	if p.Line > 0 {
+		fmt.Fprintf(&b, "%d:%d: ", p.Line, p.Column)
+	}
+	if p.Field != "" {
+		b.WriteString(p.Field + ": ")
+	}
+	return strings.TrimSpace(b.String() + p.Message + " " + p.Fix)
+}
+
+// problemList is the cause of a fault, from which Problems takes it.
+type problemList []Problem
+
+func (l problemList) Error() string {
+	return fmt.Sprintf("%d problems", len(l))
+}
+
+// Problems lists what [Parse] found wrong, in the order of the text.
+func Problems(err error) []Problem {
+	if err == nil {
+		return nil
+	}
+	if l, ok := errors.AsType[problemList](err); ok {
+		return l
+	}
+	f := fault.Of(err)
+	return []Problem{{Message: f.Message, Fix: f.Hint}}
+}
 
 func problemFault(problems []Problem) error {
 	lines := make([]string, len(problems))
 	for i, p := range problems {
 		lines[i] = p.String()
 	}
-	msg := problems[0].Field + ": " + problems[0].Message
+	msg := Problem{Field: problems[0].Field, Message: problems[0].Message}.String()
 	if n := len(problems) - 1; n > 0 {
 		msg += fmt.Sprintf(" (and %d more)", n)
 	}
 	return fault.New(fault.Invalid, "record_invalid", "The provider record is not valid. "+msg).
-		WithHint(problems[0].Fix).With("problems", strings.Join(lines, "\n"))
+		WithHint(problems[0].Fix).With("problems", strings.Join(lines, "\n")).WithCause(problemList(problems))
 }
 
-// readYAML returns the single document of text, without the parts of YAML that
-// let two readers see two things: anchors, aliases, merge keys, own tags,
-// repeated keys.
+// readYAML returns the single document of text, a mapping.
 func readYAML(text []byte) (*yaml.Node, error) {
 	if len(text) > maxRecordBytes {
 		return nil, fault.New(fault.TooLarge, "record_too_large", fmt.Sprintf("The provider record is over %d KiB.", maxRecordBytes>>10))
@@ -91,18 +109,22 @@ func readYAML(text []byte) (*yaml.Node, error) {
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(text), yaml.WithUniqueKeys())
 	if err != nil {
-		return nil, badYAML(err)
+		return nil, badYAML(err, text)
 	}
 	var doc, more yaml.Node
 	if err := loader.Load(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return nil, badYAML(err)
+		return nil, badYAML(err, text)
 	}
 	if err := loader.Load(&more); !errors.Is(err, io.EOF) {
-		return nil, fault.New(fault.Invalid, "record_invalid", "The provider record holds more than one YAML document.").WithHint("Remove the line ---.")
+		if err != nil {
+			return nil, badYAML(err, text)
+		}
+		return nil, problemFault([]Problem{{Message: "There is more than one YAML document.", Fix: "Remove the line ---.", Line: more.Line, Column: max(1, more.Column)}})
 	}
 	rest := maxRecordNodes
-	if err := plainNode(&doc, 0, &rest); err != nil {
-		return nil, err
+	if !bounded(&doc, 0, &rest) {
+		return nil, fault.New(fault.TooLarge, "record_too_complex",
+			fmt.Sprintf("The provider record has over %d values or %d levels.", maxRecordNodes, maxRecordDepth))
 	}
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
 		return nil, fault.New(fault.Invalid, "record_invalid", "The provider record is not a YAML mapping.").
@@ -111,47 +133,52 @@ func readYAML(text []byte) (*yaml.Node, error) {
 	return &doc, nil
 }
 
-func plainNode(n *yaml.Node, depth int, rest *int) error {
+func bounded(n *yaml.Node, depth int, rest *int) bool {
 	if *rest--; *rest < 0 || depth > maxRecordDepth {
-		return fault.New(fault.TooLarge, "record_too_complex",
-			fmt.Sprintf("The provider record has over %d values or %d levels.", maxRecordNodes, maxRecordDepth))
+		return false
 	}
-	at := func(msg string) error {
-		return fault.New(fault.Invalid, "record_invalid", fmt.Sprintf("Line %d of the provider record: %s", n.Line, msg))
-	}
-	switch {
-	case n.Kind == yaml.AliasNode || n.Anchor != "":
-		return at("anchors and aliases are not taken; write the value out.")
-	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!merge":
-		return at("merge keys are not taken; write the values out.")
-	case n.Style&yaml.TaggedStyle != 0:
-		return at("tags are not taken; quote the value instead.")
-	}
-	if n.Kind == yaml.MappingNode {
-		for i := 0; i < len(n.Content); i += 2 {
-			if n.Content[i].Kind != yaml.ScalarNode {
-				return at("a key is not plain text.")
-			}
-		}
-	}
-	for _, c := range n.Content {
-		if err := plainNode(c, depth+1, rest); err != nil {
-			return err
-		}
-	}
-	return nil
+	return !slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return !bounded(c, depth+1, rest) })
 }
 
-func badYAML(err error) error {
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	if len(text) > 300 {
-		text = strings.ToValidUTF8(text[:300], "") + "…"
+// badYAML is text that cannot be read at all. What the parser says is put in our
+// words where people meet it often.
+func badYAML(err error, text []byte) error {
+	p := Problem{Message: "This is not YAML.", Fix: "Compare it with the example in docs/providers.md."}
+	e, ok := errors.AsType[*yaml.LoadError](err)
+	if all, many := errors.AsType[*yaml.LoadErrors](err); many && len(all.Errors) > 0 {
+		e, ok = all.Errors[0], true
 	}
-	f := fault.New(fault.Invalid, "record_invalid", "The provider record cannot be read: "+text).WithCause(err)
-	if strings.Contains(text, "!!map") {
-		return f.WithHint(`A value that starts with a brace needs quotes: state: "{state}".`)
+	if !ok {
+		return problemFault([]Problem{p})
 	}
-	return f.WithHint("Remove or correct the named line. The reference lists all fields of a record.")
+	p.Line, p.Column = e.Mark.Line, e.Mark.Column
+	if e.ContextMsg != "" && e.ContextMark.Line > 0 && strings.Contains(e.Message, "end of stream") {
+		p.Line, p.Column = e.ContextMark.Line, e.ContextMark.Column // where it began; the end is the end of the text
+	}
+	switch said := e.ContextMsg + ": " + e.Message; {
+	case strings.Contains(said, "mapping values are not allowed"):
+		p.Message, p.Fix = "A colon stands where none can be.", "Quote a text that holds a colon and a blank, and indent fields of one group alike."
+	case strings.Contains(said, "cannot start any token") && at(text, p.Line, p.Column) == '\t':
+		p.Message, p.Fix = "The line is indented with a tab.", "Indent with blanks."
+	case strings.Contains(said, "cannot start any token"):
+		p.Message, p.Fix = "A value cannot start with this character.", "Quote the value."
+	case strings.Contains(said, "did not find expected"):
+		p.Message, p.Fix = "The line does not fit those above it.", "Indent fields of one group alike, and close every quote, bracket and brace."
+	case strings.Contains(said, "end of stream"):
+		p.Message, p.Fix = "What begins here is not closed.", "Add the quote, bracket or brace that is missing."
+	default:
+		p.Message = "This is not YAML: " + strings.Join(strings.Fields(fmt.Sprintf("%.200s", e.Message)), " ") + "."
+	}
+	return problemFault([]Problem{p})
+}
+
+// at is the byte at a place of text, or 0.
+func at(text []byte, line, column int) byte {
+	lines := bytes.Split(text, []byte("\n"))
+	if line < 1 || line > len(lines) || column < 1 || column > len(lines[line-1]) {
+		return 0
+	}
+	return lines[line-1][column-1]
 }
 
 // document is a part of a record that is JSON by nature: a schema, a body.

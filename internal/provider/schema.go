@@ -26,10 +26,8 @@ func (p *plan) compileSchema(l *linter, field string, doc []byte) json.RawMessag
 		l.add(field, "Write type: object and list the properties.", "The input is not the schema of an object.")
 		return nil
 	}
-	if problem := knownKeywords(m); problem != "" {
-		l.add(field, "Remove it.", "The schema uses %s, which is not taken.", quoted(problem))
-		return nil
-	}
+	before := len(l.problems)
+	l.keywords(field, m)
 	if extra, ok := m["additionalProperties"]; ok && extra != false {
 		l.add(field+".additionalProperties", "Remove the line.", "A tool takes only the arguments that it lists.")
 	}
@@ -54,6 +52,9 @@ func (p *plan) compileSchema(l *linter, field string, doc []byte) json.RawMessag
 		}
 		p.needs = append(p.needs, name)
 	}
+	if len(l.problems) > before {
+		return nil
+	}
 	canonical, err := strictjson.CanonicalOf(m)
 	if err != nil {
 		l.add(field, "Correct the schema.", "The schema has no canonical form.")
@@ -71,40 +72,37 @@ func (p *plan) compileSchema(l *linter, field string, doc []byte) json.RawMessag
 	return canonical
 }
 
-// knownKeywords returns the first keyword that is not taken.
-func knownKeywords(schema any) string {
+// keywords names every keyword that is not taken.
+func (l *linter) keywords(field string, schema any) {
 	m, ok := schema.(map[string]any)
 	if !ok {
-		return ""
+		return
 	}
 	for _, k := range sortedKeys(m) {
+		at := field + "." + k
 		if !slices.Contains(keywords, k) {
-			return k
+			l.add(at, "Remove it.", "The keyword %s is not taken in a schema.", quoted(k))
+			continue
 		}
-		var parts []any
 		switch v := m[k].(type) {
 		case map[string]any:
 			switch k {
 			case "properties":
 				for _, name := range sortedKeys(v) {
-					parts = append(parts, v[name])
+					l.keywords(at+"."+name, v[name])
 				}
 			case "items", "additionalProperties", "contains", "propertyNames", "not":
-				parts = []any{v}
+				l.keywords(at, v)
 			}
 		case []any:
 			switch k {
 			case "oneOf", "anyOf", "allOf", "prefixItems":
-				parts = v
-			}
-		}
-		for _, part := range parts {
-			if bad := knownKeywords(part); bad != "" {
-				return bad
+				for i, part := range v {
+					l.keywords(fmt.Sprintf("%s[%d]", at, i), part)
+				}
 			}
 		}
 	}
-	return ""
 }
 
 // validate holds canonical arguments against the schema. The message names the

@@ -23,7 +23,7 @@ type plan struct {
 	body    *bodyTemplate
 	form    bool
 	schema  *jsonschema.Resolved
-	names   map[string]bool // of the arguments
+	names   map[string]bool // of the arguments; nil while they are not known
 	needs   []string        // required arguments
 	bases   []string        // all bases of the record
 	guard   []accessRule    // what a tool must not reach unless access is set
@@ -57,6 +57,7 @@ func (r *Record) compileTools(l *linter) {
 		return
 	}
 	guard := slices.Clone(r.guard)
+	var places []int // of r.tools in the text
 	names := map[string]bool{}
 	for _, g := range []string{"read", "write", "destroy"} {
 		names[g] = true
@@ -77,22 +78,29 @@ func (r *Record) compileTools(l *linter) {
 		if t.Effect == policy.Access {
 			guard = append(guard, accessRule{method: t.plan.method, path: t.plan.path})
 		}
-		r.tools = append(r.tools, t)
-	}
-	if len(l.problems) > 0 {
-		r.tools = nil
-		return
+		r.tools, places = append(r.tools, t), append(places, i)
 	}
 	r.guard = guard
 	for i, t := range r.tools {
 		t.plan.bases, t.plan.guard, t.plan.access = r.API.Base, guard, t.Effect == policy.Access
 		if !t.plan.access && t.plan.meetsGuard() {
-			l.add(fmt.Sprintf("tools[%d].effect", i), "Set effect: access, or correct the access list.",
+			l.add(fmt.Sprintf("tools[%d].effect", places[i]), "Set effect: access, or correct the access list.",
 				"The request is one that makes access, but the effect is %s.", t.Effect)
 		}
-		r.tools[i].plan.digest = r.digest(r.tools[i], r.ToolSpecs[i].Request)
 	}
+	own := len(r.tools)
 	r.addGeneric(l)
+	if len(l.problems) > 0 { // such a record is used by nobody
+		r.tools = nil
+		return
+	}
+	for i := range r.tools {
+		var request RequestSpec
+		if i < own {
+			request = r.ToolSpecs[i].Request
+		}
+		r.tools[i].plan.digest = r.digest(r.tools[i], request)
+	}
 }
 
 // meetsGuard reports whether the tool's template is one that the guard refuses
@@ -121,7 +129,7 @@ func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 	for i, sc := range s.Scopes {
 		l.scope(fmt.Sprintf("%s.scopes[%d]", field, i), sc)
 	}
-	if len(s.Scopes) > 0 && r.Auth != OAuth2 {
+	if len(s.Scopes) > 0 && r.Auth == APIKey {
 		l.add(field+".scopes", "Remove them.", "Only oauth2 providers have scopes.")
 	}
 	p := &plan{cut: r.cutNames(s.Output.Cut)}
@@ -164,7 +172,9 @@ func (r *Record) compileRequest(l *linter, field string, s RequestSpec, p *plan)
 	p.method = s.Method
 	p.base = s.Base
 	if p.base == "" {
-		p.base = r.API.Base[0]
+		if len(r.API.Base) > 0 { // without one, that is told
+			p.base = r.API.Base[0]
+		}
 	} else if !slices.Contains(r.API.Base, p.base) {
 		l.add(field+".base", "Write it as in api.base.", "%s is not one of api.base.", quoted(s.Base))
 	}
@@ -179,7 +189,7 @@ func (r *Record) compileRequest(l *linter, field string, s RequestSpec, p *plan)
 			continue
 		}
 		used[seg.arg] = true
-		if !slices.Contains(p.needs, seg.arg) {
+		if p.names != nil && !slices.Contains(p.needs, seg.arg) {
 			l.add(field+".path", "Add it to input.required.", "The path needs {%s}, which is not a required argument.", seg.arg)
 		}
 	}
@@ -238,7 +248,7 @@ func (r *Record) compileBody(l *linter, field string, s RequestSpec, p *plan, us
 	p.body = body
 	for _, arg := range body.args() {
 		used[arg] = true
-		if !p.names[arg] {
+		if p.names != nil && !p.names[arg] {
 			l.add(field+".body", "Add it to input.properties.", "{%s} is not an argument.", arg)
 		}
 	}
@@ -253,7 +263,7 @@ func (l *linter) placeholder(field, value string, p *plan, used map[string]bool)
 	switch {
 	case !ok:
 		l.add(field, `Write a constant or one placeholder: "{name}".`, "The value mixes text and braces.")
-	case !p.names[arg]:
+	case p.names != nil && !p.names[arg]:
 		l.add(field, "Add it to input.properties.", "{%s} is not an argument.", arg)
 	}
 	used[arg] = true

@@ -129,7 +129,10 @@ func TestDescribeAProvider(t *testing.T) {
 	page.submit("/ui/providers", func(v url.Values) { fill(v); v.Set("param.api_base", "ftp://weather.example") }).want(http.StatusUnprocessableEntity)
 	page.submit("/ui/providers", fill).follow().says("Saved", "Weather")
 	edit := b.get(b.get("/ui/providers").link("Edit")).want(http.StatusOK)
-	edit.submit("/ui/providers", func(v url.Values) { v.Set("yaml", v.Get("yaml")+"\nnonsense: true\n") }).want(http.StatusUnprocessableEntity).says("nonsense")
+	edit.submit("/ui/providers", func(v url.Values) {
+		v.Set("yaml", "id: W\n"+strings.Replace(v.Get("yaml"), "id: weather\n", "", 1)+"\nnonsense: true\n")
+	}).want(http.StatusUnprocessableEntity).
+		says("Line 1: id \"W\" is not a slug.", "nonsense There is no such field.")
 	edit.submit("/ui/providers", nil).follow().says("Saved")
 	b.get("/ui/connections/new?provider=weather").want(http.StatusOK).says("Connect Weather")
 	b.get("/ui/connections/new?provider=nowhere").want(http.StatusNotFound)

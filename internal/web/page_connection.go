@@ -109,6 +109,15 @@ type ProviderNewPage struct {
 	ClientID  string
 	Callback  string
 	Version   int64
+	Problems  []RecordProblem // of the record, when it was refused
+}
+
+// RecordProblem is one thing that is wrong with a record. Line is 0 for one made
+// of a template, whose text nobody has seen.
+type RecordProblem struct {
+	Line         int
+	Field        string
+	Message, Fix string
 }
 
 func (*ProviderNewPage) template() string { return "provider_new" }

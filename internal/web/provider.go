@@ -86,7 +86,7 @@ func (s *Server) providerPut(v *visit) (answer, error) {
 		_, err = s.providers.Put(v.ctx(), v.actor(), in)
 	}
 	if err != nil {
-		return again(s.providerRetry(v, template, in), err)
+		return again(s.providerRetry(v, template, in, err), err)
 	}
 	return goTo(v.query("/ui/providers", "done", "saved")), nil
 }
@@ -113,11 +113,20 @@ func (s *Server) filled(v *visit, name string) ([]byte, error) {
 
 // providerRetry is the form again, as it was filled in; a secret is not sent
 // back.
-func (s *Server) providerRetry(v *visit, template string, in provider.Input) *ProviderNewPage {
+func (s *Server) providerRetry(v *visit, template string, in provider.Input, err error) *ProviderNewPage {
 	p := s.providerPage(v, template, nil)
 	p.YAML, p.ClientID, p.Version, p.Editing = string(in.YAML), in.ClientID, in.IfVersion, in.IfVersion > 0
 	for i := range p.Params {
 		p.Params[i].Value = v.r.PostForm.Get("param." + p.Params[i].Name)
+	}
+	if fault.Is(err, "record_invalid") {
+		for _, found := range provider.Problems(err) {
+			line := found.Line
+			if template != "" {
+				line = 0
+			}
+			p.Problems = append(p.Problems, RecordProblem{Line: line, Field: found.Field, Message: found.Message, Fix: found.Fix})
+		}
 	}
 	return p
 }
