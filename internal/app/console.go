@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring/local"
 )
@@ -35,7 +36,7 @@ type console struct {
 }
 
 func (a *App) openConsole() (*console, error) {
-	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
+	if err := disk.Folder(a.cfg.DataDir); err != nil {
 		return nil, fmt.Errorf("making the data folder: %w", err)
 	}
 	path := filepath.Join(a.cfg.DataDir, ConsoleSocket)

@@ -202,6 +202,7 @@ type pendingRows struct {
 
 // add files a row under its transaction; the first one registers the hooks.
 func (l *Log) add(tx *sqldb.Tx, r row) {
+	tx.Named(r.body.Entry.Action, r.body.Kind)
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
 	if p, ok := l.pending[tx]; ok {

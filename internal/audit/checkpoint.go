@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -51,7 +53,7 @@ var signerAAD = crypt.Fields("ambit audit checkpoint signer 1")
 // openSigner loads the signing key, or makes it: of several nodes that start at
 // once, the first one's key stays.
 func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir string) (*signer, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := disk.Folder(dir); err != nil {
 		return nil, fmt.Errorf("making the folder for audit checkpoints: %w", err)
 	}
 	seed := crypt.NewSeed()
@@ -92,8 +94,8 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir st
 	if err != nil {
 		return nil, fmt.Errorf("reading the audit checkpoint key: %w", err)
 	}
-	if err := writeOnce(filepath.Join(dir, verifierFile), own+"\n"); err != nil {
-		return nil, err
+	if err := disk.Create(filepath.Join(dir, verifierFile), []byte(own+"\n")); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("keeping the audit verifier key: %w", err)
 	}
 	return &signer{key: seed, hash: v.KeyHash()}, nil
 }
@@ -104,21 +106,6 @@ func verifierOf(seed secret.Value) (string, error) {
 		return "", fmt.Errorf("making the audit checkpoint key: %w", err)
 	}
 	return v, nil
-}
-
-func writeOnce(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("keeping the audit verifier key: %w", err)
-	}
-	_, werr := f.WriteString(text)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("keeping the audit verifier key: %w", err)
-	}
-	return nil
 }
 
 // checkpoints writes one whenever the head has moved, and a last one at stop.
@@ -156,18 +143,8 @@ func (l *Log) writeCheckpoint(h head) error {
 	if err != nil {
 		return fmt.Errorf("signing a checkpoint: %w", err)
 	}
-	path := filepath.Join(l.dir, h.chain+checkpointSuffix)
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
+	if err := disk.Replace(filepath.Join(l.dir, h.chain+checkpointSuffix), signed); err != nil {
 		return fmt.Errorf("writing a checkpoint: %w", err)
-	}
-	_, werr := f.Write(signed)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing a checkpoint: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("publishing a checkpoint: %w", err)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sandbox"
@@ -153,19 +154,7 @@ func writeReady(path string, r Ready) error {
 	if err != nil {
 		return fmt.Errorf("encoding the ready file: %w", err)
 	}
-	tmp := path + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	_, werr := f.Write(append(doc, '\n'))
-	if err := errors.Join(werr, f.Close()); err != nil {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil { // readers see all of it or nothing
+	if err := disk.Replace(path, append(doc, '\n')); err != nil { // readers see all of it or nothing
 		return fmt.Errorf("writing the ready file: %w", err)
 	}
 	return nil

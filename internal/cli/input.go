@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
@@ -139,13 +140,8 @@ func (c *command) readFile(ctx context.Context, path string) ([]byte, error) {
 // writeSecretFile writes to a file that did not exist and that only its owner
 // can read.
 func writeSecretFile(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := disk.Create(path, []byte(text+"\n")); err != nil {
 		return fault.New(fault.Invalid, "file_unwritable", "The file cannot be made: "+path+".").WithHint("It must not exist yet.").WithCause(err)
-	}
-	_, werr := f.WriteString(text + "\n")
-	if err := errors.Join(werr, f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
@@ -88,20 +89,11 @@ func (c *command) writeLogins(l logins) error {
 	if err != nil {
 		return fmt.Errorf("encoding the login: %w", err)
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("storing the login: %w", err)
+	if err = disk.Folder(filepath.Dir(path)); err == nil {
+		err = disk.Replace(path, append(doc, '\n'))
 	}
-	f, err := os.CreateTemp(dir, "login-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("storing the login: %w", err)
-	}
-	_, werr := f.Write(append(doc, '\n'))
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("storing the login: %w", err), os.Remove(f.Name()))
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return errors.Join(fmt.Errorf("storing the login: %w", err), os.Remove(f.Name()))
 	}
 	return nil
 }

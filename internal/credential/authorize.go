@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
@@ -251,6 +252,9 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 		return material{}, grant{}, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").
 			WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
 	}
+	if err := failpoint.Hit("exchange: answered"); err != nil {
+		return material{}, grant{}, err
+	}
 	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
 	return m, g, usable(m)
 }
@@ -307,6 +311,9 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	}
 	if f.Account.Label == "" {
 		f.Account.Label = f.Record.Name
+	}
+	if err := failpoint.Hit("connect: identified"); err != nil {
+		return connection.Connection{}, err
 	}
 	target, found, err := s.connections.Target(ctx, f, again)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -137,6 +138,9 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 		}
 		return f
 	}
+	if err := failpoint.Hit("refresh: before send"); err != nil {
+		return row{}, s.failed(ctx, r, owner, err)
+	}
 	g, err := s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
 	if te := (*tokenError)(nil); errors.As(err, &te) && te.sent && te.class() == classTransient {
 		// The request may have been carried out. If the provider did rotate,
@@ -150,6 +154,9 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 	}
 	if err != nil {
 		return row{}, s.failed(ctx, r, owner, err)
+	}
+	if err := failpoint.Hit("refresh: answered"); err != nil {
+		return row{}, s.failed(ctx, r, owner, &tokenError{code: "unavailable", sent: true})
 	}
 	next, m := g.apply(r, old, o.DefaultTTL, s.now())
 	next.version = r.version + 1

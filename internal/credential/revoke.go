@@ -8,6 +8,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -139,6 +140,9 @@ func (s *Service) giveBack(ctx context.Context, conn connection.Connection, clie
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
 	authenticate(conn.Record.OAuth.ClientAuth, client, header, form)
 	resp, err := s.post(ctx, conn.Pinned.Revoke, header, form)
+	if err == nil {
+		err = failpoint.Hit("revoke: answered")
+	}
 	if err != nil {
 		return err
 	}

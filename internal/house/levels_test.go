@@ -14,6 +14,8 @@ const module = "github.com/ambit-dev/ambit"
 var levels = map[string]int{
 	"internal/secret":     0,
 	"internal/id":         0,
+	"internal/failpoint":  0,
+	"internal/disk":       0,
 	"internal/fault":      0,
 	"internal/strictjson": 0,
 	"internal/throttle":   0,
@@ -60,6 +62,7 @@ var beside = map[string]string{
 	"internal/strictjson -> internal/fault":      "bad input is a typed fault, said in one place",
 	"internal/outbound -> internal/fault":        "a refused destination is a typed fault, said in one place",
 	"internal/crypt -> internal/secret":          "the envelope takes and gives values that do not print",
+	"internal/disk -> internal/failpoint":        "a process dies between a file's content and its name",
 	"internal/keyring/local -> internal/keyring": "a back end returns the description that its room defines",
 	"internal/provider -> internal/account":      "a record is stored on somebody's authority",
 	"internal/provider -> internal/vault":        "the client secret of a record is sealed",

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
 )
@@ -37,7 +38,13 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	if tool.plan == nil || req == nil {
 		return Answer{}, fault.New(fault.NotFound, "not_found", "No such tool.")
 	}
+	if err := failpoint.Hit("call: before send"); err != nil {
+		return Answer{}, err
+	}
 	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API}, req, cred, outbound.Limits{})
+	if err == nil {
+		err = failpoint.Hit("call: answered")
+	}
 	if err != nil {
 		return Answer{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
@@ -28,7 +29,7 @@ func openFolder(path string) (*folder, error) {
 	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := disk.Folder(path); err != nil {
 			return nil, folderFault("data_folder_missing", "The data folder cannot be made.", "mkdir -p -m 700 "+quote(path)).WithCause(err)
 		}
 		info, err = os.Stat(path)

@@ -107,6 +107,7 @@ func (tx *Tx) migrateNext(ctx context.Context, all []step) (*step, error) {
 		return nil, err
 	}
 	next := all[have]
+	tx.Named("migration", next.name)
 	if _, err := tx.ExecContext(ctx, next.text); err != nil {
 		return nil, fmt.Errorf("step %04d_%s: %w", next.version, next.name, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
@@ -33,6 +34,7 @@ type Tx struct {
 	done    []func(committed bool)
 	notices []notice
 	texts   []string // statements that ran as text and are worth compiling
+	points  failpoint.Names
 }
 
 // inTx marks the context given to a transaction's function, so that a nested
@@ -120,6 +122,9 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx cont
 		}
 		return transient(err), Wrap("commit", err)
 	}
+	if err := tx.points.Hit("after commit"); err != nil {
+		return false, uncertain{Wrap("commit", err)}
+	}
 	committed = true
 	db.commits.Add(1)
 	if db.engine == SQLite {
@@ -146,7 +151,7 @@ func (tx *Tx) run(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 	if err := ctx.Err(); err != nil {
 		return Wrap("commit", err)
 	}
-	return nil
+	return tx.points.Hit("before commit")
 }
 
 // BeforeCommit registers a step that runs after the function, in order of
@@ -157,6 +162,11 @@ func (tx *Tx) BeforeCommit(fn func(ctx context.Context) error) { tx.before = app
 // must be quick and must not use the database. False also stands for a commit
 // whose outcome is unknown; see [Uncertain].
 func (tx *Tx) Done(fn func(committed bool)) { tx.done = append(tx.done, fn) }
+
+// Named says what the transaction does, for those who test what happens when the
+// process dies in it (package failpoint). It costs nothing in the product. Audit
+// entries name themselves.
+func (tx *Tx) Named(what, part string) { tx.points.Add(what, part) }
 
 // Notify tells the subscribers of channel, on every node, once and only if
 // the transaction commits. Equal notices of one transaction are one. A payload

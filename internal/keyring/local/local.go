@@ -21,6 +21,7 @@ import (
 	"syscall"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -37,20 +38,12 @@ type Keeper struct {
 // Create makes a new root key file and opens it. It never overwrites a file:
 // losing a root key loses everything sealed under it.
 func Create(path string) (*Keeper, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := disk.Folder(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("making the folder of the root key: %w", err)
 	}
 	line := magic + base64.StdEncoding.EncodeToString(crypt.NewSeed().Reveal()) + "\n"
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := disk.Create(path, []byte(line)); err != nil {
 		return nil, fmt.Errorf("creating the root key file: %w", err)
-	}
-	_, werr := f.WriteString(line)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return nil, errors.Join(fmt.Errorf("writing the root key file: %w", err), os.Remove(path))
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return nil, err
 	}
 	return Open(path)
 }
@@ -94,7 +87,11 @@ func OpenOrCreate(path string, mayCreate bool) (*Keeper, error) {
 		return nil, fault.New(fault.Unavailable, "root_key_missing", fmt.Sprintf("The root key %s is missing.", path)).
 			WithHint("Restore it from your backup, or point AMBIT_ROOT_KEY at it. Nothing can be read without it.")
 	}
-	return Create(path)
+	k, err = Create(path)
+	if errors.Is(err, fs.ErrExist) {
+		return Open(path) // another node that starts was faster
+	}
+	return k, err
 }
 
 func checkPrivate(path string, info fs.FileInfo) error {
@@ -109,17 +106,6 @@ func checkPrivate(path string, info fs.FileInfo) error {
 	if info.Mode().Perm()&0o077 != 0 {
 		return fault.New(fault.Denied, "root_key_mode", fmt.Sprintf("Other users can read the root key %s (mode %04o).", path, info.Mode().Perm())).
 			WithHint("Run: chmod 600 " + path)
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("opening the folder of the root key: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("making the root key durable: %w", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
@@ -48,6 +49,31 @@ func TestCreateOnceThenOpen(t *testing.T) {
 	}
 	if _, err := again.Unwrap(t.Context(), blob, []byte("b")); !errors.Is(err, crypt.ErrIntegrity) {
 		t.Errorf("other context: got %v", err)
+	}
+}
+
+// Nodes that start together on one key file agree on one key: the slower ones
+// used to fail, or to read the file while it was empty and never start again.
+func TestNodesThatStartTogetherShareTheKey(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "root.key")
+	var wg sync.WaitGroup
+	refs := make([]string, 16)
+	for i := range refs {
+		wg.Go(func() {
+			k, err := local.OpenOrCreate(path, true)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			refs[i] = k.Describe().Ref
+		})
+	}
+	wg.Wait()
+	for _, ref := range refs {
+		if ref == "" || ref != refs[0] {
+			t.Fatalf("the nodes have the keys %v", refs)
+		}
 	}
 }
 

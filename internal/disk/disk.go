@@ -1,0 +1,104 @@
+// Package disk writes small files so that they are there after a power cut, and
+// never there in part: not when the process is killed in the middle, and not when
+// the machine stops before its caches are written.
+//
+// A file system keeps the content of a file and its name apart. So a file is
+// written under another name and synced, takes its own name, and then the folder
+// is synced, which is what keeps the name.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/ambit-dev/ambit/internal/failpoint"
+)
+
+// Folder makes a folder for this user alone, and those above it, and keeps their
+// names. A folder that is there is left as it is.
+func Folder(path string) error {
+	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(path)
+	if err := Folder(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncFolder(parent)
+}
+
+// Create makes a file for this user alone. Of several that create it at once one
+// succeeds; the others, and whoever comes later, get an error that wraps
+// fs.ErrExist.
+func Create(path string, content []byte) error {
+	return put(path, content, func(from string) error {
+		err := os.Link(from, path)
+		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EPERM) {
+			// A file system without links: then the one check must do.
+			if _, err := os.Lstat(path); err == nil {
+				return fs.ErrExist
+			}
+			return os.Rename(from, path)
+		}
+		return err
+	})
+}
+
+// Replace makes or replaces a file for this user alone. Readers see the old
+// content or the new one.
+func Replace(path string, content []byte) error {
+	return put(path, content, func(from string) error { return os.Rename(from, path) })
+}
+
+// put writes content under a name that nobody else uses and hands that over. A
+// process that is killed in the middle leaves the other name behind.
+func put(path string, content []byte, publish func(from string) error) (err error) {
+	dir, name := filepath.Dir(path), filepath.Base(path)
+	f, err := os.CreateTemp(dir, "."+name+".*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if rerr := os.Remove(f.Name()); err == nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = rerr
+		}
+	}()
+	_, err = f.Write(content)
+	if err == nil {
+		err = failpoint.Hit("disk: before sync")
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("disk: before publish"); err != nil {
+		return err
+	}
+	if err := publish(f.Name()); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("disk: after publish"); err != nil {
+		return err
+	}
+	return syncFolder(dir)
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("keeping what is new in %s: %w", path, err)
+	}
+	return nil
+}
