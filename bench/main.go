@@ -1,5 +1,5 @@
 // Command bench measures what a brokered call costs. It starts a stub upstream,
-// a real `ambit dev` on SQLite and one on PostgreSQL, all on loopback, has a
+// a real `ambit serve` on SQLite and one on PostgreSQL, all on loopback, has a
 // person with a software passkey approve a session, and then sends the same
 // read to the stub directly and through MCP, one at a time and 16 at a time.
 //
@@ -20,9 +20,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"text/tabwriter"
 	"time"
+
+	"github.com/ambit-dev/ambit/e2e/world"
 )
 
 // Row is one line of the table.
@@ -87,20 +90,20 @@ func run(ctx context.Context, o options, out string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	binary, err := build(ctx, dir)
+	binary, err := world.Build(ctx, dir)
 	if err != nil {
 		return err
 	}
-	up, err := newStub()
+	up, err := world.NewThird()
 	if err != nil {
 		return err
 	}
-	defer up.close()
+	defer up.Close()
 
 	report := Report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU()}
 	direct := map[int]Row{}
 	for _, n := range []int{1, 16} {
-		r, err := load(ctx, o, n, up.direct)
+		r, err := load(ctx, o, n, up.Direct)
 		if err != nil {
 			return err
 		}
@@ -131,40 +134,37 @@ func run(ctx context.Context, o options, out string) (err error) {
 }
 
 // brokered measures one engine.
-func brokered(ctx context.Context, o options, dir, binary, engine string, up *stub) (rows []Row, err error) {
+func brokered(ctx context.Context, o options, dir, binary, engine string, up *world.Third) (rows []Row, err error) {
 	var pg *cluster
 	if engine == "postgres" {
-		if pg, err = newCluster(ctx, dir, o.database); err != nil {
+		if pg, err = newCluster(ctx, o.database); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, pg.stop()) }()
 	}
-	w := &world{dir: dir, name: engine, binary: binary, up: up}
-	defer func() { err = errors.Join(err, w.stop()) }()
-	if err := w.start(ctx, pg.url("")); err != nil {
+	b, err := newBroker(ctx, world.Config{Dir: filepath.Join(dir, engine), Binary: binary, Database: pg.at(""), Third: up})
+	defer func() { err = errors.Join(err, b.Stop()) }()
+	if err != nil {
 		return nil, err
 	}
-	if err := w.prepare(ctx); err != nil {
-		return nil, err
-	}
-	if _, err := load(ctx, options{calls: 500, seconds: 10 * time.Second}, 16, w.call); err != nil { // warm
+	if _, err := load(ctx, options{calls: 500, seconds: 10 * time.Second}, 16, b.call); err != nil { // warm
 		return nil, err
 	}
 	for _, n := range []int{1, 16} {
-		cpu, err := cpuTime(w.pid())
+		cpu, err := cpuTime(b.pid())
 		if err != nil {
 			return nil, err
 		}
-		r, err := load(ctx, o, n, w.call)
+		r, err := load(ctx, o, n, b.call)
 		if err != nil {
 			return nil, err
 		}
-		after, err := cpuTime(w.pid())
+		after, err := cpuTime(b.pid())
 		if err != nil {
 			return nil, err
 		}
 		r.Path, r.CPU, r.Fsyncs, r.RoundTrips = engine, float64((after-cpu).Microseconds())/1000/float64(r.Calls), -1, -1
-		if r.RSS, err = rss(w.pid()); err != nil {
+		if r.RSS, err = rss(b.pid()); err != nil {
 			return nil, err
 		}
 		rows = append(rows, r)
@@ -173,13 +173,13 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *st
 	for i := range rows {
 		switch engine {
 		case "sqlite":
-			rows[i].Fsyncs, err = traced(w.pid(), func() (int, error) {
-				r, err := load(ctx, short, rows[i].Concurrency, w.call)
+			rows[i].Fsyncs, err = traced(b.pid(), func() (int, error) {
+				r, err := load(ctx, short, rows[i].Concurrency, b.call)
 				return r.Calls, err
 			})
 		case "postgres":
 			rows[i].Fsyncs, err = pg.syncs(ctx, func() (int, error) {
-				r, err := load(ctx, short, rows[i].Concurrency, w.call)
+				r, err := load(ctx, short, rows[i].Concurrency, b.call)
 				return r.Calls, err
 			})
 		}
@@ -196,18 +196,19 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *st
 		return nil, err
 	}
 	defer counter.close()
-	if err := w.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		return nil, err
 	}
-	if err := w.start(ctx, pg.url(counter.address())); err != nil {
+	b.Nodes[0].Database = pg.at(counter.address())
+	if err := b.Start(ctx); err != nil {
 		return nil, err
 	}
 	for i := range rows {
-		if _, err := load(ctx, options{calls: 200, seconds: 10 * time.Second}, rows[i].Concurrency, w.call); err != nil { // statements prepared
+		if _, err := load(ctx, options{calls: 200, seconds: 10 * time.Second}, rows[i].Concurrency, b.call); err != nil { // statements prepared
 			return nil, err
 		}
 		before := counter.trips.Load()
-		r, err := load(ctx, short, rows[i].Concurrency, w.call)
+		r, err := load(ctx, short, rows[i].Concurrency, b.call)
 		if err != nil {
 			return nil, err
 		}

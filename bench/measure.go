@@ -9,8 +9,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/ambit-dev/ambit/e2e/world"
 )
 
 // tick is the unit of CPU time in /proc, which Linux fixes at 1/100 s.
@@ -106,99 +106,43 @@ func traced(pid int, work func() (int, error)) (float64, error) {
 	return float64(total) / float64(calls), nil
 }
 
-// cluster is a PostgreSQL with its ordinary, durable settings.
+// cluster is the PostgreSQL of a run: our own, or one that runs already.
 type cluster struct {
 	address string
-	admin   string   // where the measured database was made
-	own     *url.URL // the measured database
-	cmd     *exec.Cmd
+	own     *world.Postgres
+	url     *url.URL // of the measured database
+	drop    func() error
 }
 
 // newCluster takes the one at use, or starts one.
-func newCluster(ctx context.Context, dir, use string) (*cluster, error) {
+func newCluster(ctx context.Context, use string) (*cluster, error) {
 	c := &cluster{}
-	if use != "" {
-		u, err := url.Parse(use)
-		if err != nil {
+	if use == "" {
+		var err error
+		if c.own, err = world.NewPostgres(ctx); err != nil {
 			return nil, err
 		}
-		c.own, c.address = u, u.Host
-		return c, c.database(ctx)
+		use = c.own.URL()
 	}
-	bins, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if len(bins) == 0 {
-		return nil, errors.New("no PostgreSQL server found: install postgresql, or name one with -database")
-	}
-	bin := bins[len(bins)-1]
-	home, err := os.MkdirTemp("", "ambit-bench-pg-")
+	address, drop, err := world.NewDatabase(ctx, use)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.stop())
 	}
-	attr := &syscall.SysProcAttr{}
-	if os.Getuid() == 0 { // the server refuses to run as root
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			return nil, err
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		if err := os.Chown(home, uid, gid); err != nil {
-			return nil, err
-		}
-		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	c.drop = drop
+	if c.url, err = url.Parse(address); err != nil {
+		return nil, errors.Join(err, c.stop())
 	}
-	data := filepath.Join(home, "data")
-	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
-	initdb.SysProcAttr, initdb.Dir = attr, home
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	c.address = l.Addr().String()
-	_ = l.Close()
-	_, port, _ := net.SplitHostPort(c.address)
-	c.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=")
-	c.cmd.SysProcAttr, c.cmd.Dir = attr, home
-	if err := c.cmd.Start(); err != nil {
-		return nil, err
-	}
-	c.own = &url.URL{Scheme: "postgres", User: url.User("postgres"), Host: c.address, Path: "/postgres", RawQuery: "sslmode=disable"}
-	for range 100 {
-		if err = c.database(ctx); err == nil {
-			return c, nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return nil, errors.Join(fmt.Errorf("PostgreSQL does not answer: %w", err), c.stop())
+	c.address = c.url.Host
+	return c, nil
 }
 
-// database makes the one that is measured.
-func (c *cluster) database(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, c.own.String())
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	name := fmt.Sprintf("bench_%d", time.Now().UnixNano())
-	if _, err := conn.Exec(ctx, "create database "+name); err != nil {
-		return err
-	}
-	u := *c.own
-	u.Path = "/" + name
-	c.admin, c.own = c.own.String(), &u
-	return nil
-}
-
-// url gives the database's address, behind a proxy when there is one. No
+// at gives the database's address, behind a proxy when there is one. No
 // cluster has none.
-func (c *cluster) url(through string) string {
+func (c *cluster) at(through string) string {
 	if c == nil {
 		return ""
 	}
-	u := *c.own
+	u := *c.url
 	if through != "" {
 		u.Host = through
 	}
@@ -208,7 +152,7 @@ func (c *cluster) url(through string) string {
 // syncs counts the flushes of PostgreSQL's log per call of work, or gives -1
 // where the server does not count them in pg_stat_wal.
 func (c *cluster) syncs(ctx context.Context, work func() (int, error)) (float64, error) {
-	conn, err := pgx.Connect(ctx, c.own.String())
+	conn, err := pgx.Connect(ctx, c.url.String())
 	if err != nil {
 		return 0, err
 	}
@@ -231,20 +175,14 @@ func (c *cluster) syncs(ctx context.Context, work func() (int, error)) (float64,
 }
 
 func (c *cluster) stop() error {
-	if c.cmd == nil { // somebody else's: leave it as it was
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		conn, err := pgx.Connect(ctx, c.admin)
-		if err != nil {
-			return err
-		}
-		defer conn.Close(ctx)
-		_, err = conn.Exec(ctx, "drop database "+strings.TrimPrefix(c.own.Path, "/")+" with (force)")
-		return err
+	var err error
+	if c.drop != nil {
+		err = c.drop()
 	}
-	_ = c.cmd.Process.Signal(syscall.SIGINT)
-	_ = c.cmd.Wait()
-	return os.RemoveAll(c.cmd.Dir)
+	if c.own != nil {
+		err = errors.Join(err, c.own.Stop())
+	}
+	return err
 }
 
 // proxy passes bytes on and counts round trips: each time that a connection

@@ -47,7 +47,10 @@ func TestForeignClients(t *testing.T) {
 				Structured map[string]any `json:"structuredContent"`
 			}
 		}
-		out := node(t, "mcp-client.mjs", map[string]any{"url": s.MCPURL, "token": a.token, "tool": "sandbox_list_issues", "args": map[string]any{"session": handle}}, nil)
+		out, err := script(t, "mcp-client.mjs", map[string]any{"url": s.MCPURL, "token": a.token, "tool": "sandbox_list_issues", "args": map[string]any{"session": handle}}).Run()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := json.Unmarshal([]byte(out), &got); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -103,10 +106,14 @@ func TestForeignProvider(t *testing.T) {
 
 	secret := "foreign-client-secret-" + random()
 	var ready struct{ Issuer string }
-	node(t, "oidc-provider.mjs", map[string]any{
+	stop, err := script(t, "oidc-provider.mjs", map[string]any{
 		"port": port, "client_id": "ambit", "client_secret": secret, "ttl": int(lifetime.Seconds()), "reject": []string{"files:write"},
 		"redirect_uris": []string{first.URL + "/ui/callback/" + first.EnvironmentID + "/foreign"},
-	}, &ready)
+	}).Start(&ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
 	stats := func() foreignStats {
 		t.Helper()
 		var st foreignStats

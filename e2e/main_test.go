@@ -3,12 +3,13 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/ambit-dev/ambit/e2e/world"
 )
 
 // folder holds what all tests share; it goes away with the process.
@@ -27,13 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 // binary is the ambit that all tests run, built once.
-var binary = sync.OnceValues(func() (string, error) {
-	to := filepath.Join(folder, "ambit")
-	if out, err := exec.Command("go", "build", "-o", to, "github.com/ambit-dev/ambit/cmd/ambit").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building ambit: %w\n%s", err, out)
-	}
-	return to, nil
-})
+var binary = sync.OnceValues(func() (string, error) { return world.Build(context.Background(), folder) })
 
 // setting reads what ./check found or started.
 func setting(t testing.TB, name string) string {

@@ -4,23 +4,14 @@ package e2e
 
 import (
 	"bytes"
-	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/ambit-dev/ambit/e2e/world"
 )
 
 const (
@@ -39,53 +30,20 @@ func onBothEngines(t *testing.T, fn func(t *testing.T, engine string)) {
 
 // server is one `ambit dev` or `ambit serve`.
 type server struct {
-	URL            string `json:"url"`
-	MCPURL         string `json:"mcp_url"`
-	LoginURL       string `json:"login_url"`
-	APIKey         string `json:"api_key"`
-	EnvironmentID  string `json:"environment_id"`
-	OrganizationID string `json:"organization_id"`
-	UserID         string `json:"user_id"`
-
-	home     string
-	database string // of PostgreSQL
-	cmd      *exec.Cmd
-	done     chan error
-	log      *output
-}
-
-// output keeps what a process printed.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	world.Ready
+	node *world.Node
 }
 
 // dev starts `ambit dev` and waits until it serves.
 func dev(t *testing.T, engine string, env ...string) *server {
 	t.Helper()
-	s := &server{home: t.TempDir()}
+	n := &world.Node{Command: "dev", Home: t.TempDir(), Listen: "localhost:0"}
 	if engine == postgres {
-		s.database = newDatabase(t)
-		env = append(env, "AMBIT_DATABASE_URL="+s.database)
+		n.Database = newDatabase(t)
 	}
-	ready := filepath.Join(s.home, "ready.json")
-	s.start(t, append(env, "AMBIT_ROOT_KEY="+s.rootKey()), "dev", "--data", filepath.Join(s.home, "data"), "--listen", "localhost:0", "--ready-file", ready)
-	s.await(t, func() bool {
-		b, err := os.ReadFile(ready)
-		return err == nil && json.Unmarshal(b, s) == nil
-	})
+	n.Env = append(env, "AMBIT_ROOT_KEY="+filepath.Join(n.Home, "root.key"))
+	s := start(t, n)
+	ready := filepath.Join(n.Home, "ready.json")
 	if info, err := os.Stat(ready); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the ready file has mode %v (%v), want 0600", info.Mode(), err)
 	}
@@ -96,163 +54,55 @@ func dev(t *testing.T, engine string, env ...string) *server {
 // It is reached at its own address under the public URL of the first.
 func (s *server) secondNode(t *testing.T, env ...string) *server {
 	t.Helper()
-	n := *s
-	n.home, n.log = t.TempDir(), nil
 	listen := "localhost:" + freePort(t)
-	n.start(t, append(env, "AMBIT_DATABASE_URL="+s.database, "AMBIT_ROOT_KEY="+s.rootKey(), "AMBIT_PUBLIC_URL="+s.URL),
-		"serve", "--data", filepath.Join(n.home, "data"), "--listen", listen)
-	n.MCPURL = "http://" + listen + "/mcp"
-	n.await(t, func() bool { return reachable("http://" + listen + "/readyz") })
-	return &n
+	second := start(t, &world.Node{Command: "serve", Home: t.TempDir(), Listen: listen, Database: s.node.Database,
+		Env: append(env, "AMBIT_ROOT_KEY="+filepath.Join(s.node.Home, "root.key"), "AMBIT_PUBLIC_URL="+s.URL)})
+	second.Ready = s.Ready
+	second.MCPURL = "http://" + listen + "/mcp"
+	return second
 }
 
-func (s *server) rootKey() string { return filepath.Join(s.home, "root.key") }
-
-func (s *server) start(t *testing.T, env []string, args ...string) {
+// start runs a server until the test ends, and wants it to end well.
+func start(t *testing.T, n *world.Node) *server {
 	t.Helper()
-	program, err := binary()
-	if err != nil {
+	var err error
+	if n.Binary, err = binary(); err != nil {
 		t.Fatal(err)
 	}
-	s.log, s.done = &output{}, make(chan error, 1)
-	s.cmd = exec.Command(program, args...)
-	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.home, "TMPDIR=" + os.TempDir()}, env...)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { s.done <- s.cmd.Wait() }()
-	t.Cleanup(func() { s.stop(t) })
-}
-
-func (s *server) await(t *testing.T, serves func() bool) {
-	t.Helper()
-	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		select {
-		case err := <-s.done:
-			s.done <- err
-			t.Fatalf("ambit ended before it served: %v\n%s", err, s.log)
-		default:
-		}
-		if serves() {
-			return
-		}
-	}
-	t.Fatalf("ambit does not serve after a minute\n%s", s.log)
-}
-
-// stop asks the process to end, and wants it to end well.
-func (s *server) stop(t *testing.T) {
-	t.Helper()
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-s.done:
-		if err != nil {
+	s := &server{node: n}
+	t.Cleanup(func() {
+		if err := n.Stop(); err != nil {
 			t.Errorf("ambit ended with %v", err)
 		}
-	case <-time.After(20 * time.Second):
-		_ = s.cmd.Process.Kill()
-		<-s.done
-		t.Error("ambit did not stop within 20 s of SIGTERM")
+		if t.Failed() {
+			t.Logf("output of the server:\n%s", n.Log())
+		}
+	})
+	if s.Ready, err = n.Start(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	s.cmd = nil
-	if t.Failed() {
-		t.Logf("output of the server:\n%s", s.log)
-	}
+	return s
 }
 
 // newDatabase makes a database that lives as long as the test.
 func newDatabase(t *testing.T) string {
 	t.Helper()
-	u, err := url.Parse(setting(t, "AMBIT_TEST_DATABASE_URL"))
+	address, drop, err := world.NewDatabase(t.Context(), setting(t, "AMBIT_TEST_DATABASE_URL"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b [6]byte
-	_, _ = rand.Read(b[:])
-	name := "e2e_" + hex.EncodeToString(b[:])
-	admin := func(sql string) error {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		conn, err := pgx.Connect(ctx, u.String())
-		if err != nil {
-			return err
-		}
-		defer conn.Close(ctx)
-		_, err = conn.Exec(ctx, sql)
-		return err
-	}
-	if err := admin("create database " + name); err != nil {
-		t.Fatalf("making a database: %v", err)
-	}
 	t.Cleanup(func() {
-		if err := admin("drop database " + name + " with (force)"); err != nil {
-			t.Errorf("dropping %s: %v", name, err)
+		if err := drop(); err != nil {
+			t.Errorf("dropping a database: %v", err)
 		}
 	})
-	own := *u
-	own.Path = "/" + name
-	return own.String()
+	return address
 }
 
-// node runs a script of e2e/node. It lives until the test ends; the first line
-// that it prints is decoded into ready when that is given, else its whole
-// output is returned.
-func node(t *testing.T, script string, arg, ready any) string {
+// script is one of e2e/node. Node's modules lie outside the clone.
+func script(t *testing.T, name string, arg any) world.Script {
 	t.Helper()
-	modules := setting(t, "AMBIT_NODE_MODULES")
-	dir := t.TempDir()
-	src, err := os.ReadFile(filepath.Join("node", script))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Modules are found from where a script lies, and they lie outside the clone.
-	if err := os.WriteFile(filepath.Join(dir, script), src, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(modules, filepath.Join(dir, "node_modules")); err != nil {
-		t.Fatal(err)
-	}
-	doc, err := json.Marshal(arg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(setting(t, "AMBIT_NODE"), filepath.Join(dir, script), string(doc))
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "NODE_NO_WARNINGS=1"}
-	var complaints output
-	cmd.Stderr = &complaints
-	if ready == nil {
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s%s", script, err, out, &complaints)
-		}
-		return string(out)
-	}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-		defer kill.Stop()
-		_, _ = io.Copy(io.Discard, stdout)
-		_ = cmd.Wait()
-	})
-	if err := json.NewDecoder(stdout).Decode(ready); err != nil {
-		t.Fatalf("%s did not become ready: %v\n%s", script, err, &complaints)
-	}
-	return ""
+	return world.Script{Node: setting(t, "AMBIT_NODE"), Modules: setting(t, "AMBIT_NODE_MODULES"), Source: filepath.Join("node", name), Dir: t.TempDir(), Argument: arg}
 }
 
 // inspector runs the MCP inspector's command line against a server.

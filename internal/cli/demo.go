@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/cli/person"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
@@ -60,7 +61,7 @@ type demo struct {
 	ready  Ready
 	base   *url.URL
 	api    *client.Client
-	human  *person
+	human  *person.Person
 	agent  *mcp.ClientSession
 	handle string
 	step   int
@@ -164,13 +165,13 @@ func (d *demo) meetPerson(ctx context.Context) error {
 		return nil // the next step waits for what follows from it
 	}
 	var err error
-	if d.human, err = newPerson(d.base.Scheme + "://" + d.base.Host); err != nil {
+	if d.human, err = person.New(d.base.Scheme + "://" + d.base.Host); err != nil {
 		return err
 	}
-	if err := d.human.enroll(ctx, d.ready.LoginURL); err != nil {
+	if err := d.human.Enroll(ctx, d.ready.LoginURL); err != nil {
 		return fmt.Errorf("registering a passkey: %w", err)
 	}
-	if err := d.human.enroll(ctx, d.ready.LoginURL); err == nil {
+	if err := d.human.Enroll(ctx, d.ready.LoginURL); err == nil {
 		return fmt.Errorf("the sign-in link worked twice")
 	}
 	d.done("passkey registered; the link is spent")
@@ -180,7 +181,7 @@ func (d *demo) meetPerson(ctx context.Context) error {
 func (d *demo) connectAccount(ctx context.Context) error {
 	d.title("The owner connects an account at a third party")
 	if d.auto {
-		if err := d.human.connect(ctx, d.base, "sandbox", demoAccount); err != nil {
+		if err := d.human.Connect(ctx, d.base, "sandbox", demoAccount); err != nil {
 			return fmt.Errorf("connecting the sandbox: %w", err)
 		}
 	} else {
@@ -379,7 +380,7 @@ func (d *demo) decide(ctx context.Context, address string) error {
 		return nil
 	}
 	d.fact("approval", address)
-	sentence, err := d.human.approve(ctx, address)
+	sentence, err := d.human.Approve(ctx, address, nil)
 	if err != nil {
 		return fmt.Errorf("approving: %w", err)
 	}

@@ -1,4 +1,7 @@
-package cli
+// Package person plays a human in front of a browser, for `ambit demo --approve auto`
+// and for tests: it reads the real pages, fills their forms and holds a software
+// passkey. The server knows no difference, and has no branch for it.
+package person
 
 import (
 	"bytes"
@@ -19,20 +22,19 @@ import (
 	"github.com/ambit-dev/ambit/internal/account/softkey"
 )
 
-// person plays a human in front of a browser, for `ambit demo --approve auto`:
-// it reads the real pages, fills their forms and holds a software passkey. The
-// server knows no difference, and has no branch for it.
-type person struct {
+// Person has a cookie jar and a passkey. Make one with [New].
+type Person struct {
 	http    *http.Client
 	passkey *softkey.Authenticator
 }
 
-func newPerson(origin string) (*person, error) {
+// New makes a person whose browser shows pages of origin.
+func New(origin string) (*Person, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		return nil, fmt.Errorf("making a cookie jar: %w", err)
 	}
-	return &person{http: &http.Client{Jar: jar, Timeout: 30 * time.Second}, passkey: softkey.New(origin)}, nil
+	return &Person{http: &http.Client{Jar: jar, Timeout: 30 * time.Second}, passkey: softkey.New(origin)}, nil
 }
 
 // page is a document that the person looks at.
@@ -42,7 +44,7 @@ type page struct {
 }
 
 // open loads a page. The part behind # stays with the browser, as it must.
-func (p *person) open(ctx context.Context, address string) (*page, error) {
+func (p *Person) open(ctx context.Context, address string) (*page, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, fmt.Errorf("opening a page: %w", err)
@@ -50,7 +52,7 @@ func (p *person) open(ctx context.Context, address string) (*page, error) {
 	return p.load(req)
 }
 
-func (p *person) load(req *http.Request) (*page, error) {
+func (p *Person) load(req *http.Request) (*page, error) {
 	req.Header.Set("Accept", "text/html")
 	req.Header.Set("Sec-Fetch-Site", "same-origin")
 	resp, err := p.http.Do(req)
@@ -137,7 +139,7 @@ func chosen(sel *html.Node) string {
 }
 
 // submit sends the form, proving presence with the passkey if the form asks.
-func (p *person) submit(ctx context.Context, f *form) (*page, error) {
+func (p *Person) submit(ctx context.Context, f *form) (*page, error) {
 	if begin := attr(f.node, "data-begin"); begin != "" {
 		if err := p.prove(ctx, f, begin); err != nil {
 			return nil, err
@@ -146,7 +148,7 @@ func (p *person) submit(ctx context.Context, f *form) (*page, error) {
 	return p.post(ctx, f.page.url, attr(f.node, "action"), f.values)
 }
 
-func (p *person) post(ctx context.Context, from *url.URL, action string, values url.Values) (*page, error) {
+func (p *Person) post(ctx context.Context, from *url.URL, action string, values url.Values) (*page, error) {
 	target, err := from.Parse(action)
 	if err != nil {
 		return nil, fmt.Errorf("reading a form's address: %w", err)
@@ -161,7 +163,7 @@ func (p *person) post(ctx context.Context, from *url.URL, action string, values 
 }
 
 // prove answers the WebAuthn challenge that the server makes over the form.
-func (p *person) prove(ctx context.Context, f *form, begin string) error {
+func (p *Person) prove(ctx context.Context, f *form, begin string) error {
 	target, err := f.page.url.Parse(begin)
 	if err != nil {
 		return fmt.Errorf("reading a form's address: %w", err)
@@ -201,27 +203,45 @@ func (p *person) prove(ctx context.Context, f *form, begin string) error {
 	return nil
 }
 
-// enroll opens a sign-in link and registers a passkey.
-func (p *person) enroll(ctx context.Context, link string) error {
+// Enroll opens a sign-in link and registers a passkey.
+func (p *Person) Enroll(ctx context.Context, link string) error {
 	u, err := url.Parse(link)
 	if err != nil {
 		return fmt.Errorf("reading the sign-in link: %w", err)
 	}
-	doc, err := p.open(ctx, u.Scheme+"://"+u.Host+u.Path)
-	if err != nil {
-		return err
-	}
-	f, err := doc.form("/ui/enroll")
-	if err != nil {
-		return err
-	}
-	f.values.Set("token", u.Fragment) // as the page's script does
-	_, err = p.submit(ctx, f)
+	// The page's script puts the part behind # into the form.
+	_, err = p.Submit(ctx, u.Scheme+"://"+u.Host+u.Path, "/ui/enroll", func(v url.Values) { v.Set("token", u.Fragment) })
 	return err
 }
 
-// connect signs in at the sandbox and gives everything that is asked for.
-func (p *person) connect(ctx context.Context, base *url.URL, provider, account string) error {
+// Submit opens a page and sends its form with this action, with a proof of
+// presence if the form asks for one. change, unless nil, alters what is sent. It
+// gives the page's heading, which says what the person decided on.
+func (p *Person) Submit(ctx context.Context, address, action string, change func(url.Values)) (heading string, err error) {
+	doc, err := p.open(ctx, address)
+	if err != nil {
+		return "", err
+	}
+	f, err := doc.form(action)
+	if err != nil {
+		return "", err
+	}
+	if change != nil {
+		change(f.values)
+	}
+	_, err = p.submit(ctx, f)
+	return strings.Join(strings.Fields(doc.text("h1")), " "), err
+}
+
+// Approve opens the page of a request and approves it, as it stands when change
+// is nil. It gives the sentence that was decided on.
+func (p *Person) Approve(ctx context.Context, address string, change func(url.Values)) (sentence string, err error) {
+	return p.Submit(ctx, address, "/approve", change)
+}
+
+// Connect goes to a provider, signs in there as account if it asks who, and
+// gives everything that is asked for. base is the server's address.
+func (p *Person) Connect(ctx context.Context, base *url.URL, provider, account string) error {
 	doc, err := p.open(ctx, base.JoinPath("ui", "connections", "new").String()+"?provider="+url.QueryEscape(provider))
 	if err != nil {
 		return err
@@ -237,8 +257,8 @@ func (p *person) connect(ctx context.Context, base *url.URL, provider, account s
 	if there == "" {
 		return fmt.Errorf("the page has no link to the provider")
 	}
-	if doc, err = p.open(ctx, there); err != nil {
-		return err
+	if doc, err = p.open(ctx, there); err != nil || doc.url.Host == base.Host {
+		return err // a provider that asks nothing has sent us back already
 	}
 	if f, err = doc.formOf(account); err != nil {
 		return err
@@ -267,21 +287,6 @@ func (d *page) formOf(account string) (*form, error) {
 		return f, nil
 	}
 	return nil, fmt.Errorf("the provider's page has no account %s", account)
-}
-
-// approve opens the page of a request and approves it as it stands.
-func (p *person) approve(ctx context.Context, address string) (sentence string, err error) {
-	doc, err := p.open(ctx, address)
-	if err != nil {
-		return "", err
-	}
-	f, err := doc.form("/approve")
-	if err != nil {
-		return "", err
-	}
-	sentence = strings.Join(strings.Fields(doc.text("h1")), " ")
-	_, err = p.submit(ctx, f)
-	return sentence, err
 }
 
 func (d *page) link(name, value string) string {

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/ambit-dev/ambit/e2e/world"
+)
+
+// broker is one server and an agent with a session on it.
+type broker struct {
+	*world.World
+	agent *world.Agent
+	body  []byte // of the measured call
+}
+
+// newBroker sets one up. Stop it, also after an error.
+func newBroker(ctx context.Context, cfg world.Config) (*broker, error) {
+	b := &broker{World: &world.World{}}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return b, err
+	}
+	var err error
+	if b.World, err = world.New(ctx, cfg); err != nil {
+		return b, err
+	}
+	if b.agent, err = b.Owner.NewAgent(ctx, "bench"); err != nil {
+		return b, err
+	}
+	s, err := b.agent.Session(ctx, world.Ask{Providers: []string{"third"}, Effects: []string{"read"}})
+	if err != nil {
+		return b, err
+	}
+	b.body, err = world.ToolCall("third_list", map[string]any{"session": s.Handle})
+	return b, err
+}
+
+func (b *broker) pid() int { return b.Nodes[0].PID() }
+
+// call is the measured call.
+func (b *broker) call(ctx context.Context) error {
+	a := b.agent.Send(ctx, b.Nodes[0], "third_list", b.body)
+	if a.Code != world.OK {
+		return fmt.Errorf("third_list: %s %s %w", a.Code, a.Facts, a.Err)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Build compiles ambit into dir.
+func Build(ctx context.Context, dir string) (string, error) {
+	to := filepath.Join(dir, "ambit")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", to, "github.com/ambit-dev/ambit/cmd/ambit").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building ambit: %w\n%s", err, out)
+	}
+	return to, nil
+}
+
+// Ready is what `ambit dev` says of itself once it serves.
+type Ready struct {
+	URL            string `json:"url"`
+	MCPURL         string `json:"mcp_url"`
+	LoginURL       string `json:"login_url"`
+	APIKey         string `json:"api_key"`
+	EnvironmentID  string `json:"environment_id"`
+	OrganizationID string `json:"organization_id"`
+	UserID         string `json:"user_id"`
+}
+
+// Node is one server process. The exported fields are set before [Node.Start]
+// and may change between runs; the same Node is started again after a kill.
+type Node struct {
+	Binary   string   // the ambit to run
+	Command  string   // "dev" or "serve"
+	Home     string   // its folder: data, root key unless Env names another, log
+	Listen   string   // localhost:port
+	Public   string   // host:port of the public URL, which requests must name; default Listen
+	Database string   // URL of PostgreSQL; empty for SQLite in Home
+	Env      []string // further settings
+
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan struct{} // closed when the process has ended
+	end  error         // how, after done
+}
+
+// ErrEnded says that a process ended before it served.
+var ErrEnded = errors.New("ambit ended before it served")
+
+// FreePort finds a port of loopback that nobody uses now.
+func FreePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port, l.Close()
+}
+
+// Start runs the process and waits, at most a minute, until it serves. Of a dev
+// server it gives what that wrote into its ready file.
+func (n *Node) Start(ctx context.Context) (Ready, error) {
+	if err := n.Launch(); err != nil {
+		return Ready{}, err
+	}
+	return n.Await(ctx)
+}
+
+// Launch runs the process and does not wait for anything.
+func (n *Node) Launch() error {
+	if err := os.MkdirAll(n.Home, 0o700); err != nil {
+		return err
+	}
+	if err := os.Remove(n.readyFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	args := []string{n.Command, "--data", filepath.Join(n.Home, "data"), "--listen", n.Listen}
+	if n.Command == "dev" {
+		args = append(args, "--ready-file", n.readyFile())
+	}
+	log, err := os.OpenFile(filepath.Join(n.Home, "node.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(n.Binary, args...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + n.Home, "TMPDIR=" + os.TempDir(), "AMBIT_DATABASE_URL=" + n.Database}, n.Env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = childAttributes()
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, log.Close())
+	}
+	done := make(chan struct{})
+	n.cmd, n.log, n.done = cmd, log, done
+	go func() {
+		n.end = cmd.Wait()
+		close(done)
+	}()
+	return nil
+}
+
+func (n *Node) readyFile() string { return filepath.Join(n.Home, "ready.json") }
+
+// Await waits, at most a minute, until the process serves.
+func (n *Node) Await(ctx context.Context) (Ready, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		var r Ready
+		if n.Command == "dev" {
+			if doc, err := os.ReadFile(n.readyFile()); err == nil {
+				return r, json.Unmarshal(doc, &r)
+			}
+		} else if n.answers(ctx, "/readyz") {
+			return r, nil
+		}
+		select {
+		case <-n.done:
+			return r, fmt.Errorf("%w: %w\n%s", ErrEnded, n.end, n.Log())
+		case <-ctx.Done():
+			return r, fmt.Errorf("ambit does not serve: %w\n%s", ctx.Err(), n.Log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (n *Node) answers(ctx context.Context, path string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL()+path, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := wire.Do(req)
+	if err != nil {
+		return false
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// URL is where this very process is reached.
+func (n *Node) URL() string {
+	return "http://" + strings.Replace(n.Listen, "localhost", "127.0.0.1", 1)
+}
+
+// host is what requests must name, whichever node they go to.
+func (n *Node) host() string {
+	if n.Public != "" {
+		return n.Public
+	}
+	return n.Listen
+}
+
+// PID is the process's, 0 when it does not run.
+func (n *Node) PID() int {
+	if n.Running() {
+		return n.cmd.Process.Pid
+	}
+	return 0
+}
+
+// Running reports whether the process lives.
+func (n *Node) Running() bool {
+	if n.cmd == nil {
+		return false
+	}
+	select {
+	case <-n.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends the process as a power cut would, with SIGKILL, and waits for its
+// end.
+func (n *Node) Kill() {
+	if n.cmd == nil {
+		return
+	}
+	_ = n.cmd.Process.Kill()
+	n.reap()
+}
+
+// Stop asks the process to end, and wants it to end well within 30 s.
+func (n *Node) Stop() error {
+	if n.cmd == nil {
+		return nil
+	}
+	if !n.Running() {
+		err := n.end
+		n.reap()
+		return fmt.Errorf("ambit had ended by itself: %w", err)
+	}
+	_ = n.cmd.Process.Signal(syscall.SIGTERM)
+	late := time.AfterFunc(30*time.Second, func() { _ = n.cmd.Process.Kill() })
+	<-n.done
+	inTime, err := late.Stop(), n.end
+	n.reap()
+	if !inTime {
+		return errors.New("ambit did not stop within 30 s of SIGTERM")
+	}
+	return err
+}
+
+func (n *Node) reap() {
+	<-n.done
+	_ = n.log.Close()
+	n.cmd = nil
+}
+
+// Log is the end of what the process printed, over all its runs.
+func (n *Node) Log() string {
+	const most = 16 << 10
+	b, err := os.ReadFile(filepath.Join(n.Home, "node.log"))
+	if err != nil {
+		return err.Error()
+	}
+	if len(b) > most {
+		b = b[len(b)-most:]
+	}
+	return string(b)
+}
+
+// Descriptors counts the open files of the process.
+func (n *Node) Descriptors() (int, error) {
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.PID()))
+	return len(list), err
+}
