@@ -108,18 +108,15 @@ func (s *Service) FinishEnroll(ctx context.Context, token secret.Value, credenti
 // enrolled uses a link up, does what it was for, and records both.
 func (s *Service) enrolled(ctx context.Context, l link, e audit.Entry, do func(ctx context.Context, tx *sqldb.Tx, first bool) error) error {
 	return sqldb.Wrap("enrol a user", s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		ok, err := takeLink(ctx, tx, l, s.now())
-		if err != nil {
+		// The lock comes first: of two links one is used, and it voids the other.
+		if ok, err := lockUser(ctx, tx, l.user); err != nil || !ok {
+			return orElse(err, linkGone())
+		}
+		if ok, err := takeLink(ctx, tx, l, s.now()); err != nil || !ok {
+			return orElse(err, linkGone())
+		}
+		if err := deleteLinks(ctx, tx, l.user); err != nil {
 			return err
-		}
-		if !ok {
-			return linkGone()
-		}
-		if ok, err = lockUser(ctx, tx, l.user); err != nil {
-			return err
-		}
-		if !ok {
-			return linkGone()
 		}
 		n, m, err := selectFactors(ctx, tx, l.user)
 		if err != nil {

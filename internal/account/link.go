@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
@@ -19,7 +20,8 @@ func console() Actor { return System("console") }
 // Bootstrap sets an empty database up: environment "production" with its
 // organization "default" and one owner. While no owner of it has a passkey it
 // also gives a fresh link for the first one, for the console to print
-// (threats.md T6); each link voids the one before.
+// (threats.md T6). Several nodes may each have printed one; the first that is
+// used voids the others.
 func (s *Service) Bootstrap(ctx context.Context) (linkURL secret.Value, needed bool, err error) {
 	owner, err := s.firstOwner(ctx)
 	if err != nil || owner.ID == "" {
@@ -29,9 +31,17 @@ func (s *Service) Bootstrap(ctx context.Context) (linkURL secret.Value, needed b
 	if err != nil || n.WithPasskey > 0 {
 		return secret.Value{}, false, err
 	}
-	linkURL, err = s.makeLink(ctx, console(), owner, "user.bootstrap_link", nil)
+	linkURL, err = s.makeLink(ctx, console(), owner, bootstrapLink, nil)
+	if errors.Is(err, errOwned) {
+		return secret.Value{}, false, nil
+	}
 	return linkURL, err == nil, err
 }
+
+const bootstrapLink = "user.bootstrap_link"
+
+// errOwned is that somebody became the first owner while a link was made.
+var errOwned = errors.New("an owner has a passkey already")
 
 // firstOwner gives the oldest enabled owner of the oldest environment, and
 // makes everything if there is none. No user means that every owner is
@@ -88,8 +98,9 @@ func (s *Service) Owners(ctx context.Context, env id.Environment) (OwnerCount, e
 	return n, sqldb.Wrap("count owners", err)
 }
 
-// makeLink voids a user's links and makes a new one. The token stands in the
-// URL's fragment, which browsers send to no server.
+// makeLink makes a link for a user and voids those from before, except that
+// links for the first owner stand side by side. The token stands in the URL's
+// fragment, which browsers send to no server.
 func (s *Service) makeLink(ctx context.Context, by Actor, u User, action string, evidence *Evidence) (secret.Value, error) {
 	token := secret.Token(linkPrefix)
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
@@ -106,7 +117,15 @@ func (s *Service) makeLink(ctx context.Context, by Actor, u User, action string,
 		if !ok {
 			return fault.New(fault.Conflict, "user_disabled", "The user is disabled.").WithHint("Enable the user first.")
 		}
-		if err := deleteLinks(ctx, tx, u.ID); err != nil {
+		if action != bootstrapLink {
+			err = deleteLinks(ctx, tx, u.ID)
+		} else if err = sweepLinks(ctx, tx, u.ID, now); err == nil {
+			var n OwnerCount
+			if n, err = selectOwnerCount(ctx, tx, u.Environment); n.WithPasskey > 0 {
+				err = errOwned
+			}
+		}
+		if err != nil {
 			return err
 		}
 		if err := insertLink(ctx, tx, link{id: "link_" + rand.Text(), user: u.ID, expires: now.Add(LinkAge)}, token.Hash(), now); err != nil {

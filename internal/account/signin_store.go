@@ -266,6 +266,7 @@ func sweepProofs(ctx context.Context, tx *sqldb.Tx, old time.Time) error {
 const (
 	insertLinkSQL  = `insert into enroll_link (id, user_id, token_hash, created_at, expires_at) values ($1, $2, $3, $4, $5)`
 	deleteLinksSQL = `delete from enroll_link where user_id = $1`
+	sweepLinksSQL  = `delete from enroll_link where user_id = $1 and expires_at <= $2`
 	linkSQL        = `select l.id, l.user_id, l.token_hash, l.expires_at from enroll_link l join person p on p.id = l.user_id and p.disabled_at = 0
 		where l.token_hash = $1 and l.expires_at > $2`
 	takeLinkSQL = `delete from enroll_link where id = $1 and expires_at > $2`
@@ -284,6 +285,11 @@ func insertLink(ctx context.Context, tx *sqldb.Tx, l link, hash [32]byte, now ti
 
 func deleteLinks(ctx context.Context, tx *sqldb.Tx, user id.User) error {
 	_, err := tx.ExecContext(ctx, deleteLinksSQL, user)
+	return err
+}
+
+func sweepLinks(ctx context.Context, tx *sqldb.Tx, user id.User, now time.Time) error {
+	_, err := tx.ExecContext(ctx, sweepLinksSQL, user, sqldb.Micros(now))
 	return err
 }
 
