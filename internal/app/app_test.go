@@ -33,7 +33,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // run serves cfg until the test ends.
-func run(t *testing.T, cfg app.Config) *app.App {
+func run(t testing.TB, cfg app.Config) *app.App {
 	t.Helper()
 	if cfg.DataDir == "" {
 		cfg.DataDir = filepath.Join(t.TempDir(), "data")
