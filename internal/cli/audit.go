@@ -218,12 +218,20 @@ func (c *command) printEvent(e client.Event) error {
 	if c.json {
 		return json.NewEncoder(c.stdout).Encode(e) // one line, on a terminal too
 	}
-	_, err := fmt.Fprintln(c.stdout, c.eventLine(e))
+	_, err := fmt.Fprintln(c.stdout, c.eventLine(e, time.Now()))
 	return err
 }
 
 // eventLine is an entry on one line. The columns that vary in length come last.
-func (c *command) eventLine(e client.Event) string {
+// At a terminal the day is left out while it is today's, and ids are cut, so that
+// most entries fit on one line of it.
+func (c *command) eventLine(e client.Event, now time.Time) string {
+	at, day, ids := e.Time.Local(), "2006-01-02 15:04:05.000", 32
+	if c.room() > 0 {
+		if ids = fairly; now.Local().Format(time.DateOnly) == at.Format(time.DateOnly) {
+			day = "15:04:05.000"
+		}
+	}
 	result := plain(eventResult(e))
 	switch {
 	case e.Decision == "deny":
@@ -237,12 +245,19 @@ func (c *command) eventLine(e client.Event) string {
 	if e.Kind == "outcome" {
 		what = "└ " + what
 	}
-	line := c.paint(c.stdout, "2", e.Time.Local().Format("2006-01-02 15:04:05.000")) + fmt.Sprintf("  %-32s  %-26s  ", plain(eventActor(e)), plain(what)) + result
+	padded := func(s string, n int) string { return s + strings.Repeat(" ", max(0, n-cells(s))+gap) }
+	id := func(s string) string {
+		if s = plain(s); ids < 32 {
+			return shorten(s, ids)
+		}
+		return s
+	}
+	line := c.paint(c.stdout, "2", at.Format(day)) + "  " + padded(id(eventActor(e)), ids) + padded(plain(what), 26) + result
 	if on := eventObject(e); on != "" {
-		line += "  " + plain(on)
+		line += "  " + id(on)
 	}
 	if e.SessionID != "" {
-		line += "  " + c.paint(c.stdout, "2", plain(e.SessionID))
+		line += "  " + c.paint(c.stdout, "2", id(e.SessionID))
 	}
 	return strings.TrimRight(line, " ")
 }

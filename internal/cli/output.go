@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 )
@@ -35,37 +34,6 @@ func plainLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// table prints rows under a heading, in columns.
-func (c *command) table(heading []string, rows [][]string, empty string) {
-	if len(rows) == 0 {
-		c.note("%s", empty)
-		return
-	}
-	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, strings.Join(heading, "\t"))
-	for _, row := range rows {
-		for i, cell := range row {
-			if row[i] = plain(cell); cell == "" {
-				row[i] = "-"
-			}
-		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
-	}
-	_ = w.Flush()
-}
-
-// facts prints one thing: pairs of a name and a value. Empty values are left
-// out.
-func (c *command) facts(pairs ...string) {
-	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			fmt.Fprintf(w, "%s\t%s\n", pairs[i], plain(pairs[i+1]))
-		}
-	}
-	_ = w.Flush()
-}
-
 func (c *command) say(format string, args ...any) { fmt.Fprintf(c.stdout, format+"\n", args...) }
 
 // note tells the person at the terminal something that is no part of the
@@ -82,7 +50,7 @@ func (c *command) show(v any, text func()) error {
 }
 
 func (c *command) paint(w io.Writer, code, s string) string {
-	if !c.colour() || w != c.stdout {
+	if code == "" || !c.colour() || w != c.stdout {
 		return s
 	}
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
