@@ -17,7 +17,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -45,8 +45,8 @@ func newWorld(t testing.TB, db *sqldb.DB) *world {
 	w := &world{db: db, clock: &atomic.Int64{}}
 	w.clock.Store(time.Now().UnixMicro())
 	dir := t.TempDir()
-	keeper, err := local.Create(filepath.Join(dir, "root.key"))
-	check(t, err)
+	keeper := keyringtest.File(t, filepath.Join(dir, "root.key"))
+	var err error
 	w.audit, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(dir, "checkpoints"), Node: "test", Now: w.now})
 	check(t, err)
 	w.audit.Start()

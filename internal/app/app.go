@@ -27,6 +27,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/keyring/local"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -53,6 +54,7 @@ type App struct {
 	public     *url.URL
 	log        *slog.Logger
 	db         *sqldb.DB
+	keeper     *keyring.Guard
 	outbound   *outbound.Client
 	gateway    *gateway.Gateway
 	clock      *clock
@@ -122,14 +124,16 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	keeper, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
+	file, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
 	if err != nil {
 		return err
 	}
+	keeper := keyring.NewGuard(file, keyring.Config{Grace: cfg.KeyGrace, Logger: cfg.Logger})
+	a.keeper = keeper
 	a.clock = newClock(a.db, cfg.Logger)
 
 	// Levels 2 and 3: the record of everything, sealing, people, agents, providers.
-	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Now: a.clock.Now, Logger: cfg.Logger})
+	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Unwitnessed: cfg.CheckpointRequired, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}
@@ -212,7 +216,7 @@ func (a *App) handler() (http.Handler, error) {
 func (a *App) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	for name, err := range map[string]error{"database": a.db.Ping(ctx), "clock": a.clock.Ready()} {
+	for name, err := range map[string]error{"database": a.db.Ping(ctx), "clock": a.clock.Ready(), "keeper": a.keeper.Ready()} {
 		if err != nil {
 			http.Error(w, name+" is not ready", http.StatusServiceUnavailable)
 			return
@@ -281,6 +285,7 @@ func (a *App) Run(ctx context.Context, ready func()) error {
 
 func (a *App) start() {
 	a.started = true
+	a.keeper.Start()
 	a.Audit.Start()
 	a.clock.start()
 	a.Agents.Start()
@@ -323,6 +328,7 @@ func (a *App) closeAll() {
 		a.Agents.Stop()
 		a.clock.close()
 		a.Audit.Stop()
+		a.keeper.Stop()
 		a.started = false
 	}
 	if a.outbound != nil {

@@ -49,6 +49,13 @@ type Config struct {
 	// AllowVend lets applications with the scope for it fetch credentials.
 	AllowVend bool
 
+	// KeyGrace is how long stored secrets can be used after the keeper of the
+	// root key last answered; default 5 min. A keeper that refuses ends it at once.
+	KeyGrace time.Duration
+	// CheckpointRequired is how long no audit checkpoint can be written before
+	// calls are refused. Zero: they go on, and it is an alarm after a minute.
+	CheckpointRequired time.Duration
+
 	// CallRate is how many requests a second an agent, and calls a second a
 	// session, may make over time; default 50.
 	CallRate float64
@@ -106,6 +113,12 @@ func (c *Config) Validate() error {
 	}
 	if c.CallRate < 0 {
 		return invalid("call_rate_invalid", "The call rate is negative.", "Set AMBIT_CALL_RATE to calls a second.")
+	}
+	if c.KeyGrace < 0 || c.KeyGrace > time.Hour {
+		return invalid("key_grace_invalid", "The grace of unwrapped keys is over an hour.", "Set AMBIT_KEY_GRACE to 5m or the like.")
+	}
+	if c.CheckpointRequired != 0 && c.CheckpointRequired < time.Minute {
+		return invalid("checkpoint_required_invalid", "Calls would be refused before a late checkpoint is even an alarm.", "Set AMBIT_CHECKPOINT_REQUIRED to a minute or more.")
 	}
 	if c.Drain == 0 {
 		c.Drain = 10 * time.Second

@@ -18,7 +18,6 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
 )
 
 var errAddrInUse = syscall.EADDRINUSE
@@ -76,11 +75,7 @@ func (c *console) close() {
 
 // verify is the work behind VerifyAudit.
 func (a *App) verify(ctx context.Context, progress func(entries int64)) (audit.Report, error) {
-	keeper, err := local.Open(a.cfg.RootKey)
-	if err != nil {
-		return audit.Report{}, err
-	}
-	return audit.Verify(ctx, audit.VerifyConfig{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Progress: progress})
+	return audit.Verify(ctx, audit.VerifyConfig{DB: a.db, Keeper: a.keeper, CheckpointDir: a.cfg.CheckpointDir, Progress: progress})
 }
 
 // newErrorLog sends what net/http has to say to the structured log.

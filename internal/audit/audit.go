@@ -25,10 +25,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // Actor is who did something.
@@ -94,37 +96,49 @@ type body struct {
 // Config is what a Log needs. DB, Keeper and CheckpointDir are required.
 type Config struct {
 	DB     *sqldb.DB
-	Keeper keyring.Keeper
+	Keeper *keyring.Guard
 	// CheckpointDir is where signed checkpoints go. It should lie outside the
 	// data folder, best on another disk or machine.
 	CheckpointDir string
 	Node          string        // names this process in its chain; for people
 	Every         time.Duration // between checkpoints; default 5 s
-	Now           func() time.Time
-	Logger        *slog.Logger
+	// Overdue is how long no checkpoint can be written before it is an alarm;
+	// default 1 min, or three times Every.
+	Overdue time.Duration
+	// Unwitnessed is how long no checkpoint can be written before calls are
+	// refused. Zero: they go on, since their intents are durable (threats.md L6).
+	Unwitnessed time.Duration
+	Now         func() time.Time
+	Logger      *slog.Logger
 }
 
 // Log appends entries. One Log exists per process; it is safe for concurrent
 // use. Start it before use, and Stop it after everything that writes to it.
 type Log struct {
-	db     *sqldb.DB
-	keeper keyring.Keeper
-	dir    string
-	node   string
-	every  time.Duration
-	now    func() time.Time
-	log    *slog.Logger
+	db      *sqldb.DB
+	keeper  *keyring.Guard
+	dir     string
+	node    string
+	every   time.Duration
+	witness witness
+	publish func(path string, content []byte) error // a checkpoint
+	now     func() time.Time
+	log     *slog.Logger
 
-	chain *chain
+	chain  *chain
+	spares spares
 
 	pendingMu sync.Mutex
 	pending   map[*sqldb.Tx]*pendingRows // entries that an open transaction will append
 
 	queue     chan *Intent
 	outcomes  chan body
+	alarms    chan Entry
+	alarmRate *throttle.Limiter
 	stop      chan struct{}
 	stopOnce  sync.Once
 	committed chan struct{} // closed when the committer has written what waited
+	alarmed   chan struct{} // and when the alarms that waited are written
 	wg        sync.WaitGroup
 }
 
@@ -138,6 +152,9 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Every == 0 {
 		cfg.Every = 5 * time.Second
 	}
+	if cfg.Overdue == 0 {
+		cfg.Overdue = max(time.Minute, 3*cfg.Every)
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -145,11 +162,16 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	l := &Log{
-		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger,
+		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger, spares: newSpares(),
+		publish: disk.Replace, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
 		pending: map[*sqldb.Tx]*pendingRows{}, queue: make(chan *Intent, 1024), outcomes: make(chan body, maxOutcomes), stop: make(chan struct{}), committed: make(chan struct{}),
+		alarms: make(chan Entry, maxAlarms), alarmRate: throttle.New(1.0/60, 1, 1000, time.Now), alarmed: make(chan struct{}),
 	}
 	signer, err := openSigner(ctx, cfg.DB, cfg.Keeper, cfg.CheckpointDir)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.spares.fill(ctx, l.keeper); err != nil {
 		return nil, err
 	}
 	l.chain = &chain{signer: signer}
@@ -252,6 +274,9 @@ type Intent struct {
 // error is returned unchanged, and no entry is written. Any other error means
 // that the call must not run (threats.md L2).
 func (l *Log) Begin(ctx context.Context, e Entry, fence func(ctx context.Context, tx *sqldb.Tx) error) (*Intent, error) {
+	if err := l.witness.refusal(); err != nil {
+		return nil, err
+	}
 	if len(l.outcomes) > maxOutcomes*9/10 {
 		return nil, fault.New(fault.Unavailable, "audit_unavailable", "The audit log is behind; calls are refused until it has caught up.").WithRetry(time.Second)
 	}
@@ -309,6 +334,8 @@ func unavailable(cause error) error {
 // Start runs the committer and the checkpoints until Stop.
 func (l *Log) Start() {
 	l.wg.Go(l.commit)
+	l.wg.Go(l.recordAlarms)
+	l.wg.Go(l.fillSpares)
 	l.wg.Go(l.checkpoints)
 }
 

@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
-	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -62,9 +61,10 @@ type chain struct {
 
 // step is an append whose transaction is still open.
 type step struct {
-	c    *chain
-	next head
-	key  secret.Value
+	c     *chain
+	next  head
+	key   secret.Value
+	spare spare // that it took, if it began a chain
 }
 
 // end advances the chain, or abandons it. A commit that failed may have left
@@ -85,6 +85,7 @@ func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*
 	s := &step{c: c, next: c.head, key: c.key}
 	if err := c.appendLocked(ctx, l, tx, s, rows); err != nil {
 		c.mu.Unlock() // no commit was tried, so the head stands and the chain goes on
+		l.spares.put(s.spare)
 		return nil, err
 	}
 	return s, nil
@@ -114,18 +115,18 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 // open begins a new chain. Its first entry names the heads of the latest other
 // chains, so that cutting one of those, or removing it whole, shows here.
 func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, error) {
-	chainID := string(id.NewEvent())
-	s.key = crypt.NewSeed()
-	wrapped, err := l.keeper.Wrap(ctx, s.key, chainAAD(chainID))
-	if err != nil {
-		return row{}, fmt.Errorf("wrapping the key of an audit chain: %w", err)
+	k, ok := l.spares.take()
+	if !ok {
+		return row{}, errNoKey
 	}
+	chainID := k.chain
+	s.key, s.spare = k.key, k
 	heads, err := latestHeads(ctx, tx)
 	if err != nil {
 		return row{}, fmt.Errorf("reading the heads of earlier audit chains: %w", err)
 	}
 	now := l.now()
-	if err := insertChain(ctx, tx, chainID, l.node, l.keeper.Describe().Ref, wrapped, now); err != nil {
+	if err := insertChain(ctx, tx, chainID, l.node, l.keeper.Describe().Ref, k.wrapped, now); err != nil {
 		return row{}, fmt.Errorf("starting an audit chain: %w", err)
 	}
 	s.next = head{chain: chainID}

@@ -52,7 +52,7 @@ var signerAAD = crypt.Fields("ambit audit checkpoint signer 1")
 
 // openSigner loads the signing key, or makes it: of several nodes that start at
 // once, the first one's key stays.
-func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir string) (*signer, error) {
+func openSigner(ctx context.Context, db *sqldb.DB, keeper *keyring.Guard, dir string) (*signer, error) {
 	if err := disk.Folder(dir); err != nil {
 		return nil, fmt.Errorf("making the folder for audit checkpoints: %w", err)
 	}
@@ -108,33 +108,100 @@ func verifierOf(seed secret.Value) (string, error) {
 	return v, nil
 }
 
-// checkpoints writes one whenever the head has moved, and a last one at stop.
+// checkpoints writes one whenever the head has moved, and a last one at stop. A
+// folder that hangs holds up nothing but its own checkpoint.
 func (l *Log) checkpoints() {
-	tick := time.NewTicker(l.every)
-	defer tick.Stop()
-	var last head
+	pace := min(l.every, max(l.witness.overdue/4, time.Millisecond))
+	look := time.NewTicker(pace)
+	defer look.Stop()
+	var last head // witnessed
+	type attempt struct {
+		head  head
+		began time.Time
+		err   error
+	}
+	results := make(chan attempt, 1)
+	writing := false
+	next := time.Now().Add(l.every - pace/2)
+	write := func(h head) {
+		writing, next = true, time.Now().Add(l.every-pace/2)
+		go func() { // one at a time; a folder that hangs may keep it beyond Stop
+			a := attempt{head: h, began: time.Now()}
+			a.err = l.writeCheckpoint(h)
+			results <- a
+		}()
+	}
+	wrote := func(a attempt) {
+		writing = false
+		if l.witness.wrote(a.began, a.err); a.err == nil {
+			last = a.head
+		} else {
+			l.log.Error("an audit checkpoint could not be written", "dir", l.dir, "error", a.err)
+		}
+	}
 	for {
-		stopping := false
 		select {
-		case <-tick.C:
+		case a := <-results:
+			wrote(a)
+		case <-look.C:
+			h := l.chain.current()
+			l.witness.moved(h.beyond(last))
+			if h.beyond(last) > 0 && !writing && !time.Now().Before(next) {
+				write(h)
+			}
+			l.alarmIfOverdue()
 		case <-l.stop:
-			stopping = true
-			select { // the committer stops at the same signal; cover what it still writes
-			case <-l.committed:
-			case <-time.After(30 * time.Second):
+			patience := time.After(stopPatience)
+			for _, ready := range []chan struct{}{l.committed, l.alarmed} { // cover what they still write
+				select {
+				case <-ready:
+				case <-patience:
+				}
 			}
-		}
-		if h := l.chain.current(); h.chain != "" && (h.chain != last.chain || h.seq != last.seq) {
-			if err := l.writeCheckpoint(h); err != nil {
-				l.log.Error("an audit checkpoint could not be written", "dir", l.dir, "error", err)
-			} else {
-				last = h
+			for tries := 0; tries < 2; tries++ {
+				if h := l.chain.current(); !writing && h.beyond(last) > 0 {
+					write(h)
+				}
+				if !writing {
+					return
+				}
+				select {
+				case a := <-results:
+					wrote(a)
+				case <-patience:
+					l.log.Error("the folder for audit checkpoints hangs; the last checkpoint is left", "dir", l.dir)
+					return
+				}
 			}
-		}
-		if stopping {
 			return
 		}
 	}
+}
+
+// stopPatience is how long Stop waits for the log's last entries and checkpoint.
+const stopPatience = 30 * time.Second
+
+// beyond is how many entries h has that witnessed has not.
+func (h head) beyond(witnessed head) int64 {
+	switch {
+	case h.chain == "":
+		return 0
+	case h.chain != witnessed.chain:
+		return h.seq
+	}
+	return h.seq - witnessed.seq
+}
+
+func (l *Log) alarmIfOverdue() {
+	overdue, changed := l.witness.changed()
+	if !changed {
+		return
+	}
+	e := Entry{Actor: Actor{Kind: "system", ID: "server"}, Action: "audit.checkpoint_overdue", Object: l.node, Code: "checkpoint_overdue"}
+	if !overdue {
+		e.Action, e.Code = "audit.checkpoint_resumed", ""
+	}
+	l.Alarm(e)
 }
 
 func (l *Log) writeCheckpoint(h head) error {
@@ -143,7 +210,7 @@ func (l *Log) writeCheckpoint(h head) error {
 	if err != nil {
 		return fmt.Errorf("signing a checkpoint: %w", err)
 	}
-	if err := disk.Replace(filepath.Join(l.dir, h.chain+checkpointSuffix), signed); err != nil {
+	if err := l.publish(filepath.Join(l.dir, h.chain+checkpointSuffix), signed); err != nil {
 		return fmt.Errorf("writing a checkpoint: %w", err)
 	}
 	return nil

@@ -33,3 +33,22 @@ func ParseCursor(s string) error {
 func (l *Log) FinishAgain(in *Intent, o Outcome, e id.Event) {
 	l.outcomes <- body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: e, Time: 1, again: true}
 }
+
+// Abandon leaves the chain, as after a commit of which nobody knows whether it
+// took place.
+func (l *Log) Abandon() {
+	l.chain.mu.Lock()
+	defer l.chain.mu.Unlock()
+	l.chain.head.chain = ""
+}
+
+// Hang makes the checkpoint folder hang, as a dead mount does, until release.
+func (l *Log) Hang() (release func()) {
+	gate := make(chan struct{})
+	publish := l.publish
+	l.publish = func(path string, content []byte) error { <-gate; return publish(path, content) }
+	return func() { close(gate) }
+}
+
+// Spares is how many keys of chains are ready.
+func (l *Log) Spares() int { return len(l.spares.ready) }

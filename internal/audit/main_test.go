@@ -10,7 +10,8 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
@@ -21,17 +22,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is a database with its root key and its folder of checkpoints.
 type world struct {
 	db     *sqldb.DB
-	keeper *local.Keeper
+	keeper *keyring.Guard
 	dir    string
 	env    id.Environment
 }
 
 func newWorld(t testing.TB, db *sqldb.DB) world {
 	t.Helper()
-	keeper, err := local.Create(filepath.Join(t.TempDir(), "root.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	keeper := keyringtest.File(t, filepath.Join(t.TempDir(), "root.key"))
 	return world{db, keeper, filepath.Join(t.TempDir(), "checkpoints"), id.NewEnvironment()}
 }
 

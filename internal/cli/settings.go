@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -26,6 +27,8 @@ const (
 	envNoRegistration = "AMBIT_NO_REGISTRATION"
 	envAllowVend      = "AMBIT_ALLOW_VEND"
 	envCallRate       = "AMBIT_CALL_RATE"
+	envKeyGrace       = "AMBIT_KEY_GRACE"
+	envCheckpointReq  = "AMBIT_CHECKPOINT_REQUIRED"
 )
 
 // serverConfig reads the settings of a server from the environment. Flags,
@@ -44,6 +47,15 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 				return app.Config{}, badSetting(name, "is true or false")
 			}
 			*into = b
+		}
+	}
+	for name, into := range map[string]*time.Duration{envKeyGrace: &cfg.KeyGrace, envCheckpointReq: &cfg.CheckpointRequired} {
+		if v := c.env[name]; v != "" {
+			d, err := time.ParseDuration(v)
+			if err != nil || d <= 0 {
+				return app.Config{}, badSetting(name, "is a time such as 5m")
+			}
+			*into = d
 		}
 	}
 	if v := c.env[envCallRate]; v != "" {

@@ -2,22 +2,30 @@
 // 32-byte seeds from which key-encrypting keys are derived. It does not know
 // what is wrapped, only the context that it is wrapped for. Each back end is a
 // sub-package; a root key never leaves its keeper.
+//
+// A keeper may be another machine, so nobody calls one directly: a [Guard]
+// stands in front. It bounds each call in time and all calls in number, tells
+// failures apart by what they mean for the keys that were unwrapped before, and
+// knows without asking whether those may still be used.
 package keyring
 
 import (
 	"context"
+	"errors"
 
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // Keeper is a root key, wherever it lives. Implementations bind every blob to
-// aad: unwrapping with other additional data fails.
+// aad: unwrapping with other additional data fails. They heed ctx, and say with
+// an error of [ClassOf] what went wrong.
 type Keeper interface {
 	// Wrap seals a 32-byte seed. The blob opens only with the same aad.
 	Wrap(ctx context.Context, seed secret.Value, aad []byte) ([]byte, error)
 	// Unwrap is the inverse. A blob that was changed, or wrapped for other
-	// aad or by another root key, gives an error that wraps crypt.ErrIntegrity;
-	// a keeper that cannot answer gives a fault of kind Unavailable.
+	// aad or by another root key, gives an error that wraps crypt.ErrIntegrity.
 	Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, error)
 	// Describe names the root key for people and for the rows that it wrapped.
 	Describe() Description
@@ -29,3 +37,76 @@ type Description struct {
 	Ref      string // for example "file:3f9c…": the scheme and a fingerprint
 	Location string // where it lives, for people
 }
+
+// Class is what a keeper's failure means for the keys that it unwrapped before.
+type Class int
+
+const (
+	// Fine is no failure.
+	Fine Class = iota
+	// Unavailable is a keeper that cannot be reached, is slow, or answers
+	// nonsense. What was unwrapped may be used for a limited time.
+	Unavailable
+	// Throttled is a keeper that wants to be asked less: like Unavailable.
+	Throttled
+	// Denied is a keeper that refuses the use of the root key: it was disabled,
+	// or our right to it was taken away. What was unwrapped is forgotten at once.
+	Denied
+	// Mismatch is another root key where ours was. It is an alarm, and what was
+	// unwrapped is forgotten at once.
+	Mismatch
+)
+
+func (c Class) String() string {
+	return [...]string{"fine", "unavailable", "throttled", "denied", "mismatch"}[c]
+}
+
+// The codes of a keeper's failures, as back ends give them and a Guard passes
+// them on. Any other error of a back end is of the class Unavailable.
+const (
+	CodeUnavailable = "root_key_unavailable"
+	CodeThrottled   = "root_key_throttled" // its RetryAfter is heeded, up to half a minute
+	CodeDenied      = "root_key_denied"
+	CodeMismatch    = "root_key_mismatch"
+)
+
+// Failure is how a back end says what went wrong. cause is for the log.
+func Failure(code string, cause error) *fault.Error {
+	f := fault.New(fault.Unavailable, code, messages[code]).WithHint(hints[code])
+	if cause != nil {
+		f = f.WithCause(cause)
+	}
+	return f
+}
+
+var messages = map[string]string{
+	CodeUnavailable: "The root key cannot be reached, so stored secrets cannot be used.",
+	CodeThrottled:   "The keeper of the root key is asked too often.",
+	CodeDenied:      "The root key may not be used: it was disabled, or the right to it was taken away.",
+	CodeMismatch:    "The root key is another one than before.",
+}
+
+var hints = map[string]string{
+	CodeUnavailable: "Try again shortly. The operator finds the reason in the log and in `ambit doctor`.",
+	CodeThrottled:   "Try again shortly.",
+	CodeDenied:      "Whoever owns the key must allow its use again; nothing is lost.",
+	CodeMismatch:    "The operator must put back the root key that this database was made with.",
+}
+
+// ClassOf tells failures apart. An error that is only about one blob, which
+// wraps crypt.ErrIntegrity, says nothing about the root key and is Fine here.
+func ClassOf(err error) Class {
+	switch {
+	case err == nil, errors.Is(err, crypt.ErrIntegrity) && !fault.Is(err, CodeMismatch):
+		return Fine
+	case fault.Is(err, CodeDenied):
+		return Denied
+	case fault.Is(err, CodeMismatch):
+		return Mismatch
+	case fault.Is(err, CodeThrottled):
+		return Throttled
+	}
+	return Unavailable
+}
+
+var codes = map[Class]string{Unavailable: CodeUnavailable, Throttled: CodeThrottled, Denied: CodeDenied, Mismatch: CodeMismatch}

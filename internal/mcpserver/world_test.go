@@ -18,7 +18,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
@@ -70,8 +70,7 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 	public, err := url.Parse("http://localhost:7420")
 	must(t, err)
 	keys := t.TempDir()
-	keeper, err := local.Create(filepath.Join(keys, "root.key"))
-	must(t, err)
+	keeper := keyringtest.File(t, filepath.Join(keys, "root.key"))
 	log, err := audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(keys, "checkpoints"), Node: "test"})
 	must(t, err)
 	log.Start()

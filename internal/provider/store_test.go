@@ -14,7 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -39,8 +39,8 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		w := &world{db: db}
 		dir := t.TempDir()
-		keeper, err := local.Create(filepath.Join(dir, "root.key"))
-		check(t, err)
+		keeper := keyringtest.File(t, filepath.Join(dir, "root.key"))
+		var err error
 		w.audit, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(dir, "checkpoints"), Node: "test"})
 		check(t, err)
 		w.audit.Start()

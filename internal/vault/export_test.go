@@ -12,3 +12,10 @@ var (
 	CanonicalName    = canonicalName
 	CanonicalContext = canonicalContext
 )
+
+// Held is how many unwrapped keys are in memory.
+func (v *Vault) Held() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.byID) + len(v.byHash)
+}

@@ -9,20 +9,16 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/keyring"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newKeeper(t *testing.T) *local.Keeper {
+func newKeeper(t *testing.T) *keyring.Guard {
 	t.Helper()
-	k, err := local.Create(filepath.Join(t.TempDir(), "root.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+	return keyringtest.File(t, filepath.Join(t.TempDir(), "root.key"))
 }
 
 // node is what one server process holds.
@@ -30,10 +26,10 @@ type node struct {
 	*vault.Vault
 	db     *sqldb.DB
 	log    *audit.Log
-	keeper keyring.Keeper
+	keeper *keyring.Guard
 }
 
-func newNode(t *testing.T, db *sqldb.DB, keeper keyring.Keeper) node {
+func newNode(t *testing.T, db *sqldb.DB, keeper *keyring.Guard) node {
 	t.Helper()
 	log, err := audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: t.TempDir()})
 	if err != nil {

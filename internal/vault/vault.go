@@ -5,6 +5,10 @@
 // and the object, version and provider that it belongs to. The format is drawn
 // in package crypt. Nothing in the database opens without the root key.
 //
+// Unwrapped keys are held in memory, so that the keeper of the root key is not
+// asked for each value; they count only as long as its guard says so, and are
+// forgotten when it does not. What does not open in its place is an alarm.
+//
 // Two things are built on [Vault.Seal] and [Vault.Open]: other rooms keep their
 // own sealed columns (tokens of connections, TOTP secrets), and this room keeps
 // named secrets with versions, which applications store and read by API.
@@ -22,6 +26,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -117,7 +122,7 @@ func parseID[K id.Kind](dst *id.ID[K], s string) (err error) {
 // Config is what a Vault needs. DB, Keeper and Audit are required.
 type Config struct {
 	DB     *sqldb.DB
-	Keeper keyring.Keeper
+	Keeper *keyring.Guard
 	Audit  *audit.Log
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -126,7 +131,7 @@ type Config struct {
 // Vault seals and opens. It is safe for concurrent use.
 type Vault struct {
 	db     *sqldb.DB
-	keeper keyring.Keeper
+	keeper *keyring.Guard
 	audit  *audit.Log
 	now    func() time.Time
 	log    *slog.Logger
@@ -135,6 +140,8 @@ type Vault struct {
 	mu     sync.Mutex
 	byHash map[string]contextKey   // unwrapped keys, by context
 	byID   map[[16]byte]contextKey // the same, by id
+
+	trouble atomic.Bool // with the keeper, of which an alarm was raised
 }
 
 // contextKey is an unwrapped key and the hash of the context that it is for.
@@ -155,8 +162,35 @@ func New(cfg Config) *Vault {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Vault{db: cfg.DB, keeper: cfg.Keeper, audit: cfg.Audit, now: cfg.Now, log: cfg.Logger,
+	v := &Vault{db: cfg.DB, keeper: cfg.Keeper, audit: cfg.Audit, now: cfg.Now, log: cfg.Logger,
 		byHash: map[string]contextKey{}, byID: map[[16]byte]contextKey{}}
+	cfg.Keeper.Watch(v.keeperChanged)
+	return v
+}
+
+// keeperChanged forgets every unwrapped key when the keeper no longer vouches
+// for them, and puts on record what an operator must know (threats.md K4).
+func (v *Vault) keeperChanged(is keyring.State) {
+	action, code := "key.unreachable", is.Class.String()
+	switch {
+	case !is.Usable:
+		v.forget()
+		action = "key.unusable"
+	case is.Class == keyring.Fine:
+		if !v.trouble.Swap(false) {
+			return
+		}
+		action, code = "key.usable", ""
+	}
+	v.trouble.Store(code != "")
+	v.audit.Alarm(audit.Entry{Actor: audit.Actor{Kind: "system", ID: "vault"}, Action: action, Object: v.keeper.Describe().Ref, Code: code})
+}
+
+func (v *Vault) forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.byID)
+	clear(v.byHash)
 }
 
 // Seal encrypts s for p. It must not be called inside a transaction: the first
@@ -207,7 +241,9 @@ func (v *Vault) openAt(ctx context.Context, c keyContext, place, envelope []byte
 
 // integrity is an alarm: it means a defect, a damaged disk or an intruder.
 func (v *Vault) integrity(p Place) error {
-	v.log.Error("a sealed value does not open in its place", "kind", p.Kind, "object", p.Object, "version", p.Version)
+	v.audit.Alarm(audit.Entry{Environment: p.Environment, Organization: p.Organization, User: p.User, Actor: audit.Actor{Kind: "system", ID: "vault"},
+		Action: "vault.integrity_failed", Object: p.Object, Provider: p.Provider, Code: "sealed_value_invalid",
+		Detail: map[string]string{"kind": p.Kind, "version": strconv.FormatInt(p.Version, 10)}})
 	return fault.New(fault.Internal, "sealed_value_invalid", "A stored secret does not open.").
 		WithHint("The database was changed outside Ambit, or the root key is another one. Run `ambit doctor`.").
 		WithCause(crypt.ErrIntegrity)
@@ -215,6 +251,9 @@ func (v *Vault) integrity(p Place) error {
 
 // kekFor gives the key of a context, making it if there is none.
 func (v *Vault) kekFor(ctx context.Context, c keyContext) (contextKey, error) {
+	if err := v.keeper.Assure(ctx); err != nil {
+		return contextKey{}, err
+	}
 	hash := c.hash()
 	v.mu.Lock()
 	kek, ok := v.byHash[hash]
@@ -222,16 +261,26 @@ func (v *Vault) kekFor(ctx context.Context, c keyContext) (contextKey, error) {
 	if ok {
 		return kek, nil
 	}
-	// The work runs on, should this caller leave: others may wait for it.
-	got, err, _ := v.making.Do(hash, func() (any, error) {
+	return v.fetch(ctx, hash, func(ctx context.Context) (contextKey, error) { return v.loadOrMake(ctx, c, hash) })
+}
+
+// fetch gives a key that is not held. Of many callers who need the same one, one
+// gets it; the work runs on, should that one leave.
+func (v *Vault) fetch(ctx context.Context, name string, get func(context.Context) (contextKey, error)) (contextKey, error) {
+	ch := v.making.DoChan(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
-		return v.loadOrMake(ctx, c, hash)
+		return get(ctx)
 	})
-	if err != nil {
-		return contextKey{}, err
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return contextKey{}, r.Err
+		}
+		return r.Val.(contextKey), nil
+	case <-ctx.Done():
+		return contextKey{}, keyring.Failure(keyring.CodeUnavailable, ctx.Err()).WithRetry(time.Second)
 	}
-	return got.(contextKey), nil
 }
 
 func (v *Vault) loadOrMake(ctx context.Context, c keyContext, hash string) (contextKey, error) {
@@ -293,28 +342,25 @@ func (v *Vault) newKEK(ctx context.Context, c keyContext, hash string) (kekRow, 
 }
 
 func (v *Vault) kekByID(ctx context.Context, kekID [16]byte) (contextKey, error) {
+	if err := v.keeper.Assure(ctx); err != nil {
+		return contextKey{}, err
+	}
 	v.mu.Lock()
 	kek, ok := v.byID[kekID]
 	v.mu.Unlock()
 	if ok {
 		return kek, nil
 	}
-	got, err, _ := v.making.Do("id "+string(kekID[:]), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
+	return v.fetch(ctx, "id "+string(kekID[:]), func(ctx context.Context) (contextKey, error) {
 		row, err := kekRowByID(ctx, v.db.Reader(), id.KEKFromBytes(kekID))
 		if sqldb.NoRows(err) {
-			return nil, fault.New(fault.Internal, "key_missing", "The key of a stored secret is missing.").WithHint("Run `ambit doctor`.")
+			return contextKey{}, fault.New(fault.Internal, "key_missing", "The key of a stored secret is missing.").WithHint("Run `ambit doctor`.")
 		}
 		if err != nil {
-			return nil, sqldb.Wrap("look up a key", err)
+			return contextKey{}, sqldb.Wrap("look up a key", err)
 		}
 		return v.unwrap(ctx, row)
 	})
-	if err != nil {
-		return contextKey{}, err
-	}
-	return got.(contextKey), nil
 }
 
 // unwrap turns a row into a usable key and caches it.
@@ -324,7 +370,7 @@ func (v *Vault) unwrap(ctx context.Context, row kekRow) (contextKey, error) {
 		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
 	}
 	if errors.Is(err, crypt.ErrIntegrity) {
-		return contextKey{}, fault.New(fault.Unavailable, "root_key_mismatch", "The root key does not open this vault.").
+		return contextKey{}, fault.New(fault.Unavailable, keyring.CodeMismatch, "The root key does not open this vault.").
 			WithHint("Start the server with the root key that this database was made with (AMBIT_ROOT_KEY).").WithCause(err)
 	}
 	if err != nil {
@@ -337,13 +383,16 @@ func (v *Vault) unwrap(ctx context.Context, row kekRow) (contextKey, error) {
 	if !kek.Commits(row.commitment) {
 		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
 	}
+	key := contextKey{KEK: kek, hash: contextHash(row.context)}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.keeper.Usable() != nil {
+		return key, nil // refused while this was under way: not to be held
+	}
 	if len(v.byID) >= maxCachedKEKs {
 		clear(v.byID)
 		clear(v.byHash)
 	}
-	key := contextKey{KEK: kek, hash: contextHash(row.context)}
 	v.byID[kek.ID()] = key
 	v.byHash[key.hash] = key
 	return key, nil

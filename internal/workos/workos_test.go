@@ -24,7 +24,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -61,10 +61,8 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 
 func newServer(t *testing.T, db *sqldb.DB) *server {
 	t.Helper()
-	keeper, err := local.Create(filepath.Join(t.TempDir(), "root.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	keeper := keyringtest.File(t, filepath.Join(t.TempDir(), "root.key"))
+	var err error
 	s := &server{db: db, logged: &lockedBuffer{}}
 	logger := slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if s.log, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: t.TempDir()}); err != nil {

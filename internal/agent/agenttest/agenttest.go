@@ -18,7 +18,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/vault"
@@ -56,7 +57,9 @@ type World struct {
 	OnUserLeft   func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error
 	OnAgentEnded func(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error
 
-	keys string // folder of root key and checkpoints
+	Keeper *keyring.Guard
+
+	keys string // folder of checkpoints
 	node string
 
 	mu    sync.Mutex
@@ -64,13 +67,17 @@ type World struct {
 	fail  error
 }
 
-// New builds a World on db.
+// New builds a World on db, with a root key in a file.
 func New(t testing.TB, db *sqldb.DB) *World {
 	t.Helper()
-	w := &World{DB: db, Clock: &Clock{}, System: account.System("test"), keys: t.TempDir(), node: "test"}
+	return NewOn(t, db, keyringtest.File(t, filepath.Join(t.TempDir(), "root.key")))
+}
+
+// NewOn builds a World on db whose root key is behind keeper.
+func NewOn(t testing.TB, db *sqldb.DB, keeper *keyring.Guard) *World {
+	t.Helper()
+	w := &World{DB: db, Clock: &Clock{}, System: account.System("test"), Keeper: keeper, keys: t.TempDir(), node: "test"}
 	w.Clock.us.Store(time.Now().UnixMicro())
-	_, err := local.Create(filepath.Join(w.keys, "root.key"))
-	must(t, err)
 	w.rooms(t)
 	env, err := w.Accounts.CreateEnvironment(t.Context(), w.System, "production")
 	must(t, err)
@@ -82,7 +89,7 @@ func New(t testing.TB, db *sqldb.DB) *World {
 // another process would have them. Clock, root key and tenants are shared.
 func (w *World) Beside(t testing.TB, db *sqldb.DB) *World {
 	t.Helper()
-	other := &World{DB: db, Clock: w.Clock, System: w.System, Environment: w.Environment, Organization: w.Organization, keys: w.keys, node: "beside"}
+	other := &World{DB: db, Clock: w.Clock, Keeper: w.Keeper, System: w.System, Environment: w.Environment, Organization: w.Organization, keys: w.keys, node: "beside"}
 	other.rooms(t)
 	return other
 }
@@ -92,8 +99,7 @@ func (w *World) rooms(t testing.TB) {
 	ctx, db := t.Context(), w.DB
 	public, err := url.Parse(PublicURL)
 	must(t, err)
-	keeper, err := local.Open(filepath.Join(w.keys, "root.key"))
-	must(t, err)
+	keeper := w.Keeper
 	w.Audit, err = audit.New(ctx, audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(w.keys, "checkpoints"), Node: w.node, Now: w.Clock.Now})
 	must(t, err)
 	w.Audit.Start()

@@ -23,7 +23,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sandbox"
@@ -74,8 +74,7 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	public, err := url.Parse("http://localhost:7420")
 	must(t, err)
 	keys := t.TempDir()
-	keeper, err := local.Create(filepath.Join(keys, "root.key"))
-	must(t, err)
+	keeper := keyringtest.File(t, filepath.Join(keys, "root.key"))
 	checkpoints := filepath.Join(keys, "checkpoints")
 	w.Audit, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: checkpoints, Node: "test"})
 	must(t, err)

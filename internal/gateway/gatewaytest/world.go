@@ -54,10 +54,16 @@ func New(t testing.TB, db *sqldb.DB) *World { t.Helper(); return NewLogging(t, d
 // NewLogging is New with a logger for the rooms from connection to gateway.
 func NewLogging(t testing.TB, db *sqldb.DB, logger *slog.Logger) *World {
 	t.Helper()
+	return NewOn(t, agenttest.New(t, db), logger)
+}
+
+// NewOn builds a World on the rooms below, such as those with another keeper.
+func NewOn(t testing.TB, below *agenttest.World, logger *slog.Logger) *World {
+	t.Helper()
 	third := httptest.NewUnstartedServer(nil)
 	public, err := url.Parse(agenttest.PublicURL)
 	Must(t, err)
-	w := &World{World: agenttest.New(t, db), PublicURL: public, Sandbox: third, Logger: logger, traffic: &traffic{}}
+	w := &World{World: below, PublicURL: public, Sandbox: third, Logger: logger, traffic: &traffic{}}
 	box := sandbox.New(sandbox.Config{
 		Now: w.Clock.Now, ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey), APIKey: secret.FromString(SandboxKey),
 		RedirectURIs: []string{public.JoinPath(credential.CallbackPath(w.Environment, "sandbox")).String()},

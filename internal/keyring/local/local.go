@@ -5,6 +5,10 @@
 // belong to the user that runs Ambit and be closed to everybody else (0600).
 // What protects it from programs of the same user is only the operating system:
 // see docs/threat-model.md.
+//
+// The file is the keeper: it is read for each call and never kept in memory.
+// Taking the file away takes the key away, and putting another one in its place
+// is noticed.
 package local
 
 import (
@@ -29,9 +33,9 @@ import (
 
 const magic = "ambit-root-key-1 "
 
-// Keeper is a root key read from a file.
+// Keeper is a root key in a file.
 type Keeper struct {
-	root secret.Value
+	path string
 	desc keyring.Description
 }
 
@@ -48,32 +52,43 @@ func Create(path string) (*Keeper, error) {
 	return Open(path)
 }
 
-// Open reads the root key, after checking whose file it is and who else can
-// read it. A missing file is an error that wraps fs.ErrNotExist.
+// Open checks whose file it is and who else can read it, and reads which root key
+// it holds. A missing file is an error that wraps fs.ErrNotExist.
 func Open(path string) (*Keeper, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("finding the root key: %w", err)
+	}
+	_, ref, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Keeper{path: path, desc: keyring.Description{Ref: ref, Location: path}}, nil
+}
+
+// read gives the root key and its fingerprint.
+func read(path string) (root secret.Value, ref string, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return nil, fmt.Errorf("looking at the root key: %w", err)
+		return root, "", fmt.Errorf("looking at the root key: %w", err)
 	}
 	if err := checkPrivate(path, info); err != nil {
-		return nil, err
+		return root, "", err
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the root key: %w", err)
+		return root, "", fmt.Errorf("reading the root key: %w", err)
 	}
 	defer clear(raw)
 	body, ok := strings.CutPrefix(strings.TrimSuffix(string(raw), "\n"), magic)
 	key, err := base64.StdEncoding.DecodeString(body)
 	if !ok || err != nil || len(key) != 32 {
-		return nil, fault.New(fault.Invalid, "root_key_invalid", fmt.Sprintf("%s is not an Ambit root key.", path)).
+		return root, "", fault.New(fault.Invalid, "root_key_invalid", fmt.Sprintf("%s is not an Ambit root key.", path)).
 			WithHint("Restore the file from your backup. A new key cannot read what the old one sealed.")
 	}
 	defer clear(key)
 	sum := sha256.Sum256(append([]byte("ambit root key fingerprint"), key...))
-	return &Keeper{root: secret.New(key), desc: keyring.Description{
-		Ref: "file:" + hex.EncodeToString(sum[:8]), Location: path,
-	}}, nil
+	return secret.New(key), "file:" + hex.EncodeToString(sum[:8]), nil
 }
 
 // OpenOrCreate opens the key at path. It creates one only where mayCreate is
@@ -110,12 +125,39 @@ func checkPrivate(path string, info fs.FileInfo) error {
 	return nil
 }
 
-func (k *Keeper) Wrap(_ context.Context, seed secret.Value, aad []byte) ([]byte, error) {
-	return crypt.WrapKey(k.root, seed, aad)
+// root reads the key as it is now. A file that cannot be read, or holds no key,
+// may come back; one that holds another key is a mismatch.
+func (k *Keeper) root(ctx context.Context) (secret.Value, error) {
+	if err := ctx.Err(); err != nil {
+		return secret.Value{}, err
+	}
+	root, ref, err := read(k.path)
+	switch {
+	case err != nil:
+		return secret.Value{}, keyring.Failure(keyring.CodeUnavailable, err)
+	case ref != k.desc.Ref:
+		return secret.Value{}, keyring.Failure(keyring.CodeMismatch, fmt.Errorf("%s now holds the root key %s instead of %s", k.path, ref, k.desc.Ref))
+	}
+	return root, nil
 }
 
-func (k *Keeper) Unwrap(_ context.Context, blob, aad []byte) (secret.Value, error) {
-	return crypt.UnwrapKey(k.root, blob, aad)
+// Wrap seals a seed.
+func (k *Keeper) Wrap(ctx context.Context, seed secret.Value, aad []byte) ([]byte, error) {
+	root, err := k.root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return crypt.WrapKey(root, seed, aad)
 }
 
+// Unwrap is the inverse.
+func (k *Keeper) Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, error) {
+	root, err := k.root(ctx)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	return crypt.UnwrapKey(root, blob, aad)
+}
+
+// Describe names the key and its file.
 func (k *Keeper) Describe() keyring.Description { return k.desc }

@@ -1,0 +1,104 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// spare is the key of a chain that may be needed. A chain begins inside a
+// transaction that others wait for, and must begin also while the keeper of the
+// root key is away: so its key is wrapped before, and never there.
+type spare struct {
+	chain   string
+	key     secret.Value
+	wrapped []byte
+}
+
+// spares are ready to be taken. used is signalled when one was.
+type spares struct {
+	ready chan spare
+	used  chan struct{}
+}
+
+const keptSpares = 2
+
+// errNoKey says that chains had to be left more often than keys could be wrapped.
+var errNoKey = errors.New("no key for a new audit chain is ready; the keeper of the root key is asked for one")
+
+func newSpares() spares {
+	return spares{ready: make(chan spare, keptSpares), used: make(chan struct{}, 1)}
+}
+
+func (s spares) take() (spare, bool) {
+	select {
+	case s.used <- struct{}{}:
+	default:
+	}
+	select {
+	case k := <-s.ready:
+		return k, true
+	default:
+		return spare{}, false
+	}
+}
+
+// put gives back a spare that no commit was tried with.
+func (s spares) put(k spare) {
+	if k.chain == "" {
+		return
+	}
+	select {
+	case s.ready <- k:
+	default:
+	}
+}
+
+// fill wraps keys until enough are ready.
+func (s spares) fill(ctx context.Context, keeper *keyring.Guard) error {
+	for len(s.ready) < cap(s.ready) {
+		k := spare{chain: string(id.NewEvent()), key: crypt.NewSeed()}
+		var err error
+		if k.wrapped, err = keeper.Wrap(ctx, k.key, chainAAD(k.chain)); err != nil {
+			return fmt.Errorf("wrapping the key of an audit chain: %w", err)
+		}
+		select {
+		case s.ready <- k:
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// fillSpares keeps keys ready until Stop.
+func (l *Log) fillSpares() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // ends with this function
+		select {
+		case <-l.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for {
+		var again <-chan time.Time
+		if err := l.spares.fill(ctx, l.keeper); err != nil && ctx.Err() == nil {
+			l.log.Error("no key for a new audit chain could be wrapped", "error", err)
+			again = time.After(time.Second)
+		}
+		select {
+		case <-l.stop:
+			return
+		case <-l.spares.used:
+		case <-again:
+		}
+	}
+}
