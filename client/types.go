@@ -329,6 +329,20 @@ type Session struct {
 	ExpiresAt      time.Time `json:"expires_at,omitzero"`
 	EndedAt        time.Time `json:"ended_at,omitzero"`
 	Version        int64     `json:"version"`
+
+	CallApprovals []CallApproval `json:"call_approvals"` // only where one session is read
+}
+
+// CallApproval is the request for the approval of one call in a session.
+type CallApproval struct {
+	ApprovalID  string    `json:"approval_id"`
+	Tool        string    `json:"tool"`
+	State       string    `json:"state"` // pending, approved, denied, expired, withdrawn or used
+	Note        string    `json:"note"`  // what the person told the agent, or why it was denied
+	RequestedAt time.Time `json:"requested_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	DecidedAt   time.Time `json:"decided_at,omitzero"`
+	DecidedBy   string    `json:"decided_by"`
 }
 
 // Grant is access to one connection.
@@ -407,6 +421,9 @@ type Approval struct {
 	Risk      []string      `json:"risk"`
 	CreatedAt time.Time     `json:"created_at"`
 	ExpiresAt time.Time     `json:"expires_at"`
+	Note      string        `json:"note"` // what the person told the agent, or why it was denied
+	DecidedAt time.Time     `json:"decided_at,omitzero"`
+	DecidedBy string        `json:"decided_by"`
 }
 
 // ApprovalCall is the one call that an approval is about.

@@ -354,6 +354,27 @@ func TestConnectionNamesThePage(t *testing.T) {
 	})
 }
 
+// A request that is decided shows what the person told the agent, and who and
+// when it was (issue 2).
+func TestDecidedRequestShowsItsWords(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
+	ses := w.Request(t, "worker")
+	login := w.Login(t, w.Owner)
+	read := func() response {
+		return ask(t, request{method: "GET", url: w.URL + "/v1/approvals/" + string(ses.Approval), token: login})
+	}
+	if res := read(); field(t, res, "state") != "pending" || field(t, res, "decided_at") != "" || field(t, res, "note") != "" {
+		t.Errorf("before the decision: %s", res.body)
+	}
+	if err := w.Sessions.Deny(t.Context(), w.Owner.Person, ses.Approval, "Not today."); err != nil {
+		t.Fatal(err)
+	}
+	if res := read(); field(t, res, "state") != "denied" || field(t, res, "note") != "Not today." || field(t, res, "decided_by") != string(w.Owner.User()) || field(t, res, "decided_at") == "" {
+		t.Errorf("after it: %s", res.body)
+	}
+}
+
 // A revocation through the API ends the session for good.
 func TestRevocation(t *testing.T) {
 	t.Parallel()

@@ -36,6 +36,20 @@ type Session struct {
 	ExpiresAt      time.Time `json:"expires_at,omitzero"`
 	EndedAt        time.Time `json:"ended_at,omitzero"`
 	Version        int64     `json:"version"`
+
+	CallApprovals []CallApproval `json:"call_approvals,omitempty" doc:"Single calls that needed an approval of their own, newest first. Only where one session is read."`
+}
+
+// CallApproval is the request for the approval of one call.
+type CallApproval struct {
+	ApprovalID  string    `json:"approval_id"`
+	Tool        string    `json:"tool"`
+	State       string    `json:"state" enum:"pending,approved,denied,expired,withdrawn,used"`
+	Note        string    `json:"note,omitempty" doc:"What the person told the agent, or why it was denied."`
+	RequestedAt time.Time `json:"requested_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	DecidedAt   time.Time `json:"decided_at,omitzero"`
+	DecidedBy   string    `json:"decided_by,omitempty"`
 }
 
 // Grant is access to one connection.
@@ -147,7 +161,16 @@ func (a *API) session(ctx context.Context, by account.Actor, in *sessionInput) (
 		return Session{}, err
 	}
 	s, err := a.cfg.Sessions.Get(ctx, by, ses)
-	return sessionOf(s), err
+	if err != nil {
+		return Session{}, err
+	}
+	out := sessionOf(s)
+	calls, err := a.cfg.Sessions.CallRequests(ctx, by, ses)
+	for _, r := range calls {
+		out.CallApprovals = append(out.CallApprovals, CallApproval{ApprovalID: string(r.ID), Tool: r.Tool, State: r.State, Note: r.Note,
+			RequestedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, DecidedAt: r.DecidedAt, DecidedBy: string(r.DecidedBy)})
+	}
+	return out, err
 }
 
 func (a *API) revoke(ctx context.Context, by account.Actor, in *revokeInput) (Revoked, error) {
@@ -190,6 +213,9 @@ type Approval struct {
 	Risk      []string      `json:"risk" nullable:"false"`
 	CreatedAt time.Time     `json:"created_at"`
 	ExpiresAt time.Time     `json:"expires_at"`
+	Note      string        `json:"note,omitempty" doc:"What the person told the agent, or why it was denied."`
+	DecidedAt time.Time     `json:"decided_at,omitzero"`
+	DecidedBy string        `json:"decided_by,omitempty"`
 }
 
 // ApprovalCall is the one call that an approval is about.
@@ -214,7 +240,8 @@ type ApprovalField struct {
 
 func (a *API) approvalOf(x session.Approval) Approval {
 	out := Approval{ID: string(x.ID), Kind: x.Kind, State: x.State, URL: a.base + "/ui/approvals/" + string(x.ID), Session: sessionOf(x.Session),
-		Risk: append([]string{}, x.Risk...), CreatedAt: x.CreatedAt, ExpiresAt: x.ExpiresAt}
+		Risk: append([]string{}, x.Risk...), CreatedAt: x.CreatedAt, ExpiresAt: x.ExpiresAt,
+		Note: x.Note, DecidedAt: x.DecidedAt, DecidedBy: string(x.DecidedBy)}
 	if c := x.Call; c != nil {
 		out.Call = &ApprovalCall{Tool: c.Tool, Title: c.Title, Effect: string(c.Effect), ConnectionID: string(c.Connection), Provider: c.Provider,
 			ProviderName: c.ProviderName, AccountLabel: c.AccountLabel, Method: c.Method, URL: c.URL, Fields: []ApprovalField{}}

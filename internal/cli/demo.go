@@ -67,7 +67,10 @@ type demo struct {
 	step   int
 }
 
-const demoAccount = "mia@sandbox.example"
+const (
+	demoAccount = "mia@sandbox.example"
+	demoNote    = "Go ahead: it is the duplicate."
+)
 
 func (d *demo) run(ctx context.Context) (err error) {
 	// A reader that goes away must not keep the demo from cleaning up.
@@ -351,7 +354,7 @@ func (d *demo) request(ctx context.Context) error {
 	if d.handle = a.str("session"); d.handle == "" {
 		return fmt.Errorf("request_session gave no session: %s", a.raw)
 	}
-	if err := d.decide(ctx, a.str("approval_url")); err != nil {
+	if err := d.decide(ctx, a.str("approval_url"), ""); err != nil {
 		return err
 	}
 	for {
@@ -370,8 +373,9 @@ func (d *demo) request(ctx context.Context) error {
 	}
 }
 
-// decide lets the person decide at the URL.
-func (d *demo) decide(ctx context.Context, address string) error {
+// decide lets the person decide at the URL. The software person tells the agent
+// words.
+func (d *demo) decide(ctx context.Context, address, words string) error {
 	if address == "" {
 		return fmt.Errorf("the answer named no approval URL")
 	}
@@ -380,7 +384,7 @@ func (d *demo) decide(ctx context.Context, address string) error {
 		return nil
 	}
 	d.fact("approval", address)
-	sentence, err := d.human.Approve(ctx, address, nil)
+	sentence, err := d.human.Approve(ctx, address, func(v url.Values) { v.Set("instructions", words) })
 	if err != nil {
 		return fmt.Errorf("approving: %w", err)
 	}
@@ -433,22 +437,17 @@ func (d *demo) destroy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.decide(ctx, a.str("approval_url")); err != nil {
+	if err := d.decide(ctx, a.str("approval_url"), demoNote); err != nil {
 		return err
 	}
-	for {
-		if a, err = d.call(ctx, "sandbox_delete_issue", args); err != nil {
-			return err
-		}
-		if a.code == "" {
-			break
-		}
-		if d.auto || a.code != "approval_required" {
-			return fmt.Errorf("the approved call was refused: %s", a.raw)
-		}
-		if err := pause(ctx, 2*time.Second); err != nil {
-			return err
-		}
+	if err := d.awaitCall(ctx, a.str("request_id")); err != nil {
+		return err
+	}
+	if a, err = d.allowed(ctx, "sandbox_delete_issue", args); err != nil {
+		return err
+	}
+	if d.auto && !bytes.Contains(a.raw, []byte(demoNote)) {
+		return fmt.Errorf("what the person told the agent did not come with the answer: %s", a.raw)
 	}
 	d.done("sandbox_delete_issue → deleted")
 	if d.auto {
@@ -456,6 +455,27 @@ func (d *demo) destroy(ctx context.Context) error {
 		_, err = d.denied(ctx, "sandbox_delete_issue", args, "approval_required")
 	}
 	return err
+}
+
+// awaitCall lets the agent wait for the decision on one call, without repeating
+// the call.
+func (d *demo) awaitCall(ctx context.Context, request string) error {
+	for {
+		a, err := d.allowed(ctx, "check_session", map[string]any{"request_id": request, "wait_seconds": 20})
+		if err != nil {
+			return err
+		}
+		switch state := a.str("state"); state {
+		case "approved":
+			if note := a.str("note"); note != "" {
+				d.fact("told the agent", note)
+			}
+			return nil
+		case "pending":
+		default:
+			return fmt.Errorf("the call is %s: %s", state, a.raw)
+		}
+	}
 }
 
 func (d *demo) revoke(ctx context.Context) error {

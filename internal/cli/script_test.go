@@ -30,7 +30,10 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("SESSION", session)
 			},
 			"rejected": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).rejected(ts.Getenv("SANDBOX")) },
-			"stop":     func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
+			"singlecall": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv("SESSION", worldOf(ts).singleCall(strings.Join(args, " ")))
+			},
+			"stop": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
 		},
 	})
 }

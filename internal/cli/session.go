@@ -102,8 +102,28 @@ func (c *command) saySession(s client.Session) {
 		}
 		c.table([]string{"  TOOL", "EFFECT", "WHAT IT DOES"}, rows, "")
 	}
+	c.sayCallApprovals(s.CallApprovals, now)
 	if s.State == "pending" {
 		c.say("\nIt is decided in the browser, by the person it was sent to.")
+	}
+}
+
+// sayCallApprovals lists the single calls that a person was asked about. What
+// they told the agent stands below its call, since it can be long.
+func (c *command) sayCallApprovals(list []client.CallApproval, now time.Time) {
+	if len(list) == 0 {
+		return
+	}
+	c.say("\nSingle calls that needed an approval of their own:")
+	for _, a := range list {
+		at := a.RequestedAt
+		if !a.DecidedAt.IsZero() {
+			at = a.DecidedAt
+		}
+		c.say("  %s  %s, %s", plain(a.Tool), plain(a.State), when(at, now))
+		if a.Note != "" {
+			c.say("    told the agent: %s", plain(a.Note))
+		}
 	}
 }
 

@@ -226,6 +226,24 @@ func (w *world) agent(agentName string, effects ...string) worker {
 	return worker{agentSide, made.ID, sessions.Data[0].ID, asked["session"].(string)}
 }
 
+// singleCall lets an agent make a call that needs an approval of its own, and be
+// told something with it.
+func (w *world) singleCall(words string) (session string) {
+	a := w.agent("careful", "read", "destructive")
+	defer a.Close()
+	args := map[string]any{"session": a.handle, "number": 1}
+	res, err := a.CallTool(w.t.ctx, &mcp.CallToolParams{Name: "sandbox_key_delete_issue", Arguments: args})
+	w.must(err)
+	said, _ := res.StructuredContent.(map[string]any)
+	request, _ := said["request_id"].(string)
+	w.decide(id.Approval(request), words)
+	if got := w.call(a.ClientSession, "check_session", map[string]any{"request_id": request, "wait_seconds": 25}); got["state"] != "approved" {
+		w.t.Fatalf("the approved call is %v", got)
+	}
+	w.call(a.ClientSession, "sandbox_key_delete_issue", args)
+	return a.session
+}
+
 // rejected lets the third party refuse the key of a connection from now on, so
 // that the account needs its person.
 func (w *world) rejected(sandbox string) {
@@ -257,11 +275,14 @@ func (w *world) call(s *mcp.ClientSession, tool string, args map[string]any) map
 	return out
 }
 
-func (w *world) approve(a id.Approval) {
+func (w *world) approve(a id.Approval) { w.decide(a, "") }
+
+func (w *world) decide(a id.Approval, words string) {
 	ctx, me := w.t.ctx, w.owner
 	ap, err := w.app.Sessions.Approval(ctx, me.Person, a)
 	w.must(err)
 	d := w.app.Sessions.DefaultDecision(ap)
+	d.Instructions = words
 	digest, err := w.app.Sessions.Digest(ctx, me.Person, a, d)
 	w.must(err)
 	_, err = w.app.Sessions.Approve(ctx, me.Person, a, d, me.Proof(w.t, digest))

@@ -43,6 +43,7 @@ type Call struct {
 type Result struct {
 	provider.Answer
 	Event id.Event // the audit entry of the call
+	Note  string   // what the person who approved this very call told the agent
 }
 
 // Config is what a Gateway needs. All but Now, Ready and Logger are required.
@@ -176,9 +177,18 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 	outcome.Duration = g.now().Sub(started)
 	g.audit.Finish(intent, outcome)
 	if err != nil {
-		return Result{}, g.explain(running, err, outcome)
+		return Result{}, withNote(g.explain(running, err, outcome), permit.Note())
 	}
-	return Result{Answer: answer, Event: intent.Event}, nil
+	return Result{Answer: answer, Event: intent.Event, Note: permit.Note()}, nil
+}
+
+// withNote lets a failure carry what the approver wrote: the approval is used
+// up, and the words would be lost with it.
+func withNote(err error, note string) error {
+	if note == "" {
+		return err
+	}
+	return fault.Of(err).With("note", note)
 }
 
 // build makes the request of a call. What is sent follows from the canonical
@@ -233,7 +243,7 @@ func (g *Gateway) askFirst(ctx context.Context, c Call, entry audit.Entry) error
 	}
 	entry.Session, entry.Approval = asked.Session.ID, asked.Session.Approval
 	return g.refuse(ctx, entry, "session.missing", fault.New(fault.Denied, "approval_required", "This call needs a session, and a person must approve one.").
-		WithHint("Ask the person to decide at the URL. Then call again with the argument session. For a larger task, request_session asks once for all of it.").
+		WithHint("Ask the person to decide at the URL; check_session waits for it. Then call again with the argument session. For a larger task, request_session asks once for all of it.").
 		With("approval_url", asked.ApprovalURL).With("request_id", string(asked.Session.Approval)).With("session", asked.Handle))
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -74,9 +75,10 @@ func (s *Server) metaTools() []metaTool {
 			"minutes":{"type":"integer","minimum":1,"maximum":480,"default":30,"description":"Time limit, counted from the approval."}}`, `["purpose"]`,
 			sessionSchema, s.requestSession),
 		tool("check_session", "Check a session", policy.Read,
-			"Tells the state of your session: pending, active or ended, with what was granted and what the approver wrote to you. While it is pending, waits up to wait_seconds for the decision.",
+			"Tells the state of your session, or with request_id of the approval of one call, and what the person wrote to you. While it is pending, waits up to wait_seconds for the decision.",
 			`{"session":{"type":"string","description":"Session handle from request_session."},
-			"wait_seconds":{"type":"integer","minimum":0,"maximum":25,"default":0}}`, `["session"]`,
+			"request_id":{"type":"string","description":"From an approval_required answer."},
+			"wait_seconds":{"type":"integer","minimum":0,"maximum":25,"default":0}}`, ``,
 			sessionSchema, s.checkSession),
 		tool("end_session", "End a session", policy.Write,
 			"Gives access back as soon as the task is done, or withdraws a request that still waits.",
@@ -92,7 +94,7 @@ func (s *Server) metaTools() []metaTool {
 
 const sessionSchema = `{"session":{"type":"string"},"session_id":{"type":"string"},"state":{"type":"string"},"reason":{"type":"string"},"request_id":{"type":"string"},
 "approval_url":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
-"instructions":{"type":"string"},"deny_reason":{"type":"string"},"grants":{"type":"array","items":{"type":"object"}}}`
+"tool":{"type":"string"},"note":{"type":"string"},"next":{"type":"string"},"instructions":{"type":"string"},"deny_reason":{"type":"string"},"grants":{"type":"array","items":{"type":"object"}}}`
 
 // tool makes a tool of ours whose arguments are read strictly into an A.
 func tool[A any](name, title string, effect policy.Effect, description, props, required, output string, run func(context.Context, caller, A) (answer, error)) metaTool {
@@ -223,10 +225,11 @@ func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs)
 
 type checkArgs struct {
 	Session string `json:"session"`
+	Request string `json:"request_id"`
 	Wait    int    `json:"wait_seconds"`
 }
 
-const maxWait = 25 // seconds
+const maxWait = int(session.MaxWait / time.Second)
 
 func (s *Server) checkSession(ctx context.Context, c caller, args checkArgs) (answer, error) {
 	if args.Wait < 0 || args.Wait > maxWait {
@@ -239,11 +242,36 @@ func (s *Server) checkSession(ctx context.Context, c caller, args checkArgs) (an
 			args.Wait = 0
 		}
 	}
-	ses, err := s.sessions.Check(ctx, c.who, args.Session, time.Duration(args.Wait)*time.Second)
+	if args.Session == "" && args.Request == "" && c.who.Session() == "" {
+		return answer{}, badArguments("check_session needs a session handle or a request_id.")
+	}
+	wait := time.Duration(args.Wait) * time.Second
+	if args.Request != "" {
+		return s.checkCall(ctx, c, args, wait)
+	}
+	ses, err := s.sessions.Check(ctx, c.who, args.Session, wait)
 	if err != nil {
 		return answer{}, err
 	}
 	return answer{facts: view(ses), text: describe(ses)}, nil
+}
+
+func (s *Server) checkCall(ctx context.Context, c caller, args checkArgs, wait time.Duration) (answer, error) {
+	var request id.Approval
+	if err := parseID(&request, args.Request); err != nil {
+		return answer{}, badArguments("request_id is the request_id of an approval_required answer.")
+	}
+	r, err := s.sessions.CheckCall(ctx, c.who, args.Session, request, wait)
+	if fault.Is(err, "request_not_found") { // then it may be the request for a session
+		if ses, serr := s.sessions.CheckRequest(ctx, c.who, request, wait); serr == nil {
+			return answer{facts: view(ses), text: describe(ses)}, nil
+		}
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	v := callView(r)
+	return answer{facts: v, text: describeCall(v)}, nil
 }
 
 type sessionArgs struct {

@@ -69,16 +69,18 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 			refused["answer"] = text
 		}
 		out.Content, out.StructuredContent, out.IsError = texts(message+" (upstream_error)\n"+text), refused, true
-		return out
+		return out.withNote(res.Note)
 	}
 	if res.Truncated {
 		text = fmt.Sprintf("(The answer is longer than this tool gives; these are its first %d bytes. Ask for less.)\n%s", len(res.Body), text)
 	}
-	if list, ok := facts.(json.RawMessage); ok && list[0] != '{' { // clients of the older revisions take objects only
-		facts = map[string]any{"result": facts}
+	if doc, ok := facts.(json.RawMessage); ok {
+		if facts = withoutNote(doc); doc[0] != '{' { // clients of the older revisions take objects only
+			facts = map[string]any{"result": facts}
+		}
 	}
 	out.Content, out.StructuredContent = texts(text), facts
-	return out
+	return out.withNote(res.Note)
 }
 
 // upstreamHint says what to do about an answer that is no success.

@@ -78,6 +78,56 @@ func describe(s session.Session) string {
 	return b.String()
 }
 
+// requestView is a request for the approval of one call as its agent sees it.
+type requestView struct {
+	ID          id.Approval `json:"request_id"`
+	Session     id.Session  `json:"session_id"`
+	Tool        string      `json:"tool"`
+	State       string      `json:"state"`
+	Note        string      `json:"note,omitempty"` // from the person
+	ApprovalURL string      `json:"approval_url,omitempty"`
+	ExpiresAt   string      `json:"expires_at,omitempty"`
+	Next        string      `json:"next"`
+}
+
+func callView(r session.CallRequest) requestView {
+	v := requestView{ID: r.ID, Session: r.Session, Tool: r.Tool, State: r.State, Note: r.Note}
+	switch r.State {
+	case session.ApprovalPending:
+		v.ApprovalURL, v.ExpiresAt = r.ApprovalURL, stampOf(r.ExpiresAt)
+		v.Next = "No decision yet. Call check_session again with this request_id and wait_seconds 25. Do not repeat the call meanwhile."
+	case session.ApprovalApproved:
+		v.ExpiresAt = stampOf(r.ExpiresAt)
+		v.Next = "Make the identical call once, before the approval lapses."
+	case session.ApprovalDenied:
+		v.Next = "Do not repeat the call. Ask the person what they would approve."
+	case session.ApprovalUsed:
+		v.Next = "The approved call was made. The same call again needs another approval."
+	case session.ApprovalWithdrawn:
+		v.Next = "The session ended before the call was made. Request a new session if the task still needs it."
+	default:
+		v.Next = "Nobody decided, or the approved call was not made, in time. Make the call again to ask again, if the task still needs it."
+	}
+	return v
+}
+
+// describeCall says it to a model. What the person wrote is meant to be followed.
+func describeCall(v requestView) string {
+	var b strings.Builder
+	b.WriteString(v.State)
+	if v.ExpiresAt != "" {
+		b.WriteString(" until " + v.ExpiresAt)
+	}
+	fmt.Fprintf(&b, ": the call of %s. %s", v.Tool, v.Next)
+	if v.Note != "" {
+		b.WriteString("\nThe person wrote to you: " + v.Note)
+	}
+	if v.ApprovalURL != "" {
+		b.WriteString("\nThe person decides here: " + v.ApprovalURL)
+	}
+	return b.String()
+}
+
 func joinEffects(effects []policy.Effect) string {
 	words := make([]string, len(effects))
 	for i, e := range effects {

@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -45,7 +43,7 @@ type Approval struct {
 	ExpiresAt time.Time
 	DecidedAt time.Time
 	DecidedBy id.User
-	Note      string // instructions to the agent, or why it was denied
+	Note      string // what the person told the agent, or why it was denied
 	Risk      []string
 
 	row approvalRow
@@ -85,8 +83,6 @@ type Choice struct {
 	Effects    []policy.Effect `json:"effects"`
 	Tools      []string        `json:"tools"`
 }
-
-const maxInstructions = 2000 // bytes
 
 // DefaultDecision allows what was asked, on the only account of each provider;
 // where several accounts could serve, the person picks.
@@ -232,9 +228,6 @@ func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, D
 		return nil, Decision{}, err
 	}
 	d.Confirm = confirm
-	if d.Instructions = strings.TrimSpace(d.Instructions); len(d.Instructions) > maxInstructions || !utf8.ValidString(d.Instructions) {
-		return bad(fmt.Sprintf("The instructions are over %d bytes.", maxInstructions))
-	}
 	var grants []Grant
 	for _, g := range a.Session.asked.Grants {
 		i := slices.IndexFunc(d.Grants, func(c Choice) bool { return c.Connection == g.Connection })
@@ -280,8 +273,8 @@ func (s *Service) Digest(ctx context.Context, p account.Person, aid id.Approval,
 	if err := open(a); err != nil {
 		return [32]byte{}, err
 	}
-	_, digest, err := s.decide(p, a, d)
-	return digest, err
+	v, err := s.decide(p, a, d)
+	return v.digest, err
 }
 
 // open refuses requests that are no longer open.
@@ -299,9 +292,18 @@ func open(a Approval) error {
 	return nil
 }
 
-// decide gives the grants of a decision and the digest that its proof must be
-// made over.
-func (s *Service) decide(p account.Person, a Approval, d Decision) ([]Grant, [32]byte, error) {
+// verdict is a decision as it will be carried out.
+type verdict struct {
+	grants []Grant
+	note   string   // to the agent
+	digest [32]byte // what its proof must be made over
+}
+
+func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, error) {
+	note, err := words(d.Instructions)
+	if err != nil {
+		return verdict{}, err
+	}
 	allowed := struct {
 		Form         string          `json:"form"`
 		Approval     id.Approval     `json:"approval_id"`
@@ -318,22 +320,20 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) ([]Grant, [32
 	}{
 		Form: "ambit approval 1", Approval: a.ID, Environment: a.Session.Environment, Organization: a.Session.Organization,
 		Session: a.Session.ID, Agent: a.Session.Agent, User: a.Session.User, Approver: p.User(), Call: a.Call,
-		Instructions: strings.TrimSpace(d.Instructions),
+		Instructions: note,
 	}
 	if a.Kind == KindSession {
 		grants, d, err := s.narrowed(p, a, d)
 		if err != nil {
-			return nil, [32]byte{}, err
+			return verdict{}, err
 		}
 		allowed.Grants, allowed.Minutes = grants, d.Minutes
-	} else if len(allowed.Instructions) > maxInstructions {
-		return nil, [32]byte{}, fault.New(fault.Invalid, "invalid_decision", "The instructions are too long.")
 	}
 	doc, err := strictjson.CanonicalOf(allowed)
 	if err != nil {
-		return nil, [32]byte{}, err
+		return verdict{}, err
 	}
-	return allowed.Grants, sha256.Sum256(doc), nil
+	return verdict{allowed.Grants, note, sha256.Sum256(doc)}, nil
 }
 
 // Approve carries out a decision that proof proves. Of several decisions on
@@ -346,15 +346,15 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 	if err := open(a); err != nil {
 		return Approval{}, err
 	}
-	grants, digest, err := s.decide(p, a, d)
+	v, err := s.decide(p, a, d)
 	if err != nil {
 		return Approval{}, err
 	}
-	evidence, err := s.people.Prove(ctx, p, digest, a.Session.Organization, proof)
+	evidence, err := s.people.Prove(ctx, p, v.digest, a.Session.Organization, proof)
 	if err != nil {
 		return Approval{}, err
 	}
-	if err := s.stillUsable(ctx, a.Session, grants); err != nil {
+	if err := s.stillUsable(ctx, a.Session, v.grants); err != nil {
 		return Approval{}, err
 	}
 	now := s.now()
@@ -364,7 +364,7 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		r := a.row
-		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalApproved, now, p.User(), strings.TrimSpace(d.Instructions)
+		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalApproved, now, p.User(), v.note
 		if a.Kind == KindCall {
 			r.expiresAt = now.Add(callUsableFor)
 		}
@@ -372,13 +372,13 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 			return err
 		}
 		if a.Kind == KindSession {
-			if err := s.activate(ctx, tx, a, p, grants, length, r.note, now); err != nil {
+			if err := s.activate(ctx, tx, a, p, v.grants, length, v.note, now); err != nil {
 				return err
 			}
 		} else if err := requireActive(ctx, tx, a.Session.ID, now); err != nil {
 			return err
 		}
-		s.audit.AppendEvent(tx, s.decisionEntry(p, a, "approved", hex.EncodeToString(digest[:]), evidence.JSON()))
+		s.audit.AppendEvent(tx, s.decisionEntry(p, a, "approved", hex.EncodeToString(v.digest[:]), evidence.JSON()))
 		changed(tx, a.Session.Organization)
 		return nil
 	})
@@ -452,8 +452,8 @@ func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p acco
 	return nil
 }
 
-// Deny refuses a request. It needs no proof: a denial takes nothing but time.
-func (s *Service) Deny(ctx context.Context, p account.Person, aid id.Approval, reason string) error {
+// Deny refuses a request; why is told to the agent. It needs no proof: a denial takes nothing but time.
+func (s *Service) Deny(ctx context.Context, p account.Person, aid id.Approval, why string) error {
 	a, err := s.Approval(ctx, p, aid)
 	if err != nil {
 		return err
@@ -461,18 +461,16 @@ func (s *Service) Deny(ctx context.Context, p account.Person, aid id.Approval, r
 	if err := open(a); err != nil {
 		return err
 	}
-	if reason = strings.TrimSpace(reason); len(reason) > maxInstructions {
-		reason = strings.ToValidUTF8(reason[:maxInstructions], "")
-	}
+	why = reason(why)
 	now := s.now()
 	return s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		r := a.row
-		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalDenied, now, p.User(), reason
+		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalDenied, now, p.User(), why
 		if err := decideApproval(ctx, tx, r, now); err != nil {
 			return err
 		}
 		if a.Kind == KindSession {
-			if _, err := endSessions(ctx, tx, endWhere{session: a.Session.ID}, Denied, reason, now); err != nil {
+			if _, err := endSessions(ctx, tx, endWhere{session: a.Session.ID}, Denied, why, now); err != nil {
 				return err
 			}
 		}

@@ -123,6 +123,7 @@ type Permit struct {
 	tool         string
 	digest       string      // of the canonical arguments, hex
 	approval     id.Approval // of this very call, if it needed one
+	note         string      // what its approver told the agent
 	service      *Service
 }
 
@@ -142,6 +143,9 @@ func (p Permit) Pinned() provider.Pinned       { return p.grant.pinned }
 func (p Permit) CredentialVersion() int64      { return p.grant.version }
 func (p Permit) Approval() id.Approval         { return p.approval }
 func (p Permit) Until() time.Time              { return p.until }
+
+// Note is what the person who approved this very call told the agent.
+func (p Permit) Note() string { return p.note }
 
 // Target is the tool that a call names, on the connection that serves it.
 type Target struct {
@@ -211,15 +215,16 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, args []byte, req
 	}
 	d.Policy = policy.Decide(r)
 	var subject CallSubject
+	var note string
 	if d.Policy.Verdict == policy.NeedApproval {
 		subject = callSubject(t, args, req)
 		key, err := subjectDigest(l, subject)
 		if err != nil {
 			return Permit{}, d, err
 		}
-		approved, err := approvedCall(ctx, s.db.Reader(), l.session, key, s.now())
+		approved, words, err := approvedCall(ctx, s.db.Reader(), l.session, key, s.now())
 		if err == nil {
-			r.CallApproved = true
+			r.CallApproved, note = true, words
 			d.Policy, d.Approval = policy.Decide(r), approved
 		} else if !sqldb.NoRows(err) {
 			return Permit{}, d, sqldb.Wrap("look for the approval of a call", err)
@@ -230,7 +235,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, args []byte, req
 				return Permit{}, d, err
 			}
 			return Permit{}, d, fault.New(fault.Denied, "approval_required", "A person must approve exactly this call.").
-				WithHint("Ask the person to decide at the URL, then make the identical call again.").
+				WithHint("Ask the person to decide at the URL. check_session with this request_id waits for the decision; once it is approved, make the identical call again, once.").
 				With("approval_url", s.approvalURL(a)).With("request_id", string(a))
 		}
 	}
@@ -238,7 +243,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, args []byte, req
 		return Permit{}, d, refusal(d.Policy, t.Tool.Name)
 	}
 	return Permit{session: l.session, environment: l.environment, organization: l.organization, agent: l.agent, user: l.user, until: l.expiresAt,
-		grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, service: s}, d, nil
+		grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, note: note, service: s}, d, nil
 }
 
 func refusal(d policy.Decision, tool string) error {

@@ -323,36 +323,6 @@ func backOff(denials int, last time.Time, now time.Time) time.Duration {
 	return max(last.Add(wait).Sub(now), 0)
 }
 
-// Check gives the agent its session's state. It waits up to wait (at most 25 s)
-// while the session is pending.
-func (s *Service) Check(ctx context.Context, who agent.Identity, handle string, wait time.Duration) (Session, error) {
-	wake := make(chan struct{}, 1)
-	if wait > 0 {
-		cancel := s.db.Subscribe(Channel, func(string) {
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
-		})
-		defer cancel()
-	}
-	deadline := time.NewTimer(min(wait, 25*time.Second))
-	defer deadline.Stop()
-	for {
-		ses, err := s.ofAgent(ctx, who, handle)
-		if err != nil || ses.State != Pending || wait <= 0 {
-			return ses, err
-		}
-		select {
-		case <-wake:
-		case <-deadline.C:
-			wait = 0
-		case <-ctx.Done():
-			return Session{}, ctx.Err()
-		}
-	}
-}
-
 // ofAgent loads a session by handle for the agent that it belongs to; a token
 // that is bound to a session needs no handle. For any other caller it does not
 // exist.

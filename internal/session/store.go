@@ -30,6 +30,8 @@ where agent_id = $1 and user_id = $2 and asked_digest = $3 and state = 'pending'
 	sessionByIDSQL     = `select ` + sessionColumns + ` from session s where s.id = $1`
 	sessionByHandleSQL = `select ` + sessionColumns + ` from session_handle h join session s on s.id = h.session_id
 where h.hash = $1 and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5)`
+	sessionByRequestSQL = `select ` + sessionColumns + ` from approval a join session s on s.id = a.session_id
+where a.id = $1 and a.kind = 'session' and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5) and ($6 = '' or s.id = $6)`
 	grantsSQL = `select g.connection_id, g.provider, g.effects, g.confirm, g.tools, c.account_label, c.user_id
 from session_grant g left join connection c on c.id = g.connection_id where g.session_id = $1 order by g.provider, g.connection_id`
 	insertGrantSQL = `insert into session_grant (session_id, connection_id, provider, effects, confirm, tools) values ($1, $2, $3, $4, $5, $6)`
@@ -91,6 +93,14 @@ func sessionByID(ctx context.Context, q sqldb.Querier, sid id.Session) (Session,
 
 func sessionByHandle(ctx context.Context, q sqldb.Querier, hash string, who agent.Identity) (Session, error) {
 	s, err := scanSession(q.QueryRowContext(ctx, sessionByHandleSQL, hash, who.Agent(), who.Environment(), who.Organization(), who.User()))
+	if err != nil {
+		return Session{}, err
+	}
+	return withGrants(ctx, q, s)
+}
+
+func sessionByRequest(ctx context.Context, q sqldb.Querier, a id.Approval, who agent.Identity) (Session, error) {
+	s, err := scanSession(q.QueryRowContext(ctx, sessionByRequestSQL, a, who.Agent(), who.Environment(), who.Organization(), who.User(), who.Session()))
 	if err != nil {
 		return Session{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -35,6 +36,8 @@ type approvalRow struct {
 const approvalColumns = `id, kind, environment_id, organization_id, session_id, agent_id, user_id, connection_id, connection_owner, tool,
 	subject_digest, subject, state, created_at, expires_at, decided_at, decided_by, note, version`
 
+const callRequestColumns = `id, session_id, tool, state, note, created_at, expires_at, decided_at, decided_by`
+
 const (
 	insertApprovalSQL = `insert into approval (` + approvalColumns + `)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, '', '', 1)`
@@ -42,8 +45,11 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, '',
 	pendingApprovalsSQL = `select ` + approvalColumns + ` from approval where organization_id = $1 and state = 'pending' and expires_at > $2 order by created_at limit 1000`
 	decideApprovalSQL   = `update approval set state = $2, expires_at = $3, decided_at = $4, decided_by = $5, note = $6, version = version + 1
 where id = $1 and state = 'pending' and version = $7 and expires_at > $4`
+	callRequestSQL = `select ` + callRequestColumns + ` from approval
+where id = $1 and kind = 'call' and agent_id = $2 and environment_id = $3 and organization_id = $4 and ($5 = '' or user_id = $5) and ($6 = '' or session_id = $6)`
+	callRequestsSQL = `select ` + callRequestColumns + ` from approval where session_id = $1 and kind = 'call' order by created_at desc, id desc limit 100`
 	pendingCallSQL  = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'pending' and expires_at > $3 order by created_at limit 1`
-	approvedCallSQL = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'approved' and expires_at > $3 order by created_at limit 1`
+	approvedCallSQL = `select id, note from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'approved' and expires_at > $3 order by created_at limit 1`
 	deniedCallSQL   = `select note, decided_at from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'denied' order by decided_at desc limit 1`
 	useApprovalSQL  = `update approval set state = 'used', version = version + 1 where id = $1 and state = 'approved' and expires_at > $2`
 	countCallsSQL   = `select
@@ -98,16 +104,44 @@ func decideApproval(ctx context.Context, q sqldb.Querier, r approvalRow, now tim
 	return oneRow(res, err, "decide a request", fault.New(fault.Conflict, "already_decided", "This request has already been decided, or has expired."))
 }
 
+func callRequest(ctx context.Context, q sqldb.Querier, who agent.Identity, a id.Approval) (CallRequest, error) {
+	return scanCallRequest(q.QueryRowContext(ctx, callRequestSQL, a, who.Agent(), who.Environment(), who.Organization(), who.User(), who.Session()))
+}
+
+func callRequests(ctx context.Context, q sqldb.Querier, s id.Session) ([]CallRequest, error) {
+	rows, err := q.QueryContext(ctx, callRequestsSQL, s)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []CallRequest
+	for rows.Next() {
+		r, err := scanCallRequest(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+func scanCallRequest(row scanner) (CallRequest, error) {
+	var r CallRequest
+	var created, expires, decided int64
+	err := row.Scan(&r.ID, &r.Session, &r.Tool, &r.State, &r.Note, &created, &expires, &decided, &r.DecidedBy)
+	r.CreatedAt, r.ExpiresAt, r.DecidedAt = sqldb.Time(created), sqldb.Time(expires), sqldb.Time(decided)
+	return r, err
+}
+
 func pendingCall(ctx context.Context, q sqldb.Querier, s id.Session, key string, now time.Time) (id.Approval, error) {
 	var a id.Approval
 	err := q.QueryRowContext(ctx, pendingCallSQL, s, key, sqldb.Micros(now)).Scan(&a)
 	return a, err
 }
 
-func approvedCall(ctx context.Context, q sqldb.Querier, s id.Session, key string, now time.Time) (id.Approval, error) {
-	var a id.Approval
-	err := q.QueryRowContext(ctx, approvedCallSQL, s, key, sqldb.Micros(now)).Scan(&a)
-	return a, err
+func approvedCall(ctx context.Context, q sqldb.Querier, s id.Session, key string, now time.Time) (a id.Approval, note string, err error) {
+	err = q.QueryRowContext(ctx, approvedCallSQL, s, key, sqldb.Micros(now)).Scan(&a, &note)
+	return a, note, err
 }
 
 func deniedCall(ctx context.Context, q sqldb.Querier, s id.Session, key string) (note string, at time.Time, err error) {

@@ -215,14 +215,15 @@ func TestApproveOneCall(t *testing.T) {
 	_, err := s.Call(t, s.bot, handle, "tracker_delete_issue", map[string]any{"number": 1})
 	call := approvalOf(t, err)
 	page := s.mia.get(call).want(http.StatusOK).says("Triage bot wants to run", "once", "DELETE", "It can delete things", "Approves this one call, once")
-	page.submit(call+"/approve", nil).follow().says("Approved", "this one call, once")
-	if _, err := s.Call(t, s.bot, handle, "tracker_delete_issue", map[string]any{"number": 1}); err != nil {
-		t.Fatalf("the approved call: %v", err)
+	const words = "Only number 1,\r\nit is a duplicate.\u202e"
+	page.submit(call+"/approve", func(v url.Values) { v.Set("instructions", words) }).follow().says("Approved", "this one call, once", "You told the agent", "it is a duplicate.")
+	if r, err := s.Call(t, s.bot, handle, "tracker_delete_issue", map[string]any{"number": 1}); err != nil || r.Note != "Only number 1,\nit is a duplicate." {
+		t.Fatalf("the approved call: %q, %v", r.Note, err)
 	}
 	s.mia.get(call).says("Approved and used", "cannot be made again")
 	s.mia.get("/ui/sessions").says("Triage bot").not("Nothing")
 	sid := s.mia.get("/ui/sessions").link("Triage bot")
-	s.mia.get(sid).says("can read and delete data", "tracker_delete_issue", "approval_required")
+	s.mia.get(sid).says("can read and delete data", "tracker_delete_issue", "approval_required", "Told the agent: Only number 1,", "Approved and used")
 	for range 100 { // outcomes are written in batches
 		if strings.Contains(s.mia.get(sid).text("main"), "Done") {
 			return

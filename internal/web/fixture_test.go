@@ -94,7 +94,9 @@ func fixtures() map[string]page {
 	p["session"] = &SessionPage{Frame: frame("Session", "sessions", true), ID: id.NewSession(), Agent: release, AgentID: id.NewAgent(), User: "Mia Okafor", Verbs: "read and change data", Accounts: []Account{mia}, Minutes: 30,
 		State: "active", Shown: "active", Asked: at(-7 * time.Minute), Approved: at(-6 * time.Minute), Expires: at(24 * time.Minute),
 		Grants: []GrantView{{Provider: "Sandbox", Account: "mia@sandbox.example", Effects: []policy.Effect{policy.Read, policy.Write}, Confirm: "Deletions need their own approval.", Tools: tools}},
-		Calls:  []CallRow{{at(-time.Minute), "sandbox_list_issues", "ok", "", 42 * time.Millisecond}, {at(-2 * time.Minute), "sandbox_delete_issue", "deny", "not_granted", 0}}, CallsMore: "/ui/audit", Instructions: "Only open issues.", Words: evil}
+		Calls:  []CallRow{{at(-time.Minute), "sandbox_list_issues", "ok", "", 42 * time.Millisecond}, {at(-2 * time.Minute), "sandbox_delete_issue", "deny", "not_granted", 0}}, CallsMore: "/ui/audit",
+		SingleCalls:  []CallAskRow{{Tool: "sandbox_delete_issue", State: "used", Note: "Go ahead: it is the duplicate.", At: at(-3 * time.Minute)}, {Tool: "sandbox_delete_issue", State: "pending", At: at(-20 * time.Second)}},
+		Instructions: "Only open issues.", Words: evil}
 	p["session_ended"] = &SessionPage{Frame: frame("Session", "sessions", true), ID: id.NewSession(), Agent: unknown, AgentID: id.NewAgent(), Verbs: "read data", Accounts: []Account{mia}, State: "ended", Shown: "denied", Asked: at(-7 * time.Hour), Ended: at(-6 * time.Hour), DenyReason: "Not now.", NoCalls: "It made no call."}
 	p["revoked"] = &RevokedPage{Frame: frame("Ended", "sessions", true), What: "Release notes", Sessions: 2, Running: []RunningRow{{"sandbox_create_issue", at(-2 * time.Second), id.NewEvent()}}, Back: "/ui/sessions"}
 	p["connections"] = &ConnectionsPage{Frame: frame("Connections", "connections", false), CanAdd: true, Items: []ConnectionRow{

@@ -51,6 +51,7 @@ type SessionPage struct {
 	Grants                          []GrantView
 	Calls                           []CallRow
 	CallsMore, NoCalls              string
+	SingleCalls                     []CallAskRow
 	Instructions, DenyReason, Words string
 }
 
@@ -71,6 +72,12 @@ type CallRow struct {
 	Tool         string
 	Result, Code string
 	Took         time.Duration
+}
+
+// CallAskRow is a single call that a person was asked about.
+type CallAskRow struct {
+	Tool, State, Note string
+	At                time.Time
 }
 
 // RevokedPage says what a revoke ended.

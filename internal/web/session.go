@@ -98,7 +98,24 @@ func (s *Server) session(v *visit) (answer, error) {
 	for _, g := range ses.Grants {
 		p.Grants = append(p.Grants, grantView(g))
 	}
+	if err := s.singleCalls(v, ses, p); err != nil {
+		return nil, err
+	}
 	return show(p), s.calls(v, ses, p)
+}
+
+// singleCalls adds the calls that needed an approval of their own, with what
+// their approvers told the agent.
+func (s *Server) singleCalls(v *visit, ses session.Session, p *SessionPage) error {
+	list, err := s.sessions.CallRequests(v.ctx(), v.actorIn(ses.Environment), ses.ID)
+	for _, r := range list {
+		row := CallAskRow{Tool: oneLine(r.Tool), State: r.State, Note: r.Note, At: r.CreatedAt}
+		if !r.DecidedAt.IsZero() {
+			row.At = r.DecidedAt
+		}
+		p.SingleCalls = append(p.SingleCalls, row)
+	}
+	return err
 }
 
 // calls adds what the audit knows of a session.
