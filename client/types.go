@@ -384,8 +384,9 @@ func (f SessionFilter) query() url.Values {
 	return q
 }
 
-// Revocation says what to revoke: one of the first four, or a provider of an
-// organization, or a whole organization.
+// Revocation says what to revoke: one of these. OrganizationID beside a user or a
+// provider keeps it to that organization; without, it counts wherever the caller
+// may revoke.
 type Revocation struct {
 	SessionID      string `json:"session_id,omitempty"`
 	AgentID        string `json:"agent_id,omitempty"`

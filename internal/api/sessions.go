@@ -123,7 +123,7 @@ type revokeInput struct {
 		AgentID        string `json:"agent_id,omitempty"`
 		UserID         string `json:"user_id,omitempty"`
 		ConnectionID   string `json:"connection_id,omitempty"`
-		Provider       string `json:"provider,omitempty" maxLength:"64" doc:"Together with organization_id."`
+		Provider       string `json:"provider,omitempty" maxLength:"64" doc:"Alone, or together with organization_id."`
 		OrganizationID string `json:"organization_id,omitempty"`
 	}
 }
@@ -135,7 +135,7 @@ func (a *API) sessionRoutes() {
 	handle(a, route{id: "list-sessions", method: http.MethodGet, path: "/v1/sessions", tag: "sessions", summary: "List sessions, newest first", rules: read}, a.sessions)
 	handle(a, route{id: "get-session", method: http.MethodGet, path: "/v1/sessions/{session}", tag: "sessions", summary: "Read a session", rules: read}, a.session)
 	handle(a, route{id: "revoke", method: http.MethodPost, path: revocationsPath, tag: "sessions", summary: "End sessions at once",
-		detail: "Aim at one session, agent, user or connection, at a provider of an organization, or at a whole organization. When it answers, no further call starts, and calls that had started are cut.",
+		detail: "Aim at one session, agent, user, connection, provider or organization. organization_id beside a user or a provider keeps it to that organization; without, it counts wherever the caller may revoke. When it answers, no further call starts, and calls that had started are cut.",
 		rules:  rules{scopes: []account.Scope{account.ScopeSessionsRevoke}, urgent: true}}, a.revoke)
 }
 

@@ -88,13 +88,13 @@ func FuzzPlain(f *testing.F) {
 // A revocation is about one thing: half of what was meant is worse than nothing.
 func TestAim(t *testing.T) {
 	t.Parallel()
-	good := []client.Revocation{{SessionID: "s"}, {AgentID: "a"}, {UserID: "u"}, {ConnectionID: "c"}, {Provider: "p", OrganizationID: "o"}, {OrganizationID: "o"}}
+	good := []client.Revocation{{SessionID: "s"}, {AgentID: "a"}, {UserID: "u"}, {ConnectionID: "c"}, {Provider: "p"}, {Provider: "p", OrganizationID: "o"}, {UserID: "u", OrganizationID: "o"}, {OrganizationID: "o"}}
 	for _, r := range good {
 		if _, err := aim(r); err != nil {
 			t.Errorf("%+v: got %v, want no error", r, err)
 		}
 	}
-	bad := []client.Revocation{{}, {Provider: "p"}, {SessionID: "s", AgentID: "a"}, {AgentID: "a", OrganizationID: "o"}, {Provider: "p", OrganizationID: "o", UserID: "u"}}
+	bad := []client.Revocation{{}, {SessionID: "s", AgentID: "a"}, {AgentID: "a", OrganizationID: "o"}, {Provider: "p", OrganizationID: "o", UserID: "u"}}
 	for _, r := range bad {
 		var ue usageError
 		if _, err := aim(r); !errors.As(err, &ue) {

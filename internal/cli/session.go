@@ -144,7 +144,8 @@ func (c *command) sessionRevoke() *cobra.Command {
 		Use: "revoke [SESSION]", Short: "End sessions at once: one, or all of an agent, user, connection, provider or organization",
 		Long: "End sessions at once. When the command returns, no further call of them starts; calls that had started were cut, and\n" +
 			"are listed. Requests that wait for a decision end too. Name one aim: a session, --agent, --user, --connection,\n" +
-			"--provider with --org, or --org alone. All but a single session are asked about first, unless --yes is given.",
+			"--provider, or --org. --org beside --user or --provider keeps it to that organization; without, it counts\n" +
+			"wherever you may revoke. All but a single session are asked about first, unless --yes is given.",
 		Example: "  ambit session revoke ses_…\n  ambit session revoke --agent agent_… --yes\n  ambit session revoke --provider acme --org org_…",
 		Args:    upTo(1, "one session, or a flag that says what to revoke"), ValidArgsFunction: c.completion(c.sessionIDs, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -188,9 +189,9 @@ func (c *command) sessionRevoke() *cobra.Command {
 	c.completes(cmd, "user", c.userIDs)
 	cmd.Flags().StringVar(&r.ConnectionID, "connection", "", "all sessions that use this connection")
 	c.completes(cmd, "connection", c.connectionIDs)
-	cmd.Flags().StringVar(&r.Provider, "provider", "", "all sessions that use this provider, in the organization of --org")
+	cmd.Flags().StringVar(&r.Provider, "provider", "", "all sessions that use this provider")
 	c.completes(cmd, "provider", c.providerIDs)
-	c.orgFlag(cmd, &r.OrganizationID, "all sessions of this organization; or where --provider counts")
+	c.orgFlag(cmd, &r.OrganizationID, "all sessions of this organization; or where --user or --provider counts")
 	yesFlag(cmd, &yes)
 	return cmd
 }
@@ -209,10 +210,12 @@ func aim(r client.Revocation) (string, error) {
 	switch {
 	case len(what) == 0 && r.OrganizationID != "":
 		return "the organization " + r.OrganizationID, nil
-	case r.Provider != "" && r.OrganizationID == "":
-		return "", usageError{errors.New("--provider needs --org: in which organization")}
-	case len(what) != 1, r.OrganizationID != "" && r.Provider == "":
-		return "", usageError{errors.New("name one thing to revoke: a session, --agent, --user, --connection, --provider with --org, or --org")}
+	case len(what) != 1, r.OrganizationID != "" && r.Provider == "" && r.UserID == "":
+		return "", usageError{errors.New("name one thing to revoke: a session, --agent, --user, --connection, --provider or --org; --org goes with --user and --provider too")}
+	case r.OrganizationID != "":
+		return what[0] + " in the organization " + r.OrganizationID, nil
+	case r.Provider != "" || r.UserID != "":
+		return what[0] + ", in every organization where you may", nil
 	}
 	return what[0], nil
 }

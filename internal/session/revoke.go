@@ -12,8 +12,9 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
-// Aim is what a revoke is about. Exactly one field is set, or Provider
-// together with Organization.
+// Aim is what a revoke is about. Exactly one field is set; Organization beside
+// another keeps that to one organization. Without it, an aim that lies in
+// several, a User or a Provider, counts wherever the actor may revoke.
 type Aim struct {
 	Session      id.Session
 	Agent        id.Agent
@@ -64,25 +65,36 @@ func (s *Service) aimed(ctx context.Context, by account.Actor, a Aim) (endWhere,
 	if by.IsSystem() {
 		return w, nil
 	}
-	if w.organization == "" {
-		org, err := organizationOf(ctx, s.db.Reader(), w)
-		if sqldb.NoRows(err) {
+	if a.Organization != "" {
+		if by.May(a.Organization, account.Revoke) != nil {
 			return endWhere{}, noTarget(a)
 		}
-		if err != nil {
-			return endWhere{}, sqldb.Wrap("find what to revoke", err)
+		return w, nil
+	}
+	if p, person := by.Person(); person {
+		// In every organization where they have the role. Without it, people may
+		// still end what acts for themselves.
+		w.reach = &reach{self: p.User()}
+		for _, m := range p.Organizations() {
+			switch {
+			case m.Environment != by.Environment():
+			case by.May(m.Organization, account.Revoke) == nil:
+				w.reach.all = append(w.reach.all, m.Organization)
+			case by.May(m.Organization, account.UseOwn) == nil:
+				w.reach.own = append(w.reach.own, m.Organization)
+			}
 		}
-		w.organization = org
+	} else if w.organization = by.Organization(); by.May(w.organization, account.Revoke) != nil {
+		return endWhere{}, noTarget(a)
 	}
-	if by.May(w.organization, account.Revoke) == nil {
-		return w, nil
+	found, err := anySession(ctx, s.db.Reader(), w)
+	if err != nil {
+		return endWhere{}, sqldb.Wrap("find what to revoke", err)
 	}
-	// Without the role, people may still end what acts for themselves.
-	if u := by.User(); u != "" && by.May(w.organization, account.UseOwn) == nil && a.Organization == "" && (a.User == "" || a.User == u) {
-		w.user = u
-		return w, nil
+	if !found {
+		return endWhere{}, noTarget(a)
 	}
-	return endWhere{}, noTarget(a)
+	return w, nil
 }
 
 func noTarget(a Aim) error {
@@ -127,6 +139,7 @@ func (s *Service) end(ctx context.Context, w endWhere, reason string, by audit.A
 	if err != nil {
 		return RevokeResult{}, err
 	}
+	s.running.settle(ctx, result.Sessions)
 	return result, nil
 }
 

@@ -51,7 +51,10 @@ type running struct {
 	stopping  bool // calls that begin now are cut at once
 }
 
-type call struct{ cancel context.CancelCauseFunc }
+type call struct {
+	cancel context.CancelCauseFunc
+	ended  chan struct{} // closed when nothing of it is sent any more
+}
 
 func newRunning() *running { return &running{bySession: map[id.Session]map[*call]struct{}{}} }
 
@@ -60,7 +63,7 @@ func newRunning() *running { return &running{bySession: map[id.Session]map[*call
 func (r *running) track(ctx context.Context, s id.Session, until time.Time) (tracked context.Context, done func()) {
 	ctx, stop := context.WithDeadlineCause(ctx, until, errExpired)
 	ctx, cancel := context.WithCancelCause(ctx)
-	c := &call{cancel: cancel}
+	c := &call{cancel: cancel, ended: make(chan struct{})}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
@@ -79,6 +82,35 @@ func (r *running) track(ctx context.Context, s id.Session, until time.Time) (tra
 		r.mu.Unlock()
 		cancel(nil)
 		stop()
+		close(c.ended)
+	}
+}
+
+// settleFor is how long a revoke waits for calls that it cut. They leave their
+// connection at once; one that does not holds nobody up.
+const settleFor = time.Second
+
+// settle waits until the calls of sessions that were cut have let go of their
+// connections: what is cancelled may still be on its way to the socket.
+func (r *running) settle(ctx context.Context, sessions []id.Session) {
+	r.mu.Lock()
+	var calls []*call
+	for _, s := range sessions {
+		for c := range r.bySession[s] {
+			calls = append(calls, c)
+		}
+	}
+	r.mu.Unlock()
+	late := time.NewTimer(settleFor)
+	defer late.Stop()
+	for _, c := range calls {
+		select {
+		case <-c.ended:
+		case <-late.C:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -1,8 +1,10 @@
 package session_test
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -356,6 +359,38 @@ func TestRevokeIsPrecise(t *testing.T) {
 			if _, err := s.Call(t, bot, h, who, nil); code(err) != "revoked" {
 				t.Errorf("organization: got %v, want revoked", err)
 			}
+		}
+	})
+}
+
+// Rule 7: a user has sessions in several organizations. The newest one's used to
+// decide alone: an admin of another organization was told that there is no such
+// user, and an application ended that organization's sessions only.
+func TestRevokeOfAUserReachesEveryOrganization(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		here, there := s.Ask(t, s.bot, "tracker"), id.NewOrganization()
+		s.Approve(t, s.owner, here.Session.Approval, nil)
+		s.Clock.Advance(time.Minute)
+		elsewhere := s.Ask(t, s.bot, "tracker")
+		s.Approve(t, s.owner, elsewhere.Session.Approval, nil)
+		gatewaytest.Must(t, db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, `update session set organization_id = $1 where id = $2`, there, elsewhere.Session.ID)
+			return err
+		}))
+		admin := account.ByPerson(s.Person(t, "admin@example.com", account.RoleAdmin).Signed(t)).In(s.Environment)
+		got, err := s.Sessions.Revoke(t.Context(), admin, session.Aim{User: s.owner.ID})
+		if err != nil || !slices.Equal(got.Sessions, []id.Session{here.Session.ID}) {
+			t.Errorf("an admin of one organization: ended %v, %v, want the session there", got.Sessions, err)
+		}
+		_, secret, err := s.Accounts.IssueKey(t.Context(), account.NewKey{Environment: s.Environment, Name: "kill", Scopes: []account.Scope{account.ScopeSessionsRevoke}, Expires: s.Clock.Now().Add(time.Hour)})
+		gatewaytest.Must(t, err)
+		key, err := s.Accounts.AuthenticateKey(t.Context(), secret)
+		gatewaytest.Must(t, err)
+		got, err = s.Sessions.Revoke(t.Context(), account.ByKey(key), session.Aim{User: s.owner.ID})
+		if err != nil || !slices.Equal(got.Sessions, []id.Session{elsewhere.Session.ID}) {
+			t.Errorf("an application of the environment: ended %v, %v, want the session in the other organization", got.Sessions, err)
 		}
 	})
 }

@@ -250,6 +250,14 @@ type endWhere struct {
 	user         id.User
 	connection   id.Connection
 	provider     string
+	reach        *reach // of a person who named no organization; nil does not narrow
+}
+
+// reach is whose sessions a person may end: everybody's in the organizations of
+// all, their own in those of own.
+type reach struct {
+	self     id.User
+	all, own []id.Organization
 }
 
 func (w endWhere) sql(first int) (string, []any) {
@@ -268,6 +276,19 @@ func (w endWhere) sql(first int) (string, []any) {
 	add("user_id = $%d", string(w.user))
 	add("id in (select session_id from session_grant where connection_id = $%d)", string(w.connection))
 	add("id in (select session_id from session_grant where provider = $%d)", w.provider)
+	if r := w.reach; r != nil {
+		among := func(orgs []id.Organization) string {
+			marks := []string{"''"} // no organization's id
+			for _, o := range orgs {
+				args = append(args, o)
+				marks = append(marks, fmt.Sprintf("$%d", first+len(args)-1))
+			}
+			return "organization_id in (" + strings.Join(marks, ", ") + ")"
+		}
+		args = append(args, r.self)
+		self := fmt.Sprintf("user_id = $%d", first+len(args)-1)
+		conds = append(conds, "("+among(r.all)+" or "+self+" and "+among(r.own)+")")
+	}
 	return strings.Join(conds, " and "), args
 }
 
@@ -390,12 +411,12 @@ func requireActive(ctx context.Context, tx *sqldb.Tx, s id.Session, now time.Tim
 	return endedFault(ses)
 }
 
-const organizationOfSQL = `select organization_id from session where %s order by requested_at desc limit 1`
+const anySessionSQL = `select exists (select 1 from session where %s)`
 
-// organizationOf finds the organization of the newest session that w selects.
-func organizationOf(ctx context.Context, q sqldb.Querier, w endWhere) (id.Organization, error) {
+// anySession reports whether w selects anything, ended or not.
+func anySession(ctx context.Context, q sqldb.Querier, w endWhere) (bool, error) {
 	cond, args := w.sql(1)
-	var org id.Organization
-	err := q.QueryRowContext(ctx, fmt.Sprintf(organizationOfSQL, cond), args...).Scan(&org)
-	return org, err
+	var found bool
+	err := q.QueryRowContext(ctx, fmt.Sprintf(anySessionSQL, cond), args...).Scan(&found)
+	return found, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
 )
 
 func (s *Server) connectionList(v *visit) (answer, error) {
@@ -35,7 +36,7 @@ func (s *Server) connectionList(v *visit) (answer, error) {
 
 func connectionRow(v *visit, who *names, c connection.Connection) ConnectionRow {
 	row := ConnectionRow{ID: c.ID, Provider: c.Record.Name, Account: c.AccountLabel, Kind: kindOf(provider.Auth(c.AuthMethod)), State: string(c.State), Since: c.CreatedAt,
-		CanChange: connection.MayConnect(v.actor(), c.Organization, c.Owner) == nil,
+		CanChange: connection.MayConnect(v.actor(), c.Organization, c.Owner) == nil, CanStop: v.may(account.Revoke) || c.Owner == v.person.User(),
 		Reconnect: v.query("/ui/connections/new", "provider", c.Provider, "reconnect", string(c.ID))}
 	switch c.Owner {
 	case "":
@@ -248,6 +249,15 @@ func (s *Server) disconnect(v *visit) (answer, error) {
 		p.Lines = append(p.Lines, oneLine(done.Note))
 	}
 	return show(p), nil
+}
+
+// connectionRevoke ends the sessions that use an account and leaves it connected.
+func (s *Server) connectionRevoke(v *visit) (answer, error) {
+	c, err := s.findConnection(v, v.r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	return s.revoke(v, session.Aim{Connection: c.ID}, c.Record.Name+" · "+c.AccountLabel, v.query("/ui/connections"))
 }
 
 // leave answers with a link to another place, whose address was made by a room

@@ -235,12 +235,26 @@ func TestKillSwitches(t *testing.T) {
 			return s.mia.get("/ui/organization").submit("/ui/organization/members/"+string(s.mia.User())+"/revoke", nil)
 		},
 		"organization": func() *doc { return s.mia.get("/ui/organization").submit("/ui/organization/revoke", nil) },
+		"connection": func() *doc {
+			return s.mia.get("/ui/connections").submit("/ui/connections/"+string(s.connected(t, s.mia)[0].ID)+"/revoke", nil)
+		},
+		"provider": func() *doc { return s.mia.get("/ui/providers").submit("/ui/providers/tracker/revoke", nil) },
 	} {
 		handle := s.active(t, policy.Read)
 		stop().want(http.StatusOK).says("1 session of", "ended")
 		if _, err := s.Call(t, s.bot, handle, "tracker_list_issues", nil); err == nil {
 			t.Errorf("%s: a call went through after the kill switch", name)
 		}
+	}
+
+	// Who may only end their own sessions is shown no switch for everybody's, and
+	// it does nothing for them.
+	handle, eve := s.active(t, policy.Read), s.person(t, "eve@example.com", account.RoleMember)
+	eve.get("/ui/providers").not("/ui/providers/tracker/revoke")
+	eve.post("/ui/providers/tracker/revoke", url.Values{}).want(http.StatusNotFound)
+	eve.post("/ui/connections/"+string(s.connected(t, s.mia)[0].ID)+"/revoke", url.Values{}).want(http.StatusNotFound)
+	if _, err := s.Call(t, s.bot, handle, "tracker_list_issues", nil); err != nil {
+		t.Errorf("after a stranger pressed the switches: %v", err)
 	}
 }
 

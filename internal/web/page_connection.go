@@ -25,6 +25,7 @@ type ConnectionRow struct {
 	State, Reason     string
 	Since             time.Time
 	CanChange         bool
+	CanStop           bool   // end the sessions that use it
 	Reconnect         string // where to
 }
 
@@ -83,8 +84,9 @@ func (*ResultPage) template() string { return "result" }
 // ProvidersPage lists provider records.
 type ProvidersPage struct {
 	Frame
-	Items  []ProviderRow
-	CanAdd bool
+	Items   []ProviderRow
+	CanAdd  bool
+	CanStop bool // end the organization's sessions with one
 }
 
 func (*ProvidersPage) template() string { return "providers" }

@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
 )
 
 func providerRow(p provider.Provider) ProviderRow {
@@ -22,11 +23,20 @@ func (s *Server) providerList(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &ProvidersPage{Frame: Frame{Title: "Providers", Section: "providers"}, CanAdd: v.mayProviders()}
+	p := &ProvidersPage{Frame: Frame{Title: "Providers", Section: "providers"}, CanAdd: v.mayProviders(), CanStop: v.may(account.Revoke)}
 	for _, prov := range list {
 		p.Items = append(p.Items, providerRow(prov))
 	}
 	return show(p), nil
+}
+
+// providerRevoke ends every session with a provider in this organization.
+func (s *Server) providerRevoke(v *visit) (answer, error) {
+	prov, err := s.providers.Get(v.ctx(), v.here.Environment, v.r.PathValue("provider"))
+	if err != nil {
+		return nil, err
+	}
+	return s.revoke(v, session.Aim{Provider: prov.Record.ID, Organization: v.here.Organization}, prov.Record.Name, v.query("/ui/providers"))
 }
 
 // providerNew shows the form of a template, of a bare record, or, with from, of

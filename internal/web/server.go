@@ -169,10 +169,12 @@ func (s *Server) routes() []route {
 		{"GET /ui/connections/new", signedIn, s.connectionNew},
 		{"POST /ui/connections", signedIn, s.connect},
 		{"POST /ui/connections/{id}/disconnect", signedIn, s.disconnect},
+		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
 		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
 		{"GET /ui/providers", signedIn, s.providerList},
 		{"GET /ui/providers/new", signedIn, s.providerNew},
 		{"POST /ui/providers", signedIn, s.providerPut},
+		{"POST /ui/providers/{provider}/revoke", signedIn, s.providerRevoke},
 
 		{"GET /ui/agents", signedIn, s.agentList},
 		{"GET /ui/agents/new", signedIn, s.agentNew},

@@ -1,0 +1,59 @@
+package session
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+)
+
+// Rule 7: what a revoke has cancelled may still be on its way to the socket. It
+// used to return all the same; now it waits until those calls have let go, but
+// not for one that does not.
+func TestRevokeWaitsUntilCutCallsLetGo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, ses, other := newRunning(), id.NewSession(), id.NewSession()
+		until := time.Now().Add(time.Hour)
+		call, done := r.track(t.Context(), ses, until)
+		_, otherDone := r.track(t.Context(), other, until) // runs on, and nobody waits for it
+		defer otherDone()
+		r.cut(ses, errEnded)
+		if reason, cut := Cut(call); !cut || reason != Revoked {
+			t.Fatalf("the call was not cut: %q", reason)
+		}
+		settled := make(chan struct{})
+		go func() {
+			defer close(settled)
+			r.settle(t.Context(), []id.Session{ses})
+		}()
+		synctest.Wait()
+		select {
+		case <-settled:
+			t.Fatal("the revoke did not wait for the call")
+		default:
+		}
+		began := time.Now()
+		done()
+		<-settled
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the revoke went on %v after the call", took)
+		}
+
+		_, stuck := r.track(t.Context(), ses, until)
+		defer stuck()
+		began = time.Now()
+		r.settle(t.Context(), []id.Session{ses})
+		if took := time.Since(began); took != settleFor {
+			t.Errorf("a call that does not end held the revoke for %v, want %v", took, settleFor)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		began = time.Now()
+		if r.settle(gone, []id.Session{ses}); time.Since(began) != 0 {
+			t.Error("a revoke whose caller is gone still waits")
+		}
+	})
+}
