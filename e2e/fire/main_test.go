@@ -128,3 +128,33 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 	t.Fatalf("after a minute: not yet %s", what)
 }
+
+// descriptors counts the open files of each node.
+func descriptors(t *testing.T, w *world.World) []int {
+	t.Helper()
+	var out []int
+	for _, n := range w.Nodes {
+		open, err := n.Descriptors()
+		must(t, err)
+		out = append(out, open)
+	}
+	return out
+}
+
+// settle waits until no node holds more files open than before, but for the
+// connections that its pools keep.
+func settle(t *testing.T, w *world.World, before []int) {
+	t.Helper()
+	const kept = 40
+	world.CloseIdle()
+	eventually(t, "the open files of all nodes back at their level", func() bool {
+		for i, n := range w.Nodes {
+			if open, err := n.Descriptors(); err != nil || open > before[i]+kept {
+				t.Logf("node %d has %d open files (%v), before: %d", i, open, err, before[i])
+				time.Sleep(time.Second)
+				return false
+			}
+		}
+		return true
+	})
+}

@@ -2,6 +2,7 @@ package world
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,11 +52,11 @@ func (t *Tenant) NewAgent(ctx context.Context, name string) (*Agent, error) {
 	return &Agent{ID: made.ID, Token: tokens.Access, Tenant: t}, nil
 }
 
-// Ask says what a session is asked for: a connection of each provider, for an
-// hour.
+// Ask says what a session is asked for: a connection of each provider.
 type Ask struct {
 	Providers []string
 	Effects   []string // default read and write
+	Minutes   int      // default 60
 }
 
 // Session is an approved session of an agent.
@@ -63,6 +64,8 @@ type Session struct {
 	ID     string
 	Handle string
 	Agent  *Agent
+	// Asked is before the person began to approve, Granted after they had.
+	Asked, Granted time.Time
 }
 
 // Session has the agent ask at the first node, and its person approve, with no
@@ -71,7 +74,7 @@ func (a *Agent) Session(ctx context.Context, ask Ask) (*Session, error) {
 	if ask.Effects == nil {
 		ask.Effects = []string{"read", "write"}
 	}
-	asked := a.Call(ctx, a.Tenant.w.Nodes[0], "request_session", map[string]any{"providers": ask.Providers, "effects": ask.Effects, "purpose": "Fire.", "minutes": 60})
+	asked := a.Call(ctx, a.Tenant.w.Nodes[0], "request_session", map[string]any{"providers": ask.Providers, "effects": ask.Effects, "purpose": "Fire.", "minutes": cmp.Or(ask.Minutes, 60)})
 	var request struct {
 		Session     string `json:"session"`
 		SessionID   string `json:"session_id"`
@@ -80,10 +83,12 @@ func (a *Agent) Session(ctx context.Context, ask Ask) (*Session, error) {
 	if err := json.Unmarshal(asked.Facts, &request); err != nil || asked.Code != OK {
 		return nil, errors.Join(fmt.Errorf("asking for a session: %s %s", asked.Code, asked.Facts), asked.Err, err)
 	}
+	s := &Session{ID: request.SessionID, Handle: request.Session, Agent: a, Asked: time.Now()}
 	if _, err := a.Tenant.Person.Approve(ctx, request.ApprovalURL, func(v url.Values) { v.Set("confirm", "none") }); err != nil {
 		return nil, fmt.Errorf("approving a session: %w", err)
 	}
-	return &Session{ID: request.SessionID, Handle: request.Session, Agent: a}, nil
+	s.Granted = time.Now()
+	return s, nil
 }
 
 // Call calls a tool in the session at one node.

@@ -27,3 +27,6 @@ func expect200(req *http.Request) ([]byte, error) {
 	}
 	return body, err
 }
+
+// CloseIdle closes the connections to nodes that no call uses now.
+func CloseIdle() { wire.CloseIdleConnections() }

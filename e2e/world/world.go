@@ -117,7 +117,7 @@ func (w *World) Stop() error {
 	return errors.Join(errs...)
 }
 
-// Tenant is a person with a passkey, who owns an organization.
+// Tenant is a person with a passkey in an organization, connected to third.
 type Tenant struct {
 	Organization string
 	User         string
@@ -126,7 +126,7 @@ type Tenant struct {
 	w *World
 }
 
-// NewTenant makes an organization and its owner, who is connected to third.
+// NewTenant makes an organization and an approver in it.
 func (w *World) NewTenant(ctx context.Context, name string) (*Tenant, error) {
 	org, err := w.API.CreateOrganization(ctx, client.NewOrganization{Name: name})
 	if err != nil {
@@ -136,14 +136,14 @@ func (w *World) NewTenant(ctx context.Context, name string) (*Tenant, error) {
 	return t, t.join(ctx, name)
 }
 
-// Colleague makes another owner of the tenant's organization.
+// Colleague makes another approver of the tenant's organization.
 func (t *Tenant) Colleague(ctx context.Context, name string) (*Tenant, error) {
 	c := &Tenant{Organization: t.Organization, w: t.w}
 	return c, c.join(ctx, name)
 }
 
 func (t *Tenant) join(ctx context.Context, name string) error {
-	user, err := t.w.API.CreateUser(ctx, client.NewUser{Name: name, OrganizationID: t.Organization, Role: "owner"})
+	user, err := t.w.API.CreateUser(ctx, client.NewUser{Name: name, OrganizationID: t.Organization, Role: "approver"})
 	if err != nil {
 		return fmt.Errorf("making a user: %w", err)
 	}
