@@ -7,7 +7,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -63,6 +62,8 @@ type App struct {
 	certs      *certificates // nil without TLS
 	pages      *web.Server   // whose live streams would hold a shutdown
 	management *api.API      // and so would its audit streams
+	health     *health
+	requests   requests
 	started    bool
 	wg         sync.WaitGroup
 	stop       chan struct{}
@@ -131,6 +132,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	keeper := keyring.NewGuard(file, keyring.Config{Grace: cfg.KeyGrace, Logger: cfg.Logger})
 	a.keeper = keeper
 	a.clock = newClock(a.db, cfg.Logger)
+	if err := a.clock.compare(); err != nil { // before the first call, not soon after it
+		return err
+	}
 
 	// Levels 2 and 3: the record of everything, sealing, people, agents, providers.
 	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Unwitnessed: cfg.CheckpointRequired, Now: a.clock.Now, Logger: cfg.Logger})
@@ -158,6 +162,7 @@ func (a *App) open(ctx context.Context) (err error) {
 		PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
 		Outbound: a.outbound, Ready: a.clock.Ready, SessionRate: cfg.CallRate, Now: a.clock.Now, Logger: cfg.Logger})
+	a.health = a.newHealth()
 	return nil
 }
 
@@ -208,21 +213,9 @@ func (a *App) handler() (http.Handler, error) {
 	}
 	pages.Mount(mux)
 	a.pages, a.management = pages, management
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.HandleFunc("GET /healthz", a.health.alive)
+	mux.HandleFunc("GET /readyz", a.health.ready)
 	return a.edge(mux), nil
-}
-
-func (a *App) readyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-	defer cancel()
-	for name, err := range map[string]error{"database": a.db.Ping(ctx), "clock": a.clock.Ready(), "keeper": a.keeper.Ready()} {
-		if err != nil {
-			http.Error(w, name+" is not ready", http.StatusServiceUnavailable)
-			return
-		}
-	}
-	fmt.Fprintln(w, "ready")
 }
 
 // PublicURL is where the server is reached.
@@ -240,47 +233,6 @@ func (a *App) Addresses() []string {
 // VerifyAudit holds the audit log against its chains and checkpoints.
 func (a *App) VerifyAudit(ctx context.Context, progress func(entries int64)) (audit.Report, error) {
 	return a.verify(ctx, progress)
-}
-
-// Run serves until ctx ends, then lets running requests finish and stops. ready
-// is called once requests are answered.
-func (a *App) Run(ctx context.Context, ready func()) error {
-	defer a.closeAll()
-	h, err := a.handler()
-	if err != nil {
-		return err
-	}
-	srv, err := a.server(h)
-	if err != nil {
-		return err
-	}
-	srv.RegisterOnShutdown(a.pages.Stop)
-	srv.RegisterOnShutdown(a.management.Stop)
-	if a.console, err = a.openConsole(); err != nil {
-		return err
-	}
-	a.start()
-	failed := make(chan error, len(a.listen))
-	for _, l := range a.listen {
-		go func() { failed <- srv.Serve(a.secure(l)) }()
-	}
-	if ready != nil {
-		ready()
-	}
-	a.log.Info("serving", "url", a.public.String(), "engine", a.db.Engine().String())
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Drain)
-	defer cancel()
-	if serr := srv.Shutdown(drain); serr != nil {
-		err = errors.Join(err, srv.Close())
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		err = nil
-	}
-	return err
 }
 
 func (a *App) start() {

@@ -108,7 +108,7 @@ func TestOneHost(t *testing.T) {
 				t.Errorf("%s as %q: no request id", ip, host)
 			}
 		}
-		if resp, body := get(t, c, base+"/healthz", "whatever", nil); resp.StatusCode != 200 || body != "ok\n" {
+		if resp, body := get(t, c, base+"/healthz", "whatever", nil); resp.StatusCode != 200 || body != "{\"status\":\"alive\"}\n" {
 			t.Errorf("a probe by address: %d %q", resp.StatusCode, body)
 		}
 	}

@@ -63,7 +63,18 @@ type Config struct {
 	Version string
 	Node    string // names this process in the audit; default host name and pid
 	Logger  *slog.Logger
-	Drain   time.Duration // how long running requests may take at the end; default 10 s
+
+	// DrainDelay is how long the server goes on serving after it was told to
+	// stop, while /readyz already says that it is not ready; default 0.
+	DrainDelay time.Duration
+	// Drain is how long running requests may then take before they are cut;
+	// default 10 s.
+	Drain time.Duration
+	// Force, when closed, ends a drain at once. Nil never does.
+	Force <-chan struct{}
+	// NotifySocket is where a service manager hears that the server is ready
+	// and that it stops, as systemd names it in NOTIFY_SOCKET.
+	NotifySocket string
 }
 
 // Validate fills defaults and refuses what is unsafe.
@@ -119,6 +130,9 @@ func (c *Config) Validate() error {
 	}
 	if c.CheckpointRequired != 0 && c.CheckpointRequired < time.Minute {
 		return invalid("checkpoint_required_invalid", "Calls would be refused before a late checkpoint is even an alarm.", "Set AMBIT_CHECKPOINT_REQUIRED to a minute or more.")
+	}
+	if c.Drain < 0 || c.DrainDelay < 0 {
+		return invalid("drain_invalid", "A time to drain is negative.", "For example 10s.")
 	}
 	if c.Drain == 0 {
 		c.Drain = 10 * time.Second

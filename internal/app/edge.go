@@ -135,6 +135,15 @@ func (a *App) edge(next http.Handler) http.Handler {
 			http.Error(w, "This server is "+a.public.Host+".", http.StatusMisdirectedRequest)
 			return
 		}
+		if a.health.draining.Load() {
+			w.Header().Set("Connection", "close") // so that the next request goes to another node
+		}
+		if !a.requests.begin() {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "This server stops. Try again.", http.StatusServiceUnavailable)
+			return
+		}
+		defer a.requests.end()
 		// From here on the peer is the client, for whoever asks.
 		r.RemoteAddr = net.JoinHostPort(a.client(r), "0")
 		boundBody(w, r)

@@ -1,6 +1,34 @@
 package app
 
-import "net/http"
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
 
 // Client gives tests what the edge takes a request's client to be.
 func (a *App) Client(r *http.Request) string { return a.client(r) }
+
+// Probes is a health whose parts a test breaks.
+type Probes struct{ h health }
+
+// NewProbes has one part, and one that calls can do without, at the time of now.
+func NewProbes(now func() time.Time, must, optional func() error) *Probes {
+	wrap := func(f func() error) func(context.Context) error { return func(context.Context) error { return f() } }
+	return &Probes{health{now: now, parts: []part{{name: "must", look: wrap(must)}, {name: "optional", optional: true, look: wrap(optional)}}}}
+}
+
+// Ready answers a probe.
+func (p *Probes) Ready(w http.ResponseWriter, r *http.Request) { p.h.ready(w, r) }
+
+// Drain says that the server stops.
+func (p *Probes) Drain() { p.h.draining.Store(true) }
+
+// ErrSkew is what the clock says when it is off.
+func ErrSkew() error {
+	c := clock{}
+	c.skew.Store(int64(maxSkew + time.Millisecond))
+	return fault.Of(c.Ready())
+}

@@ -277,8 +277,8 @@ func (l *Log) Begin(ctx context.Context, e Entry, fence func(ctx context.Context
 	if err := l.witness.refusal(); err != nil {
 		return nil, err
 	}
-	if len(l.outcomes) > maxOutcomes*9/10 {
-		return nil, fault.New(fault.Unavailable, "audit_unavailable", "The audit log is behind; calls are refused until it has caught up.").WithRetry(time.Second)
+	if err := l.keepsUp(); err != nil {
+		return nil, err
 	}
 	e = l.complete(e)
 	in := &Intent{Event: e.ID, ctx: ctx, row: entryRow(KindIntent, e), fence: fence, err: make(chan error, 1)}
@@ -324,6 +324,28 @@ func (l *Log) Finish(in *Intent, o Outcome) {
 	case <-l.stop:
 		l.log.Error("an outcome came after the audit log stopped", "intent", in.Event)
 	}
+}
+
+// Ready reports whether the intent of a call could be made durable now. It
+// writes to find that out.
+func (l *Log) Ready(ctx context.Context) error {
+	if err := l.keepsUp(); err != nil {
+		return err
+	}
+	select {
+	case <-l.stop:
+		return unavailable(errors.New("the log is stopped"))
+	default:
+		return l.db.Writable(ctx)
+	}
+}
+
+// keepsUp refuses calls while too many outcomes wait to be written.
+func (l *Log) keepsUp() error {
+	if len(l.outcomes) > maxOutcomes*9/10 {
+		return fault.New(fault.Unavailable, "audit_unavailable", "The audit log is behind; calls are refused until it has caught up.").WithRetry(time.Second)
+	}
+	return nil
 }
 
 func unavailable(cause error) error {

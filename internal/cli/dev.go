@@ -49,6 +49,9 @@ func (c *command) devCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			force, stop := secondSignal(cmd.Context())
+			defer stop()
+			cfg.Force = force
 			return c.dev(cmd.Context(), cfg, readyFile)
 		},
 	}

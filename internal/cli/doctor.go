@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -156,10 +158,26 @@ func (c *command) checkServer(ctx context.Context, cfg app.Config) []finding {
 		return []finding{{Check: "server", Level: "note", Says: "none answers at " + base}}
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return []finding{{Check: "server", Level: "problem", Says: fmt.Sprintf("%s is not ready (status %d)", base, resp.StatusCode), Mend: "Look at its log; /readyz names what is missing."}}
+	var ready app.Readiness
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&ready); err != nil {
+		return []finding{{Check: "server", Level: "problem", Says: fmt.Sprintf("%s answers with status %d and is perhaps no Ambit", base, resp.StatusCode)}}
 	}
-	return []finding{{Check: "server", Level: "ok", Says: base + " is ready"}}
+	if resp.StatusCode == http.StatusOK {
+		list := []finding{{Check: "server", Level: "ok", Says: base + " is ready"}}
+		return append(list, partsOf(ready, "degraded", "warning")...)
+	}
+	list := []finding{{Check: "server", Level: "problem", Says: base + " is not ready: it says " + strings.ReplaceAll(ready.Status, "_", " "), Mend: "Look at its log. docs/operations.md explains each part."}}
+	return append(list, partsOf(ready, "failed", "problem")...)
+}
+
+// partsOf lists what /readyz found of a kind.
+func partsOf(r app.Readiness, state, level string) (list []finding) {
+	for _, p := range r.Parts {
+		if p.State == state {
+			list = append(list, finding{Check: "server " + plainLines(p.Name), Level: level, Says: plainLines(p.State + ": " + p.Code)})
+		}
+	}
+	return list
 }
 
 // sameUser says what no check can mend: programs of the same user can read what

@@ -3,6 +3,10 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,22 +15,59 @@ import (
 
 func (c *command) serveCommand() *cobra.Command {
 	var dataDir, listen string
+	var delay time.Duration
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run a server",
 		Long: "Run a server until it is told to stop. It is set up by environment variables; see docs/configuration.md.\n\n" +
-			"On first start it prints a link with which the first owner registers a passkey.",
+			"On first start it prints a link with which the first owner registers a passkey.\n\n" +
+			"SIGTERM or an interrupt drains it: /readyz says so at once, running calls may finish, then it ends. A second\n" +
+			"one ends it without waiting.",
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.serverConfig(dataDir, listen)
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("drain-delay") {
+				if delay < 0 || delay > maxDrain {
+					return usageError{fmt.Errorf("--drain-delay is at most an hour")}
+				}
+				cfg.DrainDelay = delay
+			}
+			force, stop := secondSignal(cmd.Context())
+			defer stop()
+			cfg.Force = force
 			return c.serve(cmd.Context(), cfg)
 		},
 	}
 	cmd.Flags().StringVar(&dataDir, "data", "", "data folder (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (default: AMBIT_LISTEN, else localhost:7420)")
+	cmd.Flags().DurationVar(&delay, "drain-delay", 0, "how long to go on serving after SIGTERM while /readyz says not ready, so that a balancer notices (default: AMBIT_DRAIN_DELAY, else 0s)")
 	return cmd
+}
+
+// secondSignal gives a channel that closes at the first signal after ctx has
+// ended, which it does at the first one of all.
+func secondSignal(ctx context.Context) (force <-chan struct{}, stop func()) {
+	forced, over := make(chan struct{}), make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-ctx.Done():
+		case <-over:
+			return
+		}
+		again := make(chan os.Signal, 1)
+		signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+		defer signal.Stop(again)
+		select {
+		case <-again:
+			close(forced)
+		case <-over:
+		}
+	}()
+	return forced, func() { close(over); <-done }
 }
 
 func (c *command) serve(ctx context.Context, cfg app.Config) error {

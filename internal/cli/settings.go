@@ -29,7 +29,12 @@ const (
 	envCallRate       = "AMBIT_CALL_RATE"
 	envKeyGrace       = "AMBIT_KEY_GRACE"
 	envCheckpointReq  = "AMBIT_CHECKPOINT_REQUIRED"
+	envDrainDelay     = "AMBIT_DRAIN_DELAY"
+	envDrain          = "AMBIT_DRAIN"
+	envNotifySocket   = "NOTIFY_SOCKET" // systemd's own
 )
+
+const maxDrain = time.Hour
 
 // serverConfig reads the settings of a server from the environment. Flags,
 // where given, win.
@@ -38,7 +43,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		DataDir: first(dataDir, c.env[envDataDir], c.defaultDataDir()), DatabaseURL: c.env[envDatabaseURL],
 		RootKey: c.env[envRootKey], CheckpointDir: c.env[envCheckpoints],
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
-		OutboundAllow: list(c.env[envOutboundAllow]), Version: Version, Logger: c.logger(),
+		OutboundAllow: list(c.env[envOutboundAllow]), NotifySocket: c.env[envNotifySocket], Version: Version, Logger: c.logger(),
 	}
 	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend} {
 		if v := c.env[name]; v != "" {
@@ -64,6 +69,15 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 			return app.Config{}, badSetting(envCallRate, "is a number of calls a second")
 		}
 		cfg.CallRate = rate
+	}
+	for name, into := range map[string]*time.Duration{envDrainDelay: &cfg.DrainDelay, envDrain: &cfg.Drain} {
+		if v := c.env[name]; v != "" {
+			d, err := time.ParseDuration(v)
+			if err != nil || d < 0 || d > maxDrain {
+				return app.Config{}, badSetting(name, "is a time such as 10s, at most an hour")
+			}
+			*into = d
+		}
 	}
 	for _, s := range list(c.env[envTrustedProxies]) {
 		p, err := netip.ParsePrefix(s)

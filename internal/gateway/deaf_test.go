@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -78,4 +79,24 @@ func cutOff(t *testing.T) (scene, *gatewaytest.World, *sqldbtest.Proxy) {
 	s := newScene(t, sqldbtest.OpenConfig(t, cfg))
 	t.Cleanup(proxy.Thaw) // before the node stops, which waits for the database
 	return s, s.Beside(t, sqldbtest.OpenConfig(t, through)), proxy
+}
+
+// Issue 3 item 1: a call that comes to a node that has cut its calls is not
+// sent, is on record, and may be made again, elsewhere.
+func TestCallToAServerThatStops(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		s.Sessions.CutCalls()
+		_, err := s.do(t, "tracker_list_issues", nil)
+		if f := fault.Of(err); f.Code != "server_stopping" || f.Kind != fault.Unavailable || f.RetryAfter == 0 {
+			t.Errorf("the agent gets %v, want to hear that it may call again", err)
+		}
+		if n := len(s.Arrivals("/issues")); n != 0 {
+			t.Errorf("%d requests were sent", n)
+		}
+		if got := s.outcome(t); got != "cut" {
+			t.Errorf("outcome %s, want cut", got)
+		}
+	})
 }

@@ -155,6 +155,8 @@ type Service struct {
 	running *running
 	missed  atomic.Bool // a notice, perhaps
 	parsed  *grantCache
+	waits   chan struct{} // closed when nobody may wait any more
+	endOnce sync.Once
 	stop    chan struct{}
 	wg      sync.WaitGroup
 	cancel  func()
@@ -171,7 +173,7 @@ func New(cfg Config) *Service {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, public: cfg.PublicURL,
 		now: cfg.Now, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(),
-		stop: make(chan struct{}),
+		waits: make(chan struct{}), stop: make(chan struct{}),
 	}
 }
 
@@ -206,6 +208,10 @@ func (s *Service) expire() {
 		}
 	}
 }
+
+// EndWaits makes everybody who waits for a decision get an answer at once, from now on: the server
+// stops, and another node can be asked.
+func (s *Service) EndWaits() { s.endOnce.Do(func() { close(s.waits) }) }
 
 // Stop ends what Start began, and waits for it.
 func (s *Service) Stop() {

@@ -105,6 +105,8 @@ func (s *Service) await(ctx context.Context, wait time.Duration, look func() (un
 		case <-lapse.C:
 		case <-deadline.C:
 			wait = 0
+		case <-s.waits: // the server stops: what is known now is the answer
+			wait = 0
 		case <-ctx.Done():
 			err = ctx.Err()
 		}

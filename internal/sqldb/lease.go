@@ -53,6 +53,18 @@ func (l *Lease) Release(ctx context.Context) error {
 	return err
 }
 
+// Writable commits a write, and so finds a full disk, a read-only one or a
+// PostgreSQL standby before a caller does.
+func (db *DB) Writable(ctx context.Context) error {
+	const query = `
+insert into lease (name, owner, until) values ('writable', $1, 0)
+on conflict (name) do update set owner = excluded.owner`
+	return Wrap("write to the database", db.Update(ctx, func(ctx context.Context, tx *Tx) error {
+		_, err := tx.ExecContext(ctx, query, db.owner)
+		return err
+	}))
+}
+
 // write runs a statement on the lease table. The clock is read before the
 // transaction: a time slightly in the past can only shorten our own lease and
 // lengthen another's.
