@@ -21,6 +21,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sandbox"
@@ -251,12 +252,20 @@ type third struct {
 	arrived atomic.Int64
 	hang    atomic.Bool
 	release chan struct{}
+	box     atomic.Pointer[sandbox.Server]
+}
+
+const thirdClient = "nodes"
+
+// open makes it the sandbox, with people sent back to redirect.
+func (th *third) open(redirect string) {
+	th.box.Store(sandbox.New(sandbox.Config{APIKey: secret.FromString(thirdKey), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey), RedirectURIs: []string{redirect}}))
 }
 
 func newThird(t *testing.T) *third {
 	t.Helper()
 	th := &third{release: make(chan struct{})}
-	box := sandbox.New(sandbox.Config{APIKey: secret.FromString(thirdKey), ClientID: "nodes", ClientSecret: secret.FromString(thirdKey), RedirectURIs: []string{"http://" + publicHost + "/"}})
+	th.open("http://" + publicHost)
 	th.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/issues") {
 			th.arrived.Add(1)
@@ -268,7 +277,7 @@ func newThird(t *testing.T) *third {
 				}
 			}
 		}
-		box.Handler().ServeHTTP(w, r)
+		th.box.Load().Handler().ServeHTTP(w, r)
 	}))
 	t.Cleanup(th.Close)
 	return th
@@ -312,4 +321,18 @@ func (c *cluster) exec(statement string) {
 		_, err := tx.ExecContext(ctx, statement)
 		return err
 	}))
+}
+
+func codeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return fault.Of(err).Code
+}
+
+func refused(t *testing.T, what string, err error, code string) {
+	t.Helper()
+	if codeOf(err) != code {
+		t.Errorf("%s: got %v, want %s", what, err, code)
+	}
 }
