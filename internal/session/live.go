@@ -342,7 +342,18 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 	if r.subject, err = s.vault.Seal(ctx, r.place(), secret.New(doc)); err != nil {
 		return "", err
 	}
+	var asked id.Approval
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := tx.Serialize(ctx, "call "+string(l.session)); err != nil {
+			return sqldb.Wrap("wait for other requests", err)
+		}
+		switch waiting, err := pendingCall(ctx, tx, l.session, key, now); {
+		case err == nil:
+			asked = waiting // asked for elsewhere in this moment
+			return nil
+		case !sqldb.NoRows(err):
+			return sqldb.Wrap("look for an open request", err)
+		}
 		counts, err := countCalls(ctx, tx, l.session, now)
 		if err != nil {
 			return sqldb.Wrap("count open requests", err)
@@ -353,6 +364,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 		if wait := backOff(counts.denied, counts.lastDenied, now); wait > 0 {
 			return fault.New(fault.Limited, "rate_limited", "The last such request was denied.").WithHint("Do not repeat it. Ask the person what they would approve.").WithRetry(wait)
 		}
+		asked = r.id
 		if err := insertApproval(ctx, tx, r); err != nil {
 			return sqldb.Wrap("store a request", err)
 		}
@@ -367,7 +379,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 	if err != nil {
 		return "", err
 	}
-	return r.id, nil
+	return asked, nil
 }
 
 // deniedBefore answers a call that a person has denied with their words, for as

@@ -73,6 +73,9 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 	digest := hexDigest(doc)
 	handle := newHandle()
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := tx.Serialize(ctx, "request "+cmp.Or(string(who.User()), string(who.Agent()))); err != nil {
+			return sqldb.Wrap("wait for other requests", err)
+		}
 		if same, err := pendingSame(ctx, tx, who.Agent(), who.User(), digest, now); err == nil {
 			ses.ID, ses.Approval, ses.PendingUntil = same.ID, same.Approval, same.PendingUntil
 			return insertHandle(ctx, tx, handleHash(handle), ses.ID)

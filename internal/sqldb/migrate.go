@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"embed"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
@@ -88,16 +87,14 @@ func (tx *Tx) migrateNext(ctx context.Context, all []step) (*step, error) {
 	const (
 		tableSQLite   = `create table if not exists schema_version (version integer primary key, name text not null, checksum text not null, applied_at integer not null) strict`
 		tablePostgres = `create table if not exists schema_version (version bigint primary key, name text not null, checksum text not null, applied_at bigint not null)`
-		lock          = `select pg_advisory_xact_lock($1)`
 		record        = `insert into schema_version (version, name, checksum, applied_at) values ($1, $2, $3, $4)`
 	)
+	if err := tx.Serialize(ctx, "migrate"); err != nil {
+		return nil, err
+	}
 	table := tableSQLite
 	if tx.db.engine == PostgreSQL {
 		table = tablePostgres
-		sum := sha256.Sum256([]byte("ambit migrate " + tx.db.schema))
-		if _, err := tx.ExecContext(ctx, lock, int64(binary.BigEndian.Uint64(sum[:]))); err != nil {
-			return nil, err
-		}
 	}
 	if _, err := tx.ExecContext(ctx, table); err != nil {
 		return nil, err

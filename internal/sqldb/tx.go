@@ -2,8 +2,10 @@ package sqldb
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -196,6 +198,26 @@ func (tx *Tx) ShareLock() string {
 		return " for share"
 	}
 	return ""
+}
+
+// Serialize makes transactions that name the same thing run one after another,
+// on all nodes, from here to their end: for rules that count rows before adding
+// one, which a lock on existing rows does not hold. SQLite has one writer and
+// needs nothing. It comes before any read that must not be stale.
+func (tx *Tx) Serialize(ctx context.Context, name string) error {
+	if tx.db.engine != PostgreSQL {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, advisoryLockSQL, tx.db.advisoryKey(name))
+	return err
+}
+
+const advisoryLockSQL = `select pg_advisory_xact_lock($1)`
+
+// advisoryKey is the number by which PostgreSQL knows a name of ours.
+func (db *DB) advisoryKey(name string) int64 {
+	sum := sha256.Sum256([]byte("ambit " + name + " " + db.schema))
+	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
 // Engine says which engine the transaction runs on.
