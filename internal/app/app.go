@@ -33,6 +33,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/telemetry"
 	"github.com/ambit-dev/ambit/internal/vault"
 	"github.com/ambit-dev/ambit/internal/web"
 	"github.com/ambit-dev/ambit/internal/workos"
@@ -56,6 +57,7 @@ type App struct {
 	keeper     *keyring.Guard
 	outbound   *outbound.Client
 	gateway    *gateway.Gateway
+	telemetry  *telemetry.Telemetry
 	clock      *clock
 	listen     []net.Listener
 	console    *console
@@ -110,6 +112,9 @@ func (a *App) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := a.observe(ctx); err != nil {
+		return err
+	}
 	if a.outbound, err = outbound.New(outbound.Policy{Allow: cfg.OutboundAllow}); err != nil {
 		return err
 	}
@@ -137,7 +142,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 
 	// Levels 2 and 3: the record of everything, sealing, people, agents, providers.
-	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Unwitnessed: cfg.CheckpointRequired, Now: a.clock.Now, Logger: cfg.Logger})
+	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Unwitnessed: cfg.CheckpointRequired, Written: a.telemetry.Entry, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}
@@ -161,8 +166,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
 		PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
-		Outbound: a.outbound, Ready: a.clock.Ready, SessionRate: cfg.CallRate, Now: a.clock.Now, Logger: cfg.Logger})
+		Outbound: a.outbound, Ready: a.clock.Ready, SessionRate: cfg.CallRate, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
 	a.health = a.newHealth()
+	a.gauges()
 	return nil
 }
 
@@ -215,7 +221,8 @@ func (a *App) handler() (http.Handler, error) {
 	a.pages, a.management = pages, management
 	mux.HandleFunc("GET /healthz", a.health.alive)
 	mux.HandleFunc("GET /readyz", a.health.ready)
-	return a.edge(mux), nil
+	mux.HandleFunc("GET /metrics", a.metrics)
+	return a.watched(a.edge(mux)), nil
 }
 
 // PublicURL is where the server is reached.
@@ -283,6 +290,7 @@ func (a *App) closeAll() {
 		a.keeper.Stop()
 		a.started = false
 	}
+	a.stopTelemetry()
 	if a.outbound != nil {
 		a.outbound.Close()
 	}

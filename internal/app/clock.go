@@ -57,6 +57,9 @@ func (c *clock) Ready() error {
 	return nil
 }
 
+// Skew is how far this process is ahead of the database.
+func (c *clock) Skew() time.Duration { return time.Duration(c.skew.Load()) }
+
 func (c *clock) start() { c.wg.Go(c.watch) }
 func (c *clock) close() { close(c.stop); c.wg.Wait() }
 

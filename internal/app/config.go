@@ -12,6 +12,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
+	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // Config says how a server runs. Only package cli reads flags, environment and
@@ -59,6 +60,15 @@ type Config struct {
 	// CallRate is how many requests a second an agent, and calls a second a
 	// session, may make over time; default 50.
 	CallRate float64
+
+	// TraceEndpoint is the OTLP/HTTP collector to which traces go, such as
+	// http://localhost:4318; empty traces nothing. TraceRatio is the share of
+	// calls that are traced; 0 means all.
+	TraceEndpoint string
+	TraceRatio    float64
+	// MetricsToken opens /metrics to whoever shows it as a bearer token. Without
+	// one the metrics are on the console socket only.
+	MetricsToken secret.Value
 
 	Version string
 	Node    string // names this process in the audit; default host name and pid
@@ -133,6 +143,18 @@ func (c *Config) Validate() error {
 	}
 	if c.Drain < 0 || c.DrainDelay < 0 {
 		return invalid("drain_invalid", "A time to drain is negative.", "For example 10s.")
+	}
+	if c.TraceRatio == 0 {
+		c.TraceRatio = 1
+	}
+	if c.TraceRatio < 0 || c.TraceRatio > 1 {
+		return invalid("trace_ratio_invalid", "The trace ratio is not between 0 and 1.", "Set AMBIT_TRACE_RATIO to the share of calls to trace, such as 0.01.")
+	}
+	if u, err := url.Parse(c.TraceEndpoint); c.TraceEndpoint != "" && (err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https") {
+		return invalid("trace_endpoint_invalid", "The trace endpoint is not an http or https URL.", "Set AMBIT_TRACE_ENDPOINT to an OTLP/HTTP collector, such as http://localhost:4318.")
+	}
+	if n := c.MetricsToken.Len(); n > 0 && n < 16 {
+		return invalid("metrics_token_weak", "The metrics token is shorter than 16 characters.", "Make one with: openssl rand -hex 24")
 	}
 	if c.Drain == 0 {
 		c.Drain = 10 * time.Second

@@ -60,6 +60,7 @@ func (a *App) openConsole() (*console, error) {
 		}
 		_, _ = w.Write(link.Reveal())
 	})
+	a.mountConsole(mux)
 	c := &console{srv: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, path: path, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)

@@ -128,9 +128,9 @@ func (a *App) edge(next http.Handler) http.Handler {
 		if a.public.Scheme == "https" {
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		// Probes come by address and learn nothing; everything else must use
+		// Probes come by address and learn nothing without a token; everything else must use
 		// the one name, or a page elsewhere could rebind its own (S10).
-		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
+		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics"
 		if !probe && !strings.EqualFold(r.Host, a.public.Host) {
 			http.Error(w, "This server is "+a.public.Host+".", http.StatusMisdirectedRequest)
 			return

@@ -102,6 +102,9 @@ type Config struct {
 	CheckpointDir string
 	Node          string        // names this process in its chain; for people
 	Every         time.Duration // between checkpoints; default 5 s
+	// Written is told of each entry that was committed, for counting. It must be
+	// quick. It may be nil.
+	Written func(action, decision string)
 	// Overdue is how long no checkpoint can be written before it is an alarm;
 	// default 1 min, or three times Every.
 	Overdue time.Duration
@@ -122,6 +125,7 @@ type Log struct {
 	every   time.Duration
 	witness witness
 	publish func(path string, content []byte) error // a checkpoint
+	written func(action, decision string)
 	now     func() time.Time
 	log     *slog.Logger
 
@@ -163,7 +167,7 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger, spares: newSpares(),
-		publish: disk.Replace, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
+		publish: disk.Replace, written: cfg.Written, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
 		pending: map[*sqldb.Tx]*pendingRows{}, queue: make(chan *Intent, 1024), outcomes: make(chan body, maxOutcomes), stop: make(chan struct{}), committed: make(chan struct{}),
 		alarms: make(chan Entry, maxAlarms), alarmRate: throttle.New(1.0/60, 1, 1000, time.Now), alarmed: make(chan struct{}),
 	}
@@ -254,6 +258,13 @@ func (l *Log) add(tx *sqldb.Tx, r row) {
 		l.pendingMu.Unlock()
 		if step != nil {
 			step.end(committed)
+		}
+		if committed && l.written != nil {
+			for _, r := range p.rows {
+				if r.body.Kind != KindOutcome {
+					l.written(r.body.Entry.Action, r.body.Entry.Decision)
+				}
+			}
 		}
 	})
 }

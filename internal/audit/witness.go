@@ -80,6 +80,10 @@ func (w *witness) refusal() error {
 		WithHint("The operator must mend the checkpoint folder; see `ambit doctor`.").WithRetry(10 * time.Second)
 }
 
+// Waiting says how many calls wait for their intent to be durable, and how many
+// finished ones for their outcome.
+func (l *Log) Waiting() (intents, outcomes int) { return len(l.queue), len(l.outcomes) }
+
 // Witness says how far the checkpoint folder is behind.
 func (l *Log) Witness() Witness {
 	w := &l.witness

@@ -2,16 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -50,10 +45,9 @@ func (c *command) recoverCommand() *cobra.Command {
 // opens the database itself.
 func (c *command) recoveryLink(ctx context.Context, cfg app.Config, user string) (string, error) {
 	socket := filepath.Join(cfg.DataDir, app.ConsoleSocket)
-	link, err := askConsole(ctx, socket, user)
-	var unreachable *net.OpError
-	if !errors.As(err, &unreachable) {
-		return link, err
+	link, err := askConsole(ctx, socket, http.MethodPost, "/recover", url.Values{"user": {user}})
+	if !noServer(err) {
+		return string(link), err
 	}
 	if cfg.DatabaseURL == "" {
 		if _, err := os.Stat(filepath.Join(cfg.DataDir, "ambit.db")); err != nil {
@@ -72,32 +66,4 @@ func (c *command) recoveryLink(ctx context.Context, cfg app.Config, user string)
 	defer a.Close()
 	value, err := a.People.Recover(ctx, user)
 	return string(value.Reveal()), err
-}
-
-func askConsole(ctx context.Context, socket, user string) (string, error) {
-	hc := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	defer hc.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://console/recover", strings.NewReader(url.Values{"user": {user}}.Encode()))
-	if err != nil {
-		return "", fmt.Errorf("asking the server: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, err := hc.Do(req)
-	if err != nil {
-		return "", fmt.Errorf("asking the server: %w", err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if err != nil {
-		return "", fmt.Errorf("asking the server: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		message, hint, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
-		return "", fault.New(fault.Invalid, "recover_failed", message).WithHint(hint)
-	}
-	return string(body), nil
 }

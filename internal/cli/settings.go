@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // The environment variables of a server. docs/configuration.md lists them.
@@ -32,6 +33,9 @@ const (
 	envDrainDelay     = "AMBIT_DRAIN_DELAY"
 	envDrain          = "AMBIT_DRAIN"
 	envNotifySocket   = "NOTIFY_SOCKET" // systemd's own
+	envTraceEndpoint  = "AMBIT_TRACE_ENDPOINT"
+	envTraceRatio     = "AMBIT_TRACE_RATIO"
+	envMetricsToken   = "AMBIT_METRICS_TOKEN"
 )
 
 const maxDrain = time.Hour
@@ -43,7 +47,8 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		DataDir: first(dataDir, c.env[envDataDir], c.defaultDataDir()), DatabaseURL: c.env[envDatabaseURL],
 		RootKey: c.env[envRootKey], CheckpointDir: c.env[envCheckpoints],
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
-		OutboundAllow: list(c.env[envOutboundAllow]), NotifySocket: c.env[envNotifySocket], Version: Version, Logger: c.logger(),
+		OutboundAllow: list(c.env[envOutboundAllow]), NotifySocket: c.env[envNotifySocket],
+		TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
 	}
 	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend} {
 		if v := c.env[name]; v != "" {
@@ -78,6 +83,13 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 			}
 			*into = d
 		}
+	}
+	if v := c.env[envTraceRatio]; v != "" {
+		ratio, err := strconv.ParseFloat(v, 64)
+		if err != nil || !(ratio > 0 && ratio <= 1) {
+			return app.Config{}, badSetting(envTraceRatio, "is a share of calls, more than 0 and at most 1")
+		}
+		cfg.TraceRatio = ratio
 	}
 	for _, s := range list(c.env[envTrustedProxies]) {
 		p, err := netip.ParsePrefix(s)

@@ -25,6 +25,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/telemetry"
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
@@ -36,6 +37,9 @@ type Call struct {
 	Tool       string
 	Arguments  json.RawMessage
 	Address    string // of the client
+	// Traceparent is the caller's place in a trace (W3C Trace Context), which the
+	// call's own spans join. It decides nothing and goes no further.
+	Traceparent string
 }
 
 // Result is what the agent gets back: the provider's answer without anything
@@ -61,6 +65,7 @@ type Config struct {
 	// user's sessions together four times as many; default 50. Four times the
 	// rate may come at once.
 	SessionRate float64
+	Telemetry   *telemetry.Telemetry // may be nil
 	Now         func() time.Time
 	Logger      *slog.Logger
 }
@@ -76,6 +81,7 @@ type Gateway struct {
 	ready       func() error
 	bySession   *throttle.Limiter
 	byUser      *throttle.Limiter
+	telemetry   *telemetry.Telemetry
 	now         func() time.Time
 	log         *slog.Logger
 }
@@ -96,7 +102,7 @@ func New(cfg Config) *Gateway {
 	}
 	const users = 4 // one agent alone cannot use up its user's budget
 	g := &Gateway{sessions: cfg.Sessions, credentials: cfg.Credentials, connections: cfg.Connections, providers: cfg.Providers,
-		audit: cfg.Audit, outbound: cfg.Outbound, ready: cfg.Ready, now: cfg.Now, log: cfg.Logger}
+		audit: cfg.Audit, outbound: cfg.Outbound, ready: cfg.Ready, telemetry: cfg.Telemetry, now: cfg.Now, log: cfg.Logger}
 	g.bySession = throttle.New(cfg.SessionRate, int(4*cfg.SessionRate), maxThrottled, cfg.Now)
 	g.byUser = throttle.New(users*cfg.SessionRate, int(4*users*cfg.SessionRate), maxThrottled, cfg.Now)
 	return g
@@ -117,11 +123,13 @@ func (g *Gateway) within(l session.Live) error {
 }
 
 // Invoke makes one call, or says why not.
-func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
+func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error) {
+	ctx, seen := g.telemetry.Call(telemetry.Remote(ctx, c.Traceparent))
 	entry := audit.Entry{
 		Environment: c.Identity.Environment(), Organization: c.Identity.Organization(), Actor: audit.Actor{Kind: "agent", ID: string(c.Identity.Agent())},
 		Agent: c.Identity.Agent(), User: c.Identity.User(), Action: "tool.call", Object: printable(c.Tool), Tool: printable(c.Tool), Address: c.Address,
 	}
+	defer func() { seen.End(string(entry.Session), entry.Effect, ending(result, err), string(result.Event)) }()
 	if err := g.ready(); err != nil {
 		return Result{}, g.refuse(ctx, entry, "node.ready", err)
 	}
@@ -130,6 +138,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 	}
 
 	// 1. Is the session active, now, for this agent?
+	seen.Enter(telemetry.Session)
 	live, err := g.sessions.Live(ctx, c.Identity, c.Handle)
 	if entry.Session = live.Session(); live.User() != "" {
 		entry.User = live.User()
@@ -147,6 +156,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 	entry.Connection, entry.Provider, entry.Effect = target.Connection(), target.Provider(), string(target.Tool.Effect)
 
 	// 2. Do grant and policy allow exactly this request?
+	seen.Enter(telemetry.Policy)
 	args, req, err := build(target, c.Arguments)
 	if err != nil {
 		return Result{}, g.refuse(ctx, entry, "tool.arguments", err)
@@ -159,6 +169,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 
 	// 3. The intent is durable, and no revoke came before it. A revoke that comes
 	// after it finds the call, which must be known before its intent commits.
+	seen.Enter(telemetry.Intent)
 	running, done := permit.Track(ctx)
 	defer done()
 	entry.Decision = string(policy.Allow)
@@ -170,9 +181,10 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (Result, error) {
 	started := g.now()
 
 	// 4 to 6. The credential, the request, the redaction.
-	answer, err := g.send(running, permit, target.Tool, req)
+	answer, err := g.send(running, seen, permit, target.Tool, req)
 
 	// 7. The outcome, whatever it was.
+	seen.Enter(telemetry.Outcome)
 	outcome := outcomeOf(running, answer, err)
 	outcome.Duration = g.now().Sub(started)
 	g.audit.Finish(intent, outcome)
@@ -211,19 +223,23 @@ func build(t session.Target, raw json.RawMessage) ([]byte, *provider.Request, er
 // credential, it is refreshed once and the request repeated, which cannot do
 // anything twice: the provider refused it unread. What it refuses after that is
 // the credential, or else this request, and then its 401 is the answer.
-func (g *Gateway) send(ctx context.Context, p session.Permit, t provider.Tool, req *provider.Request) (provider.Answer, error) {
+func (g *Gateway) send(ctx context.Context, seen *telemetry.Call, p session.Permit, t provider.Tool, req *provider.Request) (provider.Answer, error) {
+	seen.Enter(telemetry.Credential)
 	cred, version, err := g.credentials.Token(ctx, p)
 	if err != nil {
 		return provider.Answer{}, err
 	}
+	seen.Enter(telemetry.Upstream)
 	answer, err := provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred)
 	if err != nil || !answer.AuthFailed {
 		return answer, err
 	}
 	if g.credentials.Refreshable(ctx, p) {
+		seen.Enter(telemetry.Credential)
 		if cred, version, err = g.credentials.Refresh(ctx, p, version); err != nil {
 			return provider.Answer{}, err
 		}
+		seen.Enter(telemetry.Upstream)
 		if answer, err = provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred); err != nil || !answer.AuthFailed {
 			return answer, err
 		}
@@ -265,6 +281,17 @@ func (g *Gateway) refuse(ctx context.Context, e audit.Entry, rule string, err er
 		g.log.Error("a refusal could not be recorded", "agent", e.Agent, "session", e.Session, "code", f.Code, "error", rerr)
 	}
 	return err
+}
+
+// ending is how a call ended, in a word: ok, or a code.
+func ending(r Result, err error) string {
+	switch {
+	case err != nil:
+		return fault.Of(err).Code
+	case r.Status >= 400:
+		return "upstream_error"
+	}
+	return "ok"
 }
 
 // outcomeOf classes the end of a call. What was sent and not answered may have

@@ -67,7 +67,7 @@ func bans() []ban {
 				"internal/cli/demo.go":          "plays an agent in front of the server",
 				"internal/cli/person/person.go": "plays a browser in front of the server",
 				"internal/cli/doctor.go":        "asks the operator's own server whether it is ready",
-				"internal/cli/recover.go":       "speaks to the server's console over its socket",
+				"internal/cli/console.go":       "speaks to the server's console over its socket",
 			},
 		},
 		{

@@ -33,7 +33,7 @@ func (s *Server) call(ctx context.Context, who agent.Identity, m message, rev re
 	if err != nil {
 		return s.refusal(ctx, name, rev, err), nil
 	}
-	call.Identity, call.Tool, call.Address = who, name, address
+	call.Identity, call.Tool, call.Address, call.Traceparent = who, name, address, m.trace
 	res, err := s.gateway.Invoke(ctx, call)
 	if fault.Is(err, "tool_not_found") {
 		return nil, &problem{status: http.StatusBadRequest, code: codeParams, message: "There is no such tool."}

@@ -42,6 +42,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(w, m.id)
 		return
 	}
+	m.trace = traceparent(r.Header, m.meta)
 	rev, p := revisionOf(r.Header, m)
 	if p != nil {
 		p.write(w, m.id)
@@ -169,6 +170,16 @@ func bearer(authorization []string) (secret.Value, *problem) {
 		return secret.Value{}, &problem{status: http.StatusUnauthorized, code: codeServer, message: "An access token is required."}
 	}
 	return secret.FromString(token), nil
+}
+
+// traceparent is the caller's place in a trace (W3C Trace Context): what the
+// message says, else what the request says.
+func traceparent(h http.Header, meta object) string {
+	var t string
+	if str(meta["traceparent"], &t) {
+		return t
+	}
+	return h.Get("Traceparent")
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {

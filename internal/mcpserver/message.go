@@ -34,6 +34,7 @@ type message struct {
 	method string
 	params object
 	meta   object // params._meta
+	trace  string // the caller's traceparent; a name, not a right
 }
 
 // object is a JSON object by exact names.

@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/telemetry"
 )
 
 // Answer is what an agent may see of an upstream's answer.
@@ -48,6 +49,7 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	if err != nil {
 		return Answer{}, err
 	}
+	telemetry.Enter(ctx, telemetry.Redact)
 	// Cleaning takes a few times the answer's size, so the process does not do
 	// it for any number of answers at once.
 	done, err := client.Hold(ctx, len(resp.Body))

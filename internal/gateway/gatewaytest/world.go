@@ -27,6 +27,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/telemetry"
 )
 
 // SandboxKey opens the sandbox's API.
@@ -43,7 +44,8 @@ type World struct {
 	Gateway     *gateway.Gateway
 	Sandbox     *httptest.Server
 	PublicURL   *url.URL
-	Logger      *slog.Logger // of the rooms from here up; nil logs nothing
+	Telemetry   *telemetry.Telemetry // of the gateway; nil measures nothing
+	Logger      *slog.Logger         // of the rooms from here up; nil logs nothing
 
 	traffic *traffic
 }
@@ -115,7 +117,7 @@ func (w *World) Node(t testing.TB) {
 	w.Credentials.Start()
 	t.Cleanup(w.Credentials.Stop)
 	w.Gateway = gateway.New(gateway.Config{Sessions: w.Sessions, Credentials: w.Credentials, Connections: w.Connections, Providers: w.Providers,
-		Audit: w.Audit, Outbound: w.Outbound, SessionRate: 1e6, Now: w.Clock.Now, Logger: w.Logger})
+		Audit: w.Audit, Outbound: w.Outbound, SessionRate: 1e6, Telemetry: w.Telemetry, Now: w.Clock.Now, Logger: w.Logger})
 }
 
 // KeyProvider adds the provider that the sandbox is with an API key, under slug.
