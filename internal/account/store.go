@@ -2,7 +2,6 @@ package account
 
 import (
 	"context"
-	"database/sql"
 
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -255,8 +254,8 @@ func selectOwners(ctx context.Context, q sqldb.Querier, user id.User, home id.En
 type scanner interface{ Scan(dest ...any) error }
 
 // collect reads all rows of a query.
-func collect[T any](scan func(scanner) (T, error)) func(*sql.Rows, error) ([]T, error) {
-	return func(rows *sql.Rows, err error) ([]T, error) {
+func collect[T any](scan func(scanner) (T, error)) func(sqldb.Rows, error) ([]T, error) {
+	return func(rows sqldb.Rows, err error) ([]T, error) {
 		if err != nil {
 			return nil, err
 		}
@@ -274,7 +273,7 @@ func collect[T any](scan func(scanner) (T, error)) func(*sql.Rows, error) ([]T, 
 }
 
 // changed reports whether a statement touched a row.
-func changed(res sql.Result, err error) (bool, error) {
+func changed(res sqldb.Result, err error) (bool, error) {
 	if err != nil {
 		return false, err
 	}

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
@@ -70,7 +69,7 @@ type stored struct {
 const entryColumns = `chain_id, seq, hash, id, kind, ref, time, environment_id, organization_id, agent_id, user_id,
 	session_id, connection_id, action, decision, body`
 
-func scanEntry(rows *sql.Rows) (stored, error) {
+func scanEntry(rows sqldb.Rows) (stored, error) {
 	var s stored
 	err := rows.Scan(&s.chain, &s.seq, &s.hash, &s.id, &s.kind, &s.ref, &s.time, &s.environment, &s.organization,
 		&s.agent, &s.user, &s.session, &s.connection, &s.action, &s.decision, &s.body)

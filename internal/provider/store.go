@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"database/sql"
 	"encoding/hex"
 	"slices"
 	"strings"
@@ -357,7 +356,7 @@ func (s *Store) write(ctx context.Context, tx *sqldb.Tx, env id.Environment, r *
 }
 
 // one says that a change which met no row came too late.
-func one(res sql.Result, err error) error {
+func one(res sqldb.Result, err error) error {
 	if err != nil {
 		return sqldb.Wrap("write a provider", err)
 	}

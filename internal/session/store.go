@@ -201,7 +201,7 @@ func activateSession(ctx context.Context, q sqldb.Querier, s id.Session, u id.Us
 }
 
 // oneRow turns "no row matched" into otherwise.
-func oneRow(res sql.Result, err error, op string, otherwise error) error {
+func oneRow(res sqldb.Result, err error, op string, otherwise error) error {
 	if err != nil {
 		return sqldb.Wrap(op, err)
 	}
@@ -328,7 +328,7 @@ where state <> 'ended' and `+cond+` returning id, environment_id, organization_i
 	return ended, nil
 }
 
-func scanEnded(rows *sql.Rows, err error) ([]endedSession, error) {
+func scanEnded(rows sqldb.Rows, err error) ([]endedSession, error) {
 	if err != nil {
 		return nil, err
 	}

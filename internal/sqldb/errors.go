@@ -11,10 +11,10 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/sqldb/lite"
 )
 
 const (
@@ -74,8 +74,8 @@ func IsUnique(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return e.Code == "23505"
 	}
-	if e, ok := errors.AsType[*sqlite.Error](err); ok {
-		return e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+	if e, ok := errors.AsType[*lite.Error](err); ok {
+		return e.Code == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 	}
 	return false
 }
@@ -117,8 +117,8 @@ func classify(err error) class {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return classifyPostgres(e.Code)
 	}
-	if e, ok := errors.AsType[*sqlite.Error](err); ok {
-		return classifySQLite(e.Code())
+	if e, ok := errors.AsType[*lite.Error](err); ok {
+		return classifySQLite(e.Code)
 	}
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -186,7 +186,7 @@ func transient(err error) bool {
 	if err == nil {
 		return false
 	}
-	if _, ok := errors.AsType[*sqlite.Error](err); ok {
+	if _, ok := errors.AsType[*lite.Error](err); ok {
 		return false // the single writer has no races to lose
 	}
 	c := classify(err)
@@ -199,8 +199,8 @@ func outcomeOpen(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return classifyPostgres(e.Code) == classLost
 	}
-	if e, ok := errors.AsType[*sqlite.Error](err); ok {
-		return classifySQLite(e.Code()) == classIO
+	if e, ok := errors.AsType[*lite.Error](err); ok {
+		return classifySQLite(e.Code) == classIO
 	}
 	return classify(err) != classOther
 }

@@ -1,9 +1,19 @@
 package sqldb
 
-import "database/sql"
+import "context"
 
-// Pools shows the pools, for tests that look at each connection.
-func (db *DB) Pools() (writer, reader *sql.DB) { return db.writer, db.reader }
+// EachConnection calls fn for every connection of a SQLite database: with what
+// its query_only must be, and with a way to read its settings.
+func (db *DB) EachConnection(ctx context.Context, fn func(queryOnly string, setting func(name string) (string, error))) {
+	s := db.store.(*sqlite)
+	for queryOnly, p := range map[string]*connPool{"0": s.writer, "1": s.readers} {
+		for range p.size {
+			c := <-p.idle
+			defer p.give(c)
+			fn(queryOnly, func(name string) (got string, err error) { return got, first(ctx, c, "pragma "+name, &got) })
+		}
+	}
+}
 
 // Pragmas are the settings that a connection must have.
 func Pragmas(queryOnly string) map[string]string {

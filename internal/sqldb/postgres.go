@@ -46,7 +46,7 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 	pool.SetMaxIdleConns(size)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	pool.SetConnMaxLifetime(time.Hour)
-	db.writer, db.reader = pool, pool
+	db.store = &postgres{db: db, pool: pool}
 	defer func() {
 		if err != nil {
 			db.release()
@@ -75,6 +75,81 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 		return l
 	}
 	return nil
+}
+
+// postgres is the engine over a network.
+type postgres struct {
+	db   *DB
+	pool *sql.DB
+}
+
+// A read that found its connection dead is tried once more; by then the pool
+// looks at each of its connections before using it.
+func (p *postgres) query(ctx context.Context, query string, args []any) (Rows, error) {
+	rows, err := p.pool.QueryContext(ctx, query, args...)
+	if p.db.connectionLost(err) {
+		rows, err = p.pool.QueryContext(ctx, query, args...)
+	}
+	if err != nil {
+		return nil, err // not a nil pointer in an interface
+	}
+	return rows, nil
+}
+
+func (p *postgres) row(ctx context.Context, query string, args []any) Row {
+	row := p.pool.QueryRowContext(ctx, query, args...)
+	if p.db.connectionLost(row.Err()) {
+		row = p.pool.QueryRowContext(ctx, query, args...)
+	}
+	return row
+}
+
+func (p *postgres) ping(ctx context.Context) error { return p.pool.PingContext(ctx) }
+func (p *postgres) close() error                   { return p.pool.Close() }
+
+func (p *postgres) begin(ctx context.Context, limit time.Duration) (transaction, error) {
+	conn, err := p.pool.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hold, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+commitGrace)
+	tx, err := conn.BeginTx(hold, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		cancel()
+		_ = conn.Close()
+		return nil, err
+	}
+	return &postgresTx{conn: conn, tx: tx, cancel: cancel}, nil
+}
+
+type postgresTx struct {
+	conn   *sql.Conn
+	tx     *sql.Tx
+	cancel context.CancelFunc // of the time that the transaction may take
+}
+
+func (t *postgresTx) exec(ctx context.Context, query string, args []any) (Result, error) {
+	return t.tx.ExecContext(ctx, query, args...)
+}
+
+func (t *postgresTx) query(ctx context.Context, query string, args []any) (Rows, error) {
+	rows, err := t.tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err // not a nil pointer in an interface
+	}
+	return rows, nil
+}
+
+func (t *postgresTx) row(ctx context.Context, query string, args []any) Row {
+	return t.tx.QueryRowContext(ctx, query, args...)
+}
+
+func (t *postgresTx) commit() error { return t.tx.Commit() }
+func (t *postgresTx) rollback()     { _ = t.tx.Rollback() }
+
+func (t *postgresTx) release() {
+	t.cancel()
+	_ = t.conn.Close()
 }
 
 // suspect says whether the pool should ask a connection for a sign of life

@@ -16,7 +16,6 @@ package sqldb
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -56,9 +55,52 @@ type Config struct {
 // Querier is what a [Tx] and [DB.Reader] have in common, in the shapes of
 // database/sql.
 type Querier interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) Row
+}
+
+// Result is what a statement did.
+type Result interface {
+	RowsAffected() (int64, error)
+}
+
+// Rows is the answer of a query. Close it, also after its last row.
+type Rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+	Close() error
+	Columns() ([]string, error)
+}
+
+// Row is the answer of a query for one row. Scan ends it.
+type Row interface {
+	Scan(dest ...any) error
+	Err() error
+}
+
+// store is one of the two engines.
+type store interface {
+	// query and row run outside a transaction and see the newest commit.
+	query(ctx context.Context, query string, args []any) (Rows, error)
+	row(ctx context.Context, query string, args []any) Row
+	// begin opens a write transaction that may last for limit.
+	begin(ctx context.Context, limit time.Duration) (transaction, error)
+	ping(ctx context.Context) error
+	close() error
+}
+
+// transaction is an open write transaction on a connection of its own, which
+// release gives back. commit and rollback do not hear a caller's cancellation:
+// a commit cut in the middle would leave the outcome unknown.
+type transaction interface {
+	exec(ctx context.Context, query string, args []any) (Result, error)
+	query(ctx context.Context, query string, args []any) (Rows, error)
+	row(ctx context.Context, query string, args []any) Row
+	commit() error
+	rollback()
+	release()
 }
 
 // DB is an open database. It is safe for concurrent use.
@@ -69,11 +111,8 @@ type DB struct {
 	now    func() time.Time
 	owner  string // prefix of this handle's lease owners
 
-	writer *sql.DB   // SQLite: exactly one connection
-	reader *sql.DB   // PostgreSQL: the same pool as writer
-	folder *folder   // SQLite only
-	reads  *prepared // SQLite only, of the reader pool
-	writes *prepared // SQLite only, of the writer
+	store  store
+	folder *folder // SQLite only
 	hub    *hub
 
 	listenOnce sync.Once
@@ -111,9 +150,6 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if db.engine == SQLite {
-		db.reads, db.writes = newPrepared(db.reader), newPrepared(db.writer)
-	}
 	db.hub = newHub()
 	return db, nil
 }
@@ -136,17 +172,10 @@ func (db *DB) Close() error {
 	return db.release()
 }
 
-// release closes the pools, readers first: the last SQLite connection to go
-// moves the write-ahead log into the database, and only the writer may.
 func (db *DB) release() error {
 	var err error
-	if db.reader != nil && db.reader != db.writer {
-		err = db.reader.Close()
-	}
-	if db.writer != nil {
-		if werr := db.writer.Close(); err == nil {
-			err = werr
-		}
+	if db.store != nil {
+		err = db.store.close()
 	}
 	if db.folder != nil {
 		db.folder.unlock()
@@ -159,11 +188,15 @@ func (db *DB) enter() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.closed {
-		return fault.New(fault.Unavailable, codeUnavailable, "The database is closed.").
-			WithHint("The server is shutting down; try again in a moment.")
+		return closed()
 	}
 	db.inflight.Add(1)
 	return nil
+}
+
+func closed() error {
+	return fault.New(fault.Unavailable, codeUnavailable, "The database is closed.").
+		WithHint("The server is shutting down; try again in a moment.")
 }
 
 // Engine says which engine is behind db.
@@ -171,7 +204,7 @@ func (db *DB) Engine() Engine { return db.engine }
 
 // Ping reports whether the database answers.
 func (db *DB) Ping(ctx context.Context) error {
-	return Wrap("ping the database", db.reader.PingContext(ctx))
+	return Wrap("ping the database", db.store.ping(ctx))
 }
 
 // Clock is the database's clock, which all nodes share: the server's on
@@ -205,41 +238,31 @@ func (db *DB) Reader() Querier { return reader{db} }
 
 type reader struct{ db *DB }
 
-func (r reader) ExecContext(context.Context, string, ...any) (sql.Result, error) {
+func (r reader) ExecContext(context.Context, string, ...any) (Result, error) {
 	return nil, fault.New(fault.Internal, "write_outside_update", "A write was tried outside a transaction.")
 }
 
-// A read that found its connection dead is tried once more; by then the pool
-// looks at each of its connections before using it.
-func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (r reader) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
 	if err := checkText(args); err != nil {
 		return nil, err
 	}
 	r.db.statements.Add(1)
-	if st := r.db.reads.get(ctx, query); st != nil {
-		return st.QueryContext(ctx, args...)
-	}
-	rows, err := r.db.reader.QueryContext(ctx, query, args...)
-	if r.db.connectionLost(err) {
-		rows, err = r.db.reader.QueryContext(ctx, query, args...)
-	}
-	return rows, err
+	return r.db.store.query(ctx, query, args)
 }
 
-func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) Row {
 	if err := checkText(args); err != nil {
-		return brokenRow(ctx, err)
+		return noRow{err}
 	}
 	r.db.statements.Add(1)
-	if st := r.db.reads.get(ctx, query); st != nil {
-		return st.QueryRowContext(ctx, args...)
-	}
-	row := r.db.reader.QueryRowContext(ctx, query, args...)
-	if r.db.connectionLost(row.Err()) {
-		row = r.db.reader.QueryRowContext(ctx, query, args...)
-	}
-	return row
+	return r.db.store.row(ctx, query, args)
 }
+
+// noRow is a row that could not be read.
+type noRow struct{ err error }
+
+func (r noRow) Scan(...any) error { return r.err }
+func (r noRow) Err() error        { return r.err }
 
 // Micros is t as Unix microseconds, the form of every time column. The zero
 // time is 0, which columns use for "none".

@@ -3,22 +3,19 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 
-	"modernc.org/sqlite"
-
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/sqldb/lite"
 )
 
-// pragma is a setting of every SQLite connection. It goes into the data source
-// name, since a PRAGMA run on a pool sets one connection of it, and is read
-// back, since the driver takes a misspelt one in silence.
+// pragma is a setting that every SQLite connection gets when it is opened.
 type pragma struct{ name, set, want string }
 
 func pragmas(queryOnly string) []pragma {
@@ -55,61 +52,56 @@ func (db *DB) openSQLite(ctx context.Context, cfg Config) (err error) {
 	}
 	file.Close() // before SQLite opens it: closing a file drops the process's record locks on it
 
-	if db.writer, err = openPool(ctx, path, 1, "0", "immediate"); err != nil {
+	lite.Fdatasync()
+	store := &sqlite{}
+	db.store = store
+	if store.writer, err = openPool(ctx, path, 1, "0"); err != nil {
 		return err
 	}
-	var version string
-	if err := db.writer.QueryRowContext(ctx, "select sqlite_version()").Scan(&version); err != nil {
+	version, err := store.version(ctx)
+	if err != nil {
 		return Wrap("read the SQLite version", err)
 	}
 	if !atLeast(version, minSQLite) {
 		return fault.New(fault.Internal, "sqlite_too_old", "SQLite "+version+" can damage databases.").
 			WithHint("Build with SQLite " + minSQLite + " or newer.")
 	}
-	db.reader, err = openPool(ctx, path, min(8, max(4, runtime.GOMAXPROCS(0))), "1", "deferred")
+	store.readers, err = openPool(ctx, path, min(8, max(4, runtime.GOMAXPROCS(0))), "1")
 	return err
 }
 
-func openPool(ctx context.Context, path string, size int, queryOnly, txlock string) (*sql.DB, error) {
-	query := url.Values{"_txlock": {txlock}}
-	for _, p := range pragmas(queryOnly) {
-		query.Add("_pragma", p.name+"("+p.set+")")
-	}
-	dsn := (&url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: query.Encode()}).String()
-	connector, err := sqlite.NewConnector(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
-	}
-	pool := sql.OpenDB(connector)
-	pool.SetMaxOpenConns(size)
-	pool.SetMaxIdleConns(size)
-	if err := checkPool(ctx, pool, size, pragmas(queryOnly)); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return pool, nil
-}
-
-// checkPool fills the pool and reads the settings of each connection.
-func checkPool(ctx context.Context, pool *sql.DB, size int, want []pragma) error {
-	for range size {
-		conn, err := pool.Conn(ctx)
-		if err != nil {
-			return Wrap("open the database", err)
+// setUp gives a connection its settings and reads them back, since a misspelt
+// one is taken in silence.
+func setUp(ctx context.Context, c *lite.Conn, settings []pragma) error {
+	for _, p := range settings {
+		if _, err := c.Exec(ctx, "pragma "+p.name+"="+p.set, nil); err != nil {
+			return Wrap("set "+p.name, err)
 		}
-		defer conn.Close()
-		for _, p := range want {
-			var got string
-			if err := conn.QueryRowContext(ctx, "pragma "+p.name).Scan(&got); err != nil {
-				return Wrap("read the setting "+p.name, err)
-			}
-			if got != p.want {
-				return fault.New(fault.Internal, "database_setting", fmt.Sprintf("SQLite runs with %s=%s instead of %s.", p.name, got, p.want)).
-					WithHint("Put the data folder on a local disk that supports write-ahead logging.")
-			}
+	}
+	for _, p := range settings {
+		var got string
+		if err := first(ctx, c, "pragma "+p.name, &got); err != nil {
+			return Wrap("read the setting "+p.name, err)
+		}
+		if got != p.want {
+			return fault.New(fault.Internal, "database_setting", fmt.Sprintf("SQLite runs with %s=%s instead of %s.", p.name, got, p.want)).
+				WithHint("Put the data folder on a local disk that supports write-ahead logging.")
 		}
 	}
 	return nil
+}
+
+// first reads the first row of a query without arguments.
+func first(ctx context.Context, c *lite.Conn, query string, dest ...any) error {
+	rows, err := c.Query(ctx, query, nil)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if ok, err := rows.Next(); err != nil || !ok {
+		return errors.Join(err, sql.ErrNoRows)
+	}
+	return rows.Scan(dest...)
 }
 
 // atLeast compares dotted versions of numbers.

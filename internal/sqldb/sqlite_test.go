@@ -3,7 +3,6 @@ package sqldb_test
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -19,32 +18,17 @@ import (
 func TestPragmasOnEveryConnection(t *testing.T) {
 	t.Parallel()
 	db := sqldbtest.Open(t, sqldb.SQLite)
-	writer, reader := db.Pools()
-	for _, c := range []struct {
-		pool      *sql.DB
-		size      int
-		queryOnly string
-	}{{writer, 1, "0"}, {reader, reader.Stats().MaxOpenConnections, "1"}} {
-		if c.size < 1 {
-			t.Fatalf("got a pool without bound")
-		}
-		var held []*sql.Conn
-		for range c.size {
-			conn, err := c.pool.Conn(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			held = append(held, conn)
-			for name, want := range sqldb.Pragmas(c.queryOnly) {
-				var got string
-				if err := conn.QueryRowContext(t.Context(), "pragma "+name).Scan(&got); err != nil || got != want {
-					t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
-				}
+	connections := map[string]int{}
+	db.EachConnection(t.Context(), func(queryOnly string, setting func(string) (string, error)) {
+		connections[queryOnly]++
+		for name, want := range sqldb.Pragmas(queryOnly) {
+			if got, err := setting(name); err != nil || got != want {
+				t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
 			}
 		}
-		for _, conn := range held {
-			conn.Close()
-		}
+	})
+	if connections["0"] != 1 || connections["1"] < 4 {
+		t.Errorf("got %v, want one connection that writes and several that do not", connections)
 	}
 }
 

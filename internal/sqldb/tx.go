@@ -3,8 +3,6 @@ package sqldb
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
-	"database/sql/driver"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -30,12 +28,11 @@ const (
 // function given to [DB.Update] and ends with it.
 type Tx struct {
 	db      *DB
-	tx      *sql.Tx
+	on      transaction
 	failed  error // the first statement error; nothing may follow it
 	before  []func(ctx context.Context) error
 	done    []func(committed bool)
 	notices []notice
-	texts   []string // statements that ran as text and are worth compiling
 	points  failpoint.Names
 }
 
@@ -77,35 +74,18 @@ func (db *DB) attempts(ctx context.Context, limit time.Duration, fn func(ctx con
 
 func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) (retry bool, err error) {
 	defer func() { db.connectionLost(err) }()
-	conn, err := db.writer.Conn(ctx)
+	on, err := db.store.begin(ctx, limit)
 	if err != nil {
 		return transient(err), Wrap("open a transaction", err)
 	}
-	tx := &Tx{db: db}
-	defer func() {
-		conn.Close()
-		db.writes.learn(ctx, tx.texts)
-	}()
-
-	// Begin, commit and rollback do not hear the caller's cancellation: a
-	// commit cut in the middle would leave the outcome unknown.
-	hold, release := context.WithTimeout(context.WithoutCancel(ctx), limit+commitGrace)
-	defer release()
-	opts := &sql.TxOptions{}
-	if db.engine == PostgreSQL {
-		opts.Isolation = sql.LevelReadCommitted
-	}
-	raw, err := conn.BeginTx(hold, opts)
-	if err != nil {
-		return transient(err), Wrap("open a transaction", err)
-	}
-	tx.tx = raw
+	defer on.release()
+	tx := &Tx{db: db, on: on}
 	committed := false
 	// Hooks run while the connection is still held, so on SQLite they see
 	// commits in their order. The deferred form also serves a panic in fn.
 	defer func() {
 		if !committed {
-			raw.Rollback()
+			on.rollback()
 		}
 		for _, f := range tx.done {
 			f(committed)
@@ -118,7 +98,7 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx cont
 		db.connectionLost(tx.failed)
 		return transient(tx.failed) || transient(err), err
 	}
-	if err := raw.Commit(); err != nil {
+	if err := on.commit(); err != nil {
 		if outcomeOpen(err) {
 			return false, uncertain{Wrap("commit", err)}
 		}
@@ -229,105 +209,63 @@ func (tx *Tx) fail(err error) {
 	}
 }
 
-func (tx *Tx) refusal() error {
-	return fmt.Errorf("an earlier statement ended the transaction: %w", tx.failed)
-}
-
-// ExecContext runs a statement.
-func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+// ready reports why a statement cannot run, or counts it.
+func (tx *Tx) ready(args []any) error {
 	if tx.failed != nil {
-		return nil, tx.refusal()
+		return fmt.Errorf("an earlier statement ended the transaction: %w", tx.failed)
 	}
 	if err := checkText(args); err != nil {
 		tx.fail(err)
-		return nil, err
+		return err
 	}
 	tx.db.statements.Add(1)
-	if st := tx.compiled(ctx, query, args); st != nil {
-		res, err := st.ExecContext(ctx, args...)
-		tx.fail(err)
-		return res, err
+	return nil
+}
+
+// ExecContext runs a statement.
+func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (Result, error) {
+	if err := tx.ready(args); err != nil {
+		return nil, err
 	}
-	res, err := tx.tx.ExecContext(ctx, query, args...)
+	res, err := tx.on.exec(ctx, query, args)
 	tx.fail(err)
 	return res, err
 }
 
 // QueryContext runs a query.
-func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if tx.failed != nil {
-		return nil, tx.refusal()
-	}
-	if err := checkText(args); err != nil {
-		tx.fail(err)
+func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
+	if err := tx.ready(args); err != nil {
 		return nil, err
 	}
-	tx.db.statements.Add(1)
-	if st := tx.compiled(ctx, query, args); st != nil {
-		rows, err := st.QueryContext(ctx, args...)
-		tx.fail(err)
-		return rows, err
-	}
-	rows, err := tx.tx.QueryContext(ctx, query, args...)
+	rows, err := tx.on.query(ctx, query, args)
 	tx.fail(err)
 	return rows, err
 }
 
-// QueryRowContext runs a query of at most one row.
-func (tx *Tx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	if tx.failed != nil {
-		return brokenRow(ctx, tx.refusal())
+// QueryRowContext runs a query for one row.
+func (tx *Tx) QueryRowContext(ctx context.Context, query string, args ...any) Row {
+	if err := tx.ready(args); err != nil {
+		return noRow{err}
 	}
-	if err := checkText(args); err != nil {
-		tx.fail(err)
-		return brokenRow(ctx, err)
-	}
-	tx.db.statements.Add(1)
-	if st := tx.compiled(ctx, query, args); st != nil {
-		row := st.QueryRowContext(ctx, args...)
-		tx.fail(row.Err())
-		return row
-	}
-	row := tx.tx.QueryRowContext(ctx, query, args...)
+	row := tx.on.row(ctx, query, args)
 	tx.fail(row.Err())
 	return row
 }
-
-// compiled gives the statement for this transaction if it is compiled, and
-// otherwise remembers it for the next one. Scripts, such as migrations, take no
-// arguments and are left alone.
-func (tx *Tx) compiled(ctx context.Context, query string, args []any) *sql.Stmt {
-	if tx.db.writes == nil || len(args) == 0 {
-		return nil
-	}
-	if st := tx.db.writes.known(query); st != nil {
-		return tx.tx.StmtContext(ctx, st)
-	}
-	tx.texts = append(tx.texts, query)
-	return nil
-}
-
-// brokenRow is a row whose Scan returns err. Only database/sql can make one,
-// so it is asked to, over a connection that cannot be had.
-func brokenRow(ctx context.Context, err error) *sql.Row {
-	pool := sql.OpenDB(refuser{err})
-	defer pool.Close()
-	return pool.QueryRowContext(ctx, "")
-}
-
-type refuser struct{ err error }
-
-func (r refuser) Connect(context.Context) (driver.Conn, error) { return nil, r.err }
-func (r refuser) Driver() driver.Driver                        { return r }
-func (r refuser) Open(string) (driver.Conn, error)             { return nil, r.err }
 
 // checkText refuses what PostgreSQL cannot store as text and SQLite would, so
 // that hostile input meets the same answer on both.
 func checkText(args []any) error {
 	for _, arg := range args {
-		text, ok := arg.(string)
-		if v := reflect.ValueOf(arg); !ok && v.Kind() == reflect.String {
-			text = v.String()
+		var text string
+		switch v := arg.(type) {
+		case nil, int64, int, bool, []byte:
+			continue
+		case string:
+			text = v
+		default:
+			if named := reflect.ValueOf(arg); named.Kind() == reflect.String {
+				text = named.String()
+			}
 		}
 		if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
 			return invalidText()

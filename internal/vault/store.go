@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -115,7 +114,7 @@ func deleteObject(ctx context.Context, q sqldb.Querier, o Object) (bool, error) 
 	return changed(q.ExecContext(ctx, deleteObjectSQL, o.ID, o.Version))
 }
 
-func changed(res sql.Result, err error) (bool, error) {
+func changed(res sqldb.Result, err error) (bool, error) {
 	if err != nil {
 		return false, err
 	}
