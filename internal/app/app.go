@@ -164,7 +164,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	// Levels 5 to 7: sessions, credentials, the spine.
 	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
-		PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
+		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
 		Outbound: a.outbound, Ready: a.clock.Ready, SessionRate: cfg.CallRate, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
 	a.health = a.newHealth()

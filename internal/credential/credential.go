@@ -13,6 +13,7 @@ package credential
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -43,8 +44,11 @@ type Config struct {
 	Providers   *provider.Store
 	Outbound    *outbound.Client
 	PublicURL   *url.URL
-	Now         func() time.Time
-	Logger      *slog.Logger
+	// Alone says that no other process works on the database, so that what an
+	// earlier one was doing is over.
+	Alone  bool
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 // Service keeps credentials. Start it for revocations that must be retried.
@@ -58,6 +62,8 @@ type Service struct {
 	public      *url.URL
 	now         func() time.Time
 	log         *slog.Logger
+	owner       string // of the leases of this process
+	alone       bool
 
 	refreshing singleflight.Group
 	sealed     sealedCache
@@ -103,6 +109,7 @@ func New(cfg Config) *Service {
 	}
 	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
 		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
+	s.owner, s.alone = rand.Text(), cfg.Alone
 	s.sealed.byConnection = map[id.Connection]row{}
 	s.background, s.cancel = context.WithCancel(context.Background())
 	s.running, s.stop = context.WithCancel(s.background)
@@ -111,15 +118,25 @@ func New(cfg Config) *Service {
 
 // Start retries revocations that a provider could not take, until Stop.
 func (s *Service) Start() {
+	if s.alone {
+		ctx, cancel := context.WithTimeout(s.running, writeLimit)
+		defer cancel()
+		if err := s.db.Update(ctx, releaseLeases); err != nil {
+			s.log.Warn("refreshes that an earlier run began are waited for, since their leases could not be ended", "error", err)
+		}
+	}
 	if s.work.begin() {
 		go s.retryRevocations()
 	}
 }
 
 // Stop waits for refreshes that are under way: their answers must not be lost.
+// It waits at most 45 s; an answer that the database has not taken by then is.
 func (s *Service) Stop() {
 	s.stop()
+	late := time.AfterFunc(stopGrace, s.cancel)
 	s.work.finish()
+	late.Stop()
 	s.cancel()
 }
 
@@ -158,6 +175,17 @@ func (s *Service) renewed(ctx context.Context, r row) (row, error) {
 	}
 	if !r.refreshable {
 		return r, nil
+	}
+	newest, err := s.load(ctx, r.connection)
+	if err != nil {
+		return row{}, err
+	}
+	if newest.version != r.version {
+		s.sealed.put(newest)
+		return newest, nil
+	}
+	if newest.leased(now) || newest.nextAttempt.After(now) {
+		return r, nil // somebody is at it, or was when they died; or it failed just now
 	}
 	wait, cancel := context.WithTimeout(ctx, earlyWait)
 	defer cancel()
@@ -253,11 +281,22 @@ func (s *Service) open(ctx context.Context, r row) (provider.Credential, error) 
 	return provider.Credential{Kind: r.kind, Values: m.values}, nil
 }
 
-// fieldRefreshToken is kept beside the access token and never injected.
-const fieldRefreshToken = "refresh_token"
+// Kept beside the access token and never injected: the refresh token, and a mark
+// of the authorization that all tokens refreshed from it share.
+const (
+	fieldRefreshToken = "refresh_token"
+	fieldGrant        = "grant"
+)
 
 // material is an opened credential.
 type material struct{ values map[string]secret.Value }
+
+// sameGrant reports whether two credentials come from one authorization, or may:
+// those of before the mark was kept do not say.
+func (m material) sameGrant(o material) bool {
+	a, b := m.values[fieldGrant], o.values[fieldGrant]
+	return a.IsZero() || b.IsZero() || a.Equal(b)
+}
 
 func (s *Service) material(ctx context.Context, r row) (material, error) {
 	if len(r.envelope) == 0 {

@@ -11,18 +11,25 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
-	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
 const (
-	// A lease outlasts the request (30 s, once repeated) and the write after it.
-	leaseFor      = 90 * time.Second
-	refreshLimit  = 75 * time.Second
-	waitForOwner  = 45 * time.Second
-	firstBackOff  = 30 * time.Second
-	maxBackOff    = time.Hour
-	keepTryingFor = 3 * time.Minute // to write a refreshed token that we hold
+	// A lease outlasts one request (30 s) and the write after it; a repeated
+	// request has it prolonged first. An owner that was killed is replaced when
+	// it ends, within the time that callers wait.
+	leaseFor     = 45 * time.Second
+	waitForOwner = leaseFor + 10*time.Second
+	// Whoever finds an ended lease watches it this long before taking over. An
+	// owner that could not reach the database with the answer in its hands
+	// writes it in this time, once the database is back.
+	watchFor     = 3 * time.Second
+	keepPause    = 500 * time.Millisecond // at most, between attempts to write an answer
+	firstBackOff = 30 * time.Second
+	maxBackOff   = time.Hour
+	stopGrace    = 45 * time.Second // for a request that is under way, and the write after it
+	askLimit     = 75 * time.Second // for a request and its repetition
+	writeLimit   = 10 * time.Second // for one attempt to read or write
 )
 
 var system = audit.Actor{Kind: "system", ID: "credential"}
@@ -37,10 +44,10 @@ func (s *Service) refresh(ctx context.Context, r row) (row, error) {
 			return row{}, fault.New(fault.Unavailable, "upstream_unreachable", "This server is stopping.").WithHint("Try again in a moment.").WithRetry(time.Second)
 		}
 		defer s.work.end()
-		ctx, cancel := context.WithTimeout(s.background, refreshLimit+keepTryingFor)
-		defer cancel()
-		return s.refreshOnce(ctx, r)
+		return s.refreshOnce(s.background, r)
 	})
+	ctx, cancel := context.WithTimeout(ctx, waitForOwner) // the work may have to wait for the database
+	defer cancel()
 	select {
 	case res := <-ch:
 		if res.Err != nil {
@@ -55,12 +62,12 @@ func (s *Service) refresh(ctx context.Context, r row) (row, error) {
 
 // refreshOnce owns the refresh of one version, or waits for its owner.
 func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
-	owner := string(id.NewFlow())
 	waiting, cancel := context.WithTimeout(s.running, waitForOwner)
 	defer cancel()
+	var watched watch
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		now := s.now()
-		fresh, err := s.load(ctx, r.connection)
+		fresh, err := s.load(waiting, r.connection)
 		if err != nil {
 			return row{}, err
 		}
@@ -68,20 +75,19 @@ func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
 			s.sealed.put(fresh)
 			return fresh, nil // somebody else did it
 		}
-		if err := s.mayAttempt(ctx, fresh, now); err != nil {
+		if err := s.mayAttempt(waiting, fresh, now); err != nil {
 			return row{}, err
 		}
-		mine := false
-		err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-			var err error
-			mine, err = takeLease(ctx, tx, fresh, owner, now, now.Add(leaseFor))
-			return err
-		})
-		if err != nil {
-			return row{}, sqldb.Wrap("take the lease of a credential", err)
-		}
-		if mine {
-			return s.refreshOwned(ctx, fresh, owner)
+		// A lease of ours that nobody here works under is one whose taking or
+		// giving back the database did not confirm.
+		if fresh.leaseOwner == s.owner || watched.free(fresh, now) {
+			mine, err := s.take(ctx, fresh, now)
+			if err != nil {
+				return row{}, err
+			}
+			if mine {
+				return s.refreshOwned(ctx, fresh)
+			}
 		}
 		select {
 		case <-waiting.Done():
@@ -90,6 +96,38 @@ func (s *Service) refreshOnce(ctx context.Context, r row) (row, error) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// take takes the lease on r.
+func (s *Service) take(ctx context.Context, r row, now time.Time) (mine bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var err error
+		mine, err = takeLease(ctx, tx, r, s.owner, now)
+		return err
+	})
+	return mine, sqldb.Wrap("take the lease of a credential", err)
+}
+
+// watch looks at somebody's lease from here.
+type watch struct {
+	owner       string
+	since, last time.Time // by this process's own clock, as long as the database answered
+}
+
+// free reports whether the lease on r may be taken: nobody has it, or it has
+// ended and its owner had time to write what it may have.
+func (w *watch) free(r row, now time.Time) bool {
+	if r.leaseOwner == "" {
+		return true
+	}
+	seen := time.Now()
+	if w.owner != r.leaseOwner || seen.Sub(w.last) > watchFor/2 {
+		w.owner, w.since = r.leaseOwner, seen
+	}
+	w.last = seen
+	return !r.leased(now) && seen.Sub(w.since) >= watchFor
 }
 
 // mayAttempt holds a broken credential back, so that calls on it do not storm
@@ -114,22 +152,35 @@ func (s *Service) mayAttempt(ctx context.Context, r row, now time.Time) error {
 }
 
 // refreshOwned sends the refresh token. We hold the lease of this version.
-func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, error) {
+func (s *Service) refreshOwned(ctx context.Context, r row) (row, error) {
+	next, m, err := s.askAnew(ctx, &r)
+	if err != nil {
+		return row{}, s.failed(ctx, r, err)
+	}
+	return s.keep(ctx, r, next, m)
+}
+
+// askAnew sends the refresh token of r and gives the row and the material that
+// the answer makes. It marks r when a request may have been carried out without
+// an answer.
+func (s *Service) askAnew(ctx context.Context, r *row) (row, material, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
 	conn, err := s.connections.ByID(ctx, s.db.Reader(), r.environment, r.connection)
 	if err != nil {
-		return row{}, s.failed(ctx, r, owner, err)
+		return row{}, material{}, err
 	}
-	old, err := s.material(ctx, r)
+	old, err := s.material(ctx, *r)
 	if err != nil {
-		return row{}, s.failed(ctx, r, owner, err)
+		return row{}, material{}, err
 	}
 	client, err := s.providers.Client(ctx, r.environment, r.provider, conn.Pinned)
 	if err != nil {
-		return row{}, s.failed(ctx, r, owner, err)
+		return row{}, material{}, err
 	}
 	o := conn.Record.OAuth
 	if o == nil {
-		return row{}, s.failed(ctx, r, owner, s.connections.MustReconnect(r.connection, "The account's credential cannot be refreshed."))
+		return row{}, material{}, s.connections.MustReconnect(r.connection, "The account's credential cannot be refreshed.")
 	}
 	form := func() url.Values {
 		f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(old.values[fieldRefreshToken].Reveal())}}
@@ -139,7 +190,7 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 		return f
 	}
 	if err := failpoint.Hit("refresh: before send"); err != nil {
-		return row{}, s.failed(ctx, r, owner, err)
+		return row{}, material{}, err
 	}
 	g, err := s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
 	if te := (*tokenError)(nil); errors.As(err, &te) && te.sent && te.class() == classTransient {
@@ -149,29 +200,48 @@ func (s *Service) refreshOwned(ctx context.Context, r row, owner string) (row, e
 		select {
 		case <-ctx.Done():
 		case <-time.After(250 * time.Millisecond):
-			g, err = s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
+			if s.prolong(ctx, *r) {
+				g, err = s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
+			}
 		}
 	}
 	if err != nil {
-		return row{}, s.failed(ctx, r, owner, err)
+		return row{}, material{}, err
 	}
 	if err := failpoint.Hit("refresh: answered"); err != nil {
-		return row{}, s.failed(ctx, r, owner, &tokenError{code: "unavailable", sent: true})
+		return row{}, material{}, &tokenError{code: "unavailable", sent: true}
 	}
-	next, m := g.apply(r, old, o.DefaultTTL, s.now())
+	next, m := g.apply(*r, old, o.DefaultTTL, s.now())
 	next.version = r.version + 1
 	if err := usable(m); err != nil {
 		s.log.Error("a provider renewed a credential into one that cannot be kept safe", "provider", r.provider, "connection", r.connection)
-		return row{}, s.failed(ctx, r, owner, &tokenError{code: codeUnusable})
+		return row{}, material{}, &tokenError{code: codeUnusable}
 	}
-	return s.keep(ctx, r, next, m, owner)
+	return next, m, nil
+}
+
+// prolong makes our lease last for one more request. Without a lease nothing is
+// sent: somebody else may be sending.
+func (s *Service) prolong(ctx context.Context, r row) bool {
+	ctx, cancel := context.WithTimeout(ctx, watchFor)
+	defer cancel()
+	ours := false
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var err error
+		ours, err = prolongLease(ctx, tx, r, s.owner, s.now().Add(leaseFor))
+		return err
+	})
+	if err != nil {
+		s.log.Warn("a refresh is not repeated: its lease could not be prolonged", "connection", r.connection, "error", err)
+	}
+	return err == nil && ours
 }
 
 // keep makes a refreshed credential durable before anybody gets it. The answer
 // in hand may be the only one that works, so a database that is down is waited
-// for.
-func (s *Service) keep(ctx context.Context, was, next row, m material, owner string) (row, error) {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+// for, as long as this process lives.
+func (s *Service) keep(ctx context.Context, was, next row, m material) (row, error) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, keepPause) {
 		var stored, ended bool
 		envelope, err := s.seal(ctx, next, m)
 		if err == nil {
@@ -228,7 +298,8 @@ func (s *Service) keep(ctx context.Context, was, next row, m material, owner str
 
 // overtaken gives way to what was stored while we asked the provider: by a
 // reconnect, or by another owner if a lease or a clock is wrong. Theirs is
-// durable, so theirs counts; ours goes back to the provider.
+// durable, so theirs counts. Ours goes back to the provider if theirs come from
+// a reconnect; if both come from one grant, that would end theirs too.
 func (s *Service) overtaken(ctx context.Context, next row, m material) (row, error) {
 	s.log.Warn("a credential was replaced while it was refreshed", "connection", next.connection, "version", next.version)
 	theirs, err := s.load(ctx, next.connection)
@@ -239,7 +310,8 @@ func (s *Service) overtaken(ctx context.Context, next row, m material) (row, err
 	if err != nil {
 		return row{}, err
 	}
-	if kept, err := s.material(ctx, theirs); err == nil {
+	kept, err := s.material(ctx, theirs)
+	if err == nil && !kept.sameGrant(m) {
 		s.replaced(ctx, conn, m, kept)
 	}
 	return theirs, nil
@@ -247,7 +319,9 @@ func (s *Service) overtaken(ctx context.Context, next row, m material) (row, err
 
 // failed records a failed attempt and gives the lease back. It never throws a
 // token away: a failure only marks, guarded by version.
-func (s *Service) failed(ctx context.Context, r row, owner string, cause error) error {
+func (s *Service) failed(ctx context.Context, r row, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
 	te := &tokenError{code: fault.Of(cause).Code}
 	isToken := errors.As(cause, &te)
 	class := classTransient
@@ -268,7 +342,7 @@ func (s *Service) failed(ctx context.Context, r row, owner string, cause error) 
 	}
 	dead := class == classGrant
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		mine, err := storeFailure(ctx, tx, r, owner, next, te.code, open)
+		mine, err := storeFailure(ctx, tx, r, s.owner, next, te.code, open)
 		if err != nil || !mine {
 			return err
 		}

@@ -41,22 +41,27 @@ func (r row) place() vault.Place {
 		Version: r.version, Provider: r.provider}
 }
 
-// earlyWindow is how long before its end a token counts as stale: a fifth of
-// its life, at most five minutes.
-func (r row) earlyWindow() time.Duration {
-	return min(5*time.Minute, r.expiresAt.Sub(r.obtainedAt)/5)
-}
-
 // clockSkew is how far a provider's clock may be ahead of ours.
 const clockSkew = 5 * time.Second
 
+// earlyWindow is how long before its end a token counts as stale: a fifth of
+// its life, at most five minutes, and the skew, but never more than half of its
+// life, or a short token would be stale when it comes.
+func (r row) earlyWindow() time.Duration {
+	life := r.expiresAt.Sub(r.obtainedAt)
+	return min(min(5*time.Minute, life/5)+clockSkew, life/2)
+}
+
 func (r row) stale(now time.Time) bool {
-	return !r.expiresAt.IsZero() && !now.Before(r.expiresAt.Add(-r.earlyWindow()-clockSkew))
+	return !r.expiresAt.IsZero() && !now.Before(r.expiresAt.Add(-r.earlyWindow()))
 }
 
 func (r row) expired(now time.Time) bool {
 	return !r.expiresAt.IsZero() && !now.Before(r.expiresAt)
 }
+
+// leased reports whether somebody is refreshing this version.
+func (r row) leased(now time.Time) bool { return r.leaseOwner != "" && !r.leaseUntil.Before(now) }
 
 const rowColumns = `connection_id, environment_id, organization_id, user_id, provider, kind, version, envelope, expires_at, refreshable, scopes,
 	obtained_at, lease_owner, lease_until, attempt_started_at, failures, next_attempt_at, last_error, revoke_state, revoke_attempts, revoke_next_at`
@@ -71,7 +76,9 @@ on conflict (connection_id) do update set kind = excluded.kind, version = exclud
 	revoke_state = '', revoke_attempts = 0, revoke_next_at = 0
 where credential.version = excluded.version - 1`
 	leaseSQL = `update credential set lease_owner = $3, lease_until = $4, attempt_started_at = $5
-where connection_id = $1 and version = $2 and revoke_state = '' and (lease_owner = '' or lease_until < $5)`
+where connection_id = $1 and version = $2 and revoke_state = '' and lease_owner = $6`
+	prolongLeaseSQL   = `update credential set lease_until = $4 where connection_id = $1 and version = $2 and lease_owner = $3`
+	releaseLeasesSQL  = `update credential set lease_owner = '', lease_until = 0 where lease_owner <> ''`
 	storeRefreshedSQL = `update credential set version = version + 1, envelope = $3, expires_at = $4, refreshable = $5, scopes = $6, obtained_at = $7,
 	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = ''
 where connection_id = $1 and version = $2`
@@ -108,8 +115,19 @@ func insertRow(ctx context.Context, q sqldb.Querier, r row) (bool, error) {
 		sqldb.Micros(r.expiresAt), flag(r.refreshable), strings.Join(r.scopes, " "), sqldb.Micros(r.obtainedAt)))
 }
 
-func takeLease(ctx context.Context, q sqldb.Querier, r row, owner string, now, until time.Time) (bool, error) {
-	return changed(q.ExecContext(ctx, leaseSQL, r.connection, r.version, owner, sqldb.Micros(until), sqldb.Micros(now)))
+// takeLease takes the lease on r from whoever r says has it, if anybody.
+func takeLease(ctx context.Context, q sqldb.Querier, r row, owner string, now time.Time) (bool, error) {
+	return changed(q.ExecContext(ctx, leaseSQL, r.connection, r.version, owner, sqldb.Micros(now.Add(leaseFor)), sqldb.Micros(now), r.leaseOwner))
+}
+
+// releaseLeases ends every lease. That an attempt was begun stays known.
+func releaseLeases(ctx context.Context, tx *sqldb.Tx) error {
+	_, err := tx.ExecContext(ctx, releaseLeasesSQL)
+	return err
+}
+
+func prolongLease(ctx context.Context, q sqldb.Querier, r row, owner string, until time.Time) (bool, error) {
+	return changed(q.ExecContext(ctx, prolongLeaseSQL, r.connection, r.version, owner, sqldb.Micros(until)))
 }
 
 // storeRefreshed needs no lease, only the version: who has an answer to this

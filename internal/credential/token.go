@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -184,6 +185,9 @@ func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row,
 	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
 	if g.refresh.IsZero() {
 		m.values[fieldRefreshToken] = old.values[fieldRefreshToken]
+	}
+	if m.values[fieldGrant] = old.values[fieldGrant]; old.values == nil {
+		m.values[fieldGrant] = secret.FromString(rand.Text()) // the first of its grant
 	}
 	life := g.lifetime
 	if life == 0 && !r.expiresAt.IsZero() {
