@@ -51,6 +51,7 @@ func (a *App) openConsole() (*console, error) {
 		return nil, errors.Join(fmt.Errorf("closing the console socket to others: %w", err), l.Close())
 	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /about", a.about())
 	mux.HandleFunc("POST /recover", func(w http.ResponseWriter, r *http.Request) {
 		link, err := a.People.Recover(r.Context(), r.FormValue("user"))
 		if err != nil {

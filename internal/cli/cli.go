@@ -222,7 +222,7 @@ func (c *command) logger() *slog.Logger {
 	if c.debug {
 		level = slog.LevelDebug
 	}
-	if c.env["AMBIT_LOG"] == "json" {
+	if c.env[envLog] == "json" {
 		return slog.New(slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: level}))
 	}
 	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))

@@ -3,187 +3,186 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
 )
 
-// finding is one line of the doctor.
+// finding is what a check has to say. A problem makes the doctor fail; a warning
+// is what is weak and works; a note is for information.
 type finding struct {
 	Check string `json:"check"`
 	Level string `json:"level"` // ok, note, warning or problem
 	Says  string `json:"says"`
-	Mend  string `json:"mend,omitempty"`
+	Why   string `json:"why,omitempty"`  // why it matters
+	Mend  string `json:"mend,omitempty"` // what mends it, mostly a command
 }
+
+const (
+	fine    = "ok"
+	note    = "note"
+	warning = "warning"
+	problem = "problem"
+)
+
+// check looks at one thing. It changes nothing, and ends with its context.
+type check struct {
+	name string
+	look func(ctx context.Context, p *patient) []finding
+}
+
+// checks are all of them, in the order in which they are told.
+func checks() []check {
+	return []check{
+		{"settings", checkSettings},
+		{"data folder", checkDataFolder},
+		{"disk", checkDisks},
+		{"root key", checkKey},
+		{"key apart", checkApart},
+		{"checkpoints", checkCheckpoints},
+		{"clock", checkClock},
+		{"database", checkDatabase},
+		{"server", checkServer},
+		{"certificate", checkCertificate},
+		{"public URL", checkPublicURL},
+		{"login", checkLogin},
+		{"accounts", checkAccounts},
+		{"isolation", checkIsolation},
+	}
+}
+
+// patient is what is examined: this machine, its settings, and the server.
+type patient struct {
+	*command
+	now    func() time.Time
+	cfg    app.Config // as a server that starts here would have it
+	bad    error      // why no server would start with cfg
+	about  *app.About // what the server that runs on the data folder says; nil: none does
+	server string     // where commands find the server
+	api    *client.Client
+}
+
+// checkLimit bounds each check: a doctor that hangs tells nothing.
+const checkLimit = 20 * time.Second
 
 func (c *command) doctorCommand() *cobra.Command {
 	var dataDir string
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong or weak on this machine",
-		Long: "Look at the data folder, the root key, the audit checkpoints, the settings and the server, and say what\n" +
-			"is wrong, what is weak, and what mends it. The exit code is 1 if something is wrong.",
-		Args: usage(cobra.NoArgs),
+		Long: "Look at settings, data folder, disks, root key, audit checkpoints, clock, database and server, and at what a login can\n" +
+			"see, and say what is wrong or weak, why it matters, and what mends it. It works with and without a running server, and\n" +
+			"changes nothing. The exit code is 1 if something is wrong; what is only weak is 0.\n\n" +
+			"Run it as the user that runs the server, with the same settings. PostgreSQL is looked at where AMBIT_DATABASE_URL is set.",
+		Example: "  ambit doctor\n  ambit doctor --data /srv/ambit/data\n  ambit doctor --json | jq '.findings[] | select(.level == \"problem\")'",
+		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := c.examine(cmd.Context(), dataDir)
-			bad := 0
+			if err := cmd.Context().Err(); err != nil {
+				return err
+			}
+			counts := map[string]int{}
 			for _, f := range findings {
-				if f.Level == "problem" {
-					bad++
-				}
+				counts[f.Level]++
 			}
-			if c.json {
-				if err := c.printJSON(map[string]any{"findings": findings, "problems": bad}); err != nil {
-					return err
-				}
-			} else {
+			err := c.show(map[string]any{"findings": findings, "problems": counts[problem], "warnings": counts[warning]}, func() {
 				c.printFindings(findings)
+				c.say("\n%s, %s, %d in order.", count(int64(counts[problem]), "problem", "problems"), count(int64(counts[warning]), "warning", "warnings"), counts[fine])
+			})
+			if err != nil || counts[problem] == 0 {
+				return err
 			}
-			if bad > 0 {
-				return fault.New(fault.Invalid, "unhealthy", fmt.Sprintf("%d of %d checks found a problem.", bad, len(findings)))
-			}
-			return nil
+			return fault.New(fault.Invalid, "unhealthy", fmt.Sprintf("Something is wrong: %s.", count(int64(counts[problem]), "problem", "problems")))
 		},
 	}
 	cmd.Flags().StringVar(&dataDir, "data", "", "data folder of the server (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
+	_ = cmd.MarkFlagDirname("data")
 	return cmd
 }
 
-func (c *command) printFindings(list []finding) {
-	marks := map[string]string{"ok": "✓", "note": "·", "warning": "!", "problem": "✗"}
-	for _, f := range list {
-		fmt.Fprintf(c.stdout, "%s %-14s %s\n", marks[f.Level], f.Check, f.Says)
-		if f.Mend != "" {
-			fmt.Fprintf(c.stdout, "  %-14s %s\n", "", f.Mend)
-		}
-	}
-}
-
 func (c *command) examine(ctx context.Context, dataDir string) []finding {
-	cfg, err := c.serverConfig(dataDir, "")
-	if err != nil {
-		f := fault.Of(err)
-		return []finding{{Check: "settings", Level: "problem", Says: f.Message, Mend: f.Hint}}
+	p := &patient{command: c, now: time.Now, server: c.serverURL()}
+	p.cfg, p.bad = c.serverConfig(dataDir, "")
+	if p.cfg.DataDir != "" {
+		p.ask(ctx)
 	}
-	list := []finding{{Check: "settings", Level: "ok", Says: "are complete"}}
-	list = append(list, checkFolder("data folder", cfg.DataDir), checkKey(cfg), checkApart(cfg), checkCheckpoints(cfg))
-	list = append(list, c.checkServer(ctx, cfg)...)
-	return append(list, sameUser())
-}
-
-func checkFolder(name, dir string) finding {
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return finding{Check: name, Level: "note", Says: dir + " does not exist yet; the first start makes it"}
-	case err != nil:
-		return finding{Check: name, Level: "problem", Says: "cannot be looked at: " + err.Error()}
-	case !info.IsDir():
-		return finding{Check: name, Level: "problem", Says: dir + " is not a folder"}
-	case info.Mode().Perm()&0o077 != 0:
-		return finding{Check: name, Level: "problem", Says: fmt.Sprintf("other users can enter %s (mode %04o)", dir, info.Mode().Perm()), Mend: "Run: chmod 700 " + dir}
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return finding{Check: name, Level: "problem", Says: dir + " belongs to another user", Mend: fmt.Sprintf("Run this as that user, or: chown -R %d %s", os.Geteuid(), dir)}
-	}
-	return finding{Check: name, Level: "ok", Says: dir + " is private"}
-}
-
-func checkKey(cfg app.Config) finding {
-	k, err := local.Open(cfg.RootKey)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if _, derr := os.Stat(filepath.Join(cfg.DataDir, "ambit.db")); derr == nil {
-			return finding{Check: "root key", Level: "problem", Says: cfg.RootKey + " is missing, and nothing sealed can be read without it",
-				Mend: "Restore it from your backup, or point AMBIT_ROOT_KEY at it."}
+	var all []finding
+	for _, check := range checks() {
+		look, cancel := context.WithTimeout(ctx, checkLimit)
+		found := check.look(look, p)
+		cancel()
+		for _, f := range found {
+			if f.Check == "" {
+				f.Check = check.name
+			}
+			all = append(all, f)
 		}
-		return finding{Check: "root key", Level: "note", Says: cfg.RootKey + " does not exist yet; the first start makes it"}
-	case err != nil:
-		f := fault.Of(err)
-		return finding{Check: "root key", Level: "problem", Says: f.Message, Mend: f.Hint}
 	}
-	return finding{Check: "root key", Level: "ok", Says: k.Describe().Ref + " in " + cfg.RootKey, Mend: "Keep a copy apart from the backups of the data: together they open everything."}
+	return all
 }
 
-// checkApart looks whether one stolen disk or backup would hold key and data.
-func checkApart(cfg app.Config) finding {
-	data, derr := os.Stat(cfg.DataDir)
-	key, kerr := os.Stat(cfg.RootKey)
-	if derr != nil || kerr != nil || cfg.DatabaseURL != "" {
-		return finding{Check: "key apart", Level: "note", Says: "cannot be told before the first start, or with a database elsewhere"}
-	}
-	d, ok1 := data.Sys().(*syscall.Stat_t)
-	k, ok2 := key.Sys().(*syscall.Stat_t)
-	if ok1 && ok2 && d.Dev == k.Dev {
-		return finding{Check: "key apart", Level: "warning", Says: "root key and data lie on the same disk", Mend: "Put the key on another one, or in a mounted secret, and set AMBIT_ROOT_KEY."}
-	}
-	return finding{Check: "key apart", Level: "ok", Says: "root key and data lie on different disks"}
-}
-
-func checkCheckpoints(cfg app.Config) finding {
-	files, _ := filepath.Glob(filepath.Join(cfg.CheckpointDir, "*.checkpoint"))
-	if len(files) == 0 {
-		return finding{Check: "checkpoints", Level: "note", Says: "none in " + cfg.CheckpointDir + " yet; a running server writes one every 5 seconds"}
-	}
-	return finding{Check: "checkpoints", Level: "ok", Says: fmt.Sprintf("%d in %s", len(files), cfg.CheckpointDir), Mend: "Copy them off this machine: they witness the audit log. Check it with: ambit audit verify"}
-}
-
-func (c *command) checkServer(ctx context.Context, cfg app.Config) []finding {
-	base := c.serverURL()
+// ask lets the server that runs on the data folder tell how it was started.
+func (p *patient) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(base, "/")+"/readyz", nil)
-	if err != nil {
-		return []finding{{Check: "server", Level: "problem", Says: base + " is not a URL"}}
+	body, err := askConsole(ctx, filepath.Join(p.cfg.DataDir, app.ConsoleSocket), http.MethodGet, "/about", nil)
+	var about app.About
+	if err == nil && json.Unmarshal(body, &about) == nil {
+		p.about = &about
+		p.cfg.RootKey, p.cfg.CheckpointDir, p.cfg.TLSCert = about.RootKey, about.CheckpointDir, about.TLSCert
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		_, serr := net.Dial("unix", filepath.Join(cfg.DataDir, app.ConsoleSocket))
-		if serr == nil {
-			return []finding{{Check: "server", Level: "warning", Says: "one runs on this data folder, but " + base + " does not answer", Mend: "Give its URL with --server."}}
-		}
-		return []finding{{Check: "server", Level: "note", Says: "none answers at " + base}}
-	}
-	defer resp.Body.Close()
-	var ready app.Readiness
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&ready); err != nil {
-		return []finding{{Check: "server", Level: "problem", Says: fmt.Sprintf("%s answers with status %d and is perhaps no Ambit", base, resp.StatusCode)}}
-	}
-	if resp.StatusCode == http.StatusOK {
-		list := []finding{{Check: "server", Level: "ok", Says: base + " is ready"}}
-		return append(list, partsOf(ready, "degraded", "warning")...)
-	}
-	list := []finding{{Check: "server", Level: "problem", Says: base + " is not ready: it says " + strings.ReplaceAll(ready.Status, "_", " "), Mend: "Look at its log. docs/operations.md explains each part."}}
-	return append(list, partsOf(ready, "failed", "problem")...)
 }
 
-// partsOf lists what /readyz found of a kind.
-func partsOf(r app.Readiness, state, level string) (list []finding) {
-	for _, p := range r.Parts {
-		if p.State == state {
-			list = append(list, finding{Check: "server " + plainLines(p.Name), Level: level, Says: plainLines(p.State + ": " + p.Code)})
+func (c *command) printFindings(list []finding) {
+	mark := map[string]string{fine: c.paint(c.stdout, "32", "✓"), note: "·", warning: c.paint(c.stdout, "33", "!"), problem: c.paint(c.stdout, "31", "✗")}
+	names := 0
+	for _, f := range list {
+		names = max(names, cells(f.Check))
+	}
+	indent := strings.Repeat(" ", names+2+gap)
+	for _, f := range list {
+		c.say("%s %s%s%s", mark[f.Level], f.Check, strings.Repeat(" ", names-cells(f.Check)+gap), c.folded(f.Says, indent))
+		if f.Why != "" {
+			c.say("%s%s", indent, c.folded(f.Why, indent))
 		}
+		if f.Mend != "" {
+			c.say("%s%s", indent, c.folded("→ "+f.Mend, indent+"  "))
+		}
+	}
+}
+
+// folded is text that goes on below itself in a terminal.
+func (c *command) folded(s, indent string) string {
+	s = plain(s)
+	if room := c.room() - len(indent); room > atLeast {
+		return strings.Join(wrap(s, room), "\n"+indent)
+	}
+	return s
+}
+
+func checkSettings(_ context.Context, p *patient) []finding {
+	var list []finding
+	if p.bad != nil {
+		f := fault.Of(p.bad)
+		list = append(list, finding{Level: problem, Says: f.Message, Why: "No server starts with these settings.", Mend: f.Hint})
+	}
+	for _, name := range sortedNames(p.env) {
+		if like := misspelt(name); like != "" {
+			list = append(list, finding{Level: warning, Says: name + " is not a setting.", Why: "What it was meant to set has its default.", Mend: "Did you mean " + like + "?"})
+		}
+	}
+	if len(list) == 0 {
+		list = append(list, finding{Level: fine, Says: "are complete"})
+	}
+	if p.about != nil && p.about.Version != Version {
+		list = append(list, finding{Level: warning, Says: fmt.Sprintf("the server is version %s, this program %s", p.about.Version, Version), Mend: "Restart the server with the new program."})
 	}
 	return list
-}
-
-// sameUser says what no check can mend: programs of the same user can read what
-// this server reads.
-func sameUser() finding {
-	return finding{Check: "isolation", Level: "warning",
-		Says: fmt.Sprintf("agents that run as this user (uid %d) could read the root key and the data", os.Geteuid()),
-		Mend: "Run the server as a user of its own, or agents in a container or as another user. See docs/threat-model.md."}
 }

@@ -28,7 +28,7 @@ func (c *command) profileCommand() *cobra.Command {
 	var seconds int
 	cmd := &cobra.Command{
 		Use: "profile KIND", Short: "Take a profile of the server that runs on this machine",
-		Long: "Take a profile of the running server over the console socket in its data folder. KIND is one of " + strings.Join(profiles, ", ") + ".\n" +
+		Long: "Take a profile of the running server over the console socket in its data folder. KIND is one of\n" + strings.Join(profiles, ", ") + ".\n" +
 			"Read it with: go tool pprof FILE (a trace with: go tool trace FILE). A profile shows what the server was doing, and\n" +
 			"may hold pieces of its memory: treat it like the data folder.",
 		Example:   "  ambit profile cpu --seconds 10 --out cpu.pprof\n  ambit profile heap --out heap.pprof",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: newWorld, RequireUniqueNames: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fails": runFails, "json": checkJSON, "keep": keepJSON, "mode": checkMode, "await": await,
+			"fails": runFails, "json": checkJSON, "keep": keepJSON, "mode": checkMode, "await": await, "awaitfile": awaitFile,
 			"confirm": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).confirm(ts.Getenv(transcriptVar)) },
 			"work": func(ts *testscript.TestScript, _ bool, args []string) {
 				agent, session := worldOf(ts).work(strings.Join(args, " "))
@@ -121,6 +122,18 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if time.Now().After(end) {
 			ts.Fatalf("nothing printed %q", args[0])
+		}
+	}
+}
+
+// awaitFile is `awaitfile PATTERN`: until there is such a file.
+func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if found, _ := filepath.Glob(ts.MkAbs(args[0])); len(found) > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("there is no %s", args[0])
 		}
 	}
 }

@@ -36,6 +36,7 @@ const (
 	envTraceEndpoint  = "AMBIT_TRACE_ENDPOINT"
 	envTraceRatio     = "AMBIT_TRACE_RATIO"
 	envMetricsToken   = "AMBIT_METRICS_TOKEN"
+	envLog            = "AMBIT_LOG"
 )
 
 const maxDrain = time.Hour

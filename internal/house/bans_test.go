@@ -66,7 +66,7 @@ func bans() []ban {
 			files: map[string]string{
 				"internal/cli/demo.go":          "plays an agent in front of the server",
 				"internal/cli/person/person.go": "plays a browser in front of the server",
-				"internal/cli/doctor.go":        "asks the operator's own server whether it is ready",
+				"internal/cli/doctor_server.go": "asks the operator's own server whether it is ready",
 				"internal/cli/console.go":       "speaks to the server's console over its socket",
 			},
 		},

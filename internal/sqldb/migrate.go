@@ -99,7 +99,7 @@ func (tx *Tx) migrateNext(ctx context.Context, all []step) (*step, error) {
 	if _, err := tx.ExecContext(ctx, table); err != nil {
 		return nil, err
 	}
-	have, err := tx.checkApplied(ctx, all)
+	have, err := checkApplied(ctx, tx, all)
 	if err != nil || have == len(all) {
 		return nil, err
 	}
@@ -114,9 +114,9 @@ func (tx *Tx) migrateNext(ctx context.Context, all []step) (*step, error) {
 
 // checkApplied counts the recorded steps, which must be the first of ours: a
 // step that appears before one already applied is a change of history.
-func (tx *Tx) checkApplied(ctx context.Context, all []step) (int, error) {
+func checkApplied(ctx context.Context, q Querier, all []step) (int, error) {
 	const query = `select version, name, checksum from schema_version order by version`
-	rows, err := tx.QueryContext(ctx, query)
+	rows, err := q.QueryContext(ctx, query)
 	if err != nil {
 		return 0, err
 	}

@@ -3,6 +3,8 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,11 +13,33 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
-func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
-	db.engine = PostgreSQL
+const (
+	applicationName = "ambit"
+	defaultPool     = 16
+)
+
+func poolSize(cfg Config) int {
+	if cfg.Connections == 0 {
+		return defaultPool
+	}
+	return cfg.Connections
+}
+
+// isLocal reports whether a connection to host stays on the machine; a path is
+// that of a socket.
+func isLocal(host string) bool {
+	if host == "localhost" || filepath.IsAbs(host) {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+// postgresConfig reads the URL and adds what we set for our own connections.
+func postgresConfig(cfg Config) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(cfg.URL)
 	if err != nil {
-		return fault.New(fault.Invalid, "database_url", "The database URL cannot be read.").
+		return nil, fault.New(fault.Invalid, "database_url", "The database URL cannot be read.").
 			WithHint("Use postgres://user:password@host:5432/database?sslmode=verify-full.").WithCause(err)
 	}
 	if config.ConnectTimeout == 0 {
@@ -26,7 +50,7 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 			config.RuntimeParams[name] = value
 		}
 	}
-	preset("application_name", "ambit")
+	preset("application_name", applicationName)
 	// A node that froze inside a transaction must not keep its row locks from
 	// the others, who may want to revoke.
 	preset("idle_in_transaction_session_timeout", "30000")
@@ -36,11 +60,16 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 	if cfg.Schema != "" {
 		config.RuntimeParams["search_path"] = pgx.Identifier{cfg.Schema}.Sanitize()
 	}
+	return config, nil
+}
 
-	size := cfg.Connections
-	if size == 0 {
-		size = 16
+func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
+	db.engine = PostgreSQL
+	config, err := postgresConfig(cfg)
+	if err != nil {
+		return err
 	}
+	size := poolSize(cfg)
 	pool := sql.OpenDB(stdlib.GetConnector(*config, stdlib.OptionShouldPing(db.suspect)))
 	pool.SetMaxOpenConns(size)
 	pool.SetMaxIdleConns(size)

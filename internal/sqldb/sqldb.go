@@ -207,15 +207,17 @@ func (db *DB) Ping(ctx context.Context) error {
 	return Wrap("ping the database", db.store.ping(ctx))
 }
 
+// databaseClock is PostgreSQL's clock in microseconds.
+const databaseClock = `select (extract(epoch from clock_timestamp()) * 1000000)::bigint`
+
 // Clock is the database's clock, which all nodes share: the server's on
 // PostgreSQL, our own on SQLite.
 func (db *DB) Clock(ctx context.Context) (time.Time, error) {
 	if db.engine == SQLite {
 		return Time(Micros(db.now())), nil
 	}
-	const query = `select (extract(epoch from clock_timestamp()) * 1000000)::bigint`
 	var us int64
-	if err := db.Reader().QueryRowContext(ctx, query).Scan(&us); err != nil {
+	if err := db.Reader().QueryRowContext(ctx, databaseClock).Scan(&us); err != nil {
 		return time.Time{}, Wrap("read the database's clock", err)
 	}
 	return Time(us), nil

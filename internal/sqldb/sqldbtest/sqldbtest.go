@@ -79,6 +79,14 @@ func Config(t testing.TB, engine sqldb.Engine) sqldb.Config {
 	return sqldb.Config{URL: url, Schema: schema, Connections: 8}
 }
 
+// Drop removes a role that a test made, with its rights in the test's schema.
+func Drop(t testing.TB, cfg sqldb.Config, role string) {
+	t.Helper()
+	for _, statement := range []string{"drop owned by " + role, "drop role " + role} {
+		admin(t, cfg.URL, statement)
+	}
+}
+
 func admin(t testing.TB, url, statement string) {
 	t.Helper()
 	ctx := context.Background() // t.Context has ended when cleanups run
