@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -155,12 +154,9 @@ order by a.id desc limit $5`
 	return out, rows.Err()
 }
 
-func updateCeiling(ctx context.Context, tx *sqldb.Tx, w account.Weighed, agent id.Agent, version int64, ceiling string) error {
+func updateCeiling(ctx context.Context, tx *sqldb.Tx, agent id.Agent, version int64, ceiling []byte) error {
 	const query = `update agent set ceiling = $3, version = version + 1 where id = $1 and version = $2`
-	if err := w.For(string(agent)); err != nil {
-		return err
-	}
-	return one(tx.ExecContext(ctx, query, agent, version, ceiling))
+	return one(tx.ExecContext(ctx, query, agent, version, string(ceiling)))
 }
 
 // bumpAgent marks that an agent changed, from the version that was read.
@@ -171,10 +167,7 @@ func bumpAgent(ctx context.Context, tx *sqldb.Tx, agent id.Agent, version int64)
 
 // setDisabled also orders itself after every issuance for the agent, which
 // holds a share lock on this row.
-func setDisabled(ctx context.Context, tx *sqldb.Tx, w account.Weighed, agent id.Agent, at time.Time) (Agent, error) {
-	if err := w.For(string(agent)); err != nil {
-		return Agent{}, err
-	}
+func setDisabled(ctx context.Context, tx *sqldb.Tx, agent id.Agent, at time.Time) (Agent, error) {
 	const query = `update agent as a set disabled_at = $2, version = a.version + 1 where a.id = $1
 returning id, environment_id, organization_id, name, verified, kind, owner_id, client_id, client_host, ceiling,
   disabled_at, last_seen_at, created_at, version`

@@ -145,6 +145,9 @@ func (s *Service) mayAttempt(ctx context.Context, r row, now time.Time) error {
 		return s.connections.MustReconnect(r.connection, "The account's access has expired, and the provider gave no means to renew it.")
 	}
 	if wait := r.nextAttempt.Sub(now); wait > 0 {
+		if (&tokenError{code: r.lastError}).class() == classGrant { // then waiting mends nothing
+			return s.connections.MustReconnect(r.connection, "The provider has ended this account's access.")
+		}
 		return fault.New(fault.Unavailable, "upstream_unreachable", "The account's credential could not be refreshed: "+r.lastError+".").
 			WithHint("It is tried again shortly.").WithRetry(wait)
 	}

@@ -14,17 +14,22 @@ type Lease struct {
 }
 
 // Acquire takes the lease called name for ttl unless somebody holds it; false
-// means somebody does. Nobody is woken when a lease ends: try again.
+// means somebody does. Nobody is woken when a lease ends: try again. On
+// SQLite the lease of a process that died is nobody's.
 func (db *DB) Acquire(ctx context.Context, name string, ttl time.Duration) (*Lease, bool, error) {
 	const query = `
 insert into lease (name, owner, until) values ($1, $2, $3)
 on conflict (name) do update set owner = excluded.owner, until = excluded.until
-where lease.until <= $4
+where lease.until <= $4 or substr(lease.owner, 1, length($5)) <> $5
 returning owner`
 	l := &Lease{db: db, name: name, owner: db.owner + "." + rand.Text()}
+	living := "" // what the names of all who may live begin with
+	if db.engine == SQLite {
+		living = db.owner + "." // the folder is locked: nobody else does
+	}
 	held, err := l.write(ctx, "acquire a lease", func(ctx context.Context, tx *Tx, now int64) error {
 		var owner string
-		return tx.QueryRowContext(ctx, query, l.name, l.owner, now+ttl.Microseconds(), now).Scan(&owner)
+		return tx.QueryRowContext(ctx, query, l.name, l.owner, now+ttl.Microseconds(), now, living).Scan(&owner)
 	})
 	if !held || err != nil {
 		return nil, false, err

@@ -74,6 +74,17 @@ func TestLeaseIsExclusive(t *testing.T) {
 	}
 }
 
+// The lease of a process that died is waited for where others may live, and free
+// where they cannot.
+func TestLeaseOfADeadProcess(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		exec(t, db, `insert into lease (name, owner, until) values ('refresh', 'dead', $1)`, sqldb.Micros(time.Now().Add(time.Hour)))
+		acquire(t, db, time.Minute, db.Engine() == sqldb.SQLite)
+		acquire(t, db, time.Minute, false)
+	})
+}
+
 func TestLeaseLife(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"crypto/rand"
 	"html/template"
 	"net/url"
 	"slices"
@@ -107,19 +106,9 @@ func (s *Server) reconnectNew(v *visit, p *ConnectionNewPage, again string) (ans
 	}
 	s.connectForm(v, p, prov)
 	if c.Live() {
-		s.reconnectForm(v, p, c)
+		p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
 	}
 	return show(p), nil
-}
-
-// reconnectForm makes the form that of a connection. Where nobody can tell
-// whether a new key opens the same account, it takes a proof; see
-// credential.AddKey.
-func (s *Server) reconnectForm(v *visit, p *ConnectionNewPage, c connection.Connection) {
-	p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
-	if c.AccountID == "" && c.AuthMethod != string(provider.OAuth2) {
-		p.Prove, p.TOTP, p.Nonce = true, s.codeAllowed(v), rand.Text()
-	}
 }
 
 func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) {
@@ -185,7 +174,7 @@ func (s *Server) connect(v *visit) (answer, error) {
 		return nil, err
 	}
 	if prov.Record.Auth != provider.OAuth2 {
-		return s.confirm(v, s.connectKey(v, st, prov))
+		return s.connectKey(v, st, prov)
 	}
 	to, err := s.credentials.Authorize(v.ctx(), v.person, st)
 	if err != nil {
@@ -195,22 +184,7 @@ func (s *Server) connect(v *visit) (answer, error) {
 		Label: "Continue to " + prov.Record.Name, Back: v.query("/ui/connections")})
 }
 
-// connectChallenge asks for the proof that a reconnect may take.
-func (s *Server) connectChallenge(v *visit) (answer, error) {
-	st, err := s.startOf(v)
-	if err != nil {
-		return nil, err
-	}
-	prov, err := s.providers.Get(v.ctx(), st.Environment, st.Provider)
-	if err != nil {
-		return nil, err
-	}
-	return s.confirmChallenge(v, s.connectKey(v, st, prov))
-}
-
-// connectKey stores a key. Its own form asks for the proof where one is needed,
-// so that the key is typed once and never sent back.
-func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provider) change {
+func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provider) (answer, error) {
 	owner := v.person.User()
 	if st.OrganizationOwned {
 		owner = ""
@@ -221,26 +195,11 @@ func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provide
 			fields[field] = secret.FromString(v.form(name))
 		}
 	}
-	form := func() (page, error) {
-		p := &ConnectionNewPage{Frame: Frame{Section: "connections"}, Return: st.ReturnTo, Shared: st.OrganizationOwned}
-		s.connectForm(v, p, prov)
-		if st.Reconnect == "" {
-			return p, nil
-		}
-		c, err := s.findConnection(v, string(st.Reconnect))
-		if err == nil {
-			s.reconnectForm(v, p, c)
-		}
-		return p, err
+	c, err := s.credentials.AddKey(v.ctx(), v.actorIn(st.Environment), st, owner, fields)
+	if err != nil {
+		return nil, err
 	}
-	return change{back: v.query("/ui/connections"), form: form, ask: func(account.Raise) (page, error) { return form() },
-		try: func(ag account.Agreement) (answer, error) {
-			c, err := s.credentials.AddKey(v.ctx(), v.actorIn(st.Environment), st, owner, fields, ag)
-			if err != nil {
-				return nil, err
-			}
-			return connected(v, c, st.ReturnTo, nil), nil
-		}}
+	return connected(v, c, st.ReturnTo, nil), nil
 }
 
 func connected(v *visit, c connection.Connection, back string, missing []string) answer {

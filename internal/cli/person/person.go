@@ -214,29 +214,76 @@ func (p *Person) Enroll(ctx context.Context, link string) error {
 	return err
 }
 
+// Seen is a page as a person sees it.
+type Seen struct {
+	Address *url.URL
+	Heading string
+	Text    string // all of it, without the frame
+	Link    string // the one that leads out of Ambit, if there is one
+}
+
+func (d *page) seen() Seen {
+	return Seen{Address: d.url, Heading: line(d.text("h1")), Text: line(d.text("main", "body")), Link: d.link("rel", "noreferrer")}
+}
+
+func line(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// Look opens a page.
+func (p *Person) Look(ctx context.Context, address string) (Seen, error) {
+	doc, err := p.open(ctx, address)
+	if err != nil {
+		return Seen{}, err
+	}
+	return doc.seen(), nil
+}
+
 // Submit opens a page and sends its form with this action, with a proof of
 // presence if the form asks for one. change, unless nil, alters what is sent. It
 // gives the page's heading, which says what the person decided on.
 func (p *Person) Submit(ctx context.Context, address, action string, change func(url.Values)) (heading string, err error) {
+	asked, _, err := p.Do(ctx, address, action, change)
+	return asked.Heading, err
+}
+
+// Do is Submit for those who want both pages: the one with the form, and the one
+// that follows.
+func (p *Person) Do(ctx context.Context, address, action string, change func(url.Values)) (asked, after Seen, err error) {
 	doc, err := p.open(ctx, address)
 	if err != nil {
-		return "", err
+		return Seen{}, Seen{}, err
 	}
+	asked = doc.seen()
 	f, err := doc.form(action)
 	if err != nil {
-		return "", err
+		return asked, Seen{}, err
 	}
 	if change != nil {
 		change(f.values)
 	}
-	_, err = p.submit(ctx, f)
-	return strings.Join(strings.Fields(doc.text("h1")), " "), err
+	if doc, err = p.submit(ctx, f); err != nil {
+		return asked, Seen{}, err
+	}
+	return asked, doc.seen(), nil
 }
 
 // Approve opens the page of a request and approves it, as it stands when change
 // is nil. It gives the sentence that was decided on.
 func (p *Person) Approve(ctx context.Context, address string, change func(url.Values)) (sentence string, err error) {
 	return p.Submit(ctx, address, "/approve", change)
+}
+
+// Deny opens the page of a request and denies it.
+func (p *Person) Deny(ctx context.Context, address string) error {
+	doc, err := p.open(ctx, address)
+	if err != nil {
+		return err
+	}
+	f, err := doc.form("/approve")
+	if err != nil {
+		return err
+	}
+	_, err = p.post(ctx, f.page.url, strings.TrimSuffix(attr(f.node, "action"), "/approve")+"/deny", f.values)
+	return err
 }
 
 // Connect goes to a provider, signs in there as account if it asks who, and
