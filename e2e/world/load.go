@@ -95,11 +95,15 @@ func (l Load) pause(ctx context.Context, d time.Duration) bool {
 
 // Do makes one call.
 func (s Shot) Do(ctx context.Context, timeout time.Duration) Op {
-	op := Op{Shot: s, ID: ID(0)}
+	return Op{Shot: s, ID: ID(0)}.Again(ctx, timeout)
+}
+
+// Again makes the identical call once more.
+func (op Op) Again(ctx context.Context, timeout time.Duration) Op {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	op.Start = time.Now()
-	op.Answer = s.Session.Call(ctx, s.Node, s.Tool, op.args())
+	op.Answer = op.Session.Call(ctx, op.Node, op.Tool, op.args())
 	op.End = time.Now()
 	return op
 }

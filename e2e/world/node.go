@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// Build compiles ambit into dir.
-func Build(ctx context.Context, dir string) (string, error) {
-	to := filepath.Join(dir, "ambit")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", to, "github.com/ambit-dev/ambit/cmd/ambit").CombinedOutput(); err != nil {
+// Build compiles ambit into dir, with build tags if there are any.
+func Build(ctx context.Context, dir string, tags ...string) (string, error) {
+	to := filepath.Join(dir, strings.Join(append([]string{"ambit"}, tags...), "-"))
+	if out, err := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", to, "github.com/ambit-dev/ambit/cmd/ambit").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building ambit: %w\n%s", err, out)
 	}
 	return to, nil

@@ -1,0 +1,278 @@
+//go:build e2e
+
+package fire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/e2e/world"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// breakable is the ambit with failpoints, built once.
+var breakable = sync.OnceValues(func() (string, error) { return world.Build(context.Background(), folder, "failpoint") })
+
+// F1: the process is killed at every step of the store that anything of a life
+// passes: before each commit, after it, and between a provider's answer and the
+// row that keeps it. Afterwards nothing that was acknowledged is lost, nothing is
+// half done, nothing arrived anywhere without an intent, and everything still works.
+func TestKilledAtEveryStep(t *testing.T) {
+	for _, engine := range []string{sqlite, postgres} {
+		t.Run(engine, func(t *testing.T) {
+			program, err := breakable()
+			must(t, err)
+			trace := &tracer{path: filepath.Join(t.TempDir(), "trace")}
+			l := newLife(t, engine, program, "AMBIT_FAILPOINT_TRACE="+trace.path)
+			l.mayLoseGrants = true
+			r := &killing{life: l}
+			points := trace.points(t, l)
+			if len(points) < 100 { // a step that no act passes any more would go untested in silence
+				t.Errorf("the life passes only %d points", len(points))
+			}
+			times := rounds(10)
+			if times == 1 && engine == postgres {
+				points = every(points, 3)
+			}
+			for range times {
+				for _, p := range points {
+					r.kill(t, p)
+				}
+			}
+			r.finish(t)
+			t.Logf("%d points, %d kills, %d at other moments, %d accounts connected again", len(points), r.kills, r.missed, l.reconnected)
+			if r.missed > r.kills/10 {
+				t.Errorf("%d of %d kills did not come where they should", r.missed, r.kills)
+			}
+		})
+	}
+}
+
+// every keeps each nth.
+func every[T any](list []T, n int) (out []T) {
+	for i := 0; i < len(list); i += n {
+		out = append(out, list[i])
+	}
+	return out
+}
+
+// point is a failpoint, an act that passes it, and how often.
+type point struct {
+	name string
+	act  act // none: the start of the process
+	hits int
+}
+
+// tracer reads which failpoints a process has passed.
+type tracer struct {
+	path string
+	read int
+}
+
+// since gives how often each name was passed since the last time.
+func (tr *tracer) since(t *testing.T) map[string]int {
+	t.Helper()
+	all, err := os.ReadFile(tr.path)
+	must(t, err)
+	out := map[string]int{}
+	for line := range strings.Lines(string(all[tr.read:])) {
+		out[strings.TrimSpace(line)]++
+	}
+	tr.read = len(all)
+	return out
+}
+
+// points starts the node again and lets it live once, to see which points that
+// passes, and in which act first.
+func (tr *tracer) points(t *testing.T, l *life) (out []point) {
+	t.Helper()
+	n := l.w.Nodes[0]
+	must(t, n.Stop())
+	tr.since(t)
+	_, err := n.Start(t.Context())
+	must(t, err)
+	known := map[string]bool{}
+	add := func(a act) {
+		hits := tr.since(t)
+		for _, name := range slices.Sorted(maps.Keys(hits)) {
+			// A checkpoint comes when its time has come, not in an act.
+			if !known[name] && !(a.do != nil && strings.HasPrefix(name, "disk: ")) {
+				known[name] = true
+				out = append(out, point{name, a, hits[name]})
+			}
+		}
+	}
+	add(act{})
+	for _, a := range acts {
+		if err := a.do(l, t.Context()); err != nil {
+			t.Fatalf("%s: %v", a.name, err)
+		}
+		time.Sleep(50 * time.Millisecond) // outcomes follow
+		add(a)
+	}
+	return out
+}
+
+// killing runs a life through kills.
+type killing struct {
+	life          *life
+	kills, missed int
+}
+
+// kill starts the node so that it dies at a point, sees first that the kill
+// before lost nothing, lets the act happen, and examines what is left.
+func (k *killing) kill(t *testing.T, p point) {
+	t.Helper()
+	l, n, ctx := k.life, k.life.w.Nodes[0], t.Context()
+	if n.Running() {
+		n.Kill()
+	}
+	if l.tired() {
+		k.start(t, "")
+		k.attempt(t, "renewing", l.renew(ctx))
+		n.Kill()
+	}
+	turn := 1 + rand.IntN(max(p.hits, 1))
+	if p.act.do == nil {
+		turn = 1
+	}
+	k.kills++
+	if k.start(t, fmt.Sprintf("%s=kill@%d", p.name, turn)) {
+		err := l.kept(ctx)
+		if err == nil && p.act.do != nil {
+			if err = l.wake(ctx); err == nil {
+				err = p.act.do(l, ctx)
+			}
+		}
+		k.attempt(t, p.act.name, err)
+		died(n, 200*time.Millisecond) // what follows an act by itself
+	}
+	if n.Running() {
+		k.missed++
+	}
+	n.Kill()
+	if n.Database != "" {
+		// Another node could live and refresh, so its lease is waited for: as if
+		// that had been done.
+		db, err := l.w.OpenDatabase()
+		must(t, err)
+		_, err = db.ExecContext(ctx, `update credential set lease_owner = '', lease_until = 0 where lease_owner <> ''`)
+		must(t, errors.Join(err, db.Close()))
+	}
+	for _, b := range k.examine(t) {
+		t.Errorf("after a kill at %q (%s): %s", p.name, p.act.name, b)
+	}
+}
+
+// attempt wants what is done while the node lives to work.
+func (k *killing) attempt(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil && !died(k.life.w.Nodes[0], time.Second) {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
+// start starts the node with a failpoint and reports whether it lived to serve.
+func (k *killing) start(t *testing.T, failpoint string) bool {
+	t.Helper()
+	n := k.life.w.Nodes[0]
+	env := n.Env
+	n.Env = append(slices.Clone(env), "AMBIT_FAILPOINT="+failpoint)
+	_, err := n.Start(t.Context())
+	n.Env = env
+	if err != nil && (failpoint == "" || !errors.Is(err, world.ErrEnded)) {
+		t.Fatalf("with %q: %v", failpoint, err)
+	}
+	return err == nil
+}
+
+// died waits a little for a process to end by itself.
+func died(n *world.Node, within time.Duration) bool {
+	for end := time.Now().Add(within); n.Running() && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return !n.Running()
+}
+
+// finish starts the node for good and holds everything against it.
+func (k *killing) finish(t *testing.T) {
+	t.Helper()
+	l := k.life
+	if !l.w.Nodes[0].Running() {
+		k.start(t, "")
+	}
+	must(t, l.kept(t.Context()))
+	for _, u := range l.unkept {
+		t.Errorf("lost after it was acknowledged: %s", u)
+	}
+	for _, a := range acts {
+		k.attempt(t, a.name, a.do(l, t.Context()))
+	}
+	if acked := checkCalls(t, l.w, l.ops); acked == 0 {
+		t.Error("no call succeeded")
+	}
+	report, err := l.w.API.VerifyAudit(t.Context())
+	must(t, err)
+	if len(report.Problems) > 0 {
+		t.Errorf("the audit does not verify: %v", report.Problems)
+	}
+}
+
+// examine reads the database of the dead node: on SQLite a copy, so that the
+// node's own recovery has everything to do.
+func (k *killing) examine(t *testing.T) []string {
+	t.Helper()
+	n := k.life.w.Nodes[0]
+	dir := filepath.Dir(n.Home)
+	file, err := local.Open(filepath.Join(dir, "root.key"))
+	must(t, err)
+	keeper := keyring.NewGuard(file, keyring.Config{})
+	cfg := sqldb.Config{URL: n.Database, Connections: 2}
+	if n.Database == "" {
+		cfg.DataDir = filepath.Join(t.TempDir(), "copy")
+		must(t, copyData(filepath.Join(n.Home, "data"), cfg.DataDir))
+		defer os.RemoveAll(cfg.DataDir)
+	}
+	db, err := sqldb.Open(t.Context(), cfg)
+	must(t, err)
+	defer db.Close()
+	return examine(t, db, keeper, filepath.Join(dir, "checkpoints"))
+}
+
+// copyData copies a SQLite database with its write-ahead log.
+func copyData(from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{"ambit.db", "ambit.db-wal"} {
+		in, err := os.Open(filepath.Join(from, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		out, err := os.OpenFile(filepath.Join(to, name), os.O_WRONLY|os.O_CREATE, 0o600)
+		if err == nil {
+			_, err = io.Copy(out, in)
+			err = errors.Join(err, out.Close())
+		}
+		if err = errors.Join(err, in.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
