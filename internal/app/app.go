@@ -65,6 +65,8 @@ type App struct {
 	pages      *web.Server   // whose live streams would hold a shutdown
 	management *api.API      // and so would its audit streams
 	health     *health
+	member     *sqldb.Membership // among the nodes of the database
+	joined     bool
 	requests   requests
 	started    bool
 	wg         sync.WaitGroup
@@ -123,19 +125,16 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.db, err = sqldb.Open(ctx, sqldb.Config{DataDir: cfg.DataDir, URL: cfg.DatabaseURL, Logger: cfg.Logger}); err != nil {
 		return err
 	}
+	keeper, err := a.openKeeper(ctx)
+	if err != nil {
+		return err
+	}
 	if err := a.db.Migrate(ctx); err != nil {
 		return err
 	}
-	fresh, err := vault.Empty(ctx, a.db)
-	if err != nil {
+	if err := a.join(ctx); err != nil {
 		return err
 	}
-	file, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
-	if err != nil {
-		return err
-	}
-	keeper := keyring.NewGuard(file, keyring.Config{Grace: cfg.KeyGrace, Logger: cfg.Logger})
-	a.keeper = keeper
 	a.clock = newClock(a.db, cfg.Logger)
 	if err := a.clock.compare(); err != nil { // before the first call, not soon after it
 		return err
@@ -166,10 +165,25 @@ func (a *App) open(ctx context.Context) (err error) {
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
 		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
-		Outbound: a.outbound, Ready: a.clock.Ready, SessionRate: cfg.CallRate, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
+		Outbound: a.outbound, Ready: a.mayCall, SessionRate: cfg.CallRate, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
 	a.health = a.newHealth()
 	a.gauges()
 	return nil
+}
+
+// openKeeper opens the root key, and holds it against the database before
+// anything is written there: a node with another key must leave no trace.
+func (a *App) openKeeper(ctx context.Context) (*keyring.Guard, error) {
+	fresh, err := vault.Empty(ctx, a.db)
+	if err != nil {
+		return nil, err
+	}
+	file, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
+	if err != nil {
+		return nil, err
+	}
+	a.keeper = keyring.NewGuard(file, keyring.Config{Grace: a.cfg.KeyGrace, Logger: a.log})
+	return a.keeper, audit.CheckKey(ctx, a.db, a.keeper)
 }
 
 // The hooks through which lower rooms end what rests on them, each in the
@@ -247,6 +261,7 @@ func (a *App) start() {
 	a.keeper.Start()
 	a.Audit.Start()
 	a.clock.start()
+	a.member.Start()
 	a.Agents.Start()
 	a.Sessions.Start()
 	a.Credentials.Start()
@@ -291,6 +306,10 @@ func (a *App) closeAll() {
 		a.started = false
 	}
 	a.stopTelemetry()
+	if a.joined {
+		a.member.Stop()
+		a.joined = false
+	}
 	if a.outbound != nil {
 		a.outbound.Close()
 	}

@@ -310,17 +310,12 @@ func until(t *testing.T, what string, ok func() bool) {
 // exec changes the database behind the nodes' backs.
 func (c *cluster) exec(statement string) {
 	c.t.Helper()
-	cfg := sqldb.Config{URL: c.cfg.DatabaseURL, Connections: 1}
-	if cfg.URL == "" {
-		cfg.DataDir = c.cfg.DataDir
-	}
-	db, err := sqldb.Open(c.t.Context(), cfg)
-	must(c.t, err)
-	defer db.Close()
-	must(c.t, db.Update(c.t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
-		_, err := tx.ExecContext(ctx, statement)
-		return err
-	}))
+	c.behind(func(db *sqldb.DB) {
+		must(c.t, db.Update(c.t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, statement)
+			return err
+		}))
+	})
 }
 
 func codeOf(err error) string {
@@ -335,4 +330,23 @@ func refused(t *testing.T, what string, err error, code string) {
 	if codeOf(err) != code {
 		t.Errorf("%s: got %v, want %s", what, err, code)
 	}
+}
+
+// count reads one number behind the nodes' backs.
+func (c *cluster) count(query string) (n int) {
+	c.t.Helper()
+	c.behind(func(db *sqldb.DB) { must(c.t, db.Reader().QueryRowContext(c.t.Context(), query).Scan(&n)) })
+	return n
+}
+
+func (c *cluster) behind(fn func(*sqldb.DB)) {
+	c.t.Helper()
+	cfg := sqldb.Config{URL: c.cfg.DatabaseURL, Connections: 1}
+	if cfg.URL == "" {
+		cfg.DataDir = c.cfg.DataDir
+	}
+	db, err := sqldb.Open(c.t.Context(), cfg)
+	must(c.t, err)
+	defer db.Close()
+	fn(db)
 }

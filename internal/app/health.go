@@ -59,6 +59,7 @@ func (a *App) newHealth() *health {
 		{name: "audit", look: a.Audit.Ready},
 		{name: "checkpoints", optional: true, look: func(context.Context) error { return a.witnessed() }},
 		{name: "clock", look: func(context.Context) error { return a.clock.Ready() }},
+		{name: "node", look: func(context.Context) error { return a.member.Ready() }},
 	}}
 }
 

@@ -37,7 +37,7 @@ func TestReadyzNamesEveryPart(t *testing.T) {
 					t.Errorf("got %+v", p)
 				}
 			}
-			if want := []string{"database", "keeper", "audit", "checkpoints", "clock"}; !slices.Equal(names, want) {
+			if want := []string{"database", "keeper", "audit", "checkpoints", "clock", "node"}; !slices.Equal(names, want) {
 				t.Errorf("parts %v, want %v", names, want)
 			}
 			if resp, body := get(t, n.http, n.url("/healthz"), "", nil); resp.StatusCode != http.StatusOK || strings.TrimSpace(body) != `{"status":"alive"}` {

@@ -55,6 +55,8 @@ func (a *App) Run(ctx context.Context, ready func()) (err error) {
 	case <-ctx.Done():
 		err = nil
 	case err = <-failed:
+	case <-a.member.Outdated():
+		err = a.member.Ready()
 	}
 	a.drain(srv, err != nil)
 	if errors.Is(err, http.ErrServerClosed) {

@@ -74,12 +74,8 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper *keyring.Guard, dir st
 	if err != nil {
 		return nil, fmt.Errorf("loading the audit checkpoint key: %w", err)
 	}
-	if seed, err = keeper.Unwrap(ctx, wrapped, signerAAD); err != nil {
-		if errors.Is(err, crypt.ErrIntegrity) {
-			return nil, fault.New(fault.Unavailable, "root_key_mismatch", "The root key is not the one that this database was made with.").
-				WithHint("Start the server with that key (AMBIT_ROOT_KEY).").WithCause(err)
-		}
-		return nil, fmt.Errorf("unwrapping the audit checkpoint key: %w", err)
+	if seed, err = unwrapSigner(ctx, keeper, wrapped); err != nil {
+		return nil, err
 	}
 	// The root key vouches for the seed; the verifier beside it could be anybody's.
 	own, err := verifierOf(seed)
@@ -98,6 +94,37 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper *keyring.Guard, dir st
 		return nil, fmt.Errorf("keeping the audit verifier key: %w", err)
 	}
 	return &signer{key: seed, hash: v.KeyHash()}, nil
+}
+
+func unwrapSigner(ctx context.Context, keeper keyring.Keeper, wrapped []byte) (secret.Value, error) {
+	seed, err := keeper.Unwrap(ctx, wrapped, signerAAD)
+	if errors.Is(err, crypt.ErrIntegrity) {
+		return secret.Value{}, fault.New(fault.Unavailable, "root_key_mismatch", "The root key is not the one that this database was made with.").
+			WithHint("Start the server with that key (AMBIT_ROOT_KEY): every node of a database has the same.").WithCause(err)
+	}
+	if err != nil {
+		return secret.Value{}, fmt.Errorf("unwrapping the audit checkpoint key: %w", err)
+	}
+	return seed, nil
+}
+
+// CheckKey refuses a root key that is not the one of this database. It writes
+// nothing, and takes a database that nobody has migrated yet.
+func CheckKey(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper) error {
+	if made, err := db.HasTable(ctx, "audit_signer"); err != nil || !made {
+		return err
+	}
+	var wrapped []byte
+	var verifier string
+	err := db.Reader().QueryRowContext(ctx, signerSQL).Scan(&wrapped, &verifier)
+	if sqldb.NoRows(err) {
+		return nil
+	}
+	if err != nil {
+		return sqldb.Wrap("load the audit checkpoint key", err)
+	}
+	_, err = unwrapSigner(ctx, keeper, wrapped)
+	return err
 }
 
 func verifierOf(seed secret.Value) (string, error) {

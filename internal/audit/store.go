@@ -124,8 +124,12 @@ const (
 	insertSignerSQL = `insert into audit_signer (id, key_ref, key_wrapped, verifier) values ('checkpoint', $1, $2, $3) on conflict (id) do nothing`
 )
 
-// Empty reports whether db holds no chain yet.
+// Empty reports whether db holds no chain yet. It takes a database that nobody
+// has migrated yet.
 func Empty(ctx context.Context, db *sqldb.DB) (bool, error) {
+	if made, err := db.HasTable(ctx, "audit_chain"); err != nil || !made {
+		return !made, err
+	}
 	var n int
 	if err := db.Reader().QueryRowContext(ctx, `select count(*) from (select id from audit_chain limit 1) c`).Scan(&n); err != nil {
 		return false, sqldb.Wrap("look for audit chains", err)

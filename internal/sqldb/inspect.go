@@ -120,7 +120,7 @@ func (i *Inspection) tables(ctx context.Context, q Querier, engine Engine, now i
 	if err := q.QueryRowContext(ctx, there).Scan(&n); err != nil || n < 2 {
 		return Wrap("inspect the database", err)
 	}
-	if i.Applied, err = checkApplied(ctx, q, all); err != nil {
+	if i.Applied, err = checkApplied(ctx, q, engine, all); err != nil {
 		if _, ok := errors.AsType[*fault.Error](err); !ok {
 			return Wrap("inspect the schema", err)
 		}

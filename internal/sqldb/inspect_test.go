@@ -83,7 +83,10 @@ func TestInspectNewerSchema(t *testing.T) {
 				t.Fatal(err)
 			}
 			update(t, db, func(ctx context.Context, tx *sqldb.Tx) error {
-				_, err := tx.ExecContext(ctx, `insert into schema_version (version, name, checksum, applied_at) values (9999, 'later', 'x', 0)`)
+				if _, err := tx.ExecContext(ctx, `insert into schema_version (version, name, checksum, applied_at) values (9999, 'later', 'x', 0)`); err != nil {
+					return err
+				}
+				_, err := tx.ExecContext(ctx, `insert into schema_floor (version, oldest) values (9999, 9999)`)
 				return err
 			})
 			if err := db.Close(); err != nil {

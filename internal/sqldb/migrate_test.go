@@ -73,14 +73,17 @@ func TestMigrationsArePaired(t *testing.T) {
 // F12: an older binary refuses a newer schema, and says what to do.
 func TestForeignSchemaIsRefused(t *testing.T) {
 	t.Parallel()
-	for code, change := range map[string]string{
-		"schema_newer":   `insert into schema_version (version, name, checksum, applied_at) values (9000, 'future', '', 1)`,
-		"schema_differs": `update schema_version set checksum = 'edited' where version = 1`,
+	for code, changes := range map[string][]string{
+		"schema_newer": {`insert into schema_version (version, name, checksum, applied_at) values (9000, 'future', '', 1)`,
+			`insert into schema_floor (version, oldest) values (9000, 9000)`},
+		"schema_differs": {`update schema_version set checksum = 'edited' where version = 1`},
 	} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
 			sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
-				exec(t, db, change)
+				for _, change := range changes {
+					exec(t, db, change)
+				}
 				err := db.Migrate(t.Context())
 				if !fault.Is(err, code) || fault.Of(err).Hint == "" {
 					t.Errorf("got %v, want %s with a hint", err, code)

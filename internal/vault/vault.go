@@ -401,8 +401,11 @@ func (v *Vault) unwrap(ctx context.Context, row kekRow) (contextKey, error) {
 const anyKEKSQL = `select count(*) from (select id from kek limit 1) k`
 
 // Empty reports whether nothing has ever been sealed in db: only then may a
-// missing root key be made anew.
+// missing root key be made anew. It takes a database that nobody has migrated yet.
 func Empty(ctx context.Context, db *sqldb.DB) (bool, error) {
+	if made, err := db.HasTable(ctx, "kek"); err != nil || !made {
+		return !made, err
+	}
 	var n int
 	if err := db.Reader().QueryRowContext(ctx, anyKEKSQL).Scan(&n); err != nil {
 		return false, sqldb.Wrap("look whether anything is sealed", err)
