@@ -60,11 +60,16 @@ func TestAsAnApplication(t *testing.T) {
 	if again, err := c.User(ctx, u.ID); err != nil || again != u {
 		t.Errorf("user: %+v, %v; want %+v", again, err, u)
 	}
+	boss, err := c.InviteFirstOwner(ctx, org.ID, client.NewUser{Name: "Boss", Email: "boss@example.com"})
+	must(t, err)
+	if !strings.HasPrefix(boss.Link, "http://localhost:7420/ui/enroll#") || boss.User.Name != "Boss" || boss.ExpiresAt.IsZero() {
+		t.Errorf("first owner: %+v", boss.User)
+	}
 	must(t, c.SetMember(ctx, org.ID, u.ID, "approver"))
 	must(t, c.SetMember(ctx, string(w.Org), u.ID, "member"))
 	members, err := c.Members(ctx, org.ID, client.Paging{})
 	must(t, err)
-	if len(members.Data) != 1 || members.Data[0].ID != u.ID || members.Data[0].Role != "approver" || members.Data[0].Email != "ada@example.com" {
+	if len(members.Data) != 2 || members.Data[0].ID != u.ID || members.Data[0].Role != "approver" || members.Data[0].Email != "ada@example.com" || members.Data[1].Role != "owner" {
 		t.Errorf("members: %+v", members)
 	}
 	must(t, c.RemoveMember(ctx, string(w.Org), u.ID))
@@ -74,7 +79,7 @@ func TestAsAnApplication(t *testing.T) {
 		return c.Users(ctx, client.Paging{Limit: 1, After: after})
 	})
 	must(t, err)
-	if len(people) != 2 {
+	if len(people) != 3 {
 		t.Errorf("users: %+v", people)
 	}
 
@@ -260,9 +265,12 @@ func TestAsACommandLine(t *testing.T) {
 	if _, err := c.In(string(w.Other)).Whoami(ctx); !client.Is(err, "not_found") {
 		t.Errorf("in an environment without a part in it: %v", err)
 	}
-	mine, err := c.CreateEnvironment(ctx, "mine")
-	must(t, err)
-	if me, err := c.In(mine.ID).Whoami(ctx); err != nil || me.EnvironmentID != mine.ID {
+	var refusal *client.Error
+	if _, err := c.CreateEnvironment(ctx, "mine"); !errors.As(err, &refusal) || refusal.Code != "browser_required" || refusal.Fields["url"] != "http://localhost:7420/ui/environments/new?name=mine" {
+		t.Errorf("an environment with a stored login: %v", err)
+	}
+	mine := string(w.Environment(t, "mine"))
+	if me, err := c.In(mine).Whoami(ctx); err != nil || me.EnvironmentID != mine {
 		t.Errorf("in an own environment: %+v, %v", me, err)
 	}
 	ses := w.Request(t, "worker")

@@ -107,6 +107,14 @@ func (c *Client) Members(ctx context.Context, organizationID string, p Paging) (
 	return read[Page[Member]](ctx, c, "/v1/organizations/"+seg(organizationID)+"/members", p.add(url.Values{}))
 }
 
+// InviteFirstOwner makes the first owner of an organization and their sign-in
+// link. n takes Name, Email and ExternalID. Until they have signed in, the same
+// e-mail gets a new link.
+func (c *Client) InviteFirstOwner(ctx context.Context, organizationID string, n NewUser) (Invited, error) {
+	body := NewUser{Name: n.Name, Email: n.Email, ExternalID: n.ExternalID}
+	return send[Invited](ctx, c, http.MethodPost, "/v1/organizations/"+seg(organizationID)+"/first-owner", body, false)
+}
+
 // SetMember gives a user a role in an organization, as a new or an existing member.
 func (c *Client) SetMember(ctx context.Context, organizationID, userID, role string) error {
 	return c.do(ctx, call{method: http.MethodPut, path: "/v1/organizations/" + seg(organizationID) + "/members/" + seg(userID), body: map[string]string{"role": role}, repeat: true}, nil)

@@ -103,6 +103,13 @@ type NewUser struct {
 	Role           string `json:"role,omitempty"` // owner, admin, approver, member (default) or auditor
 }
 
+// Invited is a user and their sign-in link, shown once.
+type Invited struct {
+	User      User      `json:"user"`
+	Link      string    `json:"link"` // whoever opens it first becomes the user
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
 // Member is a user's place in an organization.
 type Member struct {
 	User

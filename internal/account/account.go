@@ -4,7 +4,9 @@
 // with a passkey that verified them, or with a code of a registered
 // authenticator app, and everything that must not be done by whoever holds the
 // cookie asks for a [Proof]: a fresh passkey assertion whose challenge is the
-// digest of exactly that thing.
+// digest of exactly that thing. What raises somebody's authority is a [Raise],
+// which [Service.Weigh] holds against a person's [Agreement] in the transaction
+// that makes the change.
 //
 // Authority is the [Actor] that each management method takes; a [Person] and a
 // [Key] can only be made here, from a token, read from the database at every

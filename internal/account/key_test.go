@@ -100,7 +100,7 @@ func TestWhoMakesKeys(t *testing.T) {
 		auditor := w.join(t, owner, account.RoleAuditor, "auditor@example.com")
 		tenant := must(w.CreateOrganization(ctx, by, w.env, "Tenant", ""))(t)
 		boss := accounttest.Join(t, w.Service, w.env, tenant.ID, account.RoleOwner, "boss@example.com")
-		other := must(w.CreateEnvironment(ctx, by, "staging"))(t)
+		other := must(w.CreateEnvironment(ctx, account.System("test"), "staging", none))(t)
 		low, high := []string{account.ScopeAuditRead}, []string{account.ScopeVaultRead}
 		for _, c := range []struct {
 			what   string

@@ -3,11 +3,9 @@ package account
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"time"
 
-	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -31,7 +29,7 @@ func (s *Service) Bootstrap(ctx context.Context) (linkURL secret.Value, needed b
 	if err != nil || n.WithPasskey > 0 {
 		return secret.Value{}, false, err
 	}
-	linkURL, err = s.makeLink(ctx, console(), owner, bootstrapLink, nil)
+	linkURL, err = s.consoleLink(ctx, owner, bootstrapLink)
 	if errors.Is(err, errOwned) {
 		return secret.Value{}, false, nil
 	}
@@ -57,19 +55,16 @@ func (s *Service) firstOwner(ctx context.Context) (User, error) {
 		u := User{ID: id.NewUser(), Environment: e.ID, Name: "Owner", CreatedAt: now, Version: 1}
 		made := false
 		err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-			var err error
+			w, err := s.Weigh(ctx, tx, console(), Raise{}, true, Agreement{})
+			if err != nil {
+				return err
+			}
 			// Of several nodes that start on an empty database one makes it.
-			if made, err = s.addEnvironment(ctx, tx, console(), e); err != nil || !made {
+			if made, err = s.addEnvironment(ctx, tx, console(), w.made(string(e.ID)), e); err != nil || !made {
 				return err
 			}
-			if err := insertUser(ctx, tx, u); err != nil {
-				return err
-			}
-			if _, err := insertMember(ctx, tx, e.Operator, u.ID, RoleOwner, sqldb.Micros(now)); err != nil {
-				return err
-			}
-			s.memberEntry(tx, console(), Organization{ID: e.Operator, Environment: e.ID}, u.ID, "user.created", map[string]string{"role": string(RoleOwner)})
-			return nil
+			_, err = s.addUser(ctx, tx, console(), w, u, NewUser{Organization: e.Operator, Role: RoleOwner}, false)
+			return err
 		})
 		if err != nil || made {
 			return u, sqldb.Wrap("set up an empty database", err)
@@ -98,63 +93,76 @@ func (s *Service) Owners(ctx context.Context, env id.Environment) (OwnerCount, e
 	return n, sqldb.Wrap("count owners", err)
 }
 
-// makeLink makes a link for a user and voids those from before, except that
-// links for the first owner stand side by side. The token stands in the URL's
+// addLink makes a link for a user and voids those from before, except that links
+// for the first owner stand side by side. The token stands in the URL's
 // fragment, which browsers send to no server.
-func (s *Service) makeLink(ctx context.Context, by Actor, u User, action string, evidence *Evidence) (secret.Value, error) {
-	token := secret.Token(linkPrefix)
-	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		now := s.now()
-		ok, err := lockUser(ctx, tx, u.ID)
+func (s *Service) addLink(ctx context.Context, tx *sqldb.Tx, by Actor, w Weighed, u User, action string) (secret.Value, error) {
+	token, now := secret.Token(linkPrefix), s.now()
+	if err := w.For(string(u.ID)); err != nil {
+		return secret.Value{}, err
+	}
+	ok, err := lockUser(ctx, tx, u.ID)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	if !ok {
+		return secret.Value{}, fault.New(fault.Conflict, "user_disabled", "The user is disabled.").WithHint("Enable the user first.")
+	}
+	if action != bootstrapLink {
+		err = deleteLinks(ctx, tx, u.ID)
+	} else if err = sweepLinks(ctx, tx, u.ID, now); err == nil {
+		var n OwnerCount
+		if n, err = selectOwnerCount(ctx, tx, u.Environment); n.WithPasskey > 0 {
+			err = errOwned
+		}
+	}
+	if err != nil {
+		return secret.Value{}, err
+	}
+	if err := insertLink(ctx, tx, link{id: "link_" + rand.Text(), user: u.ID, expires: now.Add(LinkAge)}, token.Hash(), now); err != nil {
+		return secret.Value{}, err
+	}
+	e := w.enter(entry(by, u.Environment, "", action, string(u.ID)))
+	e.User = u.ID
+	event := s.audit.Append(tx, e)
+	if action == NoticeRecovery || action == NoticeFirstOwner {
+		err = s.tellOwners(ctx, tx, Notice{ID: event, Kind: action, User: u.ID, At: now}, u.Environment)
+	}
+	return linkURL(s.base, token), err
+}
+
+// tellOwners gives a notice to every owner whom what happened to its user
+// concerns.
+func (s *Service) tellOwners(ctx context.Context, tx *sqldb.Tx, n Notice, env id.Environment) error {
+	owners, err := selectOwners(ctx, tx, n.User, env)
+	if err != nil {
+		return err
+	}
+	for _, o := range owners {
+		if n.Kind == NoticeFirstOwner && o == n.User {
+			continue
+		}
+		if err := insertNotice(ctx, tx, n, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// consoleLink makes a link for the server's own console.
+func (s *Service) consoleLink(ctx context.Context, u User, action string) (linkURL secret.Value, err error) {
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		w, err := s.Weigh(ctx, tx, console(), Raise{Object: string(u.ID)}, true, Agreement{})
 		if err != nil {
 			return err
 		}
-		if evidence != nil {
-			if err := s.Spend(ctx, tx, evidence.digest); err != nil {
-				return err
-			}
-		}
-		if !ok {
-			return fault.New(fault.Conflict, "user_disabled", "The user is disabled.").WithHint("Enable the user first.")
-		}
-		if action != bootstrapLink {
-			err = deleteLinks(ctx, tx, u.ID)
-		} else if err = sweepLinks(ctx, tx, u.ID, now); err == nil {
-			var n OwnerCount
-			if n, err = selectOwnerCount(ctx, tx, u.Environment); n.WithPasskey > 0 {
-				err = errOwned
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if err := insertLink(ctx, tx, link{id: "link_" + rand.Text(), user: u.ID, expires: now.Add(LinkAge)}, token.Hash(), now); err != nil {
-			return err
-		}
-		e := entry(by, u.Environment, "", action, string(u.ID))
-		e.User = u.ID
-		if evidence != nil {
-			e.Evidence = evidence.JSON()
-		}
-		event := s.audit.Append(tx, e)
-		if action != "user.recovery_link" {
-			return nil
-		}
-		owners, err := selectOwners(ctx, tx, u.ID, u.Environment)
-		if err != nil {
-			return err
-		}
-		for _, o := range owners {
-			if err := insertNotice(ctx, tx, Notice{ID: event, Kind: action, User: u.ID, At: now}, o); err != nil {
-				return err
-			}
-		}
-		return nil
+		linkURL, err = s.addLink(ctx, tx, console(), w, u, action)
+		return err
 	})
 	if err != nil {
 		return secret.Value{}, sqldb.Wrap("make a link", err)
 	}
-	return linkURL(s.base, token), nil
+	return linkURL, nil
 }
 
 // Recover makes a link for a user named by id or e-mail, on the server's
@@ -164,7 +172,7 @@ func (s *Service) Recover(ctx context.Context, user string) (linkURL secret.Valu
 	if err != nil {
 		return secret.Value{}, err
 	}
-	return s.makeLink(ctx, console(), u, "user.recovery_link", nil)
+	return s.consoleLink(ctx, u, NoticeRecovery)
 }
 
 func (s *Service) named(ctx context.Context, name string) (User, error) {
@@ -191,16 +199,12 @@ func (s *Service) named(ctx context.Context, name string) (User, error) {
 	return users[0], nil
 }
 
-// InviteDigest is what a person proves presence for to get a link for user.
-func (s *Service) InviteDigest(p Person, user id.User, nonce string) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit invite 2", s.origin, string(p.user), string(p.login), string(user), nonce))
-}
-
 // Invite gives a link to a user who cannot sign in yet. Whoever gives it could
-// use it themselves, so it takes proof, and never works for a user who has a
-// passkey or an authenticator app: only the server's console recovers those
-// (threats.md T5). One proof makes one link.
-func (s *Service) Invite(ctx context.Context, p Person, user id.User, nonce string, proof Proof) (linkURL secret.Value, err error) {
+// use it themselves, so it takes an agreement, and never works for a user who
+// has a passkey or an authenticator app: only the server's console recovers
+// those (threats.md T5). One agreement makes one link, for what the user may do
+// at that moment.
+func (s *Service) Invite(ctx context.Context, p Person, user id.User, ag Agreement) (linkURL secret.Value, err error) {
 	if err := p.browser(); err != nil {
 		return secret.Value{}, err
 	}
@@ -212,6 +216,7 @@ func (s *Service) Invite(ctx context.Context, p Person, user id.User, nonce stri
 	if err != nil {
 		return secret.Value{}, sqldb.Wrap("read memberships", err)
 	}
+	r := Raise{Action: "user.invited", Environment: u.Environment, Object: string(user), To: "link", Facts: rolesIn(places)}
 	for _, m := range places {
 		o, by, err := s.reach(ctx, ByPerson(p), m.Organization, ManageMembers)
 		if err != nil {
@@ -221,23 +226,42 @@ func (s *Service) Invite(ctx context.Context, p Person, user id.User, nonce stri
 			return secret.Value{}, err
 		}
 	}
-	if n, m, err := selectFactors(ctx, s.db.Reader(), user); err != nil {
-		return secret.Value{}, sqldb.Wrap("count factors", err)
-	} else if n+m > 0 {
-		return secret.Value{}, fault.New(fault.Conflict, "already_enrolled", "This user can sign in already.").
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := s.notEnrolled(ctx, tx, user); err != nil {
+			return err
+		}
+		w, err := s.Weigh(ctx, tx, ByPerson(p), r, true, ag)
+		if err != nil {
+			return err
+		}
+		linkURL, err = s.addLink(ctx, tx, ByPerson(p), w, u, "user.invited")
+		return err
+	})
+	if err != nil {
+		return secret.Value{}, sqldb.Wrap("make a link", err)
+	}
+	return linkURL, nil
+}
+
+func (s *Service) notEnrolled(ctx context.Context, q sqldb.Querier, user id.User) error {
+	n, m, err := selectFactors(ctx, q, user)
+	if err == nil && n+m > 0 {
+		err = fault.New(fault.Conflict, "already_enrolled", "This user can sign in already.").
 			WithHint("If they lost their passkeys, run ambit recover on the server.")
 	}
-	ev, err := s.Prove(ctx, p, s.InviteDigest(p, user, nonce), "", proof)
-	if err != nil {
-		return secret.Value{}, err
-	}
-	return s.makeLink(ctx, ByPerson(p), u, "user.invited", &ev)
+	return err
 }
+
+// What owners are told of, by the action of its audit entry.
+const (
+	NoticeRecovery   = "user.recovery_link"
+	NoticeFirstOwner = "user.first_owner_link"
+)
 
 // Notice is something that an owner must be told.
 type Notice struct {
 	ID       id.Event
-	Kind     string // user.recovery_link
+	Kind     string // user.recovery_link or user.first_owner_link
 	User     id.User
 	UserName string
 	At       time.Time

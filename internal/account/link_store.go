@@ -14,6 +14,8 @@ const (
 		select (select count(*) from passkey k where k.user_id = p.id) as n from membership m join person p on p.id = m.user_id
 		where m.organization_id = (select operator_id from environment where id = $1) and m.role = 'owner' and p.disabled_at = 0) as owners`
 
+	ownersOfSQL = userColumns + ` join membership m on m.user_id = p.id where m.organization_id = $1 and m.role = 'owner' order by p.id limit 2`
+
 	insertNoticeSQL = `insert into owner_notice (event_id, owner_id, kind, user_id, created_at, dismissed_at) values ($1, $2, $3, $4, $5, 0)`
 	noticesSQL      = `select n.event_id, n.kind, n.user_id, p.name, n.created_at from owner_notice n join person p on p.id = n.user_id
 		where n.owner_id = $1 and n.dismissed_at = 0 order by n.event_id desc limit 100`
@@ -28,6 +30,11 @@ func selectOwnerCount(ctx context.Context, q sqldb.Querier, env id.Environment) 
 	var n OwnerCount
 	err := q.QueryRowContext(ctx, ownerCountSQL, env).Scan(&n.Owners, &n.WithPasskey, &n.WithPasskeys)
 	return n, err
+}
+
+// selectOwnersOf gives up to two owners of org, disabled ones too.
+func selectOwnersOf(ctx context.Context, q sqldb.Querier, org id.Organization) ([]User, error) {
+	return collect(scanUser)(q.QueryContext(ctx, ownersOfSQL, org))
 }
 
 func insertNotice(ctx context.Context, tx *sqldb.Tx, n Notice, owner id.User) error {

@@ -85,6 +85,12 @@ const (
 	ManageSettings    Permission = "manage_organization" // of one organization
 )
 
+// permissions lists them all.
+func permissions() []Permission {
+	return []Permission{View, UseOwn, ViewMembers, ManageMembers, ManageAgents, ApproveSessions, ViewConnections, ManageConnections, VendConnections,
+		ViewSessions, Revoke, ReadAudit, ViewSecrets, RevealSecrets, WriteSecrets, DeleteSecrets, CreateKeys, ManageProviders, ManageTenants, ManageSettings}
+}
+
 // rule says who holds a permission. No scope means that no application does.
 type rule struct {
 	roles []Role
@@ -146,3 +152,13 @@ func rules(p Permission) rule {
 }
 
 func (r Role) may(p Permission) bool { return slices.Contains(rules(p).roles, r) }
+
+// gains reports whether r may do something that old may not; no role at all may
+// nothing.
+func (r Role) gains(old Role) bool {
+	return slices.ContainsFunc(permissions(), func(p Permission) bool { return r.may(p) && !old.may(p) })
+}
+
+// raises reports whether giving r for old raises authority. Taking an owner's
+// place does too: owners are who could undo the rest.
+func raises(old, r Role) bool { return r.gains(old) || old == RoleOwner && r != RoleOwner }

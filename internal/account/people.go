@@ -1,10 +1,12 @@
 package account
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -19,56 +21,101 @@ type NewUser struct {
 	Role         Role // empty: member
 }
 
-// CreateUser makes a user. They cannot sign in before somebody gives them a
-// link; see Invite.
-func (s *Service) CreateUser(ctx context.Context, by Actor, n NewUser) (User, error) {
-	by, err := s.within(ctx, by, n.Environment)
-	if err != nil {
-		return User{}, err
-	}
-	u := User{ID: id.NewUser(), Environment: n.Environment, Name: n.Name, ExternalID: n.ExternalID, CreatedAt: s.now(), Version: 1}
-	if n.Organization == "" {
-		if err := by.May("", ManageMembers); err != nil {
-			return User{}, err
-		}
-	} else {
-		if n.Role == "" {
-			n.Role = RoleMember
-		}
-		if by, err = s.mayGive(ctx, by, n.Environment, n.Organization, n.Role); err != nil {
-			return User{}, err
-		}
-	}
-	if u.Email, err = optionalEmail(n.Email); err != nil {
-		return User{}, err
+// check gives n with its defaults, and its e-mail in the one form.
+func (n NewUser) check() (NewUser, error) {
+	var err error
+	if n.Email, err = optionalEmail(n.Email); err != nil {
+		return n, err
 	}
 	if err := checkName("A name", n.Name); err != nil {
-		return User{}, err
+		return n, err
 	}
-	if err := checkExternalID(n.ExternalID); err != nil {
-		return User{}, err
+	return n, checkExternalID(n.ExternalID)
+}
+
+// raise is what a person agrees to who makes this user.
+func (n NewUser) raise(link bool) Raise {
+	r := Raise{Action: "user.created", Environment: n.Environment, Organization: n.Organization, To: string(n.Role),
+		Facts: map[string]string{"name": n.Name, "email": n.Email, "external_id": n.ExternalID}}
+	if link {
+		r.Facts["link"] = "yes"
 	}
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if err := insertUser(ctx, tx, u); err != nil {
-			return err
-		}
-		e := entry(by, u.Environment, n.Organization, "user.created", string(u.ID))
-		if n.Organization != "" {
-			if _, err := insertMember(ctx, tx, n.Organization, u.ID, n.Role, sqldb.Micros(u.CreatedAt)); err != nil {
-				return err
-			}
-			e.Detail = map[string]string{"role": string(n.Role)}
-		}
-		s.audit.Append(tx, e)
-		return nil
-	})
-	if sqldb.IsUnique(err) {
-		return User{}, userTaken()
+	return r
+}
+
+// CreateUser makes a user. They cannot sign in before somebody gives them a
+// link; see Invite.
+func (s *Service) CreateUser(ctx context.Context, by Actor, n NewUser, ag Agreement) (User, error) {
+	u, _, err := s.createUser(ctx, by, n, false, ag)
+	return u, err
+}
+
+// InviteUser makes a user and their first sign-in link, with one agreement.
+func (s *Service) InviteUser(ctx context.Context, p Person, n NewUser, ag Agreement) (u User, linkURL secret.Value, err error) {
+	if err := p.browser(); err != nil {
+		return User{}, secret.Value{}, err
+	}
+	return s.createUser(ctx, ByPerson(p), n, true, ag)
+}
+
+func (s *Service) createUser(ctx context.Context, by Actor, n NewUser, link bool, ag Agreement) (u User, linkURL secret.Value, err error) {
+	none := func(err error) (User, secret.Value, error) { return User{}, secret.Value{}, err }
+	if by, err = s.within(ctx, by, n.Environment); err != nil {
+		return none(err)
+	}
+	if n.Organization == "" {
+		err = by.May("", ManageMembers)
+	} else {
+		n.Role = cmp.Or(n.Role, RoleMember)
+		by, err = s.mayGive(ctx, by, n.Environment, n.Organization, n.Role)
 	}
 	if err != nil {
-		return User{}, sqldb.Wrap("create a user", err)
+		return none(err)
 	}
-	return u, nil
+	if n, err = n.check(); err != nil {
+		return none(err)
+	}
+	u = User{ID: id.NewUser(), Environment: n.Environment, Email: n.Email, Name: n.Name, ExternalID: n.ExternalID, CreatedAt: s.now(), Version: 1}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		// Before anybody is asked to agree; the database decides it again.
+		if taken, err := clashes(ctx, tx, u); err != nil || taken {
+			return orElse(err, userTaken())
+		}
+		// A user who is a member of nothing can do nothing.
+		w, err := s.Weigh(ctx, tx, by, n.raise(link), n.Organization != "" || link, ag)
+		if err != nil {
+			return err
+		}
+		linkURL, err = s.addUser(ctx, tx, by, w, u, n, link)
+		return err
+	})
+	if sqldb.IsUnique(err) {
+		return none(userTaken())
+	}
+	if err != nil {
+		return none(sqldb.Wrap("create a user", err))
+	}
+	return u, linkURL, nil
+}
+
+// addUser writes a new user, their place and, if asked to, their link.
+func (s *Service) addUser(ctx context.Context, tx *sqldb.Tx, by Actor, w Weighed, u User, n NewUser, link bool) (linkURL secret.Value, err error) {
+	if err := insertUser(ctx, tx, u); err != nil {
+		return secret.Value{}, err
+	}
+	w = w.made(string(u.ID))
+	e := w.enter(entry(by, u.Environment, n.Organization, "user.created", string(u.ID)))
+	if n.Organization != "" {
+		if _, err := insertMember(ctx, tx, w, n.Organization, u.ID, n.Role, sqldb.Micros(u.CreatedAt)); err != nil {
+			return secret.Value{}, err
+		}
+		e.Detail = map[string]string{"role": string(n.Role)}
+	}
+	s.audit.Append(tx, e)
+	if !link {
+		return secret.Value{}, nil
+	}
+	return s.addLink(ctx, tx, by, w, u, "user.invited")
 }
 
 func userTaken() error {
@@ -169,7 +216,7 @@ func mayTouch(by Actor, o Organization, r Role) error {
 // AddMember gives a user who exists a place in org. The user must be the
 // actor's to see: of the actor's environment if they run it, else a member of
 // an organization that the actor manages.
-func (s *Service) AddMember(ctx context.Context, by Actor, org id.Organization, user id.User, r Role) error {
+func (s *Service) AddMember(ctx context.Context, by Actor, org id.Organization, user id.User, r Role, ag Agreement) error {
 	o, by, err := s.reach(ctx, by, org, ManageMembers)
 	if err != nil {
 		return err
@@ -184,16 +231,42 @@ func (s *Service) AddMember(ctx context.Context, by Actor, org id.Organization, 
 		return err
 	}
 	return s.changeMembers(ctx, "add a member", o, func(ctx context.Context, tx *sqldb.Tx) error {
-		ok, err := insertMember(ctx, tx, org, user, r, sqldb.Micros(s.now()))
+		already := fault.New(fault.Conflict, "already_member", "The user is a member already.").WithHint("Change the role instead.")
+		if _, err := selectRole(ctx, tx, org, user); !sqldb.NoRows(err) {
+			return cmp.Or[error](err, already)
+		}
+		w, err := s.Weigh(ctx, tx, by, place(o, user, "member.added", "", r), true, ag)
 		if err != nil {
 			return err
 		}
-		if !ok {
-			return fault.New(fault.Conflict, "already_member", "The user is a member already.").WithHint("Change the role instead.")
+		ok, err := insertMember(ctx, tx, w, org, user, r, sqldb.Micros(s.now()))
+		if err == nil && !ok {
+			err = already
 		}
-		s.memberEntry(tx, by, o, user, "member.added", map[string]string{"role": string(r)})
+		if err == nil {
+			err = s.voidInvitations(ctx, tx, user, true)
+		}
+		if err != nil {
+			return err
+		}
+		s.memberEntry(tx, by, w, o, user, "member.added", map[string]string{"role": string(r)})
 		return nil
 	})
+}
+
+// voidInvitations ends the links of somebody who has never signed in and gains
+// something: whoever made such a link could use it, and made it for less.
+func (s *Service) voidInvitations(ctx context.Context, tx *sqldb.Tx, user id.User, gained bool) error {
+	n, m, err := selectFactors(ctx, tx, user)
+	if err != nil || n+m > 0 || !gained {
+		return err
+	}
+	return deleteLinks(ctx, tx, user)
+}
+
+// place is a change of user's place in o.
+func place(o Organization, user id.User, action string, from, to Role) Raise {
+	return Raise{Action: action, Environment: o.Environment, Organization: o.ID, Object: string(user), From: string(from), To: string(to)}
 }
 
 // visible gives a user that the actor may name.
@@ -221,7 +294,7 @@ func (s *Service) visible(ctx context.Context, by Actor, user id.User) (User, er
 }
 
 // SetRole changes what a member may do. An organization keeps an owner.
-func (s *Service) SetRole(ctx context.Context, by Actor, org id.Organization, user id.User, r Role) error {
+func (s *Service) SetRole(ctx context.Context, by Actor, org id.Organization, user id.User, r Role, ag Agreement) error {
 	o, by, err := s.reach(ctx, by, org, ManageMembers)
 	if err != nil {
 		return err
@@ -231,7 +304,7 @@ func (s *Service) SetRole(ctx context.Context, by Actor, org id.Organization, us
 	}
 	return s.changeMembers(ctx, "change a role", o, func(ctx context.Context, tx *sqldb.Tx) error {
 		old, err := s.memberRole(ctx, tx, o, user)
-		if err != nil || old == r {
+		if err != nil {
 			return err
 		}
 		for _, touched := range []Role{old, r} {
@@ -239,20 +312,30 @@ func (s *Service) SetRole(ctx context.Context, by Actor, org id.Organization, us
 				return err
 			}
 		}
-		if err := keepOwner(ctx, tx, org, user, old); err != nil {
+		if r != RoleOwner {
+			if err := keepOwner(ctx, tx, org, user, old); err != nil {
+				return err
+			}
+		}
+		w, err := s.Weigh(ctx, tx, by, place(o, user, "member.role_changed", old, r), raises(old, r), ag)
+		if err != nil || old == r {
 			return err
 		}
-		if err := setRole(ctx, tx, org, user, r); err != nil {
+		if err := setRole(ctx, tx, w, org, user, r); err != nil {
 			return err
 		}
-		s.memberEntry(tx, by, o, user, "member.role_changed", map[string]string{"from": string(old), "to": string(r)})
+		if err := s.voidInvitations(ctx, tx, user, r.gains(old)); err != nil {
+			return err
+		}
+		s.memberEntry(tx, by, w, o, user, "member.role_changed", map[string]string{"from": string(old), "to": string(r)})
 		return nil
 	})
 }
 
 // RemoveMember takes a user out of org, ends their logins, and what they have
-// running there. People can leave by themselves.
-func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organization, user id.User) error {
+// running there. People can leave by themselves. Taking an owner out takes an
+// agreement: owners are who could undo what a stolen login does.
+func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organization, user id.User, ag Agreement) error {
 	perm := ManageMembers
 	if by.User() == user && user != "" {
 		perm = View
@@ -274,7 +357,11 @@ func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organizatio
 		if err := keepOwner(ctx, tx, org, user, old); err != nil {
 			return err
 		}
-		if err := deleteMember(ctx, tx, org, user); err != nil {
+		w, err := s.Weigh(ctx, tx, by, place(o, user, "member.removed", old, ""), old == RoleOwner, ag)
+		if err != nil {
+			return err
+		}
+		if err := deleteMember(ctx, tx, w, org, user); err != nil {
 			return err
 		}
 		if _, err := revokeLogins(ctx, tx, user, "", "", s.now()); err != nil {
@@ -283,7 +370,7 @@ func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organizatio
 		if err := s.onLeft(ctx, tx, o.Environment, org, user); err != nil {
 			return err
 		}
-		s.memberEntry(tx, by, o, user, "member.removed", map[string]string{"role": string(old)})
+		s.memberEntry(tx, by, w, o, user, "member.removed", map[string]string{"role": string(old)})
 		return nil
 	})
 }
@@ -323,16 +410,16 @@ func keepOwner(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.U
 
 // memberEntry records a change of user's place in o. The entry's user is the
 // one concerned.
-func (s *Service) memberEntry(tx *sqldb.Tx, by Actor, o Organization, user id.User, action string, detail map[string]string) {
-	e := entry(by, o.Environment, o.ID, action, string(user))
+func (s *Service) memberEntry(tx *sqldb.Tx, by Actor, w Weighed, o Organization, user id.User, action string, detail map[string]string) {
+	e := w.enter(entry(by, o.Environment, o.ID, action, string(user)))
 	e.User, e.Detail = user, detail
 	s.audit.Append(tx, e)
 }
 
 // DisableUser shuts a user out everywhere and ends what they have running. It
 // takes somebody who manages every place that the user has, or who runs the
-// user's environment.
-func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User) error {
+// user's environment; for an owner an agreement too, as RemoveMember.
+func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User, ag Agreement) error {
 	u, by, err := s.whole(ctx, by, user)
 	if err != nil {
 		return err
@@ -342,6 +429,7 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User) error
 		if err != nil {
 			return err
 		}
+		owner := false
 		for _, m := range places {
 			if err := lockOrganization(ctx, tx, m.Organization); err != nil {
 				return err
@@ -363,9 +451,14 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User) error
 			if err := keepOwner(ctx, tx, m.Organization, user, role); err != nil {
 				return err
 			}
+			owner = owner || role == RoleOwner
 		}
 		now := s.now()
-		ok, err := disable(ctx, tx, user, sqldb.Micros(now))
+		w, err := s.Weigh(ctx, tx, by, able(u, "user.disabled", "enabled", "disabled"), owner, ag)
+		if err != nil {
+			return err
+		}
+		ok, err := disable(ctx, tx, w, user, sqldb.Micros(now))
 		if err != nil || !ok {
 			return err
 		}
@@ -378,7 +471,7 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User) error
 		if err := s.onLeft(ctx, tx, u.Environment, "", user); err != nil {
 			return err
 		}
-		e := entry(by, u.Environment, "", "user.disabled", string(user))
+		e := w.enter(entry(by, u.Environment, "", "user.disabled", string(user)))
 		e.User = user
 		s.audit.Append(tx, e)
 		return nil
@@ -386,18 +479,46 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User) error
 	return sqldb.Wrap("disable a user", err)
 }
 
+// able is a change of whether u may sign in at all.
+func able(u User, action, from, to string) Raise {
+	return Raise{Action: action, Environment: u.Environment, Object: string(u.ID), From: from, To: to}
+}
+
+// rolesIn is what a user may do, for what gives all of it.
+func rolesIn(places []Membership) map[string]string {
+	out := map[string]string{}
+	for _, m := range places {
+		out[string(m.Organization)] = string(m.Role)
+	}
+	return out
+}
+
 // EnableUser lets a disabled user sign in again.
-func (s *Service) EnableUser(ctx context.Context, by Actor, user id.User) error {
+func (s *Service) EnableUser(ctx context.Context, by Actor, user id.User, ag Agreement) error {
 	u, by, err := s.whole(ctx, by, user)
 	if err != nil {
 		return err
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		ok, err := enable(ctx, tx, user)
+		if u, err = selectUser(ctx, tx, user); err != nil {
+			return err
+		}
+		r := able(u, "user.enabled", "disabled", "enabled")
+		r.Version = u.Version
+		places, err := selectPlaces(ctx, tx, user)
+		if err != nil {
+			return err
+		}
+		r.Facts = rolesIn(places)
+		w, err := s.Weigh(ctx, tx, by, r, !u.DisabledAt.IsZero(), ag)
+		if err != nil || u.DisabledAt.IsZero() {
+			return err
+		}
+		ok, err := enable(ctx, tx, w, user)
 		if err != nil || !ok {
 			return err
 		}
-		e := entry(by, u.Environment, "", "user.enabled", string(user))
+		e := w.enter(entry(by, u.Environment, "", "user.enabled", string(user)))
 		e.User = user
 		s.audit.Append(tx, e)
 		return nil
@@ -429,8 +550,10 @@ func (s *Service) whole(ctx context.Context, by Actor, user id.User) (User, Acto
 	return u, home, nil
 }
 
-// SetProfile changes a person's own name and e-mail.
-func (s *Service) SetProfile(ctx context.Context, p Person, name, email string) error {
+// SetProfile changes a person's own name and e-mail. The e-mail takes an
+// agreement: a sign-in by code and a recovery find the person by it, and others
+// tell by it who somebody is.
+func (s *Service) SetProfile(ctx context.Context, p Person, name, email string, ag Agreement) error {
 	if err := p.browser(); err != nil {
 		return err
 	}
@@ -442,6 +565,9 @@ func (s *Service) SetProfile(ctx context.Context, p Person, name, email string) 
 		return err
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
+			return orElse(err, unauthenticated())
+		}
 		taken, err := clashes(ctx, tx, User{ID: p.user, Environment: p.home, Email: email})
 		if err != nil {
 			return err
@@ -449,14 +575,23 @@ func (s *Service) SetProfile(ctx context.Context, p Person, name, email string) 
 		if taken {
 			return userTaken()
 		}
-		ok, err := setProfile(ctx, tx, p.user, name, email)
+		u, err := selectUser(ctx, tx, p.user)
+		if err != nil {
+			return err
+		}
+		r := Raise{Action: "user.profile_changed", Environment: u.Environment, Object: string(u.ID), From: u.Email, To: email}
+		w, err := s.Weigh(ctx, tx, ByPerson(p), r, email != u.Email, ag)
+		if err != nil {
+			return err
+		}
+		ok, err := setProfile(ctx, tx, w, p.user, name, email)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return unauthenticated()
 		}
-		s.audit.Append(tx, personEntry(p, "user.profile_changed", string(p.user)))
+		s.audit.Append(tx, w.enter(personEntry(p, "user.profile_changed", string(p.user))))
 		return nil
 	})
 	if sqldb.IsUnique(err) {

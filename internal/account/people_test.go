@@ -18,22 +18,25 @@ func TestLastOwnerStays(t *testing.T) {
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
 		ctx := t.Context()
 		by, o := account.ByPerson(owner.Person), org(owner.Person).Organization
-		wantCode(t, w.SetRole(ctx, by, o, owner.User(), account.RoleAdmin), "last_owner")
-		wantCode(t, w.RemoveMember(ctx, by, o, owner.User()), "last_owner")
-		wantCode(t, w.DisableUser(ctx, by, owner.User()), "last_owner")
-		wantCode(t, w.DisableUser(ctx, account.System("console"), owner.User()), "last_owner")
+		wantCode(t, w.SetRole(ctx, by, o, owner.User(), account.RoleAdmin, none), "last_owner")
+		wantCode(t, w.RemoveMember(ctx, by, o, owner.User(), none), "last_owner")
+		wantCode(t, w.DisableUser(ctx, by, owner.User(), none), "last_owner")
+		wantCode(t, w.DisableUser(ctx, account.System("console"), owner.User(), none), "last_owner")
 
 		second := w.join(t, owner, account.RoleOwner, "second@example.com")
-		check(t, w.DisableUser(ctx, by, second.User()))
-		wantCode(t, w.RemoveMember(ctx, by, o, owner.User()), "last_owner") // a disabled owner is none
-		check(t, w.EnableUser(ctx, by, second.User()))
+		check(t, owner.Do(t, func(ag account.Agreement) error { return w.DisableUser(ctx, by, second.User(), ag) }))
+		wantCode(t, w.RemoveMember(ctx, by, o, owner.User(), none), "last_owner") // a disabled owner is none
+		check(t, owner.Do(t, func(ag account.Agreement) error { return w.EnableUser(ctx, by, second.User(), ag) }))
 
 		// Two owners who remove each other at once: one stays.
 		second.SignIn(t)
 		var wg sync.WaitGroup
 		errs := make([]error, 2)
-		wg.Go(func() { errs[0] = w.RemoveMember(ctx, by, o, second.User()) })
-		wg.Go(func() { errs[1] = w.RemoveMember(ctx, account.ByPerson(second.Person), o, owner.User()) })
+		remove := func(of *accounttest.Human, by account.Actor) func(account.Agreement) error {
+			return func(ag account.Agreement) error { return w.RemoveMember(ctx, by, o, of.User(), ag) }
+		}
+		wg.Go(func() { errs[0] = owner.Do(t, remove(second, by)) })
+		wg.Go(func() { errs[1] = second.Do(t, remove(owner, account.ByPerson(second.Person))) })
 		wg.Wait()
 		if (errs[0] == nil) == (errs[1] == nil) {
 			t.Errorf("got %v and %v, want exactly one success", errs[0], errs[1])
@@ -55,7 +58,7 @@ func TestLeaving(t *testing.T) {
 		lee := w.join(t, owner, account.RoleMember, "lee@example.com")
 
 		w.veto = errVeto
-		if err := w.RemoveMember(ctx, by, o, mia.User()); err == nil || !strings.Contains(err.Error(), errVeto.Error()) {
+		if err := w.RemoveMember(ctx, by, o, mia.User(), none); err == nil || !strings.Contains(err.Error(), errVeto.Error()) {
 			t.Errorf("got %v though what she runs could not be ended", err)
 		}
 		mia.Reload(t) // nothing was half done
@@ -64,7 +67,7 @@ func TestLeaving(t *testing.T) {
 		}
 		w.veto, w.left = nil, nil
 
-		check(t, w.RemoveMember(ctx, by, o, mia.User()))
+		check(t, w.RemoveMember(ctx, by, o, mia.User(), none))
 		_, err := w.Authenticate(ctx, mia.Token, "")
 		wantCode(t, err, "unauthenticated")
 		mia.SignIn(t) // she is a user still, of nothing
@@ -72,7 +75,7 @@ func TestLeaving(t *testing.T) {
 			t.Errorf("got %+v", mia.Organizations())
 		}
 		link := must(w.Recover(ctx, "lee@example.com"))(t)
-		check(t, w.DisableUser(ctx, by, lee.User()))
+		check(t, w.DisableUser(ctx, by, lee.User(), none))
 		_, err = w.Authenticate(ctx, lee.Token, "")
 		wantCode(t, err, "unauthenticated")
 		_, err = w.Link(ctx, accounttest.LinkToken(link))
@@ -90,12 +93,12 @@ func TestLeaving(t *testing.T) {
 		if ok := must(w.Active(ctx, w.env, o, lee.User()))(t); ok {
 			t.Error("a disabled user is active")
 		}
-		check(t, w.EnableUser(ctx, by, lee.User()))
+		check(t, owner.Do(t, func(ag account.Agreement) error { return w.EnableUser(ctx, by, lee.User(), ag) }))
 		lee.SignIn(t)
 		if ok := must(w.Active(ctx, w.env, o, lee.User()))(t); !ok {
 			t.Error("an enabled member is not active")
 		}
-		check(t, w.RemoveMember(ctx, account.ByPerson(lee.Person), o, lee.User())) // leaving by oneself
+		check(t, w.RemoveMember(ctx, account.ByPerson(lee.Person), o, lee.User(), none)) // leaving by oneself
 		for _, a := range []string{"member.removed", "user.disabled", "user.enabled"} {
 			w.audited(t, a)
 		}
@@ -115,8 +118,13 @@ func TestRolesOverMembers(t *testing.T) {
 		_, tok, err := w.IssueKey(ctx, account.NewKey{Environment: w.env, Name: "app", Scopes: []string{account.ScopeUsersWrite}})
 		check(t, err)
 		app := account.ByKey(must(w.AuthenticateKey(ctx, tok))(t))
+		humans := map[id.User]*accounttest.Human{owner.User(): owner, admin.User(): admin, mia.User(): mia, auditor.User(): auditor}
 		set := func(by account.Actor, u id.User, r account.Role) string {
-			err := w.SetRole(ctx, by, o, u, r)
+			change := func(ag account.Agreement) error { return w.SetRole(ctx, by, o, u, r, ag) }
+			err := change(none)
+			if h := humans[by.User()]; h != nil {
+				err = h.Do(t, change)
+			}
 			if err == nil {
 				return "ok"
 			}
@@ -151,7 +159,9 @@ func TestRolesOverMembers(t *testing.T) {
 			}
 		}
 		// A role counts at the next request.
-		check(t, w.SetRole(ctx, p(owner), o, mia.User(), account.RoleAdmin))
+		check(t, owner.Do(t, func(ag account.Agreement) error {
+			return w.SetRole(ctx, p(owner), o, mia.User(), account.RoleAdmin, ag)
+		}))
 		mia.Reload(t)
 		if !mia.May(o, account.RoleAdmin) {
 			t.Error("the new role does not count")
@@ -165,7 +175,7 @@ func TestForeignLooksAbsent(t *testing.T) {
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
 		ctx := t.Context()
 		sys := account.System("test")
-		other := must(w.CreateEnvironment(ctx, sys, "staging"))(t)
+		other := must(w.CreateEnvironment(ctx, sys, "staging", none))(t)
 		stranger := accounttest.Join(t, w.Service, other.ID, other.Operator, account.RoleOwner, "mia@example.com")
 		mine := org(owner.Person)
 		tenant := must(w.CreateOrganization(ctx, account.ByPerson(owner.Person), w.env, "Tenant", "t-1"))(t)
@@ -191,17 +201,17 @@ func TestForeignLooksAbsent(t *testing.T) {
 			for _, o := range []id.Organization{tenant.ID, mine.Organization, id.NewOrganization()} {
 				probes := map[string]func() error{
 					"Members":      func() error { _, _, err := w.Members(ctx, by, o, account.List{}); return err },
-					"SetRole":      func() error { return w.SetRole(ctx, by, o, owner.User(), account.RoleMember) },
-					"RemoveMember": func() error { return w.RemoveMember(ctx, by, o, owner.User()) },
-					"AddMember":    func() error { return w.AddMember(ctx, by, o, owner.User(), account.RoleMember) },
+					"SetRole":      func() error { return w.SetRole(ctx, by, o, owner.User(), account.RoleMember, none) },
+					"RemoveMember": func() error { return w.RemoveMember(ctx, by, o, owner.User(), none) },
+					"AddMember":    func() error { return w.AddMember(ctx, by, o, owner.User(), account.RoleMember, none) },
 					"Update": func() error {
 						name := "x"
-						_, err := w.UpdateOrganization(ctx, by, o, 1, account.OrganizationChange{Name: &name})
+						_, err := w.UpdateOrganization(ctx, by, o, 1, account.OrganizationChange{Name: &name}, none)
 						return err
 					},
 					"Keys": func() error { _, _, err := w.Keys(ctx, by, o, account.List{}); return err },
 					"CreateUser": func() error {
-						_, err := w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: o, Name: "x"})
+						_, err := w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: o, Name: "x"}, none)
 						return err
 					},
 					"May": func() error { return by.In(w.env).May(o, account.View) },
@@ -217,7 +227,7 @@ func TestForeignLooksAbsent(t *testing.T) {
 					}
 				}
 			}
-			if err := w.DisableUser(ctx, by, owner.User()); !fault.Is(err, "not_found") {
+			if err := w.DisableUser(ctx, by, owner.User(), none); !fault.Is(err, "not_found") {
 				t.Errorf("%s, DisableUser: got %v", who, err)
 			}
 		}
@@ -254,7 +264,7 @@ func TestForeignLooksAbsent(t *testing.T) {
 func leftBehind(t testing.TB, w *world, owner *accounttest.Human) account.Person {
 	t.Helper()
 	h := w.join(t, owner, account.RoleOwner, "gone@example.com")
-	check(t, w.RemoveMember(t.Context(), account.ByPerson(owner.Person), org(owner.Person).Organization, h.User()))
+	check(t, w.RemoveMember(t.Context(), account.System("test"), org(owner.Person).Organization, h.User(), none))
 	h.SignIn(t)
 	return h.Person
 }
@@ -272,10 +282,14 @@ func TestRunningAnEnvironment(t *testing.T) {
 		tenant := must(w.CreateOrganization(ctx, by, w.env, "Tenant", "t-1"))(t)
 		_, err := w.CreateOrganization(ctx, by, w.env, "Again", "t-1")
 		wantCode(t, err, "external_id_taken")
-		boss := must(w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: tenant.ID, Role: account.RoleOwner, Name: "Boss", Email: "boss@tenant.example", ExternalID: "u-1"}))(t)
-		_, err = w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: tenant.ID, Name: "Copy", Email: "BOSS@Tenant.example"})
+		boss := must(agreed(t, owner, func(ag account.Agreement) (account.User, error) {
+			return w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: tenant.ID, Role: account.RoleOwner, Name: "Boss", Email: "boss@tenant.example", ExternalID: "u-1"}, ag)
+		}))(t)
+		_, err = agreed(t, owner, func(ag account.Agreement) (account.User, error) {
+			return w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: tenant.ID, Name: "Copy", Email: "BOSS@Tenant.example"}, ag)
+		})
 		wantCode(t, err, "user_exists") // G8
-		wantCode(t, w.SetRole(ctx, account.ByPerson(admin.Person), tenant.ID, boss.ID, account.RoleMember), "not_allowed")
+		wantCode(t, w.SetRole(ctx, account.ByPerson(admin.Person), tenant.ID, boss.ID, account.RoleMember, none), "not_allowed")
 		if err := by.May(tenant.ID, account.ApproveSessions); !fault.Is(err, "not_found") {
 			t.Errorf("running the environment approves in a tenant: %v", err)
 		}
@@ -284,21 +298,27 @@ func TestRunningAnEnvironment(t *testing.T) {
 		if len(members) != 1 || members[0].ID != boss.ID || members[0].Role != account.RoleOwner {
 			t.Errorf("got %+v", members)
 		}
-		check(t, w.AddMember(ctx, by, tenant.ID, admin.User(), account.RoleAuditor))
-		wantCode(t, w.AddMember(ctx, by, tenant.ID, admin.User(), account.RoleAuditor), "already_member")
+		add := func(ag account.Agreement) error {
+			return w.AddMember(ctx, by, tenant.ID, admin.User(), account.RoleAuditor, ag)
+		}
+		check(t, owner.Do(t, add))
+		wantCode(t, owner.Do(t, add), "already_member")
 		got := must(w.UserByExternalID(ctx, w.env, "u-1"))(t)
 		if got.ID != boss.ID || got.Email != "boss@tenant.example" {
 			t.Errorf("got %+v", got)
 		}
-		env := must(w.CreateEnvironment(ctx, by, "staging"))(t)
-		_, err = w.CreateEnvironment(ctx, by, "staging")
+		create := func(ag account.Agreement) (account.Environment, error) {
+			return w.CreateEnvironment(ctx, by, "staging", ag)
+		}
+		env := must(agreed(t, owner, create))(t)
+		_, err = agreed(t, owner, create)
 		wantCode(t, err, "name_taken")
 		owner.Reload(t)
 		if r, _ := owner.Role(env.Operator); r != account.RoleOwner {
 			t.Errorf("got role %q in the new environment", r)
 		}
 		check(t, account.ByPerson(owner.Person).In(env.ID).May("", account.ManageProviders))
-		_, err = w.CreateEnvironment(ctx, account.ByPerson(w.join(t, owner, account.RoleMember, "m@example.com").Person), "mine")
+		_, err = w.CreateEnvironment(ctx, account.ByPerson(w.join(t, owner, account.RoleMember, "m@example.com").Person), "mine", none)
 		wantCode(t, err, "not_allowed")
 
 		var seen []string
@@ -330,14 +350,14 @@ func TestBadNames(t *testing.T) {
 		ctx := t.Context()
 		by, o := account.ByPerson(owner.Person), org(owner.Person).Organization
 		for _, bad := range []string{"", " x", "x\n", "a\u202eb", "a\x00b", "\xff", strings.Repeat("x", 201)} {
-			_, err := w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: o, Name: bad})
+			_, err := w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: o, Name: bad}, none)
 			wantCode(t, err, "invalid_name")
 			_, err = w.CreateOrganization(ctx, by, w.env, bad, "")
 			wantCode(t, err, "invalid_name")
 		}
-		_, err := w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: o, Name: "x", Email: "two@at@signs"})
+		_, err := w.CreateUser(ctx, by, account.NewUser{Environment: w.env, Organization: o, Name: "x", Email: "two@at@signs"}, none)
 		wantCode(t, err, "invalid_email")
-		_, err = w.CreateUser(ctx, by, account.NewUser{Environment: "env_none", Name: "x"})
+		_, err = w.CreateUser(ctx, by, account.NewUser{Environment: "env_none", Name: "x"}, none)
 		wantCode(t, err, "not_found")
 	})
 }

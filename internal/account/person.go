@@ -22,6 +22,7 @@ type Membership struct {
 	Environment      id.Environment
 	EnvironmentName  string
 	Role             Role
+	Runs             bool // no member, but one who runs the environment; see Place
 
 	requirePasskey bool
 	operates       bool // the organization runs its environment

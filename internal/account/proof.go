@@ -46,7 +46,8 @@ type evidence struct {
 	ClientData        string  `json:"client_data_json,omitempty"`
 	AuthenticatorData string  `json:"authenticator_data,omitempty"`
 	Signature         string  `json:"signature,omitempty"`
-	Step              int64   `json:"step,omitempty"` // TOTP: Unix time over 30 s
+	Step              int64   `json:"step,omitempty"`     // TOTP: Unix time over 30 s
+	Document          string  `json:"document,omitempty"` // what has this digest, where the entry itself does not say it
 }
 
 func (e Evidence) IsZero() bool     { return e.user == "" }
@@ -179,7 +180,7 @@ func (s *Service) proofRefused(ctx context.Context, p Person, org id.Organizatio
 
 // VerifyEvidence checks evidence as the audit keeps it, without the database:
 // that the passkey named in it signed exactly this digest, with the person
-// verified, at origin. Evidence of an authenticator app cannot be verified
+// verified, at origin, and that a document kept with it has this digest. Evidence of an authenticator app cannot be verified
 // again, which it reports.
 func VerifyEvidence(doc json.RawMessage, digest [32]byte, origin string) error {
 	var e evidence
@@ -188,6 +189,9 @@ func VerifyEvidence(doc json.RawMessage, digest [32]byte, origin string) error {
 	}
 	if subtle.ConstantTimeCompare([]byte(e.Digest), []byte(b64(digest[:]))) != 1 {
 		return errors.New("the evidence is for another digest")
+	}
+	if sum := sha256.Sum256([]byte(e.Document)); e.Document != "" && sum != digest {
+		return errors.New("the document has another digest")
 	}
 	if e.Method != MethodPasskey {
 		return errors.New("a code of an authenticator app cannot be verified again")

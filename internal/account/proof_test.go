@@ -85,7 +85,7 @@ func TestSyncedPasskey(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
 		ctx := t.Context()
-		u := must(w.CreateUser(ctx, account.ByPerson(owner.Person), account.NewUser{Environment: w.env, Organization: org(owner.Person).Organization, Name: "Lee"}))(t)
+		u := must(w.CreateUser(ctx, account.System("test"), account.NewUser{Environment: w.env, Organization: org(owner.Person).Organization, Name: "Lee"}, none))(t)
 		tok := accounttest.LinkToken(must(w.Recover(ctx, string(u.ID)))(t))
 		a := accounttest.New(publicURL)
 		a.Synced = true
@@ -126,12 +126,12 @@ func TestPasskeyRequired(t *testing.T) {
 		yes, no := true, false
 		have := must(w.Organization(ctx, w.env, o))(t)
 		admin := w.join(t, owner, account.RoleAdmin, "admin@example.com")
-		_, err = w.UpdateOrganization(ctx, account.ByPerson(admin.Person), o, have.Version, account.OrganizationChange{RequirePasskey: &yes})
+		_, err = w.UpdateOrganization(ctx, account.ByPerson(admin.Person), o, have.Version, account.OrganizationChange{RequirePasskey: &yes}, none)
 		wantCode(t, err, "not_allowed")
 		have = must(w.Organization(ctx, w.env, o))(t)
-		_, err = w.UpdateOrganization(ctx, account.ByPerson(owner.Person), o, have.Version+7, account.OrganizationChange{RequirePasskey: &yes})
+		_, err = w.UpdateOrganization(ctx, account.ByPerson(owner.Person), o, have.Version+7, account.OrganizationChange{RequirePasskey: &yes}, none)
 		wantCode(t, err, "version_conflict")
-		have = must(w.UpdateOrganization(ctx, account.ByPerson(owner.Person), o, have.Version, account.OrganizationChange{RequirePasskey: &yes}))(t)
+		have = must(w.UpdateOrganization(ctx, account.ByPerson(owner.Person), o, have.Version, account.OrganizationChange{RequirePasskey: &yes}, none))(t)
 		w.advance(time.Minute)
 		owner.Reload(t)
 		for _, where := range []id.Organization{o, ""} {
@@ -141,7 +141,7 @@ func TestPasskeyRequired(t *testing.T) {
 		_, err = w.Prove(ctx, owner.Person, digest, o, owner.Proof(t, digest))
 		check(t, err)
 		cli := w.commandLine(t, owner)
-		_, err = w.UpdateOrganization(ctx, account.ByPerson(cli), o, have.Version, account.OrganizationChange{RequirePasskey: &no})
+		_, err = w.UpdateOrganization(ctx, account.ByPerson(cli), o, have.Version, account.OrganizationChange{RequirePasskey: &no}, none)
 		wantCode(t, err, "browser_required")
 	})
 }
@@ -204,7 +204,7 @@ func TestCommandLineProvesNothing(t *testing.T) {
 				_, _, err := w.CreateKey(ctx, cli, key, owner.Proof(t, w.KeyDigest(cli, key)))
 				return err
 			},
-			"Invite":           func() error { _, err := w.Invite(ctx, cli, owner.User(), "", account.Proof{}); return err },
+			"Invite":           func() error { _, err := w.Invite(ctx, cli, owner.User(), none); return err },
 			"BeginAddPasskey":  func() error { _, _, err := w.BeginAddPasskey(ctx, cli, secret.Value{}); return err },
 			"FinishAddPasskey": func() error { _, err := w.FinishAddPasskey(ctx, cli, secret.Value{}, "x", nil, ""); return err },
 			"BeginTOTP":        func() error { _, err := w.BeginTOTP(ctx, cli, secret.Value{}); return err },
@@ -216,7 +216,7 @@ func TestCommandLineProvesNothing(t *testing.T) {
 			},
 			"ConfirmCLI":    func() error { return w.ConfirmCLI(ctx, cli, "BCDF-GHJK", account.Proof{}) },
 			"CLIRequest":    func() error { _, err := w.CLIRequest(ctx, cli, "BCDF-GHJK"); return err },
-			"SetProfile":    func() error { return w.SetProfile(ctx, cli, "x", "") },
+			"SetProfile":    func() error { return w.SetProfile(ctx, cli, "x", "", none) },
 			"DismissNotice": func() error { return w.DismissNotice(ctx, cli, id.NewEvent()) },
 		}
 		for name, do := range forbidden {

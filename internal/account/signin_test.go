@@ -472,7 +472,9 @@ func TestTOTP(t *testing.T) {
 		_, err = w.SignInTOTP(ctx, "mia@example.com", older, "") // of a step before the used one
 		wantCode(t, err, "sign_in_refused")
 
-		check(t, w.SetProfile(ctx, mia.Person, "Mia", "mia.okafor@example.com"))
+		check(t, mia.Do(t, func(ag account.Agreement) error {
+			return w.SetProfile(ctx, mia.Person, "Mia", "mia.okafor@example.com", ag)
+		}))
 		w.advance(15 * time.Minute)
 		_, err = w.SignInTOTP(ctx, "mia.okafor@example.com", a.code(t, w.now()), "")
 		check(t, err)
@@ -603,12 +605,12 @@ func TestAddingAPasskeyByCode(t *testing.T) {
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
 		ctx := t.Context()
 		o := must(w.Organization(ctx, w.env, org(owner.Person).Organization))(t)
-		_ = must(w.CreateUser(ctx, account.System("test"), account.NewUser{Environment: w.env, Organization: o.ID, Name: "Lee", Email: "lee@example.com"}))(t)
+		_ = must(w.CreateUser(ctx, account.System("test"), account.NewUser{Environment: w.env, Organization: o.ID, Name: "Lee", Email: "lee@example.com"}, none))(t)
 		tok := accounttest.LinkToken(must(w.Recover(ctx, "lee@example.com"))(t))
 		a := newApp(t, must(w.BeginEnrollTOTP(ctx, tok))(t))
 		_ = must(w.FinishEnrollTOTP(ctx, tok, a.code(t, w.now()), ""))(t)
 		demand := true
-		_ = must(w.UpdateOrganization(ctx, account.System("test"), o.ID, o.Version, account.OrganizationChange{RequirePasskey: &demand}))(t)
+		_ = must(w.UpdateOrganization(ctx, account.System("test"), o.ID, o.Version, account.OrganizationChange{RequirePasskey: &demand}, none))(t)
 		lee := must(w.Authenticate(ctx, tokenOf(t, w, "lee@example.com", a), ""))(t)
 		w.advance(time.Minute)
 		grant := must(w.Unlock(ctx, lee, "n", account.Proof{TOTP: a.code(t, w.now())}))(t)
@@ -633,7 +635,7 @@ func TestEnrollByApp(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
 		ctx := t.Context()
-		_, err := w.CreateUser(ctx, account.ByPerson(owner.Person), account.NewUser{Environment: w.env, Organization: org(owner.Person).Organization, Name: "Lee", Email: "lee@example.com"})
+		_, err := w.CreateUser(ctx, account.System("test"), account.NewUser{Environment: w.env, Organization: org(owner.Person).Organization, Name: "Lee", Email: "lee@example.com"}, none)
 		check(t, err)
 		link, err := w.Recover(ctx, "lee@example.com")
 		check(t, err)
@@ -709,26 +711,46 @@ func must[T any](v T, err error) func(testing.TB) T {
 func TestInvite(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
-		ctx := t.Context()
+		ctx, sys := t.Context(), account.System("test")
 		admin := w.join(t, owner, account.RoleAdmin, "admin@example.com")
 		m := org(owner.Person)
-		u := must(w.CreateUser(ctx, account.ByPerson(admin.Person), account.NewUser{Environment: m.Environment, Organization: m.Organization, Name: "Lee"}))(t)
-		_, err := w.Invite(ctx, admin.Person, u.ID, "", account.Proof{})
+		u := must(w.CreateUser(ctx, sys, account.NewUser{Environment: m.Environment, Organization: m.Organization, Name: "Lee"}, none))(t)
+		invite := func(who *accounttest.Human, user id.User) func(account.Agreement) (secret.Value, error) {
+			return func(ag account.Agreement) (secret.Value, error) { return w.Invite(ctx, who.Person, user, ag) }
+		}
+		_, err := w.Invite(ctx, admin.Person, u.ID, none)
 		wantCode(t, err, "proof_required")
-		_, err = w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, owner.User(), "")))
-		wantCode(t, err, "proof_refused")
-		_ = must(w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, ""))))(t)
-		_, err = w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, "")))
+		var kept account.Agreement
+		first := must(agreed(t, admin, func(ag account.Agreement) (secret.Value, error) { kept = ag; return invite(admin, u.ID)(ag) }))(t)
+		_, err = w.Invite(ctx, admin.Person, u.ID, kept)
 		wantCode(t, err, "proof_used") // T5: what the audit keeps of a proof makes no second link
-		link := must(w.Invite(ctx, admin.Person, u.ID, "n", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, "n"))))(t)
-		lee := accounttest.Enroll(t, w.Service, link)
+		link := must(agreed(t, admin, invite(admin, u.ID)))(t)
+		_, err = w.Link(ctx, accounttest.LinkToken(first))
+		wantCode(t, err, "link_expired")
+		// It is a link for what they may do now, whoever else may hold it.
+		check(t, w.SetRole(ctx, sys, m.Organization, u.ID, account.RoleAdmin, none))
+		_, err = w.Link(ctx, accounttest.LinkToken(link))
+		wantCode(t, err, "link_expired")
+		lee := accounttest.Enroll(t, w.Service, must(agreed(t, admin, invite(admin, u.ID)))(t))
+		check(t, w.SetRole(ctx, sys, m.Organization, u.ID, account.RoleMember, none))
+		lee.SignIn(t)
 		// T5: an admin cannot get into an account that somebody uses.
-		_, err = w.Invite(ctx, admin.Person, u.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, u.ID, "")))
+		_, err = agreed(t, admin, invite(admin, u.ID))
 		wantCode(t, err, "already_enrolled")
-		_, err = w.Invite(ctx, lee.Person, admin.User(), "", account.Proof{})
+		_, err = w.Invite(ctx, lee.Person, admin.User(), none)
 		wantCode(t, err, "not_found")
-		boss := must(w.CreateUser(ctx, account.ByPerson(owner.Person), account.NewUser{Environment: m.Environment, Organization: m.Organization, Role: account.RoleOwner, Name: "Boss"}))(t)
-		_, err = w.Invite(ctx, admin.Person, boss.ID, "", admin.Proof(t, w.InviteDigest(admin.Person, boss.ID, "")))
+		boss := must(w.CreateUser(ctx, sys, account.NewUser{Environment: m.Environment, Organization: m.Organization, Role: account.RoleOwner, Name: "Boss"}, none))(t)
+		_, err = agreed(t, admin, invite(admin, boss.ID))
 		wantCode(t, err, "not_allowed")
+
+		// One agreement makes a user and their link.
+		n := account.NewUser{Environment: m.Environment, Organization: m.Organization, Name: "Ada", Role: account.RoleApprover}
+		both := must(agreed(t, admin, func(ag account.Agreement) (secret.Value, error) {
+			_, link, err := w.InviteUser(ctx, admin.Person, n, ag)
+			return link, err
+		}))(t)
+		if ada := accounttest.Enroll(t, w.Service, both); !ada.May(m.Organization, account.RoleApprover) {
+			t.Errorf("got %+v", ada.Organizations())
+		}
 	})
 }

@@ -26,7 +26,10 @@ const (
 )
 
 // insertEnvironment reports whether the name was free.
-func insertEnvironment(ctx context.Context, tx *sqldb.Tx, e Environment) (bool, error) {
+func insertEnvironment(ctx context.Context, tx *sqldb.Tx, w Weighed, e Environment) (bool, error) {
+	if err := w.For(string(e.ID)); err != nil {
+		return false, err
+	}
 	return changed(tx.ExecContext(ctx, insertEnvironmentSQL, e.ID, e.Name, e.Operator, sqldb.Micros(e.CreatedAt)))
 }
 
@@ -75,7 +78,10 @@ func selectOrganizations(ctx context.Context, q sqldb.Querier, env id.Environmen
 	return collect(scanOrganization)(q.QueryContext(ctx, listOwnSQL, env, after, limit, of))
 }
 
-func updateOrganization(ctx context.Context, tx *sqldb.Tx, o Organization) (bool, error) {
+func updateOrganization(ctx context.Context, tx *sqldb.Tx, w Weighed, o Organization) (bool, error) {
+	if err := w.For(string(o.ID)); err != nil {
+		return false, err
+	}
 	return changed(tx.ExecContext(ctx, updateOrganizationSQL, o.Name, number(o.RequirePasskey), o.ID, o.Version))
 }
 
@@ -170,15 +176,24 @@ func clashes(ctx context.Context, tx *sqldb.Tx, u User) (bool, error) {
 
 // disable and enable report whether that changed anything.
 
-func disable(ctx context.Context, tx *sqldb.Tx, user id.User, at int64) (bool, error) {
+func disable(ctx context.Context, tx *sqldb.Tx, w Weighed, user id.User, at int64) (bool, error) {
+	if err := w.For(string(user)); err != nil {
+		return false, err
+	}
 	return changed(tx.ExecContext(ctx, disableSQL, at, user))
 }
 
-func enable(ctx context.Context, tx *sqldb.Tx, user id.User) (bool, error) {
+func enable(ctx context.Context, tx *sqldb.Tx, w Weighed, user id.User) (bool, error) {
+	if err := w.For(string(user)); err != nil {
+		return false, err
+	}
 	return changed(tx.ExecContext(ctx, enableSQL, user))
 }
 
-func setProfile(ctx context.Context, tx *sqldb.Tx, user id.User, name, email string) (bool, error) {
+func setProfile(ctx context.Context, tx *sqldb.Tx, w Weighed, user id.User, name, email string) (bool, error) {
+	if err := w.For(string(user)); err != nil {
+		return false, err
+	}
 	ok, err := changed(tx.ExecContext(ctx, setProfileSQL, name, email, user))
 	if err != nil || !ok {
 		return ok, err
@@ -187,16 +202,25 @@ func setProfile(ctx context.Context, tx *sqldb.Tx, user id.User, name, email str
 	return true, err
 }
 
-func insertMember(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.User, r Role, at int64) (bool, error) {
+func insertMember(ctx context.Context, tx *sqldb.Tx, w Weighed, org id.Organization, user id.User, r Role, at int64) (bool, error) {
+	if err := w.For(string(user)); err != nil {
+		return false, err
+	}
 	return changed(tx.ExecContext(ctx, insertMemberSQL, org, user, string(r), at))
 }
 
-func setRole(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.User, r Role) error {
+func setRole(ctx context.Context, tx *sqldb.Tx, w Weighed, org id.Organization, user id.User, r Role) error {
+	if err := w.For(string(user)); err != nil {
+		return err
+	}
 	_, err := tx.ExecContext(ctx, setRoleSQL, string(r), org, user)
 	return err
 }
 
-func deleteMember(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.User) error {
+func deleteMember(ctx context.Context, tx *sqldb.Tx, w Weighed, org id.Organization, user id.User) error {
+	if err := w.For(string(user)); err != nil {
+		return err
+	}
 	_, err := tx.ExecContext(ctx, deleteMemberSQL, org, user)
 	return err
 }

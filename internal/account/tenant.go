@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -12,8 +13,8 @@ import (
 
 // CreateEnvironment makes an environment and the organization that runs it,
 // whose first owner is the person who made it. It takes a person who runs the
-// environment in which they act, or the server's console.
-func (s *Service) CreateEnvironment(ctx context.Context, by Actor, name string) (Environment, error) {
+// environment in which they act, and agrees, or the server's console.
+func (s *Service) CreateEnvironment(ctx context.Context, by Actor, name string, ag Agreement) (Environment, error) {
 	if err := checkName("An environment's name", name); err != nil {
 		return Environment{}, err
 	}
@@ -28,15 +29,28 @@ func (s *Service) CreateEnvironment(ctx context.Context, by Actor, name string) 
 	}
 	e := Environment{ID: id.NewEnvironment(), Name: name, Operator: id.NewOrganization(), CreatedAt: s.now(), Version: 1}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		made, err := s.addEnvironment(ctx, tx, by, e)
+		taken := fault.New(fault.Conflict, "name_taken", "There is an environment of this name.")
+		all, err := selectEnvironments(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(all, func(e Environment) bool { return e.Name == name }) {
+			return taken
+		}
+		// Whoever makes it owns it, whatever else they may lose.
+		w, err := s.Weigh(ctx, tx, by, Raise{Action: "environment.created", Environment: by.Environment(), To: name}, true, ag)
+		if err != nil {
+			return err
+		}
+		made, err := s.addEnvironment(ctx, tx, by, w.made(string(e.ID)), e)
 		if err != nil {
 			return err
 		}
 		if !made {
-			return fault.New(fault.Conflict, "name_taken", "There is an environment of this name.")
+			return taken
 		}
 		if u := by.User(); u != "" {
-			_, err = insertMember(ctx, tx, e.Operator, u, RoleOwner, sqldb.Micros(e.CreatedAt))
+			_, err = insertMember(ctx, tx, w.made(string(u)), e.Operator, u, RoleOwner, sqldb.Micros(e.CreatedAt))
 		}
 		return err
 	})
@@ -47,8 +61,8 @@ func (s *Service) CreateEnvironment(ctx context.Context, by Actor, name string) 
 }
 
 // addEnvironment reports whether the name was free.
-func (s *Service) addEnvironment(ctx context.Context, tx *sqldb.Tx, by Actor, e Environment) (bool, error) {
-	made, err := insertEnvironment(ctx, tx, e)
+func (s *Service) addEnvironment(ctx context.Context, tx *sqldb.Tx, by Actor, w Weighed, e Environment) (bool, error) {
+	made, err := insertEnvironment(ctx, tx, w, e)
 	if err != nil || !made {
 		return false, err
 	}
@@ -56,7 +70,7 @@ func (s *Service) addEnvironment(ctx context.Context, tx *sqldb.Tx, by Actor, e 
 	if err != nil {
 		return false, err
 	}
-	s.audit.Append(tx, entry(by, e.ID, "", "environment.created", string(e.ID)))
+	s.audit.Append(tx, w.enter(entry(by, e.ID, "", "environment.created", string(e.ID))))
 	s.audit.Append(tx, entry(by, e.ID, e.Operator, "organization.created", string(e.Operator)))
 	return true, nil
 }
@@ -172,15 +186,22 @@ type OrganizationChange struct {
 	RequirePasskey *bool
 }
 
-// UpdateOrganization changes an organization that is still at version. Taking
-// back the demand for passkeys takes a browser and an owner: a command line's
-// stored login must not lower what approving needs.
-func (s *Service) UpdateOrganization(ctx context.Context, by Actor, org id.Organization, version int64, c OrganizationChange) (Organization, error) {
+// UpdateOrganization changes an organization that is still at version. Who
+// takes back the demand for passkeys is an owner, and agrees: it lowers what
+// approving needs. Making the demand shuts nobody out for good, since a code
+// still registers a first passkey (see Unlock).
+func (s *Service) UpdateOrganization(ctx context.Context, by Actor, org id.Organization, version int64, c OrganizationChange, ag Agreement) (Organization, error) {
 	o, by, err := s.reach(ctx, by, org, ManageSettings)
 	if err != nil {
 		return Organization{}, err
 	}
-	o.Version = version
+	r := Raise{Action: "organization.changed", Environment: o.Environment, Organization: o.ID, Object: string(o.ID), Version: version,
+		From: "passkey", To: "passkey or code"}
+	moved := fault.New(fault.Conflict, "version_conflict", "The organization was changed meanwhile.").WithHint("Read it again.")
+	if o.Version != version {
+		return Organization{}, moved
+	}
+	lowers := false
 	detail := map[string]string{}
 	if c.Name != nil {
 		if err := checkName("An organization's name", *c.Name); err != nil {
@@ -190,24 +211,26 @@ func (s *Service) UpdateOrganization(ctx context.Context, by Actor, org id.Organ
 		detail["name"] = "changed"
 	}
 	if c.RequirePasskey != nil && *c.RequirePasskey != o.RequirePasskey {
-		if p, ok := by.Person(); ok && p.CLI() {
-			return Organization{}, browserRequired()
-		}
 		if !by.ownerOf(o) {
 			return Organization{}, fault.New(fault.Denied, "not_allowed", "Only an owner changes what approving needs.")
 		}
+		lowers = o.RequirePasskey
 		o.RequirePasskey = *c.RequirePasskey
 		detail["require_passkey"] = fmt.Sprint(o.RequirePasskey)
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		ok, err := updateOrganization(ctx, tx, o)
+		w, err := s.Weigh(ctx, tx, by, r, lowers, ag)
+		if err != nil {
+			return err
+		}
+		ok, err := updateOrganization(ctx, tx, w, o)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			return fault.New(fault.Conflict, "version_conflict", "The organization was changed meanwhile.").WithHint("Read it again.")
+			return moved
 		}
-		e := entry(by, o.Environment, o.ID, "organization.changed", string(o.ID))
+		e := w.enter(entry(by, o.Environment, o.ID, "organization.changed", string(o.ID)))
 		e.Detail = detail
 		s.audit.Append(tx, e)
 		return nil
@@ -254,6 +277,26 @@ func (s *Service) reach(ctx context.Context, by Actor, org id.Organization, p Pe
 		err = nil
 	}
 	return o, by, err
+}
+
+// Place gives what a person is in an organization: their membership, or for
+// those who run its environment and are no members of it their role there.
+func (s *Service) Place(ctx context.Context, p Person, org id.Organization) (Membership, error) {
+	for _, m := range p.memberships {
+		if m.Organization == org {
+			return m, nil
+		}
+	}
+	o, err := selectOrganization(ctx, s.db.Reader(), org)
+	if err != nil && !sqldb.NoRows(err) {
+		return Membership{}, sqldb.Wrap("read an organization", err)
+	}
+	for _, m := range p.memberships {
+		if err == nil && m.operates && m.Environment == o.Environment && ByPerson(p).In(m.Environment).May("", View) == nil {
+			return Membership{Organization: o.ID, OrganizationName: o.Name, Environment: m.Environment, EnvironmentName: m.EnvironmentName, Role: m.Role, Runs: true}, nil
+		}
+	}
+	return Membership{}, notFound("organization")
 }
 
 // ownerOf reports whether a, acting in o's environment, stands above owners.

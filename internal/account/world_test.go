@@ -102,6 +102,20 @@ func wantCode(t testing.TB, err error, code string) {
 	}
 }
 
+// none agrees to nothing.
+var none account.Agreement
+
+// agreed makes a change that h agrees to.
+func agreed[T any](t testing.TB, h *accounttest.Human, change func(account.Agreement) (T, error)) (v T, err error) {
+	t.Helper()
+	err = h.Do(t, func(ag account.Agreement) error {
+		var err error
+		v, err = change(ag)
+		return err
+	})
+	return v, err
+}
+
 // org is the person's first organization.
 func org(p account.Person) account.Membership { return p.Organizations()[0] }
 

@@ -50,7 +50,7 @@ func TestClientCredentials(t *testing.T) {
 		// An agent does not outlast its owner's place.
 		bob := w.Person(t, "bob@example.com", account.RoleMember)
 		_, auth := w.Service(t, agent.Autonomous, bob.ID)
-		if err := w.Accounts.RemoveMember(ctx, w.System, w.Organization, bob.ID); err != nil {
+		if err := w.Accounts.RemoveMember(ctx, w.System, w.Organization, bob.ID, account.Agreement{}); err != nil {
 			t.Fatal(err)
 		}
 		_, err = w.Agents.ClientCredentials(ctx, w.Caller(t, auth), "")
@@ -146,9 +146,9 @@ func TestDisableEndsEverythingAtOnce(t *testing.T) {
 		_, err = w.Agents.Consent(ctx, alice.Signed(t), flow, c, alice.Prove(t, w.Agents.ConsentDigest(alice.ID, req, c), w.Organization))
 		refused(t, "a new consent", err, "agent_disabled")
 
-		_, err = w.Agents.Enable(ctx, account.ByPerson(alice.Signed(t)), g.Identity.Agent())
+		_, err = w.Agents.Enable(ctx, account.ByPerson(alice.Signed(t)), g.Identity.Agent(), account.Agreement{})
 		refused(t, "a member who enables", err, "not_allowed")
-		if _, err := w.Agents.Enable(ctx, w.System, g.Identity.Agent()); err != nil {
+		if _, err := w.Agents.Enable(ctx, w.System, g.Identity.Agent(), account.Agreement{}); err != nil {
 			t.Fatal(err)
 		}
 		if alive(t, w, g.Tokens.Access) {
@@ -277,21 +277,25 @@ func TestWhoMayManageAgents(t *testing.T) {
 		hers.Evidence = alice.Prove(t, w.Agents.RegisterDigest(alice.Signed(t), n), w.Organization)
 		_, _, _, err = w.Agents.Register(ctx, she, hers)
 		refused(t, "a member who registers", err, "not_allowed")
-		_, err = w.Agents.SetCeiling(ctx, she, a.ID, a.Version, policy.Ceiling{})
+		_, err = w.Agents.SetCeiling(ctx, she, a.ID, a.Version, policy.Ceiling{}, account.Agreement{})
 		refused(t, "a member who widens", err, "not_allowed")
 		_, err = w.Agents.Disable(ctx, she, a.ID)
 		refused(t, "a member who disables another's agent", err, "not_allowed")
 		_, err = w.Agents.Get(ctx, account.Actor{}, a.ID)
 		refused(t, "nobody", err, "not_found")
 
-		wider, err := w.Agents.SetCeiling(ctx, by, a.ID, a.Version, policy.Ceiling{Effects: []policy.Effect{policy.Read, policy.Write}})
+		var wider agent.Agent
+		err = admin.Do(t, func(ag account.Agreement) error {
+			wider, err = w.Agents.SetCeiling(ctx, by, a.ID, a.Version, policy.Ceiling{Effects: []policy.Effect{policy.Read, policy.Write}}, ag)
+			return err
+		})
 		if err != nil || !wider.Ceiling.Allows("other", policy.Write) || wider.Ceiling.Allows("other", policy.Destructive) {
 			t.Errorf("got %+v, %v", wider, err)
 		}
-		_, err = w.Agents.SetCeiling(ctx, by, a.ID, a.Version, policy.Ceiling{})
+		_, err = w.Agents.SetCeiling(ctx, by, a.ID, a.Version, policy.Ceiling{}, account.Agreement{})
 		refused(t, "a ceiling from an old version", err, "conflict")
 		for _, bad := range []policy.Ceiling{{Providers: []string{"Bad Slug"}}, {Providers: []string{""}}, {Effects: []policy.Effect{"admin"}}} {
-			if _, err := w.Agents.SetCeiling(ctx, by, a.ID, wider.Version, bad); fault.KindOf(err) != fault.Invalid {
+			if _, err := w.Agents.SetCeiling(ctx, by, a.ID, wider.Version, bad, account.Agreement{}); fault.KindOf(err) != fault.Invalid {
 				t.Errorf("ceiling %v: got %v, want invalid", bad, err)
 			}
 		}
@@ -313,7 +317,7 @@ func TestWhoMayManageAgents(t *testing.T) {
 		}
 
 		// Another environment and its organization are not there.
-		elsewhere, err := w.Accounts.CreateEnvironment(ctx, w.System, "staging")
+		elsewhere, err := w.Accounts.CreateEnvironment(ctx, w.System, "staging", account.Agreement{})
 		if err != nil {
 			t.Fatal(err)
 		}

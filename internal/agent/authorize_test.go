@@ -162,7 +162,7 @@ func TestOrganizationDemandsAPasskey(t *testing.T) {
 			t.Fatal(err)
 		}
 		demand := true
-		if _, err := w.Accounts.UpdateOrganization(ctx, w.System, o.ID, o.Version, account.OrganizationChange{RequirePasskey: &demand}); err != nil {
+		if _, err := w.Accounts.UpdateOrganization(ctx, w.System, o.ID, o.Version, account.OrganizationChange{RequirePasskey: &demand}, account.Agreement{}); err != nil {
 			t.Fatal(err)
 		}
 		_, err = w.Agents.Consent(ctx, alice.Signed(t), flow, c, byCode)

@@ -36,9 +36,8 @@ type NewAgent struct {
 
 // RegisterDigest is what an admin's proof of presence signs to register n.
 func (s *Service) RegisterDigest(p account.Person, n NewAgent) [32]byte {
-	ceiling, _ := json.Marshal(n.Ceiling) // strings only: cannot fail
 	return sha256.Sum256(crypt.Fields("ambit agent 2", s.issuer, string(p.User()), string(p.Login()), n.Nonce, string(n.Environment), string(n.Organization), n.Name,
-		string(n.Kind), string(n.Owner), string(ceiling)))
+		string(n.Kind), string(n.Owner), ceilingText(n.Ceiling)))
 }
 
 // RotateDigest is what an admin's proof of presence signs to make a new secret
@@ -229,8 +228,9 @@ func (s *Service) managed(ctx context.Context, by account.Actor, agent id.Agent)
 }
 
 // SetCeiling replaces the most that an agent may be granted, from the version
-// that the admin saw. It counts from the agent's next call on.
-func (s *Service) SetCeiling(ctx context.Context, by account.Actor, agent id.Agent, version int64, c policy.Ceiling) (Agent, error) {
+// that the admin saw. It counts from the agent's next call on. A person who
+// lets it be granted anything more agrees to exactly that.
+func (s *Service) SetCeiling(ctx context.Context, by account.Actor, agent id.Agent, version int64, c policy.Ceiling, ag account.Agreement) (Agent, error) {
 	a, err := s.managed(ctx, by, agent)
 	if err != nil {
 		return Agent{}, err
@@ -238,15 +238,20 @@ func (s *Service) SetCeiling(ctx context.Context, by account.Actor, agent id.Age
 	if err := checkCeiling(c); err != nil {
 		return Agent{}, err
 	}
-	doc, err := json.Marshal(c)
-	if err != nil {
-		return Agent{}, err
+	if a.Version != version {
+		return Agent{}, errStale
 	}
+	r := account.Raise{Action: "agent.ceiling_changed", Environment: a.Environment, Organization: a.Organization, Object: string(a.ID), Version: a.Version,
+		From: ceilingText(a.Ceiling), To: ceilingText(c)}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if err := updateCeiling(ctx, tx, a.ID, version, doc); err != nil {
+		w, err := s.people.Weigh(ctx, tx, by, r, !c.Within(a.Ceiling), ag)
+		if err != nil {
 			return err
 		}
-		s.record(tx, by, a, "agent.ceiling_changed", nil, map[string]string{"before": describe(a.Ceiling), "after": describe(c)})
+		if err := updateCeiling(ctx, tx, w, a.ID, version, r.To); err != nil {
+			return err
+		}
+		s.record(tx, by, a, r.Action, w.Evidence(), map[string]string{"before": describe(a.Ceiling), "after": describe(c)})
 		return nil
 	})
 	if err != nil {
@@ -270,8 +275,11 @@ func (s *Service) Disable(ctx context.Context, by account.Actor, agent id.Agent)
 	now := s.now()
 	var after Agent
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		var err error
-		if after, err = setDisabled(ctx, tx, a.ID, now); err != nil {
+		w, err := s.people.Weigh(ctx, tx, by, account.Raise{Object: string(a.ID)}, false, account.Agreement{})
+		if err != nil {
+			return err
+		}
+		if after, err = setDisabled(ctx, tx, w, a.ID, now); err != nil {
 			return err
 		}
 		if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, now); err != nil {
@@ -283,22 +291,34 @@ func (s *Service) Disable(ctx context.Context, by account.Actor, agent id.Agent)
 	return after, sqldb.Wrap("disable an agent", err)
 }
 
-// Enable lets a disabled agent get tokens again; the old ones stay dead.
-func (s *Service) Enable(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
+// Enable lets a disabled agent get tokens again; the old ones stay dead. A
+// person who does it agrees to it.
+func (s *Service) Enable(ctx context.Context, by account.Actor, agent id.Agent, ag account.Agreement) (Agent, error) {
 	a, err := s.managed(ctx, by, agent)
 	if err != nil {
 		return Agent{}, err
 	}
-	var after Agent
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var err error
-		if after, err = setDisabled(ctx, tx, a.ID, time.Time{}); err != nil {
+		if a, err = selectAgent(ctx, tx, agent, ""); err != nil {
 			return err
 		}
-		s.record(tx, by, a, "agent.enabled", nil, nil)
+		enabled := a.DisabledAt.IsZero()
+		r := account.Raise{Action: "agent.enabled", Environment: a.Environment, Organization: a.Organization, Object: string(a.ID), Version: a.Version, From: "disabled", To: "enabled"}
+		w, err := s.people.Weigh(ctx, tx, by, r, !enabled, ag)
+		if err != nil || enabled {
+			return err
+		}
+		if a, err = setDisabled(ctx, tx, w, a.ID, time.Time{}); err != nil {
+			return err
+		}
+		s.record(tx, by, a, r.Action, w.Evidence(), nil)
 		return nil
 	})
-	return after, sqldb.Wrap("enable an agent", err)
+	if err != nil {
+		return Agent{}, sqldb.Wrap("enable an agent", err)
+	}
+	return a, nil
 }
 
 // record appends what by did to a.
@@ -306,6 +326,12 @@ func (s *Service) record(tx *sqldb.Tx, by account.Actor, a Agent, action string,
 	e := entry(a, action, string(a.ID))
 	e.Actor, e.Address, e.Evidence, e.Detail = by.Audit(), by.Address(), proof, detail
 	s.audit.Append(tx, e)
+}
+
+// ceilingText is a ceiling as it is stored.
+func ceilingText(c policy.Ceiling) string {
+	doc, _ := json.Marshal(c) // strings only: cannot fail
+	return string(doc)
 }
 
 // describe writes a ceiling for the audit.

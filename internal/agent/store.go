@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -154,9 +155,12 @@ order by a.id desc limit $5`
 	return out, rows.Err()
 }
 
-func updateCeiling(ctx context.Context, tx *sqldb.Tx, agent id.Agent, version int64, ceiling []byte) error {
+func updateCeiling(ctx context.Context, tx *sqldb.Tx, w account.Weighed, agent id.Agent, version int64, ceiling string) error {
 	const query = `update agent set ceiling = $3, version = version + 1 where id = $1 and version = $2`
-	return one(tx.ExecContext(ctx, query, agent, version, string(ceiling)))
+	if err := w.For(string(agent)); err != nil {
+		return err
+	}
+	return one(tx.ExecContext(ctx, query, agent, version, ceiling))
 }
 
 // bumpAgent marks that an agent changed, from the version that was read.
@@ -167,7 +171,10 @@ func bumpAgent(ctx context.Context, tx *sqldb.Tx, agent id.Agent, version int64)
 
 // setDisabled also orders itself after every issuance for the agent, which
 // holds a share lock on this row.
-func setDisabled(ctx context.Context, tx *sqldb.Tx, agent id.Agent, at time.Time) (Agent, error) {
+func setDisabled(ctx context.Context, tx *sqldb.Tx, w account.Weighed, agent id.Agent, at time.Time) (Agent, error) {
+	if err := w.For(string(agent)); err != nil {
+		return Agent{}, err
+	}
 	const query = `update agent as a set disabled_at = $2, version = a.version + 1 where a.id = $1
 returning id, environment_id, organization_id, name, verified, kind, owner_id, client_id, client_host, ceiling,
   disabled_at, last_seen_at, created_at, version`

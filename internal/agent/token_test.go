@@ -286,7 +286,7 @@ func TestRefreshRotates(t *testing.T) {
 		t.Run("its owner has left", func(t *testing.T) {
 			bob := w.Person(t, "bob@example.com", account.RoleMember)
 			g := w.Consented(t, bob, "x")
-			if err := w.Accounts.RemoveMember(ctx, w.System, w.Organization, bob.ID); err != nil {
+			if err := w.Accounts.RemoveMember(ctx, w.System, w.Organization, bob.ID, account.Agreement{}); err != nil {
 				t.Fatal(err)
 			}
 			_, err := refresh(g, g.Tokens.Refresh)

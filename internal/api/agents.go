@@ -167,7 +167,7 @@ func (a *API) setCeiling(ctx context.Context, by account.Actor, in *ceilingInput
 	if err != nil {
 		return Agent{}, err
 	}
-	out, err := a.cfg.Agents.SetCeiling(ctx, by, x, in.Body.Version, policy.Ceiling(in.Body.Ceiling))
+	out, err := a.cfg.Agents.SetCeiling(ctx, by, x, in.Body.Version, policy.Ceiling(in.Body.Ceiling), account.Agreement{})
 	return agentOf(out), err
 }
 
@@ -185,7 +185,7 @@ func (a *API) enableAgent(ctx context.Context, by account.Actor, in *agentInput)
 	if err != nil {
 		return Agent{}, err
 	}
-	out, err := a.cfg.Agents.Enable(ctx, by, x)
+	out, err := a.cfg.Agents.Enable(ctx, by, x, account.Agreement{})
 	return agentOf(out), err
 }
 

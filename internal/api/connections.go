@@ -158,7 +158,7 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	for name, v := range b.Fields {
 		fields[name] = v.Value
 	}
-	c, err := a.cfg.Credentials.AddKey(ctx, by, st, owner, fields)
+	c, err := a.cfg.Credentials.AddKey(ctx, by, st, owner, fields, account.Agreement{})
 	if err != nil {
 		return Connected{}, err
 	}

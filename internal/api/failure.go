@@ -102,7 +102,7 @@ func (f *failure) GetHeaders() http.Header { return headersOf(f.fault) }
 // failed turns what a room returned into what the caller gets. Causes stay in
 // the log.
 func (a *API) failed(ctx context.Context, c *call, err error) error {
-	f := fault.Of(err)
+	f := fault.Of(a.confirmation(err))
 	rid := c.w.Header().Get("X-Request-ID")
 	switch {
 	case ctx.Err() != nil || errors.Is(err, context.Canceled): // nobody reads the answer

@@ -138,7 +138,8 @@ func (a *API) providerRoutes() {
 	handle(a, route{id: "list-providers", method: http.MethodGet, path: "/v1/providers", tag: "providers", summary: "List the providers of the environment", rules: read}, a.providers)
 	handle(a, route{id: "get-provider", method: http.MethodGet, path: "/v1/providers/{provider}", tag: "providers", summary: "Read a provider with its record", rules: read}, a.provider)
 	handle(a, route{id: "put-provider", method: http.MethodPut, path: "/v1/providers/{provider}", tag: "providers", summary: "Add or replace a provider",
-		detail: "Connections that exist keep the record they were made with.", rules: write, conflicts: true}, a.putProvider)
+		detail: "Connections that exist keep the record they were made with. A person hands the record in; it counts once they confirm it in the browser, at the page that the refusal names.",
+		rules:  write, conflicts: true}, a.putProvider)
 	act(a, route{id: "delete-provider", method: http.MethodDelete, path: "/v1/providers/{provider}", tag: "providers", summary: "Remove a provider without live connections",
 		rules: write, conflicts: true}, a.deleteProvider)
 	handle(a, route{id: "lint-provider", method: http.MethodPost, path: "/v1/providers/lint", tag: "providers", summary: "Check a record and store nothing", rules: read}, a.lintProvider)
@@ -171,7 +172,15 @@ func (a *API) putProvider(ctx context.Context, by account.Actor, in *putProvider
 	if rec.ID != in.Provider {
 		return Provider{}, fault.New(fault.Invalid, "id_differs", "The record's id is not the one in the path.").WithHint("Put it at /v1/providers/" + rec.ID + ".")
 	}
-	p, err := a.cfg.Providers.Put(ctx, by, provider.Input{YAML: []byte(in.Body.YAML), ClientID: in.Body.ClientID, ClientSecret: in.Body.ClientSecret.Value, IfVersion: in.Body.IfVersion})
+	put := provider.Input{YAML: []byte(in.Body.YAML), ClientID: in.Body.ClientID, ClientSecret: in.Body.ClientSecret.Value, IfVersion: in.Body.IfVersion}
+	if _, person := by.Person(); person {
+		d, err := a.cfg.Providers.Draft(ctx, by, put, "")
+		if err != nil {
+			return Provider{}, err
+		}
+		return Provider{}, a.browserRequired("/ui/drafts/"+string(d.ID), "The record is handed in. It counts once you confirm it with your passkey.")
+	}
+	p, err := a.cfg.Providers.Put(ctx, by, put, account.Agreement{})
 	if err != nil {
 		return Provider{}, err
 	}

@@ -39,7 +39,7 @@ func TestPages(t *testing.T) {
 		login := w.Login(t, w.Owner)
 		_, key := w.Key(t, w.Env, "", account.Scopes()...)
 		for i := range 5 {
-			ask(t, request{method: "POST", url: w.URL + "/v1/environments", token: login, body: quote(map[string]any{"name": s.name("page")})})
+			w.Environment(t, s.name("page"))
 			ask(t, request{method: "POST", url: w.URL + "/v1/organizations", token: login, body: quote(map[string]any{"name": s.name("page")})})
 			user := w.User(t, s.name("page"))
 			w.Connection(t, user)

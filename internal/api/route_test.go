@@ -148,14 +148,15 @@ type expected struct{ login, key, other, tenant int }
 var routes = map[string]expected{
 	"get-openapi": {200, 200, 200, 200}, "whoami": {200, 200, 200, 200},
 	"start-cli-login": {200, 200, 200, 200}, "poll-cli-login": {410, 410, 410, 410}, "end-cli-login": {204, 403, 403, 403},
-	"list-environments": {200, 200, 200, 200}, "create-environment": {201, 403, 403, 403},
+	"list-environments": {200, 200, 200, 200}, "create-environment": {403, 403, 403, 403},
 	"list-organizations": {200, 200, 200, 200}, "create-organization": {201, 201, 201, 403}, "get-organization": {200, 200, 404, 404},
-	"list-members": {200, 200, 404, 404}, "set-member": {204, 204, 404, 404}, "remove-member": {204, 204, 404, 404},
-	"list-users": {200, 200, 200, 403}, "create-user": {201, 201, 404, 404}, "get-user": {200, 200, 404, 404},
+	"list-members": {200, 200, 404, 404}, "set-member": {403, 204, 404, 404}, "remove-member": {204, 204, 404, 404},
+	"invite-first-owner": {403, 201, 404, 403},
+	"list-users":         {200, 200, 200, 403}, "create-user": {403, 201, 404, 404}, "get-user": {200, 200, 404, 404},
 	"disable-user": {204, 204, 404, 404}, "enable-user": {204, 204, 404, 404},
 	"list-agents": {200, 200, 200, 200}, "create-agent": {403, 201, 404, 404}, "get-agent": {200, 200, 404, 404},
 	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404},
-	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {200, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
+	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
 	"lint-provider": {200, 200, 200, 200}, "list-provider-templates": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404},
 	"vend-credential": {403, 200, 404, 404},
@@ -256,6 +257,13 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 	for _, p := range op.Parameters {
 		if p.In == "path" {
 			last = thing(p.Name)
+			if op.ID == "invite-first-owner" && last == string(s.w.Org) { // which has an owner
+				o, err := s.w.People.CreateOrganization(s.t.Context(), s.w.System(), s.w.Env, s.name("customer"), "")
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				last = string(o.ID)
+			}
 			path = strings.ReplaceAll(path, "{"+p.Name+"}", last)
 		}
 	}
@@ -265,6 +273,9 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"poll": "amb_poll_" + strings.Repeat("A", 43)}
 	case "create-environment", "create-organization":
 		v = map[string]any{"name": s.name("new")}
+	case "invite-first-owner":
+		s.n++
+		v = map[string]any{"name": "Boss", "email": fmt.Sprintf("boss%d@example.com", s.n)}
 	case "set-member":
 		v = map[string]any{"role": "approver"}
 	case "create-user":

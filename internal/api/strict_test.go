@@ -122,11 +122,7 @@ func TestEnvironmentOfALogin(t *testing.T) {
 	if res := named(string(w.Other)); res.status != http.StatusNotFound {
 		t.Errorf("an environment without a part in it: got %d %s, want 404", res.status, res.body)
 	}
-	made := ask(t, request{method: "POST", url: w.URL + "/v1/environments", token: login, body: `{"name":"mine"}`})
-	if made.status != http.StatusCreated {
-		t.Fatalf("make an environment: %d %s", made.status, made.body)
-	}
-	mine := field(t, made, "id")
+	mine := string(w.Environment(t, "mine"))
 	res := named(mine)
 	if res.status != http.StatusOK || field(t, res, "environment_id") != mine {
 		t.Errorf("an environment of their own: got %d %s", res.status, res.body)

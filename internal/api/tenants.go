@@ -88,6 +88,23 @@ type memberInput struct {
 	User         string `path:"user"`
 }
 
+// Invited is a user and their sign-in link.
+type Invited struct {
+	User      User      `json:"user"`
+	Link      string    `json:"link" doc:"Shown once. Whoever opens it first becomes this user."`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+type firstOwnerInput struct {
+	Caller
+	Organization string `path:"organization"`
+	Body         struct {
+		Name       string `json:"name" minLength:"1" maxLength:"200"`
+		Email      string `json:"email" minLength:"3" maxLength:"254"`
+		ExternalID string `json:"external_id,omitempty" maxLength:"200" doc:"The product's own name for them."`
+	}
+}
+
 type setMemberInput struct {
 	Caller
 	Organization string `path:"organization"`
@@ -115,6 +132,11 @@ func (a *API) tenantRoutes() {
 	manage := rules{scopes: []account.Scope{account.ScopeUsersWrite}}
 	act(a, route{id: "set-member", method: http.MethodPut, path: "/v1/organizations/{organization}/members/{user}", tag: "organizations",
 		summary: "Give a user a role in an organization", detail: "A user who is no member becomes one.", rules: manage, conflicts: true}, a.setMember)
+	handle(a, route{id: "invite-first-owner", method: http.MethodPost, path: "/v1/organizations/{organization}/first-owner", tag: "organizations",
+		summary: "Make the first owner of an organization, and their sign-in link",
+		detail: "For the application that made the organization, with a key for the whole environment. Until the owner has signed in, the same e-mail gets a new link. " +
+			"Those who run the environment are told.",
+		status: http.StatusCreated, rules: rules{scopes: []account.Scope{account.ScopeOrganizationsWrite, account.ScopeUsersWrite}}, conflicts: true}, a.inviteFirstOwner)
 	act(a, route{id: "remove-member", method: http.MethodDelete, path: "/v1/organizations/{organization}/members/{user}", tag: "organizations",
 		summary: "Take a user out of an organization", detail: "It ends their logins and what acts for them there.", rules: manage, conflicts: true}, a.removeMember)
 }
@@ -130,7 +152,7 @@ func (a *API) environments(ctx context.Context, by account.Actor, in *pagingInpu
 }
 
 func (a *API) createEnvironment(ctx context.Context, by account.Actor, in *newEnvironmentInput) (Environment, error) {
-	e, err := a.cfg.People.CreateEnvironment(ctx, by, in.Body.Name)
+	e, err := a.cfg.People.CreateEnvironment(ctx, by, in.Body.Name, account.Agreement{})
 	return environmentOf(e), err
 }
 
@@ -189,11 +211,28 @@ func (a *API) setMember(ctx context.Context, by account.Actor, in *setMemberInpu
 	if err != nil {
 		return err
 	}
-	err = a.cfg.People.SetRole(ctx, by, org, user, in.Body.Role)
+	err = a.cfg.People.SetRole(ctx, by, org, user, in.Body.Role, account.Agreement{})
 	if fault.Is(err, "not_found") {
-		err = a.cfg.People.AddMember(ctx, by, org, user, in.Body.Role)
+		err = a.cfg.People.AddMember(ctx, by, org, user, in.Body.Role, account.Agreement{})
 	}
 	return err
+}
+
+func (a *API) inviteFirstOwner(ctx context.Context, by account.Actor, in *firstOwnerInput) (Invited, error) {
+	org, err := a.organization(ctx, by, in.Organization)
+	if err != nil {
+		return Invited{}, err
+	}
+	n := account.NewUser{Environment: by.Environment(), Organization: org, Role: account.RoleOwner, Name: in.Body.Name, Email: in.Body.Email, ExternalID: in.Body.ExternalID}
+	if _, person := by.Person(); person {
+		_, err := a.cfg.People.CreateUser(ctx, by, n, account.Agreement{}) // which needs their agreement
+		return Invited{}, err
+	}
+	u, link, err := a.cfg.People.InviteFirstOwner(ctx, by, org, n)
+	if err != nil {
+		return Invited{}, err
+	}
+	return Invited{User: userOf(u), Link: once(link), ExpiresAt: a.now().Add(account.LinkAge).UTC().Truncate(time.Second)}, nil
 }
 
 func (a *API) removeMember(ctx context.Context, by account.Actor, in *memberInput) error {
@@ -201,7 +240,7 @@ func (a *API) removeMember(ctx context.Context, by account.Actor, in *memberInpu
 	if err != nil {
 		return err
 	}
-	return a.cfg.People.RemoveMember(ctx, by, org, user)
+	return a.cfg.People.RemoveMember(ctx, by, org, user, account.Agreement{})
 }
 
 func (a *API) member(ctx context.Context, by account.Actor, organization, member string) (org id.Organization, user id.User, err error) {

@@ -49,7 +49,7 @@ func (a *API) userRoutes() {
 	handle(a, route{id: "list-users", method: http.MethodGet, path: "/v1/users", tag: "users", summary: "List the users of the environment",
 		detail: "For those who run it; others list the members of an organization.", rules: read}, a.users)
 	handle(a, route{id: "create-user", method: http.MethodPost, path: "/v1/users", tag: "users", summary: "Make a user",
-		detail: "They sign in by a link that an owner or admin makes in the browser.", status: http.StatusCreated, rules: write, conflicts: true}, a.createUser)
+		detail: "They sign in by a link that an owner or admin makes in the browser. A person who gives a role does all of it there.", status: http.StatusCreated, rules: write, conflicts: true}, a.createUser)
 	handle(a, route{id: "get-user", method: http.MethodGet, path: "/v1/users/{user}", tag: "users", summary: "Read a user", rules: read}, a.user)
 	act(a, route{id: "disable-user", method: http.MethodPost, path: "/v1/users/{user}/disable", tag: "users", summary: "Shut a user out everywhere",
 		detail: "It ends their logins and what acts for them.", rules: write, conflicts: true}, a.disableUser)
@@ -67,7 +67,7 @@ func (a *API) createUser(ctx context.Context, by account.Actor, in *newUserInput
 	if err != nil {
 		return User{}, err
 	}
-	u, err := a.cfg.People.CreateUser(ctx, by, account.NewUser{Environment: by.Environment(), Email: b.Email, Name: b.Name, ExternalID: b.ExternalID, Organization: org, Role: b.Role})
+	u, err := a.cfg.People.CreateUser(ctx, by, account.NewUser{Environment: by.Environment(), Email: b.Email, Name: b.Name, ExternalID: b.ExternalID, Organization: org, Role: b.Role}, account.Agreement{})
 	return userOf(u), err
 }
 
@@ -126,7 +126,7 @@ func (a *API) disableUser(ctx context.Context, by account.Actor, in *userInput) 
 	if err != nil {
 		return err
 	}
-	return a.cfg.People.DisableUser(ctx, by, user)
+	return a.cfg.People.DisableUser(ctx, by, user, account.Agreement{})
 }
 
 func (a *API) enableUser(ctx context.Context, by account.Actor, in *userInput) error {
@@ -134,5 +134,5 @@ func (a *API) enableUser(ctx context.Context, by account.Actor, in *userInput) e
 	if err != nil {
 		return err
 	}
-	return a.cfg.People.EnableUser(ctx, by, user)
+	return a.cfg.People.EnableUser(ctx, by, user, account.Agreement{})
 }

@@ -155,14 +155,14 @@ func (a *App) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, PublicURL: a.public, OnEnded: a.onConnectionEnded, Now: a.clock.Now})
-	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
+	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
 	if err != nil {
 		return err
 	}
 
 	// Levels 5 to 7: sessions, credentials, the spine.
 	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
-	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
+	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
 		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
 		Outbound: a.outbound, Ready: a.mayCall, SessionRate: cfg.CallRate, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})

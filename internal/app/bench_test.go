@@ -190,13 +190,13 @@ func newServed(b *testing.B, engine sqldb.Engine) *served {
 	a := run(b, cfg)
 	s := &served{app: a}
 	ctx, system := context.WithoutCancel(b.Context()), account.System("test")
-	env, err := a.People.CreateEnvironment(ctx, system, "production")
+	env, err := a.People.CreateEnvironment(ctx, system, "production", account.Agreement{})
 	must(b, err)
 	p := accounttest.Join(b, a.People, env.ID, env.Operator, account.RoleApprover, "mia@example.com")
-	_, err = a.Providers.Put(ctx, system.In(env.ID), provider.Input{YAML: fmt.Appendf(nil, stubRecord, stub.URL)})
+	_, err = a.Providers.Put(ctx, system.In(env.ID), provider.Input{YAML: fmt.Appendf(nil, stubRecord, stub.URL)}, account.Agreement{})
 	must(b, err)
 	_, err = a.Credentials.AddKey(ctx, account.ByPerson(p.Person).In(env.ID), credential.Start{Environment: env.ID, Organization: env.Operator, Provider: "stub"},
-		p.User(), map[string]secret.Value{provider.FieldAPIKey: secret.FromString("stub-key-0123456789abcdef")})
+		p.User(), map[string]secret.Value{provider.FieldAPIKey: secret.FromString("stub-key-0123456789abcdef")}, account.Agreement{})
 	must(b, err)
 	_, client, key, err := a.Agents.Register(ctx, system.In(env.ID), agent.NewAgent{Environment: env.ID, Organization: env.Operator, Name: "Bot", Kind: agent.Delegated, Owner: p.User()})
 	must(b, err)

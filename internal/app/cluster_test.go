@@ -124,10 +124,10 @@ func (c *cluster) settle(n *node) {
 	c.owner = accounttest.Owner(t, n.People)
 	m := c.owner.Organizations()[0]
 	c.env, c.org = m.Environment, m.Organization
-	_, err := n.Providers.Put(ctx, account.System("test").In(c.env), provider.Input{YAML: []byte(sandbox.KeyRecord(c.third.URL))})
+	_, err := n.Providers.Put(ctx, account.System("test").In(c.env), provider.Input{YAML: []byte(sandbox.KeyRecord(c.third.URL))}, account.Agreement{})
 	must(t, err)
 	_, err = n.Credentials.AddKey(ctx, account.ByPerson(c.owner.Person).In(c.env), credential.Start{Environment: c.env, Organization: c.org, Provider: "sandbox_key"},
-		c.owner.User(), map[string]secret.Value{provider.FieldAPIKey: secret.FromString(thirdKey)})
+		c.owner.User(), map[string]secret.Value{provider.FieldAPIKey: secret.FromString(thirdKey)}, account.Agreement{})
 	must(t, err)
 	_, client, sec, err := n.Agents.Register(ctx, account.System("test"), agent.NewAgent{Environment: c.env, Organization: c.org, Name: "bot", Kind: agent.Delegated, Owner: c.owner.User()})
 	must(t, err)

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"crypto/rand"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -94,9 +95,15 @@ func (x *crossing) signIn(t *testing.T) {
 // G9: a code counts once on all nodes together, and so do wrong guesses.
 func (x *crossing) signInByCode(t *testing.T) {
 	ctx := t.Context()
-	must(t, x.a.People.SetProfile(ctx, x.at(t, x.a), "Ada", "ada@example.com"))
 	nonce := rand.Text()
 	me := x.at(t, x.a)
+	need, ok := errors.AsType[*account.Unproven](x.a.People.SetProfile(ctx, me, "Ada", "ada@example.com", account.Asking()))
+	if !ok {
+		t.Fatal("an e-mail address is changed without a proof")
+	}
+	agreed, err := x.b.People.Agree(ctx, me, need.Raise, nonce, x.proof(x.a, me, x.a.People.RaiseDigest(me, need.Raise, nonce)))
+	must(t, err)
+	must(t, x.a.People.SetProfile(ctx, me, "Ada", "ada@example.com", agreed))
 	grant, err := x.b.People.Unlock(ctx, me, nonce, x.proof(x.a, me, x.a.People.UnlockDigest(me, nonce)))
 	must(t, err)
 	link, err := x.a.People.BeginTOTP(ctx, me, grant)
@@ -134,6 +141,20 @@ func (x *crossing) signInByCode(t *testing.T) {
 func (x *crossing) proofs(t *testing.T) {
 	ctx := t.Context()
 	me := x.at(t, x.a)
+	u, err := x.a.People.CreateUser(ctx, account.System("test"), account.NewUser{Environment: x.env, Organization: x.org, Name: "Lee"}, account.Agreement{})
+	must(t, err)
+	promote := func(n *node, ag account.Agreement) error {
+		return n.People.SetRole(ctx, account.ByPerson(me), x.org, u.ID, account.RoleAdmin, ag)
+	}
+	need, ok := errors.AsType[*account.Unproven](promote(x.a, account.Asking()))
+	if !ok {
+		t.Fatal("a role is given without a proof")
+	}
+	agreed, err := x.a.People.Agree(ctx, me, need.Raise, "n", x.proof(x.a, me, x.a.People.RaiseDigest(me, need.Raise, "n")))
+	must(t, err)
+	must(t, promote(x.a, agreed))
+	must(t, x.b.People.SetRole(ctx, account.ByPerson(me), x.org, u.ID, account.RoleMember, account.Agreement{}))
+	refused(t, "an agreement that the other node has spent", promote(x.b, agreed), "proof_used")
 	n := account.NewKey{Environment: x.env, Name: "backend", Scopes: []string{account.ScopeAuditRead}}
 	proof := x.proof(x.a, me, x.a.People.KeyDigest(me, n))
 	_, token, err := x.b.People.CreateKey(ctx, me, n, proof)
@@ -168,7 +189,7 @@ func (x *crossing) connect(t *testing.T) {
 	ctx := t.Context()
 	by := account.System("test").In(x.env)
 	x.third.open("http://" + publicHost + credential.CallbackPath(x.env, "sandbox"))
-	_, err := x.a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.Record(x.third.URL)), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey)})
+	_, err := x.a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.Record(x.third.URL)), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey)}, account.Agreement{})
 	must(t, err)
 	at, err := x.b.Credentials.Authorize(ctx, x.at(t, x.b), credential.Start{Environment: x.env, Organization: x.org, Provider: "sandbox"})
 	must(t, err)
@@ -183,7 +204,7 @@ func (x *crossing) connect(t *testing.T) {
 
 	// An edited record counts on the other node with its next look.
 	edited := strings.Replace(sandbox.Record(x.third.URL), "name: Sandbox", "name: Sandbox, renamed", 1)
-	_, err = x.b.Providers.Put(ctx, by, provider.Input{YAML: []byte(edited), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey)})
+	_, err = x.b.Providers.Put(ctx, by, provider.Input{YAML: []byte(edited), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey)}, account.Agreement{})
 	must(t, err)
 	p, err := x.a.Providers.Get(ctx, x.env, "sandbox")
 	must(t, err)

@@ -164,7 +164,8 @@ func (c *command) agentCeiling() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ceiling AGENT", Short: "Set the most that an agent may be granted",
 		Long: "Set the most that an agent may ever be granted, whatever a person approves. The ceiling is replaced as a whole:\n" +
-			"a kind that is not given has no limit. It holds at once, in running sessions too.",
+			"a kind that is not given has no limit. It holds at once, in running sessions too. Allowing more takes your passkey: the\n" +
+			"command names the page.",
 		Example: "  ambit agent ceiling agent_… --provider acme --effect read --effect write\n  ambit agent ceiling agent_… --clear",
 		Args:    takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
@@ -213,7 +214,7 @@ func yesFlag(cmd *cobra.Command, into *bool) {
 func (c *command) agentEnable() *cobra.Command {
 	return &cobra.Command{
 		Use: "enable AGENT", Short: "Let a disabled agent get tokens again",
-		Long: "Let a disabled agent get tokens again. What was ended stays ended.",
+		Long: "Let a disabled agent get tokens again. What was ended stays ended. It takes your passkey: the command names the page.",
 		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			a, err := cl.EnableAgent(ctx, args[0])

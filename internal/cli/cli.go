@@ -137,7 +137,7 @@ func (c *command) report(err error) int {
 		}
 		return exitUsage
 	}
-	code, message, hint := "internal", err.Error(), ""
+	code, message, hint, page := "internal", err.Error(), "", ""
 	var fields map[string]string
 	exit := exitFailed
 	var ce *client.Error
@@ -153,11 +153,7 @@ func (c *command) report(err error) int {
 		case ce.Status == 429, ce.Status >= 500 && ce.Status != 500, ce.Code == "server_unreachable":
 			exit = exitUnavailable
 		}
-		for _, name := range []string{"url", "connect_url"} {
-			if page := ce.Fields[name]; page != "" && !strings.Contains(hint, page) {
-				hint = strings.TrimSpace(hint + " Go on in your browser: " + page)
-			}
-		}
+		page = first(ce.Fields["url"], ce.Fields["connect_url"])
 		if ce.Status == 401 {
 			hint = "Run: ambit login"
 			if c.env[envAPIKey] != "" {
@@ -184,8 +180,11 @@ func (c *command) report(err error) int {
 	}
 	// What a server says goes to a terminal, so it must not steer one.
 	fmt.Fprintf(c.stderr, "ambit: %s\n", plainLines(message))
-	if hint != "" {
+	if hint != "" && (page == "" || !strings.Contains(hint, page)) {
 		fmt.Fprintf(c.stderr, "       %s\n", plainLines(hint))
+	}
+	if page != "" { // on a line of its own, to be opened or copied whole
+		fmt.Fprintf(c.stderr, "       Go on in your browser:\n\n  %s\n", plain(page))
 	}
 	return exit
 }

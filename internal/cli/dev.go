@@ -229,9 +229,9 @@ func (c *command) startSandbox(ctx context.Context, a *app.App, s devStart, plac
 		return nil, errors.Join(ctx.Err(), p.stop())
 	}
 	by := account.System("dev").In(s.env.ID)
-	_, err = a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.Record(base)), ClientID: clientID, ClientSecret: clientSecret})
+	_, err = a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.Record(base)), ClientID: clientID, ClientSecret: clientSecret}, account.Agreement{})
 	if err == nil {
-		_, err = a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.KeyRecord(base))})
+		_, err = a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.KeyRecord(base))}, account.Agreement{})
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.stop())

@@ -84,6 +84,8 @@ func (c *command) providerAdd() *cobra.Command {
 		Use: "add FILE", Short: "Add a provider, or replace its record",
 		Long: "Add the provider that FILE describes (- is standard input), or replace its record. Connections that exist keep the\n" +
 			"record that they were made with, until their owner reconnects. docs/providers.md explains records.\n\n" +
+			"A record decides where keys go, so it takes your passkey: the command hands it in and names the page where you confirm\n" +
+			"it, within an hour. With an API key it is added at once.\n\n" +
 			"The client id and secret are those of the OAuth client that you register at the provider, with the redirect URI that\n" +
 			"this command names when they are missing. The secret comes from standard input. Left out, the stored ones stay.",
 		Example: "  ambit provider add acme.yaml\n  ambit provider add acme.yaml --client-id abc123 --client-secret-stdin < secret.txt",

@@ -34,9 +34,20 @@ func TestScripts(t *testing.T) {
 			"singlecall": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("SESSION", worldOf(ts).singleCall(strings.Join(args, " ")))
 			},
-			"stop": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
+			"agree": agree,
+			"stop":  func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
 		},
 	})
+}
+
+// agree is `agree SENTENCE`: the owner opens the page that the last command
+// named, reads SENTENCE on it, and confirms it with their passkey.
+func agree(ts *testscript.TestScript, _ bool, args []string) {
+	page := regexp.MustCompile(`http://localhost:\d+/ui/\S+`).FindString(ts.ReadFile("stderr"))
+	if page == "" {
+		ts.Fatalf("the last command named no page")
+	}
+	ts.Check(worldOf(ts).agree(page, strings.Join(args, " ")))
 }
 
 // runFails is `fails CODE ambit …`: it must end with that exit code, and say why.

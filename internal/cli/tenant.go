@@ -121,7 +121,7 @@ func (c *command) keyRevoke() *cobra.Command {
 }
 
 func (c *command) organizationCommand() *cobra.Command {
-	return c.group("org", "Organizations: the tenants of an environment", c.orgList(), c.orgCreate(), c.orgShow())
+	return c.group("org", "Organizations: the tenants of an environment", c.orgList(), c.orgCreate(), c.orgShow(), c.orgFirstOwner())
 }
 
 func (c *command) orgList() *cobra.Command {
@@ -178,6 +178,48 @@ func (c *command) orgShow() *cobra.Command {
 	}
 }
 
+func (c *command) orgFirstOwner() *cobra.Command {
+	var n client.NewUser
+	var file string
+	cmd := &cobra.Command{
+		Use: "first-owner ORG NAME", Short: "Make the first owner of an organization, and their sign-in link",
+		Long: "Make the first owner of an organization, and their sign-in link. This takes an API key for the whole environment; as a\n" +
+			"person, use the page that the command names. The link works once, for 15 minutes; until the owner has signed in, the\n" +
+			"same e-mail address gets a new one. Those who run the environment are told.",
+		Example: "  ambit org first-owner org_… 'Ada Novak' --email ada@example.com --link-file link.txt",
+		Args:    takes(2, "two arguments: the organization's id and the owner's name"), ValidArgsFunction: c.completion(c.organizationIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if n.Email == "" {
+				return usageError{errors.New("--email is missing: the owner is known by it")}
+			}
+			n.Name = args[1]
+			made, err := cl.InviteFirstOwner(ctx, args[0], n)
+			if err != nil {
+				return err
+			}
+			if file != "" {
+				if err := writeSecretFile(file, made.Link); err != nil {
+					c.note("The owner %s is there, but the link is lost. Run the command again to make another.", plain(made.User.ID))
+					return err
+				}
+				made.Link = ""
+			}
+			return c.show(made, func() {
+				c.facts("owner", made.User.Name, "id", made.User.ID, "e-mail", made.User.Email, "sign-in link", made.Link, "works until", stamp(made.ExpiresAt, time.Now()))
+				if file != "" {
+					c.say("\nThe link is in %s. Whoever opens it first becomes this owner.", file)
+				} else {
+					c.say("\nThe link is shown this once. Whoever opens it first becomes this owner.")
+				}
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&n.Email, "email", "", "their e-mail address")
+	cmd.Flags().StringVar(&n.ExternalID, "external-id", "", "your own id for them")
+	cmd.Flags().StringVar(&file, "link-file", "", "write the link to this new file (mode 0600), and do not show it")
+	return cmd
+}
+
 func (c *command) userCommand() *cobra.Command {
 	return c.group("user", "Users and their roles", c.userList(), c.userCreate(), c.userShow(), c.userRole(), c.userRemove(), c.userDisable(), c.userEnable())
 }
@@ -224,7 +266,7 @@ func (c *command) userCreate() *cobra.Command {
 	var n client.NewUser
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make a user",
-		Long: "Make a user. They sign in by a link that an owner makes in the web UI, under Organization: a command line's login\ncannot make one.",
+		Long: "Make a user. They sign in by a link that an owner makes in the web UI, under Organization. A role takes your passkey: as a\nperson, use the page that the command names, which makes the link too.",
 		Args: takes(1, "one argument: the name"), Example: "  ambit user create 'Mia Okafor' --email mia@example.com --role approver",
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			n.Name = args[0]
@@ -278,7 +320,8 @@ func (c *command) userRole() *cobra.Command {
 	var org string
 	cmd := &cobra.Command{
 		Use: "role USER ROLE", Short: "Give a user a role in an organization, as a new or an existing member",
-		Long:    "Give a user a role in an organization: " + words(roleNames()) + ".",
+		Long: "Give a user a role in an organization: " + words(roleNames()) + ". A role that may do more than the\n" +
+			"old one takes your passkey, as taking an owner's does: the command names the page.",
 		Example: "  ambit user role user_… approver --org org_…",
 		Args:    takes(2, "two arguments: the user's id and the role"),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {

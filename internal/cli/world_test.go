@@ -102,7 +102,7 @@ func newWorld(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.app.Providers.Put(ctx, account.System("test").In(environment), provider.Input{YAML: []byte(sandbox.KeyRecord(third.URL))}); err != nil {
+	if _, err := w.app.Providers.Put(ctx, account.System("test").In(environment), provider.Input{YAML: []byte(sandbox.KeyRecord(third.URL))}, account.Agreement{}); err != nil {
 		return err
 	}
 	serve, stop := context.WithCancel(ctx)

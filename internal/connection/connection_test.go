@@ -115,7 +115,10 @@ func (w *world) mustCreate(t testing.TB, owner id.User, slug, acct string) conne
 
 func (w *world) reconnect(ctx context.Context, c connection.Connection, f connection.Fresh) (out connection.Connection, err error) {
 	err = w.tx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		out, err = w.Reconnect(ctx, tx, account.ByPerson(w.owner.Person), c, f)
+		weighed, err := w.account.Weigh(ctx, tx, account.System("test"), account.Raise{Object: string(c.ID)}, true, account.Agreement{})
+		if err == nil {
+			out, err = w.Reconnect(ctx, tx, account.ByPerson(w.owner.Person), weighed, c, f)
+		}
 		return err
 	})
 	return out, err
@@ -328,7 +331,7 @@ func TestWhoSeesAndEndsWhat(t *testing.T) {
 		second, err := w.account.CreateOrganization(ctx, account.System("test"), w.env, "second", "")
 		check(t, err)
 		stranger := accounttest.Join(t, w.account, w.env, second.ID, account.RoleOwner, "stranger@example.com")
-		other, err := w.account.CreateEnvironment(ctx, account.System("test"), "other")
+		other, err := w.account.CreateEnvironment(ctx, account.System("test"), "other", account.Agreement{})
 		check(t, err)
 		key := func(env id.Environment, org id.Organization, scopes ...string) account.Actor {
 			_, token, err := w.account.IssueKey(ctx, account.NewKey{Environment: env, Organization: org, Name: "k", Scopes: scopes})

@@ -2,6 +2,7 @@ package connection
 
 import (
 	"context"
+	"encoding/json"
 	"net/url"
 	"strings"
 	"time"
@@ -118,13 +119,17 @@ func (s *Service) Create(ctx context.Context, tx *sqldb.Tx, by account.Actor, f 
 	if err := s.insert(ctx, tx, c, digest); err != nil {
 		return Connection{}, err
 	}
-	s.audit(tx, by.Audit(), by.User(), by.Address(), "connection.connected", c)
+	s.audit(tx, by.Audit(), by.User(), by.Address(), "connection.connected", c, nil)
 	return c, nil
 }
 
 // Reconnect gives c a new credential, the provider's present record and new
-// pinned places. The id stays, and with it grants and history.
-func (s *Service) Reconnect(ctx context.Context, tx *sqldb.Tx, by account.Actor, c Connection, f Fresh) (Connection, error) {
+// pinned places. The id stays, and with it grants and history. w says that this
+// was weighed in the same transaction.
+func (s *Service) Reconnect(ctx context.Context, tx *sqldb.Tx, by account.Actor, w account.Weighed, c Connection, f Fresh) (Connection, error) {
+	if err := w.For(string(c.ID)); err != nil {
+		return Connection{}, err
+	}
 	switch {
 	case !c.Live():
 		return Connection{}, fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.").With("connect_url", s.ReconnectURL(c.ID))
@@ -144,7 +149,7 @@ func (s *Service) Reconnect(ctx context.Context, tx *sqldb.Tx, by account.Actor,
 	if err := s.save(ctx, tx, c, digest); err != nil {
 		return Connection{}, err
 	}
-	s.audit(tx, by.Audit(), by.User(), by.Address(), "connection.reconnected", c)
+	s.audit(tx, by.Audit(), by.User(), by.Address(), "connection.reconnected", c, w.Evidence())
 	return c, nil
 }
 
@@ -188,7 +193,7 @@ func (s *Service) Mark(ctx context.Context, tx *sqldb.Tx, by audit.Actor, env id
 	if state == NeedsReauth {
 		action = "connection.needs_reauthorization"
 	}
-	s.audit(tx, by, "", "", action, c)
+	s.audit(tx, by, "", "", action, c, nil)
 	return nil
 }
 
@@ -260,11 +265,11 @@ func (s *Service) end(ctx context.Context, tx *sqldb.Tx, c Connection, reason st
 	if err := s.cfg.OnEnded(ctx, tx, c); err != nil {
 		return c, err
 	}
-	s.audit(tx, by, user, address, "connection.disconnected", c)
+	s.audit(tx, by, user, address, "connection.disconnected", c, nil)
 	return c, nil
 }
 
-func (s *Service) audit(tx *sqldb.Tx, by audit.Actor, user id.User, address, action string, c Connection) {
+func (s *Service) audit(tx *sqldb.Tx, by audit.Actor, user id.User, address, action string, c Connection, evidence json.RawMessage) {
 	detail := map[string]string{"account_id": c.AccountID, "account": c.AccountLabel}
 	if c.Reason != "" {
 		detail["reason"] = c.Reason
@@ -274,6 +279,6 @@ func (s *Service) audit(tx *sqldb.Tx, by audit.Actor, user id.User, address, act
 	}
 	s.cfg.Audit.AppendEvent(tx, audit.Entry{
 		Environment: c.Environment, Organization: c.Organization, Actor: by, User: user, Connection: c.ID,
-		Action: action, Object: string(c.ID), Provider: c.Provider, Detail: detail, Address: address,
+		Action: action, Object: string(c.ID), Provider: c.Provider, Evidence: evidence, Detail: detail, Address: address,
 	})
 }

@@ -190,7 +190,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	}
 	by := account.ByPerson(p).In(env)
 	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: rec, AuthMethod: string(provider.OAuth2), Scopes: granted},
-		f.reconnect, m, g)
+		f.reconnect, m, g, account.Agreement{})
 	if err != nil {
 		return Connected{}, err
 	}
@@ -260,8 +260,12 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 }
 
 // AddKey connects an account with an API key or a name and password. owner is
-// empty for an account of the organization.
-func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner id.User, fields map[string]secret.Value) (connection.Connection, error) {
+// empty for an account of the organization. A new connection is nothing until a
+// person approves its use, and shows whose account it is; a reconnect has the
+// account that it had. Where the provider does not tell whose account a key
+// opens, a person who reconnects agrees to it: sessions that are open would go
+// on with the account of whoever gave the key.
+func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner id.User, fields map[string]secret.Value, ag account.Agreement) (connection.Connection, error) {
 	if by.Environment() != st.Environment {
 		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such organization.")
 	}
@@ -293,13 +297,13 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 		return connection.Connection{}, err
 	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: prov.Record, AuthMethod: string(provider.APIKey)},
-		st.Reconnect, m, grant{})
+		st.Reconnect, m, grant{}, ag)
 }
 
 // connect asks the provider whose account this is, seals the credential and
 // stores both: as a new connection, or as a new version of the one that has
 // this account already.
-func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant) (connection.Connection, error) {
+func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant, ag account.Agreement) (connection.Connection, error) {
 	kind := provider.Auth(f.AuthMethod)
 	use := provider.Credential{Kind: kind, Values: m.values}
 	if kind == provider.OAuth2 {
@@ -343,9 +347,12 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	}
 	var c connection.Connection
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		var err error
+		w, err := s.people.Weigh(ctx, tx, by, replaces(target), found && target.AccountID == "", ag)
+		if err != nil {
+			return err
+		}
 		if found {
-			c, err = s.connections.Reconnect(ctx, tx, by, target, f)
+			c, err = s.connections.Reconnect(ctx, tx, by, w, target, f)
 		} else {
 			c, err = s.connections.Create(ctx, tx, by, f)
 		}
@@ -367,6 +374,12 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	s.sealed.drop(c.ID)
 	s.replaced(ctx, target, old, m)
 	return c, nil
+}
+
+// replaces is a reconnect of a connection, as a person agrees to it.
+func replaces(c connection.Connection) account.Raise {
+	return account.Raise{Action: "connection.reconnected", Environment: c.Environment, Organization: c.Organization, Object: string(c.ID), Version: c.CredentialVersion,
+		From: c.AccountLabel, To: "another credential", Facts: map[string]string{"provider": c.Provider}}
 }
 
 // flow is one authorization in progress. The PKCE verifier is sealed.

@@ -353,7 +353,7 @@ func TestAddKey(t *testing.T) {
 			"in an environment not theirs":  {foreign, mia.ID, fields("api_key", gatewaytest.SandboxKey), "not_found"},
 			"in an organization not theirs": {credential.Start{Environment: w.Environment, Organization: id.NewOrganization(), Provider: "tracker"}, mia.ID, fields("api_key", gatewaytest.SandboxKey), "not_found"},
 		} {
-			_, err := w.Credentials.AddKey(t.Context(), me, row.st, row.owner, row.fields)
+			_, err := w.Credentials.AddKey(t.Context(), me, row.st, row.owner, row.fields, account.Agreement{})
 			if code(err) != row.want {
 				t.Errorf("%s: got %v, want %s", name, err, row.want)
 			}

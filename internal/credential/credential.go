@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -40,6 +41,7 @@ type Config struct {
 	DB          *sqldb.DB
 	Vault       *vault.Vault
 	Audit       *audit.Log
+	People      *account.Service
 	Connections *connection.Service
 	Providers   *provider.Store
 	Outbound    *outbound.Client
@@ -56,6 +58,7 @@ type Service struct {
 	db          *sqldb.DB
 	vault       *vault.Vault
 	audit       *audit.Log
+	people      *account.Service
 	connections *connection.Service
 	providers   *provider.Store
 	outbound    *outbound.Client
@@ -107,7 +110,7 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
+	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
 		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
 	s.owner, s.alone = rand.Text(), cfg.Alone
 	s.sealed.byConnection = map[id.Connection]row{}

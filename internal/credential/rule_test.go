@@ -63,7 +63,7 @@ func TestRule2CredentialsLeaveOnThreeRoadsOnly(t *testing.T) {
 		}
 		org, err := s.Accounts.CreateOrganization(ctx, s.System, s.Environment, "Other", "")
 		gatewaytest.Must(t, err)
-		env, err := s.Accounts.CreateEnvironment(ctx, s.System, "staging")
+		env, err := s.Accounts.CreateEnvironment(ctx, s.System, "staging", account.Agreement{})
 		gatewaytest.Must(t, err)
 		for name, row := range map[string]struct {
 			by   account.Actor

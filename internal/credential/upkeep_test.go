@@ -227,7 +227,7 @@ func TestOurRegistrationIsRefused(t *testing.T) {
 			t.Helper()
 			in := oauthInput(s.World)
 			in.ClientSecret = secretOf(secretText)
-			_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), in)
+			_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), in, account.Agreement{})
 			gatewaytest.Must(t, err)
 		}
 		put("wrong")
@@ -260,7 +260,7 @@ func TestRule6PermitOfAnOlderRecordGetsNoNewCredential(t *testing.T) {
 		}
 		in := oauthInput(s.World)
 		in.YAML = []byte(strings.Replace(string(in.YAML), "name: Sandbox\n", "name: Sandbox elsewhere\n", 1))
-		_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), in)
+		_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), in, account.Agreement{})
 		gatewaytest.Must(t, err)
 		s.ConnectOAuth(t, s.owner, gatewaytest.Mia, nil)
 		if _, _, err := s.Credentials.Token(t.Context(), other); code(err) != "approval_stale" {

@@ -17,13 +17,13 @@ func TestUnusableSecretDoesNotConnect(t *testing.T) {
 		s := newScene(t, db)
 		s.KeyProvider(t, "sandbox_key")
 		for _, key := range []string{"short-7", "       1", "pässwörter", "with a blank", "line\nbreak-1", "nul\x00nul-12", "del\x7fdel-12", "half\xffbytes"} {
-			_, err := s.Credentials.AddKey(t.Context(), s.me(t), start(s.World, "sandbox_key"), s.owner.ID, map[string]secret.Value{"api_key": secret.FromString(key)})
+			_, err := s.Credentials.AddKey(t.Context(), s.me(t), start(s.World, "sandbox_key"), s.owner.ID, map[string]secret.Value{"api_key": secret.FromString(key)}, account.Agreement{})
 			if code(err) != "credential_unusable" {
 				t.Errorf("%q: got %v, want credential_unusable", key, err)
 			}
 		}
 		if _, err := s.Credentials.AddKey(t.Context(), s.me(t), start(s.World, "sandbox_key"), s.owner.ID,
-			map[string]secret.Value{"api_key": secret.FromString(gatewaytest.SandboxKey)}); err != nil {
+			map[string]secret.Value{"api_key": secret.FromString(gatewaytest.SandboxKey)}, account.Agreement{}); err != nil {
 			t.Errorf("a good key: %v", err)
 		}
 		noa := s.Person(t, "noa@example.com", account.RoleMember)

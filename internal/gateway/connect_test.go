@@ -126,7 +126,7 @@ func TestBrokenAccountBeyondTheCeilingStaysUnseen(t *testing.T) {
 		g := s.Consented(t, s.owner, "Narrow bot")
 		made, err := s.Agents.Lookup(t.Context(), s.Environment, g.Identity.Agent())
 		gatewaytest.Must(t, err)
-		_, err = s.Agents.SetCeiling(t.Context(), s.System.In(s.Environment), made.ID, made.Version, policy.Ceiling{Providers: []string{"tracker"}})
+		_, err = s.Agents.SetCeiling(t.Context(), s.System.In(s.Environment), made.ID, made.Version, policy.Ceiling{Providers: []string{"tracker"}}, account.Agreement{})
 		gatewaytest.Must(t, err)
 		narrow, err := s.Agents.Authenticate(t.Context(), g.Tokens.Access)
 		gatewaytest.Must(t, err)

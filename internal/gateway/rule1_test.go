@@ -107,7 +107,7 @@ func TestRule1NoRawCredentialToAnAgent(t *testing.T) {
 				fields[k] = secret.FromString(v)
 			}
 			st := credential.Start{Environment: s.Environment, Organization: s.Organization, Provider: slug}
-			_, err := s.Credentials.AddKey(t.Context(), account.ByPerson(s.owner.Signed(t)).In(s.Environment), st, s.owner.ID, fields)
+			_, err := s.Credentials.AddKey(t.Context(), account.ByPerson(s.owner.Signed(t)).In(s.Environment), st, s.owner.ID, fields, account.Agreement{})
 			gatewaytest.Must(t, err)
 			handles[slug] = s.Active(t, s.owner, s.bot, slug, policy.Read, policy.Write)
 			for _, path := range gatewaytest.Mirrors() {

@@ -344,7 +344,7 @@ func TestRule6DestinationBinding(t *testing.T) {
 		// Private and metadata addresses, written down or behind a name.
 		for _, host := range []string{"http://127.0.0.1:" + port, "https://127.0.0.1:" + port, "http://localhost:" + port, "https://[::1]", "https://10.0.0.1", "https://192.168.1.1",
 			"http://169.254.169.254", "https://169.254.169.254", "https://[::ffff:169.254.169.254]", "https://[fd00:ec2::254]", "https://0.0.0.0", "https://100.64.0.1"} {
-			_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), provider.Input{YAML: []byte(strings.ReplaceAll(strings.Replace(sandbox.KeyRecord(host), "id: sandbox_key", "id: private", 1), "website: http:", "website: https:"))})
+			_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), provider.Input{YAML: []byte(strings.ReplaceAll(strings.Replace(sandbox.KeyRecord(host), "id: sandbox_key", "id: private", 1), "website: http:", "website: https:"))}, account.Agreement{})
 			if code(err) != "destination_denied" {
 				t.Errorf("a provider at %s: got %v, want destination_denied", host, err)
 			}
@@ -352,7 +352,7 @@ func TestRule6DestinationBinding(t *testing.T) {
 		s.Put(t, strings.Replace(sandbox.KeyRecord("https://localhost:"+port), "id: sandbox_key", "id: named", 1))
 		_, err = s.Credentials.AddKey(t.Context(), account.ByPerson(s.owner.Signed(t)).In(s.Environment),
 			credential.Start{Environment: s.Environment, Organization: s.Organization, Provider: "named"}, s.owner.ID,
-			map[string]secret.Value{provider.FieldAPIKey: secret.FromString(gatewaytest.SandboxKey)})
+			map[string]secret.Value{provider.FieldAPIKey: secret.FromString(gatewaytest.SandboxKey)}, account.Agreement{})
 		if code(err) != "destination_denied" {
 			t.Errorf("a name of a private address: got %v, want destination_denied", err)
 		}
@@ -373,7 +373,7 @@ func TestRule6TokenEndpointMoves(t *testing.T) {
 		handle := s.Active(t, s.owner, s.bot, "sandbox", policy.Read)
 		_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), provider.Input{
 			YAML:     []byte(strings.Replace(sandbox.Record(s.Sandbox.URL), "token_url: "+s.Sandbox.URL+"/oauth/token", "token_url: "+s.Sandbox.URL+"/mirror/token", 1)),
-			ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + gatewaytest.SandboxKey)})
+			ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + gatewaytest.SandboxKey)}, account.Agreement{})
 		gatewaytest.Must(t, err)
 		before := len(s.Arrivals("/oauth/token"))
 		if _, err := s.Call(t, s.bot, handle, "sandbox_me", nil); err != nil {

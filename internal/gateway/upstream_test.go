@@ -27,7 +27,7 @@ func (s scene) mirror(t *testing.T) string {
 	s.Put(t, s.MirrorRecord("mirror", `{header: X-Mirror-Auth, format: "{api_key}"}`))
 	_, err := s.Credentials.AddKey(t.Context(), account.ByPerson(s.owner.Signed(t)).In(s.Environment),
 		credential.Start{Environment: s.Environment, Organization: s.Organization, Provider: "mirror"}, s.owner.ID,
-		map[string]secret.Value{"api_key": secret.FromString(gatewaytest.SandboxKey)})
+		map[string]secret.Value{"api_key": secret.FromString(gatewaytest.SandboxKey)}, account.Agreement{})
 	gatewaytest.Must(t, err)
 	return s.Active(t, s.owner, s.bot, "mirror", policy.Read, policy.Write)
 }

@@ -38,6 +38,7 @@ type (
 	login        struct{}
 	flow         struct{}
 	passkey      struct{}
+	draft        struct{}
 )
 
 func (environment) prefix() string  { return "env" }
@@ -55,10 +56,12 @@ func (client) prefix() string       { return "client" }
 func (login) prefix() string        { return "login" }
 func (flow) prefix() string         { return "flow" }
 func (passkey) prefix() string      { return "pk" }
+func (draft) prefix() string        { return "draft" }
 
 // The nouns of the product, and the few that serve them: a client is an OAuth
 // client registration of an agent, a login is a person's browser or CLI
-// sign-in, a flow is one OAuth authorization in progress.
+// sign-in, a flow is one OAuth authorization in progress, a draft is a change
+// that a person has still to agree to.
 type (
 	Environment  = ID[environment]
 	Organization = ID[organization]
@@ -75,6 +78,7 @@ type (
 	Login        = ID[login]
 	Flow         = ID[flow]
 	Passkey      = ID[passkey]
+	Draft        = ID[draft]
 )
 
 const (
@@ -108,6 +112,7 @@ func NewClient() Client             { return fresh[client]() }
 func NewLogin() Login               { return fresh[login]() }
 func NewFlow() Flow                 { return fresh[flow]() }
 func NewPasskey() Passkey           { return fresh[passkey]() }
+func NewDraft() Draft               { return fresh[draft]() }
 
 // Parse checks that s is a well-formed id of kind K. A malformed id gets the
 // same NotFound as an unknown one, so that a caller learns nothing from it.

@@ -84,18 +84,18 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 	t.Cleanup(w.agents.Stop)
 	out, err := outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().String()}})
 	must(t, err)
-	w.providers, err = provider.New(provider.Config{DB: db, Vault: v, Audit: log, Outbound: out})
+	w.providers, err = provider.New(provider.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Outbound: out})
 	must(t, err)
 	connections := connection.New(connection.Config{DB: db, Audit: log, PublicURL: public})
 	w.sessions = session.New(session.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, PublicURL: public})
 	w.sessions.Start()
 	t.Cleanup(w.sessions.Stop)
-	w.credentials = credential.New(credential.Config{DB: db, Vault: v, Audit: log, Connections: connections, Providers: w.providers, Outbound: out, PublicURL: public})
+	w.credentials = credential.New(credential.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, Providers: w.providers, Outbound: out, PublicURL: public})
 	w.credentials.Start()
 	t.Cleanup(w.credentials.Stop)
 	g := gateway.New(gateway.Config{Sessions: w.sessions, Credentials: w.credentials, Connections: connections, Providers: w.providers, Audit: log, Outbound: out})
 	mcpserver.New(mcpserver.Config{Agents: w.agents, Sessions: w.sessions, Gateway: g, PublicURL: public, Limits: limits}).Mount(w.mux)
-	env, err := w.accounts.CreateEnvironment(t.Context(), system(), "production")
+	env, err := w.accounts.CreateEnvironment(t.Context(), system(), "production", account.Agreement{})
 	must(t, err)
 	w.env, w.org = env.ID, env.Operator
 	return w
@@ -136,7 +136,7 @@ func (w *world) connectSandboxFor(t testing.TB, p *accounttest.Human, owner id.U
 
 func (w *world) put(t testing.TB, text string) {
 	t.Helper()
-	_, err := w.providers.Put(t.Context(), system().In(w.env), provider.Input{YAML: []byte(text)})
+	_, err := w.providers.Put(t.Context(), system().In(w.env), provider.Input{YAML: []byte(text)}, account.Agreement{})
 	must(t, err)
 }
 
@@ -147,7 +147,7 @@ func (w *world) key(t testing.TB, p *accounttest.Human, slug string, owner id.Us
 		by = account.ByPerson(p.Person).In(w.env)
 	}
 	_, err := w.credentials.AddKey(t.Context(), by, credential.Start{Environment: w.env, Organization: w.org, Provider: slug, OrganizationOwned: owner == ""},
-		owner, map[string]secret.Value{"api_key": secret.FromString(sandboxKey)})
+		owner, map[string]secret.Value{"api_key": secret.FromString(sandboxKey)}, account.Agreement{})
 	must(t, err)
 }
 

@@ -72,6 +72,19 @@ func (c Ceiling) Allows(provider string, effect Effect) bool {
 		(len(c.Effects) == 0 || slices.Contains(c.Effects, effect))
 }
 
+// Within reports whether everything that c allows, other allows too.
+func (c Ceiling) Within(other Ceiling) bool {
+	return within(c.Providers, other.Providers) && within(c.Effects, other.Effects)
+}
+
+// within compares two lists of which an empty one sets no limit.
+func within[T comparable](list, other []T) bool {
+	if len(other) == 0 || len(list) == 0 {
+		return len(other) == 0
+	}
+	return !slices.ContainsFunc(list, func(v T) bool { return !slices.Contains(other, v) })
+}
+
 // Grant is what a person approved for one connection.
 type Grant struct {
 	Provider string   `json:"provider"`

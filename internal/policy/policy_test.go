@@ -85,3 +85,41 @@ func FuzzDecideIsMonotone(f *testing.F) {
 		}
 	})
 }
+
+// A ceiling is within another exactly if it allows nothing that the other does
+// not, over every pair of small ceilings.
+func TestCeilingWithin(t *testing.T) {
+	t.Parallel()
+	providers := []string{"a", "b", "elsewhere"}
+	var all []policy.Ceiling
+	for p := range 4 {
+		for e := range 16 {
+			var c policy.Ceiling
+			for i, name := range providers[:2] {
+				if p&(1<<i) != 0 {
+					c.Providers = append(c.Providers, name)
+				}
+			}
+			for i, effect := range policy.Effects() {
+				if e&(1<<i) != 0 {
+					c.Effects = append(c.Effects, effect)
+				}
+			}
+			all = append(all, c)
+		}
+	}
+	unknown := policy.Effect("of a later version")
+	for _, c := range all {
+		for _, other := range all {
+			want := true
+			for _, p := range providers {
+				for _, e := range append(policy.Effects(), unknown) {
+					want = want && (!c.Allows(p, e) || other.Allows(p, e))
+				}
+			}
+			if got := c.Within(other); got != want {
+				t.Errorf("%v within %v: got %v, want %v", c, other, got, want)
+			}
+		}
+	}
+}

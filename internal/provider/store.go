@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type Config struct {
 	DB       *sqldb.DB
 	Vault    *vault.Vault
 	Audit    *audit.Log
+	People   *account.Service
 	Outbound *outbound.Client
 	// InUse counts the live connections of a provider; one in use is not
 	// removed. Nil counts none.
@@ -185,49 +187,77 @@ func (s *Store) rows(ctx context.Context, q sqldb.Querier, env id.Environment) (
 }
 
 // Put adds or replaces a provider of the actor's environment. Connections that
-// exist keep the record they were made with.
-func (s *Store) Put(ctx context.Context, by account.Actor, in Input) (Provider, error) {
-	env := by.Environment()
-	if err := by.May("", account.ManageProviders); err != nil {
-		return Provider{}, err
-	}
-	rec, err := s.library.Parse(in.YAML)
-	if err != nil {
-		return Provider{}, err
-	}
-	if s.catalog.taken(rec.ID) {
-		return Provider{}, fault.New(fault.Conflict, "provider_reserved", "The id "+rec.ID+" belongs to the built-in catalogue.").WithHint("Choose another id.")
-	}
-	if err := s.reachable(ctx, rec); err != nil {
-		return Provider{}, err
-	}
-	old, err := s.row(ctx, s.cfg.DB.Reader(), env, rec.ID)
-	if err != nil {
-		return Provider{}, err
-	}
-	next, err := s.next(ctx, env, old, rec, in)
+// exist keep the record they were made with. A record decides where credentials
+// go that are connected from then on, and what a tool is said to do, so that a
+// person agrees to exactly what it becomes; see Draft.
+func (s *Store) Put(ctx context.Context, by account.Actor, in Input, ag account.Agreement) (Provider, error) {
+	return s.put(ctx, by, in, ag, func(context.Context, *sqldb.Tx) error { return nil })
+}
+
+// put runs also in its transaction.
+func (s *Store) put(ctx context.Context, by account.Actor, in Input, ag account.Agreement, also func(context.Context, *sqldb.Tx) error) (Provider, error) {
+	rec, old, next, err := s.check(ctx, by, in)
 	if err != nil {
 		return Provider{}, err
 	}
 	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if err := s.namesFree(ctx, tx, env, rec); err != nil {
+		if err := s.namesFree(ctx, tx, by.Environment(), rec); err != nil {
 			return err
 		}
-		if err := s.write(ctx, tx, env, next); err != nil {
+		r := raise(by.Environment(), old, next, rec)
+		w, err := s.cfg.People.Weigh(ctx, tx, by, r, true, ag)
+		if err != nil {
 			return err
 		}
-		action := "provider.updated"
-		if next.version == 1 {
-			action = "provider.created"
+		if err := s.write(ctx, tx, w, by.Environment(), next); err != nil {
+			return err
 		}
-		digest := rec.Digest()
-		s.audit(tx, by, action, rec.ID, map[string]string{"record_digest": hex.EncodeToString(digest[:])})
-		return nil
+		s.audit(tx, by, r.Action, rec.ID, w.Evidence(), map[string]string{"record_digest": r.To})
+		return also(ctx, tx)
 	})
 	if err != nil {
 		return Provider{}, err
 	}
 	return s.provider(next)
+}
+
+// check holds what by wants to put against every rule but the one of names,
+// and gives the record, the row that it replaces, and the row that it becomes.
+func (s *Store) check(ctx context.Context, by account.Actor, in Input) (Record, *row, *row, error) {
+	env := by.Environment()
+	if err := by.May("", account.ManageProviders); err != nil {
+		return Record{}, nil, nil, err
+	}
+	rec, err := s.library.Parse(in.YAML)
+	if err != nil {
+		return Record{}, nil, nil, err
+	}
+	if s.catalog.taken(rec.ID) {
+		return Record{}, nil, nil, fault.New(fault.Conflict, "provider_reserved", "The id "+rec.ID+" belongs to the built-in catalogue.").WithHint("Choose another id.")
+	}
+	if err := s.reachable(ctx, rec); err != nil {
+		return Record{}, nil, nil, err
+	}
+	old, err := s.row(ctx, s.cfg.DB.Reader(), env, rec.ID)
+	if err != nil {
+		return Record{}, nil, nil, err
+	}
+	next, err := s.next(ctx, env, old, rec, in)
+	return rec, old, next, err
+}
+
+// raise is what a person agrees to. Of the client secret it says whether there
+// is a new one.
+func raise(env id.Environment, old, next *row, rec Record) account.Raise {
+	digest := rec.Digest()
+	r := account.Raise{Action: "provider.created", Environment: env, Object: rec.ID, To: hex.EncodeToString(digest[:]), Facts: map[string]string{"client_id": next.clientID}}
+	if old != nil {
+		r.Version, r.Action = old.version, "provider.updated"
+	}
+	if next.envelope != nil && next.secretVersion == next.version {
+		r.Facts["client_secret"] = "new"
+	}
+	return r
 }
 
 // reachable holds every URL of a record against the operator's rules, so that a
@@ -289,7 +319,7 @@ func (s *Store) sealSecret(ctx context.Context, env id.Environment, old, n *row,
 		// Whoever may edit a record need not know the secret; they must not be
 		// able to have it sent to a place of theirs.
 		was, err := s.library.Parse(old.record)
-		if err != nil || was.Pinned().Token != rec.Pinned().Token || was.Pinned().Revoke != rec.Pinned().Revoke || old.clientID != in.ClientID {
+		if err != nil || !sameClient(was, rec) || old.clientID != in.ClientID {
 			return fault.New(fault.Invalid, "client_secret_missing", "The token or revocation URL or the client id changes, so the client secret is needed again.").
 				WithHint("Give the client secret.")
 		}
@@ -299,6 +329,12 @@ func (s *Store) sealSecret(ctx context.Context, env id.Environment, old, n *row,
 	var err error
 	n.envelope, err = s.cfg.Vault.Seal(ctx, secretPlace(env, n), in.ClientSecret)
 	return err
+}
+
+// sameClient reports whether both records send the client secret to the same
+// places.
+func sameClient(was, now Record) bool {
+	return was.Pinned().Token == now.Pinned().Token && was.Pinned().Revoke == now.Pinned().Revoke
 }
 
 func secretPlace(env id.Environment, r *row) vault.Place {
@@ -344,7 +380,10 @@ func (s *Store) namesFree(ctx context.Context, tx *sqldb.Tx, env id.Environment,
 	return nil
 }
 
-func (s *Store) write(ctx context.Context, tx *sqldb.Tx, env id.Environment, r *row) error {
+func (s *Store) write(ctx context.Context, tx *sqldb.Tx, w account.Weighed, env id.Environment, r *row) error {
+	if err := w.For(r.slug); err != nil {
+		return err
+	}
 	if r.version == 1 {
 		const query = `insert into provider (environment_id, slug, record, client_id, client_secret, client_secret_version, created_at, updated_at, deleted_at, version)
 			values ($1, $2, $3, $4, $5, $6, $7, $7, 0, 1) on conflict (environment_id, slug) do nothing`
@@ -396,14 +435,14 @@ func (s *Store) Delete(ctx context.Context, by account.Actor, slug string) error
 		if err := one(tx.ExecContext(ctx, query, env, slug, sqldb.Micros(s.cfg.Now()), r.version)); err != nil {
 			return err
 		}
-		s.audit(tx, by, "provider.removed", slug, nil)
+		s.audit(tx, by, "provider.removed", slug, nil, nil)
 		return nil
 	})
 }
 
-func (s *Store) audit(tx *sqldb.Tx, by account.Actor, action, slug string, detail map[string]string) {
+func (s *Store) audit(tx *sqldb.Tx, by account.Actor, action, slug string, evidence json.RawMessage, detail map[string]string) {
 	s.cfg.Audit.AppendEvent(tx, audit.Entry{
-		Environment: by.Environment(), Actor: by.Audit(), User: by.User(), Action: action, Object: slug, Provider: slug, Detail: detail, Address: by.Address(),
+		Environment: by.Environment(), Actor: by.Audit(), User: by.User(), Action: action, Object: slug, Provider: slug, Evidence: evidence, Detail: detail, Address: by.Address(),
 	})
 }
 

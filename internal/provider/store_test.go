@@ -55,7 +55,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 		client, err := outbound.New(outbound.Policy{Allow: []string{"tracker.internal:8080"}})
 		check(t, err)
 		t.Cleanup(client.Close)
-		w.Store, err = provider.New(provider.Config{DB: db, Vault: w.vault, Audit: w.audit, Outbound: client,
+		w.Store, err = provider.New(provider.Config{DB: db, Vault: w.vault, Audit: w.audit, People: w.account, Outbound: client,
 			InUse: func(context.Context, *sqldb.Tx, id.Environment, string) (int, error) { return w.inUse, nil }})
 		check(t, err)
 		fn(t, w)
@@ -69,6 +69,17 @@ func check(t testing.TB, err error) {
 	}
 }
 
+// put puts a record as the owner does: with their agreement.
+func (w *world) put(t testing.TB, in provider.Input) (p provider.Provider, err error) {
+	t.Helper()
+	err = w.owner.Do(t, func(ag account.Agreement) error {
+		var err error
+		p, err = w.Put(t.Context(), w.by(), in, ag)
+		return err
+	})
+	return p, err
+}
+
 func (w *world) by() account.Actor { return account.ByPerson(w.owner.Person) }
 
 func trackerInput(t testing.TB) provider.Input {
@@ -79,7 +90,7 @@ func TestStoreLife(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
-		put, err := w.Put(ctx, w.by(), trackerInput(t))
+		put, err := w.put(t, trackerInput(t))
 		check(t, err)
 		if put.Version != 1 || put.ClientID != "client-1" || !put.HasClientSecret || put.Builtin || put.Record.ID != "tracker" {
 			t.Errorf("got %+v", put)
@@ -99,7 +110,7 @@ func TestStoreLife(t *testing.T) {
 		in := trackerInput(t)
 		in.ClientSecret, in.IfVersion = secret.Value{}, 1
 		in.YAML = []byte(strings.Replace(string(in.YAML), "name: Tracker", "name: Tracker 2", 1))
-		put, err = w.Put(ctx, w.by(), in)
+		put, err = w.put(t, in)
 		check(t, err)
 		if put.Version != 2 || put.Record.Name != "Tracker 2" || !put.HasClientSecret {
 			t.Errorf("got %+v", put)
@@ -107,7 +118,7 @@ func TestStoreLife(t *testing.T) {
 		if client, err = w.Client(ctx, w.env, "tracker", got.Record.Pinned()); err != nil || !client.Secret.Equal(secret.FromString("client secret")) {
 			t.Errorf("after the change: %v, %v", client, err)
 		}
-		if _, err := w.Put(ctx, w.by(), in); !fault.Is(err, "version_conflict") {
+		if _, err := w.put(t, in); !fault.Is(err, "version_conflict") {
 			t.Errorf("an old version: got %v", err)
 		}
 
@@ -134,10 +145,10 @@ func TestStoreLife(t *testing.T) {
 		}
 		// A removed provider's secret is gone: its id alone does not bring it back.
 		in.IfVersion = 0
-		if _, err := w.Put(ctx, w.by(), in); !fault.Is(err, "client_secret_missing") {
+		if _, err := w.put(t, in); !fault.Is(err, "client_secret_missing") {
 			t.Errorf("put again without the secret: got %v", err)
 		}
-		put, err = w.Put(ctx, w.by(), trackerInput(t))
+		put, err = w.put(t, trackerInput(t))
 		check(t, err)
 		if put.Version != 4 {
 			t.Errorf("got version %d", put.Version)
@@ -188,7 +199,7 @@ func TestPutRefuses(t *testing.T) {
 			"client of a key":      {key, "client_not_used"},
 			"a version of nothing": {without(func(in *provider.Input) { in.IfVersion = 3 }), "version_conflict"},
 		} {
-			if _, err := w.Put(ctx, w.by(), row.in); !fault.Is(err, row.code) {
+			if _, err := w.put(t, row.in); !fault.Is(err, row.code) {
 				t.Errorf("%s: got %v, want %s", name, err, row.code)
 			}
 		}
@@ -196,7 +207,7 @@ func TestPutRefuses(t *testing.T) {
 			t.Errorf("something was stored: %+v, %v", list, err)
 		}
 		// What the operator listed passes.
-		if _, err := w.Put(ctx, w.by(), provider.Input{YAML: []byte(strings.Replace(minimal, "https://api.example.com", "http://tracker.internal:8080/api", 1))}); err != nil {
+		if _, err := w.put(t, provider.Input{YAML: []byte(strings.Replace(minimal, "https://api.example.com", "http://tracker.internal:8080/api", 1))}); err != nil {
 			t.Errorf("a listed host: %v", err)
 		}
 	})
@@ -207,7 +218,7 @@ func TestClientSecretStaysWithItsEndpoints(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
-		first, err := w.Put(ctx, w.by(), trackerInput(t))
+		first, err := w.put(t, trackerInput(t))
 		check(t, err)
 		for _, change := range [][2]string{
 			{"https://tracker.example/oauth/token", "https://evil.example/oauth/token"}, {"https://tracker.example/oauth/revoke", "https://evil.example/oauth/revoke"},
@@ -215,23 +226,23 @@ func TestClientSecretStaysWithItsEndpoints(t *testing.T) {
 			in := trackerInput(t)
 			in.YAML = []byte(strings.Replace(string(in.YAML), change[0], change[1], 1))
 			in.ClientSecret = secret.Value{}
-			if _, err := w.Put(ctx, w.by(), in); !fault.Is(err, "client_secret_missing") {
+			if _, err := w.put(t, in); !fault.Is(err, "client_secret_missing") {
 				t.Errorf("%s: got %v", change[1], err)
 			}
 			in.ClientSecret = secret.FromString("the new one")
-			if _, err := w.Put(ctx, w.by(), in); err != nil {
+			if _, err := w.put(t, in); err != nil {
 				t.Error(err)
 			}
 			// Rule 6: the new secret is not for the places that were pinned before.
 			if _, err := w.Client(ctx, w.env, "tracker", first.Record.Pinned()); !fault.Is(err, "provider_changed") {
 				t.Errorf("client at the old places: got %v", err)
 			}
-			_, err = w.Put(ctx, w.by(), trackerInput(t))
+			_, err = w.put(t, trackerInput(t))
 			check(t, err)
 		}
 		in := trackerInput(t)
 		in.ClientID, in.ClientSecret = "client-2", secret.Value{}
-		if _, err := w.Put(ctx, w.by(), in); !fault.Is(err, "client_secret_missing") {
+		if _, err := w.put(t, in); !fault.Is(err, "client_secret_missing") {
 			t.Errorf("another client id: got %v", err)
 		}
 	})
@@ -253,18 +264,18 @@ func TestStoreAuthority(t *testing.T) {
 		for name, by := range map[string]account.Actor{
 			"nobody": {}, "member": account.ByPerson(member.Person), "key without scope": key(w.env, "", account.ScopeVaultRead), "key of one organization": key(w.env, org, account.ScopeProvidersWrite),
 		} {
-			if _, err := w.Put(ctx, by, trackerInput(t)); err == nil {
+			if _, err := w.Put(ctx, by, trackerInput(t), account.Agreement{}); err == nil {
 				t.Errorf("%s stored a provider", name)
 			}
 			if err := w.Delete(ctx, by, "tracker"); err == nil || fault.Is(err, "provider_in_use") {
 				t.Errorf("%s: delete got %v", name, err)
 			}
 		}
-		if _, err := w.Put(ctx, key(w.env, "", account.ScopeProvidersWrite), trackerInput(t)); err != nil {
+		if _, err := w.Put(ctx, key(w.env, "", account.ScopeProvidersWrite), trackerInput(t), account.Agreement{}); err != nil {
 			t.Errorf("key with the scope: %v", err)
 		}
 		// T1: an environment knows nothing of another one's.
-		other, err := w.account.CreateEnvironment(ctx, account.System("test"), "other")
+		other, err := w.account.CreateEnvironment(ctx, account.System("test"), "other", account.Agreement{})
 		check(t, err)
 		if _, err := w.Get(ctx, other.ID, "tracker"); !fault.Is(err, "not_found") {
 			t.Errorf("from another environment: got %v", err)
@@ -275,7 +286,7 @@ func TestStoreAuthority(t *testing.T) {
 		elsewhere := account.System("test").In(other.ID)
 		in := trackerInput(t)
 		in.ClientSecret = secret.FromString("other secret")
-		_, err = w.Put(ctx, elsewhere, in)
+		_, err = w.Put(ctx, elsewhere, in, account.Agreement{})
 		check(t, err)
 		// K1: the sealed secret of one environment does not open in another.
 		err = w.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
@@ -303,18 +314,18 @@ func TestToolNamesAreOnes(t *testing.T) {
 			return provider.Input{YAML: []byte(strings.Replace(minimal, "id: demo", "id: "+slug, 1) + "tools:\n  - {name: " + name +
 				", title: T, description: D., effect: read, request: {method: GET, path: /x}}\n")}
 		}
-		_, err := w.Put(ctx, w.by(), record("acme", "crm_get"))
+		_, err := w.put(t, record("acme", "crm_get"))
 		check(t, err)
-		if _, err := w.Put(ctx, w.by(), record("acme_crm", "GET")); !fault.Is(err, "tool_name_taken") {
+		if _, err := w.put(t, record("acme_crm", "GET")); !fault.Is(err, "tool_name_taken") {
 			t.Errorf("got %v", err)
 		}
-		_, err = w.Put(ctx, w.by(), record("acme_crm", "list"))
+		_, err = w.put(t, record("acme_crm", "list"))
 		check(t, err)
 		check(t, w.Delete(ctx, w.by(), "acme"))
-		if _, err := w.Put(ctx, w.by(), record("acme_crm", "get")); !fault.Is(err, "tool_name_taken") {
+		if _, err := w.put(t, record("acme_crm", "get")); !fault.Is(err, "tool_name_taken") {
 			t.Errorf("of a removed provider: got %v", err)
 		}
-		if _, err := w.Put(ctx, w.by(), record("acme", "crm_get")); err != nil {
+		if _, err := w.put(t, record("acme", "crm_get")); err != nil {
 			t.Errorf("its own again: %v", err)
 		}
 	})

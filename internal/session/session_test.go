@@ -432,7 +432,7 @@ func TestSessionsEndWithWhatTheyRestOn(t *testing.T) {
 			return err
 		},
 		"the user": func(t *testing.T, s scene, admin account.Actor) error {
-			return s.Accounts.RemoveMember(t.Context(), admin, s.Organization, s.owner.ID)
+			return s.Accounts.RemoveMember(t.Context(), admin, s.Organization, s.owner.ID, account.Agreement{})
 		},
 	}
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {

@@ -153,7 +153,16 @@ func (s *Server) loginSignOut(v *visit) (answer, error) {
 }
 
 func (s *Server) account(v *visit) (answer, error) {
-	p := &AccountPage{Frame: Frame{Title: "Your account", Section: "account"}, Name: v.person.Name(), Email: v.person.Email()}
+	p, err := s.accountPage(v, v.person.Name(), v.person.Email())
+	if err != nil {
+		return nil, err
+	}
+	return show(p), nil
+}
+
+// accountPage has the form of the profile filled in.
+func (s *Server) accountPage(v *visit, name, email string) (*AccountPage, error) {
+	p := &AccountPage{Frame: Frame{Title: "Your account", Section: "account"}, Name: name, Email: email}
 	passkeys, err := s.people.Passkeys(v.ctx(), v.person)
 	if err != nil {
 		return nil, err
@@ -165,7 +174,7 @@ func (s *Server) account(v *visit) (answer, error) {
 		return nil, err
 	}
 	p.Removable = len(passkeys) > 1 || p.TOTP
-	return show(p), s.accountLists(v, p)
+	return p, s.accountLists(v, p)
 }
 
 func (s *Server) accountLists(v *visit, p *AccountPage) error {
@@ -177,21 +186,31 @@ func (s *Server) accountLists(v *visit, p *AccountPage) error {
 	for _, l := range logins {
 		p.Logins = append(p.Logins, LoginRow{ID: l.ID, What: what[l.Method], Address: l.Address, Current: l.Current, Created: l.AuthenticatedAt, Seen: l.LastSeenAt})
 	}
-	notices, err := s.people.Notices(v.ctx(), v.person)
-	if err != nil {
-		return err
-	}
-	for _, n := range notices {
-		p.Notices = append(p.Notices, NoticeRow{ID: n.ID, Text: "A recovery link was made on the server for " + oneLine(n.UserName) + ".", At: n.At})
-	}
-	return nil
+	p.Notices, err = s.notices(v)
+	return err
 }
 
-func (s *Server) profile(v *visit) (answer, error) {
-	if err := s.people.SetProfile(v.ctx(), v.person, v.form("name"), v.form("email")); err != nil {
-		return nil, err
+// notices are what the person must be told, until they say that they know.
+func (s *Server) notices(v *visit) ([]NoticeRow, error) {
+	list, err := s.people.Notices(v.ctx(), v.person)
+	var out []NoticeRow
+	for _, n := range list {
+		row := NoticeRow{ID: n.ID, Text: "A recovery link was made on the server for " + oneLine(n.UserName) + ".", At: n.At, About: n.User}
+		if n.Kind == account.NoticeFirstOwner {
+			row.Text = "An application made a sign-in link for " + oneLine(n.UserName) + ", as the first owner of an organization."
+		}
+		out = append(out, row)
 	}
-	return goTo("/ui/account?done=saved"), nil
+	return out, err
+}
+
+func (s *Server) profile(v *visit) (change, error) {
+	name, email := v.form("name"), v.form("email")
+	return change{back: "/ui/account", form: func() (page, error) { return s.accountPage(v, name, email) },
+		try: func(ag account.Agreement) (answer, error) {
+			return goTo("/ui/account?done=saved"), s.people.SetProfile(v.ctx(), v.person, name, email, ag)
+		},
+		ask: func(r account.Raise) (page, error) { return s.profilePage(v, r), nil }}, nil
 }
 
 // unlockPage asks who is there before another way to sign in is registered.
@@ -343,7 +362,7 @@ func (s *Server) noticeDismiss(v *visit) (answer, error) {
 	if err := s.people.DismissNotice(v.ctx(), v.person, event); err != nil {
 		return nil, err
 	}
-	return goTo("/ui/account"), nil
+	return goTo(safeNext(v.form("next"))), nil
 }
 
 // cliEnter takes the code that a command line shows.
@@ -365,7 +384,7 @@ func (s *Server) cli(v *visit) (answer, error) {
 func (s *Server) cliPage(v *visit, r account.CLIRequest) *ConfirmPage {
 	to := "/ui/cli/" + r.Code
 	return &ConfirmPage{Frame: Frame{Title: "Sign in a command line", Narrow: true}, Eyebrow: "Sign in a command line", Sentence: "Does your terminal show this code?", Code: r.Code[:4] + "-" + r.Code[4:],
-		Lines:  []string{"It asked from " + oneLine(r.Address) + ".", "Then that command line acts as you, except for approving, revealing and making keys. If you did not start this yourself, close the page."},
+		Lines:  []string{"It asked from " + oneLine(r.Address) + ".", "Then that command line acts as you, except for approving, revealing, making keys, and giving anybody more than they have. If you did not start this yourself, close the page."},
 		Action: to, Begin: to + "/challenge", Label: "Yes, sign it in", Back: home, TOTP: s.codeAllowed(v)}
 }
 

@@ -89,7 +89,7 @@ func ceilingForm(c policy.Ceiling) CeilingForm {
 func ceiling(v *visit) policy.Ceiling {
 	var c policy.Ceiling
 	for _, e := range policy.Effects() {
-		if slices.Contains(v.r.PostForm["effect"], string(e)) {
+		if slices.Contains(v.r.Form["effect"], string(e)) {
 			c.Effects = append(c.Effects, e)
 		}
 	}
@@ -139,17 +139,29 @@ func (s *Server) agentRegister(v *visit) (answer, error) {
 			{Name: "MCP address", Value: s.agents.Resource()}}, Back: "/ui/agents/" + string(a.ID)}), nil
 }
 
-func (s *Server) agentCeiling(v *visit) (answer, error) {
+func (s *Server) agentCeiling(v *visit) (change, error) {
 	a, err := s.findAgent(v)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
 	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
-	if _, err := s.agents.SetCeiling(v.ctx(), v.actor(), a.ID, version, ceiling(v)); err != nil {
-		return nil, err
-	}
-	return goTo("/ui/agents/" + string(a.ID) + "?done=saved"), nil
+	c := ceiling(v)
+	return change{back: agentAt(a),
+		try: func(ag account.Agreement) (answer, error) {
+			_, err := s.agents.SetCeiling(v.ctx(), v.actor(), a.ID, version, c, ag)
+			return goTo(agentAt(a) + "?done=saved"), err
+		},
+		ask: func(r account.Raise) (page, error) { return s.ceilingPage(v, a.Label(), r), nil },
+		form: func() (page, error) {
+			p, err := s.agentPage(v, a)
+			if err == nil {
+				p.Ceiling = ceilingForm(c)
+			}
+			return p, err
+		}}, nil
 }
+
+func agentAt(a agent.Agent) string { return "/ui/agents/" + string(a.ID) }
 
 func (s *Server) agentDisable(v *visit) (answer, error) {
 	a, err := s.findAgent(v)
@@ -162,15 +174,17 @@ func (s *Server) agentDisable(v *visit) (answer, error) {
 	return goTo("/ui/agents/" + string(a.ID) + "?done=disabled"), nil
 }
 
-func (s *Server) agentEnable(v *visit) (answer, error) {
+func (s *Server) agentEnable(v *visit) (change, error) {
 	a, err := s.findAgent(v)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
-	if _, err := s.agents.Enable(v.ctx(), v.actor(), a.ID); err != nil {
-		return nil, err
-	}
-	return goTo("/ui/agents/" + string(a.ID) + "?done=enabled"), nil
+	return change{back: agentAt(a), form: func() (page, error) { return s.agentPage(v, a) },
+		try: func(ag account.Agreement) (answer, error) {
+			_, err := s.agents.Enable(v.ctx(), v.actor(), a.ID, ag)
+			return goTo(agentAt(a) + "?done=enabled"), err
+		},
+		ask: func(account.Raise) (page, error) { return s.agentEnablePage(v, a.Label()), nil }}, nil
 }
 
 func (s *Server) agentRevoke(v *visit) (answer, error) {

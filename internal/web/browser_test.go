@@ -202,6 +202,14 @@ func (d *doc) submit(action string, change func(url.Values)) *doc {
 	return d.b.post(attr(form, "action"), values)
 }
 
+// confirmed sends a form whose change must be confirmed, checks that the page
+// which asks says words, and confirms it.
+func (d *doc) confirmed(action string, change func(url.Values), words ...string) *doc {
+	d.b.t.Helper()
+	ask := d.submit(action, change).want(http.StatusOK).says(words...)
+	return ask.submit(action, nil)
+}
+
 // prove asks for a challenge over values and adds the passkey's answer.
 func (b *browser) prove(begin, kind string, values url.Values) {
 	b.t.Helper()
@@ -225,10 +233,12 @@ func (b *browser) prove(begin, kind string, values url.Values) {
 	values.Set("flow", begun.Flow)
 }
 
+// form finds the form with this action; an empty one is the form that a passkey
+// answers.
 func (d *doc) form(action string) *html.Node {
 	d.b.t.Helper()
 	for n := range d.root.Descendants() {
-		if n.Type == html.ElementNode && n.Data == "form" && strings.Split(attr(n, "action"), "?")[0] == action {
+		if n.Type == html.ElementNode && n.Data == "form" && (strings.Split(attr(n, "action"), "?")[0] == action || action == "" && has(n, "data-begin")) {
 			return n
 		}
 	}

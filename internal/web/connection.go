@@ -1,6 +1,7 @@
 package web
 
 import (
+	"crypto/rand"
 	"html/template"
 	"net/url"
 	"slices"
@@ -106,9 +107,19 @@ func (s *Server) reconnectNew(v *visit, p *ConnectionNewPage, again string) (ans
 	}
 	s.connectForm(v, p, prov)
 	if c.Live() {
-		p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
+		s.reconnectForm(v, p, c)
 	}
 	return show(p), nil
+}
+
+// reconnectForm makes the form that of a connection. Where nobody can tell
+// whether a new key opens the same account, it takes a proof; see
+// credential.AddKey.
+func (s *Server) reconnectForm(v *visit, p *ConnectionNewPage, c connection.Connection) {
+	p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
+	if c.AccountID == "" && c.AuthMethod != string(provider.OAuth2) {
+		p.Prove, p.TOTP, p.Nonce = true, s.codeAllowed(v), rand.Text()
+	}
 }
 
 func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) {
@@ -174,7 +185,7 @@ func (s *Server) connect(v *visit) (answer, error) {
 		return nil, err
 	}
 	if prov.Record.Auth != provider.OAuth2 {
-		return s.connectKey(v, st, prov)
+		return s.confirm(v, s.connectKey(v, st, prov))
 	}
 	to, err := s.credentials.Authorize(v.ctx(), v.person, st)
 	if err != nil {
@@ -184,7 +195,22 @@ func (s *Server) connect(v *visit) (answer, error) {
 		Label: "Continue to " + prov.Record.Name, Back: v.query("/ui/connections")})
 }
 
-func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provider) (answer, error) {
+// connectChallenge asks for the proof that a reconnect may take.
+func (s *Server) connectChallenge(v *visit) (answer, error) {
+	st, err := s.startOf(v)
+	if err != nil {
+		return nil, err
+	}
+	prov, err := s.providers.Get(v.ctx(), st.Environment, st.Provider)
+	if err != nil {
+		return nil, err
+	}
+	return s.confirmChallenge(v, s.connectKey(v, st, prov))
+}
+
+// connectKey stores a key. Its own form asks for the proof where one is needed,
+// so that the key is typed once and never sent back.
+func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provider) change {
 	owner := v.person.User()
 	if st.OrganizationOwned {
 		owner = ""
@@ -195,11 +221,26 @@ func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provide
 			fields[field] = secret.FromString(v.form(name))
 		}
 	}
-	c, err := s.credentials.AddKey(v.ctx(), v.actorIn(st.Environment), st, owner, fields)
-	if err != nil {
-		return nil, err
+	form := func() (page, error) {
+		p := &ConnectionNewPage{Frame: Frame{Section: "connections"}, Return: st.ReturnTo, Shared: st.OrganizationOwned}
+		s.connectForm(v, p, prov)
+		if st.Reconnect == "" {
+			return p, nil
+		}
+		c, err := s.findConnection(v, string(st.Reconnect))
+		if err == nil {
+			s.reconnectForm(v, p, c)
+		}
+		return p, err
 	}
-	return connected(v, c, st.ReturnTo, nil), nil
+	return change{back: v.query("/ui/connections"), form: form, ask: func(account.Raise) (page, error) { return form() },
+		try: func(ag account.Agreement) (answer, error) {
+			c, err := s.credentials.AddKey(v.ctx(), v.actorIn(st.Environment), st, owner, fields, ag)
+			if err != nil {
+				return nil, err
+			}
+			return connected(v, c, st.ReturnTo, nil), nil
+		}}
 }
 
 func connected(v *visit, c connection.Connection, back string, missing []string) answer {

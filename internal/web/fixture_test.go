@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 )
@@ -129,12 +130,23 @@ func fixtures() map[string]page {
 		{At: at(-3 * time.Minute), Action: "session.approved", Who: "Mia Okafor", Facts: []Fact{{"Object", evil, false}}}}}
 	p["audit_empty"] = &AuditPage{Frame: frame("Audit", "audit", false), Filter: AuditFilter{Set: true, Action: "x.y", Decisions: []Option{{"", "Any", true}}}}
 	p["account"] = &AccountPage{Frame: frame("Your account", "account", false), Name: "Mia Okafor", Email: "mia@example.com", Passkeys: []PasskeyRow{{id.NewPasskey(), "Laptop", at(-24 * time.Hour), at(-time.Hour)}}, Removable: true,
-		Logins: []LoginRow{{id.NewLogin(), "Browser, with a passkey", "192.0.2.7", true, at(-time.Hour), at(-time.Minute)}, {id.NewLogin(), "Command line", "192.0.2.7", false, at(-48 * time.Hour), at(-time.Hour)}}, Notices: []NoticeRow{{id.NewEvent(), "An operator made a new sign-in link for Ada Novak.", at(-5 * time.Hour)}}}
+		Logins: []LoginRow{{id.NewLogin(), "Browser, with a passkey", "192.0.2.7", true, at(-time.Hour), at(-time.Minute)}, {id.NewLogin(), "Command line", "192.0.2.7", false, at(-48 * time.Hour), at(-time.Hour)}}, Notices: []NoticeRow{{id.NewEvent(), "An operator made a new sign-in link for Ada Novak.", at(-5 * time.Hour), id.NewUser()}}}
 	p["authenticator"] = &AuthenticatorPage{Frame: frame("Authenticator app", "account", true), Secret: "JBSW Y3DP EHPK 3PXP", URL: "otpauth://totp/Ambit:mia@example.com?secret=JBSWY3DPEHPK3PXP&issuer=Ambit", Action: "/ui/account/authenticator/confirm"}
 	p["passkey_new"] = &PasskeyNewPage{Frame: frame("Add a passkey", "account", true), Grant: "amb_unlock_EXAMPLE"}
 	p["organization"] = &OrganizationPage{Frame: frame("Organization", "organization", false), Role: "owner", CanManage: true, CanSet: true, CanStop: true, Roles: []Option{{"member", "member", true}, {"approver", "approver", false}},
-		Members: []MemberRow{{ID: id.NewUser(), Name: "Mia Okafor", Email: "mia@example.com", Role: "owner", Roles: []Option{{"owner", "owner", true}, {"admin", "admin", false}}, You: true}, {ID: id.NewUser(), Name: "Ada Novak", Email: "ada@example.com", Role: "member", Roles: []Option{{"member", "member", true}}}}}
+		Members: []MemberRow{{ID: id.NewUser(), Name: "Mia Okafor", Email: "mia@example.com", Role: "owner", Roles: []Option{{"owner", "owner", true}, {"admin", "admin", false}}, You: true}, {ID: id.NewUser(), Name: "Ada Novak", Email: "ada@example.com", Role: "member", Roles: []Option{{"member", "member", true}}},
+			{ID: id.NewUser(), Name: "Lee Park", Role: "member", Roles: []Option{{"member", "member", true}}, Disabled: true}},
+		Operates: true, Tenants: []Place{{"org_01jd0000000000000000000003", "Acme", "customer-42"}, {"org_01jd0000000000000000000004", "Globex", ""}}, MoreTenants: "/ui/organization?tenants=x"}
 	p["confirm_cli"] = &ConfirmPage{Frame: frame("Sign in a command line", "", true), Eyebrow: "Sign in a command line", Sentence: "Does your terminal show this code?", Code: "KXRM-4TQP", Lines: []string{"Then the command line may act as you, except for approving and for making keys. If you did not start this, close the page."}, Action: "/ui/cli/KXRM-4TQP", Begin: "/ui/cli/KXRM-4TQP/challenge", Label: "Sign it in", Back: "/ui/", TOTP: true}
+	p["confirm_role"] = &ConfirmPage{Frame: frame("Give a role", "organization", true), Eyebrow: "Give a role", Said: said("", "Ada Novak", " becomes ", "an admin", " of ", "Default", "."), Lines: []string{"ada@example.com. Until now a member.", roleAllows(account.RoleAdmin)},
+		Action: "/ui/organization/members/user_x/role", Begin: "/ui/organization/members/user_x/role/challenge", Label: "Give the role", Back: "/ui/organization", TOTP: true, Nonce: "n", Fields: []Fact{{Name: "role", Value: "admin"}, {Name: "org", Value: "org_x"}}}
+	p["confirm_provider"] = &ConfirmPage{Frame: frame("Confirm a provider", "providers", true), Eyebrow: "Confirm a provider", Said: said("", "Tracker", " may be connected. Its keys go to ", "api.tracker.example", "."), Lines: []string{"It has 3 tools: 2 that look and 1 that change."},
+		More: "The whole record", Text: "id: tracker\nname: Tracker\n", Action: "/ui/drafts/draft_x", Begin: "/ui/drafts/draft_x/challenge", Label: "Add the provider", Back: "/ui/providers/new?draft=draft_x", BackLabel: "Back to the form", Nonce: "n"}
+	told := frame("Inbox", "inbox", false)
+	told.Viewer.Here = "/ui/"
+	told.Viewer.Notices = []NoticeRow{{id.NewEvent(), "A recovery link was made on the server for Ada Novak.", at(-5 * time.Hour), id.NewUser()}, {id.NewEvent(), "x", at(-6 * time.Hour), id.NewUser()}}
+	p["inbox_told"] = &InboxPage{Frame: told, FirstSteps: "claude mcp add --transport http ambit http://localhost:7420/mcp"}
+	p["connection_replace"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{"api_key", "API key"}}}, Reconnect: id.NewConnection(), ReconnectLabel: "Weather", Prove: true, TOTP: true, Nonce: "n"}
 	p["code"] = &CodePage{frame("Sign in a command line", "", true)}
 	p["signin"] = &SignInPage{Frame: bare("Sign in"), Next: "/ui/"}
 	problem := bare("Sign in")

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -127,13 +128,23 @@ func TestDescribeAProvider(t *testing.T) {
 		}
 	}
 	page.submit("/ui/providers", func(v url.Values) { fill(v); v.Set("param.api_base", "ftp://weather.example") }).want(http.StatusUnprocessableEntity)
-	page.submit("/ui/providers", fill).follow().says("Saved", "Weather")
+	ask := page.submit("/ui/providers", fill).follow().says(`Weather: "today" may be connected. Its keys go to api.weather.example.`, "It has 3 tools")
+	b.get("/ui/providers").not("Weather") // a draft is nothing yet
+	b.post(ask.url.Path, fields(ask.form(ask.url.Path))).want(http.StatusOK).says("may be connected")
+	b.get("/ui/providers").not("Weather")
+	b.get(ask.link("Back to the form")).want(http.StatusOK).says("api.weather.example").submit("/ui/providers", nil).follow().submit("", nil)
+	b.get(ask.url.Path).want(http.StatusNotFound) // the form that it went back to made another
+	b.get("/ui/providers").says("Weather")
 	edit := b.get(b.get("/ui/providers").link("Edit")).want(http.StatusOK)
 	edit.submit("/ui/providers", func(v url.Values) {
 		v.Set("yaml", "id: W\n"+strings.Replace(v.Get("yaml"), "id: weather\n", "", 1)+"\nnonsense: true\n")
 	}).want(http.StatusUnprocessableEntity).
 		says("Line 1: id \"W\" is not a slug.", "nonsense There is no such field.")
-	edit.submit("/ui/providers", nil).follow().says("Saved")
+	ask = edit.submit("/ui/providers", func(v url.Values) {
+		v.Set("yaml", strings.Replace(v.Get("yaml"), "api.weather.example", "api.elsewhere.example", 1))
+	}).follow().
+		says(`Weather: "today" changes. Its keys then go to api.elsewhere.example.`, "keep the record they have")
+	ask.submit(ask.url.Path, nil).follow().says("Saved")
 	b.get("/ui/connections/new?provider=weather").want(http.StatusOK).says("Connect Weather")
 	b.get("/ui/connections/new?provider=nowhere").want(http.StatusNotFound)
 	member := s.person(t, "member@example.com", account.RoleMember)
@@ -158,6 +169,8 @@ func TestRegisterAnAgent(t *testing.T) {
 	at := b.get("/ui/agents").says("Nightly report").link("Nightly report")
 	b.get(at).want(http.StatusOK).not(sec)
 	b.get(at).submit(at+"/ceiling", func(v url.Values) { v["effect"] = []string{"read"}; v.Set("providers", "tracker") }).follow().says("Saved")
+	b.get(at).confirmed(at+"/ceiling", func(v url.Values) { v["effect"] = []string{"read", "write"} },
+		"Nightly report may be granted more: to read and change data, at tracker.", "Until now: to read data, at tracker.").follow().says("Saved")
 	rotated := b.get(b.get(at).link("Replace its secret")).submit(at+"/secret", nil).want(http.StatusOK)
 	if _, err := s.Agents.AuthenticateClient(t.Context(), agent.ClientAuth{ID: client, Secret: secret.FromString(sec)}); err == nil {
 		t.Error("the old secret still works")
@@ -167,10 +180,10 @@ func TestRegisterAnAgent(t *testing.T) {
 	if _, err := s.Agents.ClientCredentials(t.Context(), s.Caller(t, fresh), ""); err == nil {
 		t.Error("a disabled agent gets a token")
 	}
-	b.get(at).submit(at+"/enable", nil).follow().says("Enabled again")
+	b.get(at).confirmed(at+"/enable", nil, "Nightly report may sign in and ask for access again.").follow().says("Enabled again")
 	member := s.person(t, "member@example.com", account.RoleMember)
 	member.get("/ui/agents/new").want(http.StatusForbidden)
-	member.post(at+"/ceiling", url.Values{}).want(http.StatusForbidden)
+	member.post(at+"/ceiling", url.Values{"version": {"1"}, "effect": {"read"}}).want(http.StatusForbidden)
 }
 
 // codeAfter finds a value that begins with prefix.
@@ -311,28 +324,118 @@ func TestPeople(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.person(t, "owner@example.com", account.RoleOwner)
-	invite := b.get("/ui/organization").submit("/ui/organization/members", func(v url.Values) { v.Set("name", "Ada"); v.Set("email", "ada@example.com"); v.Set("role", "approver") }).follow().says("Make a sign-in link for Ada?")
-	b.post(invite.url.Path, url.Values{}).want(http.StatusUnprocessableEntity)
-	link := codeAfter(invite.submit(invite.url.Path, nil).want(http.StatusOK), "http://localhost:7420/ui/enroll#")
-	_, token, _ := strings.Cut(link, "#")
+	fill := func(v url.Values) { v.Set("name", "Ada"); v.Set("email", "ada@example.com"); v.Set("role", "approver") }
+	link := codeAfter(b.get("/ui/organization").confirmed("/ui/organization/members/new", fill, "Ada becomes an approver of ", "ada@example.com", "sign-in link").want(http.StatusOK), "http://localhost:7420/ui/enroll#")
+	// What is refused leads back to the form with what was typed.
+	back := b.get("/ui/organization").submit("/ui/organization/members/new", fill).want(http.StatusConflict).says("Another user of the environment has this e-mail")
+	if v := fields(back.form("/ui/organization/members/new")); v.Get("name") != "Ada" || v.Get("email") != "ada@example.com" || v.Get("role") != "approver" {
+		t.Errorf("the form forgot what was typed: %v", v)
+	}
+	members, _, err := s.Accounts.Members(t.Context(), s.System, s.Organization, account.List{Limit: 200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := string(members[slices.IndexFunc(members, func(m account.Member) bool { return m.Name == "Ada" })].ID)
+	member := "/ui/organization/members/" + who
+	again := codeAfter(b.get(member+"/invite").want(http.StatusOK).says("Make a sign-in link for Ada?", "an approver of").submit(member+"/invite", nil).want(http.StatusOK), "http://localhost:7420/ui/enroll#")
+	if link == again {
+		t.Error("the same link twice")
+	}
+	_, token, _ := strings.Cut(again, "#")
 	ada := s.open(t)
 	ada.Human = &accounttest.Human{Authenticator: accounttest.New(s.Accounts.Origin())}
 	ada.get("/ui/enroll").submit("/ui/enroll", func(v url.Values) { v.Set("token", token) }).follow().says("Ada")
-	b.get(invite.url.Path).submit(invite.url.Path, nil).want(http.StatusConflict)
+	b.get(member+"/invite").want(http.StatusConflict).says("can sign in already", "Members")
 
-	who := strings.Split(invite.url.Path, "/")[4]
-	b.get("/ui/organization").submit("/ui/organization/members/"+who+"/role", func(v url.Values) { v.Set("role", "auditor") }).follow().says("role was changed")
+	role := func(r string) func(url.Values) { return func(v url.Values) { v.Set("role", r) } }
+	b.get("/ui/organization").submit(member+"/role", role("member")).follow().says("role was changed") // at once
+	b.get("/ui/organization").confirmed(member+"/role", role("auditor"), "Ada becomes an auditor of ", "Until now a member").follow().says("role was changed")
 	ada.get("/ui/organization").want(http.StatusOK).not("Add a person")
-	ada.post("/ui/organization/members/"+who+"/role", url.Values{"role": {"owner"}}).want(http.StatusForbidden)
+	ada.post(member+"/role", url.Values{"role": {"owner"}}).want(http.StatusForbidden)
 	ada.post("/ui/organization/revoke", url.Values{}).want(http.StatusNotFound)
+
 	b.get("/ui/organization").submit("/ui/organization/settings", func(v url.Values) { v.Set("require_passkey", "yes") }).follow().says("Saved")
 	org, err := s.Accounts.Organization(t.Context(), s.Environment, s.Organization)
 	if err != nil || !org.RequirePasskey {
 		t.Errorf("got %+v, %v, want passkeys demanded", org, err)
 	}
-	b.get("/ui/organization").submit("/ui/organization/members/"+who+"/remove", nil).follow().says("Removed").not("ada@example.com")
+	b.get("/ui/organization").confirmed("/ui/organization/settings", func(v url.Values) { v.Del("require_passkey") }, "codes of authenticator apps approve again").follow().says("Saved")
+
+	b.get("/ui/organization").submit("/ui/users/"+who+"/disable", nil).follow().says("shut out", "Disabled")
+	b.get("/ui/organization").confirmed("/ui/users/"+who+"/enable", nil, "Ada can sign in again.", "an auditor of").follow().says("can sign in again")
+	b.get("/ui/organization").submit(member+"/remove", nil).follow().says("Removed").not("ada@example.com")
+	b.get(member+"/role?role=member").want(http.StatusOK).says("Ada becomes a member of").submit(member+"/role", nil).follow().says("ada@example.com")
+
 	b.get("/ui/account").submit("/ui/account/profile", func(v url.Values) { v.Set("name", "Olga") }).follow().says("Olga")
-	b.post("/ui/account/profile", url.Values{"name": {"a\u202Eb"}}).want(http.StatusUnprocessableEntity)
+	b.get("/ui/account").confirmed("/ui/account/profile", func(v url.Values) { v.Set("email", "olga@example.com") }, "You will be known as olga@example.com.", "Until now owner@example.com.").follow().says("olga@example.com")
+	back = b.post("/ui/account/profile", url.Values{"name": {"a\u202Eb"}, "email": {"x@example.com"}}).want(http.StatusUnprocessableEntity)
+	if v := fields(back.form("/ui/account/profile")); v.Get("email") != "x@example.com" {
+		t.Errorf("the form forgot what was typed: %v", v)
+	}
+	b.get("/ui/account/profile?name=Olga&email=olga@example.com").to("/ui/account") // nothing to confirm
+
+	// Taking an owner's place takes a proof too.
+	other := s.person(t, "second@example.com", account.RoleOwner)
+	b.get("/ui/organization").confirmed("/ui/organization/members/"+string(other.User())+"/remove", nil, "second@example.com leaves ", "no longer an owner").follow().says("Removed")
+}
+
+// Who runs an environment looks after its other organizations, and makes others.
+func TestRunningAnEnvironment(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	member := s.person(t, "member@example.com", account.RoleMember)
+	_, err := s.Accounts.CreateOrganization(t.Context(), s.System, s.Environment, "Acme", "customer-42")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := b.get("/ui/organization").says("You run this environment", "customer-42").link("Acme")
+	b.get(at).want(http.StatusOK).says("Acme", "you run the environment as owner").
+		confirmed("/ui/organization/members/new", func(v url.Values) { v.Set("name", "Boss"); v.Set("email", "boss@acme.example"); v.Set("role", "owner") }, "Boss becomes an owner of Acme.").
+		want(http.StatusOK).says("Give this link to Boss")
+	b.get(at).says("boss@acme.example")
+	member.get(at).want(http.StatusNotFound)
+	member.get("/ui/organization").not("You run this environment")
+	member.post("/ui/environments/new", url.Values{"name": {"mine"}}).want(http.StatusForbidden)
+
+	b.get("/ui/organization").confirmed("/ui/environments/new", func(v url.Values) { v.Set("name", "staging") }, "You become the owner of a new environment, staging.").
+		follow().says("you own it", "staging", "you are owner")
+	b.get("/ui/organization").submit("/ui/environments/new", func(v url.Values) { v.Set("name", "staging") }).want(http.StatusConflict).says("There is an environment of this name")
+}
+
+// An owner is told of a recovery on every page, until they say that they know.
+func TestOwnersAreToldWhereTheyLook(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b, second := s.person(t, "owner@example.com", account.RoleOwner), s.person(t, "second@example.com", account.RoleOwner)
+	member := s.person(t, "member@example.com", account.RoleMember)
+	quiet := func(b *browser) {
+		for i := 0; i < 10 && strings.Contains(b.get("/ui/account").body, "I know about it"); i++ {
+			for n := range b.get("/ui/account").root.Descendants() {
+				if a := attr(n, "action"); strings.HasPrefix(a, "/ui/account/notices/") {
+					b.post(a, url.Values{"next": {"/ui/account"}}).to("/ui/account")
+				}
+			}
+		}
+	}
+	quiet(b)
+	quiet(second)
+	if _, err := s.Accounts.Recover(t.Context(), "member@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	const text = "A recovery link was made on the server for member@example.com."
+	for _, path := range []string{"/ui/", "/ui/sessions?state=ended", "/ui/agents", "/ui/organization", "/ui/account", "/ui/nowhere"} {
+		b.get(path).says(text)
+		member.get(path).not(text)
+	}
+	page := b.get("/ui/sessions?state=ended")
+	for n := range page.root.Descendants() {
+		if a := attr(n, "action"); strings.HasPrefix(a, "/ui/account/notices/") {
+			page.submit(a, nil).to("/ui/sessions?state=ended")
+		}
+	}
+	b.get("/ui/").not(text)
+	second.get("/ui/").says(text) // each says so for themselves
 }
 
 // A12: a command line is signed in by a proof for exactly its code, seen on both

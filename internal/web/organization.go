@@ -1,16 +1,28 @@
 package web
 
 import (
-	"crypto/rand"
+	"cmp"
+	"context"
 	"strconv"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
 )
 
 func (s *Server) organization(v *visit) (answer, error) {
+	p, err := s.organizationPage(v)
+	if err != nil {
+		return nil, err
+	}
+	return show(p), nil
+}
+
+// organizationPage is also the form that a change of members came from, as it
+// was filled in.
+func (s *Server) organizationPage(v *visit) (*OrganizationPage, error) {
 	org, err := s.people.Organization(v.ctx(), v.here.Environment, v.here.Organization)
 	if err != nil {
 		return nil, err
@@ -19,7 +31,8 @@ func (s *Server) organization(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &OrganizationPage{Frame: Frame{Title: "Organization", Section: "organization"}, Role: string(v.here.Role), Roles: roleOptions(account.RoleMember), CanManage: v.may(account.ManageMembers),
+	p := &OrganizationPage{Frame: Frame{Title: "Organization", Section: "organization"}, Role: string(v.here.Role), Runs: v.here.Runs, Name: v.form("name"), Email: v.form("email"),
+		Roles: roleOptions(cmp.Or(account.Role(v.form("role")), account.RoleMember)), CanManage: v.may(account.ManageMembers),
 		CanStop: v.may(account.Revoke), CanSet: v.here.Role == account.RoleOwner, RequirePasskey: org.RequirePasskey, Version: org.Version}
 	for _, m := range members {
 		p.Members = append(p.Members, MemberRow{ID: m.ID, Name: m.Name, Email: m.Email, Role: string(m.Role), Roles: roleOptions(m.Role), You: m.ID == v.person.User(), Disabled: !m.DisabledAt.IsZero()})
@@ -27,7 +40,28 @@ func (s *Server) organization(v *visit) (answer, error) {
 	if next != "" {
 		p.Next = v.query("/ui/organization", "after", next)
 	}
-	return show(p), nil
+	return p, s.tenants(v, p)
+}
+
+// tenants adds the environment's other organizations, for those who run it.
+func (s *Server) tenants(v *visit, p *OrganizationPage) error {
+	if v.actor().May("", account.ManageTenants) != nil {
+		return nil
+	}
+	list, next, err := s.people.Organizations(v.ctx(), v.actor(), v.here.Environment, account.List{After: v.form("tenants"), Limit: 50})
+	if err != nil {
+		return err
+	}
+	p.Operates = true
+	for _, o := range list {
+		if o.ID != v.here.Organization {
+			p.Tenants = append(p.Tenants, Place{ID: string(o.ID), Name: o.Name, Environment: o.ExternalID})
+		}
+	}
+	if next != "" {
+		p.MoreTenants = v.query("/ui/organization", "tenants", next)
+	}
+	return nil
 }
 
 func roleOptions(chosen account.Role) []Option {
@@ -42,37 +76,62 @@ func roleOptions(chosen account.Role) []Option {
 	return out
 }
 
-func (s *Server) memberAdd(v *visit) (answer, error) {
-	u, err := s.people.CreateUser(v.ctx(), v.actor(), account.NewUser{Environment: v.here.Environment, Email: v.form("email"), Name: v.form("name"),
-		Organization: v.here.Organization, Role: account.Role(v.form("role"))})
-	if err != nil {
-		return nil, err
-	}
-	return goTo(v.query("/ui/organization/members/" + string(u.ID) + "/invite")), nil
+// byMembers is the form of every change of members.
+func (s *Server) byMembers(v *visit) func() (page, error) {
+	return func() (page, error) { return s.organizationPage(v) }
+}
+
+// memberAdd makes a user with a role, and their first sign-in link.
+func (s *Server) memberAdd(v *visit) (change, error) {
+	n := account.NewUser{Environment: v.here.Environment, Email: v.form("email"), Name: v.form("name"), ExternalID: v.form("external_id"),
+		Organization: v.here.Organization, Role: account.Role(v.form("role"))}
+	back := v.query("/ui/organization")
+	return change{back: back, form: s.byMembers(v),
+		try: func(ag account.Agreement) (answer, error) {
+			u, link, err := s.people.InviteUser(v.ctx(), v.person, n, ag)
+			if err != nil {
+				return nil, err
+			}
+			return s.invited(u, link, back), nil
+		},
+		ask: func(r account.Raise) (page, error) { return s.newUserPage(v, r), nil }}, nil
+}
+
+func (s *Server) invited(u account.User, link secret.Value, back string) answer {
+	return show(&OncePage{Frame: Frame{Title: "Invite", Section: "organization", Narrow: true}, Word: "Made", Sentence: "Give this link to " + oneLine(u.Name) + ".",
+		Values: []Fact{{Name: "Sign-in link", Value: reveal(link)}}, Back: back})
 }
 
 func member(v *visit) (id.User, error) { return parseID(id.User(v.r.PathValue("id"))) }
 
-func (s *Server) memberRole(v *visit) (answer, error) {
+// memberRole gives a member another role, or makes a user who is none one.
+func (s *Server) memberRole(v *visit) (change, error) {
 	u, err := member(v)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
-	if err := s.people.SetRole(v.ctx(), v.actor(), v.here.Organization, u, account.Role(v.form("role"))); err != nil {
-		return nil, err
-	}
-	return goTo(v.query("/ui/organization", "done", "role")), nil
+	role, back := account.Role(v.form("role")), v.query("/ui/organization")
+	return change{back: back, form: s.byMembers(v),
+		try: func(ag account.Agreement) (answer, error) {
+			err := s.people.SetRole(v.ctx(), v.actor(), v.here.Organization, u, role, ag)
+			if fault.Is(err, "not_found") {
+				err = s.people.AddMember(v.ctx(), v.actor(), v.here.Organization, u, role, ag)
+			}
+			return goTo(v.query("/ui/organization", "done", "role")), err
+		},
+		ask: func(r account.Raise) (page, error) { return s.placePage(v, r), nil }}, nil
 }
 
-func (s *Server) memberRemove(v *visit) (answer, error) {
+func (s *Server) memberRemove(v *visit) (change, error) {
 	u, err := member(v)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
-	if err := s.people.RemoveMember(v.ctx(), v.actor(), v.here.Organization, u); err != nil {
-		return nil, err
-	}
-	return goTo(v.query("/ui/organization", "done", "removed")), nil
+	return change{back: v.query("/ui/organization"), form: s.byMembers(v),
+		try: func(ag account.Agreement) (answer, error) {
+			return goTo(v.query("/ui/organization", "done", "removed")), s.people.RemoveMember(v.ctx(), v.actor(), v.here.Organization, u, ag)
+		},
+		ask: func(r account.Raise) (page, error) { return s.placePage(v, r), nil }}, nil
 }
 
 // memberRevoke ends what acts for a user in this organization.
@@ -84,64 +143,77 @@ func (s *Server) memberRevoke(v *visit) (answer, error) {
 	return s.revoke(v, session.Aim{User: u, Organization: v.here.Organization}, s.names(v, v.here.Environment).user(u), v.query("/ui/organization"))
 }
 
-func (s *Server) invite(v *visit) (answer, error) {
-	u, err := s.invited(v)
-	if err != nil {
-		return nil, err
-	}
-	return show(s.invitePage(v, u)), nil
-}
-
-func (s *Server) invited(v *visit) (account.User, error) {
+// invite makes a link for a member who cannot sign in yet.
+func (s *Server) invite(v *visit) (change, error) {
 	uid, err := member(v)
 	if err != nil {
-		return account.User{}, err
+		return change{}, err
 	}
-	if err := v.actor().May(v.here.Organization, account.ManageMembers); err != nil {
-		return account.User{}, err
+	if ok, err := s.people.Active(v.ctx(), v.here.Environment, v.here.Organization, uid); err != nil || !ok || !v.may(account.ManageMembers) {
+		return change{}, fault.New(fault.NotFound, "not_found", "No such member.").WithCause(err)
 	}
-	if ok, err := s.people.Active(v.ctx(), v.here.Environment, v.here.Organization, uid); err != nil || !ok {
-		return account.User{}, fault.New(fault.NotFound, "not_found", "No such member.").WithCause(err)
-	}
-	return s.people.User(v.ctx(), v.here.Environment, uid)
+	back := v.query("/ui/organization")
+	return change{back: back, form: s.byMembers(v),
+		try: func(ag account.Agreement) (answer, error) {
+			link, err := s.people.Invite(v.ctx(), v.person, uid, ag)
+			if err != nil {
+				return nil, err
+			}
+			u, err := s.people.User(v.ctx(), v.here.Environment, uid)
+			return s.invited(u, link, back), err
+		},
+		ask: func(r account.Raise) (page, error) { return s.invitePage(v, r), nil }}, nil
 }
 
-func (s *Server) invitePage(v *visit, u account.User) *ConfirmPage {
-	to := "/ui/organization/members/" + string(u.ID) + "/invite"
-	return &ConfirmPage{Frame: Frame{Title: "Invite", Section: "organization", Narrow: true}, Eyebrow: "First sign-in", Sentence: "Make a sign-in link for " + oneLine(u.Name) + "?",
-		Lines:  []string{"It works once, for 15 minutes. Whoever opens it first becomes this person here, so give it to nobody else."},
-		Action: v.query(to), Begin: v.query(to + "/challenge"), Label: "Make the link", Nonce: rand.Text(), Back: v.query("/ui/organization"), TOTP: s.codeAllowed(v)}
+func (s *Server) userDisable(v *visit) (change, error) {
+	return s.userAble(v, "user_disabled", s.people.DisableUser)
 }
 
-func (s *Server) inviteChallenge(v *visit) (answer, error) {
-	u, err := s.invited(v)
+func (s *Server) userEnable(v *visit) (change, error) {
+	return s.userAble(v, "user_enabled", s.people.EnableUser)
+}
+
+// userAble shuts a user out of all there is, or lets them in again.
+func (s *Server) userAble(v *visit, done string, set func(context.Context, account.Actor, id.User, account.Agreement) error) (change, error) {
+	u, err := member(v)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
-	return s.challenge(v, s.people.InviteDigest(v.person, u.ID, v.form("nonce")))
+	return change{back: v.query("/ui/organization"),
+		try: func(ag account.Agreement) (answer, error) {
+			err := v.anywhere(func(by account.Actor) (id.Organization, error) { return v.here.Organization, set(v.ctx(), by, u, ag) })
+			return goTo(v.query("/ui/organization", "done", done)), err
+		},
+		ask: func(r account.Raise) (page, error) { return s.ablePage(v, r), nil }}, nil
 }
 
-func (s *Server) inviteMake(v *visit) (answer, error) {
-	u, err := s.invited(v)
-	if err != nil {
-		return nil, err
-	}
-	link, err := s.people.Invite(v.ctx(), v.person, u.ID, v.form("nonce"), v.proof())
-	if err != nil {
-		return again(s.invitePage(v, u), err)
-	}
-	return show(&OncePage{Frame: Frame{Title: "Invite", Section: "organization", Narrow: true}, Word: "Made", Sentence: "Give this link to " + oneLine(u.Name) + ".",
-		Values: []Fact{{Name: "Sign-in link", Value: reveal(link)}}, Back: v.query("/ui/organization")}), nil
-}
-
-func (s *Server) organizationSettings(v *visit) (answer, error) {
+// organizationSettings changes what approving needs.
+func (s *Server) organizationSettings(v *visit) (change, error) {
 	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
 	demand := v.form("require_passkey") == "yes"
-	_, err := s.people.UpdateOrganization(v.ctx(), v.actor(), v.here.Organization, version, account.OrganizationChange{RequirePasskey: &demand})
-	if err != nil {
-		return nil, err
+	return change{back: v.query("/ui/organization"), form: s.byMembers(v),
+		try: func(ag account.Agreement) (answer, error) {
+			_, err := s.people.UpdateOrganization(v.ctx(), v.actor(), v.here.Organization, version, account.OrganizationChange{RequirePasskey: &demand}, ag)
+			return goTo(v.query("/ui/organization", "done", "saved")), err
+		},
+		ask: func(r account.Raise) (page, error) { return s.settingsPage(v, r), nil }}, nil
+}
+
+// environmentNew makes an environment, whose owner is the person.
+func (s *Server) environmentNew(v *visit) (change, error) {
+	by := v.actor()
+	for _, m := range v.person.Organizations() {
+		if at := v.actorIn(m.Environment); by.May("", account.ManageTenants) != nil && at.May("", account.ManageTenants) == nil {
+			by = at
+		}
 	}
-	return goTo(v.query("/ui/organization", "done", "saved")), nil
+	name := v.form("name")
+	return change{back: v.query("/ui/organization"), form: s.byMembers(v),
+		try: func(ag account.Agreement) (answer, error) {
+			e, err := s.people.CreateEnvironment(v.ctx(), by, name, ag)
+			return goTo("/ui/organization?org=" + string(e.Operator) + "&done=environment"), err
+		},
+		ask: func(r account.Raise) (page, error) { return s.environmentPage(v, r), nil }}, nil
 }
 
 func (s *Server) organizationRevoke(v *visit) (answer, error) {

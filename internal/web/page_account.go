@@ -37,9 +37,10 @@ type LoginRow struct {
 
 // NoticeRow tells about something done to the account.
 type NoticeRow struct {
-	ID   id.Event
-	Text string
-	At   time.Time
+	ID    id.Event
+	Text  string
+	At    time.Time
+	About id.User
 }
 
 // AuthenticatorPage shows the secret of an authenticator app to be.
@@ -78,12 +79,15 @@ func (*SignInPage) template() string { return "signin" }
 type ConfirmPage struct {
 	Frame
 	Eyebrow, Sentence, Code string
+	Said                    []string // the sentence as plain words and names in turn
 	Lines                   []string
+	More, Text              string // what is behind a disclosure, and its title
 	Action, Begin, Label    string
 	Danger                  bool
-	Back                    string
+	Back, BackLabel         string
 	TOTP                    bool
 	Nonce                   string // makes each confirmation one of its kind
+	Fields                  []Fact // what the form was filled in with
 }
 
 func (*ConfirmPage) template() string { return "confirm" }

@@ -35,9 +35,13 @@ type ConnectionNewPage struct {
 	Providers      []ProviderRow
 	Chosen         *ProviderForm
 	MayShare       bool
+	Shared         bool // the organization's, as chosen
 	Return         string
 	Reconnect      id.Connection
 	ReconnectLabel string
+	Prove          bool // takes a proof
+	TOTP           bool
+	Nonce          string
 }
 
 func (*ConnectionNewPage) template() string { return "connection_new" }
@@ -111,6 +115,7 @@ type ProviderNewPage struct {
 	ClientID  string
 	Callback  string
 	Version   int64
+	Draft     id.Draft        // what it was filled in with
 	Problems  []RecordProblem // of the record, when it was refused
 }
 

@@ -10,9 +10,14 @@ import (
 type OrganizationPage struct {
 	Frame
 	Role           string
+	Runs           bool // looked at from outside, by who runs the environment
 	Members        []MemberRow
 	Next           string
+	Name, Email    string // of the person to add, as typed
 	Roles          []Option
+	Operates       bool
+	Tenants        []Place // of the environment; Environment holds the external id
+	MoreTenants    string
 	CanManage      bool
 	CanSet         bool
 	CanStop        bool

@@ -1,12 +1,16 @@
 package web
 
 import (
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -52,6 +56,13 @@ func (s *Server) providerNew(v *visit) (answer, error) {
 		}
 		return show(s.providerPage(v, "", &prov)), nil
 	}
+	if v.form("draft") != "" {
+		d, err := s.findDraft(v, v.form("draft"))
+		if err != nil {
+			return nil, err
+		}
+		return show(s.draftForm(v, d)), nil
+	}
 	name := v.form("template")
 	if list := s.providers.Templates(); name == "" && len(list) > 0 {
 		name = list[len(list)-1].ID
@@ -84,6 +95,7 @@ func (s *Server) providerPage(v *visit, template string, stored *provider.Provid
 	return p
 }
 
+// providerPut takes a record in. It counts once the person agreed to it.
 func (s *Server) providerPut(v *visit) (answer, error) {
 	in := provider.Input{YAML: []byte(strings.ReplaceAll(v.r.PostForm.Get("yaml"), "\r\n", "\n")), ClientID: v.form("client_id"), ClientSecret: secret.FromString(v.form("client_secret"))}
 	in.IfVersion, _ = strconv.ParseInt(v.form("version"), 10, 64)
@@ -92,13 +104,94 @@ func (s *Server) providerPut(v *visit) (answer, error) {
 	if template != "" {
 		in.YAML, err = s.filled(v, template)
 	}
+	var d provider.Draft
 	if err == nil {
-		_, err = s.providers.Put(v.ctx(), v.actor(), in)
+		d, err = s.providers.Draft(v.ctx(), v.actor(), in, id.Draft(v.form("draft")))
 	}
 	if err != nil {
 		return again(s.providerRetry(v, template, in, err), err)
 	}
-	return goTo(v.query("/ui/providers", "done", "saved")), nil
+	return goTo(v.query("/ui/drafts/" + string(d.ID))), nil
+}
+
+// findDraft finds a draft of the person in whichever environment they made it.
+func (s *Server) findDraft(v *visit, raw string) (provider.Draft, error) {
+	did, err := parseID(id.Draft(raw))
+	if err != nil {
+		return provider.Draft{}, err
+	}
+	var d provider.Draft
+	err = v.anywhere(func(by account.Actor) (id.Organization, error) {
+		var err error
+		if d, err = s.providers.Drafted(v.ctx(), by, did); err == nil && by.Environment() != v.here.Environment {
+			for _, m := range v.person.Organizations() {
+				if m.Environment == by.Environment() {
+					v.here = m
+				}
+			}
+		}
+		return v.here.Organization, err
+	})
+	return d, err
+}
+
+// providerAccept makes a draft count.
+func (s *Server) providerAccept(v *visit) (change, error) {
+	d, err := s.findDraft(v, v.r.PathValue("id"))
+	if err != nil {
+		return change{}, err
+	}
+	return change{back: v.query("/ui/providers/new", "draft", string(d.ID)),
+		try: func(ag account.Agreement) (answer, error) {
+			_, err := s.providers.Accept(v.ctx(), v.actor(), d.ID, ag)
+			return goTo(v.query("/ui/providers", "done", "saved")), err
+		},
+		ask:  func(r account.Raise) (page, error) { return s.draftPage(v, d, r), nil },
+		form: func() (page, error) { return s.draftForm(v, d), nil }}, nil
+}
+
+// draftForm is the form of a record that was handed in.
+func (s *Server) draftForm(v *visit, d provider.Draft) *ProviderNewPage {
+	p := s.providerPage(v, "", nil)
+	p.YAML, p.ClientID, p.OAuth, p.Version, p.Editing, p.Draft = string(d.Record.Source()), d.ClientID, d.Record.Auth == provider.OAuth2, d.IfVersion, true, d.ID
+	return p
+}
+
+// draftPage says where credentials will go.
+func (s *Server) draftPage(v *visit, d provider.Draft, r account.Raise) *ConfirmPage {
+	p := s.confirming(v, "Confirm a provider", "providers", said("", d.Record.Name, " may be connected. Its keys go to ", andList(destinations(d.Record)), "."), "Add the provider")
+	if r.Action == "provider.updated" {
+		p.Label, p.Said = "Change the provider", said("", d.Record.Name, " changes. Its keys then go to ", andList(destinations(d.Record)), ".")
+		p.Lines = []string{"Accounts that are connected keep the record they have, until their owner reconnects."}
+	}
+	counts := map[policy.Effect]int{}
+	for _, t := range d.Record.Tools() {
+		counts[t.Effect]++
+	}
+	var tools []string
+	for _, e := range policy.Effects() {
+		if n := counts[e]; n > 0 {
+			tools = append(tools, strconv.Itoa(n)+" that "+map[policy.Effect]string{policy.Read: "look", policy.Write: "change", policy.Destructive: "delete", policy.Access: "make keys or permissions"}[e])
+		}
+	}
+	p.Lines = append(p.Lines, strings.TrimSuffix("It has "+plural(len(d.Record.Tools()), "tool")+": "+andList(tools), ": ")+".")
+	if d.ClientID != "" {
+		p.Lines = append(p.Lines, "Our client there is "+oneLine(d.ClientID)+map[bool]string{true: ", with the secret that you gave.", false: "."}[d.NewSecret])
+	}
+	p.BackLabel, p.More, p.Text = "Back to the form", "The whole record", string(d.Record.Source())
+	return p
+}
+
+// destinations are the hosts that what a connection holds is sent to.
+func destinations(r provider.Record) []string {
+	var out []string
+	at := r.Pinned()
+	for _, place := range append([]string{at.Authorize, at.Token, at.Revoke, at.Identity}, at.API...) {
+		if u, err := url.Parse(place); err == nil && u.Host != "" && !slices.Contains(out, u.Host) {
+			out = append(out, u.Host)
+		}
+	}
+	return out
 }
 
 func (s *Server) filled(v *visit, name string) ([]byte, error) {
@@ -125,7 +218,7 @@ func (s *Server) filled(v *visit, name string) ([]byte, error) {
 // back.
 func (s *Server) providerRetry(v *visit, template string, in provider.Input, err error) *ProviderNewPage {
 	p := s.providerPage(v, template, nil)
-	p.YAML, p.ClientID, p.Version, p.Editing = string(in.YAML), in.ClientID, in.IfVersion, in.IfVersion > 0
+	p.YAML, p.ClientID, p.Version, p.Editing, p.Draft = string(in.YAML), in.ClientID, in.IfVersion, in.IfVersion > 0, id.Draft(v.form("draft"))
 	for i := range p.Params {
 		p.Params[i].Value = v.r.PostForm.Get("param." + p.Params[i].Name)
 	}

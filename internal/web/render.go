@@ -46,7 +46,9 @@ type Viewer struct {
 	Organization  Place
 	Organizations []Place
 	Pending       int
-	Query         string // "?org=…" where the person must be told apart from their first organization
+	Notices       []NoticeRow // what an owner has not dismissed, newest first
+	Here          string      // the page that they look at, to come back to
+	Query         string      // "?org=…" where the person must be told apart from their first organization
 }
 
 // Place is an organization in its environment.
@@ -178,6 +180,7 @@ func (r *renderer) funcs() template.FuncMap {
 		"took":    took,
 		"andlist": andList,
 		"upper":   upper,
+		"odd":     func(i int) bool { return i%2 == 1 },
 		"effect":  describe,
 	}
 }

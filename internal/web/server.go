@@ -5,9 +5,10 @@
 // goes out. What agents and other third parties wrote reaches a page as one text
 // node, with everything that hides or reorders written out (see plainWords).
 //
-// The cookie says who browses and nothing more: whatever approves, makes keys or
-// signs somebody else in is a form that first asks for a challenge over exactly
-// its own fields, and carries a passkey's answer to it. No GET changes state but
+// The cookie says who browses and nothing more: whatever approves, makes keys,
+// signs somebody else in or raises anybody's authority is a form that first asks
+// for a challenge over exactly its own fields, and carries a passkey's answer to
+// it (see confirmed). No GET changes state but
 // the one with which a provider sends a person back, whose state is single-use.
 // All forms work without script, except where a passkey is the point.
 package web
@@ -18,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -141,9 +143,11 @@ type route struct {
 }
 
 // routes is every page and form there is. What is not open needs a sign-in.
+// docs/decisions/0006-raising-authority.md says of each form why it takes a
+// proof, or none; a test holds it to that.
 func (s *Server) routes() []route {
 	const open, signedIn = true, false
-	return []route{
+	return slices.Concat(s.raisingForms(), []route{
 		{"GET /ui/signin", open, s.signInPage},
 		{"POST /ui/signin", open, s.signInByCode},
 		{"POST /ui/signin/begin", open, s.signInBegin},
@@ -168,6 +172,7 @@ func (s *Server) routes() []route {
 		{"GET /ui/connections", signedIn, s.connectionList},
 		{"GET /ui/connections/new", signedIn, s.connectionNew},
 		{"POST /ui/connections", signedIn, s.connect},
+		{"POST /ui/connections/challenge", signedIn, s.connectChallenge},
 		{"POST /ui/connections/{id}/disconnect", signedIn, s.disconnect},
 		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
 		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
@@ -181,9 +186,7 @@ func (s *Server) routes() []route {
 		{"POST /ui/agents/challenge", signedIn, s.agentChallenge},
 		{"POST /ui/agents", signedIn, s.agentRegister},
 		{"GET /ui/agents/{id}", signedIn, s.agent},
-		{"POST /ui/agents/{id}/ceiling", signedIn, s.agentCeiling},
 		{"POST /ui/agents/{id}/disable", signedIn, s.agentDisable},
-		{"POST /ui/agents/{id}/enable", signedIn, s.agentEnable},
 		{"POST /ui/agents/{id}/revoke", signedIn, s.agentRevoke},
 		{"GET /ui/agents/{id}/secret", signedIn, s.agentSecret},
 		{"POST /ui/agents/{id}/secret/challenge", signedIn, s.agentSecretChallenge},
@@ -202,18 +205,10 @@ func (s *Server) routes() []route {
 		{"GET /ui/audit", signedIn, s.auditList},
 
 		{"GET /ui/organization", signedIn, s.organization},
-		{"POST /ui/organization/members", signedIn, s.memberAdd},
-		{"POST /ui/organization/members/{id}/role", signedIn, s.memberRole},
-		{"POST /ui/organization/members/{id}/remove", signedIn, s.memberRemove},
 		{"POST /ui/organization/members/{id}/revoke", signedIn, s.memberRevoke},
-		{"GET /ui/organization/members/{id}/invite", signedIn, s.invite},
-		{"POST /ui/organization/members/{id}/invite/challenge", signedIn, s.inviteChallenge},
-		{"POST /ui/organization/members/{id}/invite", signedIn, s.inviteMake},
-		{"POST /ui/organization/settings", signedIn, s.organizationSettings},
 		{"POST /ui/organization/revoke", signedIn, s.organizationRevoke},
 
 		{"GET /ui/account", signedIn, s.account},
-		{"POST /ui/account/profile", signedIn, s.profile},
 		{"POST /ui/account/unlock", signedIn, s.unlockChallenge},
 		{"GET /ui/account/passkeys/new", signedIn, s.passkeyNew},
 		{"POST /ui/account/passkeys/new", signedIn, s.passkeyUnlock},
@@ -235,7 +230,25 @@ func (s *Server) routes() []route {
 		{"POST /ui/cli/{code}", signedIn, s.cliConfirm},
 
 		{"/ui/", signedIn, s.absent},
-	}
+	})
+}
+
+// raisingForms are those that may raise authority; see confirmed.
+func (s *Server) raisingForms() []route {
+	return slices.Concat(
+		s.confirmed("/ui/agents/{id}/ceiling", s.agentCeiling),
+		s.confirmed("/ui/agents/{id}/enable", s.agentEnable),
+		s.confirmed("/ui/drafts/{id}", s.providerAccept),
+		s.confirmed("/ui/organization/members/new", s.memberAdd),
+		s.confirmed("/ui/organization/members/{id}/role", s.memberRole),
+		s.confirmed("/ui/organization/members/{id}/remove", s.memberRemove),
+		s.confirmed("/ui/organization/members/{id}/invite", s.invite),
+		s.confirmed("/ui/organization/settings", s.organizationSettings),
+		s.confirmed("/ui/users/{id}/disable", s.userDisable),
+		s.confirmed("/ui/users/{id}/enable", s.userEnable),
+		s.confirmed("/ui/environments/new", s.environmentNew),
+		s.confirmed("/ui/account/profile", s.profile),
+	)
 }
 
 // Mount adds the pages to a server's routes.

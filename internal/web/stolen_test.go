@@ -99,7 +99,7 @@ func TestStolenCookieReplaysNoProof(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := siteOn(t, db)
 		b := s.person(t, "owner@example.com", account.RoleOwner)
-		u, err := s.Accounts.CreateUser(t.Context(), account.System("test"), account.NewUser{Environment: s.Environment, Organization: s.Organization, Role: account.RoleMember, Name: "Ada"})
+		u, err := s.Accounts.CreateUser(t.Context(), account.System("test"), account.NewUser{Environment: s.Environment, Organization: s.Organization, Role: account.RoleMember, Name: "Ada"}, account.Agreement{})
 		if err != nil {
 			t.Fatal(err)
 		}

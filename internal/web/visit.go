@@ -44,7 +44,7 @@ func (v *visit) actorIn(env id.Environment) account.Actor {
 }
 
 func (v *visit) may(p account.Permission) bool {
-	return v.actor().May(v.here.Organization, p) == nil
+	return v.actor().May(v.here.Organization, p) == nil || v.here.Runs && v.actor().May("", p) == nil
 }
 
 // at moves here to an organization, if the person is a member of it.
@@ -150,7 +150,7 @@ func (s *Server) handle(rt route) http.Handler {
 			s.refuse(v, err)
 			return
 		}
-		if err := v.parse(); err != nil {
+		if err := s.parse(v); err != nil {
 			s.refuse(v, err)
 			return
 		}
@@ -184,16 +184,17 @@ func (s *Server) recognise(v *visit) error {
 	return nil
 }
 
-func (v *visit) parse() error {
+// parse reads the form, and the organization that it is about: one that the
+// person is in, or one of an environment that they run.
+func (s *Server) parse(v *visit) error {
 	v.r.Body = http.MaxBytesReader(v.w, v.r.Body, maxForm)
 	if err := v.r.ParseForm(); err != nil {
 		return fault.New(fault.Invalid, "invalid_form", "The form could not be read.").WithHint("Go back, reload the page and send it again.").WithCause(err)
 	}
 	if org := v.form("org"); org != "" && v.signedIn() {
-		if _, ok := v.person.Role(id.Organization(org)); !ok {
-			return fault.New(fault.NotFound, "not_found", "No such organization.")
-		}
-		v.at(id.Organization(org))
+		var err error
+		v.here, err = s.people.Place(v.ctx(), v.person, id.Organization(org))
+		return err
 	}
 	return nil
 }
@@ -316,6 +317,13 @@ func (s *Server) viewer(v *visit) *Viewer {
 		s.log.Warn("open requests could not be counted", "error", err)
 	}
 	out.Pending = len(open)
+	if out.Notices, err = s.notices(v); err != nil {
+		s.log.Warn("notices could not be read", "error", err)
+	}
+	out.Here = home
+	if v.r.Method == http.MethodGet {
+		out.Here = safeNext(v.r.URL.RequestURI())
+	}
 	return out
 }
 
@@ -345,7 +353,8 @@ func notes(code string) *Notice {
 	text := map[string]string{
 		"saved": "Saved.", "role": "The role was changed.", "removed": "Removed.", "added": "Added.", "disabled": "Disabled. Its sessions have ended.",
 		"enabled": "Enabled again.", "key_revoked": "The key no longer works.", "passkey": "The passkey was added.", "passkey_removed": "The passkey was removed.",
-		"authenticator": "The authenticator app is set up.", "signed_out": "Signed out there.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
+		"authenticator": "The authenticator app is set up.", "user_disabled": "They are shut out, and what acted for them has ended.", "user_enabled": "They can sign in again.",
+		"environment": "The environment is there, and you own it. It stands in the menu.", "signed_out": "Signed out there.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
 	}[code]
 	if text == "" {
 		return nil

@@ -6,9 +6,11 @@ package accounttest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/softkey"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
@@ -51,7 +53,7 @@ func Owner(t TB, s *account.Service) *Human {
 // Join makes a user with role in org and enrols them.
 func Join(t TB, s *account.Service, env id.Environment, org id.Organization, role account.Role, email string) *Human {
 	t.Helper()
-	u, err := s.CreateUser(t.Context(), account.System("test"), account.NewUser{Environment: env, Organization: org, Role: role, Name: email, Email: email})
+	u, err := s.CreateUser(t.Context(), account.System("test"), account.NewUser{Environment: env, Organization: org, Role: role, Name: email, Email: email}, account.Agreement{})
 	if err != nil {
 		t.Fatalf("create %s: %v", email, err)
 	}
@@ -132,4 +134,31 @@ func (h *Human) Unlock(t TB) secret.Value {
 		t.Fatalf("unlock: %v", err)
 	}
 	return grant
+}
+
+// Do makes a change as a browser does: it asks what there is to agree to,
+// agrees with the passkey, and makes the change with that. What raises nothing
+// is done as it is.
+func (h *Human) Do(t TB, change func(account.Agreement) error) error {
+	t.Helper()
+	err := change(account.Asking())
+	need, ok := errors.AsType[*account.Unproven](err)
+	switch {
+	case fault.Is(err, "nothing_to_confirm"):
+		return change(account.Agreement{})
+	case !ok:
+		return err
+	}
+	ag, err := h.Agree(t, need.Raise)
+	if err != nil {
+		return err
+	}
+	return change(ag)
+}
+
+// Agree agrees to exactly r.
+func (h *Human) Agree(t TB, r account.Raise) (account.Agreement, error) {
+	t.Helper()
+	nonce := rand.Text()
+	return h.service.Agree(t.Context(), h.Person, r, nonce, h.Proof(t, h.service.RaiseDigest(h.Person, r, nonce)))
 }

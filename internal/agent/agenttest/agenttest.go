@@ -79,7 +79,7 @@ func NewOn(t testing.TB, db *sqldb.DB, keeper *keyring.Guard) *World {
 	w := &World{DB: db, Clock: &Clock{}, System: account.System("test"), Keeper: keeper, keys: t.TempDir(), node: "test"}
 	w.Clock.us.Store(time.Now().UnixMicro())
 	w.rooms(t)
-	env, err := w.Accounts.CreateEnvironment(t.Context(), w.System, "production")
+	env, err := w.Accounts.CreateEnvironment(t.Context(), w.System, "production", account.Agreement{})
 	must(t, err)
 	w.Environment, w.Organization = env.ID, env.Operator
 	return w
@@ -230,6 +230,16 @@ func (w *World) Service(t testing.TB, kind agent.Kind, owner id.User) (agent.Age
 	a, c, sec, err := w.Agents.Register(t.Context(), w.System, agent.NewAgent{Environment: w.Environment, Organization: w.Organization, Name: "nightly build", Kind: kind, Owner: owner})
 	must(t, err)
 	return a, agent.ClientAuth{ID: string(c), Secret: sec}
+}
+
+// Key is an application's key for the whole environment.
+func (w *World) Key(t testing.TB, scopes ...account.Scope) account.Key {
+	t.Helper()
+	_, token, err := w.Accounts.IssueKey(t.Context(), account.NewKey{Environment: w.Environment, Name: "back end", Scopes: scopes})
+	must(t, err)
+	k, err := w.Accounts.AuthenticateKey(t.Context(), token)
+	must(t, err)
+	return k
 }
 
 // Actions lists what the audit says was done, newest last.

@@ -44,8 +44,34 @@ func (p *Person) Proof(t testing.TB, digest [32]byte) account.Proof {
 	return p.human.Proof(t, digest)
 }
 
+// Do makes a change with the person's agreement to it.
+func (p *Person) Do(t testing.TB, change func(account.Agreement) error) error {
+	t.Helper()
+	return p.human.Do(t, change)
+}
+
+// Agree agrees with the passkey to exactly r.
+func (p *Person) Agree(t testing.TB, r account.Raise) (account.Agreement, error) {
+	t.Helper()
+	return p.human.Agree(t, r)
+}
+
+// AgreeByCode registers an authenticator app and agrees with one of its codes.
+func (p *Person) AgreeByCode(t testing.TB, clock *Clock, r account.Raise) (account.Agreement, error) {
+	t.Helper()
+	return p.accounts.Agree(t.Context(), p.human.Person, r, "code", account.Proof{TOTP: p.code(t, clock)})
+}
+
 // ProveByCode registers an authenticator app and agrees with one of its codes.
 func (p *Person) ProveByCode(t testing.TB, clock *Clock, digest [32]byte, org id.Organization) account.Evidence {
+	t.Helper()
+	e, err := p.accounts.Prove(t.Context(), p.human.Person, digest, org, account.Proof{TOTP: p.code(t, clock)})
+	must(t, err)
+	return e
+}
+
+// code registers an authenticator app and gives one of its codes.
+func (p *Person) code(t testing.TB, clock *Clock) string {
 	t.Helper()
 	grant := p.human.Unlock(t)
 	link, err := p.accounts.BeginTOTP(t.Context(), p.human.Person, grant)
@@ -59,7 +85,5 @@ func (p *Person) ProveByCode(t testing.TB, clock *Clock, digest [32]byte, org id
 	}
 	must(t, p.accounts.FinishTOTP(t.Context(), p.human.Person, grant, code()))
 	clock.Advance(time.Minute) // each code works once
-	e, err := p.accounts.Prove(t.Context(), p.human.Person, digest, org, account.Proof{TOTP: code()})
-	must(t, err)
-	return e
+	return code()
 }

@@ -97,12 +97,12 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	out, err := outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().String()}})
 	must(t, err)
 	w.Connections = connection.New(connection.Config{DB: db, Audit: w.Audit, PublicURL: public, OnEnded: w.connectionEnded})
-	w.Providers, err = provider.New(provider.Config{DB: db, Vault: w.Vault, Audit: w.Audit, Outbound: out, InUse: w.Connections.InUse})
+	w.Providers, err = provider.New(provider.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Outbound: out, InUse: w.Connections.InUse})
 	must(t, err)
 	w.Sessions = session.New(session.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, PublicURL: public})
 	w.Sessions.Start()
 	t.Cleanup(w.Sessions.Stop)
-	w.Credentials = credential.New(credential.Config{DB: db, Vault: w.Vault, Audit: w.Audit, Connections: w.Connections, Providers: w.Providers, Outbound: out, PublicURL: public})
+	w.Credentials = credential.New(credential.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, Providers: w.Providers, Outbound: out, PublicURL: public})
 	w.Credentials.Start()
 	t.Cleanup(w.Credentials.Stop)
 
@@ -125,12 +125,12 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	tenant, err := w.People.CreateOrganization(t.Context(), w.System(), w.Env, "Tenant", "")
 	must(t, err)
 	w.Tenant = tenant.ID
-	other, err := w.People.CreateEnvironment(t.Context(), account.System("test"), "staging")
+	other, err := w.People.CreateEnvironment(t.Context(), account.System("test"), "staging", account.Agreement{})
 	must(t, err)
 	w.Other = other.ID
-	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.KeyRecord(w.Sandbox))})
+	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.KeyRecord(w.Sandbox))}, account.Agreement{})
 	must(t, err)
-	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox)), ClientID: "ambit", ClientSecret: secret.FromString(clientSecret)})
+	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox)), ClientID: "ambit", ClientSecret: secret.FromString(clientSecret)}, account.Agreement{})
 	must(t, err)
 	return w
 }
@@ -156,6 +156,17 @@ func (w *World) connectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.
 // System acts for the server in Env.
 func (w *World) System() account.Actor { return account.System("test").In(w.Env) }
 
+// Environment makes an environment of the owner's own.
+func (w *World) Environment(t testing.TB, name string) id.Environment {
+	t.Helper()
+	var e account.Environment
+	must(t, w.Owner.Do(t, func(ag account.Agreement) (err error) {
+		e, err = w.People.CreateEnvironment(t.Context(), account.ByPerson(w.Owner.Person), name, ag)
+		return err
+	}))
+	return e.ID
+}
+
 // Key makes an API key. Without an organization it is for the whole environment.
 func (w *World) Key(t testing.TB, env id.Environment, org id.Organization, scopes ...account.Scope) (id.Key, string) {
 	t.Helper()
@@ -178,7 +189,7 @@ func (w *World) Login(t testing.TB, h *accounttest.Human) string {
 // User makes a member of Org.
 func (w *World) User(t testing.TB, name string) id.User {
 	t.Helper()
-	u, err := w.People.CreateUser(t.Context(), w.System(), account.NewUser{Environment: w.Env, Organization: w.Org, Name: name})
+	u, err := w.People.CreateUser(t.Context(), w.System(), account.NewUser{Environment: w.Env, Organization: w.Org, Name: name}, account.Agreement{})
 	must(t, err)
 	return u.ID
 }
@@ -205,7 +216,7 @@ func (w *World) Connection(t testing.TB, owner id.User) id.Connection {
 func (w *World) ConnectionIn(t testing.TB, org id.Organization, owner id.User) id.Connection {
 	t.Helper()
 	c, err := w.Credentials.AddKey(t.Context(), w.System(), credential.Start{Environment: w.Env, Organization: org, Provider: "sandbox_key", OrganizationOwned: owner == ""}, owner,
-		map[string]secret.Value{"api_key": secret.FromString(SandboxKey)})
+		map[string]secret.Value{"api_key": secret.FromString(SandboxKey)}, account.Agreement{})
 	must(t, err)
 	return c.ID
 }

@@ -106,10 +106,10 @@ func (w *World) Node(t testing.TB) {
 			}
 			return (*credentials).OnConnectionEnded(ctx, tx, c)
 		}})
-	w.Providers, err = provider.New(provider.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, Outbound: w.Outbound, InUse: w.Connections.InUse, Now: w.Clock.Now})
+	w.Providers, err = provider.New(provider.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Outbound: w.Outbound, InUse: w.Connections.InUse, Now: w.Clock.Now})
 	Must(t, err)
 	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
-	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, Connections: w.Connections, Providers: w.Providers,
+	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, Providers: w.Providers,
 		Outbound: w.Outbound, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
 	*sessions, *credentials = w.Sessions, w.Credentials
 	w.Sessions.Start()
@@ -130,14 +130,14 @@ func (w *World) KeyProvider(t testing.TB, slug string) {
 func (w *World) OAuthProvider(t testing.TB) {
 	t.Helper()
 	_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox.URL)),
-		ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey)})
+		ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey)}, account.Agreement{})
 	Must(t, err)
 }
 
 // Put adds a provider from its record.
 func (w *World) Put(t testing.TB, record string) {
 	t.Helper()
-	_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), provider.Input{YAML: []byte(record)})
+	_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), provider.Input{YAML: []byte(record)}, account.Agreement{})
 	Must(t, err)
 }
 
@@ -150,7 +150,7 @@ func (w *World) Connect(t testing.TB, p *agenttest.Person, slug string, shared b
 		by, owner = w.System.In(w.Environment), ""
 	}
 	c, err := w.Credentials.AddKey(t.Context(), by, credential.Start{Environment: w.Environment, Organization: w.Organization, Provider: slug, OrganizationOwned: shared},
-		owner, map[string]secret.Value{provider.FieldAPIKey: secret.FromString(SandboxKey)})
+		owner, map[string]secret.Value{provider.FieldAPIKey: secret.FromString(SandboxKey)}, account.Agreement{})
 	Must(t, err)
 	return c
 }

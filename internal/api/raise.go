@@ -1,0 +1,77 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// confirmation sends a person whose change needs their agreement to the page
+// that asks for exactly this. Every other error stays what it is.
+func (a *API) confirmation(err error) error {
+	need, ok := errors.AsType[*account.Unproven](err)
+	if !ok {
+		return err
+	}
+	return a.browserRequired(pageOf(need.Raise), "This takes your passkey; a command line's stored login is not enough.")
+}
+
+// pageOf is where the web UI asks for a change. The address carries what is
+// wanted and no authority: the page says it in words, and takes a proof.
+func pageOf(r account.Raise) string {
+	q := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	set("org", string(r.Organization))
+	path := "/ui/"
+	switch r.Action {
+	case "user.created":
+		path = "/ui/organization/members/new"
+		set("role", r.To)
+		for _, fact := range []string{"name", "email", "external_id"} {
+			set(fact, r.Facts[fact])
+		}
+	case "member.added", "member.role_changed":
+		path = "/ui/organization/members/" + r.Object + "/role"
+		set("role", r.To)
+	case "member.removed":
+		path = "/ui/organization/members/" + r.Object + "/remove"
+	case "user.disabled":
+		path = "/ui/users/" + r.Object + "/disable"
+	case "user.enabled":
+		path = "/ui/users/" + r.Object + "/enable"
+	case "environment.created":
+		path = "/ui/environments/new"
+		set("name", r.To)
+	case "agent.enabled":
+		path = "/ui/agents/" + r.Object + "/enable"
+	case "agent.ceiling_changed":
+		path = "/ui/agents/" + r.Object + "/ceiling"
+		set("version", strconv.FormatInt(r.Version, 10))
+		var c policy.Ceiling
+		_ = json.Unmarshal([]byte(r.To), &c) // as the room made it
+		set("providers", strings.Join(c.Providers, ","))
+		for _, e := range policy.Effects() {
+			if len(c.Effects) == 0 || slices.Contains(c.Effects, e) {
+				q.Add("effect", string(e))
+			}
+		}
+	case "connection.reconnected":
+		path = "/ui/connections/new"
+		set("reconnect", r.Object)
+		set("provider", r.Facts["provider"])
+	}
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	return path
+}

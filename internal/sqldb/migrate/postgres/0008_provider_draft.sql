@@ -1,0 +1,16 @@
+-- A provider record that a person has handed in and not agreed to yet. Its
+-- client secret is sealed for them.
+create table provider_draft (
+  id text not null primary key,
+  environment_id text not null,
+  user_id text not null,
+  slug text not null,
+  record bytea not null,
+  client_id text not null,
+  client_secret bytea,
+  if_version bigint not null,
+  created_at bigint not null,
+  expires_at bigint not null
+);
+create index provider_draft_by_user on provider_draft (user_id, id);
+create index provider_draft_by_expiry on provider_draft (expires_at);
