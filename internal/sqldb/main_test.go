@@ -12,5 +12,9 @@ func TestMain(m *testing.M) {
 		crashWriter(dir)
 		return
 	}
+	if place := os.Getenv(migratePlace); place != "" {
+		migrateChild(place)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
