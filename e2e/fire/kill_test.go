@@ -11,13 +11,16 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ambit-dev/ambit/e2e/world"
+	"github.com/ambit-dev/ambit/internal/cli/person"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/keyring/local"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -58,6 +61,176 @@ func TestKilledAtEveryStep(t *testing.T) {
 				t.Errorf("%d of %d kills did not come where they should", r.missed, r.kills)
 			}
 		})
+	}
+}
+
+// F1: a server is killed at every step of its very first start, as are those that
+// start again after it. The one that lives serves, and its first owner can come in.
+func TestKilledAtFirstStart(t *testing.T) {
+	for _, engine := range []string{sqlite, postgres} {
+		t.Run(engine, func(t *testing.T) {
+			trace := &tracer{path: filepath.Join(t.TempDir(), "trace")}
+			first := newNode(t, engine)
+			first.Env = append(first.Env, "AMBIT_FAILPOINT_TRACE="+trace.path)
+			_, err := first.Start(t.Context())
+			must(t, err)
+			names := slices.Sorted(maps.Keys(trace.since(t)))
+			if len(names) < 25 {
+				t.Errorf("a first start passes only %d points", len(names))
+			}
+			times := rounds(10)
+			if times == 1 && engine == postgres {
+				names = every(names, 6)
+			}
+			for i := range times {
+				for j, name := range names {
+					n := newNode(t, engine)
+					for _, name := range []string{name, names[(j+i+1)%len(names)]} { // dies again when it starts again
+						startKilled(t, n, name)
+					}
+					startOwned(t, n)
+				}
+			}
+			t.Logf("%d points", len(names))
+		})
+	}
+}
+
+// newNode is a server that has never run.
+func newNode(t *testing.T, engine string) *world.Node {
+	t.Helper()
+	program, err := breakable()
+	must(t, err)
+	port, err := world.FreePort()
+	must(t, err)
+	n := &world.Node{Binary: program, Command: "serve", Home: t.TempDir(), Listen: "localhost:" + port}
+	if engine == postgres {
+		n.Database = newDatabase(t, setting(t, "AMBIT_TEST_DATABASE_URL"))
+	}
+	t.Cleanup(n.Kill)
+	return n
+}
+
+// startKilled starts a node that dies at a point, or lives if it does not pass it.
+func startKilled(t *testing.T, n *world.Node, name string) {
+	t.Helper()
+	env := n.Env
+	n.Env = append(slices.Clone(env), "AMBIT_FAILPOINT="+name+"=kill")
+	if _, err := n.Start(t.Context()); err != nil && !errors.Is(err, world.ErrEnded) {
+		t.Errorf("at %q: %v", name, err)
+	}
+	n.Kill()
+	n.Env = env
+}
+
+var ownerLink = regexp.MustCompile(`http://\S+/ui/enroll#\S+`)
+
+// startOwned starts a node for good, and its first owner uses the link that it
+// printed last.
+func startOwned(t *testing.T, n *world.Node) {
+	t.Helper()
+	_, err := n.Start(t.Context())
+	must(t, err)
+	var links []string
+	for range 100 { // it prints after it serves
+		if links = ownerLink.FindAllString(n.Log(), -1); len(links) > 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if len(links) == 0 {
+		t.Fatalf("no link for the first owner:\n%s", n.Log())
+	}
+	owner, err := person.New("http://" + n.Listen)
+	must(t, err)
+	must(t, owner.Enroll(t.Context(), links[len(links)-1]))
+	n.Kill()
+}
+
+// F1: the process is killed at random moments of its start and of its work, with
+// calls from six workers and two tenants who change things all the time.
+func TestKilledUnderLoad(t *testing.T) {
+	for engine, n := range map[string]int{sqlite: 600, postgres: 400} {
+		t.Run(engine, func(t *testing.T) {
+			program, err := binary()
+			must(t, err)
+			l := newLife(t, engine, program)
+			l.mayLoseGrants = true
+			other, err := l.sibling(t.Context())
+			must(t, err)
+			r := &killing{life: l, others: []*life{other}}
+			l.w.Nodes[0].Kill()
+			n = rounds(n)
+			for i := range n {
+				r.killUnderLoad(t)
+				if i%10 == 9 || i == n-1 {
+					for _, b := range r.examine(t) {
+						t.Errorf("after kill %d: %s", i, b)
+					}
+				}
+				if t.Failed() {
+					break
+				}
+			}
+			acked := r.finish(t)
+			t.Logf("%d kills, %d of them before it served; %d calls acknowledged, %d acts; %d accounts connected again",
+				n, r.missed, acked, r.acts.Load(), l.reconnected+other.reconnected)
+		})
+	}
+}
+
+// killUnderLoad is one life of the process, of some tens of milliseconds.
+func (k *killing) killUnderLoad(t *testing.T) {
+	t.Helper()
+	ctx, n := t.Context(), k.life.w.Nodes[0]
+	lives := append([]*life{k.life}, k.others...)
+	if rand.IntN(10) == 0 {
+		must(t, n.Launch())
+		time.Sleep(rand.N(100 * time.Millisecond))
+		n.Kill()
+		k.missed++
+		return
+	}
+	k.start(t, "")
+	for _, l := range lives {
+		if l.tired() {
+			must(t, l.renew(ctx))
+		}
+	}
+	stop := world.Load{Workers: 6, Next: func(i int) world.Shot {
+		return world.Shot{Node: n, Session: k.life.session, Tool: []string{"third_list", "third_create"}[i%2]}
+	}}.Background(ctx)
+	var busy sync.WaitGroup
+	for _, l := range lives {
+		busy.Go(func() { k.live(t, l) })
+	}
+	time.Sleep(20*time.Millisecond + rand.N(180*time.Millisecond))
+	n.Kill()
+	ops := stop()
+	busy.Wait()
+	k.life.ops = append(k.life.ops, ops...)
+	if n.Database != "" {
+		k.endLeases(t)
+	}
+}
+
+// live does one act after the other until the process has died.
+func (k *killing) live(t *testing.T, l *life) {
+	n, ctx := l.w.Nodes[0], t.Context()
+	err := l.kept(ctx)
+	if err == nil {
+		err = l.wake(ctx)
+	}
+	for what := "keeping what was promised"; ; {
+		if err != nil {
+			if !died(n, time.Second) {
+				t.Errorf("%s: %v", what, err)
+			}
+			return
+		}
+		a := acts[rand.IntN(len(acts)-1)] // the last one takes seconds
+		what, err = a.name, a.do(l, ctx)
+		k.acts.Add(1)
 	}
 }
 
@@ -129,7 +302,9 @@ func (tr *tracer) points(t *testing.T, l *life) (out []point) {
 // killing runs a life through kills.
 type killing struct {
 	life          *life
+	others        []*life // in the same world
 	kills, missed int
+	acts          atomic.Int64
 }
 
 // kill starts the node so that it dies at a point, sees first that the kill
@@ -142,7 +317,7 @@ func (k *killing) kill(t *testing.T, p point) {
 	}
 	if l.tired() {
 		k.start(t, "")
-		k.attempt(t, "renewing", l.renew(ctx))
+		must(t, l.renew(ctx))
 		n.Kill()
 	}
 	turn := 1 + rand.IntN(max(p.hits, 1))
@@ -165,16 +340,21 @@ func (k *killing) kill(t *testing.T, p point) {
 	}
 	n.Kill()
 	if n.Database != "" {
-		// Another node could live and refresh, so its lease is waited for: as if
-		// that had been done.
-		db, err := l.w.OpenDatabase()
-		must(t, err)
-		_, err = db.ExecContext(ctx, `update credential set lease_owner = '', lease_until = 0 where lease_owner <> ''`)
-		must(t, errors.Join(err, db.Close()))
+		k.endLeases(t)
 	}
 	for _, b := range k.examine(t) {
 		t.Errorf("after a kill at %q (%s): %s", p.name, p.act.name, b)
 	}
+}
+
+// endLeases ends what the dead node held on PostgreSQL. Another node could live
+// and refresh, so the next one waits for its lease: as if that had been done.
+func (k *killing) endLeases(t *testing.T) {
+	t.Helper()
+	db, err := k.life.w.OpenDatabase()
+	must(t, err)
+	_, err = db.ExecContext(t.Context(), `update credential set lease_owner = '', lease_until = 0 where lease_owner <> ''`)
+	must(t, errors.Join(err, db.Close()))
 }
 
 // attempt wants what is done while the node lives to work.
@@ -207,21 +387,30 @@ func died(n *world.Node, within time.Duration) bool {
 	return !n.Running()
 }
 
-// finish starts the node for good and holds everything against it.
-func (k *killing) finish(t *testing.T) {
+// finish starts the node for good and holds everything against it. It gives the
+// number of acknowledged calls.
+func (k *killing) finish(t *testing.T) (acked int) {
 	t.Helper()
 	l := k.life
 	if !l.w.Nodes[0].Running() {
 		k.start(t, "")
 	}
-	must(t, l.kept(t.Context()))
-	for _, u := range l.unkept {
-		t.Errorf("lost after it was acknowledged: %s", u)
+	for _, l := range append(k.others, l) {
+		must(t, l.wake(t.Context()))
+		must(t, l.kept(t.Context()))
+		for _, u := range l.unkept {
+			t.Errorf("lost after it was acknowledged: %s", u)
+		}
+		for _, a := range acts {
+			if err := a.do(l, t.Context()); err != nil {
+				t.Errorf("%s: %v", a.name, err)
+			}
+		}
 	}
-	for _, a := range acts {
-		k.attempt(t, a.name, a.do(l, t.Context()))
+	for _, other := range k.others {
+		l.ops = append(l.ops, other.ops...)
 	}
-	if acked := checkCalls(t, l.w, l.ops); acked == 0 {
+	if acked = checkCalls(t, l.w, l.ops); acked == 0 {
 		t.Error("no call succeeded")
 	}
 	report, err := l.w.API.VerifyAudit(t.Context())
@@ -229,6 +418,7 @@ func (k *killing) finish(t *testing.T) {
 	if len(report.Problems) > 0 {
 		t.Errorf("the audit does not verify: %v", report.Problems)
 	}
+	return acked
 }
 
 // examine reads the database of the dead node: on SQLite a copy, so that the

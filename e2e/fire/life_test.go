@@ -36,6 +36,7 @@ type life struct {
 	tenant  *world.Tenant
 	agent   *world.Agent
 	asked   int            // sessions that the agent and the tenant have asked for: they have hourly limits
+	open    int            // of these, that may wait for a decision for ever
 	session *world.Session // one that goes on
 
 	login *oneOf // whether the tenant's person is signed in: in or out
@@ -131,7 +132,7 @@ func (l *life) renew(ctx context.Context) (err error) {
 	if _, err := l.tenant.SignInAt(ctx, "sandbox", "mia@sandbox.example"); err != nil {
 		return err
 	}
-	l.asked, l.login = 0, &oneOf{[]string{"in"}}
+	l.asked, l.open, l.login = 0, 0, &oneOf{[]string{"in"}}
 	if l.agent, err = l.tenant.NewAgent(ctx, "agent"); err != nil {
 		return err
 	}
@@ -146,7 +147,9 @@ func (l *life) ask(ctx context.Context, a *world.Agent, confirm string, provider
 	if err != nil {
 		return nil, err
 	}
-	_, err = l.tenant.Person.Approve(ctx, page, func(v url.Values) { v.Set("confirm", confirm) })
+	if _, err = l.tenant.Person.Approve(ctx, page, func(v url.Values) { v.Set("confirm", confirm) }); err == nil {
+		l.open--
+	}
 	return s, err
 }
 
@@ -154,6 +157,7 @@ func (l *life) ask(ctx context.Context, a *world.Agent, confirm string, provider
 // decides.
 func (l *life) request(ctx context.Context, a *world.Agent, providers ...string) (s *world.Session, page string, err error) {
 	l.asked++
+	l.open++
 	asked := a.Call(ctx, l.w.Nodes[0], "request_session", map[string]any{"providers": providers, "effects": []string{"read", "write"}, "purpose": "To live.", "minutes": 60})
 	var request struct {
 		Session     string `json:"session"`
@@ -167,7 +171,13 @@ func (l *life) request(ctx context.Context, a *world.Agent, providers ...string)
 }
 
 // tired reports that the limits of the life's tenant are near.
-func (l *life) tired() bool { return l.asked > 70 }
+func (l *life) tired() bool { return l.asked > 70 || l.open > 12 }
+
+// sibling is another life in the same world.
+func (l *life) sibling(ctx context.Context) (*life, error) {
+	s := &life{w: l.w, box: l.box, mayLoseGrants: l.mayLoseGrants, serial: 1_000_000}
+	return s, s.renew(ctx)
+}
 
 func (l *life) name(of string) string {
 	l.mu.Lock()
@@ -743,6 +753,7 @@ func (l *life) denial(ctx context.Context) error {
 		return err
 	}
 	state.changed("ended")
+	l.open--
 	return nil
 }
 
