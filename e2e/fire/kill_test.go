@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -421,48 +421,57 @@ func (k *killing) finish(t *testing.T) (acked int) {
 	return acked
 }
 
-// examine reads the database of the dead node: on SQLite a copy, so that the
-// node's own recovery has everything to do.
+// examine reads what the dead node left: on SQLite a copy of its files, so that
+// its own recovery has everything to do.
 func (k *killing) examine(t *testing.T) []string {
 	t.Helper()
 	n := k.life.w.Nodes[0]
-	dir := filepath.Dir(n.Home)
+	if n.Database != "" {
+		return examineFiles(t, filepath.Dir(n.DataDir()), n.Database)
+	}
+	dir := filepath.Join(t.TempDir(), "copy")
+	defer os.RemoveAll(dir)
+	must(t, copyFiles(filepath.Dir(n.DataDir()), dir))
+	return examineFiles(t, dir, "")
+}
+
+// examineFiles examines a database with the root key and the checkpoints in dir,
+// where a SQLite database lies too. It changes them.
+func examineFiles(t *testing.T, dir, database string) []string {
+	t.Helper()
 	file, err := local.Open(filepath.Join(dir, "root.key"))
 	must(t, err)
-	keeper := keyring.NewGuard(file, keyring.Config{})
-	cfg := sqldb.Config{URL: n.Database, Connections: 2}
-	if n.Database == "" {
-		cfg.DataDir = filepath.Join(t.TempDir(), "copy")
-		must(t, copyData(filepath.Join(n.Home, "data"), cfg.DataDir))
-		defer os.RemoveAll(cfg.DataDir)
+	cfg := sqldb.Config{URL: database, Connections: 2}
+	if database == "" {
+		cfg.DataDir = filepath.Join(dir, "data0")
 	}
 	db, err := sqldb.Open(t.Context(), cfg)
 	must(t, err)
 	defer db.Close()
-	return examine(t, db, keeper, filepath.Join(dir, "checkpoints"))
+	return examine(t, db, keyring.NewGuard(file, keyring.Config{}), filepath.Join(dir, "checkpoints"))
 }
 
-// copyData copies a SQLite database with its write-ahead log.
-func copyData(from, to string) error {
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return err
-	}
-	for _, name := range []string{"ambit.db", "ambit.db-wal"} {
-		in, err := os.Open(filepath.Join(from, name))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+// copyFiles copies what a copy can have: no sockets, no homes of nodes, and not
+// SQLite's shared memory, which a new process makes anew.
+func copyFiles(from, to string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		name, _ := filepath.Rel(from, path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // a temporary file
+			return nil
+		case err != nil:
+			return err
+		case e.IsDir() && e.Name() == "node0":
+			return fs.SkipDir
+		case e.IsDir():
+			return os.MkdirAll(filepath.Join(to, name), 0o700)
+		case !e.Type().IsRegular() || strings.HasSuffix(name, "-shm"):
+			return nil
 		}
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		out, err := os.OpenFile(filepath.Join(to, name), os.O_WRONLY|os.O_CREATE, 0o600)
-		if err == nil {
-			_, err = io.Copy(out, in)
-			err = errors.Join(err, out.Close())
-		}
-		if err = errors.Join(err, in.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
+		return os.WriteFile(filepath.Join(to, name), text, 0o600)
+	})
 }

@@ -43,7 +43,7 @@ func (w *World) OpenDatabase() (*sql.DB, error) {
 	if n.Database != "" {
 		return sql.Open("pgx", n.Database)
 	}
-	return sql.Open("sqlite", "file:"+url.PathEscape(filepath.Join(n.Home, "data", "ambit.db"))+"?mode=rw&_pragma=busy_timeout(10000)")
+	return sql.Open("sqlite", "file:"+url.PathEscape(filepath.Join(n.DataDir(), "ambit.db"))+"?mode=rw&_pragma=busy_timeout(10000)")
 }
 
 // Ledger reads the audit log since a time.

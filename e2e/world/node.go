@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,6 +43,7 @@ type Node struct {
 	Binary   string   // the ambit to run
 	Command  string   // "dev" or "serve"
 	Home     string   // its folder: data, root key unless Env names another, log
+	Data     string   // its data folder; default in Home
 	Listen   string   // localhost:port
 	Public   string   // host:port of the public URL, which requests must name; default Listen
 	Database string   // URL of PostgreSQL; empty for SQLite in Home
@@ -83,7 +85,7 @@ func (n *Node) Launch() error {
 	if err := os.Remove(n.readyFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	args := []string{n.Command, "--data", filepath.Join(n.Home, "data"), "--listen", n.Listen}
+	args := []string{n.Command, "--data", n.DataDir(), "--listen", n.Listen}
 	if n.Command == "dev" {
 		args = append(args, "--ready-file", n.readyFile())
 	}
@@ -106,6 +108,9 @@ func (n *Node) Launch() error {
 	}()
 	return nil
 }
+
+// DataDir is the folder that the process locks.
+func (n *Node) DataDir() string { return cmp.Or(n.Data, filepath.Join(n.Home, "data")) }
 
 func (n *Node) readyFile() string { return filepath.Join(n.Home, "ready.json") }
 

@@ -2,6 +2,7 @@ package world
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 // Config says what to set up. Dir, Binary and Third are required.
 type Config struct {
 	Dir      string   // an empty folder for everything
+	Disk     string   // the folder of data, root key and checkpoints; default Dir
 	Binary   string   // from [Build]
 	Database string   // URL of an empty PostgreSQL database; empty for SQLite
 	Nodes    int      // default 1, the most that SQLite can have
@@ -45,7 +47,7 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 	if cfg.Database == "" && nodes > 1 {
 		return w, errors.New("SQLite has one node")
 	}
-	public := ""
+	public, disk := "", cmp.Or(cfg.Disk, cfg.Dir)
 	for i := range nodes {
 		port, err := FreePort()
 		if err != nil {
@@ -55,8 +57,9 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 			public = "localhost:" + port
 		}
 		w.Nodes = append(w.Nodes, &Node{Binary: cfg.Binary, Command: "serve", Home: filepath.Join(cfg.Dir, fmt.Sprintf("node%d", i)), Listen: "localhost:" + port,
+			Data:   filepath.Join(disk, fmt.Sprintf("data%d", i)),
 			Public: public, Database: cfg.Database, Env: append([]string{
-				"AMBIT_ROOT_KEY=" + filepath.Join(cfg.Dir, "root.key"), "AMBIT_CHECKPOINT_DIR=" + filepath.Join(cfg.Dir, "checkpoints"),
+				"AMBIT_ROOT_KEY=" + filepath.Join(disk, "root.key"), "AMBIT_CHECKPOINT_DIR=" + filepath.Join(disk, "checkpoints"),
 				"AMBIT_PUBLIC_URL=http://" + public, "AMBIT_OUTBOUND_ALLOW=" + cfg.Third.Address(), "AMBIT_CALL_RATE=100000",
 			}, cfg.Env...)})
 	}
@@ -163,7 +166,7 @@ func (t *Tenant) join(ctx context.Context, name string) error {
 // machine of the first node.
 func (w *World) recover(ctx context.Context, user string) (string, error) {
 	n := w.Nodes[0]
-	cmd := exec.CommandContext(ctx, n.Binary, "recover", user, "--json", "--data", filepath.Join(n.Home, "data"))
+	cmd := exec.CommandContext(ctx, n.Binary, "recover", user, "--json", "--data", n.DataDir())
 	cmd.Env = append([]string{"HOME=" + n.Home, "AMBIT_DATABASE_URL=" + n.Database}, n.Env...)
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints
