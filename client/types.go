@@ -497,6 +497,7 @@ type Outcome struct {
 	Code           string `json:"code"`
 	UpstreamStatus int    `json:"upstream_status"`
 	DurationMillis int64  `json:"duration_ms"`
+	SettledBy      string `json:"settled_by"` // the node that recorded that the call's own server stopped while it ran
 }
 
 // AuditFilter selects audit entries.

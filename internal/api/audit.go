@@ -37,7 +37,7 @@ type Event struct {
 	Evidence       any               `json:"evidence,omitempty" doc:"Of an approval: the signed assertion."`
 	Detail         map[string]string `json:"detail,omitempty"`
 	Address        string            `json:"address,omitempty"`
-	Outcome        Outcome           `json:"outcome,omitzero"`
+	Outcome        Outcome           `json:"outcome,omitzero" doc:"Absent of a call that runs."`
 	Chain          string            `json:"chain"`
 	Seq            int64             `json:"seq"`
 }
@@ -54,6 +54,7 @@ type Outcome struct {
 	Code           string `json:"code,omitempty"`
 	UpstreamStatus int    `json:"upstream_status,omitempty"`
 	DurationMillis int64  `json:"duration_ms"`
+	SettledBy      string `json:"settled_by,omitempty" doc:"The node that recorded that nobody knows how the call ended: its own server stopped while it ran."`
 }
 
 // AuditReport is what a verification found.
@@ -89,7 +90,7 @@ func eventOf(r audit.Record) Event {
 		e.Evidence = json.RawMessage(r.Evidence)
 	}
 	if o := r.Outcome; o != nil {
-		e.Outcome = Outcome{Status: o.Status, Code: o.Code, UpstreamStatus: o.UpstreamStatus, DurationMillis: o.Duration.Milliseconds()}
+		e.Outcome = Outcome{Status: o.Status, Code: o.Code, UpstreamStatus: o.UpstreamStatus, DurationMillis: o.Duration.Milliseconds(), SettledBy: o.SettledBy}
 	}
 	return e
 }

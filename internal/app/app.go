@@ -304,6 +304,8 @@ func (a *App) closeAll() {
 		a.Audit.Stop()
 		a.keeper.Stop()
 		a.started = false
+	} else if a.Audit != nil {
+		a.Audit.Stop() // it has begun a run, which is over
 	}
 	a.stopTelemetry()
 	if a.joined {

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/disk"
@@ -72,6 +73,9 @@ type Outcome struct {
 	Code           string        `json:"code,omitempty"`
 	UpstreamStatus int           `json:"upstream_status,omitempty"`
 	Duration       time.Duration `json:"duration_ns"`
+	// SettledBy is the node that gave a call its outcome, unknown, because the
+	// process that made the call ended while it ran.
+	SettledBy string `json:"settled_by,omitempty"`
 }
 
 // The kinds of row.
@@ -90,7 +94,8 @@ type body struct {
 	ID      id.Event `json:"row_id"`
 	Time    int64    `json:"row_time"`
 
-	again bool // an outcome whose first transaction may have committed after all
+	again bool   // an outcome whose first transaction may have committed after all
+	run   string // of an outcome: the run in which its call began
 }
 
 // Config is what a Log needs. DB, Keeper and CheckpointDir are required.
@@ -111,8 +116,11 @@ type Config struct {
 	// Unwitnessed is how long no checkpoint can be written before calls are
 	// refused. Zero: they go on, since their intents are durable (threats.md L6).
 	Unwitnessed time.Duration
-	Now         func() time.Time
-	Logger      *slog.Logger
+	// Heartbeat is how often this run is renewed; default 5 s. One that misses six
+	// is over: the calls that it left open are settled by another node.
+	Heartbeat time.Duration
+	Now       func() time.Time
+	Logger    *slog.Logger
 }
 
 // Log appends entries. One Log exists per process; it is safe for concurrent
@@ -144,6 +152,11 @@ type Log struct {
 	committed chan struct{} // closed when the committer has written what waited
 	alarmed   chan struct{} // and when the alarms that waited are written
 	wg        sync.WaitGroup
+
+	beat  time.Duration
+	ahead time.Duration // the database's clock, before this process' own
+	open  atomic.Int64  // calls of this run that have begun and have no outcome yet
+	left  sync.Once
 }
 
 const (
@@ -159,6 +172,9 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Overdue == 0 {
 		cfg.Overdue = max(time.Minute, 3*cfg.Every)
 	}
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = defaultBeat
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -170,6 +186,7 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 		publish: disk.Replace, written: cfg.Written, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
 		pending: map[*sqldb.Tx]*pendingRows{}, queue: make(chan *Intent, 1024), outcomes: make(chan body, maxOutcomes), stop: make(chan struct{}), committed: make(chan struct{}),
 		alarms: make(chan Entry, maxAlarms), alarmRate: throttle.New(1.0/60, 1, 1000, time.Now), alarmed: make(chan struct{}),
+		beat: cfg.Heartbeat,
 	}
 	signer, err := openSigner(ctx, cfg.DB, cfg.Keeper, cfg.CheckpointDir)
 	if err != nil {
@@ -179,6 +196,11 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	l.chain = &chain{signer: signer}
+	clock, err := cfg.DB.Clock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.ahead = time.Until(clock)
 	err = l.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		l.AppendEvent(tx, Entry{Actor: Actor{Kind: "system", ID: "server"}, Action: "server.started", Object: l.node})
 		return nil
@@ -277,6 +299,7 @@ type Intent struct {
 	row   row
 	fence func(ctx context.Context, tx *sqldb.Tx) error
 	err   chan error
+	run   string // that it began in
 }
 
 // Begin makes the intent of e durable and returns only then. fence runs in the
@@ -329,7 +352,7 @@ func (in *Intent) began(err error) (*Intent, error) {
 // together. Begin refuses calls when too many wait.
 func (l *Log) Finish(in *Intent, o Outcome) {
 	o.Status, o.Code = storable(o.Status), storable(o.Code)
-	b := body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: id.NewEvent(), Time: sqldb.Micros(l.now())}
+	b := body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: id.NewEvent(), Time: sqldb.Micros(l.now()), run: in.run}
 	select {
 	case l.outcomes <- b:
 	case <-l.stop:
@@ -364,18 +387,21 @@ func unavailable(cause error) error {
 		WithHint("Try again shortly.").WithCause(cause).WithRetry(time.Second)
 }
 
-// Start runs the committer and the checkpoints until Stop.
+// Start runs the committer, the checkpoints and the settling of runs that are over
+// until Stop.
 func (l *Log) Start() {
 	l.wg.Go(l.commit)
 	l.wg.Go(l.recordAlarms)
 	l.wg.Go(l.fillSpares)
 	l.wg.Go(l.checkpoints)
+	l.wg.Go(l.live)
 }
 
 // Stop writes what waits, a last checkpoint, and returns. Begin fails from then on.
 func (l *Log) Stop() {
 	l.stopOnce.Do(func() { close(l.stop) })
 	l.wg.Wait()
+	l.left.Do(l.leave)
 }
 
 // commit groups waiting intents and outcomes into transactions.
@@ -446,18 +472,17 @@ func (l *Log) flush(first *Intent) error {
 			l.add(tx, in.row)
 		}
 		for _, b := range done {
-			if b.again {
-				if stands, err := entryExists(ctx, tx, b.ID); err != nil || stands {
-					if err != nil {
-						return err
-					}
-					continue
-				}
+			r, ok, err := l.outcomeRow(ctx, tx, b)
+			if err != nil {
+				return err
 			}
-			l.add(tx, encode(b))
+			if ok {
+				l.add(tx, r)
+			}
 		}
 		return nil
 	})
+	l.count(batch, refused, done, err)
 	for i, in := range batch {
 		switch {
 		case err != nil:

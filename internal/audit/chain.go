@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -57,6 +58,7 @@ type chain struct {
 	mu   sync.Mutex
 	head head // empty chain: the next append starts a new one
 	key  secret.Value
+	run  atomic.Pointer[string] // that the chain belongs to; written under mu
 }
 
 // step is an append whose transaction is still open.
@@ -65,6 +67,7 @@ type step struct {
 	next  head
 	key   secret.Value
 	spare spare // that it took, if it began a chain
+	run   string
 }
 
 // end advances the chain, or abandons it. A commit that failed may have left
@@ -73,6 +76,9 @@ type step struct {
 func (s *step) end(committed bool) {
 	if committed {
 		s.c.head, s.c.key = s.next, s.key
+		if s.run != "" {
+			s.c.run.Store(&s.run)
+		}
 	} else {
 		s.c.head.chain = ""
 	}
@@ -106,6 +112,10 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 		s.next.seq++
 		s.next.hash = link(s.key, s.next.hash, s.next.seq, r.doc)
 		if err := insertEntry(ctx, tx, s.next, r.body, r.doc); err != nil {
+			if sqldb.IsUnique(err) { // its place is taken: another node closed the run of this one
+				c.head.chain = ""
+				return errRunClosed(err)
+			}
 			return fmt.Errorf("appending to the audit chain: %w", err)
 		}
 	}
@@ -125,12 +135,15 @@ func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, e
 	if err != nil {
 		return row{}, fmt.Errorf("reading the heads of earlier audit chains: %w", err)
 	}
+	if s.run, err = l.openRun(ctx, tx, c.running()); err != nil {
+		return row{}, fmt.Errorf("starting a run: %w", err)
+	}
 	now := l.now()
-	if err := insertChain(ctx, tx, chainID, l.node, l.keeper.Describe().Ref, k.wrapped, now); err != nil {
+	if err := insertChain(ctx, tx, chainID, l.node, s.run, l.keeper.Describe().Ref, k.wrapped, now); err != nil {
 		return row{}, fmt.Errorf("starting an audit chain: %w", err)
 	}
 	s.next = head{chain: chainID}
-	detail := map[string]string{"node": l.node}
+	detail := map[string]string{"node": l.node, "run": s.run}
 	for i, h := range heads {
 		detail[followsPrefix+strconv.Itoa(i)] = h.String()
 	}

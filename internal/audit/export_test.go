@@ -52,3 +52,9 @@ func (l *Log) Hang() (release func()) {
 
 // Spares is how many keys of chains are ready.
 func (l *Log) Spares() int { return len(l.spares.ready) }
+
+// Run names the run of this log.
+func (l *Log) Run() string { return l.chain.running() }
+
+// Session is that of the call.
+func (in *Intent) Session() id.Session { return in.row.body.Entry.Session }

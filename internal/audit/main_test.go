@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -17,7 +18,13 @@ import (
 )
 
 // Stop leaves no goroutine behind.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if doc := os.Getenv(dying); doc != "" {
+		beKilled(doc)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // world is a database with its root key and its folder of checkpoints.
 type world struct {

@@ -8,10 +8,10 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
-const insertChainSQL = `insert into audit_chain (id, node, key_ref, key_wrapped, started_at) values ($1, $2, $3, $4, $5)`
+const insertChainSQL = `insert into audit_chain (id, node, run_id, key_ref, key_wrapped, started_at) values ($1, $2, $3, $4, $5, $6)`
 
-func insertChain(ctx context.Context, q sqldb.Querier, id, node, ref string, wrapped []byte, now time.Time) error {
-	_, err := q.ExecContext(ctx, insertChainSQL, id, node, ref, wrapped, sqldb.Micros(now))
+func insertChain(ctx context.Context, q sqldb.Querier, id, node, run, ref string, wrapped []byte, now time.Time) error {
+	_, err := q.ExecContext(ctx, insertChainSQL, id, node, run, ref, wrapped, sqldb.Micros(now))
 	return err
 }
 
@@ -96,14 +96,19 @@ func queryEntries(ctx context.Context, q sqldb.Querier, query string, args ...an
 // chainRow is a chain as it stands in the table.
 type chainRow struct {
 	id, node  string
+	run       string
 	wrapped   []byte
 	startedAt int64
 }
 
-const chainsSQL = `select id, node, key_wrapped, started_at from audit_chain order by started_at, id`
+const chainsSQL = `select id, node, run_id, key_wrapped, started_at from audit_chain order by started_at, id`
 
 func allChains(ctx context.Context, q sqldb.Querier) ([]chainRow, error) {
-	rows, err := q.QueryContext(ctx, chainsSQL)
+	return queryChains(ctx, q, chainsSQL)
+}
+
+func queryChains(ctx context.Context, q sqldb.Querier, query string, args ...any) ([]chainRow, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +116,7 @@ func allChains(ctx context.Context, q sqldb.Querier) ([]chainRow, error) {
 	var out []chainRow
 	for rows.Next() {
 		var c chainRow
-		if err := rows.Scan(&c.id, &c.node, &c.wrapped, &c.startedAt); err != nil {
+		if err := rows.Scan(&c.id, &c.node, &c.run, &c.wrapped, &c.startedAt); err != nil {
 			return nil, err
 		}
 		out = append(out, c)

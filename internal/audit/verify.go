@@ -106,9 +106,11 @@ type verifying struct {
 	unread      map[string]bool // chains whose key does not unwrap
 }
 
-// following is what a chain says in its first entry: which head it found.
+// following is what a chain says in its first entry: which head it found; or
+// later, which end it gave to the chain of a run that was over.
 type following struct {
 	by   string
+	at   int64 // the entry that says so
 	head head
 }
 
@@ -158,14 +160,18 @@ func (v *verifying) chain(ctx context.Context, c chainRow) error {
 	if err != nil {
 		return fmt.Errorf("unwrapping the key of an audit chain: %w", err)
 	}
-	last := head{chain: c.id}
+	last, closed := head{chain: c.id}, false
 	for {
 		page, err := queryEntries(ctx, v.q, verifyPageSQL, c.id, last.seq)
 		if err != nil {
 			return sqldb.Wrap("read an audit chain", err)
 		}
 		for _, s := range page {
+			if closed {
+				v.problem(c.id, s.seq, "stands after the entry that closed the chain")
+			}
 			v.entry(c, key, last, s)
+			closed = closed || s.kind == KindEvent && s.action == chainClosed
 			last = s.head // of a changed entry too: go on from what is stored, to find further changes
 		}
 		if v.cfg.Progress != nil {
@@ -206,16 +212,16 @@ func (v *verifying) entry(c chainRow, key secret.Value, last head, s stored) {
 		v.problem(c.id, s.seq, "its column "+diff+" does not say what the entry says")
 		return
 	}
-	if s.seq != 1 {
+	if s.seq != 1 && b.Entry.Action != runClosed {
 		return
 	}
-	if e := b.Entry; e.Action != chainStarted || e.Object != c.id || e.Detail["node"] != c.node || sqldb.Micros(e.Time) != c.startedAt {
+	if e := b.Entry; s.seq == 1 && (e.Action != chainStarted || e.Object != c.id || e.Detail["node"] != c.node || e.Detail["run"] != c.run || sqldb.Micros(e.Time) != c.startedAt) {
 		v.problem(c.id, s.seq, "does not say of the chain what its row in audit_chain says")
 	}
 	for k, text := range b.Entry.Detail {
 		if strings.HasPrefix(k, followsPrefix) {
 			if h, err := parseHead(text); err == nil {
-				v.named = append(v.named, following{c.id, h})
+				v.named = append(v.named, following{c.id, s.seq, h})
 			}
 		}
 	}
@@ -250,8 +256,8 @@ func (v *verifying) acrossChains() {
 }
 
 // unwitnessed lists the tails that nothing outside the database vouches for. A
-// checkpoint vouches for its chain up to its entry, and so for that chain's
-// first entry and the heads that it names.
+// checkpoint vouches for its chain up to its entry, and so for the heads that are
+// named up to there.
 func (v *verifying) unwitnessed(chains []chainRow) {
 	seen := map[string]int64{}
 	for chain, cp := range v.checkpoints {
@@ -260,7 +266,7 @@ func (v *verifying) unwitnessed(chains []chainRow) {
 	for changed := true; changed; {
 		changed = false
 		for _, f := range v.named {
-			if seen[f.by] > 0 && seen[f.head.chain] < f.head.seq {
+			if seen[f.by] >= f.at && seen[f.head.chain] < f.head.seq {
 				seen[f.head.chain] = f.head.seq
 				changed = true
 			}

@@ -127,6 +127,8 @@ func eventResult(e client.Event) string {
 		if e.Code != "" {
 			parts = append(parts, e.Code)
 		}
+	case e.Outcome.SettledBy != "":
+		parts = append(parts, e.Outcome.Status, "- the server stopped while it ran")
 	case e.Outcome.Status != "":
 		parts = append(parts, e.Outcome.Status)
 		if e.Outcome.Code != "" {
@@ -137,7 +139,7 @@ func eventResult(e client.Event) string {
 		}
 		parts = append(parts, fmt.Sprintf("%d ms", e.Outcome.DurationMillis))
 	case e.Kind == "intent":
-		parts = append(parts, "started")
+		parts = append(parts, "running")
 	case e.Decision != "":
 		parts = append(parts, e.Decision)
 	}

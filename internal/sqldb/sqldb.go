@@ -200,6 +200,11 @@ func closed() error {
 		WithHint("The server is shutting down; try again in a moment.")
 }
 
+// Handle names this open handle, one of its kind. alone means that no other
+// process can have the database open at the same time, as with SQLite's locked
+// folder: what another handle left there is over.
+func (db *DB) Handle() (name string, alone bool) { return db.owner, db.engine == SQLite }
+
 // Engine says which engine is behind db.
 func (db *DB) Engine() Engine { return db.engine }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/agent/agenttest"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -231,6 +232,42 @@ func TestApproveOneCall(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Error("the call's outcome never appeared")
+}
+
+// Issue 2: a call shows as running while it runs, and one whose server stopped says
+// so.
+func TestCallOfAStoppedServer(t *testing.T) {
+	t.Parallel()
+	s := sceneOnSQLite(t)
+	handle := s.active(t, policy.Read)
+	ses, err := s.Sessions.Check(t.Context(), s.bot, handle, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := s.Beside(t, s.DB)
+	_, err = other.Audit.Begin(t.Context(), audit.Entry{Environment: s.Environment, Organization: s.Organization, Actor: audit.Actor{Kind: "agent", ID: string(s.bot.Agent())},
+		Agent: s.bot.Agent(), User: s.mia.User(), Session: ses.ID, Action: "tool.call", Tool: "tracker_me", Decision: "allow"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := []string{"/ui/audit", "/ui/sessions/" + string(ses.ID)}
+	for _, page := range pages {
+		s.mia.get(page).says("tracker_me", "Running").not("server stopped")
+	}
+	other.Audit.Stop()
+	for range 200 { // another log of this process may be at it
+		if err := s.Audit.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if open, err := s.Audit.Unfinished(t.Context(), s.DB.Reader(), ses.ID); err != nil || len(open) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, page := range pages {
+		s.mia.get(page).says("tracker_me", "Unknown: the server stopped while it ran").not("Running")
+	}
+	s.mia.get("/ui/audit").says("Settled by", "nobody knows whether it took effect")
 }
 
 func (s scene) active(t *testing.T, effects ...policy.Effect) string {

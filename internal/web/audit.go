@@ -83,10 +83,8 @@ func auditFilter(v *visit) (audit.Filter, error) {
 
 func auditRow(who *names, r audit.Record) AuditRow {
 	row := AuditRow{At: r.Time, Action: r.Action, Tool: oneLine(r.Tool), Who: who.actor(r.Entry), Result: r.Decision}
-	if o := r.Outcome; o != nil {
-		row.Result = o.Status
-	} else if r.Kind == audit.KindIntent {
-		row.Result = "running"
+	if r.Outcome != nil || r.Kind == audit.KindIntent {
+		row.Result = stateOf(r.Outcome)
 	}
 	add := func(name, value string, isID bool) {
 		if value != "" {
@@ -107,6 +105,10 @@ func auditRow(who *names, r audit.Record) AuditRow {
 	add("Code", r.Code, false)
 	if o := r.Outcome; o != nil {
 		add("Outcome", strings.TrimSpace(o.Status+" "+o.Code), false)
+		if o.SettledBy != "" {
+			add("Why", "The server stopped while it ran, so nobody knows whether it took effect.", false)
+			add("Settled by", o.SettledBy, false)
+		}
 		if o.UpstreamStatus != 0 {
 			add("Provider answered", fmt.Sprint(o.UpstreamStatus), false)
 		}
@@ -120,6 +122,18 @@ func auditRow(who *names, r audit.Record) AuditRow {
 	add("Confirmed with", confirmedWith(r.Evidence), false)
 	add("Chain", fmt.Sprintf("%s, entry %d", r.Chain, r.Seq), false)
 	return row
+}
+
+// stateOf is how a call stands: running without an outcome, and stopped when its
+// server was.
+func stateOf(o *audit.Outcome) string {
+	switch {
+	case o == nil:
+		return "running"
+	case o.SettledBy != "":
+		return "stopped"
+	}
+	return o.Status
 }
 
 func keys(m map[string]string) func(yield func(string) bool) {

@@ -127,10 +127,11 @@ func (s *Server) calls(v *visit, ses session.Session, p *SessionPage) error {
 	}
 	for _, r := range list.Records {
 		c := CallRow{At: r.Time, Tool: oneLine(r.Tool), Result: r.Decision, Code: r.Code}
+		if r.Outcome != nil || r.Kind == audit.KindIntent {
+			c.Result = stateOf(r.Outcome)
+		}
 		if o := r.Outcome; o != nil {
-			c.Result, c.Code, c.Took = o.Status, o.Code, o.Duration
-		} else if r.Kind == audit.KindIntent {
-			c.Result = "running"
+			c.Code, c.Took = o.Code, o.Duration
 		}
 		p.Calls = append(p.Calls, c)
 	}
