@@ -279,9 +279,9 @@ func (s *Service) open(ctx context.Context, r row) (provider.Credential, error) 
 		return provider.Credential{}, err
 	}
 	if r.kind == provider.OAuth2 {
-		return provider.Credential{Kind: r.kind, Values: map[string]secret.Value{provider.FieldAccessToken: m.values[provider.FieldAccessToken]}}, nil
+		m.values = map[string]secret.Value{provider.FieldAccessToken: m.values[provider.FieldAccessToken]}
 	}
-	return provider.Credential{Kind: r.kind, Values: m.values}, nil
+	return provider.Credential{Kind: r.kind, Values: m.values, Party: string(r.connection)}, nil
 }
 
 // Kept beside the access token and never injected: the refresh token, and a mark

@@ -97,7 +97,9 @@ func (s *Service) post(ctx context.Context, endpoint string, header http.Header,
 		return nil, fault.New(fault.Internal, "record_invalid", "The provider record's endpoint is not a URL.")
 	}
 	body := form.Encode()
-	req := &http.Request{Method: http.MethodPost, URL: u, Header: header, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+	again := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil } // on another connection, when nothing was sent on the first
+	first, _ := again()
+	req := &http.Request{Method: http.MethodPost, URL: u, Header: header, Body: first, GetBody: again, ContentLength: int64(len(body))}
 	return s.outbound.Do(ctx, outbound.Bound{Bases: []string{endpoint}}, req, outbound.Limits{Body: maxTokenAnswer, Timeout: 30 * time.Second})
 }
 
@@ -116,7 +118,7 @@ func parseGrant(resp *outbound.Response) (grant, error) {
 		var doc map[string]json.RawMessage
 		if json.Unmarshal(resp.Body, &doc) == nil {
 			for k, v := range doc {
-				fields[k] = scalar(v)
+				fields[k] = scalar(v, k == "scope")
 			}
 		}
 	}
@@ -144,16 +146,16 @@ func parseGrant(resp *outbound.Response) (grant, error) {
 	return g, nil
 }
 
-// scalar gives the text of a JSON string, number or boolean; lists of strings
-// are joined, for providers that send scopes that way.
-func scalar(v json.RawMessage) string {
+// scalar gives the text of a JSON string, number or boolean. A list of strings is
+// joined where one may be, for providers that send scopes that way.
+func scalar(v json.RawMessage, list bool) string {
 	var s string
 	if json.Unmarshal(v, &s) == nil {
 		return s
 	}
-	var list []string
-	if json.Unmarshal(v, &list) == nil {
-		return strings.Join(list, " ")
+	var all []string
+	if list && json.Unmarshal(v, &all) == nil {
+		return strings.Join(all, " ")
 	}
 	if t := strings.TrimSpace(string(v)); t != "" && t != "null" && t[0] != '{' && t[0] != '[' {
 		return t

@@ -14,7 +14,13 @@ import (
 // are equal and its path is the base's path or continues it by whole segments.
 // Paths are compared in their encoded form. An empty Bound contains nothing, and
 // so does a base that is not well-formed.
-type Bound struct{ Bases []string }
+type Bound struct {
+	Bases []string
+	// Party is whose request it is, such as the connection whose credential it
+	// carries. Only requests of one party share an HTTP/1 connection; without a
+	// party each takes one of its own.
+	Party string
+}
 
 // urlRef is a URL that passed parse or reparse: absolute, http or https, without
 // userinfo and fragment, host in lower-case ASCII or a canonical literal, path

@@ -25,3 +25,9 @@ func (c *Client) SetConnect(fn func(address string) error) {
 		}
 	}
 }
+
+// Connections is how many are open.
+func (c *Client) Connections() int { return int(c.conns.Load()) }
+
+// KeepParties bounds how many parties keep connections.
+func (c *Client) KeepParties(n int) { c.pool.parties = n }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -63,6 +64,8 @@ func (a *attempt) classify(parent, limited context.Context, err error, sent bool
 		return unavailable("upstream_timeout", "The upstream %s did not answer in time.", a.host)
 	case isType[*deniedAddress](err):
 		return deniedPlace()
+	case errors.Is(err, errConns):
+		return fault.New(fault.Unavailable, "overloaded", "The server has too many connections open.").WithHint("Nothing was sent. Try again shortly.").WithRetry(time.Second)
 	case errors.Is(err, errBody), errors.Is(err, errRatio), errors.Is(err, errHeaders), headersOver(err):
 		return unavailable("upstream_too_large", "The answer of %s is over the size limit.", a.host)
 	case isType[*tls.CertificateVerificationError](err), isType[tls.RecordHeaderError](err):
@@ -98,7 +101,7 @@ func safe(parent, limited context.Context, err error) error {
 	if limited.Err() != nil {
 		return limited.Err()
 	}
-	for _, known := range []error{io.EOF, io.ErrUnexpectedEOF, errBody, errRatio, errHeaders, errEncoding, errSwitched, errGzip} {
+	for _, known := range []error{io.EOF, io.ErrUnexpectedEOF, errBody, errRatio, errHeaders, errEncoding, errSwitched, errGzip, errConns} {
 		if errors.Is(err, known) {
 			return known
 		}

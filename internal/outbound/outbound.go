@@ -33,6 +33,7 @@ import (
 const (
 	defaultBody    = 10 << 20
 	defaultTimeout = 30 * time.Second
+	defaultConns   = 2048
 	maxHeaderBytes = 64 << 10
 	maxHeaderLines = 100
 	connectTimeout = 10 * time.Second
@@ -46,12 +47,18 @@ type Policy struct {
 	Allow []string
 	// Roots are the accepted certificate authorities; nil is the system's.
 	Roots *x509.CertPool
+	// Timeout is how long a request may take that sets no limit of its own, from
+	// dial to last body byte; default 30 s.
+	Timeout time.Duration
+	// Connections bounds those open to all upstreams together; default 2048. At
+	// the bound idle ones are closed first, then requests are refused.
+	Connections int
 }
 
 // Limits bound one request. Zero fields take the defaults.
 type Limits struct {
 	Body    int64         // bytes of answer body after decoding; default 10 MiB
-	Timeout time.Duration // from dial to last body byte; default 30 s
+	Timeout time.Duration // from dial to last body byte; default the policy's
 }
 
 // Response is a whole answer. Body is decoded: Header has no Content-Encoding
@@ -63,13 +70,16 @@ type Response struct {
 	Sent   bool // always true: an answer proves that the request arrived
 }
 
-// Client is safe for concurrent use and shares its connections.
+// Client is safe for concurrent use and keeps connections.
 type Client struct {
-	allowed   map[string]bool // canonical host:port
-	public    *net.Dialer     // refuses what is not on the public internet
-	listed    *net.Dialer     // for allowed host:port; refuses metadata only
-	transport *http.Transport
-	working   *semaphore.Weighted // bytes of answers that callers work on
+	allowed  map[string]bool // canonical host:port
+	public   *net.Dialer     // refuses what is not on the public internet
+	listed   *net.Dialer     // for allowed host:port; refuses metadata only
+	pool     *pool
+	timeout  time.Duration
+	maxConns int64
+	conns    atomic.Int64        // open, to all upstreams
+	working  *semaphore.Weighted // bytes of answers that callers work on
 }
 
 // maxWorking bounds the answers that are worked on at once, in bytes.
@@ -88,10 +98,16 @@ func (c *Client) Hold(ctx context.Context, n int) (done func(), err error) {
 // New makes a client, or says which entry of the policy is wrong.
 func New(p Policy) (*Client, error) {
 	c := &Client{
-		allowed: make(map[string]bool, len(p.Allow)),
+		allowed: make(map[string]bool, len(p.Allow)), timeout: p.Timeout, maxConns: int64(p.Connections),
 		working: semaphore.NewWeighted(maxWorking),
 		public:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlPublic()},
 		listed:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlListed},
+	}
+	if c.timeout <= 0 {
+		c.timeout = defaultTimeout
+	}
+	if c.maxConns <= 0 {
+		c.maxConns = defaultConns
 	}
 	for _, entry := range p.Allow {
 		key, err := allowKey(entry)
@@ -100,24 +116,28 @@ func New(p Policy) (*Client, error) {
 		}
 		c.allowed[key] = true
 	}
-	c.transport = &http.Transport{
+	c.pool = newPool(func() *http.Transport { return c.transport(p.Roots) })
+	return c, nil
+}
+
+func (c *Client) transport(roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
 		Proxy:                  nil,
 		DialContext:            c.dial,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: p.Roots},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    connectTimeout,
 		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
 		DisableCompression:     true, // decoded in body.go, under a limit
 		MaxIdleConnsPerHost:    64,
 		MaxIdleConns:           1024,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}
-	return c, nil
 }
 
 // Close drops idle connections. Requests that run are not touched.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.pool.closeIdle() }
 
 // Check judges a URL when it is configured: well-formed, no userinfo, https
 // unless the operator listed its host and port, and no private address written
@@ -139,7 +159,7 @@ func (c *Client) Do(ctx context.Context, bound Bound, req *http.Request, lim Lim
 		lim.Body = defaultBody
 	}
 	if lim.Timeout <= 0 {
-		lim.Timeout = defaultTimeout
+		lim.Timeout = c.timeout
 	}
 	out, err := c.prepare(bound, req)
 	if err != nil {
@@ -151,13 +171,13 @@ func (c *Client) Do(ctx context.Context, bound Bound, req *http.Request, lim Lim
 	limited, cancel := context.WithTimeout(ctx, lim.Timeout)
 	defer cancel()
 	a := &attempt{host: out.URL.Host, replayable: replayable(out)}
-	resp, err := c.transport.RoundTrip(out.WithContext(httptrace.WithClientTrace(limited, a.trace())))
+	resp, err := c.pool.roundTrip(out.WithContext(httptrace.WithClientTrace(limited, a.trace(limited))), bound.Party, a)
 	if err != nil {
 		return nil, a.fail(ctx, limited, err)
 	}
 	a.sent.Store(true)
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode == http.StatusSwitchingProtocols {
+	if resp.StatusCode == http.StatusSwitchingProtocols || resp.ProtoMajor != 1 && resp.ProtoMajor != 2 {
 		return nil, a.fail(ctx, limited, errSwitched)
 	}
 	if err := countHeaders(resp.Header); err != nil {
@@ -227,9 +247,9 @@ func (c *Client) permit(u *urlRef) error {
 // dial picks the dialer by the name and port that the request asked for.
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if c.allowed[strings.ToLower(addr)] {
-		return c.listed.DialContext(ctx, network, addr)
+		return c.counted(ctx, c.listed, network, addr)
 	}
-	return c.public.DialContext(ctx, network, addr)
+	return c.counted(ctx, c.public, network, addr)
 }
 
 // cleanHeader copies h without the fields that belong to a connection or that
@@ -297,14 +317,19 @@ type attempt struct {
 // writing goroutine may still put the bytes on the wire after the call returned.
 // A second GetConn means that the transport starts over, which for a request
 // that cannot be replayed it does only when nothing was written.
-func (a *attempt) trace() *httptrace.ClientTrace {
+func (a *attempt) trace(ctx context.Context) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GetConn: func(string) {
 			if !a.replayable {
 				a.sent.Store(false)
 			}
 		},
-		GotConn:              func(httptrace.GotConnInfo) { a.sent.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			if info.Reused {
+				atRest(ctx, info.Conn)
+			}
+			a.sent.Store(true)
+		},
 		WroteHeaders:         func() { a.sent.Store(true) },
 		GotFirstResponseByte: func() { a.sent.Store(true) },
 	}

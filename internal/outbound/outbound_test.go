@@ -41,7 +41,7 @@ func newUpstream(t *testing.T, h http.HandlerFunc, http2 bool) *upstream {
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())
 	return &upstream{Server: srv, client: newClient(t, outbound.Policy{Allow: []string{srv.Listener.Addr().String()}, Roots: roots}),
-		bound: outbound.Bound{Bases: []string{srv.URL}}}
+		bound: outbound.Bound{Bases: []string{srv.URL}, Party: "test"}}
 }
 
 func newClient(t *testing.T, p outbound.Policy) *outbound.Client {
@@ -398,7 +398,7 @@ func TestTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(old.Certificate())
 	c := newClient(t, outbound.Policy{Allow: []string{old.Listener.Addr().String()}, Roots: roots})
-	_, err = c.Do(t.Context(), outbound.Bound{Bases: []string{old.URL}}, request(t, "POST", old.URL, nil), outbound.Limits{})
+	_, err = c.Do(t.Context(), outbound.Bound{Bases: []string{old.URL}, Party: "test"}, request(t, "POST", old.URL, nil), outbound.Limits{})
 	wantFault(t, err, "upstream_unreachable", false)
 }
 
@@ -408,7 +408,7 @@ func TestRequestIsJudgedBeforeItLeaves(t *testing.T) {
 	var calls atomic.Int64
 	var seen atomic.Pointer[http.Header]
 	u := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) { calls.Add(1); h := r.Header.Clone(); seen.Store(&h) }, false)
-	base := outbound.Bound{Bases: []string{u.URL + "/api"}}
+	base := outbound.Bound{Bases: []string{u.URL + "/api"}, Party: "test"}
 	for name, c := range map[string]struct {
 		code   string
 		change func(*http.Request)
@@ -479,7 +479,7 @@ func BenchmarkDo(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer c.Close()
-	bound := outbound.Bound{Bases: []string{srv.URL}}
+	bound := outbound.Bound{Bases: []string{srv.URL}, Party: "test"}
 	b.ReportAllocs()
 	for b.Loop() {
 		req, _ := http.NewRequest("GET", srv.URL+"/x", nil)

@@ -42,7 +42,7 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	if err := failpoint.Hit("call: before send"); err != nil {
 		return Answer{}, err
 	}
-	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API}, req, cred, outbound.Limits{})
+	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API, Party: cred.Party}, req, cred, outbound.Limits{})
 	if err == nil {
 		err = failpoint.Hit("call: answered")
 	}

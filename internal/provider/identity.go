@@ -69,7 +69,7 @@ func (r Record) probe(ctx context.Context, client *outbound.Client, method, plac
 	if err != nil || place == "" {
 		return nil, nil, fault.New(fault.Internal, "record_invalid", "The connection has no place to ask.")
 	}
-	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}}, &Request{Method: method, URL: u}, cred, outbound.Limits{Body: maxProbe})
+	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}, Party: cred.Party}, &Request{Method: method, URL: u}, cred, outbound.Limits{Body: maxProbe})
 	switch {
 	case err != nil:
 		return nil, nil, err

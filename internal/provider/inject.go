@@ -25,6 +25,9 @@ const (
 type Credential struct {
 	Kind   Auth
 	Values map[string]secret.Value
+	// Party is whose it is. Requests of one party may share what is left open to
+	// the provider; see outbound.Bound.
+	Party string
 }
 
 func (r *Record) credentialNames() []string {
