@@ -64,6 +64,7 @@ func (c *command) devCommand() *cobra.Command {
 func (c *command) dev(ctx context.Context, cfg app.Config, readyFile string) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer borrowLog(cfg.Logger)()
 	// The sandbox is reached like any provider: its place is an entry in the
 	// operator's list of private destinations.
 	place, err := sandboxPlace(cfg.DataDir)

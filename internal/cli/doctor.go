@@ -51,7 +51,6 @@ func checks() []check {
 		{"clock", checkClock},
 		{"database", checkDatabase},
 		{"server", checkServer},
-		{"speed", checkSpeed},
 		{"certificate", checkCertificate},
 		{"public URL", checkPublicURL},
 		{"login", checkLogin},

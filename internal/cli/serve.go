@@ -71,6 +71,7 @@ func secondSignal(ctx context.Context) (force <-chan struct{}, stop func()) {
 }
 
 func (c *command) serve(ctx context.Context, cfg app.Config) error {
+	defer borrowLog(cfg.Logger)()
 	a, err := app.New(ctx, cfg)
 	if err != nil {
 		return err
