@@ -321,8 +321,8 @@ func (g *Gateway) explain(ctx context.Context, err error, o audit.Outcome) error
 		return fault.New(fault.Unavailable, o.Code, "The server gave the call up before the request was sent.").WithHint("Call again.").WithCause(err).WithRetry(time.Second)
 	case o.Status == "cut":
 		return fault.New(fault.Denied, o.Code, "The session ended before the request was sent.").WithHint("Stop, and ask the person.").WithCause(err)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fault.New(fault.Unavailable, "upstream_unreachable", "The call was given up before it was sent.").WithCause(err)
+	case fault.KindOf(err) == fault.Internal && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		return fault.New(fault.Unavailable, "upstream_unreachable", "The call was given up before it was sent.").WithHint("Nothing was sent. Try again later.").WithCause(err)
 	}
 	if f := fault.Of(err); f.Kind == fault.Internal {
 		g.log.Error("a call failed after its intent", "error", err)
