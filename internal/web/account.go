@@ -195,7 +195,10 @@ func (s *Server) notices(v *visit) ([]NoticeRow, error) {
 	list, err := s.people.Notices(v.ctx(), v.person)
 	var out []NoticeRow
 	for _, n := range list {
-		row := NoticeRow{ID: n.ID, Text: "A recovery link was made on the server for " + oneLine(n.UserName) + ".", At: n.At, About: n.User}
+		row := NoticeRow{ID: n.ID, Text: "A recovery link was made on the server for " + oneLine(n.UserName) + ".", At: n.At}
+		if v.actor().May("", account.ReadAudit) == nil {
+			row.About = n.User
+		}
 		if n.Kind == account.NoticeFirstOwner {
 			row.Text = "An application made a sign-in link for " + oneLine(n.UserName) + ", as the first owner of an organization."
 		}

@@ -429,6 +429,7 @@ func TestOwnersAreToldWhereTheyLook(t *testing.T) {
 		member.get(path).not(text)
 	}
 	page := b.get("/ui/sessions?state=ended")
+	b.get(page.link("what was done")).want(http.StatusOK).says("user.recovery_link")
 	for n := range page.root.Descendants() {
 		if a := attr(n, "action"); strings.HasPrefix(a, "/ui/account/notices/") {
 			page.submit(a, nil).to("/ui/sessions?state=ended")
@@ -436,6 +437,17 @@ func TestOwnersAreToldWhereTheyLook(t *testing.T) {
 	}
 	b.get("/ui/").not(text)
 	second.get("/ui/").says(text) // each says so for themselves
+
+	tenant, err := s.Accounts.CreateOrganization(t.Context(), s.System, s.Environment, "Acme", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := account.ByKey(s.Key(t, account.ScopeOrganizationsWrite, account.ScopeUsersWrite))
+	if _, _, err := s.Accounts.InviteFirstOwner(t.Context(), app, tenant.ID, account.NewUser{Name: "Boss", Email: "boss@acme.example"}); err != nil {
+		t.Fatal(err)
+	}
+	b.get("/ui/").says("An application made a sign-in link for Boss, as the first owner of an organization.")
+	member.get("/ui/").not("An application made")
 }
 
 // A12: a command line is signed in by a proof for exactly its code, seen on both

@@ -40,7 +40,7 @@ type NoticeRow struct {
 	ID    id.Event
 	Text  string
 	At    time.Time
-	About id.User
+	About id.User // whom to look for in the audit, for those who read all of it
 }
 
 // AuthenticatorPage shows the secret of an authenticator app to be.

@@ -171,7 +171,7 @@ func (s *Server) draftPage(v *visit, d provider.Draft, r account.Raise) *Confirm
 	var tools []string
 	for _, e := range policy.Effects() {
 		if n := counts[e]; n > 0 {
-			tools = append(tools, strconv.Itoa(n)+" that "+map[policy.Effect]string{policy.Read: "look", policy.Write: "change", policy.Destructive: "delete", policy.Access: "make keys or permissions"}[e])
+			tools = append(tools, strconv.Itoa(n)+" to "+verbs([]policy.Effect{e}))
 		}
 	}
 	p.Lines = append(p.Lines, strings.TrimSuffix("It has "+plural(len(d.Record.Tools()), "tool")+": "+andList(tools), ": ")+".")

@@ -13,8 +13,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/pquerna/otp/totp"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -267,6 +269,45 @@ func (b *browser) draft(t *testing.T) string {
 	d := b.post("/ui/providers", url.Values{"yaml": {"id: elsewhere\nname: Elsewhere\nwebsite: https://elsewhere.example\nauth: api_key\napi: {base: [\"https://api.elsewhere.example\"]}\n" +
 		"inject: {header: Authorization, format: \"Bearer {api_key}\"}\ngeneric: {read: true}\n"}}).want(http.StatusSeeOther)
 	return d.header.Get("Location")
+}
+
+// Without script there is no passkey: a code of the person's authenticator app
+// stands in, where the organization allows it, once.
+func TestRaisingWithoutScript(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	page := b.get("/ui/account/authenticator").submit("/ui/account/authenticator", nil).want(http.StatusOK)
+	seed := strings.ReplaceAll(strings.TrimSpace(page.text("code")), " ", "")
+	code := func() string {
+		s.Clock.Advance(time.Minute)
+		c, err := totp.GenerateCode(seed, s.Clock.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	page.submit("/ui/account/authenticator/confirm", func(v url.Values) { v.Set("code", code()) })
+	u, err := s.Accounts.CreateUser(t.Context(), s.System, account.NewUser{Environment: s.Environment, Organization: s.Organization, Name: "Ada"}, account.Agreement{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "/ui/organization/members/" + string(u.ID) + "/role"
+	asked := func(role string) (*doc, url.Values) {
+		d := b.post(at, url.Values{"role": {role}, "org": {string(s.Organization)}}).want(http.StatusOK).says("Ada becomes")
+		return d, fields(d.form(at))
+	}
+	_, form := asked("admin")
+	used := code()
+	wrong := b.post(at, joined(form, url.Values{"code": {"000000"}})).want(http.StatusForbidden).says("The code was not accepted", "Ada becomes an admin")
+	form = fields(wrong.form(at)) // nothing is lost: the page that asks is there again
+	b.post(at, joined(form, url.Values{"code": {used}})).follow().says("role was changed")
+	_, form = asked("owner")
+	b.post(at, joined(form, url.Values{"code": {used}})).want(http.StatusForbidden)
+	b.get("/ui/organization").submit("/ui/organization/settings", func(v url.Values) { v.Set("require_passkey", "yes") }).follow()
+	d, form := asked("owner")
+	d.not("authenticator code instead")
+	b.post(at, joined(form, url.Values{"code": {code()}})).want(http.StatusForbidden).says("demands a passkey")
 }
 
 // What one person handed in, nobody else finds.
