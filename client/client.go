@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -194,17 +195,32 @@ func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
 		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err
 		}
-		return nil, fmt.Errorf("%w: %w", &Error{Code: "server_unreachable", Message: "The server at " + c.URL() + " cannot be reached.",
-			Hint: "Is it running? Start it with ambit serve, or name another server."}, err)
+		return nil, fmt.Errorf("%w: %w", &Error{Code: "server_unreachable", Message: "The server at " + c.URL() + " cannot be reached: " + reason(err) + ".",
+			Hint: "Is it running? Start it with ambit serve, or name another with --server or AMBIT_SERVER."}, err)
 	}
 	return resp, nil
+}
+
+// reason is the innermost part of why a connection failed, such as "connection
+// refused".
+func reason(err error) string {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return dns.Err
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	return err.Error()
 }
 
 func decode(resp *http.Response, out any) error {
 	defer resp.Body.Close()
 	doc, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return fmt.Errorf("reading the server's answer: %w", err)
+		return fmt.Errorf("%w: %w", &Error{Code: "server_unreachable", Message: "The answer of the server at " + resp.Request.URL.Host + " broke off.", Hint: "Try again."}, err)
 	}
 	if len(doc) > maxAnswer {
 		return &Error{Status: resp.StatusCode, Code: "answer_too_large", Message: "The server's answer is over 32 MiB.", Hint: "Ask for smaller pages."}

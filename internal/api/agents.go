@@ -108,7 +108,7 @@ func (a *API) agents(ctx context.Context, by account.Actor, in *agentsInput) (Pa
 	if err := optionalID(&f.Owner, in.OwnerID); err != nil {
 		return Page[Agent]{}, err
 	}
-	if err := optionalID(&f.Before, in.After); err != nil {
+	if err := cursor(&f.Before, in.After); err != nil {
 		return Page[Agent]{}, err
 	}
 	rows, err := a.cfg.Agents.List(ctx, by, f)

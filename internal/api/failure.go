@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -182,7 +183,32 @@ func place(d *huma.ErrorDetail) string {
 	if location == "body" && d.Value != nil && reflect.TypeOf(d.Value).Kind() == reflect.String {
 		return "body: it does not have the expected fields" // a decoder's text may quote the input
 	}
-	return location + ": " + message
+	return location + ": " + plainRule(message)
+}
+
+// rules are huma's words for a rule, and ours.
+var plainRules = []struct {
+	huma *regexp.Regexp
+	ours string
+}{
+	{regexp.MustCompile(`^expected length >= 1$`), "at least 1 character"},
+	{regexp.MustCompile(`^expected length >= (\d+)$`), "at least $1 characters"},
+	{regexp.MustCompile(`^expected length <= (\d+)$`), "at most $1 characters"},
+	{regexp.MustCompile(`^expected number >= (\S+)$`), "at least $1"},
+	{regexp.MustCompile(`^expected number <= (\S+)$`), "at most $1"},
+	{regexp.MustCompile(`^expected array length <= (\d+)$`), "at most $1 of them"},
+	{regexp.MustCompile(`^expected value to be one of "(.*)"$`), "one of $1"},
+	{regexp.MustCompile(`^expected required property (\S+) to be present$`), "$1 is missing"},
+	{regexp.MustCompile(`^required (?:query|header|path) parameter is missing$`), "it is missing"},
+}
+
+func plainRule(message string) string {
+	for _, r := range plainRules {
+		if r.huma.MatchString(message) {
+			return r.huma.ReplaceAllString(message, r.ours)
+		}
+	}
+	return message
 }
 
 func newRequestID() string {

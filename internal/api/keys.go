@@ -51,6 +51,9 @@ func (a *API) keys(ctx context.Context, by account.Actor, in *keysInput) (Page[A
 	if err != nil {
 		return Page[APIKey]{}, err
 	}
+	if err := cursor(new(id.Key), in.After); err != nil {
+		return Page[APIKey]{}, err
+	}
 	rows, next, err := a.cfg.People.Keys(ctx, by, org, account.List{After: in.After, Limit: in.limit()})
 	return page(rows, next, keyOf), err
 }

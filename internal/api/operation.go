@@ -333,6 +333,16 @@ func optionalID[K id.Kind](dst *id.ID[K], s string) error {
 	return parseID(dst, s)
 }
 
+// cursor is optionalID for a list whose cursors are ids: what is none is a wrong
+// cursor, not a thing that is absent.
+func cursor[K id.Kind](dst *id.ID[K], s string) error {
+	if err := optionalID(dst, s); err != nil {
+		return fault.New(fault.Invalid, "invalid_cursor", "That is not a page cursor of this list.").
+			WithHint("Use the cursor that the page before gave, or start without one.").WithCause(err)
+	}
+	return nil
+}
+
 // organization reads the id of an organization of the actor's environment. One
 // of another looks absent, also to a key of a whole environment.
 func (a *API) organization(ctx context.Context, by account.Actor, s string) (org id.Organization, err error) {

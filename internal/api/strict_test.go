@@ -70,7 +70,7 @@ func TestStrictRequests(t *testing.T) {
 		"limit of zero":         {query("?limit=0"), 400, "invalid_request"},
 		"limit too high":        {query("?limit=201"), 400, "invalid_request"},
 		"limit no number":       {query("?limit=canary"), 400, "invalid_request"},
-		"no id":                 {query("?after=canary"), 404, "not_found"},
+		"no cursor":             {query("?after=canary"), 400, "invalid_cursor"},
 		"unknown path":          {func(q *request) { q.url = w.URL + "/v1/canaries" }, 404, "no_such_route"},
 		"unknown method":        {func(q *request) { q.method, q.url = "PATCH", w.URL+"/v1/agents" }, 405, "method_not_allowed"},
 		"two environments": {func(q *request) {

@@ -157,6 +157,9 @@ func (a *API) createEnvironment(ctx context.Context, by account.Actor, in *newEn
 }
 
 func (a *API) organizations(ctx context.Context, by account.Actor, in *pagingInput) (Page[Organization], error) {
+	if err := cursor(new(id.Organization), in.After); err != nil {
+		return Page[Organization]{}, err
+	}
 	rows, next, err := a.cfg.People.Organizations(ctx, by, by.Environment(), account.List{After: in.After, Limit: in.limit()})
 	return page(rows, next, organizationOf), err
 }
@@ -200,6 +203,9 @@ func (a *API) seesOrganization(by account.Actor, org id.Organization) error {
 func (a *API) members(ctx context.Context, by account.Actor, in *membersInput) (Page[Member], error) {
 	org, err := a.organization(ctx, by, in.Organization)
 	if err != nil {
+		return Page[Member]{}, err
+	}
+	if err := cursor(new(id.User), in.After); err != nil {
 		return Page[Member]{}, err
 	}
 	rows, next, err := a.cfg.People.Members(ctx, by, org, account.List{After: in.After, Limit: in.limit()})

@@ -57,6 +57,9 @@ func (a *API) userRoutes() {
 }
 
 func (a *API) users(ctx context.Context, by account.Actor, in *pagingInput) (Page[User], error) {
+	if err := cursor(new(id.User), in.After); err != nil {
+		return Page[User]{}, err
+	}
 	rows, next, err := a.cfg.People.Users(ctx, by, by.Environment(), account.List{After: in.After, Limit: in.limit()})
 	return page(rows, next, userOf), err
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/disk"
-	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 var errAddrInUse = syscall.EADDRINUSE
@@ -52,11 +51,11 @@ func (a *App) openConsole() (*console, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /about", a.about())
+	mux.HandleFunc("GET /people", a.everyone)
 	mux.HandleFunc("POST /recover", func(w http.ResponseWriter, r *http.Request) {
 		link, err := a.People.Recover(r.Context(), r.FormValue("user"))
 		if err != nil {
-			f := fault.Of(err)
-			http.Error(w, f.Message+"\n"+f.Hint, http.StatusBadRequest)
+			refuse(w, err)
 			return
 		}
 		_, _ = w.Write(link.Reveal())

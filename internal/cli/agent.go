@@ -3,13 +3,11 @@ package cli
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
-	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 func (c *command) agentCommand() *cobra.Command {
@@ -83,21 +81,13 @@ func (c *command) agentRegister() *cobra.Command {
 			if len(ceiling.Providers)+len(ceiling.Effects) > 0 {
 				n.Ceiling = &ceiling
 			}
-			if file != "" { // the secret is shown once, so there must be a place for it
-				if _, err := os.Lstat(file); err == nil {
-					return fault.New(fault.Invalid, "file_unwritable", "The file "+file+" exists.").WithHint("Name a new file for the secret.")
-				}
-			}
-			made, err := cl.CreateAgent(ctx, n)
-			if err != nil {
-				return err
-			}
-			return c.showMade(made, file)
+			c.noteUnknown(ctx, cl, ceiling.Providers)
+			return c.showMade(file, func() (client.MadeAgent, error) { return cl.CreateAgent(ctx, n) })
 		}),
 	}
 	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
-	cmd.Flags().StringVar(&n.Kind, "kind", "delegated", "delegated (acts for its owner) or autonomous")
-	fixed(cmd, "kind", "delegated", "autonomous")
+	n.Kind = "delegated"
+	oneOf(cmd, &n.Kind, "kind", "delegated (acts for its owner) or autonomous", "delegated", "autonomous")
 	cmd.Flags().StringVar(&n.OwnerID, "owner", "", "user who answers for it (default: you)")
 	c.completes(cmd, "owner", c.userIDs)
 	c.ceilingFlags(cmd, &ceiling)
@@ -111,10 +101,29 @@ func (c *command) ceilingFlags(cmd *cobra.Command, into *client.Ceiling) {
 	c.effectsFlag(cmd, &into.Effects, "ceiling: this effect (repeatable; default: all)")
 }
 
-// showMade shows a client secret, this once, or puts it into a file.
-func (c *command) showMade(m client.MadeAgent, file string) error {
-	if file != "" {
-		if err := writeSecretFile(file, m.ClientSecret); err != nil {
+// noteUnknown tells of providers in a ceiling that are not there: the ceiling may
+// be meant for later, and more often a name is misspelt.
+func (c *command) noteUnknown(ctx context.Context, cl *client.Client, providers []string) {
+	for _, p := range providers {
+		if _, err := cl.Provider(ctx, p); client.Is(err, "not_found") {
+			c.note("There is no provider %s yet. See: ambit provider list", plain(p))
+		}
+	}
+}
+
+// showMade makes a client secret and shows it, this once, or puts it into a file.
+func (c *command) showMade(path string, make func() (client.MadeAgent, error)) error {
+	file, err := newSecretFile(path)
+	if err != nil {
+		return err
+	}
+	m, err := make()
+	if err != nil {
+		file.drop()
+		return err
+	}
+	if file != nil {
+		if err := file.write(m.ClientSecret); err != nil {
 			c.note("The agent %s is there, but its secret is lost. Make another: ambit agent rotate %s", m.ID, m.ID)
 			return err
 		}
@@ -123,8 +132,8 @@ func (c *command) showMade(m client.MadeAgent, file string) error {
 	m.Ceiling = someCeiling(m.Ceiling)
 	return c.show(m, func() {
 		c.facts("agent", m.Label, "id", m.ID, "client id", m.ClientID, "client secret", m.ClientSecret)
-		if file != "" {
-			c.say("\nThe client secret is in %s.", file)
+		if file != nil {
+			c.say("\nThe client secret is in %s.", path)
 		} else {
 			c.say("\nThe client secret is shown this once.")
 		}
@@ -176,6 +185,7 @@ func (c *command) agentCeiling() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c.noteUnknown(ctx, cl, ceiling.Providers)
 			if a, err = cl.SetCeiling(ctx, a.ID, a.Version, ceiling); err != nil {
 				return err
 			}
@@ -237,11 +247,7 @@ func (c *command) agentRotate() *cobra.Command {
 			if err := c.confirm(ctx, yes, "Replace the client secret of "+args[0]+"?"); err != nil {
 				return err
 			}
-			made, err := cl.RotateAgentSecret(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			return c.showMade(made, file)
+			return c.showMade(file, func() (client.MadeAgent, error) { return cl.RotateAgentSecret(ctx, args[0]) })
 		}),
 	}
 	yesFlag(cmd, &yes)

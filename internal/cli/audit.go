@@ -39,12 +39,14 @@ func (f *auditFlags) add(c *command, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.ConnectionID, "connection", "", "on this connection only")
 	c.completes(cmd, "connection", c.connectionIDs)
 	cmd.Flags().StringVar(&f.Action, "action", "", "this action only, such as tool.call, or all of a noun: session.*")
-	cmd.Flags().StringVar(&f.Decision, "decision", "", "allow or deny")
-	fixed(cmd, "decision", "allow", "deny")
+	oneOf(cmd, &f.Decision, "decision", "allow or deny", "allow", "deny")
 	cmd.Flags().StringVar(&f.since, "since", "", "from this time on: 2026-01-31, 2026-01-31T15:04:05Z, or how long ago: 90m, 24h, 7d")
 }
 
 func (f *auditFlags) parse(now time.Time) (err error) {
+	if strings.Contains(strings.TrimSuffix(f.Action, ".*"), "*") {
+		return usageError{errors.New("--action is one action, such as tool.call, or all of a noun, such as 'session.*'")}
+	}
 	if f.Since, err = parseTime("--since", f.since, now); err != nil {
 		return err
 	}

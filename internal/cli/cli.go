@@ -14,16 +14,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
-
-	"github.com/ambit-dev/ambit/client"
-	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 // Version is set when a release is built.
@@ -51,6 +48,7 @@ type command struct {
 	server string // --server
 
 	environment string // --env
+	narrowed    bool   // flags say which things a list is about
 }
 
 // Main runs one command and returns its exit code.
@@ -66,7 +64,7 @@ func Main(ctx context.Context, args, environ []string, stdin io.Reader, stdout, 
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -74,11 +72,8 @@ func Main(ctx context.Context, args, environ []string, stdin io.Reader, stdout, 
 		return exitInterrupted
 	}
 	c.json = c.json || slices.Contains(args, "--json") // the flag is not read when the command is wrong
-	return c.report(err)
+	return c.report(err, cmd)
 }
-
-// usageError marks a wrong command line.
-type usageError struct{ error }
 
 func (c *command) root() *cobra.Command {
 	root := &cobra.Command{
@@ -90,7 +85,13 @@ func (c *command) root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       Version,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+				c.narrowed = c.narrowed || f.Changed && !slices.Contains([]string{"limit", "after", "all"}, f.Name)
+			})
+		},
 	}
+	orHelp(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{withoutValue(err)} })
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
 	root.PersistentFlags().BoolVar(&c.debug, "debug", false, "log more")
@@ -112,94 +113,18 @@ func (c *command) root() *cobra.Command {
 	}
 	root.AddCommand(c.sandboxCommand())
 	root.SetCompletionCommandGroupID("machine")
+	root.SetHelpCommandGroupID("machine")
+	root.InitDefaultCompletionCmd("x")
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
+		cmd.Short = "Print a script with which your shell completes commands, names and ids"
+	}
 	return root
-}
-
-// noArgs and the like are cobra's checks with our exit code.
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
-}
-
-// report prints an error for a person, or as JSON, and gives the exit code.
-func (c *command) report(err error) int {
-	var ue usageError
-	if errors.As(err, &ue) || strings.HasPrefix(err.Error(), "unknown command") {
-		message := masked(err.Error())
-		if c.json {
-			c.reportJSON("usage", message, "Try: ambit --help", nil)
-		} else {
-			fmt.Fprintf(c.stderr, "ambit: %s\nTry: ambit --help\n", plainLines(message))
-		}
-		return exitUsage
-	}
-	code, message, hint, page := "internal", err.Error(), "", ""
-	var fields map[string]string
-	exit := exitFailed
-	var ce *client.Error
-	var f *fault.Error
-	switch {
-	case errors.As(err, &ce):
-		code, message, hint, fields = ce.Code, ce.Message, ce.Hint, ce.Fields
-		switch {
-		case ce.Status == 401, ce.Status == 403:
-			exit = exitDenied
-		case ce.Status == 404:
-			exit = exitNotFound
-		case ce.Status == 429, ce.Status >= 500 && ce.Status != 500, ce.Code == "server_unreachable":
-			exit = exitUnavailable
-		}
-		page = first(ce.Fields["url"], ce.Fields["connect_url"])
-		if ce.Status == 401 {
-			hint = "Run: ambit login"
-			if c.env[envAPIKey] != "" {
-				hint = "AMBIT_API_KEY holds no key that this server knows."
-			}
-		}
-	case errors.As(err, &f):
-		code, message, hint, fields = f.Code, f.Message, f.Hint, f.Fields
-		switch f.Kind {
-		case fault.Unauthenticated, fault.Denied:
-			exit = exitDenied
-		case fault.NotFound:
-			exit = exitNotFound
-		case fault.Unavailable, fault.Limited:
-			exit = exitUnavailable
-		}
-		if c.debug {
-			message = f.Error()
-		}
-	}
-	if c.json {
-		c.reportJSON(code, message, hint, fields)
-		return exit
-	}
-	// What a server says goes to a terminal, so it must not steer one.
-	fmt.Fprintf(c.stderr, "ambit: %s\n", plainLines(message))
-	if hint != "" && (page == "" || !strings.Contains(hint, page)) {
-		fmt.Fprintf(c.stderr, "       %s\n", plainLines(hint))
-	}
-	if page != "" { // on a line of its own, to be opened or copied whole
-		fmt.Fprintf(c.stderr, "       Go on in your browser:\n\n  %s\n", plain(page))
-	}
-	return exit
-}
-
-// reportJSON prints an error as the API does: with the further facts that it has.
-func (c *command) reportJSON(code, message, hint string, fields map[string]string) {
-	out := map[string]string{}
-	maps.Copy(out, fields)
-	maps.Copy(out, map[string]string{"code": code, "message": message, "hint": hint})
-	_ = json.NewEncoder(c.stderr).Encode(map[string]any{"error": out})
 }
 
 // printJSON writes v indented, or as one line when stdout is not a terminal.
 func (c *command) printJSON(v any) error {
 	enc := json.NewEncoder(c.stdout)
+	enc.SetEscapeHTML(false) // an address stays one that can be copied
 	if c.terminal() {
 		enc.SetIndent("", "  ")
 	}
@@ -228,7 +153,7 @@ func (c *command) logger() *slog.Logger {
 }
 
 func (c *command) versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: usage(cobra.NoArgs), RunE: func(*cobra.Command, []string) error {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: takes(0, "no arguments"), RunE: func(*cobra.Command, []string) error {
 		if c.json {
 			return c.printJSON(map[string]string{"version": Version})
 		}

@@ -43,8 +43,7 @@ func (c *command) connectionList() *cobra.Command {
 	c.completes(cmd, "owner", c.userIDs)
 	cmd.Flags().StringVar(&f.Provider, "provider", "", "at this provider only")
 	c.completes(cmd, "provider", c.providerIDs)
-	cmd.Flags().StringVar(&f.State, "state", "", "connected, needs_reauthorization or disconnected")
-	fixed(cmd, "state", "connected", "needs_reauthorization", "disconnected")
+	oneOf(cmd, &f.State, "state", "connected, needs_reauthorization or disconnected", "connected", "needs_reauthorization", "disconnected")
 	p.flags(cmd)
 	return cmd
 }

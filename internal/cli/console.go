@@ -38,6 +38,9 @@ func askConsole(ctx context.Context, socket, method, path string, form url.Value
 	}
 	if resp.StatusCode != http.StatusOK {
 		message, hint, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, fault.New(fault.NotFound, "not_found", message).WithHint(hint)
+		}
 		return nil, fault.New(fault.Invalid, "console_refused", message).WithHint(hint)
 	}
 	return body, nil

@@ -33,7 +33,7 @@ func (c *command) demoCommand() *cobra.Command {
 		Long: "Start a server in a temporary folder and play an agent against it: it is refused, asks, is approved,\n" +
 			"works, needs a second approval, is revoked. Nothing is left behind.\n\n" +
 			"You are the person who approves. With --approve auto a software passkey does it, through the same pages.",
-		Args: usage(cobra.NoArgs),
+		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if approve != "person" && approve != "auto" {
 				return usageError{fmt.Errorf("--approve is person or auto")}

@@ -43,7 +43,7 @@ func (c *command) devCommand() *cobra.Command {
 		Long: "Run a server for local work, with a small third-party service beside it (the sandbox, a process of its\n" +
 			"own) that agents can be tried on. Nothing about the server itself is different from `ambit serve`.\n\n" +
 			"--ready-file names a file that gets the URLs, an API key and the ids as JSON, once the server answers.",
-		Args: usage(cobra.NoArgs),
+		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.serverConfig(dataDir, listen)
 			if err != nil {
@@ -288,7 +288,7 @@ func freePlace() (string, error) {
 func (c *command) sandboxCommand() *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
-		Use: "sandbox", Short: "Run the sandbox alone", Hidden: true, Args: usage(cobra.NoArgs),
+		Use: "sandbox", Short: "Run the sandbox alone", Hidden: true, Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()

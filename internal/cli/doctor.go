@@ -82,7 +82,7 @@ func (c *command) doctorCommand() *cobra.Command {
 			"changes nothing. The exit code is 1 if something is wrong; what is only weak is 0.\n\n" +
 			"Run it as the user that runs the server, with the same settings. PostgreSQL is looked at where AMBIT_DATABASE_URL is set.",
 		Example: "  ambit doctor\n  ambit doctor --data /srv/ambit/data\n  ambit doctor --json | jq '.findings[] | select(.level == \"problem\")'",
-		Args:    usage(cobra.NoArgs),
+		Args:    takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := c.examine(cmd.Context(), dataDir)
 			if err := cmd.Context().Err(); err != nil {

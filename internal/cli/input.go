@@ -131,19 +131,40 @@ func (c *command) readFile(ctx context.Context, path string) ([]byte, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "file_unreadable", "The file cannot be read: "+path+".").WithCause(err)
+		return nil, fault.New(fault.Invalid, "file_unreadable", "The file cannot be read: "+path+deeperThan(err)+".").WithCause(err)
 	}
 	defer f.Close()
 	return readAll(f)
 }
 
-// writeSecretFile writes to a file that did not exist and that only its owner
-// can read.
-func writeSecretFile(path, text string) error {
-	if err := disk.Create(path, []byte(text+"\n")); err != nil {
-		return fault.New(fault.Invalid, "file_unwritable", "The file cannot be made: "+path+".").WithHint("It must not exist yet.").WithCause(err)
+// secretFile is a new file for a secret that is shown once, so there must be a
+// place for it before it is made. It did not exist, and only its owner can read
+// it.
+type secretFile struct{ path string }
+
+func newSecretFile(path string) (*secretFile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if err := disk.Create(path, nil); err != nil {
+		return nil, fault.New(fault.Invalid, "file_unwritable", "The file for the secret cannot be made: "+path+deeperThan(err)+".").
+			WithHint("Name a new file, in a folder of yours. Nothing was changed.").WithCause(err)
+	}
+	return &secretFile{path}, nil
+}
+
+func (s *secretFile) write(text string) error {
+	if err := disk.Replace(s.path, []byte(text+"\n")); err != nil {
+		return fault.New(fault.Invalid, "file_unwritable", "The file cannot be written: "+s.path+deeperThan(err)+".").WithCause(err)
 	}
 	return nil
+}
+
+// drop takes the file away when there is no secret for it.
+func (s *secretFile) drop() {
+	if s != nil {
+		_ = os.Remove(s.path)
+	}
 }
 
 // browse opens a page that only a person in a browser can finish.

@@ -54,7 +54,7 @@ func (c *command) loginInBrowser(ctx context.Context, server string, open bool) 
 			return err
 		}
 	} else {
-		c.say("Open this page in your browser, and type the code:\n\n  %s\n\n  %s\n", plain(l.URL), plain(l.UserCode))
+		c.say("Open this page in your browser, and type the code:\n\n  %s\n\n  %s\n\nWaiting for you to confirm it there; Ctrl-C gives up.", plain(l.URL), c.paint(c.stdout, "1", plain(l.UserCode)))
 	}
 	if open {
 		if err := c.browse(l.URL); err != nil {

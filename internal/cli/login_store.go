@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/disk"
@@ -106,7 +108,15 @@ func (c *command) serverURL() string {
 
 // serverName writes an address in one way, so that it finds its login again.
 func serverName(raw string) string {
-	u, err := url.Parse(strings.TrimSpace(raw))
+	raw = strings.TrimSpace(raw)
+	if raw != "" && !strings.Contains(raw, "://") {
+		scheme := "https://"
+		if host, _, _ := strings.Cut(raw, ":"); host == "localhost" || strings.HasPrefix(raw, "127.") || strings.HasPrefix(raw, "[::1]") {
+			scheme = "http://"
+		}
+		raw = scheme + raw
+	}
+	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
 		return raw
 	}
@@ -129,8 +139,14 @@ func (c *command) token(server string) (string, error) {
 	}
 	l, ok := stored.Servers[server]
 	if !ok {
-		return "", fault.New(fault.Unauthenticated, "not_logged_in", "You are not logged in to "+plain(server)+".").
-			WithHint("Run: ambit login, or set AMBIT_API_KEY.")
+		hint := "Run: ambit login --server " + word(plain(server)) + ", or set AMBIT_API_KEY."
+		if server == defaultServer && c.server == "" {
+			hint = "Run: ambit login, or set AMBIT_API_KEY."
+		}
+		if len(stored.Servers) > 0 {
+			hint += "\nYou are logged in to: " + words(slices.Sorted(maps.Keys(stored.Servers)))
+		}
+		return "", fault.New(fault.Unauthenticated, "not_logged_in", "You are not logged in to "+plain(server)+".").WithHint(hint)
 	}
 	return l.Token, nil
 }

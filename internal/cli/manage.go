@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,21 +25,27 @@ func (c *command) manageCommands() []*cobra.Command {
 // group is a command that only holds others.
 func (c *command) group(use, short string, subs ...*cobra.Command) *cobra.Command {
 	g := &cobra.Command{
-		Use: use, Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: 2,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			text := fmt.Sprintf("unknown command %q for %q", plain(args[0]), cmd.CommandPath())
-			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-				text += "; did you mean " + strings.Join(like, " or ") + "?"
-			}
-			return usageError{fmt.Errorf("%s", text)}
-		},
-	}
+		Use: use, Short: short}
+	orHelp(g)
 	g.PersistentFlags().StringVar(&c.environment, "env", "", "environment, by id or name (default: your own, or the API key's)")
 	g.AddCommand(subs...)
 	return g
+}
+
+// orHelp makes a command that only holds others show its help, or what it takes
+// an unknown word for.
+func orHelp(cmd *cobra.Command) {
+	cmd.Args, cmd.SuggestionsMinimumDistance, cmd.DisableFlagsInUseLine = cobra.ArbitraryArgs, 2, true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		text := fmt.Sprintf("unknown command %q for %q", plain(args[0]), cmd.CommandPath())
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			text += "; did you mean " + strings.Join(like, " or ") + "?"
+		}
+		return usageError{errors.New(text)}
+	}
 }
 
 // takes checks the number of arguments. Unlike cobra's own checks it repeats
@@ -77,26 +84,28 @@ func (p *paging) flags(cmd *cobra.Command) {
 // pages reads one page of a list, or all of them.
 func pages[T any](ctx context.Context, p paging, list func(ctx context.Context, p client.Paging) (client.Page[T], error)) (client.Page[T], error) {
 	if p.limit < 0 {
-		return client.Page[T]{}, usageError{fmt.Errorf("--limit is a positive number")}
+		return client.Page[T]{}, usageError{errors.New("--limit is a positive number")}
 	}
-	if !p.all {
-		page, err := list(ctx, client.Paging{Limit: p.limit, After: p.after})
-		page.Data = some(page.Data)
-		return page, err
-	}
-	out := client.Page[T]{Data: []T{}}
-	for after := p.after; ; {
-		page, err := list(ctx, client.Paging{Limit: p.limit, After: after})
+	out := client.Page[T]{Data: []T{}, Next: p.after}
+	for {
+		n := largestPage
+		if !p.all {
+			n = min(p.limit-len(out.Data), largestPage) // 0, as the server likes, when there is no limit
+		}
+		page, err := list(ctx, client.Paging{Limit: n, After: out.Next})
 		if err != nil {
 			return out, err
 		}
-		out.Data = append(out.Data, page.Data...)
-		if page.Next == "" || page.Next == after {
+		same := page.Next == out.Next
+		out.Data, out.Next = append(out.Data, page.Data...), page.Next
+		if page.Next == "" || same || !p.all && len(out.Data) >= p.limit {
 			return out, nil
 		}
-		after = page.Next
 	}
 }
+
+// largestPage is as much as every list of the API gives at once.
+const largestPage = 100
 
 // showPage prints a list as JSON in the shape of the API, or as a table.
 func showPage[T any](c *command, page client.Page[T], heading []string, empty string, row func(T, time.Time) []string) error {
@@ -105,6 +114,9 @@ func showPage[T any](c *command, page client.Page[T], heading []string, empty st
 		rows := make([][]string, 0, len(page.Data))
 		for _, v := range page.Data {
 			rows = append(rows, row(v, now))
+		}
+		if c.narrowed {
+			empty = "Nothing matches."
 		}
 		c.table(heading, rows, empty)
 		if page.Next != "" {
@@ -129,21 +141,15 @@ func (c *command) orgFlag(cmd *cobra.Command, into *string, what string) {
 }
 
 func (c *command) effectsFlag(cmd *cobra.Command, into *[]string, what string) {
-	cmd.Flags().StringSliceVar(into, "effect", nil, what)
 	var names []string
 	for _, e := range policy.Effects() {
 		names = append(names, string(e))
 	}
-	fixed(cmd, "effect", names...)
+	someOf(cmd, into, "effect", what, names...)
 }
 
 func roleNames() []string {
 	return []string{string(account.RoleOwner), string(account.RoleAdmin), string(account.RoleApprover), string(account.RoleMember), string(account.RoleAuditor)}
-}
-
-// fixed completes a flag from a list.
-func fixed(cmd *cobra.Command, flag string, values ...string) {
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // ids lists what a shell may complete: an id, a tab, and a name.

@@ -23,7 +23,7 @@ func (c *command) migrateCommand() *cobra.Command {
 		Long: "Apply the migrations that this version brings, without serving. A server does the same when it starts; this is\n" +
 			"for databases whose servers may not change the schema, and for looking first (--check) whether nodes of the\n" +
 			"version before may go on meanwhile. See docs/operations.md.",
-		Args: usage(cobra.NoArgs),
+		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.serverConfig(dataDir, "")
 			if err != nil {

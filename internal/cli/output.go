@@ -128,6 +128,9 @@ func withoutValue(err error) error {
 	if errors.As(err, &bad) {
 		rest := strings.TrimPrefix(text, "invalid argument "+strconv.Quote(bad.GetValue())+" for ")
 		name, _, _ := strings.Cut(rest, " flag:")
+		if of, ok := errors.AsType[notOneOf](err); ok {
+			return fmt.Errorf("%s %w", lastName(name), of)
+		}
 		return fmt.Errorf("%s does not take this value", strings.Trim(name, `"`))
 	}
 	for _, known := range []string{"unknown shorthand flag", "bad flag syntax"} {
@@ -136,6 +139,12 @@ func withoutValue(err error) error {
 		}
 	}
 	return err
+}
+
+// lastName is a flag's long name, of what a complaint calls it: "-n, --lines".
+func lastName(name string) string {
+	name = strings.Trim(name, `"`)
+	return name[strings.LastIndexByte(name, ' ')+1:]
 }
 
 // masked hides tokens of ours in what was typed.

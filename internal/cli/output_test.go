@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 func TestWhen(t *testing.T) {
@@ -99,6 +101,20 @@ func TestAim(t *testing.T) {
 		var ue usageError
 		if _, err := aim(r); !errors.As(err, &ue) {
 			t.Errorf("%+v: got %v, want a usage error", r, err)
+		}
+	}
+}
+
+// The outer error is told: what came of the whole matters more than which request
+// failed. A logout that could not be told to the server once looked undone.
+func TestOuterErrorIsTold(t *testing.T) {
+	t.Parallel()
+	c := &command{env: map[string]string{}}
+	away := &client.Error{Code: "server_unreachable", Message: "The server cannot be reached."}
+	told := fault.New(fault.Unavailable, "logout_untold", "The login was forgotten here.").WithCause(away)
+	for want, err := range map[string]error{"logout_untold": told, "server_unreachable": fmt.Errorf("asking: %w", away), "internal": errors.New("x")} {
+		if got := c.failure(err, &cobra.Command{Use: "x"}); got.code != want || got.message == "" || got.hint == "" && want != "logout_untold" && want != "server_unreachable" {
+			t.Errorf("%v: got %+v, want %s", err, got, want)
 		}
 	}
 }

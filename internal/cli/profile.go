@@ -32,7 +32,7 @@ func (c *command) profileCommand() *cobra.Command {
 			"Read it with: go tool pprof FILE (a trace with: go tool trace FILE). A profile shows what the server was doing, and\n" +
 			"may hold pieces of its memory: treat it like the data folder.",
 		Example:   "  ambit profile cpu --seconds 10 --out cpu.pprof\n  ambit profile heap --out heap.pprof",
-		Args:      usage(cobra.ExactArgs(1)),
+		Args:      takes(1, "one argument: the kind of profile"),
 		ValidArgs: profiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind := args[0]

@@ -33,7 +33,7 @@ func (c *command) providerList() *cobra.Command {
 			}
 			return showPage(c, page, []string{"NAME", "AUTH", "TOOLS", "FROM", "CHANGED", "ID"}, "No providers. Add one: docs/providers.md, or ambit provider template",
 				func(v client.Provider, now time.Time) []string {
-					return []string{v.Name, v.Auth, fmt.Sprint(len(v.Tools)), map[bool]string{true: "built in", false: "you"}[v.Builtin], when(v.UpdatedAt, now), v.ID}
+					return []string{v.Name, v.Auth, fmt.Sprint(len(v.Tools)), map[bool]string{true: "built in", false: "added"}[v.Builtin], when(v.UpdatedAt, now), v.ID}
 				})
 		}),
 	}
@@ -137,11 +137,17 @@ func (c *command) providerAdd() *cobra.Command {
 				client.Provider
 				RedirectURI string `json:"redirect_uri,omitempty"`
 			}{v, redirect}, func() {
-				c.say("%s is added, with %d tools.", plain(v.Name), len(v.Tools))
+				if v.Version > 1 {
+					c.say("%s is changed (version %d), with %d tools. Connections that exist keep the old record until their owner reconnects.", plain(v.Name), v.Version, len(v.Tools))
+				} else {
+					c.say("%s is added, with %d tools.", plain(v.Name), len(v.Tools))
+				}
 				if redirect != "" {
 					c.say("Redirect URI to register there: %s", plain(redirect))
 				}
-				c.say("Next: ambit connection connect %s", plain(v.ID))
+				if v.Version <= 1 {
+					c.say("Next: ambit connection connect %s", plain(v.ID))
+				}
 			})
 		},
 	}

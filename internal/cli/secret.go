@@ -211,7 +211,8 @@ func (c *command) secretRead() *cobra.Command {
 				return err
 			}
 			return fault.New(fault.Denied, "not_shown", "The command line shows no values of secrets.").
-				WithHint("An application reads it with GET " + cl.URL() + "/v1/secrets/" + s.ID + "/value and its API key.")
+				WithHint("An application reads it with its API key:\n" +
+					`curl -H "Authorization: Bearer $AMBIT_API_KEY" ` + cl.URL() + "/v1/secrets/" + s.ID + "/value")
 		}),
 	}
 	c.orgFlag(cmd, &org, "organization whose it is")

@@ -22,7 +22,7 @@ func (c *command) serveCommand() *cobra.Command {
 			"On first start it prints a link with which the first owner registers a passkey.\n\n" +
 			"SIGTERM or an interrupt drains it: /readyz says so at once, running calls may finish, then it ends. A second\n" +
 			"one ends it without waiting.",
-		Args: usage(cobra.NoArgs),
+		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.serverConfig(dataDir, listen)
 			if err != nil {

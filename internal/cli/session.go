@@ -46,8 +46,7 @@ func (c *command) sessionList() *cobra.Command {
 	c.completes(cmd, "agent", c.agentIDs)
 	cmd.Flags().StringVar(&f.UserID, "user", "", "of this user only")
 	c.completes(cmd, "user", c.userIDs)
-	cmd.Flags().StringVar(&f.State, "state", "", "pending, active or ended")
-	fixed(cmd, "state", "pending", "active", "ended")
+	oneOf(cmd, &f.State, "state", "pending, active or ended", "pending", "active", "ended")
 	p.flags(cmd)
 	return cmd
 }

@@ -193,12 +193,17 @@ func (c *command) orgFirstOwner() *cobra.Command {
 				return usageError{errors.New("--email is missing: the owner is known by it")}
 			}
 			n.Name = args[1]
-			made, err := cl.InviteFirstOwner(ctx, args[0], n)
+			place, err := newSecretFile(file)
 			if err != nil {
 				return err
 			}
-			if file != "" {
-				if err := writeSecretFile(file, made.Link); err != nil {
+			made, err := cl.InviteFirstOwner(ctx, args[0], n)
+			if err != nil {
+				place.drop()
+				return err
+			}
+			if place != nil {
+				if err := place.write(made.Link); err != nil {
 					c.note("The owner %s is there, but the link is lost. Run the command again to make another.", plain(made.User.ID))
 					return err
 				}
@@ -270,9 +275,6 @@ func (c *command) userCreate() *cobra.Command {
 		Args: takes(1, "one argument: the name"), Example: "  ambit user create 'Mia Okafor' --email mia@example.com --role approver",
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			n.Name = args[0]
-			if n.Role != "" && !slices.Contains(roleNames(), n.Role) {
-				return usageError{errors.New("--role is one of " + words(roleNames()))}
-			}
 			var err error
 			if n.OrganizationID, err = c.organization(ctx, cl, n.OrganizationID); err != nil {
 				return err
@@ -290,8 +292,8 @@ func (c *command) userCreate() *cobra.Command {
 	cmd.Flags().StringVar(&n.Email, "email", "", "e-mail address")
 	cmd.Flags().StringVar(&n.ExternalID, "external-id", "", "your own id for them")
 	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
-	cmd.Flags().StringVar(&n.Role, "role", "member", words(roleNames()))
-	fixed(cmd, "role", roleNames()...)
+	n.Role = "member"
+	oneOf(cmd, &n.Role, "role", words(roleNames()), roleNames()...)
 	return cmd
 }
 
