@@ -62,7 +62,7 @@ func newForeign(t *testing.T, engine string, nodes int, life time.Duration, slug
 	must(t, err)
 	t.Cleanup(stop)
 	for _, slug := range slugs {
-		_, err := f.w.API.PutProvider(t.Context(), slug, client.PutProvider{YAML: f.w.Third.OAuthRecord(slug, f.issuer, f.gate.URL+"/"+slug), ClientID: "ambit", ClientSecret: foreignSecret})
+		_, err := f.w.API.PutProvider(t.Context(), slug, client.PutProvider{YAML: f.w.Third.OAuthRecordVia(slug, f.issuer, f.gate.URL+"/"+slug), ClientID: "ambit", ClientSecret: foreignSecret})
 		must(t, err)
 		f.signIn(t, slug)
 	}

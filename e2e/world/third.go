@@ -171,9 +171,14 @@ inject: {header: X-Api-Key, format: "{api_key}"}
 }
 
 // OAuthRecord is the record of the same API under the id slug, whose tokens come
-// from issuer, another server, which rotates refresh tokens. Its token endpoint
-// is reached at token; the person is there who is called as the slug.
-func (t *Third) OAuthRecord(slug, issuer, token string) string {
+// from issuer, another server, which rotates refresh tokens.
+func (t *Third) OAuthRecord(slug, issuer string) string {
+	return t.OAuthRecordVia(slug, issuer, issuer+"/token")
+}
+
+// OAuthRecordVia is OAuthRecord with a token endpoint that is reached elsewhere.
+// Whoever signs in there is called as the slug.
+func (t *Third) OAuthRecordVia(slug, issuer, token string) string {
 	return fmt.Sprintf(`id: %[1]s
 name: Third %[1]s
 website: %[3]s
