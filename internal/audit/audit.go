@@ -27,7 +27,6 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/disk"
-	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -143,8 +142,7 @@ type Log struct {
 	pendingMu sync.Mutex
 	pending   map[*sqldb.Tx]*pendingRows // entries that an open transaction will append
 
-	queue     chan *Intent
-	outcomes  chan body
+	commits   *commits
 	alarms    chan Entry
 	alarmRate *throttle.Limiter
 	stop      chan struct{}
@@ -158,11 +156,6 @@ type Log struct {
 	open  atomic.Int64  // calls of this run that have begun and have no outcome yet
 	left  sync.Once
 }
-
-const (
-	maxBatch    = 64
-	maxOutcomes = 10_000 // finished calls whose outcome is not yet durable
-)
 
 // New opens the log, which starts a new chain.
 func New(ctx context.Context, cfg Config) (*Log, error) {
@@ -184,7 +177,7 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	l := &Log{
 		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger, spares: newSpares(),
 		publish: disk.Replace, written: cfg.Written, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
-		pending: map[*sqldb.Tx]*pendingRows{}, queue: make(chan *Intent, 1024), outcomes: make(chan body, maxOutcomes), stop: make(chan struct{}), committed: make(chan struct{}),
+		pending: map[*sqldb.Tx]*pendingRows{}, commits: newCommits(), stop: make(chan struct{}), committed: make(chan struct{}),
 		alarms: make(chan Entry, maxAlarms), alarmRate: throttle.New(1.0/60, 1, 1000, time.Now), alarmed: make(chan struct{}),
 		beat: cfg.Heartbeat,
 	}
@@ -248,22 +241,27 @@ type pendingRows struct {
 	written bool
 }
 
-// add files a row under its transaction; the first one registers the hooks.
-func (l *Log) add(tx *sqldb.Tx, r row) {
-	tx.Named(r.body.Entry.Action, r.body.Kind)
+// add files rows under their transaction; the first ones register the hooks.
+func (l *Log) add(tx *sqldb.Tx, rows ...row) {
+	if len(rows) == 0 {
+		return
+	}
+	for _, r := range rows {
+		tx.Named(r.body.Entry.Action, r.body.Kind)
+	}
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
 	if p, ok := l.pending[tx]; ok {
-		p.rows = append(p.rows, r)
+		p.rows = append(p.rows, rows...)
 		if p.written {
-			// It would be lost: the transaction must not commit without it.
+			// They would be lost: the transaction must not commit without them.
 			tx.BeforeCommit(func(context.Context) error {
-				return fmt.Errorf("an audit entry %q came after the transaction's entries were written", r.body.Entry.Action)
+				return fmt.Errorf("an audit entry %q came after the transaction's entries were written", rows[0].body.Entry.Action)
 			})
 		}
 		return
 	}
-	p := &pendingRows{rows: []row{r}}
+	p := &pendingRows{rows: rows}
 	l.pending[tx] = p
 	var step *step
 	tx.BeforeCommit(func(ctx context.Context) error {
@@ -291,79 +289,10 @@ func (l *Log) add(tx *sqldb.Tx, r row) {
 	})
 }
 
-// Intent is a call whose intent is durable and whose outcome is still open.
-type Intent struct {
-	Event id.Event
-
-	ctx   context.Context // of the caller, while it waits in the queue
-	row   row
-	fence func(ctx context.Context, tx *sqldb.Tx) error
-	err   chan error
-	run   string // that it began in
-}
-
-// Begin makes the intent of e durable and returns only then. fence runs in the
-// same transaction, before the entry: it must check with a share lock that the
-// call may still start, and must write nothing when it returns an error. Its
-// error is returned unchanged, and no entry is written. Any other error means
-// that the call must not run (threats.md L2).
-func (l *Log) Begin(ctx context.Context, e Entry, fence func(ctx context.Context, tx *sqldb.Tx) error) (*Intent, error) {
-	if err := l.witness.refusal(); err != nil {
-		return nil, err
-	}
-	if err := l.keepsUp(); err != nil {
-		return nil, err
-	}
-	e = l.complete(e)
-	in := &Intent{Event: e.ID, ctx: ctx, row: entryRow(KindIntent, e), fence: fence, err: make(chan error, 1)}
-	if in.row.err != nil {
-		return nil, unavailable(in.row.err) // alone, not with the batch it would have spoiled
-	}
-	select {
-	case l.queue <- in:
-	case <-ctx.Done():
-		return nil, unavailable(ctx.Err())
-	case <-l.stop:
-		return nil, unavailable(errors.New("the log is stopped"))
-	}
-	// The committer answers whatever it takes, so waiting for it cannot leave an
-	// intent behind that the caller believes was never made.
-	select {
-	case err := <-in.err:
-		return in.began(err)
-	case <-l.committed:
-	}
-	select {
-	case err := <-in.err:
-		return in.began(err)
-	default: // it came into the queue after the committer had gone
-		return nil, unavailable(errors.New("the log is stopped"))
-	}
-}
-
-func (in *Intent) began(err error) (*Intent, error) {
-	if err != nil {
-		return nil, err
-	}
-	return in, nil
-}
-
-// Finish adds the outcome of a call. It does not wait: outcomes are written
-// together. Begin refuses calls when too many wait.
-func (l *Log) Finish(in *Intent, o Outcome) {
-	o.Status, o.Code = storable(o.Status), storable(o.Code)
-	b := body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: id.NewEvent(), Time: sqldb.Micros(l.now()), run: in.run}
-	select {
-	case l.outcomes <- b:
-	case <-l.stop:
-		l.log.Error("an outcome came after the audit log stopped", "intent", in.Event)
-	}
-}
-
 // Ready reports whether the intent of a call could be made durable now. It
 // writes to find that out.
 func (l *Log) Ready(ctx context.Context) error {
-	if err := l.keepsUp(); err != nil {
+	if err := l.commits.keepsUp(); err != nil {
 		return err
 	}
 	select {
@@ -374,23 +303,10 @@ func (l *Log) Ready(ctx context.Context) error {
 	}
 }
 
-// keepsUp refuses calls while too many outcomes wait to be written.
-func (l *Log) keepsUp() error {
-	if len(l.outcomes) > maxOutcomes*9/10 {
-		return fault.New(fault.Unavailable, "audit_unavailable", "The audit log is behind; calls are refused until it has caught up.").WithRetry(time.Second)
-	}
-	return nil
-}
-
-func unavailable(cause error) error {
-	return fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written, so the call was not made.").
-		WithHint("Try again shortly.").WithCause(cause).WithRetry(time.Second)
-}
-
-// Start runs the committer, the checkpoints and the settling of runs that are over
-// until Stop.
+// Start runs what happens beside the calls until Stop: late outcomes, alarms, keys
+// of chains, checkpoints, and the settling of runs that are over.
 func (l *Log) Start() {
-	l.wg.Go(l.commit)
+	l.wg.Go(l.writeLate)
 	l.wg.Go(l.recordAlarms)
 	l.wg.Go(l.fillSpares)
 	l.wg.Go(l.checkpoints)
@@ -402,114 +318,4 @@ func (l *Log) Stop() {
 	l.stopOnce.Do(func() { close(l.stop) })
 	l.wg.Wait()
 	l.left.Do(l.leave)
-}
-
-// commit groups waiting intents and outcomes into transactions.
-func (l *Log) commit() {
-	defer close(l.committed)
-	tick := time.NewTicker(20 * time.Millisecond) // the longest an outcome waits
-	defer tick.Stop()
-	for {
-		select {
-		case in := <-l.queue:
-			l.flush(in)
-		case <-tick.C:
-			if len(l.outcomes) > 0 {
-				l.flush(nil)
-			}
-		case <-l.stop:
-			for len(l.queue) > 0 || len(l.outcomes) > 0 {
-				if err := l.flush(nil); err != nil {
-					l.log.Error("the audit log stopped with entries unwritten", "outcomes", len(l.outcomes), "error", err)
-					return
-				}
-			}
-			return
-		}
-	}
-}
-
-// flush writes one batch. Intents that the fence refuses get its error, all
-// others the error of the transaction.
-func (l *Log) flush(first *Intent) error {
-	batch := make([]*Intent, 0, maxBatch)
-	if first != nil {
-		batch = append(batch, first)
-	}
-	for len(batch) < maxBatch {
-		select {
-		case in := <-l.queue:
-			batch = append(batch, in)
-			continue
-		default:
-		}
-		break
-	}
-	var done []body
-	for len(done) < 4*maxBatch {
-		select {
-		case b := <-l.outcomes:
-			done = append(done, b)
-			continue
-		default:
-		}
-		break
-	}
-	refused := make([]error, len(batch))
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	err := l.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		clear(refused)
-		for i, in := range batch {
-			if refused[i] = in.ctx.Err(); refused[i] != nil {
-				continue // nobody waits for this call any more
-			}
-			if in.fence != nil {
-				if refused[i] = in.fence(ctx, tx); refused[i] != nil {
-					continue
-				}
-			}
-			l.add(tx, in.row)
-		}
-		for _, b := range done {
-			r, ok, err := l.outcomeRow(ctx, tx, b)
-			if err != nil {
-				return err
-			}
-			if ok {
-				l.add(tx, r)
-			}
-		}
-		return nil
-	})
-	l.count(batch, refused, done, err)
-	for i, in := range batch {
-		switch {
-		case err != nil:
-			in.err <- unavailable(err)
-		case errors.Is(refused[i], context.Canceled), errors.Is(refused[i], context.DeadlineExceeded):
-			in.err <- unavailable(refused[i])
-		default:
-			in.err <- refused[i]
-		}
-	}
-	if err != nil && len(done) > 0 {
-		l.log.Warn("outcomes could not be written and will be tried again", "count", len(done), "error", err)
-		l.requeue(done)
-		time.Sleep(100 * time.Millisecond)
-	}
-	return err
-}
-
-// requeue puts outcomes back. They may now stand behind later ones; their order
-// among each other carries no meaning.
-func (l *Log) requeue(done []body) {
-	for _, b := range done {
-		b.again = true
-		select {
-		case l.outcomes <- b:
-		default:
-			l.log.Error("an outcome was lost: the audit log is full", "intent", b.Ref)
-		}
-	}
 }

@@ -93,11 +93,11 @@ func TestBeginAndFinish(t *testing.T) {
 		l := w.start(t)
 		e := w.entry("tool.call")
 		fenced := 0
-		in, err := l.Begin(t.Context(), e, func(ctx context.Context, tx *sqldb.Tx) error {
+		in, err := l.Begin(t.Context(), e, audit.FenceFunc(func(ctx context.Context, tx *sqldb.Tx) error {
 			fenced++
 			var n int
 			return tx.QueryRowContext(ctx, `select count(*) from audit_entry`).Scan(&n)
-		})
+		}))
 		if err != nil || fenced != 1 {
 			t.Fatalf("begin: %v, fence ran %d times", err, fenced)
 		}
@@ -106,7 +106,7 @@ func TestBeginAndFinish(t *testing.T) {
 		}
 		revoked := fault.New(fault.Denied, "revoked", "The session was revoked.")
 		before := scan[int](t, w.db, `select count(*) from audit_entry`)
-		if _, err := l.Begin(t.Context(), e, func(context.Context, *sqldb.Tx) error { return revoked }); err != error(revoked) {
+		if _, err := l.Begin(t.Context(), e, audit.FenceFunc(func(context.Context, *sqldb.Tx) error { return revoked })); err != error(revoked) {
 			t.Errorf("fence: got %v, want its own error", err)
 		}
 		if after := scan[int](t, w.db, `select count(*) from audit_entry`); after != before {
@@ -158,7 +158,7 @@ func TestBeginFailsClosed(t *testing.T) {
 		unavailable := func(when string) {
 			t.Helper()
 			ran := false
-			in, err := l.Begin(t.Context(), w.entry("tool.call"), func(context.Context, *sqldb.Tx) error { ran = true; return nil })
+			in, err := l.Begin(t.Context(), w.entry("tool.call"), audit.FenceFunc(func(context.Context, *sqldb.Tx) error { ran = true; return nil }))
 			if in != nil || !fault.Is(err, "audit_unavailable") || fault.KindOf(err) != fault.Unavailable {
 				t.Errorf("%s: got %v, want audit_unavailable (fence ran: %v)", when, err, ran)
 			}
@@ -199,12 +199,12 @@ func TestConcurrentCalls(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 64 {
 			wg.Go(func() {
-				in, err := l.Begin(t.Context(), w.entry("tool.call"), func(context.Context, *sqldb.Tx) error {
+				in, err := l.Begin(t.Context(), w.entry("tool.call"), audit.FenceFunc(func(context.Context, *sqldb.Tx) error {
 					if i%8 == 0 {
 						return denied
 					}
 					return nil
-				})
+				}))
 				if (i%8 == 0) != errors.Is(err, denied) {
 					t.Errorf("call %d: got %v", i, err)
 				}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,29 +19,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
-	"github.com/ambit-dev/ambit/internal/strictjson"
 )
-
-// row is an entry or outcome on its way into the chain, already encoded: the
-// chain waits while a row is appended, and one that does not encode must fail
-// alone.
-type row struct {
-	body body
-	doc  []byte
-	err  error
-}
-
-func entryRow(kind string, e Entry) row {
-	return encode(body{Kind: kind, Entry: &e, ID: e.ID, Time: sqldb.Micros(e.Time)})
-}
-
-func encode(b body) row {
-	doc, err := strictjson.CanonicalOf(b)
-	if err != nil {
-		err = fmt.Errorf("encoding an audit entry: %w", err)
-	}
-	return row{b, doc, err}
-}
 
 // head is the end of a chain.
 type head struct {
@@ -55,17 +35,17 @@ type head struct {
 type chain struct {
 	signer *signer
 
-	mu   sync.Mutex
-	head head // empty chain: the next append starts a new one
-	key  secret.Value
-	run  atomic.Pointer[string] // that the chain belongs to; written under mu
+	mu    sync.Mutex
+	head  head // empty chain: the next append starts a new one
+	links *links
+	run   atomic.Pointer[string] // that the chain belongs to; written under mu
 }
 
 // step is an append whose transaction is still open.
 type step struct {
 	c     *chain
 	next  head
-	key   secret.Value
+	links *links
 	spare spare // that it took, if it began a chain
 	run   string
 }
@@ -75,7 +55,7 @@ type step struct {
 // one, which names whatever head this one turns out to have.
 func (s *step) end(committed bool) {
 	if committed {
-		s.c.head, s.c.key = s.next, s.key
+		s.c.head, s.c.links = s.next, s.links
 		if s.run != "" {
 			s.c.run.Store(&s.run)
 		}
@@ -88,7 +68,7 @@ func (s *step) end(committed bool) {
 // append computes and inserts rows. On success the caller must end the step.
 func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*step, error) {
 	c.mu.Lock()
-	s := &step{c: c, next: c.head, key: c.key}
+	s := &step{c: c, next: c.head, links: c.links}
 	if err := c.appendLocked(ctx, l, tx, s, rows); err != nil {
 		c.mu.Unlock() // no commit was tried, so the head stands and the chain goes on
 		l.spares.put(s.spare)
@@ -110,7 +90,7 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 			return r.err
 		}
 		s.next.seq++
-		s.next.hash = link(s.key, s.next.hash, s.next.seq, r.doc)
+		s.next.hash = s.links.link(s.next.hash, s.next.seq, r.doc)
 		if err := insertEntry(ctx, tx, s.next, r.body, r.doc); err != nil {
 			if sqldb.IsUnique(err) { // its place is taken: another node closed the run of this one
 				c.head.chain = ""
@@ -130,7 +110,7 @@ func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, e
 		return row{}, errNoKey
 	}
 	chainID := k.chain
-	s.key, s.spare = k.key, k
+	s.links, s.spare = newLinks(k.key), k
 	heads, err := latestHeads(ctx, tx)
 	if err != nil {
 		return row{}, fmt.Errorf("reading the heads of earlier audit chains: %w", err)
@@ -211,12 +191,29 @@ func storable[S ~string](s S) S {
 	return S(strings.ReplaceAll(strings.ToValidUTF8(string(s), mark), "\x00", mark))
 }
 
+// links computes the hashes of one chain. It belongs to one goroutine at a time.
+type links struct {
+	mac hash.Hash // keyed once: setting a key costs as much as a short entry
+	buf []byte
+}
+
+func newLinks(key secret.Value) *links { return &links{mac: hmac.New(sha256.New, key.Reveal())} }
+
 // link is the hash of entry seq. Everything has a length in front, so no two
-// entries share an input.
-func link(key secret.Value, previous []byte, seq int64, doc []byte) []byte {
-	m := hmac.New(sha256.New, key.Reveal())
-	m.Write(crypt.Fields(string(previous), strconv.FormatInt(seq, 10), string(doc)))
-	return m.Sum(nil)
+// entries share an input: what is hashed is crypt.Fields(previous, seq, doc).
+func (l *links) link(previous []byte, seq int64, doc []byte) []byte {
+	l.mac.Reset()
+	var digits [20]byte
+	number := strconv.AppendInt(digits[:0], seq, 10)
+	b := binary.BigEndian.AppendUint32(l.buf[:0], uint32(len(previous)))
+	b = append(b, previous...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(number)))
+	b = append(b, number...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(doc)))
+	_, _ = l.mac.Write(b)
+	_, _ = l.mac.Write(doc)
+	l.buf = b
+	return l.mac.Sum(nil)
 }
 
 func chainAAD(chainID string) []byte { return crypt.Fields("ambit audit chain 1", chainID) }

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"context"
+
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
@@ -31,7 +33,7 @@ func ParseCursor(s string) error {
 // FinishAgain is what follows a commit of this outcome that looked failed: the
 // outcome waits once more, under the id that it had.
 func (l *Log) FinishAgain(in *Intent, o Outcome, e id.Event) {
-	l.outcomes <- body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: e, Time: 1, again: true}
+	l.commits.finish(encode(body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: e, Time: 1, again: true}))
 }
 
 // Abandon leaves the chain, as after a commit of which nobody knows whether it
@@ -58,3 +60,14 @@ func (l *Log) Run() string { return l.chain.running() }
 
 // Session is that of the call.
 func (in *Intent) Session() id.Session { return in.row.body.Entry.Session }
+
+// FenceFunc is a fence that is a function.
+type FenceFunc func(ctx context.Context, tx *sqldb.Tx) error
+
+func (FenceFunc) Check(ctx context.Context, tx *sqldb.Tx, all []Fence) []error {
+	out := make([]error, len(all))
+	for i, f := range all {
+		out[i] = f.(FenceFunc)(ctx, tx)
+	}
+	return out
+}

@@ -222,7 +222,7 @@ func (l *Log) closeChain(ctx context.Context, tx *sqldb.Tx, chainID string, key 
 	if r.err != nil {
 		return head{}, r.err
 	}
-	end.hash = link(key, end.hash, end.seq+1, r.doc)
+	end.hash = newLinks(key).link(end.hash, end.seq+1, r.doc)
 	end.seq++
 	return end, insertEntry(ctx, tx, end, r.body, r.doc)
 }
@@ -289,12 +289,13 @@ func (l *Log) settlePage(ctx context.Context, page []stored) (settled int, err e
 	return settled, sqldb.Wrap("settle calls", err)
 }
 
-// outcomeRow is the row of an outcome that the committer is about to write. ok is
-// false if it stands already. The outcome of a call that was settled meanwhile
-// becomes an entry of its own.
-func (l *Log) outcomeRow(ctx context.Context, tx *sqldb.Tx, b body) (r row, ok bool, err error) {
+// outcomeRow is what is about to be written of an outcome. ok is false if it
+// stands already. The outcome of a call that was settled meanwhile becomes an
+// entry of its own.
+func (l *Log) outcomeRow(ctx context.Context, tx *sqldb.Tx, o row) (r row, ok bool, err error) {
+	b := o.body
 	if !b.again && b.run != "" && b.run == l.chain.running() {
-		return encode(b), true, nil
+		return o, true, nil
 	}
 	if stands, err := entryExists(ctx, tx, b.ID); err != nil || stands {
 		return row{}, false, err
@@ -303,7 +304,7 @@ func (l *Log) outcomeRow(ctx context.Context, tx *sqldb.Tx, b body) (r row, ok b
 	case err != nil:
 		return row{}, false, err
 	case !settled:
-		return encode(b), true, nil
+		return o, true, nil
 	}
 	e := *b.Entry
 	e.ID, e.Actor, e.Action, e.Object, e.Decision, e.Code, e.Time = b.ID, system, callEndedLate, string(b.Ref), "", b.Outcome.Code, sqldb.Time(b.Time)
@@ -316,14 +317,14 @@ func (l *Log) outcomeRow(ctx context.Context, tx *sqldb.Tx, b body) (r row, ok b
 }
 
 // count keeps the number of open calls, and ties those that began to their run.
-func (l *Log) count(batch []*Intent, refused []error, done []body, err error) {
+func (l *Log) count(batch []*Intent, refused []error, outcomes int, err error) {
 	if err != nil {
 		if len(batch) > 0 && sqldb.Uncertain(err) {
 			l.open.Add(1) // their intents may stand although they were refused: to be settled
 		}
 		return
 	}
-	l.open.Add(-int64(len(done)))
+	l.open.Add(-int64(outcomes))
 	running := l.chain.running()
 	for i, in := range batch {
 		if refused[i] == nil {

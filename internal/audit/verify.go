@@ -10,7 +10,6 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/keyring"
-	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -160,7 +159,7 @@ func (v *verifying) chain(ctx context.Context, c chainRow) error {
 	if err != nil {
 		return fmt.Errorf("unwrapping the key of an audit chain: %w", err)
 	}
-	last, closed := head{chain: c.id}, false
+	last, links, closed := head{chain: c.id}, newLinks(key), false
 	for {
 		page, err := queryEntries(ctx, v.q, verifyPageSQL, c.id, last.seq)
 		if err != nil {
@@ -170,7 +169,7 @@ func (v *verifying) chain(ctx context.Context, c chainRow) error {
 			if closed {
 				v.problem(c.id, s.seq, "stands after the entry that closed the chain")
 			}
-			v.entry(c, key, last, s)
+			v.entry(c, links, last, s)
 			closed = closed || s.kind == KindEvent && s.action == chainClosed
 			last = s.head // of a changed entry too: go on from what is stored, to find further changes
 		}
@@ -192,7 +191,7 @@ func (v *verifying) chain(ctx context.Context, c chainRow) error {
 }
 
 // entry checks one row against the one before it.
-func (v *verifying) entry(c chainRow, key secret.Value, last head, s stored) {
+func (v *verifying) entry(c chainRow, links *links, last head, s stored) {
 	v.r.Entries++
 	v.compareWitness(s.head)
 	missing := s.seq != last.seq+1
@@ -200,7 +199,7 @@ func (v *verifying) entry(c chainRow, key secret.Value, last head, s stored) {
 		v.problem(c.id, s.seq, fmt.Sprintf("%d entries before it are missing", s.seq-last.seq-1))
 	}
 	// After a gap the hash before is unknown, and so is whether this one is right.
-	if !missing && !hmac.Equal(link(key, last.hash, s.seq, s.body), s.hash) {
+	if !missing && !hmac.Equal(links.link(last.hash, s.seq, s.body), s.hash) {
 		v.problem(c.id, s.seq, "was changed, or stands in another place than it was written")
 	}
 	b, err := decodeBody(s.body)

@@ -82,7 +82,7 @@ func (w *witness) refusal() error {
 
 // Waiting says how many calls wait for their intent to be durable, and how many
 // finished ones for their outcome.
-func (l *Log) Waiting() (intents, outcomes int) { return len(l.queue), len(l.outcomes) }
+func (l *Log) Waiting() (intents, outcomes int) { return l.commits.depth() }
 
 // Witness says how far the checkpoint folder is behind.
 func (l *Log) Witness() Witness {

@@ -173,7 +173,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	running, done := permit.Track(ctx)
 	defer done()
 	entry.Decision = string(policy.Allow)
-	intent, err := g.audit.Begin(ctx, entry, permit.Fence)
+	intent, err := g.audit.Begin(ctx, entry, permit)
 	if err != nil {
 		entry.Decision = ""
 		return Result{}, g.refuse(ctx, entry, "session.fence", err)

@@ -375,7 +375,7 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 			if err := s.activate(ctx, tx, a, p, v.grants, length, v.note, now); err != nil {
 				return err
 			}
-		} else if err := requireActive(ctx, tx, a.Session.ID, now); err != nil {
+		} else if err := requireActive(ctx, tx, []id.Session{a.Session.ID}, now)[0]; err != nil {
 			return err
 		}
 		s.audit.AppendEvent(tx, s.decisionEntry(p, a, "approved", hex.EncodeToString(v.digest[:]), evidence.JSON()))

@@ -111,7 +111,7 @@ func endedFault(ses Session) *fault.Error {
 }
 
 // Permit is the right to make one call. Only [Service.Permit] makes one, and
-// only [Permit.Fence] in the transaction of the call's intent makes it good.
+// only [Permit.Check] in the transaction of the call's intent makes it good.
 type Permit struct {
 	session      id.Session
 	environment  id.Environment
@@ -256,19 +256,23 @@ func refusal(d policy.Decision, tool string) error {
 	return fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").WithHint("Request a session that names the tool, and tell the person why.")
 }
 
-// Fence makes a Permit good or refuses it. It runs in the transaction that
-// writes the intent: it takes a share lock on the session row, so that this
-// transaction and a revoke have an order, and it uses up the approval of a call
-// that needed one. When it returns an error it has written nothing.
-func (p Permit) Fence(ctx context.Context, tx *sqldb.Tx) error {
+// Check makes Permits good or refuses them: it is the fence (audit.Fence) of the
+// transaction that writes their intents. It takes a share lock on the sessions'
+// rows, so that this transaction and a revoke have an order, and it uses up the
+// approval of a call that needed one. For what it refuses it has written nothing.
+func (p Permit) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []error {
 	now := p.service.now()
-	if err := requireActive(ctx, tx, p.session, now); err != nil {
-		return err
+	sessions := make([]id.Session, len(all))
+	for i, f := range all {
+		sessions[i] = f.(Permit).session
 	}
-	if p.approval == "" {
-		return nil
+	refused := requireActive(ctx, tx, sessions, now)
+	for i, f := range all {
+		if q := f.(Permit); refused[i] == nil && q.approval != "" {
+			refused[i] = useApproval(ctx, tx, q.approval, now)
+		}
 	}
-	return useApproval(ctx, tx, p.approval, now)
+	return refused
 }
 
 // Track gives the context that the permitted call runs under: it ends when the

@@ -392,23 +392,49 @@ func expireApprovals(ctx context.Context, q sqldb.Querier, now time.Time) ([]id.
 	return out, rows.Err()
 }
 
-const fenceSQL = `select state, expires_at, reason from session where id = $1`
+const fenceSQL = `select id, state, expires_at, reason from session where id in (%s) order by id`
 
-// requireActive is the fence between a call and a revoke: the share lock makes
-// the database order this transaction against the one that ends the session.
-func requireActive(ctx context.Context, tx *sqldb.Tx, s id.Session, now time.Time) error {
-	var ses Session
-	var expires int64
-	if err := tx.QueryRowContext(ctx, fenceSQL+tx.ShareLock(), s).Scan(&ses.State, &expires, &ses.Reason); err != nil {
-		return sqldb.Wrap("check the session of a call", err)
+// requireActive is the fence between calls and a revoke: the share lock makes the
+// database order this transaction against the one that ends a session. It says of
+// each session, in their order, why it permits nothing.
+func requireActive(ctx context.Context, tx *sqldb.Tx, sessions []id.Session, now time.Time) []error {
+	refused := make([]error, len(sessions))
+	all := func(err error) []error {
+		for i := range refused {
+			refused[i] = sqldb.Wrap("check the session of a call", err)
+		}
+		return refused
 	}
-	if ses.State == Active && now.Before(sqldb.Time(expires)) {
-		return nil
+	marks, args := sqldb.In(sessions)
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf(fenceSQL, marks)+tx.ShareLock(), args...)
+	if err != nil {
+		return all(err)
 	}
-	if ses.State == Active {
-		ses.Reason = Expired
+	defer rows.Close()
+	all(sql.ErrNoRows)
+	for rows.Next() {
+		var ses Session
+		var expires int64
+		if err := rows.Scan(&ses.ID, &ses.State, &expires, &ses.Reason); err != nil {
+			return all(err)
+		}
+		var why error
+		if ses.State == Active && !now.Before(sqldb.Time(expires)) {
+			ses.State, ses.Reason = Ended, Expired
+		}
+		if ses.State != Active {
+			why = endedFault(ses)
+		}
+		for i := range sessions {
+			if sessions[i] == ses.ID {
+				refused[i] = why
+			}
+		}
 	}
-	return endedFault(ses)
+	if err := rows.Err(); err != nil {
+		return all(err)
+	}
+	return refused
 }
 
 const anySessionSQL = `select exists (select 1 from session where %s)`

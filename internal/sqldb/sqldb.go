@@ -17,6 +17,8 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,6 +272,27 @@ type noRow struct{ err error }
 
 func (r noRow) Scan(...any) error { return r.err }
 func (r noRow) Err() error        { return r.err }
+
+// In gives the placeholders of an IN list from $1 on, and their arguments. Lists
+// of about the same length have the same text, so that few statements are
+// compiled: the last value is repeated up to the next power of two.
+func In[T any](values []T) (marks string, args []any) {
+	size := 1
+	for size < len(values) {
+		size *= 2
+	}
+	args = make([]any, size)
+	var b strings.Builder
+	for i := range args {
+		args[i] = values[min(i, len(values)-1)]
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(i + 1))
+	}
+	return b.String(), args
+}
 
 // Micros is t as Unix microseconds, the form of every time column. The zero
 // time is 0, which columns use for "none".

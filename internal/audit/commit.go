@@ -1,0 +1,391 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Fence is the last check of a call: it runs in the transaction that writes the
+// intent, so that the database orders it against a revoke.
+type Fence interface {
+	// Check decides for several fences of its own type at once, in their order. It
+	// must check with a share lock that each call may still start. An error lets
+	// no intent be written for its call, and must not have written anything.
+	Check(ctx context.Context, tx *sqldb.Tx, all []Fence) []error
+}
+
+// Intent is a call whose intent is durable and whose outcome is still open.
+type Intent struct {
+	Event id.Event
+
+	ctx   context.Context // of the caller, while it waits
+	row   row
+	fence Fence
+	turn  chan turn
+	run   string // that it began in
+}
+
+// turn is what a waiting caller is told: how its intent was written, or that the
+// next batch is its to write.
+type turn struct {
+	lead bool
+	err  error
+}
+
+// commits groups intents and outcomes into transactions without a goroutine of
+// its own in between. Who comes when nobody writes, writes what waits, its own
+// intent first; who comes meanwhile, waits. When a batch is written and others
+// wait, the first of them writes the next one. So a single call waits for nobody,
+// and many at once share each wait for the disk.
+type commits struct {
+	mu       sync.Mutex
+	free     *sync.Cond // nobody writes
+	writing  bool
+	stopped  bool
+	waiting  []*Intent
+	outcomes []waitingOutcome // oldest first
+	late     chan struct{}    // there are outcomes, which may have to be written alone
+}
+
+// waitingOutcome is an outcome that waits, and since when.
+type waitingOutcome struct {
+	row
+	since time.Time
+}
+
+const (
+	maxBatch    = 64
+	maxWaiting  = 1024   // calls whose intent is not yet durable
+	maxOutcomes = 10_000 // finished calls whose outcome is not yet durable
+	// outcomeWait is how long an outcome waits for an intent to be written with: a
+	// call at a time costs one wait for the disk, not two.
+	outcomeWait = 20 * time.Millisecond
+)
+
+func newCommits() *commits {
+	c := &commits{late: make(chan struct{}, 1)}
+	c.free = sync.NewCond(&c.mu)
+	return c
+}
+
+// Begin makes the intent of e durable and returns only then. fence runs in the
+// same transaction, before the entry. Its error is returned unchanged, and no
+// entry is written. Any other error means that the call must not run (threats.md
+// L2). The fence may be nil.
+func (l *Log) Begin(ctx context.Context, e Entry, fence Fence) (*Intent, error) {
+	if err := l.witness.refusal(); err != nil {
+		return nil, err
+	}
+	e = l.complete(e)
+	in := &Intent{Event: e.ID, ctx: ctx, row: entryRow(KindIntent, e), fence: fence}
+	if in.row.err != nil {
+		return nil, unavailable(in.row.err) // alone, not with the batch it would have spoiled
+	}
+	lead, err := l.commits.enter(in)
+	if err != nil {
+		return nil, err
+	}
+	if !lead {
+		// Whoever writes answers all that waits, so waiting for it cannot leave an
+		// intent behind that the caller believes was never made.
+		t := <-in.turn
+		lead, err = t.lead, t.err
+	}
+	if lead {
+		err = l.lead(in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Finish adds the outcome of a call. It does not wait: outcomes are written with
+// the next intents, or soon by themselves. Begin refuses calls when too many wait.
+func (l *Log) Finish(in *Intent, o Outcome) {
+	o.Status, o.Code = storable(o.Status), storable(o.Code)
+	b := body{Kind: KindOutcome, Ref: in.Event, Outcome: &o, Entry: in.row.body.Entry.columns(), ID: id.NewEvent(), Time: sqldb.Micros(l.now()), run: in.run}
+	if !l.commits.finish(encode(b)) {
+		l.log.Error("an outcome came after the audit log stopped, or while it was full", "intent", in.Event)
+	}
+}
+
+// lead writes one batch, with own first if it is not nil, and gives the pen on.
+// It returns what became of own.
+func (l *Log) lead(own *Intent) (err error) {
+	batch, outcomes := l.commits.take()
+	refused := make([]error, len(batch))
+	written := false
+	defer func() { // also after a panic: the others must not wait for ever
+		for i, in := range batch {
+			switch {
+			case !written:
+				refused[i] = unavailable(errors.New("the writer of the batch failed"))
+			case in == own:
+				err = refused[i]
+				continue
+			}
+			in.turn <- turn{err: refused[i]}
+		}
+		l.commits.leave()
+	}()
+	if len(batch) > 0 || len(outcomes) > 0 {
+		err = l.write(batch, outcomes, refused)
+	}
+	written = true
+	return err
+}
+
+// write writes one batch and says of each intent why it is not written. What the
+// fence refuses gets its error, and when the transaction fails all get that.
+func (l *Log) write(batch []*Intent, outcomes []waitingOutcome, refused []error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := l.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		check(ctx, tx, batch, refused)
+		rows := make([]row, 0, len(batch)+len(outcomes))
+		for i, in := range batch {
+			if refused[i] == nil {
+				rows = append(rows, in.row)
+			}
+		}
+		for _, o := range outcomes {
+			r, ok, err := l.outcomeRow(ctx, tx, o.row)
+			if err != nil {
+				return err
+			}
+			if ok {
+				rows = append(rows, r)
+			}
+		}
+		l.add(tx, rows...)
+		return nil
+	})
+	l.count(batch, refused, len(outcomes), err)
+	for i := range refused {
+		switch {
+		case err != nil:
+			refused[i] = unavailable(err)
+		case errors.Is(refused[i], context.Canceled), errors.Is(refused[i], context.DeadlineExceeded):
+			refused[i] = unavailable(refused[i])
+		}
+	}
+	if err != nil && len(outcomes) > 0 {
+		l.log.Warn("outcomes could not be written and will be tried again", "count", len(outcomes), "error", err)
+		if lost := l.commits.putBack(outcomes); lost > 0 {
+			l.log.Error("outcomes were lost: the audit log is full", "count", lost)
+		}
+	}
+	return err
+}
+
+// check asks the fences of a batch.
+func check(ctx context.Context, tx *sqldb.Tx, batch []*Intent, refused []error) {
+	fences, at := make([]Fence, 0, len(batch)), make([]int, 0, len(batch))
+	for i, in := range batch {
+		if refused[i] = in.ctx.Err(); refused[i] == nil && in.fence != nil { // else nobody waits for this call any more
+			fences, at = append(fences, in.fence), append(at, i)
+		}
+	}
+	for len(fences) > 0 {
+		n := 1
+		for n < len(fences) && reflect.TypeOf(fences[n]) == reflect.TypeOf(fences[0]) {
+			n++
+		}
+		for i, err := range fences[0].Check(ctx, tx, fences[:n]) {
+			refused[at[i]] = err
+		}
+		fences, at = fences[n:], at[n:]
+	}
+}
+
+// writeLate writes outcomes that no intent came for in time, and at the stop
+// whatever waits.
+func (l *Log) writeLate() {
+	defer close(l.committed)
+	pause := time.NewTimer(0)
+	<-pause.C
+	wait := func(d time.Duration) (stopped bool) {
+		pause.Reset(d)
+		select {
+		case <-pause.C:
+			return false
+		case <-l.stop:
+			return true
+		}
+	}
+	for stopped := false; !stopped; {
+		select {
+		case <-l.commits.late:
+		case <-l.stop:
+			stopped = true
+		}
+		for !stopped {
+			left, some := l.commits.dueIn()
+			if !some {
+				break
+			}
+			if left > 0 {
+				stopped = wait(left)
+				continue
+			}
+			l.commits.claim()
+			if l.lead(nil) != nil {
+				stopped = wait(100 * time.Millisecond)
+			}
+		}
+	}
+	for l.commits.close() {
+		l.commits.claim()
+		if err := l.lead(nil); err != nil {
+			l.log.Error("the audit log stopped with entries unwritten", "error", err)
+			return
+		}
+	}
+}
+
+// enter lets a call wait for its intent. lead says that nobody writes, so that it
+// must: by [Log.lead].
+func (c *commits) enter(in *Intent) (lead bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.stopped:
+		return false, unavailable(errors.New("the log is stopped"))
+	case len(c.outcomes) > maxOutcomes*9/10:
+		return false, behind()
+	case len(c.waiting) >= maxWaiting:
+		return false, behind()
+	}
+	lead = !c.writing
+	c.writing = true
+	if !lead {
+		in.turn = make(chan turn, 1)
+	}
+	c.waiting = append(c.waiting, in)
+	return lead, nil
+}
+
+// finish lets an outcome wait, unless it can never be written.
+func (c *commits) finish(r row) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped || len(c.outcomes) >= maxOutcomes {
+		return false
+	}
+	if c.outcomes = append(c.outcomes, waitingOutcome{r, time.Now()}); len(c.outcomes) == 1 {
+		c.tell()
+	}
+	return true
+}
+
+func (c *commits) tell() {
+	select {
+	case c.late <- struct{}{}:
+	default:
+	}
+}
+
+// take gives what the next transaction writes.
+func (c *commits) take() (batch []*Intent, outcomes []waitingOutcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	batch, c.waiting = cut(c.waiting, maxBatch)
+	outcomes, c.outcomes = cut(c.outcomes, 4*maxBatch)
+	return batch, outcomes
+}
+
+func cut[T any](list []T, most int) (head, rest []T) {
+	if len(list) <= most {
+		return list, nil
+	}
+	return list[:most:most], append([]T(nil), list[most:]...)
+}
+
+// leave ends the writing of a batch. When calls wait, the first of them leads.
+func (c *commits) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) > 0 {
+		c.waiting[0].turn <- turn{lead: true}
+		return
+	}
+	c.writing = false
+	c.free.Signal()
+}
+
+// claim waits until nobody writes.
+func (c *commits) claim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.writing {
+		c.free.Wait()
+	}
+	c.writing = true
+}
+
+// putBack returns outcomes whose transaction failed, and may have committed after
+// all. It reports how many there was no room for.
+func (c *commits) putBack(outcomes []waitingOutcome) (lost int) {
+	for i := range outcomes {
+		outcomes[i].body.again = true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	room := max(0, maxOutcomes-len(c.outcomes))
+	lost = max(0, len(outcomes)-room)
+	c.outcomes = append(outcomes[:len(outcomes)-lost:len(outcomes)-lost], c.outcomes...)
+	c.tell()
+	return lost
+}
+
+// dueIn is after how long the oldest outcome must be written alone.
+func (c *commits) dueIn() (left time.Duration, some bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.outcomes) == 0 {
+		return 0, false
+	}
+	return outcomeWait - time.Since(c.outcomes[0].since), true
+}
+
+// close admits nothing more and reports whether something is left to write.
+func (c *commits) close() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+	return len(c.waiting) > 0 || len(c.outcomes) > 0 || c.writing
+}
+
+// depth is how many intents and outcomes wait.
+func (c *commits) depth() (intents, outcomes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting), len(c.outcomes)
+}
+
+// keepsUp refuses calls while too many outcomes wait to be written.
+func (c *commits) keepsUp() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.outcomes) > maxOutcomes*9/10 {
+		return behind()
+	}
+	return nil
+}
+
+func behind() error {
+	return fault.New(fault.Unavailable, "audit_unavailable", "The audit log is behind; calls are refused until it has caught up.").WithRetry(time.Second)
+}
+
+func unavailable(cause error) error {
+	return fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written, so the call was not made.").
+		WithHint("Try again shortly.").WithCause(cause).WithRetry(time.Second)
+}
