@@ -201,7 +201,7 @@ func (c *command) agentDisable() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "disable AGENT", Short: "Shut an agent out: its tokens and sessions end at once",
-		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.enabledAgents, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			if err := c.confirm(ctx, yes, "End all tokens and sessions of "+args[0]+"?"); err != nil {
 				return err
@@ -225,7 +225,7 @@ func (c *command) agentEnable() *cobra.Command {
 	return &cobra.Command{
 		Use: "enable AGENT", Short: "Let a disabled agent get tokens again",
 		Long: "Let a disabled agent get tokens again. What was ended stays ended. It takes your passkey: the command names the page.",
-		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.disabledAgents, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			a, err := cl.EnableAgent(ctx, args[0])
 			if err != nil {

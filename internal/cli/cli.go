@@ -146,6 +146,10 @@ func (c *command) logger() *slog.Logger {
 	if c.debug {
 		level = slog.LevelDebug
 	}
+	return c.loggerFrom(level)
+}
+
+func (c *command) loggerFrom(level slog.Level) *slog.Logger {
 	if c.env[envLog] == "json" {
 		return slog.New(slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: level}))
 	}

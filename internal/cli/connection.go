@@ -182,7 +182,7 @@ func (c *command) connectionDisconnect() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "disconnect CONNECTION", Short: "End a connection for good, here and at the provider",
 		Long: "End a connection for good: sessions that use it end, its credential is destroyed, and it is given back at the provider\nwhere the provider can do that. The command says what is left to do there.",
-		Args: takes(1, "one argument: the connection's id"), ValidArgsFunction: c.completion(c.connectionIDs, 1),
+		Args: takes(1, "one argument: the connection's id"), ValidArgsFunction: c.completion(c.liveConnections, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			if err := c.confirm(ctx, yes, "Disconnect "+args[0]+" for good?"); err != nil {
 				return err

@@ -83,6 +83,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	defer d.stop()
+	d.say("%s: an agent works with somebody's account and never holds its key. Each step is", d.bold("Ambit"))
+	d.say("done for real, by processes of their own, and checked; the first that fails ends it.")
+	if !d.auto {
+		d.say("You are the person who approves, in your browser. Ctrl-C ends it and cleans up.")
+	}
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return d.startServer(ctx, dir) },
 		d.meetPerson, d.connectAccount, d.registerAgent, d.discover, d.refusedWithout, d.request,
@@ -92,9 +97,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	d.say("")
-	d.say("%s  An agent worked with an account and never held its key.", d.green("✓"))
-	d.say("   Next: ambit dev, then docs/quickstart.md")
+	d.proved()
 	return nil
 }
 
@@ -165,7 +168,19 @@ func (d *demo) meetPerson(ctx context.Context) error {
 	d.title("The first owner registers a passkey")
 	if !d.auto {
 		d.ask("Open this link and make your passkey", d.ready.LoginURL)
-		return nil // the next step waits for what follows from it
+		for {
+			page, err := d.api.Audit(ctx, client.AuditFilter{Action: "passkey.registered", Limit: 1})
+			if err != nil {
+				return err
+			}
+			if len(page.Data) > 0 {
+				d.done("your passkey is registered; the link is spent")
+				return nil
+			}
+			if err := pause(ctx, time.Second); err != nil {
+				return err
+			}
+		}
 	}
 	var err error
 	if d.human, err = person.New(d.base.Scheme + "://" + d.base.Host); err != nil {
@@ -188,7 +203,7 @@ func (d *demo) connectAccount(ctx context.Context) error {
 			return fmt.Errorf("connecting the sandbox: %w", err)
 		}
 	} else {
-		d.ask("Then connect the sandbox, as anybody you like", d.base.JoinPath("ui", "connections", "new").String()+"?provider=sandbox")
+		d.ask("Connect the sandbox, as anybody you like", d.base.JoinPath("ui", "connections", "new").String()+"?provider=sandbox")
 	}
 	for {
 		page, err := d.api.Connections(ctx, client.ConnectionFilter{Provider: "sandbox", State: "connected"})
@@ -295,7 +310,7 @@ func (d *demo) denied(ctx context.Context, tool string, args map[string]any, cod
 	if a.code != code {
 		return answer{}, fmt.Errorf("calling %s should be refused with %q, and gave %s", tool, code, a.raw)
 	}
-	d.refusal("%s → %s", tool, code)
+	d.done("%s is %s: %s", tool, d.yellow("refused"), code)
 	return a, nil
 }
 
@@ -450,10 +465,8 @@ func (d *demo) destroy(ctx context.Context) error {
 		return fmt.Errorf("what the person told the agent did not come with the answer: %s", a.raw)
 	}
 	d.done("sandbox_delete_issue → deleted")
-	if d.auto {
-		// The approval was for one call; the same call again needs another.
-		_, err = d.denied(ctx, "sandbox_delete_issue", args, "approval_required")
-	}
+	// The approval was for one call; the same call again needs another.
+	_, err = d.denied(ctx, "sandbox_delete_issue", args, "approval_required")
 	return err
 }
 
@@ -509,21 +522,24 @@ func (d *demo) trail(ctx context.Context) error {
 		return err
 	}
 	slices.Reverse(page.Data)
-	allowed, refused := 0, 0
+	allowed, refused, shown := 0, 0, 0
 	for _, e := range page.Data {
 		if e.AgentID == "" {
 			continue
 		}
-		result := e.Action
+		shown++
+		what, result := e.Action, ""
 		switch {
 		case e.Decision == "deny":
 			refused++
-			result = d.red("refused  ") + e.Code
+			what, result = e.Tool, d.yellow("refused")+"  "+e.Code
 		case e.Action == "tool.call":
 			allowed++
-			result = d.green("allowed  ") + e.Outcome.Status
+			what, result = e.Tool, d.green("allowed")+"  "+e.Outcome.Status
+		case e.Tool != "":
+			result = e.Tool
 		}
-		d.say("   %s  %-22s %s", e.Time.Local().Format("15:04:05.000"), first(e.Tool, e.Action), result)
+		d.say("    %s  %s", d.dim(e.Time.Local().Format("15:04:05.000")), strings.TrimRight(fmt.Sprintf("%-22s %s", what, result), " "))
 	}
 	if allowed < 4 || refused < 3 {
 		return fmt.Errorf("the audit log shows %d calls and %d refusals, fewer than were made", allowed, refused)
@@ -535,7 +551,7 @@ func (d *demo) trail(ctx context.Context) error {
 	if !report.Intact {
 		return fmt.Errorf("the audit log does not verify: %+v", report.Problems)
 	}
-	d.done("%d entries verified against their chain", report.Entries)
+	d.done("all %d entries verified against their chain; %d of them, those of the agent, are shown", report.Entries, shown)
 	return nil
 }
 
@@ -578,17 +594,31 @@ func (d *demo) title(s string) {
 func (d *demo) done(format string, args ...any) {
 	d.say("    %s %s", d.green("✓"), fmt.Sprintf(format, args...))
 }
-func (d *demo) refusal(format string, args ...any) {
-	d.say("    %s %s", d.red("✗"), fmt.Sprintf(format, args...))
-}
 func (d *demo) fact(name, value string) { d.say("      %s %s", d.dim(name+":"), value) }
 func (d *demo) ask(what, address string) {
 	d.say("    %s %s:\n\n      %s\n", d.bold("→"), what, address)
 }
-func (d *demo) bold(s string) string  { return d.paint("1", s) }
-func (d *demo) dim(s string) string   { return d.paint("2", s) }
-func (d *demo) green(s string) string { return d.paint("32", s) }
-func (d *demo) red(s string) string   { return d.paint("31", s) }
+func (d *demo) bold(s string) string   { return d.paint("1", s) }
+func (d *demo) dim(s string) string    { return d.paint("2", s) }
+func (d *demo) green(s string) string  { return d.paint("32", s) }
+func (d *demo) yellow(s string) string { return d.paint("33", s) }
+
+// proved says what the steps, all of which have passed, come to.
+func (d *demo) proved() {
+	d.say("\n%s", d.bold("What this proved"))
+	for _, p := range []string{
+		"Identity is not access: with a valid token and no session, nothing ran.",
+		"A person decided on exactly what was allowed, and their passkey signed it.",
+		"The third party received the key; the agent received [redacted].",
+		"Deleting took an approval of its own, for one call, which could not be used twice.",
+		"A revoke held at once, in the middle of the session.",
+		"Every call and every refusal is in the audit log, and the log is whole.",
+	} {
+		d.say("  %s %s", d.green("✓"), p)
+	}
+	d.say("\nThe server and its folder go away now. Next: %s, then docs/quickstart.md", d.bold("ambit dev"))
+}
+
 func (d *demo) paint(code, s string) string {
 	if !d.colour() {
 		return s

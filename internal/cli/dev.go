@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -52,6 +53,9 @@ func (c *command) devCommand() *cobra.Command {
 			force, stop := secondSignal(cmd.Context())
 			defer stop()
 			cfg.Force = force
+			if !c.debug && c.env[envLog] == "" { // what a person reads first is what to do
+				cfg.Logger = c.loggerFrom(slog.LevelWarn)
+			}
 			return c.dev(cmd.Context(), cfg, readyFile)
 		},
 	}
@@ -95,12 +99,15 @@ func (c *command) dev(ctx context.Context, cfg app.Config, readyFile string) (er
 				return
 			}
 		}
-		fmt.Fprintf(c.stdout, "Ambit serves %s\n  MCP      %s\n  Sandbox  http://%s\n", setup.ready.URL, setup.ready.MCPURL, place)
+		c.say("Ambit serves %s\n", c.paint(c.stdout, "1", setup.ready.URL))
+		c.facts("  web", a.PublicURL().JoinPath("ui").String()+"/", "  MCP", setup.ready.MCPURL+" (the one URL that an agent gets)",
+			"  sandbox", "http://"+place+" (a third party to try things on)", "  data", first(cfg.DataDir, "the database"))
 		if setup.needed {
-			fmt.Fprintf(c.stdout, "\nOpen this link within 15 minutes to register your passkey. It works once:\n\n  %s\n", setup.ready.LoginURL)
+			c.say("\nNobody owns this server yet. Open this link within 15 minutes to register your passkey. It works once:\n\n  %s\n", setup.ready.LoginURL)
 		} else {
-			fmt.Fprintf(c.stdout, "\nSign in at %s\n", setup.ready.LoginURL)
+			c.say("\nSign in at %s", setup.ready.LoginURL)
 		}
+		c.say("Then, in another terminal: ambit login. Ctrl-C stops the server.")
 	})
 	return errors.Join(err, readyErr)
 }

@@ -28,6 +28,7 @@ func (c *command) group(use, short string, subs ...*cobra.Command) *cobra.Comman
 		Use: use, Short: short}
 	orHelp(g)
 	g.PersistentFlags().StringVar(&c.environment, "env", "", "environment, by id or name (default: your own, or the API key's)")
+	_ = g.RegisterFlagCompletionFunc("env", c.completion(c.environments, -1))
 	g.AddCommand(subs...)
 	return g
 }
@@ -168,7 +169,7 @@ func (c *command) completion(list ids, max int) cobra.CompletionFunc {
 		if max >= 0 && len(args) >= max {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionLimit)
 		defer cancel()
 		cl, err := c.api(ctx)
 		if err != nil {
@@ -182,16 +183,22 @@ func (c *command) completion(list ids, max int) cobra.CompletionFunc {
 			name, label, _ := strings.Cut(f, "\t")
 			found[i] = plain(name) + "\t" + plain(label)
 		}
-		return found, cobra.ShellCompDirectiveNoFileComp
+		return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder // newest first
 	}
 }
 
-const completions = 100 // as many as a person would look through
+const (
+	completions     = 100 // as many as a person would look through
+	completionLimit = 1500 * time.Millisecond
+)
 
-// listed makes completions of a page.
-func listed[T any](page client.Page[T], err error, entry func(T) (id, label string)) ([]string, error) {
+// listed makes completions of a page, of what a command can be about.
+func listed[T any](page client.Page[T], err error, entry func(T) (id, label string), fits ...func(T) bool) ([]string, error) {
 	var out []string
 	for _, v := range page.Data {
+		if len(fits) > 0 && !fits[0](v) {
+			continue
+		}
 		id, label := entry(v)
 		out = append(out, id+"\t"+label)
 	}
@@ -208,9 +215,29 @@ func (c *command) userIDs(ctx context.Context, cl *client.Client) ([]string, err
 	return listed(page, err, func(u client.User) (string, string) { return u.ID, first(u.Email, u.Name) })
 }
 
+// environments completes names: their ids are as good, and nobody types them.
+func (c *command) environments(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Environments(ctx)
+	return listed(page, err, func(e client.Environment) (string, string) { return e.Name, e.ID })
+}
+
+func (c *command) agentsThat(fits func(client.Agent) bool) ids {
+	return func(ctx context.Context, cl *client.Client) ([]string, error) {
+		page, err := cl.Agents(ctx, client.AgentFilter{Limit: completions})
+		return listed(page, err, func(a client.Agent) (string, string) { return a.ID, a.Label + ", " + agentState(a) }, fits)
+	}
+}
+
 func (c *command) agentIDs(ctx context.Context, cl *client.Client) ([]string, error) {
-	page, err := cl.Agents(ctx, client.AgentFilter{Limit: completions})
-	return listed(page, err, func(a client.Agent) (string, string) { return a.ID, a.Label })
+	return c.agentsThat(func(client.Agent) bool { return true })(ctx, cl)
+}
+
+func (c *command) enabledAgents(ctx context.Context, cl *client.Client) ([]string, error) {
+	return c.agentsThat(func(a client.Agent) bool { return a.DisabledAt.IsZero() })(ctx, cl)
+}
+
+func (c *command) disabledAgents(ctx context.Context, cl *client.Client) ([]string, error) {
+	return c.agentsThat(func(a client.Agent) bool { return !a.DisabledAt.IsZero() })(ctx, cl)
 }
 
 func (c *command) providerIDs(ctx context.Context, cl *client.Client) ([]string, error) {
@@ -220,17 +247,37 @@ func (c *command) providerIDs(ctx context.Context, cl *client.Client) ([]string,
 
 func (c *command) connectionIDs(ctx context.Context, cl *client.Client) ([]string, error) {
 	page, err := cl.Connections(ctx, client.ConnectionFilter{Limit: completions})
-	return listed(page, err, func(v client.Connection) (string, string) { return v.ID, v.Provider + " " + v.AccountLabel })
+	return listed(page, err, connectionEntry)
+}
+
+// liveConnections leaves out those that have ended for good.
+func (c *command) liveConnections(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Connections(ctx, client.ConnectionFilter{Limit: completions})
+	return listed(page, err, connectionEntry, func(v client.Connection) bool { return v.State != "disconnected" })
+}
+
+func connectionEntry(v client.Connection) (id, label string) {
+	return v.ID, v.Provider + " " + first(v.AccountLabel, v.AccountID) + ", " + v.State
 }
 
 func (c *command) sessionIDs(ctx context.Context, cl *client.Client) ([]string, error) {
 	page, err := cl.Sessions(ctx, client.SessionFilter{Limit: completions})
-	return listed(page, err, func(s client.Session) (string, string) { return s.ID, s.AgentLabel + " " + s.State })
+	return listed(page, err, sessionEntry)
+}
+
+// openSessions are those that can be revoked.
+func (c *command) openSessions(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.Sessions(ctx, client.SessionFilter{Limit: completions})
+	return listed(page, err, sessionEntry, func(s client.Session) bool { return s.State != "ended" })
+}
+
+func sessionEntry(s client.Session) (id, label string) {
+	return s.ID, s.AgentLabel + ", " + sessionState(s) + ", " + when(s.RequestedAt, time.Now())
 }
 
 func (c *command) keyIDs(ctx context.Context, cl *client.Client) ([]string, error) {
 	page, err := cl.Keys(ctx, "", client.Paging{Limit: completions})
-	return listed(page, err, func(k client.APIKey) (string, string) { return k.ID, k.Name })
+	return listed(page, err, func(k client.APIKey) (string, string) { return k.ID, k.Name }, func(k client.APIKey) bool { return keyState(k, time.Now()) == "active" })
 }
 
 func (c *command) secretNames(ctx context.Context, cl *client.Client) ([]string, error) {

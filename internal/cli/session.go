@@ -146,7 +146,7 @@ func (c *command) sessionRevoke() *cobra.Command {
 			"--provider, or --org. --org beside --user or --provider keeps it to that organization; without, it counts\n" +
 			"wherever you may revoke. All but a single session are asked about first, unless --yes is given.",
 		Example: "  ambit session revoke ses_…\n  ambit session revoke --agent agent_… --yes\n  ambit session revoke --provider acme --org org_…",
-		Args:    upTo(1, "one session, or a flag that says what to revoke"), ValidArgsFunction: c.completion(c.sessionIDs, 1),
+		Args:    upTo(1, "one session, or a flag that says what to revoke"), ValidArgsFunction: c.completion(c.openSessions, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				r.SessionID = args[0]
