@@ -155,15 +155,22 @@ type Connected struct {
 // Callback finishes an authorization with what the provider sent back. The
 // state is used up before anything else happens, and counts only for the person
 // who began (threats.md O1, O4).
-func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environment, slug string, q url.Values) (Connected, error) {
+func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environment, slug string, q url.Values) (done Connected, err error) {
 	again := "Start connecting again."
 	if len(q["state"]) != 1 || len(q["code"]) > 1 || len(q["iss"]) > 1 || len(q["error"]) > 1 {
 		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer is incomplete or repeats a part.").WithHint(again)
 	}
-	f, err := s.takeFlow(ctx, p, env, slug, secret.FromString(q.Get("state")))
+	f, err := s.takeFlow(ctx, p, env, slug, secret.FromString(q.Get("state")), q.Get("code") != "")
 	if err != nil {
 		return Connected{}, err
 	}
+	var rec provider.Record
+	var m material // what the provider has given
+	defer func() {
+		if err != nil {
+			err = s.abandoned(ctx, f, rec, m, err)
+		}
+	}()
 	if f.issuer != "" && subtle.ConstantTimeCompare([]byte(q.Get("iss")), []byte(f.issuer)) != 1 {
 		return Connected{}, fault.New(fault.Denied, "issuer_mismatch", "The answer does not come from the provider that was asked.").WithHint(again)
 	}
@@ -176,12 +183,11 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	if q.Get("code") == "" {
 		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer holds no code.").WithHint(again)
 	}
-	rec, err := s.connections.Snapshot(ctx, env, f.digest)
-	if err != nil {
+	if rec, err = s.connections.Snapshot(ctx, env, f.digest); err != nil {
 		return Connected{}, err
 	}
-	m, g, err := s.exchange(ctx, f, rec, secret.FromString(q.Get("code")))
-	if err != nil {
+	var g grant
+	if m, g, err = s.exchange(ctx, f, rec, secret.FromString(q.Get("code"))); err != nil {
 		return Connected{}, err
 	}
 	granted := g.scopes
@@ -190,7 +196,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	}
 	by := account.ByPerson(p).In(env)
 	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: rec, AuthMethod: string(provider.OAuth2), Scopes: granted},
-		f.reconnect, m, g, account.Agreement{})
+		f.reconnect, m, g, account.Agreement{}, func(ctx context.Context, tx *sqldb.Tx) error { return endExchange(ctx, tx, f.id) })
 	if err != nil {
 		return Connected{}, err
 	}
@@ -199,7 +205,8 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 
 // takeFlow uses up the state. Whoever is not the person who began gets the same
 // answer as for a state that does not exist; what was begun is void all the same.
-func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environment, slug string, state secret.Value) (flow, error) {
+// If a code came with it, it is noted that an exchange begins.
+func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environment, slug string, state secret.Value, code bool) (flow, error) {
 	gone := fault.New(fault.Expired, "flow_expired", "This sign-in at the provider is no longer open.").WithHint("Start connecting again.")
 	if p.User() == "" {
 		return flow{}, gone
@@ -208,8 +215,10 @@ func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environ
 	var f flow
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var err error
-		f, err = deleteFlow(ctx, tx, hash[:])
-		return err
+		if f, err = deleteFlow(ctx, tx, hash[:]); err != nil || !code || !s.fits(f, p, env, slug) {
+			return err
+		}
+		return beginExchange(ctx, tx, f, s.now())
 	})
 	if sqldb.NoRows(err) {
 		return flow{}, gone
@@ -217,7 +226,7 @@ func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environ
 	if err != nil {
 		return flow{}, sqldb.Wrap("finish an authorization", err)
 	}
-	if f.startedBy != p.User() || f.environment != env || f.provider != slug || !s.now().Before(f.expires) {
+	if !s.fits(f, p, env, slug) {
 		if rerr := s.audit.Record(ctx, audit.Entry{
 			Environment: f.environment, Organization: f.organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())}, User: p.User(),
 			Action: "connection.refused", Object: f.provider, Provider: f.provider, Decision: "deny", Code: "flow_mismatch", Rule: "flow.person", Address: p.Address(),
@@ -227,6 +236,11 @@ func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environ
 		return flow{}, gone
 	}
 	return f, nil
+}
+
+// fits reports whether an answer may finish a flow.
+func (s *Service) fits(f flow, p account.Person, env id.Environment, slug string) bool {
+	return f.startedBy == p.User() && f.environment == env && f.provider == slug && s.now().Before(f.expires)
 }
 
 func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, code secret.Value) (material, grant, error) {
@@ -252,10 +266,10 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 		return material{}, grant{}, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").
 			WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
 	}
-	if err := failpoint.Hit("exchange: answered"); err != nil {
-		return material{}, grant{}, err
-	}
 	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
+	if err := failpoint.Hit("exchange: answered"); err != nil {
+		return m, g, err
+	}
 	return m, g, usable(m)
 }
 
@@ -297,13 +311,14 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 		return connection.Connection{}, err
 	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: prov.Record, AuthMethod: string(provider.APIKey)},
-		st.Reconnect, m, grant{}, ag)
+		st.Reconnect, m, grant{}, ag, func(context.Context, *sqldb.Tx) error { return nil })
 }
 
 // connect asks the provider whose account this is, seals the credential and
 // stores both: as a new connection, or as a new version of the one that has
-// this account already.
-func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant, ag account.Agreement) (connection.Connection, error) {
+// this account already. finish runs in the transaction that stores them.
+func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant, ag account.Agreement,
+	finish func(ctx context.Context, tx *sqldb.Tx) error) (connection.Connection, error) {
 	kind := provider.Auth(f.AuthMethod)
 	use := provider.Credential{Kind: kind, Values: m.values}
 	if kind == provider.OAuth2 {
@@ -366,7 +381,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 		if !stored {
 			return fault.New(fault.Conflict, "version_conflict", "The connection was refreshed in the meantime.").WithHint("Start connecting again.")
 		}
-		return nil
+		return finish(ctx, tx)
 	})
 	if err != nil {
 		return connection.Connection{}, err

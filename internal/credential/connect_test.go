@@ -1,7 +1,9 @@
 package credential_test
 
 import (
+	"context"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,8 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
@@ -252,6 +256,83 @@ func TestExchangeGarbage(t *testing.T) {
 			t.Errorf("%d connections came of nonsense, %v", len(usable), err)
 		}
 	})
+}
+
+// F11: a sign-in that fails after the provider has given a grant leaves none behind
+// that nobody knows: it is given back, or the audit and the person are told.
+func TestNoGrantIsAbandoned(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := gatewaytest.New(t, db)
+		w.OAuthProvider(t)
+		mia := w.Person(t, "mia@example.com", account.RoleMember)
+		try := func(spoil func() (mend func())) error {
+			back := w.Consent(t, w.Begin(t, mia, nil), gatewaytest.Mia)
+			mend := spoil()
+			_, err := w.Credentials.Callback(t.Context(), mia.Signed(t), w.Environment, "sandbox", back)
+			mend()
+			return err
+		}
+		faulty := func(faults ...map[string]any) func() func() {
+			return func() func() {
+				for _, f := range faults {
+					w.Fault(t, f)
+				}
+				return func() { w.Mend(t) }
+			}
+		}
+		told := func(err error) bool { return strings.Contains(fault.Of(err).Hint, "remove it there") }
+
+		if err := try(faulty(map[string]any{"path": "/me", "status": 500})); err == nil || told(err) {
+			t.Errorf("the identity breaks: %v, want an error that says nothing of a grant", err)
+		}
+		if err := try(func() func() { return gatewaytest.Break(t, w.DB, "insert on credential") }); err == nil || told(err) {
+			t.Errorf("the database breaks: %v", err)
+		}
+		if s := w.Stats(t); s.Codes != 2 || s.Revocations != 2 {
+			t.Errorf("the provider counts %+v, want both grants given back", s)
+		}
+		if err := try(faulty(map[string]any{"path": "/me", "status": 500}, map[string]any{"path": "/oauth/revoke", "status": 503, "times": 2})); !told(err) {
+			t.Errorf("the provider does not take it back: %v", err)
+		}
+		if err := try(faulty(map[string]any{"path": "/oauth/token", "after": true, "cut": true})); !told(err) {
+			t.Errorf("the answer is lost: %v", err)
+		}
+		wantAbandoned(t, w, "revoked", "revoked", "not_revoked", "unknown")
+
+		// A process that dies in between tells when it has come back.
+		for _, age := range []time.Duration{time.Minute, time.Hour} {
+			gatewaytest.Must(t, w.DB.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+				_, err := tx.ExecContext(ctx, `insert into oauth_exchange (flow_id, environment_id, organization_id, user_id, provider, connection_id, began_at) values ($1, $2, $3, $4, 'sandbox', '', $5)`,
+					age.String(), w.Environment, w.Organization, mia.ID, sqldb.Micros(w.Clock.Now().Add(-age)))
+				return err
+			}))
+		}
+		gatewaytest.Must(t, w.Credentials.RetryRevocations(t.Context()))
+		wantAbandoned(t, w, "revoked", "revoked", "not_revoked", "unknown", "unknown")
+
+		w.ConnectOAuth(t, mia, gatewaytest.Mia, nil)
+		var open int
+		gatewaytest.Must(t, w.DB.Reader().QueryRowContext(t.Context(), `select count(*) from oauth_exchange`).Scan(&open))
+		if open != 1 { // the one that may still be at work
+			t.Errorf("%d exchanges are open", open)
+		}
+	})
+}
+
+func wantAbandoned(t *testing.T, w *gatewaytest.World, want ...string) {
+	t.Helper()
+	list, err := w.Audit.List(t.Context(), audit.Filter{Environment: w.Environment, Action: "connection.grant_abandoned"})
+	gatewaytest.Must(t, err)
+	var got []string
+	for _, r := range list.Records {
+		got = append(got, r.Detail["grant"])
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the audit tells of %v, want %v", got, want)
+	}
 }
 
 // A reconnect keeps the id and gives the grant that it replaces back (O15).

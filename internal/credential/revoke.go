@@ -206,6 +206,9 @@ func (s *Service) RetryRevocations(ctx context.Context) error {
 	}); err != nil {
 		return sqldb.Wrap("forget open authorizations", err)
 	}
+	if err := s.reportInterrupted(ctx); err != nil {
+		return err
+	}
 	due, err := dueRevocations(ctx, s.db.Reader(), s.now())
 	if err != nil {
 		return sqldb.Wrap("list open revocations", err)

@@ -229,6 +229,8 @@ func (s *Server) refuse(v *visit, err error) {
 			p.Back, p.BackLabel = "/ui/signin?next=/ui/account", "Sign in again"
 		case fault.Is(err, "unlock_required"):
 			p.Back, p.BackLabel = "/ui/account", "Your account"
+		case strings.HasPrefix(v.r.URL.Path, "/ui/callback/"):
+			p.Back, p.BackLabel = "/ui/connections/new?provider="+url.QueryEscape(v.r.PathValue("provider")), "Start again"
 		}
 		shown{status(f.Kind), p}.send(s, v)
 	}
