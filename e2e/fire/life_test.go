@@ -495,35 +495,44 @@ func (l *life) send(req *http.Request) (int, map[string]string, error) {
 	return resp.StatusCode, out, nil
 }
 
-// program is an agent that registers itself and signs in through its person.
-func (l *life) program(ctx context.Context) error {
+// register makes a client that registers itself, and gives its id.
+func (l *life) register(ctx context.Context) (string, error) {
 	doc, err := json.Marshal(map[string]any{"client_name": l.name("program"), "redirect_uris": []string{"http://127.0.0.1/callback"}, "token_endpoint_auth_method": "none",
 		"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.w.URL+"/oauth/register", strings.NewReader(string(doc)))
 	if err != nil {
-		return err
+		return "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	status, registered, err := l.send(req)
 	if err != nil || status != http.StatusCreated {
-		return errors.Join(err, fmt.Errorf("registering: %d %v", status, registered))
+		return "", errors.Join(err, fmt.Errorf("registering: %d %v", status, registered))
+	}
+	return registered["client_id"], nil
+}
+
+// program is an agent that registers itself and signs in through its person.
+func (l *life) program(ctx context.Context) error {
+	id, err := l.register(ctx)
+	if err != nil {
+		return err
 	}
 	verifier := strings.Repeat("v", 43)
-	code, err := l.consent(ctx, l.tenant.Person, registered["client_id"], verifier)
+	code, err := l.consent(ctx, l.tenant.Person, id, verifier)
 	if err != nil {
 		return err
 	}
 	exchange := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"http://127.0.0.1/callback"}, "code_verifier": {verifier}, "resource": {l.w.MCPURL}}
-	status, tokens, err := l.form(ctx, "/oauth/token", exchange, registered["client_id"], "")
+	status, tokens, err := l.form(ctx, "/oauth/token", exchange, id, "")
 	if err != nil || status != http.StatusOK {
 		return errors.Join(err, fmt.Errorf("exchanging a code: %d %v", status, tokens))
 	}
 	first := l.promiseToken("a program's token", tokens["access_token"])
 	refresh := tokens["refresh_token"]
-	status, tokens, err = l.form(ctx, "/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "resource": {l.w.MCPURL}}, registered["client_id"], "")
+	status, tokens, err = l.form(ctx, "/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "resource": {l.w.MCPURL}}, id, "")
 	if err != nil || status != http.StatusOK {
 		return errors.Join(err, fmt.Errorf("refreshing: %d %v", status, tokens))
 	}
@@ -533,7 +542,7 @@ func (l *life) program(ctx context.Context) error {
 	}
 	first.changing("refused")
 	second.changing("refused")
-	status, answer, err := l.form(ctx, "/oauth/revoke", url.Values{"token": {tokens["refresh_token"]}}, registered["client_id"], "")
+	status, answer, err := l.form(ctx, "/oauth/revoke", url.Values{"token": {tokens["refresh_token"]}}, id, "")
 	if err != nil || status != http.StatusOK {
 		return errors.Join(err, fmt.Errorf("revoking: %d %v", status, answer))
 	}

