@@ -60,6 +60,11 @@ func (a *App) openConsole() (*console, error) {
 		}
 		_, _ = w.Write(link.Reveal())
 	})
+	mux.HandleFunc("POST /backup", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.Backup(r.Context(), r.FormValue("path")); err != nil {
+			refuse(w, err)
+		}
+	})
 	a.mountConsole(mux)
 	c := &console{srv: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, path: path, done: make(chan struct{})}
 	go func() {

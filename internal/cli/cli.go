@@ -104,7 +104,7 @@ func (c *command) root() *cobra.Command {
 	for group, list := range map[string][]*cobra.Command{
 		"run":     {c.demoCommand(), c.devCommand(), c.serveCommand()},
 		"manage":  c.manageCommands(),
-		"machine": {c.loginCommand(), c.logoutCommand(), c.recoverCommand(), c.migrateCommand(), c.doctorCommand(), c.profileCommand(), c.versionCommand()},
+		"machine": {c.loginCommand(), c.logoutCommand(), c.recoverCommand(), c.migrateCommand(), c.backupCommand(), c.restoreCommand(), c.doctorCommand(), c.profileCommand(), c.versionCommand()},
 	} {
 		for _, sub := range list {
 			sub.GroupID = group
