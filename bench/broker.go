@@ -13,6 +13,7 @@ type broker struct {
 	*world.World
 	agent *world.Agent
 	body  []byte // of the measured call
+	who   []byte // of one that calls nobody
 }
 
 // newBroker sets one up. Stop it, also after an error.
@@ -32,6 +33,9 @@ func newBroker(ctx context.Context, cfg world.Config) (*broker, error) {
 	if err != nil {
 		return b, err
 	}
+	if b.who, err = world.ToolCall("whoami", map[string]any{}); err != nil {
+		return b, err
+	}
 	b.body, err = world.ToolCall("third_list", map[string]any{"session": s.Handle})
 	return b, err
 }
@@ -43,6 +47,16 @@ func (b *broker) call(ctx context.Context) error {
 	a := b.agent.Send(ctx, b.Nodes[0], "third_list", b.body)
 	if a.Code != world.OK {
 		return fmt.Errorf("third_list: %s %s %w", a.Code, a.Facts, a.Err)
+	}
+	return nil
+}
+
+// whoami is a call that reaches no third party and writes nothing: what serving MCP
+// itself costs.
+func (b *broker) whoami(ctx context.Context) error {
+	a := b.agent.Send(ctx, b.Nodes[0], "whoami", b.who)
+	if a.Code != world.OK {
+		return fmt.Errorf("whoami: %s %s %w", a.Code, a.Facts, a.Err)
 	}
 	return nil
 }

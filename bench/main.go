@@ -1,7 +1,8 @@
 // Command bench measures what a brokered call costs. It starts a stub upstream,
 // a real `ambit serve` on SQLite and one on PostgreSQL, all on loopback, has a
 // person with a software passkey approve a session, and then sends the same
-// read to the stub directly and through MCP, one at a time and 16 at a time.
+// read to the stub directly and through MCP, one at a time and 16 at a time, in
+// five turns, of which it prints the medians as a table in Markdown.
 //
 //	go run ./bench                  both engines, as a table
 //	go run ./bench -json FILE       the same numbers for a program too
@@ -22,7 +23,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"text/tabwriter"
+	"slices"
 	"time"
 
 	"github.com/ambit-dev/ambit/e2e/world"
@@ -101,26 +102,12 @@ func run(ctx context.Context, o options, out string) (err error) {
 	defer up.Close()
 
 	report := Report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU()}
-	direct := map[int]Row{}
-	for _, n := range []int{1, 16} {
-		r, err := load(ctx, o, n, up.Direct)
-		if err != nil {
-			return err
-		}
-		r.Path, r.Fsyncs, r.RoundTrips = "direct", -1, -1
-		direct[n] = r
-		report.Rows = append(report.Rows, r)
-	}
 	for _, engine := range o.engines {
 		rows, err := brokered(ctx, o, dir, binary, engine, up)
 		if err != nil {
 			return fmt.Errorf("%s: %w", engine, err)
 		}
-		for _, r := range rows {
-			d := direct[r.Concurrency]
-			r.AddedP50, r.AddedP99 = r.P50-d.P50, r.P99-d.P99
-			report.Rows = append(report.Rows, r)
-		}
+		report.Rows = append(report.Rows, rows...)
 	}
 	show(report)
 	if out == "" {
@@ -150,27 +137,14 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 	if _, err := load(ctx, options{calls: 500, seconds: 10 * time.Second}, 16, b.call); err != nil { // warm
 		return nil, err
 	}
-	for _, n := range []int{1, 16} {
-		cpu, err := cpuTime(b.pid())
-		if err != nil {
-			return nil, err
-		}
-		r, err := load(ctx, o, n, b.call)
-		if err != nil {
-			return nil, err
-		}
-		after, err := cpuTime(b.pid())
-		if err != nil {
-			return nil, err
-		}
-		r.Path, r.CPU, r.Fsyncs, r.RoundTrips = engine, float64((after-cpu).Microseconds())/1000/float64(r.Calls), -1, -1
-		if r.RSS, err = rss(b.pid()); err != nil {
-			return nil, err
-		}
-		rows = append(rows, r)
+	if rows, err = rounds(ctx, o, engine, b, up); err != nil {
+		return nil, err
 	}
 	short := options{calls: 400, seconds: 20 * time.Second}
 	for i := range rows {
+		if rows[i].Path != engine {
+			continue // direct, or a tool that calls nobody
+		}
 		switch engine {
 		case "sqlite":
 			rows[i].Fsyncs, err = traced(b.pid(), func() (int, error) {
@@ -204,6 +178,9 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 		return nil, err
 	}
 	for i := range rows {
+		if rows[i].Path != engine {
+			continue
+		}
 		if _, err := load(ctx, options{calls: 200, seconds: 10 * time.Second}, rows[i].Concurrency, b.call); err != nil { // statements prepared
 			return nil, err
 		}
@@ -217,19 +194,92 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 	return rows, nil
 }
 
+// rounds measures the direct call, the brokered one and a tool that calls nobody in
+// turns, so that whatever else the machine does meets all alike, and gives the
+// medians. What is added is the median of the differences within a turn.
+func rounds(ctx context.Context, o options, engine string, b *broker, up *world.Third) ([]Row, error) {
+	turn := options{calls: max(o.calls/turns, 100), seconds: o.seconds / turns}
+	kinds := []struct {
+		path string
+		n    int
+		call func(context.Context) error
+	}{
+		{"direct", 1, up.Direct}, {engine, 1, b.call}, {engine + " whoami", 1, b.whoami},
+		{"direct", 16, up.Direct}, {engine, 16, b.call},
+	}
+	taken := make([][]Row, len(kinds))
+	for range turns {
+		var direct Row
+		for i, k := range kinds {
+			before, err := cpuTime(b.pid())
+			if err != nil {
+				return nil, err
+			}
+			r, err := load(ctx, turn, k.n, k.call)
+			if err != nil {
+				return nil, err
+			}
+			after, err := cpuTime(b.pid())
+			if err != nil {
+				return nil, err
+			}
+			if r.RSS, err = rss(b.pid()); err != nil {
+				return nil, err
+			}
+			r.CPU = float64((after - before).Microseconds()) / 1000 / float64(r.Calls)
+			if k.path == "direct" {
+				direct = r
+			}
+			r.AddedP50, r.AddedP99 = r.P50-direct.P50, r.P99-direct.P99
+			taken[i] = append(taken[i], r)
+		}
+	}
+	rows := make([]Row, len(kinds))
+	for i, k := range kinds {
+		rows[i] = median(taken[i])
+		rows[i].Path, rows[i].Concurrency, rows[i].Fsyncs, rows[i].RoundTrips = k.path, k.n, -1, -1
+	}
+	return rows, nil
+}
+
+const turns = 5
+
+// median takes the median of each number.
+func median(taken []Row) (m Row) {
+	of := func(number func(*Row) *float64) {
+		all := make([]float64, len(taken))
+		for i := range taken {
+			all[i] = *number(&taken[i])
+		}
+		slices.Sort(all)
+		*number(&m) = all[len(all)/2]
+	}
+	of(func(r *Row) *float64 { return &r.P50 })
+	of(func(r *Row) *float64 { return &r.P99 })
+	of(func(r *Row) *float64 { return &r.AddedP50 })
+	of(func(r *Row) *float64 { return &r.AddedP99 })
+	of(func(r *Row) *float64 { return &r.Rate })
+	of(func(r *Row) *float64 { return &r.CPU })
+	of(func(r *Row) *float64 { return &r.RSS })
+	for _, r := range taken {
+		m.Calls += r.Calls
+	}
+	return m
+}
+
+// show prints the table of docs/performance.md.
 func show(r Report) {
-	fmt.Printf("%s, %d CPUs shared by client, upstream, server and database, %s\n\n", r.Go, r.CPUs, r.Time.Format(time.RFC3339))
-	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "path\tat once\tcalls\tp50 ms\tp99 ms\tadded p50\tadded p99\tcalls/s\tCPU ms/call\tRSS MiB\tfsyncs/call\tround trips/call\t")
+	fmt.Println("| path | at once | p50 ms | p99 ms | added p50 | added p99 | calls/s | server CPU ms/call | RSS MiB | fsyncs/call | round trips/call |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|")
 	for _, row := range r.Rows {
 		if row.Path == "direct" {
-			fmt.Fprintf(t, "%s\t%d\t%d\t%.3f\t%.3f\t\t\t%.0f\t\t\t\t\t\n", row.Path, row.Concurrency, row.Calls, row.P50, row.P99, row.Rate)
+			fmt.Printf("| direct | %d | %.3f | %.2f | | | %.0f | | | | |\n", row.Concurrency, row.P50, row.P99, row.Rate)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%.3f\t%.3f\t%+.3f\t%+.3f\t%.0f\t%.3f\t%.0f\t%s\t%s\t\n", row.Path, row.Concurrency, row.Calls,
+		fmt.Printf("| %s | %d | %.2f | %.1f | %+.2f | %+.1f | %.0f | %.3f | %.0f | %s | %s |\n", row.Path, row.Concurrency,
 			row.P50, row.P99, row.AddedP50, row.AddedP99, row.Rate, row.CPU, row.RSS, known(row.Fsyncs), known(row.RoundTrips))
 	}
-	_ = t.Flush()
+	fmt.Printf("\n%s, %s, %d CPUs shared by client, upstream, server and database; medians of %d turns.\n", r.Time.Format("2006-01-02"), r.Go, r.CPUs, turns)
 }
 
 func known(v float64) string {

@@ -76,6 +76,7 @@ func (c *command) dev(ctx context.Context, cfg app.Config, readyFile string) (er
 		return err
 	}
 	cfg.OutboundAllow = append(cfg.OutboundAllow, place)
+	defer collectLess()()
 	a, err := app.New(ctx, cfg)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -70,8 +71,21 @@ func secondSignal(ctx context.Context) (force <-chan struct{}, stop func()) {
 	return forced, func() { close(over); <-done }
 }
 
+// collectLess has a server's memory collected half as often: its heap is small, and
+// collecting it takes a tenth of the processor time under load. A GOGC of the
+// operator's stands. restore undoes it.
+func collectLess() (restore func()) {
+	const usual, rare = 100, 200
+	was := debug.SetGCPercent(rare)
+	if was != usual {
+		debug.SetGCPercent(was)
+	}
+	return func() { debug.SetGCPercent(was) }
+}
+
 func (c *command) serve(ctx context.Context, cfg app.Config) error {
 	defer borrowLog(cfg.Logger)()
+	defer collectLess()()
 	a, err := app.New(ctx, cfg)
 	if err != nil {
 		return err
