@@ -85,6 +85,12 @@ func TestPages(t *testing.T) {
 					ids[id] = true
 				}
 			}
+			for _, n := range elements(root, "a", "button") {
+				// Who speaks to the machine says what they see (WCAG 2.5.3).
+				if label, seen := attr(n, "aria-label"), text(n); label != "" && !strings.Contains(strings.ToLower(label), strings.ToLower(seen)) {
+					t.Errorf("%q is called %q", seen, label)
+				}
+			}
 			for n := range root.Descendants() {
 				for _, ref := range []string{"popovertarget", "aria-labelledby", "for"} {
 					if to := attr(n, ref); to != "" && !ids[to] {
