@@ -30,7 +30,8 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// calls gives the instructions of a package that call failpoints or hold a name.
+// calls gives the lines of a package's assembly that call failpoints or hold the
+// name of a moment.
 func calls(t *testing.T, pkg string, args ...string) (found []string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"build", "-gcflags=-S"}, args...), pkg)...).CombinedOutput()
