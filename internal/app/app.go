@@ -161,7 +161,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 
 	// Levels 5 to 7: sessions, credentials, the spine.
-	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Logger: cfg.Logger})
+	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
 		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, Now: a.clock.Now, Logger: cfg.Logger})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
@@ -277,6 +277,9 @@ func (a *App) sweep() {
 		case <-a.stop:
 			return
 		case <-tick.C:
+			if a.clock.Ready() != nil {
+				continue
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			if err := a.Agents.Sweep(ctx); err != nil {
 				a.log.Warn("old rows could not be removed", "error", fault.Of(err).Error())

@@ -16,13 +16,22 @@ import (
 // refuses calls: expiry must mean the same on every node.
 const maxSkew = 2 * time.Second
 
-// clock is the wall clock of this process. It never goes backwards, so that
-// nothing that has ended revives, and it knows when it is off.
+// clock is the time of this process. It follows the system's clock forward, also
+// in jumps, and never goes back, so that nothing that has ended revives. When the
+// system's clock is set back, it goes on at the pace of the monotonic clock: it
+// does not stand still either, so that nothing lasts longer than it was given. It
+// gives way a little while it is ahead by less than matters, and it knows when it
+// is off: by the server's clock on PostgreSQL, by the system's on SQLite.
 type clock struct {
-	db  *sqldb.DB
-	log *slog.Logger
+	db   *sqldb.DB
+	log  *slog.Logger
+	wall func() time.Time
+	mono func() time.Duration // since some moment, whatever the wall clock does
 
-	last atomic.Int64 // the latest time given, Unix nanoseconds
+	mu   sync.Mutex
+	last time.Time     // given last
+	at   time.Duration // when, by mono
+
 	skew atomic.Int64
 
 	stop chan struct{}
@@ -30,29 +39,32 @@ type clock struct {
 }
 
 func newClock(db *sqldb.DB, log *slog.Logger) *clock {
-	return &clock{db: db, log: log, stop: make(chan struct{})}
+	began := time.Now()
+	return &clock{db: db, log: log, wall: time.Now, mono: func() time.Duration { return time.Since(began) }, stop: make(chan struct{})}
 }
 
-// Now is the present, or the latest time already given if the system's clock
-// was set back.
+// Now is the present.
 func (c *clock) Now() time.Time {
-	now := time.Now().UnixNano()
-	for {
-		last := c.last.Load()
-		if now <= last {
-			return time.Unix(0, last).UTC()
-		}
-		if c.last.CompareAndSwap(last, now) {
-			return time.Unix(0, now).UTC()
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mono, wall := c.mono(), c.wall().Round(0).UTC()
+	passed := max(mono-c.at, 0)
+	now := c.last.Add(passed)
+	if ahead := now.Sub(wall); ahead > 0 && ahead <= maxSkew {
+		now = now.Add(-min(ahead, passed/10))
 	}
+	if c.last.IsZero() || wall.After(now) {
+		now = wall
+	}
+	c.last, c.at = now, mono
+	return now
 }
 
 // Ready refuses while the clock is off.
 func (c *clock) Ready() error {
 	if skew := time.Duration(c.skew.Load()); skew.Abs() > maxSkew {
 		return fault.New(fault.Unavailable, "clock_skew", "This server's clock is off, so it makes no calls.").
-			WithHint("The operator must set the clock; see `ambit doctor`.").WithRetry(10 * time.Second)
+			WithHint("The operator must set the clock, or restart the server if it is right now; see `ambit doctor`.").WithRetry(10 * time.Second)
 	}
 	return nil
 }

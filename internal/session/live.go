@@ -278,7 +278,7 @@ func (p Permit) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []er
 // Track gives the context that the permitted call runs under: it ends when the
 // session does. done must be called when the call has ended.
 func (p Permit) Track(ctx context.Context) (tracked context.Context, done func()) {
-	return p.service.running.track(ctx, p.session, p.until)
+	return p.service.running.track(ctx, p.session, p.until.Sub(p.service.now()))
 }
 
 func callSubject(t Target, args []byte, req *provider.Request) CallSubject {

@@ -60,8 +60,10 @@ func newRunning() *running { return &running{bySession: map[id.Session]map[*call
 
 // track gives the context that a call runs under. The caller calls done when
 // the call has ended.
-func (r *running) track(ctx context.Context, s id.Session, until time.Time) (tracked context.Context, done func()) {
-	ctx, stop := context.WithDeadlineCause(ctx, until, errExpired)
+// left is what remains of the session, by the clock that judges it: from here on
+// it runs down whatever becomes of the wall clock.
+func (r *running) track(ctx context.Context, s id.Session, left time.Duration) (tracked context.Context, done func()) {
+	ctx, stop := context.WithTimeoutCause(ctx, left, errExpired)
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &call{cancel: cancel, ended: make(chan struct{})}
 	r.mu.Lock()

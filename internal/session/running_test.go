@@ -16,7 +16,7 @@ func TestRevokeWaitsUntilCutCallsLetGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, ses, other := newRunning(), id.NewSession(), id.NewSession()
-		until := time.Now().Add(time.Hour)
+		until := time.Hour
 		call, done := r.track(t.Context(), ses, until)
 		_, otherDone := r.track(t.Context(), other, until) // runs on, and nobody waits for it
 		defer otherDone()
@@ -54,6 +54,25 @@ func TestRevokeWaitsUntilCutCallsLetGo(t *testing.T) {
 		began = time.Now()
 		if r.settle(gone, []id.Session{ses}); time.Since(began) != 0 {
 			t.Error("a revoke whose caller is gone still waits")
+		}
+	})
+}
+
+// F9: a running call ends when what was left of its session is over, whatever
+// becomes of the wall clock meanwhile. It used to end at a time of that clock.
+func TestF9RunningCallEndsByPassedTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunning()
+		began := time.Now()
+		call, done := r.track(t.Context(), id.NewSession(), 30*time.Minute)
+		defer done()
+		<-call.Done()
+		if took := time.Since(began); took != 30*time.Minute {
+			t.Errorf("the call ran for %v", took)
+		}
+		if reason, cut := Cut(call); !cut || reason != Expired {
+			t.Errorf("cut for %q", reason)
 		}
 	})
 }

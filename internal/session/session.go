@@ -137,7 +137,10 @@ type Config struct {
 	Connections *connection.Service
 	PublicURL   *url.URL
 	Now         func() time.Time // must never go backwards within a process
-	Logger      *slog.Logger
+	// Ready says whether Now can be trusted to end what others see too. It may be
+	// nil.
+	Ready  func() error
+	Logger *slog.Logger
 }
 
 // Service keeps sessions. Start it for expiry and for cutting running calls
@@ -150,6 +153,7 @@ type Service struct {
 	connections *connection.Service
 	public      *url.URL
 	now         func() time.Time
+	ready       func() error
 	log         *slog.Logger
 
 	running *running
@@ -167,12 +171,15 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Ready == nil {
+		cfg.Ready = func() error { return nil }
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, public: cfg.PublicURL,
-		now: cfg.Now, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(),
+		now: cfg.Now, ready: cfg.Ready, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(),
 		waits: make(chan struct{}), stop: make(chan struct{}),
 	}
 }
@@ -200,6 +207,9 @@ func (s *Service) expire() {
 		case <-s.stop:
 			return
 		case <-tick.C:
+			if s.ready() != nil {
+				continue // by a clock that is off, other nodes' sessions would end
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			if err := s.Sweep(ctx); err != nil {
 				s.log.Warn("expired sessions could not be marked", "error", err)
