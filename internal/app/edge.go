@@ -26,6 +26,7 @@ func (a *App) server(h http.Handler) (*http.Server, error) {
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          nil, // set below: the default would print client addresses without structure
 	}
 	srv.ErrorLog = newErrorLog(a.log)
@@ -144,6 +145,18 @@ func (a *App) edge(next http.Handler) http.Handler {
 			return
 		}
 		defer a.requests.end()
+		if !probe {
+			leave, ok := a.load.enter(r)
+			if !ok {
+				shed(w)
+				return
+			}
+			defer leave()
+		}
+		if encoded(r) {
+			http.Error(w, "Content-Encoding is not taken.", http.StatusUnsupportedMediaType)
+			return
+		}
 		// From here on the peer is the client, for whoever asks.
 		r.RemoteAddr = net.JoinHostPort(a.client(r), "0")
 		boundBody(w, r)
@@ -161,7 +174,7 @@ func (a *App) edge(next http.Handler) http.Handler {
 				http.Error(w, "Something went wrong on our side. Request id: "+id, http.StatusInternalServerError)
 			}
 		}()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(pace(w, writeTime), r)
 	})
 }
 

@@ -32,3 +32,24 @@ func ErrSkew() error {
 	c.skew.Store(int64(maxSkew + time.Millisecond))
 	return fault.Of(c.Ready())
 }
+
+// Fill takes every place for requests until release.
+func (a *App) Fill() (release func()) {
+	var leaves []func()
+	for {
+		leave, ok, _ := a.load.requests.Enter("")
+		if !ok {
+			return func() {
+				for _, leave := range leaves {
+					leave()
+				}
+			}
+		}
+		leaves = append(leaves, leave)
+	}
+}
+
+// Pace serves h with answers that a client must take within limit.
+func Pace(h http.Handler, limit time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(pace(w, limit), r) })
+}

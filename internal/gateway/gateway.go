@@ -65,9 +65,12 @@ type Config struct {
 	// user's sessions together four times as many; default 50. Four times the
 	// rate may come at once.
 	SessionRate float64
-	Telemetry   *telemetry.Telemetry // may be nil
-	Now         func() time.Time
-	Logger      *slog.Logger
+	// Calls is how many calls may run at once; default 1024. One organization may
+	// have a quarter of them.
+	Calls     int
+	Telemetry *telemetry.Telemetry // may be nil
+	Now       func() time.Time
+	Logger    *slog.Logger
 }
 
 // Gateway makes calls. It is safe for concurrent use.
@@ -81,6 +84,7 @@ type Gateway struct {
 	ready       func() error
 	bySession   *throttle.Limiter
 	byUser      *throttle.Limiter
+	running     *throttle.Shares // by organization
 	telemetry   *telemetry.Telemetry
 	now         func() time.Time
 	log         *slog.Logger
@@ -100,15 +104,37 @@ func New(cfg Config) *Gateway {
 	if cfg.SessionRate == 0 {
 		cfg.SessionRate = 50
 	}
+	if cfg.Calls == 0 {
+		cfg.Calls = 1024
+	}
 	const users = 4 // one agent alone cannot use up its user's budget
 	g := &Gateway{sessions: cfg.Sessions, credentials: cfg.Credentials, connections: cfg.Connections, providers: cfg.Providers,
 		audit: cfg.Audit, outbound: cfg.Outbound, ready: cfg.Ready, telemetry: cfg.Telemetry, now: cfg.Now, log: cfg.Logger}
 	g.bySession = throttle.New(cfg.SessionRate, int(4*cfg.SessionRate), maxThrottled, cfg.Now)
+	g.running = throttle.NewShares(cfg.Calls, max(cfg.Calls/4, 1))
 	g.byUser = throttle.New(users*cfg.SessionRate, int(4*users*cfg.SessionRate), maxThrottled, cfg.Now)
 	return g
 }
 
 const maxThrottled = 50_000
+
+// enter takes a place for one call, before any work is done for it: one
+// organization's calls, however slow its providers, leave room for the others'. A
+// call that finds none is shed, and since a flood of them would flood the record
+// too, the record says so once a minute.
+func (g *Gateway) enter(who agent.Identity) (leave func(), err error) {
+	leave, ok, full := g.running.Enter(string(who.Organization()))
+	if ok {
+		return leave, nil
+	}
+	message := "This organization has too many calls under way."
+	if full {
+		message = "The server has too many calls under way."
+	}
+	g.audit.Alarm(audit.Entry{Environment: who.Environment(), Organization: who.Organization(), Actor: audit.Actor{Kind: "system", ID: "gateway"},
+		Action: "call.shed", Object: string(who.Organization()), Decision: string(policy.Deny), Code: "overloaded"})
+	return nil, fault.New(fault.Limited, "overloaded", message).WithHint("Nothing was sent. Wait, then call again.").WithRetry(time.Second)
+}
 
 // within holds a call against the budgets of its session and its user.
 func (g *Gateway) within(l session.Live) error {
@@ -130,6 +156,11 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 		Agent: c.Identity.Agent(), User: c.Identity.User(), Action: "tool.call", Object: printable(c.Tool), Tool: printable(c.Tool), Address: c.Address,
 	}
 	defer func() { seen.End(string(entry.Session), entry.Effect, ending(result, err), string(result.Event)) }()
+	leave, err := g.enter(c.Identity)
+	if err != nil {
+		return Result{}, err
+	}
+	defer leave()
 	if err := g.ready(); err != nil {
 		return Result{}, g.refuse(ctx, entry, "node.ready", err)
 	}

@@ -236,7 +236,7 @@ func (s *Server) checkSession(ctx context.Context, c caller, args checkArgs) (an
 		return answer{}, badArguments(fmt.Sprintf("wait_seconds is 0 to %d.", maxWait))
 	}
 	if args.Wait > 0 {
-		ok, end := s.waits.begin(c.who.Agent())
+		ok, end := s.waits.begin(c.who.Agent(), c.who.Organization())
 		defer end()
 		if !ok {
 			args.Wait = 0

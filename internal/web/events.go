@@ -19,6 +19,8 @@ const (
 	streamFor    = 10 * time.Minute // then the browser connects again
 	settle       = 150 * time.Millisecond
 	perLogin     = 20 // streams
+	perPerson    = 60
+	perServer    = 3000
 	writeTimeout = 10 * time.Second
 )
 
@@ -98,10 +100,18 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 	leave, ok := s.streams.enter(string(v.person.Login()))
 	if !ok {
+		w.Header().Set("Retry-After", "30")
 		http.Error(w, "Too many live pages are open.", http.StatusTooManyRequests)
 		return
 	}
 	defer leave()
+	done, ok, _ := s.live.Enter(string(v.person.User()))
+	if !ok {
+		w.Header().Set("Retry-After", "30")
+		http.Error(w, "Too many live pages are open.", http.StatusTooManyRequests)
+		return
+	}
+	defer done()
 	changed, cancel := s.changes(v.person)
 	defer cancel()
 	w.Header().Set("Content-Type", "text/event-stream")

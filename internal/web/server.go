@@ -94,6 +94,7 @@ type Server struct {
 	renderer *renderer
 	cookie   cookie
 	streams  streams
+	live     *throttle.Shares // live streams by person
 	// By address, of those whom nobody knows yet.
 	signIns, ceremonies *throttle.Limiter
 	stop                chan struct{}
@@ -124,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 	return &Server{signIns: throttle.New(l.SignInRate, l.SignInBurst, addresses, cfg.Now), ceremonies: throttle.New(l.CeremonyRate, l.CeremonyBurst, addresses, cfg.Now),
 		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
 		sessions: cfg.Sessions, audit: cfg.Audit, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
-		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, stop: make(chan struct{})}, nil
+		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil
 }
 
 func peer(r *http.Request) string {
