@@ -328,6 +328,7 @@ type Session struct {
 	Minutes        int       `json:"minutes"`
 	Grants         []Grant   `json:"grants"`
 	ApprovalID     string    `json:"approval_id"`
+	ApprovalURL    string    `json:"approval_url"` // where a pending one is decided; only where one session is read
 	Instructions   string    `json:"instructions"`
 	DenyReason     string    `json:"deny_reason"`
 	RequestedAt    time.Time `json:"requested_at"`

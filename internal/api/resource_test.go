@@ -364,6 +364,13 @@ func TestDecidedRequestShowsItsWords(t *testing.T) {
 	read := func() response {
 		return ask(t, request{method: "GET", url: w.URL + "/v1/approvals/" + string(ses.Approval), token: login})
 	}
+	_, key := w.Key(t, w.Env, "", account.ScopeSessionsRead)
+	asked := func() string {
+		return field(t, ask(t, request{method: "GET", url: w.URL + "/v1/sessions/" + string(ses.ID), token: key}), "approval_url")
+	}
+	if got := asked(); got != "http://localhost:7420/ui/approvals/"+string(ses.Approval) {
+		t.Errorf("the pending session is decided at %q", got)
+	}
 	if res := read(); field(t, res, "state") != "pending" || field(t, res, "decided_at") != "" || field(t, res, "note") != "" {
 		t.Errorf("before the decision: %s", res.body)
 	}
@@ -372,6 +379,9 @@ func TestDecidedRequestShowsItsWords(t *testing.T) {
 	}
 	if res := read(); field(t, res, "state") != "denied" || field(t, res, "note") != "Not today." || field(t, res, "decided_by") != string(w.Owner.User()) || field(t, res, "decided_at") == "" {
 		t.Errorf("after it: %s", res.body)
+	}
+	if got := asked(); got != "" {
+		t.Errorf("the denied session is decided at %q", got)
 	}
 }
 

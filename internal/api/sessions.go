@@ -28,6 +28,7 @@ type Session struct {
 	Minutes        int       `json:"minutes"`
 	Grants         []Grant   `json:"grants" nullable:"false" doc:"What is asked for while it is pending; what was granted after."`
 	ApprovalID     string    `json:"approval_id,omitempty"`
+	ApprovalURL    string    `json:"approval_url,omitempty" doc:"Of a pending one that is read by itself: where the person decides. The link gives no authority."`
 	Instructions   string    `json:"instructions,omitempty" doc:"The approver's words to the agent."`
 	DenyReason     string    `json:"deny_reason,omitempty"`
 	RequestedAt    time.Time `json:"requested_at"`
@@ -165,6 +166,9 @@ func (a *API) session(ctx context.Context, by account.Actor, in *sessionInput) (
 		return Session{}, err
 	}
 	out := sessionOf(s)
+	if s.State == session.Pending {
+		out.ApprovalURL = a.base + "/ui/approvals/" + out.ApprovalID
+	}
 	calls, err := a.cfg.Sessions.CallRequests(ctx, by, ses)
 	for _, r := range calls {
 		out.CallApprovals = append(out.CallApprovals, CallApproval{ApprovalID: string(r.ID), Tool: r.Tool, State: r.State, Note: r.Note,

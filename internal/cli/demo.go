@@ -597,6 +597,9 @@ func (d *demo) done(format string, args ...any) {
 func (d *demo) fact(name, value string) { d.say("      %s %s", d.dim(name+":"), value) }
 func (d *demo) ask(what, address string) {
 	d.say("    %s %s:\n\n      %s\n", d.bold("→"), what, address)
+	if !strings.Contains(address, "#") { // a sign-in link belongs on this screen only
+		d.showPhone(address)
+	}
 }
 func (d *demo) bold(s string) string   { return d.paint("1", s) }
 func (d *demo) dim(s string) string    { return d.paint("2", s) }

@@ -103,7 +103,8 @@ func (c *command) saySession(s client.Session) {
 	}
 	c.sayCallApprovals(s.CallApprovals, now)
 	if s.State == "pending" {
-		c.say("\nIt is decided in the browser, by the person it was sent to.")
+		c.say("\nIt is decided in the browser, by the person it was sent to:\n\n  %s", plain(s.ApprovalURL))
+		c.showPhone(s.ApprovalURL)
 	}
 }
 

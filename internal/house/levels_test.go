@@ -21,6 +21,7 @@ var levels = map[string]int{
 	"internal/throttle":   0,
 	"internal/crypt":      0,
 	"internal/outbound":   0,
+	"internal/qr":         0,
 	"internal/telemetry":  0,
 	"internal/sqldb":      1,
 	"internal/policy":     1,

@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/qr"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
@@ -109,6 +110,9 @@ func authenticatorPage(otpauth secret.Value, action string) *AuthenticatorPage {
 	p := &AuthenticatorPage{Frame: Frame{Title: "Authenticator app", Section: "account", Narrow: true}, Action: action}
 	if u, err := url.Parse(raw); err == nil && u.Scheme == "otpauth" {
 		p.Secret, p.URL = inFours(u.Query().Get("secret")), template.URL(raw) //nolint:gosec // made by package account
+		if code, err := qr.Encode(raw); err == nil {                          // without it, the secret can still be typed
+			p.QR = &QRView{Side: code.Side(), Path: code.Path()}
+		}
 	}
 	return p
 }

@@ -265,9 +265,9 @@ func TestCallOfAStoppedServer(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	for _, page := range pages {
-		s.mia.get(page).says("tracker_me", "Unknown: the server stopped while it ran").not("Running")
+		s.mia.get(page).says("tracker_me", "Outcome unknown", "the server stopped while it ran").not("Running")
 	}
-	s.mia.get("/ui/audit").says("Settled by", "nobody knows whether it took effect")
+	s.mia.get("/ui/audit").says("Settled by", "Nobody knows whether it took effect")
 }
 
 func (s scene) active(t *testing.T, effects ...policy.Effect) string {

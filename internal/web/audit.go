@@ -86,7 +86,7 @@ func auditFilter(v *visit) (audit.Filter, error) {
 func auditRow(who *names, r audit.Record) AuditRow {
 	row := AuditRow{At: r.Time, Action: r.Action, Tool: oneLine(r.Tool), Who: who.actor(r.Entry), Result: r.Decision}
 	if r.Outcome != nil || r.Kind == audit.KindIntent {
-		row.Result = stateOf(r.Outcome)
+		row.Result, row.Why = stateOf(r.Outcome)
 	}
 	add := func(name, value string, isID bool) {
 		if value != "" {
@@ -108,7 +108,7 @@ func auditRow(who *names, r audit.Record) AuditRow {
 	if o := r.Outcome; o != nil {
 		add("Outcome", strings.TrimSpace(o.Status+" "+o.Code), false)
 		if o.SettledBy != "" {
-			add("Why", "The server stopped while it ran, so nobody knows whether it took effect.", false)
+			add("Why", "The server stopped while it ran. Nobody knows whether it took effect.", false)
 			add("Settled by", o.SettledBy, false)
 		}
 		if o.UpstreamStatus != 0 {
@@ -126,16 +126,16 @@ func auditRow(who *names, r audit.Record) AuditRow {
 	return row
 }
 
-// stateOf is how a call stands: running without an outcome, and stopped when its
-// server was.
-func stateOf(o *audit.Outcome) string {
+// stateOf is how a call stands: running without an outcome. why is set when nobody
+// knows how it ended because its server stopped.
+func stateOf(o *audit.Outcome) (state, why string) {
 	switch {
 	case o == nil:
-		return "running"
+		return "running", ""
 	case o.SettledBy != "":
-		return "stopped"
+		return o.Status, "the server stopped while it ran"
 	}
-	return o.Status
+	return o.Status, ""
 }
 
 func keys(m map[string]string) func(yield func(string) bool) {

@@ -10,6 +10,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/qr"
 )
 
 var fixtureNow = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
@@ -95,7 +96,7 @@ func fixtures() map[string]page {
 	p["session"] = &SessionPage{Frame: frame("Session", "sessions", true), ID: id.NewSession(), Agent: release, AgentID: id.NewAgent(), User: "Mia Okafor", Verbs: "read and change data", Accounts: []Account{mia}, Minutes: 30,
 		State: "active", Shown: "active", Asked: at(-7 * time.Minute), Approved: at(-6 * time.Minute), Expires: at(24 * time.Minute),
 		Grants: []GrantView{{Provider: "Sandbox", Account: "mia@sandbox.example", Effects: []policy.Effect{policy.Read, policy.Write}, Confirm: "Deletions need their own approval.", Tools: tools}},
-		Calls:  []CallRow{{at(-time.Minute), "sandbox_list_issues", "ok", "", 42 * time.Millisecond}, {at(-2 * time.Minute), "sandbox_delete_issue", "deny", "not_granted", 0}, {at(-3 * time.Minute), "sandbox_create_issue", "stopped", "outcome_unknown", 0}, {at(-time.Second), "sandbox_echo", "running", "", 0}}, CallsMore: "/ui/audit",
+		Calls:  []CallRow{{at(-time.Minute), "sandbox_list_issues", "ok", "", "", 42 * time.Millisecond}, {at(-2 * time.Minute), "sandbox_delete_issue", "deny", "not_granted", "", 0}, {at(-3 * time.Minute), "sandbox_create_issue", "unknown", "outcome_unknown", "the server stopped while it ran", 0}, {at(-time.Second), "sandbox_echo", "running", "", "", 0}}, CallsMore: "/ui/audit",
 		SingleCalls:  []CallAskRow{{Tool: "sandbox_delete_issue", State: "used", Note: "Go ahead: it is the duplicate.", At: at(-3 * time.Minute)}, {Tool: "sandbox_delete_issue", State: "pending", At: at(-20 * time.Second)}},
 		Instructions: "Only open issues.", Words: evil}
 	p["session_ended"] = &SessionPage{Frame: frame("Session", "sessions", true), ID: id.NewSession(), Agent: unknown, AgentID: id.NewAgent(), Verbs: "read data", Accounts: []Account{mia}, State: "ended", Shown: "denied", Asked: at(-7 * time.Hour), Ended: at(-6 * time.Hour), DenyReason: "Not now.", NoCalls: "It made no call."}
@@ -127,12 +128,13 @@ func fixtures() map[string]page {
 	p["audit"] = &AuditPage{Frame: frame("Audit", "audit", false), Filter: AuditFilter{Decisions: []Option{{"", "Any", true}, {"deny", "Denied", false}}}, Next: "/ui/audit?after=x", Items: []AuditRow{
 		{At: at(-time.Minute), Action: "tool.call", Tool: "sandbox_list_issues", Who: "Release notes for Mia Okafor", Result: "ok", Facts: []Fact{{"Entry", string(id.NewEvent()), true}, {"Session", string(id.NewSession()), true}, {"Rule", "grant", false}}},
 		{At: at(-2 * time.Minute), Action: "tool.call", Tool: "sandbox_delete_issue", Who: "Release notes for Mia Okafor", Result: "deny", Facts: []Fact{{"Code", "not_granted", false}}},
-		{At: at(-150 * time.Second), Action: "tool.call", Tool: "sandbox_create_issue", Who: "Release notes for Mia Okafor", Result: "stopped", Facts: []Fact{{"Outcome", "unknown outcome_unknown", false}}},
+		{At: at(-150 * time.Second), Action: "tool.call", Tool: "sandbox_create_issue", Who: "Release notes for Mia Okafor", Result: "unknown", Why: "the server stopped while it ran", Facts: []Fact{{"Outcome", "unknown outcome_unknown", false}}},
 		{At: at(-3 * time.Minute), Action: "session.approved", Who: "Mia Okafor", Facts: []Fact{{"Object", evil, false}}}}}
 	p["audit_empty"] = &AuditPage{Frame: frame("Audit", "audit", false), Filter: AuditFilter{Set: true, Action: "x.y", Decisions: []Option{{"", "Any", true}}}}
 	p["account"] = &AccountPage{Frame: frame("Your account", "account", false), Name: "Mia Okafor", Email: "mia@example.com", Passkeys: []PasskeyRow{{id.NewPasskey(), "Laptop", at(-24 * time.Hour), at(-time.Hour)}}, Removable: true,
 		Logins: []LoginRow{{id.NewLogin(), "Browser, with a passkey", "192.0.2.7", true, at(-time.Hour), at(-time.Minute)}, {id.NewLogin(), "Command line", "192.0.2.7", false, at(-48 * time.Hour), at(-time.Hour)}}, Notices: []NoticeRow{{id.NewEvent(), "An operator made a new sign-in link for Ada Novak.", at(-5 * time.Hour), id.NewUser()}}}
-	p["authenticator"] = &AuthenticatorPage{Frame: frame("Authenticator app", "account", true), Secret: "JBSW Y3DP EHPK 3PXP", URL: "otpauth://totp/Ambit:mia@example.com?secret=JBSWY3DPEHPK3PXP&issuer=Ambit", Action: "/ui/account/authenticator/confirm"}
+	scan, _ := qr.Encode("otpauth://totp/Ambit:mia@example.com?secret=JBSWY3DPEHPK3PXP&issuer=Ambit")
+	p["authenticator"] = &AuthenticatorPage{QR: &QRView{Side: scan.Side(), Path: scan.Path()}, Frame: frame("Authenticator app", "account", true), Secret: "JBSW Y3DP EHPK 3PXP", URL: "otpauth://totp/Ambit:mia@example.com?secret=JBSWY3DPEHPK3PXP&issuer=Ambit", Action: "/ui/account/authenticator/confirm"}
 	p["passkey_new"] = &PasskeyNewPage{Frame: frame("Add a passkey", "account", true), Grant: "amb_unlock_EXAMPLE"}
 	p["organization"] = &OrganizationPage{Frame: frame("Organization", "organization", false), Role: "owner", CanManage: true, CanSet: true, CanStop: true, Roles: []Option{{"member", "member", true}, {"approver", "approver", false}},
 		Members: []MemberRow{{ID: id.NewUser(), Name: "Mia Okafor", Email: "mia@example.com", Role: "owner", Roles: []Option{{"owner", "owner", true}, {"admin", "admin", false}}, You: true}, {ID: id.NewUser(), Name: "Ada Novak", Email: "ada@example.com", Role: "member", Roles: []Option{{"member", "member", true}}},

@@ -48,11 +48,22 @@ type AuthenticatorPage struct {
 	Frame
 	Secret        string
 	URL           template.URL
+	QR            *QRView // of URL, for the phone; nil if it could not be drawn
 	Action, Token string
 	Grant         string
 }
 
 func (*AuthenticatorPage) template() string { return "authenticator" }
+
+// QRView is a QR code to draw inline: modules of one unit each.
+type QRView struct {
+	Side int
+	Path string
+}
+
+// Pixels is how wide to draw it. A module has whole pixels: an edge within one
+// makes modules of different widths, which readers do not take.
+func (v QRView) Pixels() int { return v.Side * max(240/v.Side, 3) }
 
 // PasskeyNewPage registers one more passkey.
 type PasskeyNewPage struct {

@@ -24,6 +24,7 @@ type AuditFilter struct {
 type AuditRow struct {
 	At                        time.Time
 	Action, Tool, Who, Result string
+	Why                       string // the result is unknown
 	Facts                     []Fact
 }
 

@@ -71,6 +71,7 @@ type CallRow struct {
 	At           time.Time
 	Tool         string
 	Result, Code string
+	Why          string // the result is unknown
 	Took         time.Duration
 }
 

@@ -128,7 +128,7 @@ func (s *Server) calls(v *visit, ses session.Session, p *SessionPage) error {
 	for _, r := range list.Records {
 		c := CallRow{At: r.Time, Tool: oneLine(r.Tool), Result: r.Decision, Code: r.Code}
 		if r.Outcome != nil || r.Kind == audit.KindIntent {
-			c.Result = stateOf(r.Outcome)
+			c.Result, c.Why = stateOf(r.Outcome)
 		}
 		if o := r.Outcome; o != nil {
 			c.Code, c.Took = o.Code, o.Duration

@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/qr"
 )
 
 // open routes are those that work without a sign-in; there are no others.
@@ -248,6 +249,16 @@ func TestSignInByCode(t *testing.T) {
 		}
 		return c
 	}
+	// The phone scans what the link holds, drawn in the page itself: no request, no
+	// script, nothing inline that the policy would stop.
+	drawn, err := qr.Encode(page.link("Open in an app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(page.body, `<path d="`+drawn.Path()+`"/></svg>`) || !strings.Contains(page.link("Open in an app"), "secret="+secret) {
+		t.Errorf("the page does not draw the code of %s", page.link("Open in an app"))
+	}
+	page.says("Scan this with the app").not("style=")
 	page.submit("/ui/account/authenticator/confirm", func(v url.Values) { v.Set("code", code()) }).follow().says("The authenticator app is set up")
 	b.get("/ui/").submit("/ui/signout", nil)
 
