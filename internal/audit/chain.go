@@ -85,19 +85,21 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 		}
 		rows = append([]row{opened}, rows...)
 	}
-	for _, r := range rows {
+	all := make([]linked, len(rows))
+	for i, r := range rows {
 		if r.err != nil {
 			return r.err
 		}
 		s.next.seq++
 		s.next.hash = s.links.link(s.next.hash, s.next.seq, r.doc)
-		if err := insertEntry(ctx, tx, s.next, r.body, r.doc); err != nil {
-			if sqldb.IsUnique(err) { // its place is taken: another node closed the run of this one
-				c.head.chain = ""
-				return errRunClosed(err)
-			}
-			return fmt.Errorf("appending to the audit chain: %w", err)
+		all[i] = linked{s.next, r}
+	}
+	if err := insertEntries(ctx, tx, all); err != nil {
+		if sqldb.IsUnique(err) { // its place is taken: another node closed the run of this one
+			c.head.chain = ""
+			return errRunClosed(err)
 		}
+		return fmt.Errorf("appending to the audit chain: %w", err)
 	}
 	return nil
 }

@@ -224,7 +224,7 @@ func (l *Log) closeChain(ctx context.Context, tx *sqldb.Tx, chainID string, key 
 	}
 	end.hash = newLinks(key).link(end.hash, end.seq+1, r.doc)
 	end.seq++
-	return end, insertEntry(ctx, tx, end, r.body, r.doc)
+	return end, insertEntries(ctx, tx, []linked{{end, r}})
 }
 
 var system = Actor{Kind: "system", ID: "server"}

@@ -2,6 +2,8 @@ package audit
 
 import (
 	"context"
+	"math/bits"
+	"strconv"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
@@ -15,15 +17,52 @@ func insertChain(ctx context.Context, q sqldb.Querier, id, node, run, ref string
 	return err
 }
 
-const insertEntrySQL = `insert into audit_entry (chain_id, seq, id, time, kind, ref, environment_id, organization_id,
-	agent_id, user_id, session_id, connection_id, action, decision, body, hash)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`
+const insertEntriesSQL = `insert into audit_entry (chain_id, seq, id, time, kind, ref, environment_id, organization_id,
+	agent_id, user_id, session_id, connection_id, action, decision, body, hash) values `
 
-func insertEntry(ctx context.Context, q sqldb.Querier, h head, b body, doc []byte) error {
-	e := b.Entry
-	_, err := q.ExecContext(ctx, insertEntrySQL, h.chain, h.seq, b.ID, b.Time, b.Kind, b.Ref, e.Environment, e.Organization,
-		e.Agent, e.User, e.Session, e.Connection, e.Action, e.Decision, doc, h.hash)
-	return err
+const entryColumnCount = 16
+
+// linked is a row in its place in a chain.
+type linked struct {
+	head head
+	row
+}
+
+// insertEntries writes rows in one statement for each power of two of them, so that
+// a batch costs few messages to a database server and few texts are compiled.
+func insertEntries(ctx context.Context, q sqldb.Querier, all []linked) error {
+	for len(all) > 0 {
+		n := min(1<<(bits.Len(uint(len(all)))-1), 32)
+		args := make([]any, 0, n*entryColumnCount)
+		for _, l := range all[:n] {
+			b, e := l.body, l.body.Entry
+			args = append(args, l.head.chain, l.head.seq, b.ID, b.Time, b.Kind, b.Ref, e.Environment, e.Organization,
+				e.Agent, e.User, e.Session, e.Connection, e.Action, e.Decision, l.doc, l.head.hash)
+		}
+		if _, err := q.ExecContext(ctx, insertEntriesSQL+tuples(n, entryColumnCount), args...); err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// tuples are the placeholders of rows of so many columns.
+func tuples(rows, columns int) string {
+	b := make([]byte, 0, rows*columns*5)
+	for i := range rows * columns {
+		switch {
+		case i == 0:
+			b = append(b, '(')
+		case i%columns == 0:
+			b = append(b, "),("...)
+		default:
+			b = append(b, ',')
+		}
+		b = append(b, '$')
+		b = strconv.AppendInt(b, int64(i+1), 10)
+	}
+	return string(append(b, ')'))
 }
 
 const entryExistsSQL = `select count(*) from audit_entry where id = $1`
