@@ -160,3 +160,57 @@ func looksWhole(t *testing.T, cfg sqldb.Config, engine sqldb.Engine, rec sqldbte
 	}
 	return done
 }
+
+// leasePlace names the database to a copy of the test binary that takes a lease
+// and holds it until it is killed.
+const leasePlace = "AMBIT_TEST_LEASE_PLACE"
+
+func leaseChild(place string) {
+	var at [2]string
+	err := json.Unmarshal([]byte(place), &at)
+	var db *sqldb.DB
+	if err == nil {
+		db, err = sqldb.Open(context.Background(), sqldb.Config{URL: at[0], Schema: at[1], Connections: 2})
+	}
+	if err == nil {
+		_, held, aerr := db.Acquire(context.Background(), "work", 2*time.Second)
+		fmt.Println(held, aerr)
+	} else {
+		fmt.Println(err)
+	}
+	time.Sleep(time.Minute)
+}
+
+// Issue 3 item 1: work that a killed node held a lease for is taken over when
+// the lease ends, and not before.
+func TestKilledLeaseHolderIsReplaced(t *testing.T) {
+	t.Parallel()
+	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	db := sqldbtest.OpenConfig(t, cfg)
+	self, err := os.Executable()
+	mustDo(t, err)
+	place, err := json.Marshal([2]string{cfg.URL, cfg.Schema})
+	mustDo(t, err)
+	child := osexec.CommandContext(t.Context(), self)
+	child.Env = append(os.Environ(), leasePlace+"="+string(place))
+	out, err := child.StdoutPipe()
+	mustDo(t, err)
+	mustDo(t, child.Start())
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "true <nil>\n" {
+		t.Fatalf("the holder said %q, %v", line, err)
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait()
+	var ends int64
+	mustDo(t, db.Reader().QueryRowContext(t.Context(), `select until from lease where name = 'work'`).Scan(&ends))
+	until(t, "the lease is taken over", func() bool {
+		_, got, err := db.Acquire(t.Context(), "work", time.Minute)
+		mustDo(t, err)
+		return got
+	})
+	now, err := db.Clock(t.Context())
+	mustDo(t, err)
+	if sqldb.Micros(now) < ends {
+		t.Error("the lease was taken before it had ended")
+	}
+}

@@ -16,5 +16,9 @@ func TestMain(m *testing.M) {
 		migrateChild(place)
 		return
 	}
+	if place := os.Getenv(leasePlace); place != "" {
+		leaseChild(place)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
