@@ -68,12 +68,20 @@ func newWorld(t *testing.T, engine string, nodes int, env ...string) *world.Worl
 // newWorldOn is newWorld on a database that the test has made.
 func newWorldOn(t *testing.T, database string, nodes int, env ...string) *world.World {
 	t.Helper()
-	program, err := binary()
+	return newWorldWith(t, world.Config{Database: database, Nodes: nodes, Env: env})
+}
+
+// newWorldWith fills in what every world of a test has.
+func newWorldWith(t *testing.T, cfg world.Config) *world.World {
+	t.Helper()
+	var err error
+	cfg.Dir = t.TempDir()
+	cfg.Binary, err = binary()
 	must(t, err)
-	third, err := world.NewThird()
+	cfg.Third, err = world.NewThird()
 	must(t, err)
-	t.Cleanup(third.Close)
-	w, err := world.New(t.Context(), world.Config{Dir: t.TempDir(), Binary: program, Database: database, Nodes: nodes, Env: env, Third: third})
+	t.Cleanup(cfg.Third.Close)
+	w, err := world.New(t.Context(), cfg)
 	t.Cleanup(func() {
 		if err := w.Stop(); err != nil {
 			t.Error(err)
@@ -145,13 +153,12 @@ func descriptors(t *testing.T, w *world.World) []int {
 // connections that its pools keep.
 func settle(t *testing.T, w *world.World, before []int) {
 	t.Helper()
-	const kept = 40
-	world.CloseIdle()
+	const kept = 24 // the pool of PostgreSQL, and a few to providers
 	eventually(t, "the open files of all nodes back at their level", func() bool {
+		world.CloseIdle()
+		w.Third.CloseIdle()
 		for i, n := range w.Nodes {
 			if open, err := n.Descriptors(); err != nil || open > before[i]+kept {
-				t.Logf("node %d has %d open files (%v), before: %d", i, open, err, before[i])
-				time.Sleep(time.Second)
 				return false
 			}
 		}

@@ -52,7 +52,7 @@ provider.use(async (ctx, next) => {
   if (ctx.path === "/me") stats.userinfo++;
   if (!ctx.path.startsWith("/interaction/")) return next();
   const { prompt, params, session } = await provider.interactionDetails(ctx.req, ctx.res);
-  let result = { login: { accountId: "mallory" } };
+  let result = { login: { accountId: params.login_hint ?? "mallory" } };
   if (prompt.name === "consent") {
     const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
     const asked = String(params.scope).split(" ");

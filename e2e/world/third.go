@@ -60,6 +60,12 @@ func NewThird() (*Third, error) {
 // Close ends the third party and all its connections.
 func (t *Third) Close() { _ = t.server.Close() }
 
+// CloseIdle closes the connections that no request uses now.
+func (t *Third) CloseIdle() {
+	t.server.SetKeepAlivesEnabled(false)
+	t.server.SetKeepAlivesEnabled(true)
+}
+
 // Address is its host:port.
 func (t *Third) Address() string { return t.listener.Addr().String() }
 
@@ -165,15 +171,22 @@ inject: {header: X-Api-Key, format: "{api_key}"}
 }
 
 // OAuthRecord is the record of the same API under the id slug, whose tokens come
-// from issuer: another server, which rotates refresh tokens.
+// from issuer, another server, which rotates refresh tokens.
 func (t *Third) OAuthRecord(slug, issuer string) string {
+	return t.OAuthRecordVia(slug, issuer, issuer+"/token")
+}
+
+// OAuthRecordVia is OAuthRecord with a token endpoint that is reached elsewhere.
+// Whoever signs in there is called as the slug.
+func (t *Third) OAuthRecordVia(slug, issuer, token string) string {
 	return fmt.Sprintf(`id: %[1]s
 name: Third %[1]s
 website: %[3]s
 auth: oauth2
 oauth2:
   authorize_url: %[3]s/auth
-  token_url: %[3]s/token
+  token_url: %[4]s
+  authorize_params: {login_hint: %[1]s}
   revoke_url: %[3]s/token/revocation
   revoke_style: rfc7009
   issuer: %[3]s
@@ -183,5 +196,5 @@ oauth2:
   refresh: {rotates: true}
 identity: {url: "%[3]s/me", id: sub, label: email}
 inject: {header: Authorization, format: "Bearer {access_token}"}
-`+thirdTools, slug, t.Address(), issuer)
+`+thirdTools, slug, t.Address(), issuer, token)
 }

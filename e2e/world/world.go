@@ -26,6 +26,7 @@ type Config struct {
 	Database string   // URL of an empty PostgreSQL database; empty for SQLite
 	Nodes    int      // default 1, the most that SQLite can have
 	Env      []string // further settings of each node
+	Allow    []string // private host:port that providers may have, beside Third's
 	Third    *Third
 }
 
@@ -60,7 +61,7 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 			Data:   filepath.Join(disk, fmt.Sprintf("data%d", i)),
 			Public: public, Database: cfg.Database, Env: append([]string{
 				"AMBIT_ROOT_KEY=" + filepath.Join(disk, "root.key"), "AMBIT_CHECKPOINT_DIR=" + filepath.Join(disk, "checkpoints"),
-				"AMBIT_PUBLIC_URL=http://" + public, "AMBIT_OUTBOUND_ALLOW=" + cfg.Third.Address(), "AMBIT_CALL_RATE=100000",
+				"AMBIT_PUBLIC_URL=http://" + public, "AMBIT_OUTBOUND_ALLOW=" + strings.Join(append(cfg.Allow, cfg.Third.Address()), ","), "AMBIT_CALL_RATE=100000",
 			}, cfg.Env...)})
 	}
 	first := w.Nodes[0]

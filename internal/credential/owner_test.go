@@ -119,6 +119,25 @@ func TestNoRepeatWithoutTheLease(t *testing.T) {
 	})
 }
 
+// F7: a node that waited for another's refresh, which found that the grant is gone,
+// used to tell its callers that it is tried again shortly.
+func TestEndOfAGrantIsToldOnEveryNode(t *testing.T) {
+	t.Parallel()
+	eachCluster(t, func(t *testing.T, db *sqldb.DB, another func() *sqldb.DB) {
+		s := newScene(t, db)
+		w := s.Beside(t, another())
+		s.expire()
+		p := s.permit(t, w)
+		s.Fault(t, map[string]any{"path": "/oauth/token", "status": 400, "body": map[string]any{"error": "invalid_grant"}})
+		if _, _, err := s.token(t); code(err) != "reconnect" {
+			t.Errorf("the node that asked: got %v, want reconnect", err)
+		}
+		if _, _, err := w.Credentials.Token(t.Context(), p); code(err) != "reconnect" {
+			t.Errorf("the node that waited: got %v, want reconnect", err)
+		}
+	})
+}
+
 // F7: two nodes got tokens from one refresh token, at a provider that allows it
 // for a while. Giving the later ones back would end the grant of both, and that is
 // what used to be done. After a reconnect they are of another grant, and are given

@@ -144,6 +144,9 @@ func (s *Service) mayAttempt(ctx context.Context, r row, now time.Time) error {
 		}
 		return s.connections.MustReconnect(r.connection, "The account's access has expired, and the provider gave no means to renew it.")
 	}
+	if (&tokenError{code: r.lastError}).class() == classGrant {
+		return s.ended(r, r.lastError) // another caller was told just now
+	}
 	if wait := r.nextAttempt.Sub(now); wait > 0 {
 		if (&tokenError{code: r.lastError}).class() == classGrant { // then waiting mends nothing
 			return s.connections.MustReconnect(r.connection, "The provider has ended this account's access.")
@@ -362,10 +365,7 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 	}
 	switch class {
 	case classGrant:
-		if te.code == codeUnusable {
-			return s.connections.MustReconnect(r.connection, "The provider renewed this account's access with a token that could not be kept out of what agents read.").WithCause(cause)
-		}
-		return s.connections.MustReconnect(r.connection, "The provider has ended this account's access.").WithCause(cause)
+		return s.ended(r, te.code).WithCause(cause)
 	case classClient, classConfig:
 		if !isToken {
 			return s.connections.MustReconnect(r.connection, fault.Of(cause).Message).WithCause(cause)
@@ -376,6 +376,14 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 	}
 	return fault.New(fault.Unavailable, "upstream_unreachable", "The provider could not refresh the account's credential.").
 		WithHint("It is tried again shortly.").WithRetry(next.Sub(now)).WithCause(cause)
+}
+
+// ended says that only a person can mend an account.
+func (s *Service) ended(r row, why string) *fault.Error {
+	if why == codeUnusable {
+		return s.connections.MustReconnect(r.connection, "The provider renewed this account's access with a token that could not be kept out of what agents read.")
+	}
+	return s.connections.MustReconnect(r.connection, "The provider has ended this account's access.")
 }
 
 func (s *Service) needsReauthorization(ctx context.Context, r row, reason string) error {
