@@ -42,16 +42,22 @@ const foreignSecret = "foreign-client-secret-0123456789"
 // connects an account of the owner under each slug, with tokens of such a life.
 func newForeign(t *testing.T, engine string, nodes int, life time.Duration, slugs ...string) *foreign {
 	t.Helper()
+	database := ""
+	if engine == postgres {
+		database = newDatabase(t, setting(t, "AMBIT_TEST_DATABASE_URL"))
+	}
+	return newForeignOn(t, database, nodes, life, slugs...)
+}
+
+// newForeignOn is newForeign on a database that the test has made; none is SQLite.
+func newForeignOn(t *testing.T, database string, nodes int, life time.Duration, slugs ...string) *foreign {
+	t.Helper()
 	port, err := world.FreePort()
 	must(t, err)
 	f := &foreign{issuer: "http://127.0.0.1:" + port, life: life.Seconds(), sent: map[string]int{}, granted: map[string]int{}, refused: map[string]int{},
 		after: map[string]func(*world.Node, func()){}}
 	f.gate = httptest.NewServer(http.HandlerFunc(f.pass))
 	t.Cleanup(f.gate.Close)
-	database := ""
-	if engine == postgres {
-		database = newDatabase(t, setting(t, "AMBIT_TEST_DATABASE_URL"))
-	}
 	f.w = newWorldWith(t, world.Config{Database: database, Nodes: nodes, Allow: []string{"127.0.0.1:" + port, f.gate.Listener.Addr().String()}})
 	var back []string
 	for _, slug := range slugs {

@@ -98,6 +98,32 @@ func NewPostgres(ctx context.Context, settings ...string) (*Postgres, error) {
 	return p, p.Start(ctx)
 }
 
+// Copy makes a second server with what this one, which does not run, has stored,
+// and starts it elsewhere: a standby that had everything.
+func (p *Postgres) Copy(ctx context.Context) (*Postgres, error) {
+	home, err := os.MkdirTemp("", "ambit-pg-")
+	if err != nil {
+		return nil, err
+	}
+	second := *p
+	second.home, second.cmd = home, nil
+	if out, err := exec.CommandContext(ctx, "cp", "-a", filepath.Join(p.home, "data"), home).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("copying a cluster: %w\n%s", err, out)
+	}
+	_ = os.Remove(filepath.Join(home, "data", "postmaster.pid"))
+	if c := p.attr.Credential; c != nil {
+		if err := os.Chown(home, int(c.Uid), int(c.Gid)); err != nil {
+			return nil, err
+		}
+	}
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	second.Address = "127.0.0.1:" + port
+	return &second, second.Start(ctx)
+}
+
 // URL is the address of the cluster's first database, for an administrator.
 func (p *Postgres) URL() string {
 	return (&url.URL{Scheme: "postgres", User: url.User("postgres"), Host: p.Address, Path: "/postgres", RawQuery: "sslmode=disable"}).String()

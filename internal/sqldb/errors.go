@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -37,7 +38,7 @@ func Wrap(op string, err error) error {
 	switch classify(err) {
 	case classFull:
 		return fault.New(fault.Unavailable, codeDiskFull, "The disk of the database is full.").
-			WithHint("Free some space on the database's disk; the server goes on by itself.").WithCause(cause)
+			WithHint("Free some space on the database's disk; the server goes on by itself.").WithCause(cause).WithRetry(retryAfter)
 	case classReadOnly:
 		return unavailable("The database is read-only.",
 			"Make its disk writable or, with PostgreSQL, point the URL at the primary.", cause)
@@ -66,8 +67,12 @@ func invalidText() *fault.Error {
 }
 
 func unavailable(message, hint string, cause error) error {
-	return fault.New(fault.Unavailable, codeUnavailable, message).WithHint(hint).WithCause(cause)
+	return fault.New(fault.Unavailable, codeUnavailable, message).WithHint(hint).WithCause(cause).WithRetry(retryAfter)
 }
+
+// retryAfter is when to try again what the database could not do. It may last
+// longer; nobody here knows.
+const retryAfter = time.Second
 
 // IsUnique reports whether err is a violated unique or primary key.
 func IsUnique(err error) bool {
