@@ -61,7 +61,7 @@ func TestRaisingAuthority(t *testing.T) {
 	b.clickText("Continue")
 	b.until("the page asks", `document.querySelector("form[data-passkey=get]")`)
 	b.click("[data-prove]")
-	b.until("the provider is there", `document.querySelector("main").textContent.includes("Acme")`)
+	b.until("the provider is there", `location.pathname === "/ui/providers" && document.readyState === "complete" && document.querySelector("main").textContent.includes("Acme")`)
 
 	b.open("/ui/account")
 	b.fill("#email", "owner@example.com")
