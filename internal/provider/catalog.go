@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -111,16 +112,27 @@ func (t Template) Record(params map[string]string) (Record, error) {
 			return Record{}, fault.New(fault.Invalid, "template_param_unknown", "The template has no parameter "+quoted(name)+".")
 		}
 	}
+	var missing, help []string
 	for _, p := range t.Params {
 		v, given := params[p.Name]
 		if !given {
 			v = p.Default
+		}
+		if v == "" && p.Required {
+			missing, help = append(missing, p.Name), append(help, p.Title+": "+cmp.Or(p.Help, "required"))
+			continue
 		}
 		n, err := p.node(v)
 		if err != nil {
 			return Record{}, err
 		}
 		values[p.Name] = n
+	}
+	if len(missing) == 1 {
+		return Record{}, fault.New(fault.Invalid, "template_param_missing", "The parameter "+missing[0]+" is missing.").WithHint(help[0])
+	}
+	if len(missing) > 1 {
+		return Record{}, fault.New(fault.Invalid, "template_param_missing", "Parameters are missing: "+strings.Join(missing, ", ")+".").WithHint(strings.Join(help, "; "))
 	}
 	filled := fillNode(t.record, values)
 	if filled == nil {
@@ -136,9 +148,6 @@ func (t Template) Record(params map[string]string) (Record, error) {
 // node makes the YAML of a value; nil means that it is left out.
 func (p Param) node(v string) (*yaml.Node, error) {
 	if v == "" {
-		if p.Required {
-			return nil, fault.New(fault.Invalid, "template_param_missing", "The parameter "+p.Name+" is missing.").WithHint(p.Title + ": " + p.Help)
-		}
 		return nil, nil
 	}
 	switch p.Kind {
