@@ -212,6 +212,7 @@ func (tx *Tx) migrateNext(ctx context.Context, all []step) (*step, error) {
 		return nil, err
 	}
 	next := all[have]
+	tx.Named("migration", next.Name)
 	if next.Oldest > 0 {
 		if err := tx.nobodyBefore(ctx, next.Step); err != nil {
 			return nil, err
