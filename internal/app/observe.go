@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/telemetry"
 )
 
@@ -44,6 +45,13 @@ func (a *App) gauges() {
 	waiting := func(read func(intents, outcomes int) int) func() float64 {
 		return func() float64 { return float64(read(a.Audit.Waiting())) }
 	}
+	pool := func(read func(c sqldb.Connections) float64) func() float64 {
+		return func() float64 { return read(db.Connections()) }
+	}
+	t.Gauge("ambit_database_connections", "Open connections to the database.", pool(func(c sqldb.Connections) float64 { return float64(c.Open) }))
+	t.Gauge("ambit_database_connections_busy", "Connections to the database that are in use.", pool(func(c sqldb.Connections) float64 { return float64(c.Busy) }))
+	t.Count("ambit_database_waits_total", "Times that somebody waited for a connection to the database.", pool(func(c sqldb.Connections) float64 { return float64(c.Waits) }))
+	t.Count("ambit_database_wait_seconds_total", "Time spent waiting for a connection to the database.", pool(func(c sqldb.Connections) float64 { return c.Waited.Seconds() }))
 	t.Count("ambit_database_statements_total", "Statements sent to the database.", func() float64 { return float64(db.Stats().Statements) })
 	t.Count("ambit_database_commits_total", "Transactions committed.", func() float64 { return float64(db.Stats().Commits) })
 	t.Gauge("ambit_audit_intents_waiting", "Calls that wait for their intent to be durable.", waiting(func(intents, _ int) int { return intents }))

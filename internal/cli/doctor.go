@@ -51,6 +51,7 @@ func checks() []check {
 		{"clock", checkClock},
 		{"database", checkDatabase},
 		{"server", checkServer},
+		{"speed", checkSpeed},
 		{"certificate", checkCertificate},
 		{"public URL", checkPublicURL},
 		{"login", checkLogin},

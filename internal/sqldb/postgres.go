@@ -136,6 +136,11 @@ func (p *postgres) row(ctx context.Context, query string, args []any) Row {
 func (p *postgres) ping(ctx context.Context) error { return p.pool.PingContext(ctx) }
 func (p *postgres) close() error                   { return p.pool.Close() }
 
+func (p *postgres) connections() Connections {
+	s := p.pool.Stats()
+	return Connections{Open: s.OpenConnections, Busy: s.InUse, Waits: s.WaitCount, Waited: s.WaitDuration}
+}
+
 func (p *postgres) begin(ctx context.Context, limit time.Duration) (transaction, error) {
 	conn, err := p.pool.Conn(ctx)
 	if err != nil {

@@ -91,6 +91,7 @@ type store interface {
 	begin(ctx context.Context, limit time.Duration) (transaction, error)
 	ping(ctx context.Context) error
 	close() error
+	connections() Connections
 }
 
 // transaction is an open write transaction on a connection of its own, which
@@ -240,6 +241,17 @@ type Stats struct {
 func (db *DB) Stats() Stats {
 	return Stats{Statements: db.statements.Load(), Commits: db.commits.Load()}
 }
+
+// Connections is how the pool of connections is used.
+type Connections struct {
+	Open, Busy int
+	Waits      int64 // times that somebody waited for a connection, since Open
+	Waited     time.Duration
+}
+
+// Connections reads the state of the pool. On SQLite, whose one writer is shared
+// by design, waiting for it counts too.
+func (db *DB) Connections() Connections { return db.store.connections() }
 
 // Reader gives reads outside any transaction: each statement sees the newest
 // commit. It refuses Exec. Pass its errors through [Wrap].

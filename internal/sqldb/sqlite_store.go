@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/sqldb/lite"
@@ -30,6 +31,16 @@ func (s *sqlite) ping(ctx context.Context) error {
 
 // close closes readers first: the last connection to go moves the write-ahead
 // log into the database, and only the writer may.
+func (s *sqlite) connections() (all Connections) {
+	for _, p := range []*connPool{s.writer, s.readers} {
+		all.Open += p.size
+		all.Busy += p.size - len(p.idle)
+		all.Waits += p.waits.Load()
+		all.Waited += time.Duration(p.waited.Load())
+	}
+	return all
+}
+
 func (s *sqlite) close() (err error) {
 	for _, p := range []*connPool{s.readers, s.writer} {
 		if p != nil {
@@ -197,6 +208,8 @@ type connPool struct {
 	idle chan *lite.Conn
 	size int
 	stop chan struct{} // closed when the pool is
+
+	waits, waited atomic.Int64 // how often, and nanoseconds
 }
 
 func openPool(ctx context.Context, path string, size int, queryOnly string) (*connPool, error) {
@@ -226,6 +239,11 @@ func (p *connPool) take(ctx context.Context) (*lite.Conn, error) {
 		return c, nil
 	default:
 	}
+	began := time.Now()
+	defer func() {
+		p.waits.Add(1)
+		p.waited.Add(int64(time.Since(began)))
+	}()
 	select {
 	case c := <-p.idle:
 		return c, nil
