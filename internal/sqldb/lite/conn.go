@@ -2,7 +2,7 @@
 // modernc.org/sqlite in pure Go; what is left out is what stands between: a
 // goroutine for each statement that watches the context, names and types of
 // columns that nobody asks for, a lock a step. A read of a call takes about half
-// the time so and an eighth of the memory (docs/decisions/0006-sqlite-direct.md).
+// the time so and an eighth of the memory (docs/decisions/0008-sqlite-direct.md).
 //
 // A [Conn] belongs to one goroutine at a time. It keeps its compiled statements,
 // understands placeholders $1, $2, … by their number, and asks the context of
