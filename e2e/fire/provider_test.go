@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -140,6 +141,7 @@ func (f *foreign) pass(w http.ResponseWriter, r *http.Request) {
 	f.mu.Unlock()
 	send := func() {
 		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(answer))) // whole before this returns
 		w.WriteHeader(resp.StatusCode)
 		_, _ = w.Write(answer)
 		_ = http.NewResponseController(w).Flush()

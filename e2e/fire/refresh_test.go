@@ -114,6 +114,9 @@ func winnersKilled(t *testing.T, engine string, nodes, kills int) {
 				answer()
 				time.Sleep(rand.N(50 * time.Millisecond))
 			}
+			mu.Lock()
+			dead[n] = true
+			mu.Unlock()
 			n.Kill()
 			killed <- n
 		})
@@ -125,9 +128,6 @@ func winnersKilled(t *testing.T, engine string, nodes, kills int) {
 		case <-time.After(time.Minute):
 			t.Fatalf("nobody refreshed %s", slug)
 		}
-		mu.Lock()
-		dead[victim] = true
-		mu.Unlock()
 		_, err := victim.Start(t.Context())
 		must(t, err)
 		wg.Go(func() {

@@ -25,3 +25,15 @@ func TestWhatTheDatabaseCannotDoSaysWhenToTryAgain(t *testing.T) {
 		}
 	}
 }
+
+// F4: after an outage of more than 15 s, a node used to refuse calls for up to
+// another five, until its next regular renewal.
+func TestANodeThatCouldNotRenewTriesAgainSoon(t *testing.T) {
+	t.Parallel()
+	if wait := untilBeat(driver.ErrBadConn); wait > time.Second {
+		t.Errorf("a node that could not renew waits %v", wait)
+	}
+	if wait := untilBeat(nil); wait != nodeBeat {
+		t.Errorf("a node that renewed waits %v, want %v", wait, nodeBeat)
+	}
+}

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	nodeBeat = 5 * time.Second
+	nodeBeat  = 5 * time.Second
+	nodeRetry = 250 * time.Millisecond
 	// A node that was not heard of for nodeLife counts as dead. Before that,
 	// after nodeDoubt, it does not trust itself any more.
 	nodeLife  = 20 * time.Second
@@ -154,18 +155,30 @@ func (m *Membership) Outdated() <-chan struct{} { return m.lost }
 func (m *Membership) renewed(at time.Time) { m.beat.Store(int64(at.Sub(m.began))) }
 
 func (m *Membership) keep(ctx context.Context) {
-	tick := time.NewTicker(nodeBeat)
-	defer tick.Stop()
+	next := time.NewTimer(nodeBeat)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-next.C:
 		}
-		if err := m.renew(ctx); err != nil && ctx.Err() == nil {
+		err := m.renew(ctx)
+		if err != nil && ctx.Err() == nil {
 			m.db.log.Warn("this node could not say that it lives", "error", err)
 		}
+		next.Reset(untilBeat(err))
 	}
+}
+
+// untilBeat is how long after a renewal that ended so the next one comes. A node
+// that could not renew makes no calls after a while, and so tries again at once
+// when the database may be back.
+func untilBeat(err error) time.Duration {
+	if err != nil {
+		return nodeRetry
+	}
+	return nodeBeat
 }
 
 // renew says that this node lives, and looks whether it still can.
