@@ -251,6 +251,9 @@ func (l *Log) settleCalls(ctx context.Context, r run, lease *sqldb.Lease) error 
 				return err // somebody else goes on
 			}
 			n, err := l.settlePage(ctx, page)
+			if sqldb.IsUnique(err) {
+				continue // its own node, awake again, told the end of a call first: look again
+			}
 			if err != nil {
 				return err
 			}
