@@ -130,7 +130,16 @@ func (s *Service) mayMakeKey(ctx context.Context, by Actor, n NewKey) error {
 	if (slices.Contains(n.Scopes, ScopeVaultRead) || slices.Contains(n.Scopes, ScopeConnectionsVend)) && !by.ownerOf(o) {
 		return fault.New(fault.Denied, "not_allowed", "Only an owner makes keys that read secrets or vend credentials.")
 	}
+	if n.invitesOwners() && !by.ownerOf(o) {
+		return fault.New(fault.Denied, "not_allowed", "Only an owner makes keys that may invite the first owner of an organization.").
+			WithHint("Leave out one of organizations:write and users:write, or make the key for one organization.")
+	}
 	return nil
+}
+
+// invitesOwners reports whether a key could make an owner (see InviteFirstOwner).
+func (n NewKey) invitesOwners() bool {
+	return n.Organization == "" && slices.Contains(n.Scopes, ScopeOrganizationsWrite) && slices.Contains(n.Scopes, ScopeUsersWrite)
 }
 
 // IssueKey makes a key for the server's own console and for local development.
@@ -156,6 +165,11 @@ func (s *Service) makeKey(ctx context.Context, by Actor, n NewKey, digest []byte
 	k := APIKey{ID: id.NewKey(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, Scopes: n.Scopes,
 		CreatedBy: by.Audit().ID, CreatedAt: s.now(), ExpiresAt: n.Expires}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if ev != nil {
+			if err := s.codeCounts(ctx, tx, n.Organization, *ev); err != nil {
+				return err
+			}
+		}
 		if err := insertKey(ctx, tx, k, by.Audit().Kind, token.Hash(), digest); err != nil {
 			return err
 		}

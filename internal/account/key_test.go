@@ -102,6 +102,7 @@ func TestWhoMakesKeys(t *testing.T) {
 		boss := accounttest.Join(t, w.Service, w.env, tenant.ID, account.RoleOwner, "boss@example.com")
 		other := must(w.CreateEnvironment(ctx, account.System("test"), "staging", none))(t)
 		low, high := []string{account.ScopeAuditRead}, []string{account.ScopeVaultRead}
+		invites := []string{account.ScopeOrganizationsWrite, account.ScopeUsersWrite} // a first owner, where there is none
 		for _, c := range []struct {
 			what   string
 			h      *accounttest.Human
@@ -116,6 +117,9 @@ func TestWhoMakesKeys(t *testing.T) {
 			{"an admin, for the whole environment", admin, w.env, "", low, "ok"},
 			{"an admin, to read secrets", admin, w.env, o, high, "not_allowed"}, // T5
 			{"an admin, to vend", admin, w.env, "", []string{account.ScopeConnectionsVend}, "not_allowed"},
+			{"an admin, to make first owners", admin, w.env, "", invites, "not_allowed"}, // or they would make themselves one
+			{"an admin, in one organization", admin, w.env, o, invites, "ok"},
+			{"an owner, to make first owners", owner, w.env, "", invites, "ok"},
 			{"an owner, to read secrets", owner, w.env, o, high, "ok"},
 			{"a tenant's owner, for the tenant", boss, w.env, tenant.ID, high, "ok"},
 			{"a tenant's owner, for the whole environment", boss, w.env, "", low, "not_allowed"},
@@ -148,5 +152,33 @@ func TestWhoMakesKeys(t *testing.T) {
 				t.Errorf("%s: got %v", what, err)
 			}
 		}
+	})
+}
+
+// Rule 4: an organization that demands passkeys takes no code for a key of its
+// own, also not from those who run its environment and are no members.
+func TestKeyByCodeWherePasskeysAreDemanded(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
+		ctx := t.Context()
+		app := w.registerApp(t, owner)
+		strict := must(w.CreateOrganization(ctx, account.ByPerson(owner.Person), w.env, "Strict", ""))(t)
+		makeKey := func(name string, proof account.Proof) error {
+			n := account.NewKey{Environment: w.env, Organization: strict.ID, Name: name, Scopes: []string{account.ScopeVaultRead}}
+			if proof.TOTP == "" {
+				proof = owner.Proof(t, w.KeyDigest(owner.Person, n))
+			}
+			_, _, err := w.CreateKey(ctx, owner.Person, n, proof)
+			return err
+		}
+		code := func() account.Proof {
+			w.advance(time.Minute)
+			return account.Proof{TOTP: app.code(t, w.now())}
+		}
+		check(t, makeKey("by code", code()))
+		yes := true
+		_ = must(w.UpdateOrganization(ctx, account.System("test"), strict.ID, strict.Version, account.OrganizationChange{RequirePasskey: &yes}, none))(t)
+		wantCode(t, makeKey("by code again", code()), "passkey_required")
+		check(t, makeKey("by passkey", account.Proof{}))
 	})
 }

@@ -425,33 +425,16 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User, ag Ag
 		return err
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		places, err := selectPlaces(ctx, tx, user) // in the order of their ids, so that two such transactions cannot deadlock
+		places, err := touchAll(ctx, tx, by, user)
 		if err != nil {
 			return err
 		}
 		owner := false
 		for _, m := range places {
-			if err := lockOrganization(ctx, tx, m.Organization); err != nil {
+			if err := keepOwner(ctx, tx, m.Organization, user, m.Role); err != nil {
 				return err
 			}
-			role, err := selectRole(ctx, tx, m.Organization, user)
-			if sqldb.NoRows(err) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			at := by.In(m.Environment)
-			if at.Environment() != m.Environment {
-				return fault.New(fault.Denied, "not_allowed", "The user is also a member in another environment.").WithHint("Remove their membership instead.")
-			}
-			if err := mayTouch(at, Organization{ID: m.Organization, Environment: m.Environment}, role); err != nil {
-				return err
-			}
-			if err := keepOwner(ctx, tx, m.Organization, user, role); err != nil {
-				return err
-			}
-			owner = owner || role == RoleOwner
+			owner = owner || m.Role == RoleOwner
 		}
 		now := s.now()
 		w, err := s.Weigh(ctx, tx, by, able(u, "user.disabled", "enabled", "disabled"), owner, ag)
@@ -477,6 +460,39 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User, ag Ag
 		return nil
 	})
 	return sqldb.Wrap("disable a user", err)
+}
+
+// touchAll locks every organization of a user and gives their places, each with
+// the role that they have now. It refuses unless the actor may change them in
+// each. The order is that of the ids, so that two such transactions cannot
+// deadlock.
+func touchAll(ctx context.Context, tx *sqldb.Tx, by Actor, user id.User) ([]Membership, error) {
+	places, err := selectPlaces(ctx, tx, user)
+	if err != nil {
+		return nil, err
+	}
+	var held []Membership
+	for _, m := range places {
+		if err := lockOrganization(ctx, tx, m.Organization); err != nil {
+			return nil, err
+		}
+		m.Role, err = selectRole(ctx, tx, m.Organization, user)
+		if sqldb.NoRows(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		at := by.In(m.Environment)
+		if at.Environment() != m.Environment {
+			return nil, fault.New(fault.Denied, "not_allowed", "The user is also a member in another environment.").WithHint("Change their membership instead.")
+		}
+		if err := mayTouch(at, Organization{ID: m.Organization, Environment: m.Environment}, m.Role); err != nil {
+			return nil, err
+		}
+		held = append(held, m)
+	}
+	return held, nil
 }
 
 // able is a change of whether u may sign in at all.
@@ -505,7 +521,9 @@ func (s *Service) EnableUser(ctx context.Context, by Actor, user id.User, ag Agr
 		}
 		r := able(u, "user.enabled", "disabled", "enabled")
 		r.Version = u.Version
-		places, err := selectPlaces(ctx, tx, user)
+		// Enabling gives every place back, so whoever may not make an owner may not
+		// bring one back either: disabling is how a stolen owner is shut out.
+		places, err := touchAll(ctx, tx, by, user)
 		if err != nil {
 			return err
 		}

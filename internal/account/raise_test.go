@@ -292,6 +292,34 @@ func TestApplicationsAndTheServerGoOn(t *testing.T) {
 	})
 }
 
+// Disabling is how a stolen owner is shut out, so only those bring an owner back
+// who may make one: no application, and no admin.
+func TestEnablingAnOwnerTakesAnOwner(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
+		ctx := t.Context()
+		o := org(owner.Person).Organization
+		mallory := w.join(t, owner, account.RoleOwner, "mallory@example.com")
+		admin := w.join(t, owner, account.RoleAdmin, "admin@example.com")
+		by := account.ByPerson(owner.Person)
+		check(t, owner.Do(t, func(ag account.Agreement) error { return w.DisableUser(ctx, by, mallory.User(), ag) }))
+		for _, at := range []id.Organization{"", o} {
+			_, tok, err := w.IssueKey(ctx, account.NewKey{Environment: w.env, Organization: at, Name: "app", Scopes: []string{account.ScopeUsersRead, account.ScopeUsersWrite}})
+			check(t, err)
+			err = w.EnableUser(ctx, account.ByKey(must(w.AuthenticateKey(ctx, tok))(t)), mallory.User(), none)
+			if err == nil || fault.KindOf(err) != fault.Denied {
+				t.Errorf("a key of %q enabled an owner: %v", at, err)
+			}
+		}
+		wantCode(t, w.EnableUser(ctx, account.ByPerson(admin.Person), mallory.User(), account.Asking()), "not_allowed")
+		u := must(w.User(ctx, w.env, mallory.User()))(t)
+		if u.DisabledAt.IsZero() {
+			t.Error("the owner is back")
+		}
+		check(t, owner.Do(t, func(ag account.Agreement) error { return w.EnableUser(ctx, by, mallory.User(), ag) }))
+	})
+}
+
 // An organization that demands passkeys takes no code for what concerns it,
 // from its members and from those who run its environment.
 func TestAgreeingByCode(t *testing.T) {
