@@ -159,34 +159,53 @@ func (s *Service) mayAttempt(ctx context.Context, r row, now time.Time) error {
 
 // refreshOwned sends the refresh token. We hold the lease of this version.
 func (s *Service) refreshOwned(ctx context.Context, r row) (row, error) {
-	next, m, err := s.askAnew(ctx, &r)
+	got, err := s.askAnew(ctx, &r)
+	if errors.Is(err, errReplaced) {
+		if theirs, lerr := s.load(ctx, r.connection); lerr != nil || theirs.version != r.version {
+			return theirs, lerr
+		}
+	}
 	if err != nil {
 		return row{}, s.failed(ctx, r, err)
 	}
-	return s.keep(ctx, r, next, m)
+	return s.keep(ctx, r, got)
 }
 
-// askAnew sends the refresh token of r and gives the row and the material that
-// the answer makes. It marks r when a request may have been carried out without
-// an answer.
-func (s *Service) askAnew(ctx context.Context, r *row) (row, material, error) {
+// errReplaced says that a reconnect replaced a credential before its refresh
+// token was sent.
+var errReplaced = errors.New("the credential was replaced")
+
+// renewal is what the answer to a refresh token makes, with the connection as it
+// was when the token was sent: what came from its places goes back to no others.
+type renewal struct {
+	conn     connection.Connection
+	row      row
+	material material
+}
+
+// askAnew sends the refresh token of r. It marks r when a request may have been
+// carried out without an answer.
+func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	conn, err := s.connections.ByID(ctx, s.db.Reader(), r.environment, r.connection)
 	if err != nil {
-		return row{}, material{}, err
+		return renewal{}, err
+	}
+	if conn.CredentialVersion != r.version {
+		return renewal{}, errReplaced // its places are not those of r any more
 	}
 	old, err := s.material(ctx, *r)
 	if err != nil {
-		return row{}, material{}, err
+		return renewal{}, err
 	}
 	client, err := s.providers.Client(ctx, r.environment, r.provider, conn.Pinned)
 	if err != nil {
-		return row{}, material{}, err
+		return renewal{}, err
 	}
 	o := conn.Record.OAuth
 	if o == nil {
-		return row{}, material{}, s.connections.MustReconnect(r.connection, "The account's credential cannot be refreshed.")
+		return renewal{}, s.connections.MustReconnect(r.connection, "The account's credential cannot be refreshed.")
 	}
 	form := func() url.Values {
 		f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(old.values[fieldRefreshToken].Reveal())}}
@@ -196,7 +215,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (row, material, error) {
 		return f
 	}
 	if err := failpoint.Hit("refresh: before send"); err != nil {
-		return row{}, material{}, err
+		return renewal{}, err
 	}
 	g, err := s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
 	if te := (*tokenError)(nil); errors.As(err, &te) && te.sent && te.class() == classTransient {
@@ -212,18 +231,18 @@ func (s *Service) askAnew(ctx context.Context, r *row) (row, material, error) {
 		}
 	}
 	if err != nil {
-		return row{}, material{}, err
+		return renewal{}, err
 	}
 	if err := failpoint.Hit("refresh: answered"); err != nil {
-		return row{}, material{}, &tokenError{code: "unavailable", sent: true}
+		return renewal{}, &tokenError{code: "unavailable", sent: true}
 	}
 	next, m := g.apply(*r, old, o.DefaultTTL, s.now())
 	next.version = r.version + 1
 	if err := usable(m); err != nil {
 		s.log.Error("a provider renewed a credential into one that cannot be kept safe", "provider", r.provider, "connection", r.connection)
-		return row{}, material{}, &tokenError{code: codeUnusable}
+		return renewal{}, &tokenError{code: codeUnusable}
 	}
-	return next, m, nil
+	return renewal{conn, next, m}, nil
 }
 
 // prolong makes our lease last for one more request. Without a lease nothing is
@@ -246,10 +265,11 @@ func (s *Service) prolong(ctx context.Context, r row) bool {
 // keep makes a refreshed credential durable before anybody gets it. The answer
 // in hand may be the only one that works, so a database that is down is waited
 // for, as long as this process lives.
-func (s *Service) keep(ctx context.Context, was, next row, m material) (row, error) {
+func (s *Service) keep(ctx context.Context, was row, got renewal) (row, error) {
+	next := got.row
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, keepPause) {
 		var stored, ended bool
-		envelope, err := s.seal(ctx, next, m)
+		envelope, err := s.seal(ctx, next, got.material)
 		if err == nil {
 			next.envelope = envelope
 			err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
@@ -291,7 +311,7 @@ func (s *Service) keep(ctx context.Context, was, next row, m material) (row, err
 				return fresh, nil
 			}
 		case err == nil:
-			return s.overtaken(ctx, next, m)
+			return s.overtaken(ctx, got)
 		}
 		s.log.Error("a refreshed credential cannot be stored yet", "connection", next.connection, "error", err)
 		select {
@@ -304,21 +324,18 @@ func (s *Service) keep(ctx context.Context, was, next row, m material) (row, err
 
 // overtaken gives way to what was stored while we asked the provider: by a
 // reconnect, or by another owner if a lease or a clock is wrong. Theirs is
-// durable, so theirs counts. Ours goes back to the provider if theirs come from
-// a reconnect; if both come from one grant, that would end theirs too.
-func (s *Service) overtaken(ctx context.Context, next row, m material) (row, error) {
-	s.log.Warn("a credential was replaced while it was refreshed", "connection", next.connection, "version", next.version)
-	theirs, err := s.load(ctx, next.connection)
-	if err != nil {
-		return row{}, err
-	}
-	conn, err := s.connections.ByID(ctx, s.db.Reader(), next.environment, next.connection)
+// durable, so theirs counts. Ours goes back to where it came from if theirs come
+// from a reconnect, which may have been to other places (product.md rule 6); if
+// both come from one grant, that would end theirs too.
+func (s *Service) overtaken(ctx context.Context, ours renewal) (row, error) {
+	s.log.Warn("a credential was replaced while it was refreshed", "connection", ours.conn.ID, "version", ours.row.version)
+	theirs, err := s.load(ctx, ours.conn.ID)
 	if err != nil {
 		return row{}, err
 	}
 	kept, err := s.material(ctx, theirs)
-	if err == nil && !kept.sameGrant(m) {
-		s.replaced(ctx, conn, m, kept)
+	if err == nil && !kept.sameGrant(ours.material) {
+		s.replaced(ctx, ours.conn, ours.material, kept)
 	}
 	return theirs, nil
 }

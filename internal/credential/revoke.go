@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -158,6 +159,9 @@ func revokeAnswer(resp *outbound.Response) error {
 
 // replaced gives back the tokens that a reconnect replaced, so that no grant
 // lives on that nobody uses. A provider that kept the same tokens keeps them.
+// conn is the connection as it was with the old ones: they go to its places, or
+// nowhere once the record has moved, and then the audit tells where to remove
+// the access.
 func (s *Service) replaced(ctx context.Context, conn connection.Connection, old, now material) {
 	token, hint := old.values[fieldRefreshToken], "refresh_token"
 	if token.IsZero() {
@@ -171,7 +175,23 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 		err = s.giveBack(ctx, conn, client, hint, token)
 	}
 	if err != nil {
-		s.log.Warn("a replaced credential could not be revoked at the provider", "connection", conn.ID, "error", err)
+		s.log.Warn("a replaced credential could not be revoked at the provider; remove its access there", "connection", conn.ID, "website", conn.Record.Website, "error", err)
+		s.leftBehind(ctx, conn, fault.Of(err).Code)
+	}
+}
+
+// leftBehind records that a provider still has a grant that nobody uses.
+func (s *Service) leftBehind(ctx context.Context, conn connection.Connection, code string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
+	defer cancel()
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		s.audit.AppendEvent(tx, audit.Entry{Environment: conn.Environment, Organization: conn.Organization, User: conn.Owner, Actor: system, Connection: conn.ID,
+			Action: "connection.grant_abandoned", Object: conn.Provider, Provider: conn.Provider, Code: code,
+			Detail: map[string]string{"grant": grantNotRevoked, "remove_at": conn.Record.Website}})
+		return nil
+	})
+	if err != nil {
+		s.log.Error("a grant that was left at a provider could not be recorded", "connection", conn.ID, "error", err)
 	}
 }
 
