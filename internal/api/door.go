@@ -22,10 +22,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
-const (
-	maxBody     = 1 << 20 // bytes
-	bodyTimeout = 15 * time.Second
-)
+const maxBody = 1 << 20 // bytes
 
 // humaContext is a name that can be embedded: huma.Context has a method Context.
 type humaContext = huma.Context
@@ -231,17 +228,15 @@ func checkQuery(u *url.URL) error {
 }
 
 // readBody reads the body to its limit and checks it, so that huma decodes only
-// what has one meaning (threats.md S13).
+// what has one meaning (threats.md S13). How long it may take to arrive, and what
+// limit is below ours, is for whoever serves this.
 func (a *API) readBody(c *call, op *huma.Operation) error {
-	tooLarge := fault.New(fault.TooLarge, "body_too_large", "The body is over 1 MiB.")
+	tooLarge := fault.New(fault.TooLarge, "body_too_large", "The body is larger than this takes.")
 	if c.r.ContentLength > maxBody {
 		c.w.Header().Set("Connection", "close")
 		return tooLarge
 	}
-	rc := http.NewResponseController(c.w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has one
 	doc, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
-	_ = rc.SetReadDeadline(time.Time{})
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge
 	}

@@ -80,7 +80,7 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{}), load: newLoad()}
+	a := &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{}), load: newLoad(maxRequests, maxRevocations)}
 	if err := a.open(ctx); err != nil {
 		a.closeAll()
 		return nil, err

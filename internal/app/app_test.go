@@ -35,6 +35,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // run serves cfg until the test ends.
 func run(t testing.TB, cfg app.Config) *app.App {
 	t.Helper()
+	return serve(t, open(t, cfg))
+}
+
+func open(t testing.TB, cfg app.Config) *app.App {
+	t.Helper()
 	if cfg.DataDir == "" {
 		cfg.DataDir = filepath.Join(t.TempDir(), "data")
 	}
@@ -45,6 +50,11 @@ func run(t testing.TB, cfg app.Config) *app.App {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+func serve(t testing.TB, a *app.App) *app.App {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- a.Run(ctx, func() { close(ready) }) }()

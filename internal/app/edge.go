@@ -129,6 +129,7 @@ func (a *App) edge(next http.Handler) http.Handler {
 		if a.public.Scheme == "https" {
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		}
+		boundBody(w, r) // first: of what is refused the server still reads some
 		// Probes come by address and learn nothing without a token; everything else must use
 		// the one name, or a page elsewhere could rebind its own (S10).
 		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics"
@@ -145,8 +146,9 @@ func (a *App) edge(next http.Handler) http.Handler {
 			return
 		}
 		defer a.requests.end()
+		client := a.client(r)
 		if !probe {
-			leave, ok := a.load.enter(r)
+			leave, ok := a.load.enter(r, client)
 			if !ok {
 				shed(w)
 				return
@@ -158,8 +160,7 @@ func (a *App) edge(next http.Handler) http.Handler {
 			return
 		}
 		// From here on the peer is the client, for whoever asks.
-		r.RemoteAddr = net.JoinHostPort(a.client(r), "0")
-		boundBody(w, r)
+		r.RemoteAddr = net.JoinHostPort(client, "0")
 		for name := range r.Header {
 			if strings.Contains(name, "_") { // proxies and frameworks disagree on these (W4)
 				r.Header.Del(name)
@@ -184,8 +185,13 @@ func requestID() string {
 	return "req_" + hex.EncodeToString(b[:])
 }
 
-// bodyTime is how long a request's body may take to arrive.
-const bodyTime = 30 * time.Second
+// How long a request's body may take to arrive. What ends access is small and has
+// few places, so that nobody may hold one for long.
+const (
+	bodyTime   = 30 * time.Second
+	urgentTime = 2 * time.Second
+	urgentBody = 16 << 10
+)
 
 // boundBody gives the body a deadline that ends with it. A deadline of the whole
 // server would also cut answers that take long on purpose, such as event streams.
@@ -193,8 +199,13 @@ func boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
 		return
 	}
+	limit := bodyTime
+	if urgent(r) {
+		limit = urgentTime
+		r.Body = http.MaxBytesReader(w, r.Body, urgentBody)
+	}
 	rc := http.NewResponseController(w)
-	if rc.SetReadDeadline(time.Now().Add(bodyTime)) != nil {
+	if rc.SetReadDeadline(time.Now().Add(limit)) != nil {
 		return
 	}
 	r.Body = &timedBody{ReadCloser: r.Body, arrived: func() { _ = rc.SetReadDeadline(time.Time{}) }}

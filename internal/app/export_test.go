@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -33,11 +34,15 @@ func ErrSkew() error {
 	return fault.Of(c.Ready())
 }
 
-// Fill takes every place for requests until release.
+// Narrow lets the server, which must not run yet, take fewer requests at once.
+func (a *App) Narrow(requests, revocations int) { a.load = newLoad(requests, revocations) }
+
+// Fill takes every place for requests, from as many addresses as it needs, until
+// release.
 func (a *App) Fill() (release func()) {
 	var leaves []func()
-	for {
-		leave, ok, _ := a.load.requests.Enter("")
+	for i := 0; ; i++ {
+		leave, ok, _ := a.load.requests.Enter(fmt.Sprint(i))
 		if !ok {
 			return func() {
 				for _, leave := range leaves {

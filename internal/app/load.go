@@ -10,11 +10,14 @@ import (
 
 // What the whole server takes at once (threats.md W5, W8). Requests over it are
 // shed before any work; they hold no goroutine and no memory while they wait,
-// because they do not wait.
+// because they do not wait. A place is taken before it is known who asks and
+// before the body is there, so each client address has a share only.
 const (
-	maxRequests    = 4096 // event streams and long polls among them
-	maxRevocations = 64   // on top: what ends access is not shed with the rest
-	maxStreams     = 250  // requests at once on one HTTP/2 connection
+	maxRequests     = 4096 // event streams and long polls among them
+	addressShare    = 4    // one address has a fourth of the requests
+	maxRevocations  = 64   // on top: what ends access is not shed with the rest
+	revocationShare = 16   // one address has a sixteenth of the revocations
+	maxStreams      = 250  // requests at once on one HTTP/2 connection
 
 	writeTime  = 30 * time.Second // for the client to take what is written
 	writeSpeed = 64 << 10         // and a second more for each so many bytes
@@ -23,19 +26,22 @@ const (
 // load counts the requests under way.
 type load struct{ requests, revocations *throttle.Shares }
 
-func newLoad() load {
-	return load{throttle.NewShares(maxRequests, maxRequests), throttle.NewShares(maxRevocations, maxRevocations)}
+func newLoad(requests, revocations int) load {
+	return load{throttle.NewShares(requests, requests/addressShare), throttle.NewShares(revocations, revocations/revocationShare)}
 }
 
-// enter takes a place for r.
-func (l load) enter(r *http.Request) (leave func(), ok bool) {
-	if leave, ok, _ = l.requests.Enter(""); ok {
-		return leave, true
-	}
-	if r.Method == http.MethodPost && (r.URL.Path == "/v1/revocations" || strings.HasPrefix(r.URL.Path, "/ui/") && strings.HasSuffix(r.URL.Path, "/revoke")) {
-		leave, ok, _ = l.revocations.Enter("")
+// enter takes a place for r, which comes from the client address.
+func (l load) enter(r *http.Request, address string) (leave func(), ok bool) {
+	address = throttle.Address(address)
+	if leave, ok, _ = l.requests.Enter(address); !ok && urgent(r) {
+		leave, ok, _ = l.revocations.Enter(address)
 	}
 	return leave, ok
+}
+
+// urgent reports whether r ends access.
+func urgent(r *http.Request) bool {
+	return r.Method == http.MethodPost && (r.URL.Path == "/v1/revocations" || strings.HasPrefix(r.URL.Path, "/ui/") && strings.HasSuffix(r.URL.Path, "/revoke"))
 }
 
 func shed(w http.ResponseWriter) {

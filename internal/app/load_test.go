@@ -78,6 +78,115 @@ func TestOverloadIsShed(t *testing.T) {
 	}
 }
 
+// from is a client with a loopback address of its own.
+func from(t *testing.T, address string) (*http.Client, *net.Dialer) {
+	t.Helper()
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, target string) (net.Conn, error) {
+		_, port, _ := net.SplitHostPort(target)
+		return dialer.DialContext(ctx, network, "127.0.0.1:"+port)
+	}}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: time.Minute}, dialer
+}
+
+// unfinished opens n requests whose bodies do not come.
+func unfinished(t *testing.T, a *app.App, dialer *net.Dialer, n int, path, header string) {
+	t.Helper()
+	for range n {
+		conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+a.PublicURL().Port())
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		_, err = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: "+a.PublicURL().Host+"\r\n"+header+"Content-Length: 100\r\n\r\n")
+		must(t, err)
+	}
+}
+
+// await repeats ask until it gets status, which it must before limit.
+func await(t *testing.T, status int, limit time.Duration, ask func() int) {
+	t.Helper()
+	got := 0
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if got = ask(); got == status {
+			return
+		}
+	}
+	t.Fatalf("got %d, want %d", got, status)
+}
+
+// W5, W8, and a bug: places were taken by nobody in particular, so that one
+// address with unfinished bodies had the whole server answer 503 to everybody.
+func TestUnfinishedBodiesOfOneAddressLeaveRoomForOthers(t *testing.T) {
+	t.Parallel()
+	a := open(t, app.Config{})
+	a.Narrow(16, 16)
+	serve(t, a)
+	flooder, dialer := from(t, "127.0.0.1")
+	other, _ := from(t, "127.0.0.2")
+	base := a.PublicURL().String()
+	unfinished(t, a, dialer, 40, "/oauth/token", "Content-Type: application/x-www-form-urlencoded\r\n")
+	await(t, http.StatusServiceUnavailable, 20*time.Second, func() int {
+		resp, _ := get(t, flooder, base+"/ui/signin", "", nil)
+		return resp.StatusCode
+	})
+	for path, want := range map[string]int{"/ui/signin": http.StatusOK, "/v1/organizations": http.StatusUnauthorized} {
+		if resp, _ := get(t, other, base+path, "", nil); resp.StatusCode != want {
+			t.Errorf("another address gets %d at %s, want %d", resp.StatusCode, path, want)
+		}
+	}
+	resp, err := other.Post(base+"/mcp", "application/json", strings.NewReader("{}"))
+	must(t, err)
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("another address gets %d at /mcp, want 401", resp.StatusCode)
+	}
+}
+
+// W5, W8, and a bug: the places kept for what ends access were anybody's, for as
+// long as a body may take, so that one caller's unfinished revocations took the
+// kill switch from everybody.
+func TestUnfinishedRevocationsLeaveTheKillSwitchToOthers(t *testing.T) {
+	t.Parallel()
+	a := run(t, app.Config{})
+	owner := accounttest.Owner(t, a.People)
+	key := func(name string) string {
+		_, k, err := a.People.IssueKey(t.Context(), account.NewKey{Environment: owner.Environment(), Name: name, Scopes: []account.Scope{account.ScopeSessionsRevoke}})
+		must(t, err)
+		return "Bearer " + string(k.Reveal())
+	}
+	mine, theirs := key("mine"), key("theirs")
+	revoke := func(c *http.Client, key, body string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, a.PublicURL().String()+"/v1/revocations", strings.NewReader(body))
+		must(t, err)
+		req.Header.Set("Authorization", key)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := c.Do(req)
+		must(t, err)
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	flooder, dialer := from(t, "127.0.0.1")
+	other, _ := from(t, "127.0.0.2")
+	body := `{"organization_id":"` + string(owner.Organizations()[0].Organization) + `"}`
+	if got := revoke(other, mine, `{"user_id":"`+strings.Repeat("x", 16<<10)+`"}`); got != http.StatusRequestEntityTooLarge {
+		t.Errorf("a revocation over 16 KiB: got %d", got)
+	}
+	release := a.Fill()
+	defer release()
+	headers := "Content-Type: application/json\r\nAuthorization: " + theirs + "\r\n"
+	unfinished(t, a, dialer, 64, "/v1/revocations", headers)
+	await(t, http.StatusServiceUnavailable, 20*time.Second, func() int {
+		unfinished(t, a, dialer, 4, "/v1/revocations", headers) // should the first be cut already
+		return revoke(flooder, theirs, body)
+	})
+	if got := revoke(other, mine, body); got != http.StatusOK {
+		t.Errorf("another caller's revocation: got %d", got)
+	}
+	await(t, http.StatusOK, 15*time.Second, func() int { return revoke(flooder, theirs, body) }) // the unfinished are cut
+}
+
 // W5: a client that does not read its answer is cut; one that reads slowly is not,
 // and neither is an answer that lasts.
 func TestSlowReadersAreCut(t *testing.T) {

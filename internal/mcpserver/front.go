@@ -14,7 +14,10 @@ import (
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
-const maxBody = 1 << 20
+const (
+	maxBody     = 1 << 20 // bytes
+	maxArriving = 64      // bodies of one agent at once
+)
 
 // ServeHTTP takes one message. Nothing of the inbound request goes further than
 // this file but its body, its three MCP headers and the caller's address: no
@@ -32,7 +35,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(w, nil)
 		return
 	}
-	body, p := readBody(w, r)
+	body, p := s.readBody(w, r, who)
 	if p != nil {
 		p.write(w, nil)
 		return
@@ -182,7 +185,14 @@ func traceparent(h http.Header, meta object) string {
 	return h.Get("Traceparent")
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
+// readBody waits for the body. One agent may have a few on their way only: slow
+// ones hold places that all agents share (threats.md W5).
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, who agent.Identity) ([]byte, *problem) {
+	leave, ok, _ := s.arriving.Enter(string(who.Agent()))
+	if !ok {
+		return nil, limited("Too many requests of this agent have yet to arrive.", time.Second)
+	}
+	defer leave()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -389,6 +390,39 @@ func TestTooLarge(t *testing.T) {
 	fits := `{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"x":"` + strings.Repeat("x", 1<<20-100) + `"}}}`
 	if got := w.send(t, token, message{body: fits}); got.status != 200 {
 		t.Errorf("a body just below the limit: got %d %s, want 200", got.status, got.text)
+	}
+}
+
+// W5, and a bug: an agent could have as many requests wait for their bodies as its
+// rate allowed, and took most of the server's places with them.
+func TestUnfinishedBodiesOfOneAgentAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sqldb.SQLite)
+	slow, other := w.agent(t, "slow").token, w.agent(t, "other").token
+	var wg sync.WaitGroup
+	var ends []*io.PipeWriter
+	for range 64 {
+		r, end := io.Pipe()
+		ends = append(ends, end)
+		req := httptest.NewRequest("POST", "/mcp", r)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+slow)
+		wg.Go(func() { w.mux.ServeHTTP(httptest.NewRecorder(), req) })
+		_, err := end.Write([]byte("{")) // returns when it is read
+		must(t, err)
+	}
+	if got := w.send(t, slow, message{body: ping}); got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
+		t.Errorf("one more: got %d, Retry-After %q", got.status, got.header.Get("Retry-After"))
+	}
+	if got := w.send(t, other, message{body: ping}); got.status != http.StatusOK {
+		t.Errorf("another agent: got %d", got.status)
+	}
+	for _, end := range ends {
+		_ = end.Close()
+	}
+	wg.Wait()
+	if got := w.send(t, slow, message{body: ping}); got.status != http.StatusOK {
+		t.Errorf("with the bodies there: got %d", got.status)
 	}
 }
 

@@ -15,6 +15,7 @@ package mcpserver
 
 import (
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -86,6 +87,7 @@ type Server struct {
 	byAddress *throttle.Limiter
 	failures  *throttle.Limiter
 	waits     *waits
+	arriving  *throttle.Shares // bodies, by agent
 
 	meta      []metaTool
 	handshake http.Handler
@@ -116,6 +118,7 @@ func New(cfg Config) *Server {
 		byAddress: throttle.New(l.AddressRate, l.AddressBurst, throttleKeys, cfg.Now),
 		failures:  throttle.New(l.FailureRate, l.FailureBurst, throttleKeys, cfg.Now),
 		waits:     newWaits(),
+		arriving:  throttle.NewShares(math.MaxInt, maxArriving), // all of them are bounded in front of every door
 	}
 	s.meta = s.metaTools()
 	s.handshake = newHandshake(s.name, cfg.Logger)
