@@ -87,9 +87,7 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx cont
 		if !committed {
 			on.rollback()
 		}
-		for _, f := range tx.done {
-			f(committed)
-		}
+		callEach(tx.done, committed)
 	}()
 
 	within, cancel := context.WithTimeout(context.WithValue(ctx, inTx{db}, true), limit)
@@ -113,6 +111,15 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx cont
 		db.hub.publish(tx.notices...)
 	}
 	return false, nil
+}
+
+// callEach calls all in their order, the rest also after one that panics: what
+// they give back others wait for.
+func callEach(done []func(committed bool), committed bool) {
+	if len(done) > 0 {
+		defer callEach(done[1:], committed)
+		done[0](committed)
+	}
 }
 
 func (tx *Tx) run(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {

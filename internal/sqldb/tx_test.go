@@ -116,6 +116,7 @@ func TestPanicRollsBack(t *testing.T) {
 				}
 			}()
 			db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+				tx.Done(func(bool) { panic("another bug") }) // which keeps no other from its end
 				tx.Done(func(ok bool) { done = append(done, ok) })
 				put(ctx, tx, "a")
 				panic("bug")

@@ -41,7 +41,7 @@ type Conn struct {
 	db   uintptr
 	out  uintptr          // two pointers for what the engine hands out
 	idle map[string]*stmt // compiled and not in use
-	ctx  context.Context  // of the statement that runs
+	ctx  context.Context  // of the step that runs; otherwise one without an end
 	hook func(*libc.TLS, uintptr) int32
 }
 

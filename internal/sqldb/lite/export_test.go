@@ -10,3 +10,20 @@ func Compiled(c *Conn) (n int) {
 	}
 	return n
 }
+
+// Place binds a text and a blob of length bytes in a buffer that was reserved for
+// measured ones, and says how each ended.
+func Place(c *Conn, measured, length int) (text, blob error) {
+	s, _, err := c.take(`select $1`)
+	if err != nil {
+		return err, err
+	}
+	defer c.give(s)
+	if err := s.reserve(measured); err != nil {
+		return err, err
+	}
+	s.size = measured // what is reserved beyond is the buffer's own matter
+	text = s.bindText(1, string(make([]byte, length)))
+	s.used = 0
+	return text, s.bindBlob(1, make([]byte, length))
+}

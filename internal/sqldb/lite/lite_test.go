@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
@@ -174,6 +177,72 @@ func TestValuesRoundTrip(t *testing.T) {
 }
 
 // What does not fit is an error, never a value that looks right.
+// growing is longer each time that it is asked.
+type growing struct{ asked int }
+
+func (g *growing) Value() (driver.Value, error) {
+	g.asked++
+	return strings.Repeat("g", 10_000*g.asked), nil
+}
+
+// shouted is a string that says itself how it is stored.
+type shouted string
+
+func (s shouted) Value() (driver.Value, error) { return strings.ToUpper(string(s)), nil }
+
+// A pointer, a sql.NullString and a driver.Valuer were measured as nothing and
+// then copied, beyond the end of the buffer or to no address at all.
+func TestConvertedArgumentsAreMeasured(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("n", 100_000)
+	named, blob, nothing := name(long), []byte(long), (*string)(nil)
+	grown := new(growing)
+	for _, x := range []struct {
+		what string
+		arg  any
+		want any
+	}{
+		{"*string", &long, long}, {"*name", &named, long}, {"name", named, long}, {"*[]byte", &blob, blob}, {"empty *string", new(string), ""},
+		{"json.RawMessage", json.RawMessage(long), blob}, {"sql.NullString", sql.NullString{String: long, Valid: true}, long},
+		{"*sql.NullString", &sql.NullString{String: long, Valid: true}, long}, {"no sql.NullString", sql.NullString{String: long}, nil},
+		{"nil *string", nothing, nil}, {"nil driver.Valuer", (*sql.NullString)(nil), nil}, {"nil *int", (*int)(nil), nil},
+		{"shouted", shouted(long), strings.ToUpper(long)}, {"growing", grown, strings.Repeat("g", 10_000)},
+	} {
+		c := open(t) // its statements have no buffer yet
+		got := all[any](t, c, `select $1`, x.arg)
+		if !cmp.Equal([]any{x.want}, got) {
+			t.Errorf("%s: got %.60v, want %.60v", x.what, got, x.want)
+		}
+		// Beside others, in a buffer that is there; the argument stands twice.
+		if got := all[string](t, c, `select $1 || coalesce($2, '') || coalesce($2, '') || $3`, "<", x.want, ">"); len(got) != 1 || got[0][0] != '<' || got[0][len(got[0])-1] != '>' {
+			t.Errorf("%s: the neighbours are hurt", x.what)
+		}
+	}
+	if grown.asked != 1 {
+		t.Errorf("the value was asked for %d times, want once: it may have changed since it was measured", grown.asked)
+	}
+	args := []any{&long}
+	all[any](t, open(t), `select $1`, args...)
+	if args[0] != &long {
+		t.Error("the caller's arguments were changed")
+	}
+}
+
+// Nothing is written beyond the end of the buffer, even if a value is longer than
+// it was measured.
+func TestLongerThanMeasuredIsRefused(t *testing.T) {
+	t.Parallel()
+	c := open(t)
+	for _, measured := range []int{0, 1, 1000} {
+		if text, blob := lite.Place(c, measured, measured); text != nil || blob != nil {
+			t.Errorf("%d bytes: got %v and %v", measured, text, blob)
+		}
+		if text, blob := lite.Place(c, measured, measured+1); text == nil || blob == nil {
+			t.Errorf("%d bytes in %d: text %v, blob %v; want errors", measured+1, measured, text, blob)
+		}
+	}
+}
+
 func TestScanIsStrict(t *testing.T) {
 	t.Parallel()
 	c := open(t)
@@ -312,6 +381,30 @@ func TestCancelledStatementsEnd(t *testing.T) {
 	}
 	if got := all[int64](t, c, `select count(*) from sqlite_schema`); got[0] != 0 {
 		t.Error("the late statement ran")
+	}
+}
+
+// The engine asks for a context while it compiles too: the one of a statement
+// that has ended must not interrupt it.
+func TestCompilingIsNotInterruptedByAnEndedStatement(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "x.db")
+	c, other := openAt(t, path), openAt(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	rows, err := c.Query(ctx, `select count(*) from sqlite_schema`, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows.Close()
+	cancel()
+	var script strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&script, "create table t%d (n integer) strict;", i)
+	}
+	exec(t, other, "begin; "+script.String()+" commit")
+	// It does not know the table yet and reads all of them while it compiles.
+	if got := all[int64](t, c, `select count(*) from t999`); len(got) != 1 {
+		t.Errorf("got %v", got)
 	}
 }
 

@@ -3,8 +3,10 @@ package lite
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"modernc.org/libc"
@@ -65,6 +67,11 @@ func (s *stmt) bind(args []any) error {
 	if len(args) != s.args {
 		return fmt.Errorf("the statement takes %d arguments and got %d", s.args, len(args))
 	}
+	// What is measured must be what is bound, so arguments are converted first, and once.
+	args, err := plain(args)
+	if err != nil {
+		return err
+	}
 	// The buffer must not move once something is bound, so its size comes first.
 	need := 0
 	for _, number := range s.numbers {
@@ -78,10 +85,45 @@ func (s *stmt) bind(args []any) error {
 	}
 	for i, number := range s.numbers {
 		if err := s.bindOne(int32(i+1), args[number-1]); err != nil {
-			return err
+			return fmt.Errorf("argument %d: %w", number, err)
 		}
 	}
 	return nil
+}
+
+// plain gives args with what is not stored as it is, such as a pointer, a
+// driver.Valuer or a named number, in the form that is. The caller's args stay.
+func plain(args []any) ([]any, error) {
+	own := false
+	for i, arg := range args {
+		if stored(arg) {
+			continue
+		}
+		v, err := driver.DefaultParameterConverter.ConvertValue(arg)
+		if err != nil {
+			return nil, fmt.Errorf("argument %d: %w", i+1, err)
+		}
+		if !stored(v) {
+			return nil, fmt.Errorf("argument %d has the type %T, which is not stored", i+1, arg)
+		}
+		if !own {
+			args, own = slices.Clone(args), true
+		}
+		args[i] = v
+	}
+	return args, nil
+}
+
+// stored reports whether an argument is bound as it is. So are strings under
+// another name, ids and states, unless they say otherwise.
+func stored(arg any) bool {
+	switch arg.(type) {
+	case nil, string, []byte, int64, int, bool, float64:
+		return true
+	case driver.Valuer:
+		return false
+	}
+	return reflect.TypeOf(arg).Kind() == reflect.String
 }
 
 func (s *stmt) reserve(need int) error {
@@ -98,88 +140,84 @@ func (s *stmt) reserve(need int) error {
 	return nil
 }
 
-// lengthOf is how much of the buffer an argument needs at most.
+// lengthOf is how much of the buffer a stored argument needs.
 func lengthOf(arg any) int {
 	switch v := arg.(type) {
 	case string:
 		return len(v)
 	case []byte:
 		return len(v)
-	case nil, int64, int, bool:
+	case nil, int64, int, bool, float64:
 		return 0
 	}
-	if v := reflect.ValueOf(arg); v.Kind() == reflect.String || v.Kind() == reflect.Slice {
-		return v.Len()
-	}
-	return 0
+	return reflect.ValueOf(arg).Len()
 }
 
 func (s *stmt) bindOne(i int32, arg any) error {
-	var rc int32
 	switch v := arg.(type) {
 	case nil:
-		rc = sqlite3.Xsqlite3_bind_null(s.c.tls, s.handle, i)
+		return s.bound(sqlite3.Xsqlite3_bind_null(s.c.tls, s.handle, i))
 	case string:
-		rc = s.bindText(i, v)
+		return s.bindText(i, v)
 	case []byte:
-		rc = s.bindBlob(i, v)
+		return s.bindBlob(i, v)
 	case int64:
-		rc = sqlite3.Xsqlite3_bind_int64(s.c.tls, s.handle, i, v)
+		return s.bound(sqlite3.Xsqlite3_bind_int64(s.c.tls, s.handle, i, v))
 	case int:
-		rc = sqlite3.Xsqlite3_bind_int64(s.c.tls, s.handle, i, int64(v))
+		return s.bound(sqlite3.Xsqlite3_bind_int64(s.c.tls, s.handle, i, int64(v)))
 	case bool:
 		n := int64(0)
 		if v {
 			n = 1
 		}
-		rc = sqlite3.Xsqlite3_bind_int64(s.c.tls, s.handle, i, n)
+		return s.bound(sqlite3.Xsqlite3_bind_int64(s.c.tls, s.handle, i, n))
 	case float64:
-		rc = sqlite3.Xsqlite3_bind_double(s.c.tls, s.handle, i, v)
+		return s.bound(sqlite3.Xsqlite3_bind_double(s.c.tls, s.handle, i, v))
 	default:
-		if named := reflect.ValueOf(arg); named.Kind() == reflect.String { // an id, a state
-			rc = s.bindText(i, named.String())
-			break
-		}
-		plain, err := driver.DefaultParameterConverter.ConvertValue(arg)
-		if err != nil {
-			return fmt.Errorf("argument %d: %w", s.numbers[i-1], err)
-		}
-		switch plain.(type) {
-		case nil, string, []byte, int64, bool, float64:
-			return s.bindOne(i, plain)
-		}
-		return fmt.Errorf("argument %d has the type %T, which is not stored", s.numbers[i-1], arg)
+		return s.bindText(i, reflect.ValueOf(arg).String())
 	}
+}
+
+func (s *stmt) bound(rc int32) error {
 	if rc != sqlite3.SQLITE_OK {
 		return s.c.fault(rc)
 	}
 	return nil
 }
 
-func (s *stmt) bindText(i int32, v string) int32 {
-	p := s.buffer + uintptr(s.used)
-	if len(v) > 0 {
-		s.used += copy(bytesAt(p, len(v)), v)
-	} else {
-		p = emptyText(s)
+func (s *stmt) bindText(i int32, v string) error {
+	p, err := place(s, v)
+	if err != nil {
+		return err
 	}
-	return sqlite3.Xsqlite3_bind_text(s.c.tls, s.handle, i, p, int32(len(v)), 0)
+	return s.bound(sqlite3.Xsqlite3_bind_text(s.c.tls, s.handle, i, p, int32(len(v)), 0))
 }
 
-// emptyText is an address for a text of no bytes: zero would mean null.
-func emptyText(s *stmt) uintptr { return s.c.out }
-
-func (s *stmt) bindBlob(i int32, v []byte) int32 {
+func (s *stmt) bindBlob(i int32, v []byte) error {
 	if v == nil {
-		return sqlite3.Xsqlite3_bind_null(s.c.tls, s.handle, i)
+		return s.bound(sqlite3.Xsqlite3_bind_null(s.c.tls, s.handle, i))
+	}
+	p, err := place(s, v)
+	if err != nil {
+		return err
+	}
+	return s.bound(sqlite3.Xsqlite3_bind_blob(s.c.tls, s.handle, i, p, int32(len(v)), 0))
+}
+
+var errNoRoom = errors.New("the value is longer than it was measured")
+
+// place copies v into the buffer, behind what is bound already. Whatever was
+// measured, nothing is written beyond the end.
+func place[T string | []byte](s *stmt, v T) (uintptr, error) {
+	if len(v) == 0 {
+		return s.c.out, nil // an address, since zero would mean null
+	}
+	if len(v) > s.size-s.used {
+		return 0, errNoRoom
 	}
 	p := s.buffer + uintptr(s.used)
-	if len(v) > 0 {
-		s.used += copy(bytesAt(p, len(v)), v)
-	} else {
-		p = emptyText(s)
-	}
-	return sqlite3.Xsqlite3_bind_blob(s.c.tls, s.handle, i, p, int32(len(v)), 0)
+	s.used += copy(bytesAt(p, len(v)), v)
+	return p, nil
 }
 
 // step goes to the next row. Without one it reports false.
@@ -188,7 +226,9 @@ func (s *stmt) step(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	s.c.ctx = ctx
-	switch rc := sqlite3.Xsqlite3_step(s.c.tls, s.handle); rc {
+	rc := sqlite3.Xsqlite3_step(s.c.tls, s.handle)
+	s.c.ctx = context.Background() // the engine asks while it compiles too, which is for somebody else
+	switch rc {
 	case sqlite3.SQLITE_ROW:
 		return true, nil
 	case sqlite3.SQLITE_DONE:
