@@ -69,11 +69,17 @@ func (s *step) end(committed bool) {
 func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*step, error) {
 	c.mu.Lock()
 	s := &step{c: c, next: c.head, links: c.links}
+	appended := false
+	defer func() { // also after a panic: later entries must not wait for ever
+		if !appended {
+			c.mu.Unlock() // no commit was tried, so the head stands and the chain goes on
+			l.spares.put(s.spare)
+		}
+	}()
 	if err := c.appendLocked(ctx, l, tx, s, rows); err != nil {
-		c.mu.Unlock() // no commit was tried, so the head stands and the chain goes on
-		l.spares.put(s.spare)
 		return nil, err
 	}
+	appended = true
 	return s, nil
 }
 

@@ -3,7 +3,9 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -118,23 +120,31 @@ func (l *Log) Finish(in *Intent, o Outcome) {
 }
 
 // lead writes one batch, with own first if it is not nil, and gives the pen on.
-// It returns what became of own.
+// It returns what became of own. A panic is an error here: the goroutine may be
+// that of another call than the one that panics.
 func (l *Log) lead(own *Intent) (err error) {
 	batch, outcomes := l.commits.take()
 	refused := make([]error, len(batch))
 	written := false
-	defer func() { // also after a panic: the others must not wait for ever
+	defer func() { // also after a panic: the others must not wait for ever, and no outcome is lost
+		defer l.commits.leave()
+		if !written {
+			broken := errors.New("the writer of the batch failed")
+			err = unavailable(broken)
+			l.log.Error("writing audit entries panicked", "panic", fmt.Sprintf("%T", recover()), "stack", string(debug.Stack()))
+			for i := range refused {
+				refused[i] = unavailable(broken)
+			}
+			l.abandoned(batch)
+			l.writeAgain(outcomes, broken)
+		}
 		for i, in := range batch {
-			switch {
-			case !written:
-				refused[i] = unavailable(errors.New("the writer of the batch failed"))
-			case in == own:
+			if in == own { // who may have no turn
 				err = refused[i]
 				continue
 			}
 			in.turn <- turn{err: refused[i]}
 		}
-		l.commits.leave()
 	}()
 	if len(batch) > 0 || len(outcomes) > 0 {
 		err = l.write(batch, outcomes, refused)
@@ -177,13 +187,22 @@ func (l *Log) write(batch []*Intent, outcomes []waitingOutcome, refused []error)
 			refused[i] = unavailable(refused[i])
 		}
 	}
-	if err != nil && len(outcomes) > 0 {
-		l.log.Warn("outcomes could not be written and will be tried again", "count", len(outcomes), "error", err)
-		if lost := l.commits.putBack(outcomes); lost > 0 {
-			l.log.Error("outcomes were lost: the audit log is full", "count", lost)
-		}
+	if err != nil {
+		l.writeAgain(outcomes, err)
 	}
 	return err
+}
+
+// writeAgain lets outcomes wait again whose transaction failed.
+func (l *Log) writeAgain(outcomes []waitingOutcome, cause error) {
+	if len(outcomes) == 0 {
+		return
+	}
+	lost := l.commits.putBack(outcomes)
+	l.log.Warn("outcomes could not be written and will be tried again", "count", len(outcomes)-lost, "error", cause)
+	if lost > 0 {
+		l.log.Error("outcomes were lost: the audit log is full", "count", lost)
+	}
 }
 
 // check asks the fences of a batch.

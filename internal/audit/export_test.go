@@ -44,6 +44,13 @@ func (l *Log) Abandon() {
 	l.chain.head.chain = ""
 }
 
+// Unlink makes every append to the chain panic, until it is abandoned.
+func (l *Log) Unlink() {
+	l.chain.mu.Lock()
+	defer l.chain.mu.Unlock()
+	l.chain.links = nil
+}
+
 // Hang makes the checkpoint folder hang, as a dead mount does, until release.
 func (l *Log) Hang() (release func()) {
 	gate := make(chan struct{})

@@ -322,8 +322,8 @@ func (l *Log) outcomeRow(ctx context.Context, tx *sqldb.Tx, o row) (r row, ok bo
 // count keeps the number of open calls, and ties those that began to their run.
 func (l *Log) count(batch []*Intent, refused []error, outcomes int, err error) {
 	if err != nil {
-		if len(batch) > 0 && sqldb.Uncertain(err) {
-			l.open.Add(1) // their intents may stand although they were refused: to be settled
+		if sqldb.Uncertain(err) {
+			l.abandoned(batch)
 		}
 		return
 	}
@@ -334,6 +334,14 @@ func (l *Log) count(batch []*Intent, refused []error, outcomes int, err error) {
 			in.run = running
 			l.open.Add(1)
 		}
+	}
+}
+
+// abandoned counts a batch of which nobody knows whether it was committed: its
+// intents may stand although they were refused, to be settled.
+func (l *Log) abandoned(batch []*Intent) {
+	if len(batch) > 0 {
+		l.open.Add(1)
 	}
 }
 
