@@ -99,7 +99,7 @@ func (c *command) auditList() *cobra.Command {
 				return err
 			}
 			return showPage(c, page, []string{"WHEN", "WHO", "WHAT", "ON", "RESULT", "SESSION", "ENTRY"}, "No entries.", func(e client.Event, now time.Time) []string {
-				return []string{when(e.Time, now), eventActor(e), first(e.Tool, e.Action), eventObject(e), eventResult(e), e.SessionID, e.ID}
+				return []string{when(e.Time, now), eventActor(e), eventWhat(e), eventObject(e), eventResult(e), e.SessionID, e.ID}
 			})
 		},
 	}
@@ -109,14 +109,21 @@ func (c *command) auditList() *cobra.Command {
 	return cmd
 }
 
+// eventActor is who did it, which is not always the agent that it concerns: a
+// person approves, and an application registers.
 func eventActor(e client.Event) string {
-	if e.AgentID != "" {
-		return e.AgentID
-	}
 	if e.Actor.Kind == "system" {
 		return "system"
 	}
-	return first(e.Actor.ID, e.Actor.Kind)
+	return first(e.Actor.ID, e.Actor.Kind, e.AgentID)
+}
+
+// eventWhat names a call by its tool, and everything else by what happened.
+func eventWhat(e client.Event) string {
+	if e.Action == "tool.call" {
+		return first(e.Tool, e.Action)
+	}
+	return e.Action
 }
 
 func eventObject(e client.Event) string { return first(e.Object, e.ConnectionID, e.Provider) }
@@ -245,7 +252,7 @@ func (c *command) eventLine(e client.Event, now time.Time) string {
 	case e.Outcome.Status != "":
 		result = c.paint(c.stdout, "33", result)
 	}
-	what := first(e.Tool, e.Action)
+	what := eventWhat(e)
 	if e.Kind == "outcome" {
 		what = "└ " + what
 	}

@@ -209,11 +209,17 @@ type requestArgs struct {
 	Tools     []string        `json:"tools"`
 	Effects   []policy.Effect `json:"effects"`
 	Purpose   string          `json:"purpose"`
-	Minutes   int             `json:"minutes"`
+	Minutes   *int            `json:"minutes"`
 }
 
 func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs) (answer, error) {
-	got, err := s.gateway.Request(ctx, c.who, session.Ask(args), c.address)
+	ask := session.Ask{Providers: args.Providers, Tools: args.Tools, Effects: args.Effects, Purpose: args.Purpose}
+	if args.Minutes != nil {
+		if ask.Minutes = *args.Minutes; ask.Minutes == 0 { // which would mean the default, and was not asked for
+			return answer{}, badArguments(fmt.Sprintf("minutes is 1 to %d.", session.MaxMinutes))
+		}
+	}
+	got, err := s.gateway.Request(ctx, c.who, ask, c.address)
 	if err != nil {
 		return answer{}, err
 	}

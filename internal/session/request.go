@@ -151,7 +151,7 @@ func (a Ask) normal() (Ask, error) {
 		a.Minutes = DefaultMinutes
 	}
 	if a.Minutes < 1 || a.Minutes > MaxMinutes {
-		return bad(fmt.Sprintf("A session lasts 1 to %d minutes.", MaxMinutes), "Ask for a shorter one.")
+		return bad(fmt.Sprintf("A session lasts 1 to %d minutes.", MaxMinutes), "Say another number of minutes.")
 	}
 	for _, list := range []*[]string{&a.Providers, &a.Tools} {
 		*list = slices.Compact(slices.Sorted(slices.Values(*list)))
