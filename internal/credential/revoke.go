@@ -137,6 +137,10 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 }
 
 func (s *Service) giveBack(ctx context.Context, conn connection.Connection, client provider.Client, hint string, token secret.Value) error {
+	if conn.Record.OAuth == nil { // of a release that read records otherwise
+		return fault.New(fault.Conflict, "record_outdated", "The provider record that this connection was made with is not valid any more.").
+			WithHint("Remove the access at the provider.")
+	}
 	form := url.Values{"token": {string(token.Reveal())}, "token_type_hint": {hint}}
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
 	authenticate(conn.Record.OAuth.ClientAuth, client, header, form)
