@@ -4,4 +4,4 @@ package world
 
 import "syscall"
 
-func childAttributes() *syscall.SysProcAttr { return nil }
+func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }

@@ -72,7 +72,7 @@ func NewPostgres(ctx context.Context, settings ...string) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postgres{bin: bins[len(bins)-1], home: home, settings: settings, attr: &syscall.SysProcAttr{}}
+	p := &Postgres{bin: bins[len(bins)-1], home: home, settings: settings, attr: childAttributes()}
 	if os.Getuid() == 0 { // the server refuses to run as root
 		u, err := user.Lookup("postgres")
 		if err != nil {
