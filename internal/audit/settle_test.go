@@ -142,8 +142,17 @@ func (w world) node(t *testing.T, name string, db *sqldb.DB, beat time.Duration)
 	if err != nil {
 		t.Fatal(err)
 	}
+	lives := func() int64 {
+		return scan[int64](t, db, `select coalesce(max(lives_until), 0) from audit_run where node = $1 and closed_at = 0`, name)
+	}
+	born := lives()
 	l.Start()
 	t.Cleanup(l.Stop)
+	// On PostgreSQL its first sign of life comes at once; a test that takes it for
+	// dead must not be overtaken by it. On SQLite no other process could settle.
+	if db.Engine() == sqldb.PostgreSQL {
+		within(t, "the node gives a sign of life", func() bool { return lives() != born })
+	}
 	return l
 }
 
