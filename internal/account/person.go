@@ -28,6 +28,9 @@ type Membership struct {
 	operates       bool // the organization runs its environment
 }
 
+// Operates reports whether the organization runs its environment.
+func (m Membership) Operates() bool { return m.operates }
+
 // Person is a human who is signed in, as the database knew them at this
 // request. Only this package makes one; the zero Person may do nothing.
 type Person struct {

@@ -14,7 +14,8 @@ import (
 )
 
 // auditList shows entries: the organization's to those who may read its audit,
-// to anybody else what was done by them or for them.
+// the whole environment's in the organization that runs it, to anybody else what
+// was done by them or for them.
 func (s *Server) auditList(v *visit) (answer, error) {
 	p := &AuditPage{Frame: Frame{Title: "Audit", Section: "audit"}, Filter: auditForm(v)}
 	if err := v.actor().May(v.here.Organization, account.View); err != nil {
@@ -27,8 +28,12 @@ func (s *Server) auditList(v *visit) (answer, error) {
 	}
 	if p.Own {
 		f.User = v.person.User()
-	} else if p.Filter.About != "" && v.actor().May("", account.ReadAudit) == nil {
-		f.Organization = "" // who runs the environment looks for somebody in all of it
+	} else if v.actor().May("", account.ReadAudit) == nil {
+		// Who runs the environment looks for somebody in all of it. What belongs to
+		// no organization, such as providers and sign-ins, shows where it is run.
+		if p.Whole = v.here.Operates(); p.Whole || p.Filter.About != "" {
+			f.Organization = ""
+		}
 	}
 	list, err := s.audit.List(v.ctx(), f)
 	if err != nil {

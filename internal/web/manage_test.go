@@ -314,7 +314,11 @@ func TestAudit(t *testing.T) {
 	for _, q := range []string{"about=x", "about=ses_short", "since=yesterday", "after=%00", "about=%27%20or%201=1"} {
 		s.mia.get("/ui/audit?" + q).want(http.StatusUnprocessableEntity)
 	}
+	// Who runs the environment sees what belongs to no organization, and each
+	// tenant's entries with its own alone.
+	s.mia.get("/ui/audit?action=provider.*").says("provider.created", "in this environment")
 	other := s.person(t, "other@example.com", account.RoleMember)
+	other.get("/ui/audit?action=provider.*").not("provider.created")
 	other.get("/ui/audit").want(http.StatusOK).not("tracker_list_issues", string(s.bot.Agent()))
 	other.get("/ui/audit?about="+string(s.mia.User())).want(http.StatusOK).not(`"action">tool.call`, "mia@example.com")
 	other.get("/ui/audit?org=org_01jd0000000000000000000000").want(http.StatusNotFound)

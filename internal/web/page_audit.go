@@ -9,6 +9,7 @@ type AuditPage struct {
 	Items  []AuditRow
 	Next   string
 	Own    bool // the person sees only what was done by or for them
+	Whole  bool // they see the whole environment's entries
 }
 
 func (*AuditPage) template() string { return "audit" }
