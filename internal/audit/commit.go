@@ -218,8 +218,13 @@ func check(ctx context.Context, tx *sqldb.Tx, batch []*Intent, refused []error) 
 		for n < len(fences) && reflect.TypeOf(fences[n]) == reflect.TypeOf(fences[0]) {
 			n++
 		}
-		for i, err := range fences[0].Check(ctx, tx, fences[:n]) {
-			refused[at[i]] = err
+		answers := fences[0].Check(ctx, tx, fences[:n])
+		for i := range n {
+			if len(answers) == n {
+				refused[at[i]] = answers[i]
+			} else { // no answer is no
+				refused[at[i]] = unavailable(errors.New("a fence did not answer for each of its calls"))
+			}
 		}
 		fences, at = fences[n:], at[n:]
 	}

@@ -28,6 +28,25 @@ func panics(t *testing.T, fn func()) bool {
 	}
 }
 
+// silent answers for none of its calls.
+type silent struct{}
+
+func (silent) Check(context.Context, *sqldb.Tx, []audit.Fence) []error { return nil }
+
+// L2: a fence that did not answer for a call let it through.
+func TestFenceThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w world) {
+		l := w.start(t)
+		if _, err := l.Begin(t.Context(), w.entry("tool.call"), silent{}); !fault.Is(err, "audit_unavailable") {
+			t.Errorf("got %v, want the call refused", err)
+		}
+		if n := w.entries(t, "tool.call"); n != 0 {
+			t.Errorf("%d entries of a call that was refused", n)
+		}
+	})
+}
+
 // L2, L6: a fence that panicked let its caller hang for ever, with the pen, and
 // lost the outcomes of the batch. Its call is not made, the others are made or
 // denied, and each outcome is written.
