@@ -4,49 +4,22 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/api/apitest"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
-
-// decided reads from the decision which operations take a person's proof, by
-// the headings of its tables.
-func decided(t testing.TB) map[string]string {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/decisions/0006-raising-authority.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, heading := map[string]string{}, ""
-	for line := range strings.Lines(string(text)) {
-		if h, ok := strings.CutPrefix(line, "## "); ok {
-			heading = strings.TrimSpace(h)
-		}
-		if !strings.HasPrefix(line, "|") || heading == "" {
-			continue
-		}
-		for _, m := range regexp.MustCompile("`([a-z][a-z-]*)`").FindAllStringSubmatch(line, -1) {
-			if out[m[1]] != "" {
-				t.Errorf("%s stands twice in the decision", m[1])
-			}
-			out[m[1]] = heading
-		}
-	}
-	return out
-}
 
 // Rule 4: for every operation that changes something it is decided whether a
 // person's stored login is enough for it.
 func TestEveryOperationIsDecided(t *testing.T) {
 	t.Parallel()
 	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
-	list, seen := decided(t), map[string]bool{}
+	list, seen := accounttest.Decided(t, "`([a-z][a-z-]*)`"), map[string]bool{}
 	for _, op := range operations(t, w.URL) {
 		seen[op.ID] = true
 		heading := list[op.ID]

@@ -7,43 +7,13 @@ package provider_test
 
 import (
 	"net/http"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
-	"time"
-)
 
-// peak runs f and gives the most heap that was in use meanwhile, beyond what was
-// before.
-func peak(f func()) uint64 {
-	inUse := func() uint64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapInuse
-	}
-	runtime.GC()
-	runtime.GC()
-	before := inUse()
-	var top uint64
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			top = max(top, inUse())
-			select {
-			case <-stop:
-				return
-			case <-time.After(3 * time.Millisecond):
-			}
-		}
-	}()
-	f()
-	close(stop)
-	<-stopped
-	return top - min(before, top)
-}
+	"github.com/ambit-dev/ambit/internal/provider/providertest"
+)
 
 // U5: an upstream cannot make the process run out of memory with an answer full
 // of escapes, nor with many at once. It is not parallel, so that nothing else
@@ -75,7 +45,7 @@ func TestHostileAnswersTakeBoundedMemory(t *testing.T) {
 				t.Errorf("%s: got %v with %d bytes", name, err, len(a.Body))
 			}
 		}
-		if got := peak(ask); got > 64<<20 {
+		if got := providertest.Peak(ask); got > 64<<20 {
 			t.Errorf("%s: one call takes %d MiB", name, got>>20)
 		} else {
 			t.Logf("%s: one call takes %d MiB", name, got>>20)
@@ -83,7 +53,7 @@ func TestHostileAnswersTakeBoundedMemory(t *testing.T) {
 		if name != "percent" && name != "JSON echo" {
 			continue
 		}
-		got := peak(func() {
+		got := providertest.Peak(func() {
 			var wg sync.WaitGroup
 			for range 12 {
 				wg.Go(ask)

@@ -161,26 +161,23 @@ func (s *Server) findConnection(v *visit, raw string) (connection.Connection, er
 }
 
 // startOf reads what to connect; a reconnect names all of it by itself.
-func (s *Server) startOf(v *visit) (credential.Start, error) {
+func (s *Server) startOf(v *visit) (credential.Start, provider.Provider, error) {
 	st := credential.Start{Environment: v.here.Environment, Organization: v.here.Organization, Provider: v.form("provider"), Scopes: v.r.PostForm["scope"],
 		OrganizationOwned: v.form("owner") == "organization", ReturnTo: returnPath(v.form("return"))}
 	if again := v.form("reconnect"); again != "" {
 		c, err := s.findConnection(v, again)
 		if err != nil {
-			return st, err
+			return st, provider.Provider{}, err
 		}
 		st.Environment, st.Organization, st.Provider, st.Reconnect, st.OrganizationOwned = c.Environment, c.Organization, c.Provider, c.ID, c.Owner == ""
 	}
-	return st, nil
+	prov, err := s.providers.Get(v.ctx(), st.Environment, st.Provider)
+	return st, prov, err
 }
 
 // connect takes a key, or begins an authorization and gives the link there.
 func (s *Server) connect(v *visit) (answer, error) {
-	st, err := s.startOf(v)
-	if err != nil {
-		return nil, err
-	}
-	prov, err := s.providers.Get(v.ctx(), st.Environment, st.Provider)
+	st, prov, err := s.startOf(v)
 	if err != nil {
 		return nil, err
 	}
@@ -197,11 +194,7 @@ func (s *Server) connect(v *visit) (answer, error) {
 
 // connectChallenge asks for the proof that a reconnect may take.
 func (s *Server) connectChallenge(v *visit) (answer, error) {
-	st, err := s.startOf(v)
-	if err != nil {
-		return nil, err
-	}
-	prov, err := s.providers.Get(v.ctx(), st.Environment, st.Provider)
+	st, prov, err := s.startOf(v)
 	if err != nil {
 		return nil, err
 	}

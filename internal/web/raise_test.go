@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/credential"
@@ -31,36 +30,10 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
-// decided reads from the decision which forms take a proof, by the headings of
-// its tables.
-func decided(t testing.TB) map[string]string {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/decisions/0006-raising-authority.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, heading := map[string]string{}, ""
-	for line := range strings.Lines(string(text)) {
-		if h, ok := strings.CutPrefix(line, "## "); ok {
-			heading = strings.TrimSpace(h)
-		}
-		if !strings.HasPrefix(line, "|") || heading == "" {
-			continue
-		}
-		for _, m := range regexp.MustCompile("`(/ui/[^`]*)`").FindAllStringSubmatch(line, -1) {
-			if out[m[1]] != "" {
-				t.Errorf("%s stands twice in the decision", m[1])
-			}
-			out[m[1]] = heading
-		}
-	}
-	return out
-}
-
 // Rule 4: for every form it is decided whether a cookie is enough for it.
 func TestEveryFormIsDecided(t *testing.T) {
 	t.Parallel()
-	list := decided(t)
+	list := accounttest.Decided(t, "`(/ui/[^`]*)`")
 	seen := map[string]bool{}
 	for _, r := range newSite(t).Pages.Routes() {
 		method, path, _ := strings.Cut(r.Pattern, " ")
