@@ -11,6 +11,8 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -195,10 +197,26 @@ func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
 		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err
 		}
-		return nil, fmt.Errorf("%w: %w", &Error{Code: "server_unreachable", Message: "The server at " + c.URL() + " cannot be reached: " + reason(err) + ".",
-			Hint: "Is it running? Start it with ambit serve, or name another with --server or AMBIT_SERVER."}, err)
+		return nil, fmt.Errorf("%w: %w", c.unreachable(err), err)
 	}
 	return resp, nil
+}
+
+func (c *Client) unreachable(err error) *Error {
+	e := &Error{Code: "server_unreachable", Message: "The server at " + c.URL() + " cannot be reached: " + reason(err) + ".",
+		Hint: "Is it running? Start it with ambit serve, or name another with --server or AMBIT_SERVER."}
+	_, signer := errors.AsType[x509.UnknownAuthorityError](err)
+	_, other := errors.AsType[*tls.CertificateVerificationError](err)
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case signer:
+		e.Hint = "If the server is your own, trust who signed its certificate, or the certificate itself if nobody else did: set SSL_CERT_FILE to its PEM file (on macOS, add it to the keychain). Checking is never switched off."
+	case other:
+		e.Hint = "Use the name that the certificate is for, or renew it: ambit doctor on the server looks at it."
+	case plain, strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		e.Hint = "It does not speak TLS on this port: is the address http://… ?"
+	}
+	return e
 }
 
 // reason is the innermost part of why a connection failed, such as "connection

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -472,6 +474,26 @@ func TestTokenStays(t *testing.T) {
 	cancel()
 	if _, err := c.Whoami(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("a call that was given up: %v", err)
+	}
+}
+
+// Whoever meets a server with a certificate of its own used to be asked whether
+// it runs. They need to know how to trust it; and who speaks TLS to a port
+// without, that.
+func TestUntrustedCertificateSaysHowToTrust(t *testing.T) {
+	t.Parallel()
+	quiet := log.New(io.Discard, "", 0)
+	own := httptest.NewUnstartedServer(http.NotFoundHandler())
+	own.Config.ErrorLog = quiet
+	own.StartTLS()
+	t.Cleanup(own.Close)
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	for base, want := range map[string]string{own.URL: "SSL_CERT_FILE", strings.Replace(plain.URL, "http:", "https:", 1): "TLS"} {
+		_, err := client.New(base, "").Whoami(t.Context())
+		if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != "server_unreachable" || !strings.Contains(e.Hint, want) {
+			t.Errorf("%s: got %v, want a hint with %s", base, err, want)
+		}
 	}
 }
 

@@ -179,6 +179,10 @@ func (a *App) openKeeper(ctx context.Context) (*keyring.Guard, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fresh && a.cfg.Existing {
+		return nil, fault.New(fault.NotFound, "no_database", "No server has ever used this database.").
+			WithHint("Is it the right one? Look at AMBIT_DATABASE_URL, and at the search_path of its user, or name another data folder with --data.")
+	}
 	file, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
 	if err != nil {
 		return nil, err

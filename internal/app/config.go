@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,10 @@ type Config struct {
 	// CheckpointDir is where signed audit checkpoints go; default DataDir with
 	// ".checkpoints" appended.
 	CheckpointDir string
+
+	// Existing refuses a database in which no server has ever been: what wants to
+	// find something there should not make it, and a key with it.
+	Existing bool
 
 	// Listen is "host:port". localhost means both loopback addresses; port 0
 	// picks one.
@@ -111,9 +116,12 @@ func (c *Config) Validate() error {
 	if c.Listen == "" {
 		c.Listen = "localhost:7420"
 	}
-	host, _, err := net.SplitHostPort(c.Listen)
+	host, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		return invalid("listen_invalid", "The address to listen on is not host:port.", "For example localhost:7420.")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return invalid("listen_invalid", "The address to listen on has no port from 0 to 65535.", "For example localhost:7420. Port 0 picks one that is free.")
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return invalid("tls_incomplete", "Certificate and key belong together.", "Set both AMBIT_TLS_CERT and AMBIT_TLS_KEY.")

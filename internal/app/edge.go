@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,8 +59,7 @@ func listen(addr string) ([]net.Listener, error) {
 			case port == "0" && len(out) > 0:
 			default:
 				closeAll(out)
-				return nil, fault.New(fault.Unavailable, "listen_failed", "Cannot listen on "+net.JoinHostPort(h, use)+".").
-					WithHint("Is another server running there? Choose another port with --listen.").WithCause(err)
+				return nil, cannotListen(net.JoinHostPort(h, use), err)
 			}
 		}
 		if len(out) == len(hosts) {
@@ -68,6 +68,19 @@ func listen(addr string) ([]net.Listener, error) {
 		closeAll(out)
 	}
 	return nil, fault.New(fault.Unavailable, "listen_failed", "No port is free on both loopback addresses.")
+}
+
+func cannotListen(address string, err error) error {
+	f := fault.New(fault.Unavailable, "listen_failed", "Cannot listen on "+address+".")
+	switch {
+	case errors.Is(err, errAddrInUse):
+		f = f.WithHint("Another program listens there, perhaps another server. Choose another port with --listen or AMBIT_LISTEN.")
+	case errors.Is(err, fs.ErrPermission):
+		f = f.WithHint("Ports below 1024 are not for every user. Choose another with --listen or AMBIT_LISTEN, or give the program the right: setcap cap_net_bind_service=+ep FILE")
+	default:
+		f = f.WithHint("This machine has no such address. Name one of its own with --listen or AMBIT_LISTEN; localhost is for this machine alone.")
+	}
+	return f.WithCause(err)
 }
 
 func closeAll(list []net.Listener) {

@@ -95,12 +95,17 @@ func (a *App) everyone(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(all)
 }
 
-// refuse answers on the console with what is wrong, and what to do on a second
-// line.
+// Refusal is what the console answers when it does not do what it was asked.
+type Refusal struct {
+	Kind    fault.Kind `json:"kind"`
+	Code    string     `json:"code"`
+	Message string     `json:"message"`
+	Hint    string     `json:"hint"`
+}
+
 func refuse(w http.ResponseWriter, err error) {
-	f, status := fault.Of(err), http.StatusBadRequest
-	if f.Kind == fault.NotFound {
-		status = http.StatusNotFound
-	}
-	http.Error(w, f.Message+"\n"+f.Hint, status)
+	f := fault.Of(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusBadRequest)
+	_ = json.NewEncoder(w).Encode(Refusal{f.Kind, f.Code, f.Message, f.Hint})
 }

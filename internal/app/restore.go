@@ -46,6 +46,7 @@ func Restore(ctx context.Context, cfg Config, file string, keep bool) (out Resto
 			return out, err
 		}
 	}
+	cfg.Existing = true
 	cfg.Listen = "localhost:0"
 	if cfg.PublicURL == "" {
 		cfg.PublicURL = "http://localhost:7420"

@@ -116,6 +116,24 @@ func TestRestoreInPlace(t *testing.T) {
 }
 
 // Servers that run on a database would go on with what is ended under them.
+// Commands that look for a server's data must not make a database of what they
+// were pointed at by mistake, nor a root key for it.
+func TestNothingIsMadeWhereNoServerWas(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg := app.Config{DataDir: filepath.Join(dir, "data"), DatabaseURL: databaseURL(t, sqldb.PostgreSQL)}
+	if _, err := app.Restore(t.Context(), cfg, "", false); !fault.Is(err, "no_database") {
+		t.Errorf("restore in an empty database: %v", err)
+	}
+	found, err := sqldb.Inspect(t.Context(), sqldb.Config{URL: cfg.DatabaseURL})
+	if err != nil || found.Applied != 0 {
+		t.Errorf("%d steps were applied, %v", found.Applied, err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("made %v", left)
+	}
+}
+
 func TestRestoreWantsServersStopped(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, sqldb.PostgreSQL)

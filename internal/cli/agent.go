@@ -201,9 +201,10 @@ func (c *command) agentDisable() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "disable AGENT", Short: "Shut an agent out: its tokens and sessions end at once",
+		Long: "Shut an agent out: its tokens and sessions end at once, and stay ended. `ambit agent enable` lets it ask for new ones.",
 		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.enabledAgents, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			if err := c.confirm(ctx, yes, "End all tokens and sessions of "+args[0]+"?"); err != nil {
+			if err := c.ask(ctx, yes, "End all tokens and sessions of "+args[0]+"?", "the tokens and sessions that it ends stay ended, also after ambit agent enable"); err != nil {
 				return err
 			}
 			a, err := cl.DisableAgent(ctx, args[0])

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 func (c *command) backupCommand() *cobra.Command {
@@ -24,6 +25,10 @@ func (c *command) backupCommand() *cobra.Command {
 			cfg, err := c.serverConfig(dataDir, "")
 			if err != nil {
 				return err
+			}
+			if cfg.DatabaseURL != "" {
+				return fault.New(fault.Invalid, "backup_elsewhere", "The database is PostgreSQL, which has its own backups.").
+					WithHint("Run: pg_dump --format=custom --file=" + word(args[0]) + ` "$AMBIT_DATABASE_URL"` + "\nor archive continuously; see docs/operations.md.")
 			}
 			path, err := filepath.Abs(args[0])
 			if err != nil {

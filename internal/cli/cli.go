@@ -117,8 +117,25 @@ func (c *command) root() *cobra.Command {
 	root.InitDefaultCompletionCmd("x")
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
 		cmd.Short = "Print a script with which your shell completes commands, names and ids"
+		orHelp(cmd)
+		for _, shell := range cmd.Commands() {
+			shell.Args = takes(0, "no arguments")
+		}
+	}
+	root.InitDefaultHelpCmd()
+	if cmd, _, err := root.Find([]string{"help"}); err == nil {
+		cmd.Run, cmd.RunE, cmd.Args = nil, helpFor, cobra.ArbitraryArgs
 	}
 	return root
+}
+
+// helpFor explains a command. Unlike cobra's own it refuses one that is not there.
+func helpFor(cmd *cobra.Command, args []string) error {
+	about, rest, err := cmd.Root().Find(args)
+	if err != nil || about.HasSubCommands() && len(rest) > 0 {
+		return usageError{fmt.Errorf("there is no command %q to explain", plain(strings.Join(args, " ")))}
+	}
+	return about.Help()
 }
 
 // printJSON writes v indented, or as one line when stdout is not a terminal.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
@@ -37,11 +39,11 @@ func askConsole(ctx context.Context, socket, method, path string, form url.Value
 		return nil, fmt.Errorf("asking the server: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		message, hint, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
-		if resp.StatusCode == http.StatusNotFound {
-			return nil, fault.New(fault.NotFound, "not_found", message).WithHint(hint)
+		var no app.Refusal
+		if err := json.Unmarshal(body, &no); err != nil || no.Code == "" { // of the profiler, or of another version
+			return nil, fault.New(fault.Invalid, "console_refused", "The server refuses: "+strings.TrimSpace(string(body)))
 		}
-		return nil, fault.New(fault.Invalid, "console_refused", message).WithHint(hint)
+		return nil, fault.New(no.Kind, no.Code, no.Message).WithHint(no.Hint)
 	}
 	return body, nil
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,6 +48,9 @@ func (c *command) devCommand() *cobra.Command {
 		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.serverConfig(dataDir, listen)
+			if err == nil && readyFile != "" {
+				err = checkReady(readyFile)
+			}
 			if err != nil {
 				return err
 			}
@@ -167,9 +171,30 @@ func writeReady(path string, r Ready) error {
 		return fmt.Errorf("encoding the ready file: %w", err)
 	}
 	if err := disk.Replace(path, append(doc, '\n')); err != nil { // readers see all of it or nothing
-		return fmt.Errorf("writing the ready file: %w", err)
+		return badReadyFile(path, err)
 	}
 	return nil
+}
+
+// checkReady refuses a ready file for which there is no place, before anything is
+// started for it.
+func checkReady(path string) error {
+	info, err := os.Stat(filepath.Dir(path))
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if info, lerr := os.Lstat(path); lerr == nil && info.IsDir() {
+		err = syscall.EISDIR
+	}
+	if err != nil {
+		return badReadyFile(path, err)
+	}
+	return nil
+}
+
+func badReadyFile(path string, err error) error {
+	return fault.New(fault.Invalid, "file_unwritable", "The ready file cannot be written: "+path+deeperThan(err)+".").
+		WithHint("Name a file with --ready-file, in a folder that is there and that you can write to.").WithCause(err)
 }
 
 // sandboxProcess is the third-party service beside a dev server.

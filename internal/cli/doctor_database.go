@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func checkDatabase(ctx context.Context, p *patient) []finding {
 		return []finding{{Level: note, Says: "there is none yet; the first start makes it"}}
 	case f.Code == "data_folder_locked":
 		return []finding{{Level: fine, Says: "a server uses it, and looks after it"}}
-	case strings.HasPrefix(f.Code, "data_folder_"):
+	case slices.Contains([]string{"data_folder_missing", "data_folder_owner", "data_folder_mode"}, f.Code):
 		return nil // told of the folder
 	default:
 		return []finding{{Level: problem, Says: f.Message + deeper(err), Why: "No server starts without it.", Mend: f.Hint}}

@@ -188,7 +188,7 @@ func checkPublicURL(ctx context.Context, p *patient) []finding {
 func checkLogin(ctx context.Context, p *patient) []finding {
 	_, err := p.token(p.server)
 	if fault.Is(err, "not_logged_in") {
-		return []finding{{Level: note, Says: "there is none for " + p.server + ", so agents, keys and connections are not looked at", Mend: "Run: ambit login"}}
+		return []finding{{Level: note, Says: "there is none for " + p.server + ", so agents, keys and connections are not looked at", Mend: p.loginAt(p.server)}}
 	}
 	if err != nil {
 		f := fault.Of(err)
@@ -209,7 +209,7 @@ func checkLogin(ctx context.Context, p *patient) []finding {
 		if p.env[envAPIKey] != "" {
 			return []finding{{Level: warning, Says: "AMBIT_API_KEY holds no key that " + p.server + " knows", Mend: "Make one: ambit apikey create"}}
 		}
-		return []finding{{Level: warning, Says: "yours for " + p.server + " has ended", Mend: "Run: ambit login"}}
+		return []finding{{Level: warning, Says: "yours for " + p.server + " has ended", Mend: p.loginAt(p.server)}}
 	}
 	return []finding{{Level: warning, Says: "it could not be tried" + deeperThan(err)}}
 }

@@ -51,11 +51,16 @@ func awaiting[T any](ctx context.Context, read func() (T, error)) (T, error) {
 // confirm asks before something that cannot be taken back. Where nobody can be
 // asked it refuses, and names the flag.
 func (c *command) confirm(ctx context.Context, yes bool, question string) error {
+	return c.ask(ctx, yes, question, "this cannot be undone")
+}
+
+// ask is confirm for what can be taken back in part: why says what cannot.
+func (c *command) ask(ctx context.Context, yes bool, question, why string) error {
 	if yes {
 		return nil
 	}
 	if _, ok := c.terminalIn(); !ok {
-		return usageError{errors.New("this cannot be undone, and nobody can be asked here: add --yes to do it")}
+		return usageError{errors.New(why + ", and nobody can be asked here: add --yes to do it")}
 	}
 	fmt.Fprintf(c.stderr, "%s [y/N] ", plain(question))
 	answer, err := awaiting(ctx, func() (string, error) { return bufio.NewReader(c.stdin).ReadString('\n') })

@@ -124,6 +124,14 @@ func serverName(raw string) string {
 	return strings.TrimRight(u.String(), "/")
 }
 
+// loginAt tells how to sign in to a server.
+func (c *command) loginAt(server string) string {
+	if server == defaultServer && c.server == "" {
+		return "Run: ambit login"
+	}
+	return "Run: ambit login --server " + word(plain(server))
+}
+
 // token is what a command shows to the server: AMBIT_API_KEY if it is set, else
 // the login stored for that server.
 func (c *command) token(server string) (string, error) {
@@ -139,10 +147,7 @@ func (c *command) token(server string) (string, error) {
 	}
 	l, ok := stored.Servers[server]
 	if !ok {
-		hint := "Run: ambit login --server " + word(plain(server)) + ", or set AMBIT_API_KEY."
-		if server == defaultServer && c.server == "" {
-			hint = "Run: ambit login, or set AMBIT_API_KEY."
-		}
+		hint := c.loginAt(server) + ", or set AMBIT_API_KEY."
 		if len(stored.Servers) > 0 {
 			hint += "\nYou are logged in to: " + words(slices.Sorted(maps.Keys(stored.Servers)))
 		}

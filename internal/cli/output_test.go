@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -11,8 +16,32 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
+
+// What a server's console refuses keeps its kind: a database that is away was
+// told as if the command were wrong, with another exit code than without a server.
+func TestConsoleRefusalKeepsItsKind(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(app.Refusal{Kind: fault.Unavailable, Code: "database_unavailable", Message: "It is away.", Hint: "Wait."})
+	})}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(l) })
+	t.Cleanup(func() { srv.Close(); wg.Wait() })
+	_, err = askConsole(t.Context(), socket, http.MethodGet, "/people", nil)
+	c := &command{env: map[string]string{}}
+	if got := c.failure(err, &cobra.Command{Use: "x"}); got.exit != exitUnavailable || got.code != "database_unavailable" || got.hint != "Wait." {
+		t.Errorf("got %+v", got)
+	}
+}
 
 func TestWhen(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -210,16 +211,27 @@ func (c *command) providerTemplate() *cobra.Command {
 	var sets []string
 	cmd := &cobra.Command{
 		Use: "template [NAME]", Short: "Make a record from a template; without a name, list the templates",
-		Long: "Fill in a template and print the record, for `ambit provider add`. Without a name the templates are listed, with what\nthey take.",
+		Long: "Fill in a template and print the record, for `ambit provider add`. Without a name the templates are listed, with what\nthey take. It takes no server.",
 		Example: "  ambit provider template\n" +
 			"  ambit provider template custom_api_key --set id=acme --set name=Acme --set api_base=https://api.acme.example/v1 > acme.yaml",
 		Args: upTo(1, "at most one argument: the template's name"),
-		ValidArgsFunction: c.completion(func(ctx context.Context, cl *client.Client) ([]string, error) {
-			page, err := cl.ProviderTemplates(ctx)
-			return listed(page, err, func(t client.Template) (string, string) { return t.ID, t.Name })
-		}, 1),
-		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			all, _ := provider.Templates()
+			if len(args) > 0 {
+				all = nil
+			}
+			var out []string
+			for _, t := range all {
+				out = append(out, t.ID+"\t"+t.Name)
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
 			params, err := pairs("--set", sets)
+			if err != nil {
+				return err
+			}
+			all, err := provider.Templates()
 			if err != nil {
 				return err
 			}
@@ -227,14 +239,19 @@ func (c *command) providerTemplate() *cobra.Command {
 				if len(sets) > 0 {
 					return usageError{errors.New("--set fills in a template: name it")}
 				}
-				return c.listTemplates(ctx, cl)
+				return c.listTemplates(all)
 			}
-			text, err := cl.FillTemplate(ctx, args[0], params)
+			at := slices.IndexFunc(all, func(t provider.Template) bool { return t.ID == args[0] })
+			if at < 0 {
+				return fault.New(fault.NotFound, "not_found", "No such template.").WithHint("See: ambit provider template")
+			}
+			rec, err := all[at].Record(params)
 			if err != nil {
 				return err
 			}
+			text := string(rec.Source())
 			return c.show(map[string]string{"yaml": text}, func() { fmt.Fprintln(c.stdout, strings.TrimRight(text, "\n")) })
-		}),
+		},
 	}
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "fill in NAME=VALUE (repeatable)")
 	return cmd
@@ -256,12 +273,16 @@ func pairs(flag string, list []string) (map[string]string, error) {
 	return out, nil
 }
 
-func (c *command) listTemplates(ctx context.Context, cl *client.Client) error {
-	page, err := cl.ProviderTemplates(ctx)
-	if err != nil {
-		return err
+// listTemplates prints what there is, in the shape of the API.
+func (c *command) listTemplates(all []provider.Template) error {
+	page := client.Page[client.Template]{}
+	for _, t := range all {
+		out := client.Template{ID: t.ID, Name: t.Name, Description: t.Description}
+		for _, p := range t.Params {
+			out.Params = append(out.Params, client.TemplateParam(p))
+		}
+		page.Data = append(page.Data, out)
 	}
-	page.Data = some(page.Data)
 	return c.show(page, func() {
 		for _, t := range page.Data {
 			c.say("%s: %s", plain(t.ID), plain(t.Description))

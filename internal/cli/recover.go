@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -85,11 +87,12 @@ func onServer[T any](ctx context.Context, cfg app.Config, ask func(ctx context.C
 		return out, err
 	}
 	if cfg.DatabaseURL == "" {
-		if _, err := os.Stat(filepath.Join(cfg.DataDir, "ambit.db")); err != nil {
+		if _, err := os.Stat(filepath.Join(cfg.DataDir, "ambit.db")); errors.Is(err, fs.ErrNotExist) {
 			return out, fault.New(fault.NotFound, "no_server_here", "There is no server in "+cfg.DataDir+".").
 				WithHint("Name its data folder with --data or AMBIT_DATA_DIR, or its database with AMBIT_DATABASE_URL.")
 		}
 	}
+	cfg.Existing = true
 	cfg.Listen = "localhost:0" // the port plays no part; a link names the public URL
 	if cfg.PublicURL == "" {
 		cfg.PublicURL = "http://localhost:7420"

@@ -97,10 +97,7 @@ func (c *command) refused(e *client.Error) failed {
 	}
 	out.page = first(e.Fields["url"], e.Fields["connect_url"])
 	if e.Status == 401 {
-		out.hint = "Run: ambit login"
-		if c.server != "" {
-			out.hint += " --server " + word(c.server)
-		}
+		out.hint = c.loginAt(c.serverURL())
 		if c.env[envAPIKey] != "" {
 			out.hint = "AMBIT_API_KEY holds no key that this server knows. Take it away to use your login: unset AMBIT_API_KEY"
 		}

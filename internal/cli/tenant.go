@@ -384,9 +384,10 @@ func (c *command) userDisable() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "disable USER", Short: "Shut a user out everywhere, and end their sessions",
+		Long: "Shut a user out everywhere: their logins and sessions end at once, and stay ended.\n`ambit user enable` lets them sign in again.",
 		Args: takes(1, "one argument: the user's id"), ValidArgsFunction: c.completion(c.userIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			if err := c.confirm(ctx, yes, "Shut "+args[0]+" out, and end all their logins and sessions?"); err != nil {
+			if err := c.ask(ctx, yes, "Shut "+args[0]+" out, and end all their logins and sessions?", "the logins and sessions that it ends stay ended, also after ambit user enable"); err != nil {
 				return err
 			}
 			if err := cl.DisableUser(ctx, args[0]); err != nil {

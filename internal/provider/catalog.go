@@ -86,6 +86,19 @@ func (c catalog) add(text []byte) (string, error) {
 	return t.ID, nil
 }
 
+// Templates lists the templates that this binary brings along, by id.
+func Templates() ([]Template, error) {
+	c, err := readCatalog(catalogFiles)
+	return c.list(), err
+}
+
+func (c catalog) list() (all []Template) {
+	for _, k := range sortedKeys(c.templates) {
+		all = append(all, c.templates[k])
+	}
+	return all
+}
+
 // taken reports whether a slug belongs to the catalogue.
 func (c catalog) taken(slug string) bool {
 	_, record := c.records[slug]

@@ -93,13 +93,7 @@ func (r *row) scan(scan func(...any) error) error {
 }
 
 // Templates lists the templates, by id.
-func (s *Store) Templates() []Template {
-	var out []Template
-	for _, k := range sortedKeys(s.catalog.templates) {
-		out = append(out, s.catalog.templates[k])
-	}
-	return out
-}
+func (s *Store) Templates() []Template { return s.catalog.list() }
 
 // Template finds a template.
 func (s *Store) Template(name string) (Template, error) {

@@ -14,3 +14,7 @@ func openFolder(string) (*folder, error) {
 }
 
 func (f *folder) unlock() {}
+
+func unusable(code, what, command string, err error) error {
+	return folderFault(code, what+".", command).WithCause(err)
+}

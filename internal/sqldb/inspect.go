@@ -161,7 +161,7 @@ func inspectPostgres(ctx context.Context, cfg Config) (Inspection, error) {
 	p := found.Postgres
 	for _, look := range []func(context.Context, Querier) error{found.server, p.settings, p.connections, p.rights} {
 		if err := look(ctx, q); err != nil {
-			return found, Wrap("inspect the database", err)
+			return found, cannotConnect(config, "inspect the database", err)
 		}
 	}
 	now, err := p.clock(ctx, q)

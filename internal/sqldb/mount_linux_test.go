@@ -24,6 +24,22 @@ func mountTiny(t *testing.T, dir string) {
 	})
 }
 
+// sealFolder makes dir one that its owner cannot write to until the end of t:
+// to root only a file system that is read-only is.
+func sealFolder(t *testing.T, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if err := os.Chmod(dir, 0o500); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	mountTiny(t, dir)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=3m,mode=0700"); err != nil {
+		t.Skipf("making a file system read-only: %v", err)
+	}
+}
+
 func requireFull(t *testing.T, err error) {
 	t.Helper()
 	if !fault.Is(err, "disk_full") || fault.Of(err).Kind != fault.Unavailable || fault.Of(err).Hint == "" {

@@ -85,7 +85,7 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 	const query = `select coalesce(current_schema(), ''), current_setting('synchronous_commit'), current_setting('fsync')`
 	var synchronous, fsync string
 	if err := pool.QueryRowContext(ctx, query).Scan(&db.schema, &synchronous, &fsync); err != nil {
-		return Wrap("open the database", err)
+		return cannotConnect(config, "open the database", err)
 	}
 	if db.schema == "" {
 		return fault.New(fault.Invalid, "database_schema", "The database has no schema to work in.").

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
+
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -223,6 +225,70 @@ func TestUnreachableServer(t *testing.T) {
 			t.Errorf("%s: the error shows the password: %v", c.url, err)
 		}
 	}
+}
+
+// A server that refuses the connection, and one that is not there, were one and
+// the same "cannot be reached": whoever sets the URL up must be told which part
+// of it is wrong, and what makes it right. None shows the password.
+func TestRefusedConnectionSaysWhatToCorrect(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[string]struct {
+		code, says, hint string
+		kind             fault.Kind
+	}{
+		"3D000": {"database_missing", "no database box", "createdb ", fault.NotFound},
+		"28P01": {"database_login_refused", "password of the user ambit", `\password "ambit"`, fault.Unauthenticated},
+		"28000": {"database_login_refused", "told so", "createuser ", fault.Unauthenticated},
+		"42501": {"database_denied", "may not connect", "grant connect", fault.Denied},
+		"57P03": {"database_unavailable", "told so", "log", fault.Unavailable},
+		"":      {"database_unavailable", "cannot be reached", "pg_isready ", fault.Unavailable},
+	} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel()
+			url := "postgres://ambit:hunter2@" + refusing(t, state) + "/box?sslmode=disable"
+			for what, open := range map[string]func() error{
+				"open": func() error { _, err := sqldb.Open(t.Context(), sqldb.Config{URL: url}); return err },
+				"look": func() error { _, err := sqldb.Inspect(t.Context(), sqldb.Config{URL: url}); return err },
+			} {
+				err := open()
+				f := fault.Of(err)
+				if f == nil || f.Code != want.code || f.Kind != want.kind || !strings.Contains(f.Message, want.says) || !strings.Contains(f.Hint, want.hint) || strings.Contains(err.Error(), "hunter2") {
+					t.Errorf("%s: got %v, hint %q; want %+v", what, err, fault.Of(err).Hint, want)
+				}
+			}
+		})
+	}
+}
+
+// refusing is a server that answers each connection with this SQLSTATE, or with
+// none: one that is not there.
+func refusing(t *testing.T, state string) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state == "" {
+		l.Close()
+		return l.Addr().String()
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server := pgproto3.NewBackend(conn, conn)
+			if _, err := server.ReceiveStartupMessage(); err == nil {
+				server.Send(&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: state, Message: "told so"})
+				_ = server.Flush()
+			}
+			conn.Close()
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	return l.Addr().String()
 }
 
 func TestUnsafeCommitSettingIsRefused(t *testing.T) {

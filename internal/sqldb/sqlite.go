@@ -48,7 +48,7 @@ func (db *DB) openSQLite(ctx context.Context, cfg Config) (err error) {
 	path := filepath.Join(db.folder.path, "ambit.db")
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return folderFault("database_not_writable", "The database file cannot be opened.", "ls -l "+quote(path)).WithCause(err)
+		return unusable("database_not_writable", "The database file cannot be opened for writing: "+path, "chmod 600 "+quote(path), err)
 	}
 	file.Close() // before SQLite opens it: closing a file drops the process's record locks on it
 
@@ -125,4 +125,11 @@ func folderFault(code, message, command string) *fault.Error {
 }
 
 // quote makes s one word of a POSIX shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+func quote(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r != '/' && r != '.' && r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

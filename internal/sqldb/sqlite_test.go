@@ -70,6 +70,21 @@ func TestSecondOwnerIsRefused(t *testing.T) {
 	sqldbtest.OpenConfig(t, cfg)
 }
 
+// A folder that cannot be written to used to be told as one that another process
+// uses, and whoever believed it looked for a process that was not there.
+func TestFolderThatCannotBeWrittenToIsNotALockedOne(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	sealFolder(t, dir)
+	_, err := sqldb.Open(t.Context(), sqldb.Config{DataDir: dir})
+	if f := fault.Of(err); f == nil || f.Code != "data_folder_not_writable" || f.Hint == "" || !strings.Contains(f.Message, dir) {
+		t.Errorf("got %v, want data_folder_not_writable with the folder and what to do", err)
+	}
+}
+
 func exec1(t *testing.T, db *sqldb.DB) {
 	t.Helper()
 	update(t, db, func(ctx context.Context, tx *sqldb.Tx) error {

@@ -43,13 +43,28 @@ type Keeper struct {
 // losing a root key loses everything sealed under it.
 func Create(path string) (*Keeper, error) {
 	if err := disk.Folder(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("making the folder of the root key: %w", err)
+		return nil, notMade(path, err)
 	}
 	line := magic + base64.StdEncoding.EncodeToString(crypt.NewSeed().Reveal()) + "\n"
 	if err := disk.Create(path, []byte(line)); err != nil {
-		return nil, fmt.Errorf("creating the root key file: %w", err)
+		return nil, notMade(path, err)
 	}
 	return Open(path)
+}
+
+func notMade(path string, err error) error {
+	return fault.New(fault.Invalid, "root_key_not_made", fmt.Sprintf("The root key %s cannot be made.", path)).
+		WithHint("Point AMBIT_ROOT_KEY at a place that this user can write to: " + filepath.Dir(path) + " is none.").WithCause(err)
+}
+
+// unreadable is a key that is there and closed to us. One that is missing stays
+// fs.ErrNotExist, for the caller to say what that means.
+func unreadable(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("looking at the root key: %w", err)
+	}
+	return fault.New(fault.Invalid, "root_key_unreadable", fmt.Sprintf("The root key %s cannot be read.", path)).
+		WithHint("Run this as the user that runs the server, or point AMBIT_ROOT_KEY at the key.").WithCause(err)
 }
 
 // Open checks whose file it is and who else can read it, and reads which root key
@@ -70,14 +85,14 @@ func Open(path string) (*Keeper, error) {
 func read(path string) (root secret.Value, ref string, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return root, "", fmt.Errorf("looking at the root key: %w", err)
+		return root, "", unreadable(path, err)
 	}
 	if err := checkPrivate(path, info); err != nil {
 		return root, "", err
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return root, "", fmt.Errorf("reading the root key: %w", err)
+		return root, "", unreadable(path, err)
 	}
 	defer clear(raw)
 	body, ok := strings.CutPrefix(strings.TrimSuffix(string(raw), "\n"), magic)
@@ -99,7 +114,7 @@ func OpenOrCreate(path string, mayCreate bool) (*Keeper, error) {
 		return k, err
 	}
 	if !mayCreate {
-		return nil, fault.New(fault.Unavailable, "root_key_missing", fmt.Sprintf("The root key %s is missing.", path)).
+		return nil, fault.New(fault.NotFound, "root_key_missing", fmt.Sprintf("The root key %s is missing.", path)).
 			WithHint("Restore it from your backup, or point AMBIT_ROOT_KEY at it. Nothing can be read without it.")
 	}
 	k, err = Create(path)
@@ -115,11 +130,11 @@ func checkPrivate(path string, info fs.FileInfo) error {
 			WithHint("Point AMBIT_ROOT_KEY at the key file itself, not at a link or a folder.")
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fault.New(fault.Denied, "root_key_owner", fmt.Sprintf("The root key %s belongs to another user.", path)).
+		return fault.New(fault.Invalid, "root_key_owner", fmt.Sprintf("The root key %s belongs to another user.", path)).
 			WithHint(fmt.Sprintf("Run: chown %d %s", os.Geteuid(), path))
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return fault.New(fault.Denied, "root_key_mode", fmt.Sprintf("Other users can read the root key %s (mode %04o).", path, info.Mode().Perm())).
+		return fault.New(fault.Invalid, "root_key_mode", fmt.Sprintf("Other users can read the root key %s (mode %04o).", path, info.Mode().Perm())).
 			WithHint("Run: chmod 600 " + path)
 	}
 	return nil
