@@ -216,16 +216,14 @@ func (k *killing) killUnderLoad(t *testing.T) {
 
 // live does one act after the other until the process has died.
 func (k *killing) live(t *testing.T, l *life) {
-	n, ctx := l.w.Nodes[0], t.Context()
+	ctx := t.Context()
 	err := l.kept(ctx)
 	if err == nil {
 		err = l.wake(ctx)
 	}
 	for what := "keeping what was promised"; ; {
 		if err != nil {
-			if !died(n, time.Second) {
-				t.Errorf("%s: %v", what, err)
-			}
+			k.attempt(t, l, what, err)
 			return
 		}
 		a := acts[rand.IntN(len(acts)-1)] // the last one takes seconds
@@ -332,7 +330,7 @@ func (k *killing) kill(t *testing.T, p point) {
 				err = p.act.do(l, ctx)
 			}
 		}
-		k.attempt(t, p.act.name, err)
+		k.attempt(t, l, p.act.name, err)
 		died(n, 200*time.Millisecond) // what follows an act by itself
 	}
 	if n.Running() {
@@ -358,9 +356,9 @@ func (k *killing) endLeases(t *testing.T) {
 }
 
 // attempt wants what is done while the node lives to work.
-func (k *killing) attempt(t *testing.T, what string, err error) {
+func (k *killing) attempt(t *testing.T, l *life, what string, err error) {
 	t.Helper()
-	if err != nil && !died(k.life.w.Nodes[0], time.Second) {
+	if err != nil && !l.unheard(err) {
 		t.Errorf("%s: %v", what, err)
 	}
 }

@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,9 +36,9 @@ type life struct {
 	box *box
 
 	tenant  *world.Tenant
-	agent   *world.Agent
-	asked   int            // sessions that the agent and the tenant have asked for: they have hourly limits
+	asked   int            // sessions that the tenant has been asked for: there is an hourly limit
 	open    int            // of these, that may wait for a decision for ever
+	denied  int            // of these, the last ones that were denied: from the fifth on, asking must wait
 	session *world.Session // one that goes on
 
 	login *oneOf // whether the tenant's person is signed in: in or out
@@ -132,11 +134,12 @@ func (l *life) renew(ctx context.Context) (err error) {
 	if _, err := l.tenant.SignInAt(ctx, "sandbox", "mia@sandbox.example"); err != nil {
 		return err
 	}
-	l.asked, l.open, l.login = 0, 0, &oneOf{[]string{"in"}}
-	if l.agent, err = l.tenant.NewAgent(ctx, "agent"); err != nil {
+	l.asked, l.open, l.denied, l.login = 0, 0, 0, &oneOf{[]string{"in"}}
+	a, err := l.tenant.NewAgent(ctx, "agent")
+	if err != nil {
 		return err
 	}
-	l.session, err = l.ask(ctx, l.agent, "none", "third", "sandbox")
+	l.session, err = l.ask(ctx, a, "none", "third", "sandbox")
 	return err
 }
 
@@ -149,6 +152,7 @@ func (l *life) ask(ctx context.Context, a *world.Agent, confirm string, provider
 	}
 	if _, err = l.tenant.Person.Approve(ctx, page, func(v url.Values) { v.Set("confirm", confirm) }); err == nil {
 		l.open--
+		l.denied = 0
 	}
 	return s, err
 }
@@ -212,7 +216,7 @@ func (l *life) kept(ctx context.Context) error {
 	l.mu.Unlock()
 	for len(todo) > 0 {
 		err := todo[0].check(ctx)
-		if err != nil && died(l.w.Nodes[0], time.Second) {
+		if err != nil && l.unheard(err) {
 			return err
 		}
 		if err != nil {
@@ -225,6 +229,18 @@ func (l *life) kept(ctx context.Context) error {
 	}
 	return nil
 }
+
+// unheard reports that what failed did so because the node died: the connection
+// broke, and the process has ended. A node that answers, whatever it says, meant it.
+func (l *life) unheard(err error) bool {
+	var lost net.Error
+	var command *exec.ExitError // of the operator, on the same machine
+	broken := errors.As(err, &lost) || errors.As(err, &command) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errDied)
+	return broken && died(l.w.Nodes[0], 10*time.Second)
+}
+
+// errDied is what an act finds that looks after the process itself.
+var errDied = errors.New("the node has died")
 
 // act is one thing that people, agents or applications do.
 type act struct {
@@ -650,14 +666,13 @@ func (l *life) oauth(ctx context.Context) error {
 }
 
 func (l *life) sessions(ctx context.Context) error {
-	if l.asked%15 == 14 { // an agent may ask twenty times an hour
-		a, err := l.tenant.NewAgent(ctx, l.name("agent"))
-		if err != nil {
-			return err
-		}
-		l.agent = a
+	// A new agent each time: one may ask twenty times an hour, and have three
+	// requests wait, of which each kill in the middle leaves one behind.
+	a, err := l.tenant.NewAgent(ctx, l.name("agent"))
+	if err != nil {
+		return err
 	}
-	s, err := l.ask(ctx, l.agent, "none", "third")
+	s, err := l.ask(ctx, a, "none", "third")
 	if err != nil {
 		return err
 	}
@@ -745,6 +760,11 @@ func (l *life) denial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.denied >= 4 {
+		if _, err := l.ask(ctx, a, "none", "third"); err != nil {
+			return err
+		}
+	}
 	s, page, err := l.request(ctx, a, "third")
 	if err != nil {
 		return err
@@ -758,6 +778,7 @@ func (l *life) denial(ctx context.Context) error {
 		return state.holds(got.State)
 	})
 	state.changing("ended")
+	l.denied++ // even if nobody hears of it
 	if err := l.tenant.Person.Deny(ctx, page); err != nil {
 		return err
 	}
@@ -829,7 +850,7 @@ func (l *life) expiry(ctx context.Context) error {
 			return nil
 		}
 		if !l.w.Nodes[0].Running() {
-			return errors.New("the node has died")
+			return errDied
 		}
 	}
 	return errors.New("the session is not marked as expired")
