@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -58,14 +61,31 @@ type Node struct {
 // ErrEnded says that a process ended before it served.
 var ErrEnded = errors.New("ambit ended before it served")
 
-// FreePort finds a port of loopback that nobody uses now.
+// ports are those that [FreePort] has given.
+var ports sync.Map
+
+// FreePort finds a port of both loopback addresses that nobody uses now, and
+// gives none twice. It is below those that the system takes for outgoing
+// connections: one of these would hold the port of a server that is just away.
 func FreePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range 100 {
+		port := strconv.Itoa(10_000 + rand.IntN(20_000))
+		if _, given := ports.LoadOrStore(port, true); given {
+			continue
+		}
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err != nil || l.Close() != nil {
+			continue
+		}
+		l, err := net.Listen("tcp", "[::1]:"+port)
+		if err != nil && errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err == nil { // a machine without IPv6 has only the other one
+			_ = l.Close()
+		}
+		return port, nil
 	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port, l.Close()
+	return "", errors.New("no port of a hundred is free")
 }
 
 // Start runs the process and waits, at most a minute, until it serves. Of a dev
