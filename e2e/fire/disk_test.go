@@ -19,6 +19,7 @@ import (
 // refused with a code that says so, the process lives, nothing goes upstream
 // without an intent, and when the disk works again so does the server, by itself.
 func TestDiskFails(t *testing.T) {
+	t.Parallel()
 	d := newDiskLife(t)
 	l, ctx := d.life, t.Context()
 	l.mayLoseGrants = true // a full disk can outlast a refresh

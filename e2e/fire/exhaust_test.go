@@ -18,6 +18,7 @@ import (
 // than that. Whoever gets through is answered or refused, nothing is half done,
 // and when they have gone everything works again, without a restart.
 func TestDescriptorsRunOut(t *testing.T) {
+	t.Parallel()
 	program, err := binary()
 	must(t, err)
 	l := newLife(t, sqlite, program)
@@ -52,6 +53,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 // F14: with little memory to work in, under load, the process lives, sheds what
 // it must, and works again afterwards.
 func TestMemoryRunsOut(t *testing.T) {
+	t.Parallel()
 	program, err := binary()
 	must(t, err)
 	l := newLife(t, sqlite, program, "GOMEMLIMIT=40MiB")

@@ -96,6 +96,22 @@ func grants(sessions ...*world.Session) (out []event) {
 	return out
 }
 
+// endAt moves the end of a session, past the servers, to a moment that is still
+// to come. Nobody may notice before, nor miss it after: that moment is the event.
+func endAt(t *testing.T, w *world.World, s *world.Session, at time.Time) event {
+	t.Helper()
+	db, err := w.OpenDatabase()
+	must(t, err)
+	defer db.Close()
+	at = at.Truncate(time.Microsecond)
+	changed, err := db.ExecContext(t.Context(), `update session set expires_at = $1 where id = $2 and state = 'active'`, at.UnixMicro(), s.ID)
+	must(t, err)
+	if n, err := changed.RowsAffected(); n != 1 || err != nil || !time.Now().Before(at) {
+		t.Fatalf("moving the end of a session: %d rows, %v, %v too late", n, err, time.Since(at))
+	}
+	return event{s.ID, "expire", "", at, at}
+}
+
 // checkHistory fails the test if no order explains the history.
 func checkHistory(t *testing.T, history ...[]event) {
 	t.Helper()
@@ -103,6 +119,9 @@ func checkHistory(t *testing.T, history ...[]event) {
 	count := map[string]int{}
 	for _, e := range all {
 		count[e.what]++
+	}
+	if count["expire"] == 0 {
+		t.Error("F15: no session ended by its time")
 	}
 	if got := linearizable(all); got != porcupine.Ok {
 		t.Errorf("F15: the history %v is %s, want one that an order explains", count, got)

@@ -43,6 +43,9 @@ type life struct {
 
 	login *oneOf // whether the tenant's person is signed in: in or out
 
+	leased int              // accounts that a dead node was refreshing
+	parked []*world.Session // of earlier tenants whose account that was
+
 	mayLoseGrants bool // the node is killed while it refreshes
 	reconnected   int  // how often a person had to connect again therefore
 
@@ -128,6 +131,9 @@ func (b *box) stats() (sandbox.Stats, error) {
 
 // renew gives the life a new tenant with an agent and a session.
 func (l *life) renew(ctx context.Context) (err error) {
+	if l.leased > 0 {
+		l.parked, l.leased = append(l.parked, l.session), 0
+	}
 	if l.tenant, err = l.w.NewTenant(ctx, l.name("tenant")); err != nil {
 		return err
 	}
@@ -174,8 +180,9 @@ func (l *life) request(ctx context.Context, a *world.Agent, providers ...string)
 	return &world.Session{ID: request.SessionID, Handle: request.Session, Agent: a}, request.ApprovalURL, nil
 }
 
-// tired reports that the limits of the life's tenant are near.
-func (l *life) tired() bool { return l.asked > 70 || l.open > 12 }
+// tired reports that the limits of the life's tenant are near, or that its account
+// must be left alone for a while.
+func (l *life) tired() bool { return l.asked > 70 || l.open > 12 || l.leased > 0 }
 
 // sibling is another life in the same world.
 func (l *life) sibling(ctx context.Context) (*life, error) {

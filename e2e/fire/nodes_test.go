@@ -20,6 +20,7 @@ import (
 // killed. No call on the other node fails; on its own only those that met the
 // end of it, each with a code that says what to do.
 func TestNodesComeAndGoUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, postgres, 2, "AMBIT_DRAIN_DELAY=200ms")
 	s := newSession(t, w.Owner, "third")
 	load := world.Load{Workers: 6, Rate: 60, Next: func(i int) world.Shot {
@@ -59,6 +60,7 @@ func TestNodesComeAndGoUnderLoad(t *testing.T) {
 // which starts anew on its schema; a step that this one could not go on beside
 // is refused while it lives, and refuses it once it is applied.
 func TestUpgradeOneNodeAfterTheOther(t *testing.T) {
+	t.Parallel()
 	next := future(t, map[string]string{"9001_adds": "create table added (id text not null primary key);"})
 	last := future(t, map[string]string{"9001_adds": "create table added (id text not null primary key);", "9002_breaks": "-- oldest: 9001\nalter table added rename to moved;"})
 	w := newWorld(t, postgres, 2)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -66,8 +67,9 @@ type siege struct {
 	line *line
 	stop func() []world.Op
 
-	lastOK  []atomic.Int64 // of each node, Unix ns
-	target  atomic.Pointer[world.Session]
+	lastOK  []atomic.Int64                // of each node, Unix ns
+	target  atomic.Pointer[world.Session] // revoked in the round
+	ending  atomic.Pointer[world.Session] // ends in it, by its time
 	mu      sync.Mutex
 	codes   map[string]int
 	silent  map[string]int // refusals for want of a part that say no time
@@ -93,13 +95,14 @@ func newSiege(t *testing.T) *siege {
 	fresh := newSession(t, s.w.Owner, "storm") // its token ends every second
 	s.history = append(s.history, grants(base, fresh)...)
 	s.target.Store(base)
+	s.ending.Store(base)
 	s.stop = world.Load{Workers: 16, Rate: 60, Timeout: time.Minute, Next: func(i int) world.Shot {
 		shot := world.Shot{Node: s.w.Nodes[i%2], Session: base, Tool: []string{"third_list", "third_create"}[i/2%2]}
 		switch i / 4 % 3 {
 		case 1:
 			shot.Session, shot.Tool = fresh, "storm_list"
 		case 2:
-			shot.Session = s.target.Load()
+			shot.Session = []*world.Session{s.target.Load(), s.ending.Load()}[i/12%2]
 		}
 		return shot
 	}, Seen: s.saw}.Background(t.Context())
@@ -129,15 +132,20 @@ func (s *siege) recovered(what string, back time.Time) {
 	s.gaps = append(s.gaps, time.Since(back))
 }
 
-// work makes a session and an organization while all is well.
+// work makes two sessions while all is well, of which one will end by its time
+// just before the fault or in it.
 func (s *siege) work(round int) {
 	s.t.Helper()
 	a, err := s.w.Owner.NewAgent(s.t.Context(), fmt.Sprintf("round %d", round))
 	must(s.t, err)
-	ses, err := a.Session(s.t.Context(), world.Ask{Providers: []string{"third"}})
-	must(s.t, err)
-	s.history = append(s.history, grants(ses)...)
-	s.target.Store(ses)
+	for _, of := range []*atomic.Pointer[world.Session]{&s.target, &s.ending} {
+		ses, err := a.Session(s.t.Context(), world.Ask{Providers: []string{"third"}})
+		must(s.t, err)
+		s.history = append(s.history, grants(ses)...)
+		of.Store(ses)
+	}
+	ended := endAt(s.t, s.w, s.ending.Load(), time.Now().Add(150*time.Millisecond+rand.N(300*time.Millisecond)))
+	s.history = append(s.history, ended)
 	time.Sleep(150 * time.Millisecond)
 }
 
@@ -203,7 +211,7 @@ func (s *siege) judge() {
 	if len(s.silent) > 0 {
 		s.t.Errorf("refusals for want of the database that name no time to wait: %v", s.silent)
 	}
-	known := []string{world.OK, revoked, "database_unavailable", "audit_unavailable", "http_503", "outcome_unknown", "upstream_timeout", "upstream_unreachable", "session_unconfirmed", "clock_skew", "node_lost"}
+	known := []string{world.OK, revoked, expired, "database_unavailable", "audit_unavailable", "http_503", "outcome_unknown", "upstream_timeout", "upstream_unreachable", "session_unconfirmed", "clock_skew", "node_lost"}
 	for _, code := range slices.Sorted(maps.Keys(s.codes)) {
 		if !slices.Contains(known, code) {
 			s.t.Errorf("while the database was away, %d calls got %s", s.codes[code], code)
@@ -215,6 +223,7 @@ func (s *siege) judge() {
 // code and a time, none runs without its entry, nothing acknowledged is lost, no
 // token is refreshed twice, and both nodes go on by themselves.
 func TestPostgresKilled(t *testing.T) {
+	t.Parallel()
 	s := newSiege(t)
 	for round := range rounds(30) {
 		s.work(round)
@@ -232,6 +241,7 @@ func TestPostgresKilled(t *testing.T) {
 // F4: the network to PostgreSQL is slow, cuts connections, swallows everything,
 // or leads to another server, which has what the first one had.
 func TestPostgresNetwork(t *testing.T) {
+	t.Parallel()
 	s := newSiege(t)
 	for round, toxic := range []string{
 		`{"name": "slow", "type": "latency", "stream": "downstream", "attributes": {"latency": 300, "jitter": 100}}`,

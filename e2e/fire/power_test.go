@@ -57,6 +57,7 @@ func (d *diskLife) examine(t *testing.T) []string {
 // gone, there in part, or torn; what was acknowledged is there, the audit holds
 // against its checkpoints, and everything goes on.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	d := newDiskLife(t)
 	n := d.life.w.Nodes[0]
 	d.life.mayLoseGrants = true
@@ -93,6 +94,7 @@ func TestPowerCut(t *testing.T) {
 // F2: the power fails during the very first start, when the database, the root
 // key and the checkpoints' key come to be. The next start serves.
 func TestPowerCutAtFirstStart(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(100) {
 		d := &diskLife{disk: lossy.New(), dir: t.TempDir()}
 		n := newNode(t, sqlite)

@@ -18,8 +18,10 @@ import (
 // what holds and how to go on, nothing is granted twice or to nobody, and no code
 // goes to the provider a second time.
 func TestRestartWhileAPersonDecides(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{sqlite, postgres} {
 		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
 			program, err := breakable()
 			must(t, err)
 			k := &killing{life: newLife(t, engine, program)}

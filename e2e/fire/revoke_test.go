@@ -60,11 +60,7 @@ func revokeUnderLoad(t *testing.T, w *world.World) {
 	for _, kind := range []string{"session", "agent", "user", "connection", "provider", "organization"} {
 		t.Run(kind, func(t *testing.T) {
 			const most = 10 // trials of a stage: people are asked for so many sessions an hour only
-			n := 100
-			if len(w.Nodes) == 1 {
-				n = 50
-			}
-			for left := rounds(n); left > 0; left -= most {
+			for left := rounds(100); left > 0; left -= most {
 				runStage(t, w, newStage(t, w, kind), min(left, most))
 			}
 		})
@@ -136,9 +132,12 @@ func runStage(t *testing.T, w *world.World, st stage, count int) {
 	ctx, since := t.Context(), time.Now()
 	tool := map[bool]string{true: "other_list", false: "third_list"}[st.kind == "connection" || st.kind == "provider"]
 	var target atomic.Pointer[[]*world.Session]
+	var ending atomic.Pointer[world.Session] // one that ends meanwhile, by its time
 	load := world.Load{Workers: 64, Rate: revokeRate, Next: func(i int) world.Shot {
 		shot := world.Shot{Node: w.Nodes[i%len(w.Nodes)], Session: st.near, Tool: tool}
-		if hit := target.Load(); hit != nil && i%10 != 0 {
+		if short := ending.Load(); short != nil && i%20 == 10 {
+			shot.Session, shot.Tool = short, "third_list"
+		} else if hit := target.Load(); hit != nil && i%10 != 0 {
 			shot.Session, shot.Tool = (*hit)[i/2%len(*hit)], []string{"third_list", "third_create"}[i/4%2]
 			if i%25 == 7 {
 				shot.Wait = 5 * time.Second // still running when the revoke comes
@@ -147,6 +146,9 @@ func runStage(t *testing.T, w *world.World, st stage, count int) {
 		return shot
 	}}
 	stop := load.Background(ctx)
+	short := newSession(t, w.Owner, "third")
+	ending.Store(short)
+	ended := endAt(t, w, short, time.Now().Add(time.Second))
 	var trials []trial
 	for i := range count {
 		tr := trial{kind: st.kind, node: w.Nodes[i%len(w.Nodes)]}
@@ -159,7 +161,7 @@ func runStage(t *testing.T, w *world.World, st stage, count int) {
 			tr.sessions = append(tr.sessions, s)
 		}
 		target.Store(&tr.sessions)
-		time.Sleep(150*time.Millisecond + rand.N(250*time.Millisecond))
+		time.Sleep(100*time.Millisecond + rand.N(150*time.Millisecond))
 		var err error
 		tr.start = time.Now()
 		tr.answer, err = w.Revoke(ctx, tr.node, st.aim(tr.sessions))
@@ -167,16 +169,19 @@ func runStage(t *testing.T, w *world.World, st stage, count int) {
 			stop()
 			t.Fatal(err)
 		}
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 		trials = append(trials, tr)
 	}
-	time.Sleep(time.Second + late) // whatever would still arrive from the other node
+	if len(w.Nodes) > 1 {
+		time.Sleep(time.Second) // for whatever would still arrive from the other node
+	}
+	time.Sleep(late)
 	ops := stop()
 	checkCalls(t, w, ops)
 	ledger, err := w.Ledger(ctx, since.Add(-time.Second))
 	must(t, err)
 	judgeRevokes(t, w, st, trials, ops, ledger)
-	history := [][]event{uses(ops), grants(st.near)}
+	history := [][]event{uses(ops), grants(st.near, short), {ended}}
 	for _, tr := range trials {
 		history = append(history, grants(tr.sessions...))
 		for _, s := range tr.sessions {

@@ -63,8 +63,10 @@ const stopped = "unknown - the server stopped while it ran"
 // that nobody knows how it ended: after the next start, or from another node that
 // goes on.
 func TestCallOfAKilledServerIsSettled(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{sqlite, postgres} {
 		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, engine, map[string]int{sqlite: 1, postgres: 2}[engine])
 			s := newSession(t, w.Owner, "third")
 			dying := w.Nodes[len(w.Nodes)-1]
@@ -120,6 +122,7 @@ func TestCallOfAKilledServerIsSettled(t *testing.T) {
 // agent gets the provider's answer, the record says "unknown" and beside it what
 // came late, and the node goes on.
 func TestStalledServerCannotContradict(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, postgres, 2)
 	s := newSession(t, w.Owner, "third")
 	stalled := w.Nodes[1]

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,6 +57,9 @@ type Node struct {
 	log  *os.File
 	done chan struct{} // closed when the process has ended
 	end  error         // how, after done
+
+	mu     sync.Mutex
+	deaths []time.Time // when a process of it did not end well
 }
 
 // ErrEnded says that a process ended before it served.
@@ -123,10 +127,21 @@ func (n *Node) Launch() error {
 	done := make(chan struct{})
 	n.cmd, n.log, n.done = cmd, log, done
 	go func() {
-		n.end = cmd.Wait()
+		if n.end = cmd.Wait(); n.end != nil {
+			n.mu.Lock()
+			n.deaths = append(n.deaths, time.Now())
+			n.mu.Unlock()
+		}
 		close(done)
 	}()
 	return nil
+}
+
+// Died reports whether a process of the node was killed, or failed, in that time.
+func (n *Node) Died(from, to time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.deaths, func(at time.Time) bool { return !at.Before(from) && !at.After(to) })
 }
 
 // DataDir is the folder that the process locks.
