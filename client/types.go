@@ -325,6 +325,7 @@ type Session struct {
 	Purpose        string    `json:"purpose"` // the agent's own words
 	State          string    `json:"state"`   // pending, active or ended
 	Reason         string    `json:"reason"`  // why it ended
+	Cause          string    `json:"cause"`   // what it rested on that ended, if that ended it
 	Minutes        int       `json:"minutes"`
 	Grants         []Grant   `json:"grants"`
 	ApprovalID     string    `json:"approval_id"`
@@ -363,6 +364,7 @@ type Grant struct {
 	Effects      []string    `json:"effects"`
 	Tools        []GrantTool `json:"tools"`
 	Confirm      string      `json:"confirm"` // which calls need their own approval
+	Lost         string      `json:"lost"`    // of a pending session: why this can no longer be granted
 }
 
 // GrantTool is a tool that a grant covers.

@@ -65,6 +65,9 @@ where c.state <> 'disconnected' and (k.version is null or k.version <> c.credent
 	{"no credential is without a connection", `select k.connection_id from credential k left join connection c on c.id = k.connection_id where c.id is null`},
 	{"no session works on an ended connection",
 		`select s.id from session s join session_grant g on g.session_id = s.id join connection c on c.id = g.connection_id where s.state = 'active' and c.state = 'disconnected'`},
+	{"no request waits for ended connections alone",
+		`select s.id from session s where s.state = 'pending' and exists (select 1 from session_asked a where a.session_id = s.id) and not exists (
+	select 1 from session_asked a join connection c on c.id = a.connection_id where a.session_id = s.id and c.state <> 'disconnected')`},
 	{"each connection is in the audit, once", `select c.id from connection c where (select count(*) from audit_entry e where e.connection_id = c.id and e.action = 'connection.connected') <> 1`},
 	{"each ended connection is in the audit as ended",
 		`select c.id from connection c where c.state = 'disconnected' and not exists (select 1 from audit_entry e where e.connection_id = c.id and e.action = 'connection.disconnected')`},

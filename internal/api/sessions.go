@@ -25,6 +25,7 @@ type Session struct {
 	Purpose        string    `json:"purpose" doc:"The agent's own words."`
 	State          string    `json:"state" enum:"pending,active,ended"`
 	Reason         string    `json:"reason,omitempty" doc:"Why it ended: expired, revoked, completed, denied or withdrawn."`
+	Cause          string    `json:"cause,omitempty" doc:"What it rested on that ended, if that ended it: agent_disabled, user_left or account_disconnected."`
 	Minutes        int       `json:"minutes"`
 	Grants         []Grant   `json:"grants" nullable:"false" doc:"What is asked for while it is pending; what was granted after."`
 	ApprovalID     string    `json:"approval_id,omitempty"`
@@ -63,6 +64,7 @@ type Grant struct {
 	Effects      []policy.Effect `json:"effects" nullable:"false"`
 	Tools        []GrantTool     `json:"tools" nullable:"false"`
 	Confirm      string          `json:"confirm" doc:"Which calls need their own approval: none, destructive or write."`
+	Lost         string          `json:"lost,omitempty" doc:"Of a pending session: why this can no longer be granted: disconnected, needs_reauthorization or changed."`
 }
 
 // GrantTool is a tool that a grant covers.
@@ -89,12 +91,12 @@ type RunningCall struct {
 
 func sessionOf(s session.Session) Session {
 	out := Session{ID: string(s.ID), EnvironmentID: string(s.Environment), OrganizationID: string(s.Organization), AgentID: string(s.Agent), AgentLabel: s.AgentLabel,
-		AgentVerified: s.AgentVerified, UserID: string(s.User), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Minutes: s.Minutes, Grants: []Grant{},
+		AgentVerified: s.AgentVerified, UserID: string(s.User), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Cause: s.Cause, Minutes: s.Minutes, Grants: []Grant{},
 		ApprovalID: string(s.Approval), Instructions: s.Instructions, DenyReason: s.DenyReason, RequestedAt: s.RequestedAt, PendingUntil: s.PendingUntil,
 		ApprovedAt: s.ApprovedAt, ExpiresAt: s.ExpiresAt, EndedAt: s.EndedAt, Version: s.Version}
 	for _, g := range s.Grants {
 		v := Grant{ConnectionID: string(g.Connection), Provider: g.Provider, ProviderName: g.ProviderName, AccountLabel: g.AccountLabel, OwnerID: string(g.Owner),
-			Effects: append([]policy.Effect{}, g.Effects...), Tools: []GrantTool{}, Confirm: string(g.Confirm)}
+			Effects: append([]policy.Effect{}, g.Effects...), Tools: []GrantTool{}, Confirm: string(g.Confirm), Lost: g.Lost}
 		for _, t := range g.Tools {
 			v.Tools = append(v.Tools, GrantTool{Name: t.Name, Title: t.Title, Effect: string(t.Effect), Digest: t.Digest})
 		}

@@ -2,6 +2,7 @@ package connection
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -145,6 +146,26 @@ func (s *Service) inState(ctx context.Context, env id.Environment, org id.Organi
 	const query = `select ` + columns + ` from connection where environment_id = $1 and organization_id = $2 and state = $3
 		and (user_id = '' or user_id = $4) order by provider, id desc limit $5`
 	return s.many(ctx, s.cfg.DB.Reader(), query, env, org, state, user, maxUsable)
+}
+
+// Among reads those of some connections that exist, for other rooms, which have
+// established on their own that they may.
+func (s *Service) Among(ctx context.Context, q sqldb.Querier, env id.Environment, some []id.Connection) ([]Connection, error) {
+	return s.among(ctx, q, env, some, "")
+}
+
+// Hold is Among, and until the transaction ends none of them changes.
+func (s *Service) Hold(ctx context.Context, tx *sqldb.Tx, env id.Environment, some []id.Connection) ([]Connection, error) {
+	return s.among(ctx, tx, env, some, tx.ShareLock())
+}
+
+func (s *Service) among(ctx context.Context, q sqldb.Querier, env id.Environment, some []id.Connection, lock string) ([]Connection, error) {
+	if len(some) == 0 {
+		return nil, nil
+	}
+	const query = `select ` + columns + ` from connection where id in (%s) and environment_id = $%d order by id`
+	marks, args := sqldb.In(some)
+	return s.many(ctx, q, fmt.Sprintf(query, marks, len(args)+1)+lock, append(args, env)...)
 }
 
 // InUse counts the live connections of a provider.

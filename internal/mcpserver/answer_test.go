@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/sandbox"
@@ -235,4 +236,35 @@ func TestSearch(t *testing.T) {
 	for _, args := range []map[string]any{{}, {"query": ""}, {"query": "x", "limit": 51}, {"query": "x", "more": true}, {"query": strings.Repeat("x", 401)}, {"Query": "x"}} {
 		c.refused("invalid_arguments", "search_tools", args)
 	}
+}
+
+// Rule 9: a request whose account ends says so at once, to an agent that waits
+// for a decision too, with the code that its handle is refused with, what to do
+// next and where a person connects another account.
+func TestRequestWithdrawnWithItsAccount(t *testing.T) {
+	t.Parallel()
+	eachEra(t, func(t *testing.T, w *world, version string) {
+		a := w.agent(t, "builder")
+		w.connectSandbox(t, a.owner)
+		c := w.connect(t, a.token, version)
+		r := c.worked("request_session", map[string]any{"providers": []string{"sandbox_key"}, "purpose": "read the issues"})
+		conn, _ := r.facts["grants"].([]any)[0].(map[string]any)["connection"].(string)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := w.connections.Disconnect(t.Context(), account.ByPerson(a.owner.Person).In(w.env), id.Connection(conn))
+			ended <- err
+		}()
+		got := c.worked("check_session", map[string]any{"session": r.str("session"), "wait_seconds": 25})
+		must(t, <-ended)
+		if got.str("state") != "ended" || got.str("reason") != "withdrawn" || got.str("code") != "withdrawn" || !strings.Contains(got.str("connect_url"), conn) || !strings.Contains(got.text, got.str("next")) || got.str("next") == "" {
+			t.Errorf("check_session: got %v, %q", got.facts, got.text)
+		}
+		if lost, _ := got.facts["grants"].([]any)[0].(map[string]any)["lost"].(string); lost != "disconnected" {
+			t.Errorf("the grant is lost because %q, want disconnected", lost)
+		}
+		refused := c.refused(got.str("code"), "sandbox_key_list_issues", map[string]any{"session": r.str("session")})
+		if refused.str("connect_url") != got.str("connect_url") {
+			t.Errorf("a call: got %v, want the same page", refused.facts)
+		}
+	})
 }

@@ -93,7 +93,7 @@ func (s *Server) metaTools() []metaTool {
 }
 
 const sessionSchema = `{"session":{"type":"string"},"session_id":{"type":"string"},"state":{"type":"string"},"reason":{"type":"string"},"request_id":{"type":"string"},
-"approval_url":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
+"approval_url":{"type":"string"},"connect_url":{"type":"string"},"code":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
 "tool":{"type":"string"},"note":{"type":"string"},"next":{"type":"string"},"instructions":{"type":"string"},"deny_reason":{"type":"string"},"grants":{"type":"array","items":{"type":"object"}}}`
 
 // tool makes a tool of ours whose arguments are read strictly into an A.
@@ -259,7 +259,7 @@ func (s *Server) checkSession(ctx context.Context, c caller, args checkArgs) (an
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{facts: view(ses), text: describe(ses)}, nil
+	return s.seen(ses), nil
 }
 
 func (s *Server) checkCall(ctx context.Context, c caller, args checkArgs, wait time.Duration) (answer, error) {
@@ -270,7 +270,7 @@ func (s *Server) checkCall(ctx context.Context, c caller, args checkArgs, wait t
 	r, err := s.sessions.CheckCall(ctx, c.who, args.Session, request, wait)
 	if fault.Is(err, "request_not_found") { // then it may be the request for a session
 		if ses, serr := s.sessions.CheckRequest(ctx, c.who, request, wait); serr == nil {
-			return answer{facts: view(ses), text: describe(ses)}, nil
+			return s.seen(ses), nil
 		}
 	}
 	if err != nil {
@@ -289,7 +289,7 @@ func (s *Server) endSession(ctx context.Context, c caller, args sessionArgs) (an
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{facts: view(ses), text: describe(ses)}, nil
+	return s.seen(ses), nil
 }
 
 type providerArgs struct {

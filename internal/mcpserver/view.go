@@ -16,6 +16,9 @@ type sessionView struct {
 	ID           id.Session  `json:"session_id"`
 	State        string      `json:"state"`
 	Reason       string      `json:"reason,omitempty"`
+	Code         string      `json:"code,omitempty"` // once it has ended: what a call under its handle is refused with
+	Next         string      `json:"next,omitempty"`
+	ConnectURL   string      `json:"connect_url,omitempty"`
 	Request      id.Approval `json:"request_id,omitempty"`
 	ApprovalURL  string      `json:"approval_url,omitempty"`
 	Purpose      string      `json:"purpose"`
@@ -34,6 +37,18 @@ type grantView struct {
 	Effects    []policy.Effect `json:"effects"`
 	Tools      []string        `json:"tools"`
 	Confirm    policy.Confirm  `json:"needs_approval_for"`
+	Lost       string          `json:"lost,omitempty"` // why a person cannot grant it any more
+}
+
+// seen is a session as its agent sees it, for programs and for a model.
+func (s *Server) seen(ses session.Session) answer {
+	v := view(ses)
+	if ses.State == session.Ended {
+		f := s.sessions.Refusal(ses)
+		v.Code, v.Next = f.Code, f.Hint
+		v.ConnectURL = f.Fields["connect_url"]
+	}
+	return answer{facts: v, text: describe(ses, v)}
 }
 
 func view(s session.Session) sessionView {
@@ -45,7 +60,7 @@ func view(s session.Session) sessionView {
 		v.PendingUntil = stampOf(s.PendingUntil)
 	}
 	for _, g := range s.Grants {
-		w := grantView{Connection: g.Connection, Provider: g.Provider, Account: g.AccountLabel, Effects: g.Effects, Tools: []string{}, Confirm: g.Confirm}
+		w := grantView{Connection: g.Connection, Provider: g.Provider, Account: g.AccountLabel, Effects: g.Effects, Tools: []string{}, Confirm: g.Confirm, Lost: g.Lost}
 		for _, t := range g.Tools {
 			w.Tools = append(w.Tools, t.Name)
 		}
@@ -56,7 +71,7 @@ func view(s session.Session) sessionView {
 
 // describe says a session's state to a model. What the approver wrote is the
 // one text in here that is meant to be followed.
-func describe(s session.Session) string {
+func describe(s session.Session, v sessionView) string {
 	var b strings.Builder
 	switch s.State {
 	case session.Pending:
@@ -64,10 +79,16 @@ func describe(s session.Session) string {
 	case session.Active:
 		fmt.Fprintf(&b, "active until %s. Pass the handle as session to the granted tools.", stampOf(s.ExpiresAt))
 	default:
-		fmt.Fprintf(&b, "ended (%s). Its handle gives no access any more.", s.Reason)
+		fmt.Fprintf(&b, "ended (%s). Its handle gives no access any more. %s", s.Reason, v.Next)
+		if v.ConnectURL != "" {
+			b.WriteString("\nThe person connects an account here: " + v.ConnectURL)
+		}
 	}
 	for _, g := range s.Grants {
 		fmt.Fprintf(&b, "\n%s, account %s, connection %s: %s", g.Provider, g.AccountLabel, g.Connection, joinEffects(g.Effects))
+		if g.Lost != "" {
+			fmt.Fprintf(&b, " (no longer to be had: %s)", strings.ReplaceAll(g.Lost, "_", " "))
+		}
 	}
 	if s.Instructions != "" {
 		b.WriteString("\nThe approver's instructions to you: " + s.Instructions)

@@ -39,6 +39,7 @@ type world struct {
 	accounts    *account.Service
 	agents      *agent.Service
 	sessions    *session.Service
+	connections *connection.Service
 	credentials *credential.Service
 	providers   *provider.Store
 	sandbox     string
@@ -86,7 +87,10 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 	must(t, err)
 	w.providers, err = provider.New(provider.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Outbound: out})
 	must(t, err)
-	connections := connection.New(connection.Config{DB: db, Audit: log, PublicURL: public})
+	w.connections = connection.New(connection.Config{DB: db, Audit: log, PublicURL: public, OnEnded: func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+		return w.sessions.OnConnectionEnded(ctx, tx, c)
+	}})
+	connections := w.connections
 	w.sessions = session.New(session.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, PublicURL: public})
 	w.sessions.Start()
 	t.Cleanup(w.sessions.Stop)

@@ -45,6 +45,7 @@ type Approval struct {
 	DecidedBy id.User
 	Note      string // what the person told the agent, or why it was denied
 	Risk      []string
+	Lost      string // of an open call: why it could not be made as its connection stands now
 
 	row approvalRow
 }
@@ -90,10 +91,12 @@ func (s *Service) DefaultDecision(a Approval) Decision {
 	d := Decision{Minutes: a.Session.Minutes, Confirm: policy.ConfirmDestructive}
 	accounts := map[string]int{}
 	for _, g := range a.Session.Grants {
-		accounts[g.Provider]++
+		if g.Lost == "" {
+			accounts[g.Provider]++
+		}
 	}
 	for _, g := range a.Session.Grants {
-		if accounts[g.Provider] == 1 {
+		if g.Lost == "" && accounts[g.Provider] == 1 {
 			d.Grants = append(d.Grants, Choice{Connection: g.Connection, Effects: g.Effects})
 		}
 	}
@@ -152,7 +155,10 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 	if err != nil {
 		return Approval{}, sqldb.Wrap("load the session of a request", err)
 	}
-	a := Approval{ID: r.id, Kind: r.kind, State: r.state, Session: s.aged(ses), CreatedAt: r.createdAt, ExpiresAt: r.expiresAt,
+	if ses, err = s.seen(ctx, ses); err != nil {
+		return Approval{}, err
+	}
+	a := Approval{ID: r.id, Kind: r.kind, State: r.state, Session: ses, CreatedAt: r.createdAt, ExpiresAt: r.expiresAt,
 		DecidedAt: r.decidedAt, DecidedBy: r.decidedBy, Note: r.note, row: r}
 	if r.state == ApprovalPending && !s.now().Before(r.expiresAt) {
 		a.State = ApprovalExpired
@@ -165,6 +171,13 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 		if a.Call, err = decodeSubject(plain); err != nil {
 			return Approval{}, err
 		}
+	}
+	if a.Call != nil && a.State == ApprovalPending {
+		now, err := s.connections.Among(ctx, s.db.Reader(), r.environment, []id.Connection{r.connection})
+		if err != nil {
+			return Approval{}, err
+		}
+		a.Lost = lost(Grant{Connection: r.connection}, now)
 	}
 	a.Risk = risks(a)
 	return a, nil
@@ -236,6 +249,9 @@ func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, D
 		}
 		if !mayGrant(p, a.Session, g.Owner) {
 			return bad("One of the accounts is not yours to grant.")
+		}
+		if g.Lost != "" {
+			return nil, Decision{}, stale()
 		}
 		c := d.Grants[i]
 		for _, e := range c.Effects {
@@ -354,15 +370,15 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 	if err != nil {
 		return Approval{}, err
 	}
-	if err := s.stillUsable(ctx, a.Session, v.grants); err != nil {
-		return Approval{}, err
-	}
 	now := s.now()
 	length := d.Minutes
 	if length == 0 {
 		length = a.Session.Minutes
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := s.stillUsable(ctx, tx, a.Session.Environment, v.grants); err != nil {
+			return err
+		}
 		r := a.row
 		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalApproved, now, p.User(), v.note
 		if a.Kind == KindCall {
@@ -407,33 +423,23 @@ func cmpOr(a, b id.User) id.User {
 	return b
 }
 
-// stillUsable checks that every granted connection is connected and defines its
-// tools as they were shown.
-func (s *Service) stillUsable(ctx context.Context, ses Session, grants []Grant) error {
+func stale() *fault.Error {
+	return fault.New(fault.Conflict, "approval_stale", "An account or a tool has changed since the agent asked.").WithHint("Let the agent ask again.")
+}
+
+// stillUsable checks that every connection of grants is connected and defines
+// its tools as they were shown, and keeps it so to the end of the transaction.
+func (s *Service) stillUsable(ctx context.Context, tx *sqldb.Tx, env id.Environment, grants []Grant) error {
 	if len(grants) == 0 {
 		return nil
 	}
-	stale := fault.New(fault.Conflict, "approval_stale", "An account or a tool has changed since the agent asked.").WithHint("Let the agent ask again.")
-	usable, err := s.connections.Usable(ctx, ses.Environment, ses.Organization, ses.User, nil)
+	now, err := s.connections.Hold(ctx, tx, env, connectionsOf(grants))
 	if err != nil {
 		return err
 	}
 	for _, g := range grants {
-		found := false
-		for _, c := range usable {
-			if c.ID != g.Connection {
-				continue
-			}
-			found = true
-			for _, ref := range g.Tools {
-				t, ok := c.Record.Tool(ref.Name)
-				if !ok || fmt.Sprintf("%x", t.Digest()) != ref.Digest {
-					return stale
-				}
-			}
-		}
-		if !found {
-			return stale
+		if lost(g, now) != "" {
+			return stale()
 		}
 	}
 	return nil
@@ -470,7 +476,7 @@ func (s *Service) Deny(ctx context.Context, p account.Person, aid id.Approval, w
 			return err
 		}
 		if a.Kind == KindSession {
-			if _, err := endSessions(ctx, tx, endWhere{session: a.Session.ID}, Denied, why, now); err != nil {
+			if _, err := endSessions(ctx, tx, endWhere{session: a.Session.ID}, ending{reason: Denied, denyReason: why}, now); err != nil {
 				return err
 			}
 		}

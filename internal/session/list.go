@@ -70,7 +70,7 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Sessi
 		if err != nil {
 			return nil, "", sqldb.Wrap("list sessions", err)
 		}
-		out = append(out, s.aged(ses))
+		out = append(out, ses)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, "", sqldb.Wrap("list sessions", err)
@@ -85,6 +85,9 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Sessi
 	for i := range out {
 		if out[i], err = withGrants(ctx, s.db.Reader(), out[i]); err != nil {
 			return nil, "", sqldb.Wrap("list sessions", err)
+		}
+		if out[i], err = s.seen(ctx, out[i]); err != nil {
+			return nil, "", err
 		}
 	}
 	return out, next, nil
@@ -103,5 +106,5 @@ func (s *Service) Get(ctx context.Context, by account.Actor, sid id.Session) (Se
 	if ses.Environment != by.Environment() || !own && by.May(ses.Organization, account.ViewSessions) != nil {
 		return Session{}, notFound()
 	}
-	return s.aged(ses), nil
+	return s.seen(ctx, ses)
 }

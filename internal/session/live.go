@@ -79,18 +79,25 @@ func (s *Service) Live(ctx context.Context, who agent.Identity, handle string) (
 			WithHint("Ask the person to decide at the URL; check_session waits for it.").
 			With("approval_url", s.approvalURL(ses.Approval)).With("request_id", string(ses.Approval))
 	case ses.State != Active:
-		return ended, s.withoutAccount(l, endedFault(ses))
+		if ses, err = sessionByID(ctx, s.db.Reader(), ses.ID); err == nil {
+			ses, err = s.seen(ctx, ses)
+		}
+		if err != nil {
+			return ended, sqldb.Wrap("load a session", err)
+		}
+		return ended, s.Refusal(ses)
 	}
 	return l, nil
 }
 
-// withoutAccount adds the page to connect at when a session was ended by the
-// end of one of its accounts.
-func (s *Service) withoutAccount(l Live, f *fault.Error) error {
-	for _, g := range l.grants {
-		if g.state == connection.Disconnected && f.Code == Revoked {
-			return f.WithHint("The account "+quote(g.account)+" was disconnected. Stop, and ask the person; one can be connected again at the URL.").
-				With("connect_url", s.connections.ReconnectURL(g.connection))
+// Refusal is what an ended session answers to its agent. When the end of an
+// account ended it, connect_url names the page to connect one at.
+func (s *Service) Refusal(ses Session) *fault.Error {
+	f := endedFault(ses)
+	for _, g := range ses.Grants {
+		if ses.Cause == CauseAccount && g.Lost == LostAccount {
+			return f.WithHint("The account "+quote(g.AccountLabel)+" was disconnected. Stop, and ask the person; one can be connected again at the URL.").
+				With("connect_url", s.connections.ReconnectURL(g.Connection))
 		}
 	}
 	return f
@@ -106,6 +113,8 @@ func endedFault(ses Session) *fault.Error {
 		return fault.New(fault.Denied, "denied", "A person denied this request.").WithHint("Do not repeat it. Ask the person what they would approve.")
 	case Expired:
 		return fault.New(fault.Expired, "expired", "The session has expired.").WithHint(again)
+	case Withdrawn:
+		return fault.New(fault.Expired, "withdrawn", "The request was withdrawn before anybody decided.").WithHint(again)
 	}
 	return fault.New(fault.Expired, "ended", "The session has ended.").WithHint(again)
 }

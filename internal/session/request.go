@@ -85,6 +85,11 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		if err := s.withinLimits(ctx, tx, who, now); err != nil {
 			return err
 		}
+		// From here to the commit no account of these ends, so that whoever ends one
+		// after it finds this request.
+		if err := s.stillUsable(ctx, tx, ses.Environment, grants); err != nil {
+			return err
+		}
 		if err := insertSession(ctx, tx, ses, digest); err != nil {
 			return sqldb.Wrap("store a session request", err)
 		}
@@ -343,7 +348,46 @@ func (s *Service) ofAgent(ctx context.Context, who agent.Identity, handle string
 	if err != nil {
 		return Session{}, sqldb.Wrap("load a session", err)
 	}
-	return s.aged(ses), nil
+	return s.seen(ctx, ses)
+}
+
+// seen is a session as it stands now: aged, and with what was asked for and is
+// lost.
+func (s *Service) seen(ctx context.Context, ses Session) (Session, error) {
+	ses = s.aged(ses)
+	if ses.State != Pending && ses.Cause != CauseAccount {
+		return ses, nil
+	}
+	now, err := s.connections.Among(ctx, s.db.Reader(), ses.Environment, connectionsOf(ses.Grants))
+	for i, g := range ses.Grants {
+		ses.Grants[i].Lost = lost(g, now)
+	}
+	return ses, err
+}
+
+func connectionsOf(grants []Grant) []id.Connection {
+	out := make([]id.Connection, len(grants))
+	for i, g := range grants {
+		out[i] = g.Connection
+	}
+	return out
+}
+
+// lost says why g cannot be granted as its connection stands now.
+func lost(g Grant, now []connection.Connection) string {
+	i := slices.IndexFunc(now, func(c connection.Connection) bool { return c.ID == g.Connection })
+	switch {
+	case i < 0 || !now[i].Live():
+		return LostAccount
+	case now[i].State != connection.Connected:
+		return LostKey
+	}
+	for _, ref := range g.Tools {
+		if t, ok := now[i].Record.Tool(ref.Name); !ok || fmt.Sprintf("%x", t.Digest()) != ref.Digest {
+			return LostTool
+		}
+	}
+	return ""
 }
 
 // aged shows a session whose time is over as ended even before the sweep has
@@ -370,7 +414,7 @@ func (s *Service) Complete(ctx context.Context, who agent.Identity, handle strin
 		reason = Withdrawn
 	}
 	by := audit.Actor{Kind: "agent", ID: string(who.Agent())}
-	if _, err := s.end(ctx, endWhere{session: ses.ID}, reason, by, ""); err != nil {
+	if _, err := s.end(ctx, endWhere{session: ses.ID}, ending{reason: reason}, by, ""); err != nil {
 		return Session{}, err
 	}
 	return s.ofAgent(ctx, who, handle)

@@ -46,7 +46,7 @@ func (s *Service) Revoke(ctx context.Context, by account.Actor, aim Aim) (Revoke
 	if err != nil {
 		return RevokeResult{}, err
 	}
-	return s.end(ctx, w, Revoked, by.Audit(), by.Address())
+	return s.end(ctx, w, ending{reason: Revoked}, by.Audit(), by.Address())
 }
 
 // aimed checks that the actor may revoke what it aims at. What the actor may
@@ -112,11 +112,11 @@ func noTarget(a Aim) error {
 }
 
 // end is the one way in which sessions end by somebody's will.
-func (s *Service) end(ctx context.Context, w endWhere, reason string, by audit.Actor, address string) (RevokeResult, error) {
+func (s *Service) end(ctx context.Context, w endWhere, how ending, by audit.Actor, address string) (RevokeResult, error) {
 	var result RevokeResult
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		result = RevokeResult{Sessions: []id.Session{}, Running: []RunningCall{}}
-		ended, err := s.endIn(ctx, tx, w, reason, by, address)
+		ended, err := s.endIn(ctx, tx, w, how, by, address)
 		if err != nil {
 			return err
 		}
@@ -145,15 +145,15 @@ func (s *Service) end(ctx context.Context, w endWhere, reason string, by audit.A
 
 // endIn ends sessions inside a caller's transaction; their running calls are
 // cut when it commits.
-func (s *Service) endIn(ctx context.Context, tx *sqldb.Tx, w endWhere, reason string, by audit.Actor, address string) ([]endedSession, error) {
-	ended, err := endSessions(ctx, tx, w, reason, "", s.now())
+func (s *Service) endIn(ctx context.Context, tx *sqldb.Tx, w endWhere, how ending, by audit.Actor, address string) ([]endedSession, error) {
+	ended, err := endSessions(ctx, tx, w, how, s.now())
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range ended {
 		s.audit.AppendEvent(tx, audit.Entry{
 			Environment: e.environment, Organization: e.organization, Actor: by, Agent: e.agent, User: e.user, Session: e.id,
-			Action: "session." + reason, Object: string(e.id), Address: address, Detail: w.detail(),
+			Action: "session." + how.reason, Object: string(e.id), Address: address, Detail: w.detail(),
 		})
 		tx.Notify(endedChannel, string(e.id))
 		changed(tx, e.organization)
@@ -174,20 +174,39 @@ func (s *Service) endIn(ctx context.Context, tx *sqldb.Tx, w endWhere, reason st
 // OnUserLeft ends what acted for a user who left an organization, or all
 // organizations when org is empty.
 func (s *Service) OnUserLeft(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
-	_, err := s.endIn(ctx, tx, endWhere{environment: env, organization: org, user: user}, Revoked, system, "")
+	_, err := s.endIn(ctx, tx, endWhere{environment: env, organization: org, user: user}, ending{reason: Revoked, cause: CauseUser}, system, "")
 	return err
 }
 
 // OnAgentEnded ends the sessions of an agent that was disabled.
 func (s *Service) OnAgentEnded(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error {
-	_, err := s.endIn(ctx, tx, endWhere{environment: env, agent: agent}, Revoked, system, "")
+	_, err := s.endIn(ctx, tx, endWhere{environment: env, agent: agent}, ending{reason: Revoked, cause: CauseAgent}, system, "")
 	return err
 }
 
-// OnConnectionEnded ends the sessions with a grant on a connection that ended.
+// OnConnectionEnded ends the sessions with a grant on a connection that ended,
+// and withdraws the requests that asked for nothing else. A request with other
+// accounts left goes on, and cannot give this one any more.
 func (s *Service) OnConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
-	_, err := s.endIn(ctx, tx, endWhere{environment: c.Environment, connection: c.ID}, Revoked, system, "")
-	return err
+	w := endWhere{environment: c.Environment, connection: c.ID, state: Active}
+	if _, err := s.endIn(ctx, tx, w, ending{reason: Revoked, cause: CauseAccount}, system, ""); err != nil {
+		return err
+	}
+	waiting, err := asking(ctx, tx, c)
+	if err != nil {
+		return sqldb.Wrap("find the requests for a connection", err)
+	}
+	for _, r := range waiting {
+		if r.left {
+			changed(tx, c.Organization)
+			continue
+		}
+		w := endWhere{environment: c.Environment, connection: c.ID, session: r.session}
+		if _, err := s.endIn(ctx, tx, w, ending{reason: Withdrawn, cause: CauseAccount}, system, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var system = audit.Actor{Kind: "system", ID: "server"}

@@ -48,6 +48,21 @@ const (
 	Withdrawn = "withdrawn"
 )
 
+// What a session rested on, when the end of that ended the session.
+const (
+	CauseAgent   = "agent_disabled"
+	CauseUser    = "user_left"
+	CauseAccount = "account_disconnected"
+)
+
+// Why what a request asks for on one connection cannot be granted as things
+// stand.
+const (
+	LostAccount = "disconnected"          // for good
+	LostKey     = "needs_reauthorization" // a reconnect mends it
+	LostTool    = "changed"               // a tool is not what it was when the agent asked
+)
+
 // The limits of this room. Times in minutes count a session's length.
 const (
 	DefaultMinutes = 30
@@ -86,6 +101,7 @@ type Session struct {
 	Purpose       string  // the agent's own words
 	State         string
 	Reason        string // why it ended
+	Cause         string // what it rested on that ended, if that is why
 	Minutes       int    // asked for while pending, granted after
 	RequestedAt   time.Time
 	PendingUntil  time.Time
@@ -113,6 +129,7 @@ type Grant struct {
 	Effects      []policy.Effect `json:"effects"`
 	Tools        []ToolRef       `json:"tools"` // every tool that the grant covers
 	Confirm      policy.Confirm  `json:"confirm"`
+	Lost         string          `json:"-"` // why it cannot be granted any more, as its connection stands now; empty: it can
 }
 
 // ToolRef names a tool and pins its definition.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -16,7 +17,7 @@ import (
 )
 
 const sessionColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.agent_label, s.agent_verified, s.user_id, s.purpose, s.asked,
-	s.needs_user, s.needs_approver, s.state, s.reason, s.minutes, s.requested_at, s.pending_until, s.approved_at, s.expires_at, s.ended_at,
+	s.needs_user, s.needs_approver, s.state, s.reason, s.cause, s.minutes, s.requested_at, s.pending_until, s.approved_at, s.expires_at, s.ended_at,
 	s.instructions, s.deny_reason, s.approval_id, s.version`
 
 const (
@@ -24,6 +25,7 @@ const (
 	asked_digest, needs_user, needs_approver, state, reason, minutes, requested_at, pending_until, approved_at, expires_at, ended_at,
 	instructions, deny_reason, approval_id, version)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', '', $13, $14, $15, 0, 0, 0, '', '', $16, 1)`
+	insertAskedSQL  = `insert into session_asked (session_id, connection_id, provider) values ($1, $2, $3)`
 	insertHandleSQL = `insert into session_handle (hash, session_id) values ($1, $2)`
 	pendingSameSQL  = `select id, approval_id, pending_until from session
 where agent_id = $1 and user_id = $2 and asked_digest = $3 and state = 'pending' and pending_until > $4 order by requested_at limit 1`
@@ -46,6 +48,11 @@ func insertSession(ctx context.Context, q sqldb.Querier, s Session, digest strin
 	}
 	_, err = q.ExecContext(ctx, insertSessionSQL, s.ID, s.Environment, s.Organization, s.Agent, s.AgentLabel, s.AgentVerified, s.User, s.Purpose, doc,
 		digest, s.needsUser, s.needsApprover, s.Minutes, sqldb.Micros(s.RequestedAt), sqldb.Micros(s.PendingUntil), s.Approval)
+	for _, g := range s.asked.Grants {
+		if err == nil {
+			_, err = q.ExecContext(ctx, insertAskedSQL, s.ID, g.Connection, g.Provider)
+		}
+	}
 	return err
 }
 
@@ -62,6 +69,35 @@ func pendingSame(ctx context.Context, q sqldb.Querier, a id.Agent, u id.User, di
 	return s, err
 }
 
+// askingSQL reads the connections' states after the one that ended was marked.
+const askingSQL = `select a.session_id, exists (
+	select 1 from session_asked b join connection c on c.id = b.connection_id where b.session_id = a.session_id and c.state <> 'disconnected')
+from session_asked a join session s on s.id = a.session_id
+where a.connection_id = $1 and s.environment_id = $2 and s.state = 'pending' order by a.session_id`
+
+// waitingFor is a request that asks for a connection.
+type waitingFor struct {
+	session id.Session
+	left    bool // it asks for others that have not ended
+}
+
+func asking(ctx context.Context, q sqldb.Querier, c connection.Connection) ([]waitingFor, error) {
+	rows, err := q.QueryContext(ctx, askingSQL, c.ID, c.Environment)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []waitingFor
+	for rows.Next() {
+		var w waitingFor
+		if err := rows.Scan(&w.session, &w.left); err != nil {
+			return nil, err
+		}
+		out = append(out, w)
+	}
+	return out, rows.Err()
+}
+
 type scanner interface{ Scan(dest ...any) error }
 
 func scanSession(row scanner, more ...any) (Session, error) {
@@ -69,7 +105,7 @@ func scanSession(row scanner, more ...any) (Session, error) {
 	var doc []byte
 	var requested, pending, approved, expires, ended int64
 	err := row.Scan(append([]any{&s.ID, &s.Environment, &s.Organization, &s.Agent, &s.AgentLabel, &s.AgentVerified, &s.User, &s.Purpose, &doc,
-		&s.needsUser, &s.needsApprover, &s.State, &s.Reason, &s.Minutes, &requested, &pending, &approved, &expires, &ended,
+		&s.needsUser, &s.needsApprover, &s.State, &s.Reason, &s.Cause, &s.Minutes, &requested, &pending, &approved, &expires, &ended,
 		&s.Instructions, &s.DenyReason, &s.Approval, &s.Version}, more...)...)
 	if err != nil {
 		return Session{}, err
@@ -250,6 +286,7 @@ type endWhere struct {
 	user         id.User
 	connection   id.Connection
 	provider     string
+	state        string // empty: any
 	reach        *reach // of a person who named no organization; nil does not narrow
 }
 
@@ -274,8 +311,11 @@ func (w endWhere) sql(first int) (string, []any) {
 	add("id = $%d", string(w.session))
 	add("agent_id = $%d", string(w.agent))
 	add("user_id = $%d", string(w.user))
-	add("id in (select session_id from session_grant where connection_id = $%d)", string(w.connection))
-	add("id in (select session_id from session_grant where provider = $%d)", w.provider)
+	add("state = $%d", w.state)
+	// What was asked for and not granted says nothing about a session that runs.
+	const uses = "(id in (select session_id from session_grant where %[1]s = $%%[1]d) or state = 'pending' and id in (select session_id from session_asked where %[1]s = $%%[1]d))"
+	add(fmt.Sprintf(uses, "connection_id"), string(w.connection))
+	add(fmt.Sprintf(uses, "provider"), w.provider)
 	if r := w.reach; r != nil {
 		among := func(orgs []id.Organization) string {
 			marks := []string{"''"} // no organization's id
@@ -304,21 +344,34 @@ type endedSession struct {
 
 const withdrawApprovalsSQL = `update approval set state = 'withdrawn', decided_at = $2, version = version + 1 where session_id = $1 and state in ('pending', 'approved')`
 
+// ending is how sessions end.
+type ending struct {
+	reason, cause, denyReason string
+}
+
 // endSessions ends every session that w selects and that has not ended, and
 // withdraws what still waited for a decision on them.
-func endSessions(ctx context.Context, q sqldb.Querier, w endWhere, reason, denyReason string, now time.Time) ([]endedSession, error) {
-	cond, args := w.sql(4)
+func endSessions(ctx context.Context, q sqldb.Querier, w endWhere, how ending, now time.Time) ([]endedSession, error) {
+	cond, args := w.sql(5)
 	if cond == "" {
 		return nil, fmt.Errorf("ending sessions without saying which")
 	}
-	ended, err := scanEnded(q.QueryContext(ctx, `update session set state = 'ended', reason = $1, deny_reason = $2, ended_at = $3, version = version + 1
+	looks := 1
+	if w.connection != "" || w.provider != "" {
+		looks = 2 // the first may have waited for an approval whose grants it could not see
+	}
+	var ended []endedSession
+	for range looks {
+		some, err := scanEnded(q.QueryContext(ctx, `update session set state = 'ended', reason = $1, cause = $2, deny_reason = $3, ended_at = $4, version = version + 1
 where state <> 'ended' and `+cond+` returning id, environment_id, organization_id, agent_id, user_id, approved_at`,
-		append([]any{reason, denyReason, sqldb.Micros(now)}, args...)...))
-	if err != nil {
-		return nil, sqldb.Wrap("end sessions", err)
+			append([]any{how.reason, how.cause, how.denyReason, sqldb.Micros(now)}, args...)...))
+		if err != nil {
+			return nil, sqldb.Wrap("end sessions", err)
+		}
+		ended = append(ended, some...)
 	}
 	for _, e := range ended {
-		if reason == Denied {
+		if how.reason == Denied {
 			continue // the decision itself says so
 		}
 		if _, err := q.ExecContext(ctx, withdrawApprovalsSQL, e.id, sqldb.Micros(now)); err != nil {

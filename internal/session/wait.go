@@ -73,8 +73,8 @@ func (s *Service) CheckRequest(ctx context.Context, who agent.Identity, request 
 		if err != nil {
 			return time.Time{}, false, sqldb.Wrap("load a session", err)
 		}
-		ses = s.aged(ses)
-		return ses.PendingUntil, ses.State == Pending, nil
+		ses, err = s.seen(ctx, ses)
+		return ses.PendingUntil, ses.State == Pending, err
 	})
 	return ses, err
 }
