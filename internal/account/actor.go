@@ -1,6 +1,8 @@
 package account
 
 import (
+	"cmp"
+
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -90,6 +92,22 @@ func (a Actor) Audit() audit.Actor {
 		return audit.Actor{Kind: a.kind, ID: string(a.key.id)}
 	}
 	return audit.Actor{Kind: a.kind, ID: a.system}
+}
+
+// Counted is under what a caller's load is counted (package throttle): a group,
+// which is the organization of an application's key, the first of a person's, or
+// else the environment, and the caller in it. It says how much
+// somebody may have at once and never what they may do.
+func (a Actor) Counted() (group, caller string) {
+	org := a.Organization()
+	if list := a.person.memberships; len(list) > 0 {
+		org = list[0].Organization
+	}
+	env := a.env
+	if a.person.user != "" {
+		env = a.person.home // wherever they act
+	}
+	return cmp.Or(string(org), string(env)), a.Audit().ID
 }
 
 // May says whether the actor has p in org, or in the whole environment when org

@@ -111,7 +111,10 @@ func (a *API) admit(c *call, rules rules) error {
 		}
 		return err
 	}
-	caller := c.by.Audit().ID
+	group, caller := c.by.Counted()
+	if err := throttle.Known(c.w, group, caller); err != nil {
+		return err
+	}
 	if ok, wait := a.callers.Allow(caller); !ok {
 		if !rules.urgent {
 			return limited(wait)

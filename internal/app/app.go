@@ -59,7 +59,7 @@ type App struct {
 	gateway    *gateway.Gateway
 	telemetry  *telemetry.Telemetry
 	clock      *clock
-	load       load
+	load       *load
 	listen     []net.Listener
 	console    *console
 	certs      *certificates // nil without TLS
@@ -80,7 +80,7 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{}), load: newLoad(maxRequests, maxRevocations)}
+	a := &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{}), load: newLoad(maxStrangers, maxKnown, maxRevocations)}
 	if err := a.open(ctx); err != nil {
 		a.closeAll()
 		return nil, err

@@ -45,6 +45,8 @@ type cluster struct {
 	env   id.Environment
 	org   id.Organization
 	agent secret.Value // its token
+
+	before func(*app.App) // unless nil: runs before a node serves
 }
 
 // node is one server of a cluster.
@@ -93,6 +95,9 @@ func (c *cluster) add(change func(*app.Config)) *node {
 	}
 	a, err := app.New(c.t.Context(), cfg)
 	must(c.t, err)
+	if c.before != nil {
+		c.before(a)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	n := &node{App: a, stop: cancel, done: make(chan struct{}), http: &http.Client{Transport: transport, Timeout: time.Minute}}

@@ -142,7 +142,7 @@ func (a *App) edge(next http.Handler) http.Handler {
 		if a.public.Scheme == "https" {
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		boundBody(w, r) // first: of what is refused the server still reads some
+		body := boundBody(w, r) // first: of what is refused the server still reads some
 		// Probes come by address and learn nothing without a token; everything else must use
 		// the one name, or a page elsewhere could rebind its own (S10).
 		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics"
@@ -160,13 +160,15 @@ func (a *App) edge(next http.Handler) http.Handler {
 		}
 		defer a.requests.end()
 		client := a.client(r)
+		var mine *place
 		if !probe {
-			leave, ok := a.load.enter(r, client)
-			if !ok {
+			var ok bool
+			if mine, ok = a.load.enter(r, client); !ok {
 				shed(w)
 				return
 			}
-			defer leave()
+			defer mine.over()
+			body.counts(mine)
 		}
 		if encoded(r) {
 			http.Error(w, "Content-Encoding is not taken.", http.StatusUnsupportedMediaType)
@@ -188,7 +190,7 @@ func (a *App) edge(next http.Handler) http.Handler {
 				http.Error(w, "Something went wrong on our side. Request id: "+id, http.StatusInternalServerError)
 			}
 		}()
-		next.ServeHTTP(pace(w, writeTime), r)
+		next.ServeHTTP(pace(w, writeTime, mine), r)
 	})
 }
 
@@ -208,31 +210,48 @@ const (
 
 // boundBody gives the body a deadline that ends with it. A deadline of the whole
 // server would also cut answers that take long on purpose, such as event streams.
-func boundBody(w http.ResponseWriter, r *http.Request) {
+// The result is nil when there is no body.
+func boundBody(w http.ResponseWriter, r *http.Request) *timedBody {
 	if r.ContentLength == 0 {
-		return
+		return nil
 	}
 	limit := bodyTime
 	if urgent(r) {
 		limit = urgentTime
 		r.Body = http.MaxBytesReader(w, r.Body, urgentBody)
 	}
-	rc := http.NewResponseController(w)
-	if rc.SetReadDeadline(time.Now().Add(limit)) != nil {
-		return
+	b := &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}
+	if b.rc.SetReadDeadline(time.Now().Add(limit)) != nil {
+		return nil
 	}
-	r.Body = &timedBody{ReadCloser: r.Body, arrived: func() { _ = rc.SetReadDeadline(time.Time{}) }}
+	r.Body = b
+	return b
 }
 
+// timedBody is a body with a deadline, which waits for its client in the lobby.
 type timedBody struct {
 	io.ReadCloser
-	arrived func()
+	rc    *http.ResponseController
+	place *place // nil: not counted
+	done  func() // nil before the first read
+}
+
+func (b *timedBody) counts(p *place) {
+	if b != nil {
+		b.place = p
+	}
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
+	if b.place != nil && b.done == nil {
+		b.done = b.place.waits(func() { _ = b.rc.SetReadDeadline(time.Unix(1, 0)) })
+	}
 	n, err := b.ReadCloser.Read(p)
+	if err != nil && b.done != nil {
+		b.done()
+	}
 	if err == io.EOF { //nolint:errorlint // the documented form
-		b.arrived()
+		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }

@@ -35,26 +35,43 @@ func ErrSkew() error {
 }
 
 // Narrow lets the server, which must not run yet, take fewer requests at once.
-func (a *App) Narrow(requests, revocations int) { a.load = newLoad(requests, revocations) }
+func (a *App) Narrow(strangers, known, revocations int) {
+	a.load = newLoad(strangers, known, revocations)
+}
 
-// Fill takes every place for requests, from as many addresses as it needs, until
-// release.
+// Fill takes every place for requests until release: of strangers from as many
+// addresses, and of as many organizations, as it needs.
 func (a *App) Fill() (release func()) {
+	strangers, known := fill(a.load.strangers.Enter), a.FillKnown()
+	return func() { strangers(); known() }
+}
+
+// FillKnown takes every place for requests of callers who are known.
+func (a *App) FillKnown() (release func()) {
+	return fill(func(group string) (func(), bool, bool) { return a.load.known.enter(group, "caller") })
+}
+
+func fill(enter func(key string) (leave func(), ok, full bool)) (release func()) {
 	var leaves []func()
 	for i := 0; ; i++ {
-		leave, ok, _ := a.load.requests.Enter(fmt.Sprint(i))
-		if !ok {
+		leave, ok, full := enter(fmt.Sprint("filler ", i))
+		if full {
 			return func() {
 				for _, leave := range leaves {
 					leave()
 				}
 			}
 		}
-		leaves = append(leaves, leave)
+		if ok {
+			leaves = append(leaves, leave)
+		}
 	}
 }
 
+// InLobby is how many strangers' requests wait for their client.
+func (a *App) InLobby() int { n, _ := a.load.lobby.Waiting(); return n }
+
 // Pace serves h with answers that a client must take within limit.
 func Pace(h http.Handler, limit time.Duration) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(pace(w, limit), r) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(pace(w, limit, nil), r) })
 }

@@ -35,6 +35,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(w, nil)
 		return
 	}
+	if err := throttle.Known(w, string(who.Organization()), string(who.Agent())); err != nil {
+		overloaded(fault.Of(err)).write(w, nil)
+		return
+	}
 	body, p := s.readBody(w, r, who)
 	if p != nil {
 		p.write(w, nil)
@@ -209,6 +213,13 @@ func tooLarge() *problem {
 
 func limited(message string, wait time.Duration) *problem {
 	return &problem{status: http.StatusTooManyRequests, code: codeServer, message: message, header: retryHeader(wait)}
+}
+
+func overloaded(f *fault.Error) *problem {
+	if f.Kind == fault.Limited {
+		return limited(f.Message, f.RetryAfter)
+	}
+	return unavailable(f.RetryAfter)
 }
 
 func unavailable(wait time.Duration) *problem {

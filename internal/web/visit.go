@@ -15,6 +15,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // maxForm bounds a posted form; the largest is a provider's record.
@@ -149,6 +150,13 @@ func (s *Server) handle(rt route) http.Handler {
 		if err := s.recognise(v); err != nil && (!rt.open || fault.KindOf(err) != fault.Unauthenticated) {
 			s.refuse(v, err)
 			return
+		}
+		if v.signedIn() {
+			group, caller := account.ByPerson(v.person).Counted()
+			if err := throttle.Known(w, group, caller); err != nil {
+				s.refuse(&visit{w: w, r: r}, err) // as to anybody: their own frame takes work
+				return
+			}
 		}
 		if err := s.parse(v); err != nil {
 			s.refuse(v, err)

@@ -26,6 +26,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
@@ -88,7 +89,7 @@ type handler func(ctx context.Context, c vault.Caller, r *http.Request) (answer,
 // route authenticates, checks the scope, and writes what h answers.
 func (s *Server) route(action string, scope account.Scope, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := s.caller(r, action, scope)
+		c, err := s.caller(w, r, action, scope)
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -104,7 +105,7 @@ func (s *Server) route(action string, scope account.Scope, h handler) http.Handl
 }
 
 // caller is the application whose key the request carries.
-func (s *Server) caller(r *http.Request, action string, scope account.Scope) (vault.Caller, error) {
+func (s *Server) caller(w http.ResponseWriter, r *http.Request, action string, scope account.Scope) (vault.Caller, error) {
 	unauthenticated := fault.New(fault.Unauthenticated, "unauthorized", "The request carries no API key.").
 		WithHint("Send Authorization: Bearer followed by your API key.")
 	values := r.Header.Values("Authorization")
@@ -117,6 +118,10 @@ func (s *Server) caller(r *http.Request, action string, scope account.Scope) (va
 	}
 	key, err := s.people.AuthenticateKey(r.Context(), secret.FromString(token))
 	if err != nil {
+		return vault.Caller{}, err
+	}
+	group, name := account.ByKey(key).Counted()
+	if err := throttle.Known(w, group, name); err != nil {
 		return vault.Caller{}, err
 	}
 	c := vault.Caller{Actor: audit.Actor{Kind: "api_key", ID: string(key.ID())}, Name: key.Name(), Environment: key.Environment(),
