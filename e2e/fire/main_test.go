@@ -137,31 +137,44 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Fatalf("after a minute: not yet %s", what)
 }
 
-// descriptors counts the open files of each node.
-func descriptors(t *testing.T, w *world.World) []int {
+// vitals are what each node needs.
+func vitals(t *testing.T, w *world.World) []world.Vitals {
 	t.Helper()
-	var out []int
+	var out []world.Vitals
 	for _, n := range w.Nodes {
-		open, err := n.Descriptors()
+		v, err := n.Vitals(t.Context())
 		must(t, err)
-		out = append(out, open)
+		out = append(out, v)
 	}
 	return out
 }
 
-// settle waits until no node holds more files open than before, but for the
-// connections that its pools keep.
-func settle(t *testing.T, w *world.World, before []int) {
+// What a node may keep more of than before, after a flood: the connections of its
+// pools, with two goroutines each, what its caches hold, and memory that the
+// runtime gives back to the system only slowly.
+const (
+	keptFiles      = 24
+	keptGoroutines = 64
+	keptHeap       = 24 << 20
+	keptResident   = 96 << 20
+)
+
+// settle waits until no node needs more than before (F14).
+func settle(t *testing.T, w *world.World, before []world.Vitals) {
 	t.Helper()
-	const kept = 24 // the pool of PostgreSQL, and a few to providers
-	eventually(t, "the open files of all nodes back at their level", func() bool {
+	var now []world.Vitals
+	eventually(t, "what all nodes need back at its level", func() bool {
 		world.CloseIdle()
 		w.Third.CloseIdle()
-		for i, n := range w.Nodes {
-			if open, err := n.Descriptors(); err != nil || open > before[i]+kept {
+		now = vitals(t, w)
+		for i, v := range now {
+			if b := before[i]; v.Descriptors > b.Descriptors+keptFiles || v.Goroutines > b.Goroutines+keptGoroutines || v.Heap > b.Heap+keptHeap || v.Resident > b.Resident+keptResident {
 				return false
 			}
 		}
 		return true
 	})
+	for i := range now {
+		t.Logf("F14: node %d needed %v, and needs %v", i, before[i], now[i])
+	}
 }

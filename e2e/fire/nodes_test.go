@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,37 @@ func TestNodesComeAndGoUnderLoad(t *testing.T) {
 	}
 	if acked := checkCalls(t, w, ops); acked < 50 || acked != served {
 		t.Errorf("%d of %d calls are on record as served, callers saw %d", acked, len(ops), served)
+	}
+}
+
+// Issue 3 item 1: a node that is told to stop waits for the call that runs, and one
+// that is told twice does not. What it cut is on record.
+func TestSecondSignalEndsADrain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sqlite, 1)
+	n, s := w.Nodes[0], newSession(t, w.Owner, "third")
+	answer := slow(t, w, n, s, 50*time.Second)
+	must(t, n.Signal(syscall.SIGTERM))
+	eventually(t, "the node says that it drains", func() bool { return strings.Contains(n.Log(), "draining") })
+	time.Sleep(500 * time.Millisecond)
+	if !n.Running() {
+		t.Fatal("the node ended while a call ran, after one signal")
+	}
+	must(t, n.Signal(syscall.SIGTERM))
+	if !died(n, 5*time.Second) { // of the ten seconds that calls have
+		t.Error("after a second signal the node waits on")
+	}
+	if op := <-answer; op.Answer.Code == world.OK || op.End.Sub(op.Start) > 30*time.Second {
+		t.Errorf("the call ended after %v with %s", op.End.Sub(op.Start), op.Answer.Code)
+	}
+	n.Kill() // to reap it
+	must(t, w.Start(t.Context()))
+	eventually(t, "the call's end on record", func() bool { got := calls(t, w, s); return len(got) == 1 && got[0].Outcome.Status != "" })
+	if status := calls(t, w, s)[0].Outcome.Status; status != "cut" && status != "unknown" {
+		t.Errorf("the call is on record as %s", status)
+	}
+	if said := ambit(t, w, "audit", "verify"); !strings.Contains(said, "The log is whole") {
+		t.Errorf("verify says:\n%s", said)
 	}
 }
 

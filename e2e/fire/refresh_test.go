@@ -32,7 +32,7 @@ func refreshStorm(t *testing.T, f *foreign) {
 	tokens := &bearers{seen: map[string]bool{}, refused: map[string]bool{}}
 	w.Third.Refuse = tokens.judge
 	s := newSession(t, w.Owner, "storm")
-	before := descriptors(t, w)
+	before := vitals(t, w)
 	n := rounds(200)
 	if len(w.Nodes) == 1 {
 		n /= 2

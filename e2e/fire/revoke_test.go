@@ -56,7 +56,7 @@ func TestRevokeUnderLoad(t *testing.T) {
 func revokeUnderLoad(t *testing.T, w *world.World) {
 	_, err := w.API.PutProvider(t.Context(), "other", client.PutProvider{YAML: w.Third.Record("other")})
 	must(t, err)
-	before := descriptors(t, w)
+	before := vitals(t, w)
 	for _, kind := range []string{"session", "agent", "user", "connection", "provider", "organization"} {
 		t.Run(kind, func(t *testing.T) {
 			const most = 10 // trials of a stage: people are asked for so many sessions an hour only
