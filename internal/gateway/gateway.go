@@ -12,7 +12,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -220,7 +223,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	outcome.Duration = g.now().Sub(started)
 	g.audit.Finish(intent, outcome)
 	if err != nil {
-		return Result{}, withNote(g.explain(running, err, outcome), permit.Note())
+		return Result{}, withNote(g.explain(running, err, target.Tool.Effect, outcome), permit.Note())
 	}
 	return Result{Answer: answer, Event: intent.Event, Note: permit.Note()}, nil
 }
@@ -325,15 +328,28 @@ func ending(r Result, err error) string {
 	return "ok"
 }
 
+// codeRefused is a call that the provider answered, with an answer that nobody
+// may read: too large, or in a coding that cannot be looked through for secrets.
+const codeRefused = "upstream_answer_refused"
+
 // outcomeOf classes the end of a call. What was sent and not answered may have
-// happened: that is unknown, not failed.
+// happened: that is unknown, not failed. What was answered has been decided, even
+// if the answer was refused.
 func outcomeOf(ctx context.Context, a provider.Answer, err error) audit.Outcome {
 	switch {
 	case err == nil && a.Status < 400:
 		return audit.Outcome{Status: "ok", UpstreamStatus: a.Status}
 	case err == nil:
 		return audit.Outcome{Status: "error", Code: "upstream_error", UpstreamStatus: a.Status}
-	case outbound.Sent(err):
+	}
+	if status, ok := outbound.Answered(err); ok {
+		o := audit.Outcome{Status: "ok", Code: codeRefused, UpstreamStatus: status}
+		if status >= http.StatusBadRequest {
+			o.Status = "error"
+		}
+		return o
+	}
+	if outbound.Sent(err) {
 		return audit.Outcome{Status: "unknown", Code: "outcome_unknown"}
 	}
 	if reason, cut := session.Cut(ctx); cut {
@@ -343,11 +359,16 @@ func outcomeOf(ctx context.Context, a provider.Answer, err error) audit.Outcome 
 }
 
 // explain turns the end of a call into what the agent is told.
-func (g *Gateway) explain(ctx context.Context, err error, o audit.Outcome) error {
+func (g *Gateway) explain(ctx context.Context, err error, effect policy.Effect, o audit.Outcome) error {
 	switch {
+	case o.Code == codeRefused:
+		return answerRefused(err, effect, o.UpstreamStatus)
 	case o.Status == "unknown":
-		return fault.New(fault.Unavailable, "outcome_unknown", "The request was sent, but no answer came back.").
-			WithHint("Do not repeat it. Look first whether it took effect.").WithCause(err)
+		f := fault.New(fault.Unavailable, "outcome_unknown", "The request was sent, but no whole answer came back.").WithCause(err)
+		if effect == policy.Read {
+			return f.WithHint("It only reads, so it may be repeated.")
+		}
+		return f.WithHint("Do not repeat it. Look first whether it took effect.")
 	case o.Status == "cut" && (o.Code == session.Stopping || o.Code == session.Unconfirmed):
 		return fault.New(fault.Unavailable, o.Code, "The server gave the call up before the request was sent.").WithHint("Call again.").WithCause(err).WithRetry(time.Second)
 	case o.Status == "cut":
@@ -359,6 +380,27 @@ func (g *Gateway) explain(ctx context.Context, err error, o audit.Outcome) error
 		g.log.Error("a call failed after its intent", "error", err)
 	}
 	return err
+}
+
+// answerRefused tells what is known of a call whose answer was not passed on.
+func answerRefused(err error, effect policy.Effect, status int) error {
+	why, kind := "it is in a coding that was not asked for, or broken", fault.Unavailable
+	if fault.Is(err, "upstream_too_large") {
+		why, kind = "it is over the size limit", fault.TooLarge
+	}
+	hint := "The provider has carried it out. Do not repeat it; read what came of it, in smaller parts."
+	switch {
+	case effect == policy.Read && kind == fault.TooLarge:
+		hint = "Nothing was changed. Ask for less, such as a smaller page or fewer fields."
+	case effect == policy.Read:
+		hint = "Nothing was changed. The same call will most likely end in the same way."
+	case status >= http.StatusInternalServerError:
+		hint = "The provider reports a failure of its own. Do not repeat it; look first whether it took effect."
+	case status >= http.StatusBadRequest:
+		hint = "The provider did not carry it out. Change the request before trying again."
+	}
+	return fault.New(kind, codeRefused, fmt.Sprintf("The provider answered with status %d, and its answer was refused: %s.", status, why)).
+		WithHint(hint).With("upstream_status", strconv.Itoa(status)).WithCause(err)
 }
 
 // printable bounds text from an agent for the audit.

@@ -45,18 +45,19 @@ func TestHostileUpstream(t *testing.T) {
 			code    string // of the error; empty: an answer
 			status  int
 			outcome string
+			refused int // status of an answer that was refused
 		}{
-			"an error":               {fields{"status": 500, "body": "boom"}, "", 500, "error"},
-			"a polite error":         {fields{"status": 422, "body": fields{"error": "no"}}, "", 422, "error"},
-			"HTML":                   {fields{"body": "<html><script>alert(1)</script>"}, "", 200, "ok"},
-			"nothing":                {fields{"status": 204}, "", 204, "ok"},
-			"JSON that is none":      {fields{"body": `{"a":`, "headers": fields{"Content-Type": "application/json"}}, "", 200, "ok"},
-			"a redirect":             {fields{"redirect": "/echo"}, "", 302, "ok"},
-			"half an answer":         {fields{"body": strings.Repeat("x", 1000), "cut": true}, "outcome_unknown", 0, "unknown"},
-			"no answer":              {fields{"cut": true, "times": 10}, "outcome_unknown", 0, "unknown"},
-			"over the limit":         {fields{"fill_bytes": 20 << 20}, "outcome_unknown", 0, "unknown"},
-			"a bad length of gzip":   {fields{"body": "not gzip", "headers": fields{"Content-Encoding": "gzip"}}, "outcome_unknown", 0, "unknown"},
-			"an unknown compression": {fields{"body": "x", "headers": fields{"Content-Encoding": "br"}}, "outcome_unknown", 0, "unknown"},
+			"an error":               {fields{"status": 500, "body": "boom"}, "", 500, "error", 0},
+			"a polite error":         {fields{"status": 422, "body": fields{"error": "no"}}, "", 422, "error", 0},
+			"HTML":                   {fields{"body": "<html><script>alert(1)</script>"}, "", 200, "ok", 0},
+			"nothing":                {fields{"status": 204}, "", 204, "ok", 0},
+			"JSON that is none":      {fields{"body": `{"a":`, "headers": fields{"Content-Type": "application/json"}}, "", 200, "ok", 0},
+			"a redirect":             {fields{"redirect": "/echo"}, "", 302, "ok", 0},
+			"half an answer":         {fields{"body": strings.Repeat("x", 1000), "cut": true}, "outcome_unknown", 0, "unknown", 0},
+			"no answer":              {fields{"cut": true, "times": 10}, "outcome_unknown", 0, "unknown", 0},
+			"over the limit":         {fields{"fill_bytes": 20 << 20}, "upstream_answer_refused", 0, "ok", 200},
+			"a bad length of gzip":   {fields{"body": "not gzip", "headers": fields{"Content-Encoding": "gzip"}}, "upstream_answer_refused", 0, "ok", 200},
+			"an unknown compression": {fields{"body": "x", "headers": fields{"Content-Encoding": "br"}}, "upstream_answer_refused", 0, "ok", 200},
 		} {
 			row.fault["path"] = "/issues"
 			s.Fault(t, row.fault)
@@ -64,7 +65,7 @@ func TestHostileUpstream(t *testing.T) {
 			if code(err) != row.code || r.Status != row.status || err == nil && r.Event == "" {
 				t.Errorf("%s: got %d, %v, want %d %s", name, r.Status, err, row.status, row.code)
 			}
-			if got := s.last(t).Outcome; got == nil || got.Status != row.outcome || got.UpstreamStatus != row.status {
+			if got := s.last(t).Outcome; got == nil || got.Status != row.outcome || got.UpstreamStatus != row.status+row.refused {
 				t.Errorf("%s: outcome %+v, want %s", name, got, row.outcome)
 			}
 			s.Mend(t)
@@ -72,11 +73,11 @@ func TestHostileUpstream(t *testing.T) {
 		handle := s.mirror(t)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		for _, path := range []string{"/bomb", "/fat", "/malformed", "/half"} {
+		for path, want := range map[string]string{"/bomb": "upstream_answer_refused", "/fat": "outcome_unknown", "/malformed": "outcome_unknown", "/half": "outcome_unknown"} {
 			began := time.Now()
 			_, err := s.Call(t, s.bot, handle, "mirror_read", map[string]any{"path": path})
-			if code(err) != "outcome_unknown" || fault.Of(err).Hint == "" {
-				t.Errorf("%s: got %v, want outcome_unknown", path, err)
+			if code(err) != want || fault.Of(err).Hint == "" {
+				t.Errorf("%s: got %v, want %s", path, err, want)
 			}
 			if took := time.Since(began); took > time.Minute {
 				t.Errorf("%s took %v", path, took)
@@ -102,6 +103,51 @@ func TestHostileUpstream(t *testing.T) {
 		}
 		if got := s.last(t).Outcome; got.Status != "error" || got.Code != "upstream_unreachable" {
 			t.Errorf("gone: outcome %+v", got)
+		}
+	})
+}
+
+// An answer that arrived and is refused says so, and what has become of the call:
+// it used to be "no answer came back, do not repeat it" for a list that was too
+// long as for a payment that was made.
+func TestRefusedAnswerSaysWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	type fields = map[string]any
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		brotli := fields{"Content-Encoding": "br"}
+		for name, row := range map[string]struct {
+			fault                       fields
+			tool                        string
+			code, says, hint, sent, end string
+		}{
+			"a read too large":    {fields{"fill_bytes": 20 << 20}, "tracker_list_issues", "upstream_answer_refused", "size limit", "smaller page", "200", "ok"},
+			"a read in a coding":  {fields{"body": "x", "headers": brotli}, "tracker_list_issues", "upstream_answer_refused", "coding", "Nothing was changed", "200", "ok"},
+			"a write too large":   {fields{"status": 201, "fill_bytes": 20 << 20}, "tracker_create_issue", "upstream_answer_refused", "size limit", "has carried it out. Do not repeat it", "201", "ok"},
+			"a write refused":     {fields{"status": 422, "body": "x", "headers": brotli}, "tracker_create_issue", "upstream_answer_refused", "coding", "did not carry it out", "422", "error"},
+			"a write that failed": {fields{"status": 502, "body": "x", "headers": brotli}, "tracker_create_issue", "upstream_answer_refused", "coding", "look first", "502", "error"},
+			"a read broken off":   {fields{"body": strings.Repeat("x", 1000), "cut": true}, "tracker_list_issues", "outcome_unknown", "no whole answer", "may be repeated", "", "unknown"},
+			"a write broken off":  {fields{"body": strings.Repeat("x", 1000), "cut": true}, "tracker_create_issue", "outcome_unknown", "no whole answer", "Do not repeat it", "", "unknown"},
+		} {
+			row.fault["path"] = "/issues"
+			s.Fault(t, row.fault)
+			var args map[string]any
+			if row.tool == "tracker_create_issue" {
+				args = map[string]any{"title": "One"}
+			}
+			_, err := s.do(t, row.tool, args)
+			if f := fault.Of(err); f == nil || f.Code != row.code || !strings.Contains(f.Message, row.says) || !strings.Contains(f.Hint, row.hint) || f.Fields["upstream_status"] != row.sent {
+				t.Errorf("%s: got %v, hint %q, facts %v", name, err, fault.Of(err).Hint, fault.Of(err).Fields)
+			}
+			if got := s.last(t).Outcome; got == nil || got.Status != row.end || got.Code != row.code {
+				t.Errorf("%s: on record is %+v, want %s", name, got, row.end)
+			}
+			s.Mend(t)
+		}
+		// A credential that is refused in a coding is refused all the same.
+		s.Fault(t, fields{"path": "/", "status": 401, "body": "x", "headers": brotli, "times": 5})
+		if _, err := s.do(t, "tracker_list_issues", nil); code(err) != "reconnect" {
+			t.Errorf("a refused credential: got %v, want reconnect", err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"compress/flate"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -53,7 +54,7 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 		return nil, nil // an answer to HEAD, a 204 or a 304
 	}
 	if err != nil {
-		return nil, gzipError(err)
+		return nil, in.gzipError(err)
 	}
 	body, err := drain(zr, limit, 0, func(out int64) error {
 		if out > ratioFrom && out > maxRatio*in.n {
@@ -61,13 +62,17 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 		}
 		return nil
 	})
-	return body, gzipError(err)
+	return body, in.gzipError(err)
 }
 
-// gzipError replaces the decoder's own errors: told apart from the network's
-// only by type, they carry nothing worth keeping.
-func gzipError(err error) error {
-	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
+// gzipError replaces the decoder's own errors, which carry nothing worth keeping.
+// That a body is too short is the decoder's to say only when the network gave it to
+// its end.
+func (c *counter) gzipError(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) && c.ended {
+		return errGzip
+	}
+	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || isType[flate.CorruptInputError](err) {
 		return errGzip
 	}
 	return err
@@ -109,12 +114,14 @@ func drain(r io.Reader, limit, claimed int64, step func(total int64) error) ([]b
 }
 
 type counter struct {
-	r io.Reader
-	n int64
+	r     io.Reader
+	n     int64
+	ended bool
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	c.ended = c.ended || err == io.EOF
 	return n, err
 }

@@ -15,8 +15,9 @@ import (
 
 // departure is the cause inside every fault of a request that was tried.
 type departure struct {
-	sent bool
-	err  error
+	sent     bool
+	answered int // status of an answer that was refused; 0: none
+	err      error
 }
 
 func (d *departure) Error() string {
@@ -36,6 +37,27 @@ func Sent(err error) bool {
 	return ok && d.sent
 }
 
+// Answered gives the status of an answer that arrived and was refused for its size
+// or its coding: the upstream has decided, and only what it said is missing. ok is
+// false for errors of other origin, among them an answer that broke off.
+func Answered(err error) (status int, ok bool) {
+	d, ok := errors.AsType[*departure](err)
+	if !ok || d.answered == 0 {
+		return 0, false
+	}
+	return d.answered, true
+}
+
+// refused reports whether err is our own refusal of an answer.
+func refused(err error) bool {
+	for _, ours := range []error{errBody, errRatio, errHeaders, errEncoding, errGzip} {
+		if errors.Is(err, ours) {
+			return true
+		}
+	}
+	return false
+}
+
 func deniedPlace() *fault.Error {
 	return fault.New(fault.Denied, "destination_denied", "The address of this host may not be reached.").
 		WithHint("Private addresses need an entry host:port in the operator's AMBIT_OUTBOUND_ALLOW. Metadata services are never reached.")
@@ -49,7 +71,11 @@ func (a *attempt) fail(parent, limited context.Context, err error) error {
 	if sent {
 		f = f.WithHint("The request may have reached the upstream. Look there before trying it again.")
 	}
-	return f.WithCause(&departure{sent: sent, err: safe(parent, limited, err)})
+	d := &departure{sent: sent, err: safe(parent, limited, err)}
+	if refused(d.err) {
+		d.answered = a.status
+	}
+	return f.WithCause(d)
 }
 
 func (a *attempt) classify(parent, limited context.Context, err error, sent bool) *fault.Error {
@@ -68,6 +94,8 @@ func (a *attempt) classify(parent, limited context.Context, err error, sent bool
 		return fault.New(fault.Unavailable, "overloaded", "The server has too many connections open.").WithHint("Nothing was sent. Try again shortly.").WithRetry(time.Second)
 	case errors.Is(err, errBody), errors.Is(err, errRatio), errors.Is(err, errHeaders), headersOver(err):
 		return unavailable("upstream_too_large", "The answer of %s is over the size limit.", a.host)
+	case errors.Is(err, errEncoding), errors.Is(err, errGzip):
+		return unavailable("upstream_broken", "The answer of %s is in a coding that was not asked for, or broken.", a.host)
 	case isType[*tls.CertificateVerificationError](err), isType[tls.RecordHeaderError](err):
 		return unavailable("upstream_unreachable", "%s did not prove who it is: its certificate or TLS answer is not valid.", a.host)
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -34,7 +34,8 @@ type Answer struct {
 }
 
 // Call sends the request with the credential and cleans the answer. An error is
-// outbound's; [outbound.Sent] tells whether the request may have arrived.
+// outbound's; [outbound.Sent] tells whether the request may have arrived, and
+// [outbound.Answered] whether an answer did.
 func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Record, tool Tool, req *Request, cred Credential) (Answer, error) {
 	if tool.plan == nil || req == nil {
 		return Answer{}, fault.New(fault.NotFound, "not_found", "No such tool.")
@@ -87,6 +88,10 @@ func (r Record) send(ctx context.Context, client *outbound.Client, bound outboun
 		return nil, nil, err
 	}
 	resp, err := client.Do(ctx, bound, out, lim)
+	if status, ok := outbound.Answered(err); ok && status == http.StatusUnauthorized {
+		// The credential is refused, however that is written: the text is not passed on.
+		resp, err = &outbound.Response{Status: status, Header: http.Header{}, Sent: true}, nil
+	}
 	return resp, NewRedactor(rendered), err
 }
 

@@ -41,6 +41,7 @@ type Row struct {
 
 	Code    string // the stable code that the agent gets; empty: an answer
 	Status  int    // of the answer
+	Refused int    // status of an answer that was refused; Code then is upstream_answer_refused
 	Outcome string // on record: ok, error or unknown
 	Has     string // the answer holds this, or says why it is withheld
 	Slow    bool   // it ends by the time limit of calls
