@@ -18,7 +18,7 @@ func signIn(t *testing.T, s *server) *browser {
 	t.Helper()
 	b := newBrowser(t, s.URL)
 	b.open(s.LoginURL)
-	b.until("the token has left the address bar", `location.hash === ""`)
+	b.until("the token has left the address bar", `location.hash === "" && document.getElementById("link-works").checkVisibility()`)
 	b.inspect("enroll")
 	b.fill("#label", "Ada's laptop")
 	b.click("form[data-token] [data-prove]")

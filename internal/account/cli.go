@@ -27,6 +27,7 @@ const (
 	// twenty are 34 bits.
 	codeAlphabet = "BCDFGHJKLMNPQRSTVWXZ"
 	codeLength   = 8
+	codeHint     = "Compare it with your terminal: eight letters in two groups, like BCDF-GHJK, without vowels and digits."
 	pollInterval = 2 * time.Second
 	// maxWaiting bounds what unauthenticated callers can leave in the database.
 	maxWaiting = 1000
@@ -91,12 +92,12 @@ func (s *Service) CLIRequest(ctx context.Context, p Person, userCode string) (CL
 	_, err := s.guess(ctx, "cli "+string(p.user), func() (int64, error) {
 		code, ok := canonicalCode(userCode)
 		if !ok {
-			return 0, notFound("code")
+			return 0, notFound("code").WithHint(codeHint)
 		}
 		var err error
 		r, err = selectCLI(ctx, s.db.Reader(), code, s.now())
 		if sqldb.NoRows(err) || err == nil && r.user != "" {
-			return 0, fault.New(fault.NotFound, "not_found", "No command line waits with this code.").WithHint("Run ambit login again; a code lives ten minutes.")
+			return 0, fault.New(fault.NotFound, "not_found", "No command line waits with this code.").WithHint(codeHint + " It works once, for ten minutes; then run ambit login again.")
 		}
 		return 0, sqldb.Wrap("read a command line's request", err)
 	}, nil)

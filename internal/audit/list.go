@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +29,13 @@ type Filter struct {
 	Since, Until time.Time
 	After        string // cursor of the page before
 	Limit        int    // 1 to 200; default 50
+	// Server adds, to what List gives, the alarms about the server itself, which
+	// belong to no environment: the root key's and the checkpoints'.
+	Server bool
 }
+
+// serverAlarms are the actions of alarms about the server itself.
+const serverAlarms = `'audit.checkpoint_overdue', 'audit.checkpoint_resumed', 'key.unreachable', 'key.unusable', 'key.usable'`
 
 // Record is an entry as stored, with its outcome when that is known.
 type Record struct {
@@ -56,18 +64,17 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 	if f.Limit < 1 || f.Limit > 200 {
 		return Page{}, fault.New(fault.Invalid, "invalid_limit", "A page has 1 to 200 entries.")
 	}
-	where, args := f.where("kind <> 'outcome'")
-	if f.After != "" {
-		t, last, err := sqldb.ParseCursor(f.After)
-		if err != nil {
-			return Page{}, err
-		}
-		args = append(args, t, last)
-		where += fmt.Sprintf(" and (time, id) < ($%d, $%d)", len(args)-1, len(args))
+	rows, err := l.newest(ctx, f, "kind <> 'outcome'")
+	if err == nil && f.Server {
+		// Two reads along an index instead of one that sorts an environment.
+		ours := f
+		ours.Environment = ""
+		var alarms []stored
+		alarms, err = l.newest(ctx, ours, "kind <> 'outcome' and action in ("+serverAlarms+")")
+		rows = append(rows, alarms...)
+		slices.SortFunc(rows, func(a, b stored) int { return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(b.id, a.id)) })
+		rows = rows[:min(len(rows), f.Limit+1)]
 	}
-	args = append(args, f.Limit+1)
-	rows, err := queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where `+where+
-		fmt.Sprintf(" order by time desc, id desc limit $%d", len(args)), args...)
 	if err != nil {
 		return Page{}, sqldb.Wrap("list audit entries", err)
 	}
@@ -81,6 +88,22 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 		return Page{}, err
 	}
 	return p, nil
+}
+
+// newest reads the rows of a page that f and first select, and one more.
+func (l *Log) newest(ctx context.Context, f Filter, first string) ([]stored, error) {
+	where, args := f.where(first)
+	if f.After != "" {
+		t, last, err := sqldb.ParseCursor(f.After)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, t, last)
+		where += fmt.Sprintf(" and (time, id) < ($%d, $%d)", len(args)-1, len(args))
+	}
+	args = append(args, f.Limit+1)
+	return queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where `+where+
+		fmt.Sprintf(" order by time desc, id desc limit $%d", len(args)), args...)
 }
 
 // where builds the condition; only column names that are written here and

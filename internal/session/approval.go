@@ -303,7 +303,7 @@ func open(a Approval) error {
 		return fault.New(fault.Conflict, "already_decided", "This request has already been decided.")
 	}
 	if a.Kind == KindCall && a.Session.State != Active {
-		return fault.New(fault.Expired, "expired", "The session of this call has ended.")
+		return callOver()
 	}
 	return nil
 }
@@ -392,6 +392,9 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 				return err
 			}
 		} else if err := requireActive(ctx, tx, []id.Session{a.Session.ID}, now)[0]; err != nil {
+			if k := fault.KindOf(err); k == fault.Denied || k == fault.Expired {
+				return callOver() // the refusal is for agents
+			}
 			return err
 		}
 		s.audit.AppendEvent(tx, s.decisionEntry(p, a, "approved", hex.EncodeToString(v.digest[:]), evidence.JSON()))
@@ -425,6 +428,12 @@ func cmpOr(a, b id.User) id.User {
 
 func stale() *fault.Error {
 	return fault.New(fault.Conflict, "approval_stale", "An account or a tool has changed since the agent asked.").WithHint("Let the agent ask again.")
+}
+
+// callOver refuses to decide about a call that can no longer be made, in words
+// for a person.
+func callOver() *fault.Error {
+	return fault.New(fault.Expired, "expired", "The session of this call has ended.").WithHint("Nothing was sent. There is nothing more to do.")
 }
 
 // stillUsable checks that every connection of grants is connected and defines

@@ -97,14 +97,19 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Sessi
 func (s *Service) Get(ctx context.Context, by account.Actor, sid id.Session) (Session, error) {
 	ses, err := sessionByID(ctx, s.db.Reader(), sid)
 	if sqldb.NoRows(err) {
-		return Session{}, notFound()
+		return Session{}, absent()
 	}
 	if err != nil {
 		return Session{}, sqldb.Wrap("load a session", err)
 	}
 	own := by.User() != "" && by.User() == ses.User && by.May(ses.Organization, account.UseOwn) == nil
 	if ses.Environment != by.Environment() || !own && by.May(ses.Organization, account.ViewSessions) != nil {
-		return Session{}, notFound()
+		return Session{}, absent()
 	}
 	return s.seen(ctx, ses)
+}
+
+// absent is [notFound] for people and applications, who know sessions by id.
+func absent() error {
+	return fault.New(fault.NotFound, "session_not_found", "No such session.").WithHint("It may belong to somebody else, or its id is incomplete.")
 }

@@ -87,7 +87,9 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		}
 		// From here to the commit no account of these ends, so that whoever ends one
 		// after it finds this request.
-		if err := s.stillUsable(ctx, tx, ses.Environment, grants); err != nil {
+		if err := s.stillUsable(ctx, tx, ses.Environment, grants); fault.Is(err, "approval_stale") {
+			return stale().WithHint("Ask again.")
+		} else if err != nil {
 			return err
 		}
 		if err := insertSession(ctx, tx, ses, digest); err != nil {

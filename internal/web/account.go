@@ -70,7 +70,14 @@ func (s *Server) signedIn(v *visit, token secret.Value, next, email string, err 
 }
 
 func (s *Server) enrollPage(*visit) (answer, error) {
-	return show(&EnrollPage{Frame{Title: "Welcome", Bare: true}}), nil
+	return show(&EnrollPage{Frame{Title: "Your sign-in link", Bare: true}}), nil
+}
+
+// enrollLook says whether a link still works, without using it up, so that
+// nobody is welcomed by one that does not.
+func (s *Server) enrollLook(v *visit) (answer, error) {
+	_, err := s.people.Link(v.ctx(), secret.FromString(v.form("token")))
+	return options{}, err
 }
 
 func (s *Server) enrollBegin(v *visit) (answer, error) {
@@ -375,15 +382,34 @@ func (s *Server) noticeDismiss(v *visit) (answer, error) {
 // cliEnter takes the code that a command line shows.
 func (s *Server) cliEnter(v *visit) (answer, error) {
 	if code := v.form("code"); code != "" {
-		return goTo("/ui/cli/" + url.PathEscape(code)), nil
+		r, err := s.people.CLIRequest(v.ctx(), v.person, code)
+		if err != nil {
+			return codeAgain(code, err)
+		}
+		return goTo("/ui/cli/" + r.Code), nil
 	}
-	return show(&CodePage{Frame{Title: "Sign in a command line", Narrow: true}}), nil
+	return show(codePage("")), nil
+}
+
+func codePage(code string) *CodePage {
+	return &CodePage{Frame: Frame{Title: "Sign in a command line", Narrow: true}, Code: code}
+}
+
+// codeAgain asks for a code again with what was typed, so that one letter can be
+// put right.
+func codeAgain(code string, err error) (answer, error) {
+	p := codePage(code)
+	if f := fault.Of(err); f.Kind == fault.NotFound {
+		p.Problem = &Notice{Kind: "bad", Message: f.Message, Hint: f.Hint}
+		return shown{status(f.Kind), p}, nil
+	}
+	return again(p, err)
 }
 
 func (s *Server) cli(v *visit) (answer, error) {
 	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
 	if err != nil {
-		return nil, err
+		return codeAgain(v.r.PathValue("code"), err)
 	}
 	return show(s.cliPage(v, r)), nil
 }
@@ -406,7 +432,7 @@ func (s *Server) cliChallenge(v *visit) (answer, error) {
 func (s *Server) cliConfirm(v *visit) (answer, error) {
 	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
 	if err != nil {
-		return nil, err
+		return codeAgain(v.r.PathValue("code"), err)
 	}
 	if err := s.people.ConfirmCLI(v.ctx(), v.person, r.Code, v.proof()); err != nil {
 		return again(s.cliPage(v, r), err)

@@ -39,9 +39,48 @@ func (s *Server) connectCommand() string {
 func inboxItems(open []session.Approval) []InboxItem {
 	var out []InboxItem
 	for _, a := range open[:min(len(open), inboxShown)] {
-		out = append(out, InboxItem{ID: a.ID, Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risk: shortRisk(a)})
+		out = append(out, InboxItem{ID: a.ID, Ask: askOf(a), Target: target(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risk: shortRisk(a)})
 	}
 	return out
+}
+
+// The lengths in an inbox row, in letters: of its target, and of one value in it.
+const (
+	maxTarget = 160
+	maxValue  = 40
+)
+
+// target tells a request from others of the same agent on the same account: of
+// a call what it would send where, of a session the tools that it is for.
+func target(a session.Approval) string {
+	if c := a.Call; c != nil {
+		parts := []string{c.Method + " " + strings.TrimPrefix(c.URL, "https://")}
+		for _, f := range c.Fields {
+			if strings.HasPrefix(f.Name, "body ") {
+				parts = append(parts, strings.TrimPrefix(f.Name, "body ")+"="+short(oneLine(f.Value), maxValue))
+			}
+		}
+		return short(oneLine(strings.Join(parts, " ")), maxTarget)
+	}
+	var names []string
+	for _, g := range within(a.Session.Grants) {
+		for _, t := range g.Tools {
+			names = append(names, t.Name)
+		}
+	}
+	if len(names) > 3 {
+		return fmt.Sprintf("%s, %s and %d more", names[0], names[1], len(names)-2)
+	}
+	return short(oneLine(strings.Join(names, ", ")), maxTarget)
+}
+
+// within are the grants that can still be given; all, when none can.
+func within(grants []session.Grant) []session.Grant {
+	left := slices.DeleteFunc(slices.Clone(grants), func(g session.Grant) bool { return g.Lost != "" })
+	if len(left) == 0 {
+		return grants
+	}
+	return left
 }
 
 // fingerprint names the state of an inbox.
@@ -49,6 +88,10 @@ func fingerprint(open []session.Approval) string {
 	h := fnv.New64a()
 	for _, a := range open {
 		h.Write([]byte(a.ID))
+		for _, g := range a.Session.Grants {
+			h.Write([]byte(g.Lost))
+		}
+		h.Write([]byte(a.Lost))
 	}
 	return strconv.FormatUint(h.Sum64(), 36)
 }
@@ -59,6 +102,8 @@ func shortRisk(a session.Approval) string {
 		effects = []policy.Effect{a.Call.Effect}
 	}
 	switch {
+	case a.Lost != "" || a.Call == nil && !slices.ContainsFunc(a.Session.Grants, func(g session.Grant) bool { return g.Lost == "" }):
+		return "Reconnect first"
 	case slices.Contains(effects, policy.Access):
 		return "Keys or permissions"
 	case slices.Contains(effects, policy.Destructive):
@@ -77,7 +122,11 @@ func askOf(a session.Approval) Ask {
 	if c := a.Call; c != nil {
 		return Ask{Agent: agentMark(a.Session), Call: c.Title, Accounts: []Account{{Provider: c.ProviderName, Label: c.AccountLabel}}}
 	}
-	return Ask{Agent: agentMark(a.Session), Verbs: verbs(grantedEffects(a.Session.Grants)), Accounts: accounts(a.Session.Grants), Minutes: a.Session.Minutes}
+	grants := a.Session.Grants
+	if a.State == session.ApprovalPending {
+		grants = within(grants)
+	}
+	return Ask{Agent: agentMark(a.Session), Verbs: verbs(grantedEffects(grants)), Accounts: accounts(grants), Minutes: a.Session.Minutes}
 }
 
 func accounts(grants []session.Grant) []Account {
@@ -120,7 +169,7 @@ func parseID[K id.Kind](raw id.ID[K]) (id.ID[K], error) { return id.Parse[K](str
 
 func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) *ApprovalPage {
 	p := &ApprovalPage{Frame: Frame{Title: "Request", Section: "inbox", Narrow: true}, ID: a.ID, Session: a.Session.ID, Organization: v.here.OrganizationName,
-		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v)}
+		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v), For: s.forWhom(v, a.Session)}
 	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
 		p.Decided = s.verdict(v, a)
 		p.Title, p.Ask.Past = p.Decided.Word, true
@@ -128,11 +177,27 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 	}
 	if a.Kind == session.KindCall {
 		p.Call = callView(a.Call)
+		if a.Lost != "" {
+			p.Reconnect = a.Call.Connection
+			p.Risks = append([]string{"The account must be connected again before this call can be made."}, p.Risks...)
+		}
 		return p
 	}
 	p.Cards = cards(v, a, d)
+	p.Nothing = !slices.ContainsFunc(p.Cards, func(c GrantCard) bool { return !c.Locked })
 	p.Minutes, p.Confirm = minuteOptions(a.Session.Minutes, d.Minutes), confirmOptions(d.Confirm)
 	return p
+}
+
+// forWhom says for whom an agent asks.
+func (s *Server) forWhom(v *visit, ses session.Session) string {
+	switch {
+	case ses.User == v.person.User():
+		return "you"
+	case ses.User == "":
+		return "your organization"
+	}
+	return s.names(v, ses.Environment).user(ses.User)
 }
 
 func callView(c *session.CallSubject) *CallView {
@@ -149,14 +214,18 @@ func callView(c *session.CallSubject) *CallView {
 // cards shows what is asked on each connection, ticked as d decides.
 func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
 	perProvider := map[string]int{}
-	for _, g := range a.Session.Grants {
+	for _, g := range within(a.Session.Grants) {
 		perProvider[g.Provider]++
 	}
 	var out []GrantCard
 	for _, g := range a.Session.Grants {
-		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Locked: !mayGrant(v, a.Session, g)}
+		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Locked: g.Lost != "" || !mayGrant(v, a.Session, g)}
 		chosen := choice(d, g)
 		switch {
+		case g.Lost == session.LostKey:
+			c.Hint, c.Reconnect = "This account must be connected again before it can be granted.", g.Owner == v.person.User() || g.Owner == ""
+		case g.Lost != "":
+			c.Hint = lostWords(g)
 		case c.Locked && c.Shared:
 			c.Hint = "Only an approver of the organization can grant this account."
 		case c.Locked:
@@ -177,6 +246,19 @@ func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
 		out = append(out, c)
 	}
 	return out
+}
+
+// lostWords says why what was asked for on an account cannot be granted.
+func lostWords(g session.Grant) string {
+	switch g.Lost {
+	case session.LostAccount:
+		return "This account was disconnected after the agent asked. It cannot be granted."
+	case session.LostKey:
+		return "This account must be connected again before it can be granted."
+	case session.LostTool:
+		return "A tool of this account has changed since the agent asked. It has to ask again."
+	}
+	return ""
 }
 
 // choice finds what d decides on one grant.
@@ -315,7 +397,7 @@ func (s *Server) verdict(v *visit, a session.Approval) *Verdict {
 	case session.ApprovalDenied:
 		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Denied", "bad", "bad", who+" denied this", "Nothing was granted. The agent was told."
 	case session.ApprovalWithdrawn:
-		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Withdrawn", "clock", "off", "The request was taken back", "Nothing was granted, and there is nothing more to do."
+		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Withdrawn", "clock", "off", withdrawn(a.Session), "Nothing was granted, and there is nothing more to do."
 	default:
 		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Expired", "clock", "off", "Nobody answered in time. It expired", "Nothing was granted. The agent can ask again."
 		done.At = a.ExpiresAt
@@ -324,6 +406,31 @@ func (s *Server) verdict(v *visit, a session.Approval) *Verdict {
 		}
 	}
 	return done
+}
+
+// withdrawn says why a request is no longer open that nobody has decided.
+func withdrawn(ses session.Session) string {
+	switch ses.Cause {
+	case session.CauseAgent:
+		return "The agent was disabled"
+	case session.CauseUser:
+		return "The person whom it was for has left"
+	case session.CauseAccount:
+		var gone []string
+		for _, g := range ses.Grants {
+			if g.Lost == session.LostAccount {
+				gone = append(gone, oneLine(g.ProviderName)+" · "+oneLine(g.AccountLabel))
+			}
+		}
+		if len(gone) > 0 {
+			return andList(gone) + " was disconnected"
+		}
+		return "The account was disconnected"
+	}
+	if ses.Reason == session.Revoked {
+		return "Somebody ended it before it was decided"
+	}
+	return "The agent took the request back"
 }
 
 func approvedNext(a session.Approval) string {

@@ -34,6 +34,8 @@ func (s *Server) auditList(v *visit) (answer, error) {
 		if p.Whole = v.here.Operates(); p.Whole || p.Filter.About != "" {
 			f.Organization = ""
 		}
+		f.Server = p.Whole && v.person.May(v.here.Organization, account.RoleOwner)
+		p.Server = f.Server
 	}
 	list, err := s.audit.List(v.ctx(), f)
 	if err != nil {

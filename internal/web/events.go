@@ -58,6 +58,7 @@ type newsItem struct {
 	ID       id.Approval `json:"id"`
 	Agent    string      `json:"agent"`
 	Verbs    string      `json:"verbs"`
+	Target   string      `json:"target"`
 	Accounts string      `json:"accounts"`
 	For      string      `json:"for"`
 	Call     bool        `json:"call"`
@@ -70,7 +71,7 @@ type newsItem struct {
 func newsOf(open []session.Approval) news {
 	n := news{Type: "inbox", Count: len(open), Seen: fingerprint(open), Items: []newsItem{}}
 	for _, it := range inboxItems(open) {
-		i := newsItem{ID: it.ID, Agent: oneLine(it.Ask.Agent.Label), Verbs: it.Ask.Verbs, For: span(it.Ask.Minutes), Session: true, Risk: it.Risk,
+		i := newsItem{ID: it.ID, Agent: oneLine(it.Ask.Agent.Label), Verbs: it.Ask.Verbs, Target: it.Target, For: span(it.Ask.Minutes), Session: true, Risk: it.Risk,
 			Asked: it.Asked.UTC().Format(time.RFC3339), Expires: it.Expires.UTC().Format(time.RFC3339)}
 		if !it.Ask.Agent.Verified {
 			i.Agent += ","

@@ -150,7 +150,10 @@ func fixtures() map[string]page {
 	told.Viewer.Notices = []NoticeRow{{id.NewEvent(), "A recovery link was made on the server for Ada Novak.", at(-5 * time.Hour), id.NewUser()}, {id.NewEvent(), "x", at(-6 * time.Hour), id.NewUser()}}
 	p["inbox_told"] = &InboxPage{Frame: told, FirstSteps: "claude mcp add --transport http ambit http://localhost:7420/mcp"}
 	p["connection_replace"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{"api_key", "API key"}}}, Reconnect: id.NewConnection(), ReconnectLabel: "Weather", Prove: true, TOTP: true, Nonce: "n"}
-	p["code"] = &CodePage{frame("Sign in a command line", "", true)}
+	p["code"] = &CodePage{Frame: frame("Sign in a command line", "", true)}
+	mistyped := frame("Sign in a command line", "", true)
+	mistyped.Problem = &Notice{"bad", "No command line waits with this code.", "Compare it with your terminal."}
+	p["code_again"] = &CodePage{Frame: mistyped, Code: "BCDF-GHJX"}
 	p["signin"] = &SignInPage{Frame: bare("Sign in"), Next: "/ui/"}
 	problem := bare("Sign in")
 	problem.Problem = &Notice{"bad", "The address or the code is wrong.", "Codes work once, for about a minute."}

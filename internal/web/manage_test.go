@@ -475,7 +475,14 @@ func TestSignInACommandLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.get("/ui/cli/BCDFGHJK").want(http.StatusNotFound)
+	// A mistyped code used to be a dead end: it is asked for again, with what was typed.
+	for _, typed := range []string{"BCDF-GHJK", "ABC"} {
+		d := b.get("/ui/cli?code="+typed).want(http.StatusNotFound).says("eight letters in two groups, like BCDF-GHJK", "Go on")
+		if got := fields(d.form("/ui/cli")).Get("code"); got != typed {
+			t.Errorf("the form holds %q, want %q, which was typed", got, typed)
+		}
+	}
+	b.get("/ui/cli/BCDFGHJK").want(http.StatusNotFound).says("No command line waits with this code.", "Go on")
 	// Its stored login is no browser's.
 	other := s.open(t)
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/ui/account", nil)

@@ -112,6 +112,9 @@ type ErrorPage struct {
 func (*ErrorPage) template() string { return "error" }
 
 // CodePage asks for the code that a command line shows.
-type CodePage struct{ Frame }
+type CodePage struct {
+	Frame
+	Code string // as it was typed
+}
 
 func (*CodePage) template() string { return "code" }

@@ -45,7 +45,10 @@ type ApprovalPage struct {
 	Minutes      []Option
 	Confirm      []Option
 	Instructions string
-	Words        string // the agent's own
+	Words        string        // the agent's own
+	For          string        // for whom the agent asks
+	Nothing      bool          // there is nothing that this person could grant
+	Reconnect    id.Connection // what a call needs first
 	TOTP         bool
 	Decided      *Verdict
 }
@@ -58,7 +61,8 @@ type GrantCard struct {
 	Provider   string
 	Account    string
 	Shared     bool
-	Locked     bool // not this person's to grant
+	Locked     bool // not this person's to grant, or nobody's any more
+	Reconnect  bool // this person may connect it again
 	Hint       string
 	Effects    []EffectChoice
 }
@@ -117,6 +121,7 @@ func (*InboxPage) template() string { return "inbox" }
 type InboxItem struct {
 	ID      id.Approval
 	Ask     Ask
+	Target  string // what tells it from others like it
 	Asked   time.Time
 	Expires time.Time
 	Risk    string // in two words

@@ -10,6 +10,7 @@ type AuditPage struct {
 	Next   string
 	Own    bool // the person sees only what was done by or for them
 	Whole  bool // they see the whole environment's entries
+	Server bool // and the alarms about the server itself
 }
 
 func (*AuditPage) template() string { return "audit" }

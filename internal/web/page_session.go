@@ -45,6 +45,7 @@ type SessionPage struct {
 	Accounts                        []Account
 	Minutes                         int
 	State, Shown                    string
+	Why                             string // what ended it, when nobody did by name
 	Granted                         bool
 	Asked, Approved, Expires, Ended time.Time
 	Approval                        id.Approval
@@ -63,6 +64,7 @@ type GrantView struct {
 	Shared            bool
 	Effects           []policy.Effect
 	Confirm           string
+	Lost              string // why it can no longer be granted
 	Tools             []ToolChoice
 }
 

@@ -154,6 +154,7 @@ func (s *Server) routes() []route {
 		{"POST /ui/signin/begin", open, s.signInBegin},
 		{"POST /ui/signin/passkey", open, s.signInByPasskey},
 		{"GET /ui/enroll", open, s.enrollPage},
+		{"POST /ui/enroll/look", open, s.enrollLook},
 		{"POST /ui/enroll/begin", open, s.enrollBegin},
 		{"POST /ui/enroll", open, s.enroll},
 		{"POST /ui/enroll/authenticator", open, s.enrollAuthenticator},

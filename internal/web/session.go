@@ -91,6 +91,9 @@ func (s *Server) session(v *visit) (answer, error) {
 		Expires: ses.ExpiresAt, Ended: ses.EndedAt, Approval: ses.Approval, Instructions: ses.Instructions, DenyReason: ses.DenyReason, Words: ses.Purpose, NoCalls: "No call yet."}
 	if ses.State == session.Ended {
 		p.Shown, p.NoCalls = ses.Reason, "It made no call."
+		if ses.Cause != "" {
+			p.Why = withdrawn(ses)
+		}
 	}
 	if ses.User != "" {
 		p.User = s.names(v, ses.Environment).user(ses.User)
@@ -142,7 +145,7 @@ func (s *Server) calls(v *visit, ses session.Session, p *SessionPage) error {
 }
 
 func grantView(g session.Grant) GrantView {
-	out := GrantView{Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Effects: g.Effects}
+	out := GrantView{Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Effects: g.Effects, Lost: lostWords(g)}
 	switch g.Confirm {
 	case policy.ConfirmWrite:
 		out.Confirm = "Each change needs an approval of its own."

@@ -18,7 +18,7 @@ import (
 // open routes are those that work without a sign-in; there are no others.
 var open = map[string]bool{
 	"GET /ui/signin": true, "POST /ui/signin": true, "POST /ui/signin/begin": true, "POST /ui/signin/passkey": true,
-	"GET /ui/enroll": true, "POST /ui/enroll/begin": true, "POST /ui/enroll": true,
+	"GET /ui/enroll": true, "POST /ui/enroll/look": true, "POST /ui/enroll/begin": true, "POST /ui/enroll": true,
 	"POST /ui/enroll/authenticator": true, "POST /ui/enroll/authenticator/confirm": true,
 }
 
@@ -181,6 +181,11 @@ func TestEnrolSignInSignOut(t *testing.T) {
 	b := s.open(t)
 	b.Human = &accounttest.Human{Authenticator: accounttest.New(s.Accounts.Origin())}
 	enroll := b.get("/ui/enroll").want(http.StatusOK)
+	look := func(want int) *doc {
+		return b.post("/ui/enroll/look", url.Values{"token": {show(token)}}, "Accept", "application/json").want(want)
+	}
+	look(http.StatusOK)
+	look(http.StatusOK) // looking uses nothing up
 	done := enroll.submit("/ui/enroll", func(v url.Values) { v.Set("token", show(token)) }).want(http.StatusSeeOther).to("/ui/account")
 	set := done.header.Get("Set-Cookie")
 	for _, part := range []string{"ambit=amb_login_", "; Path=/", "; HttpOnly", "; SameSite=Lax"} {
@@ -193,6 +198,7 @@ func TestEnrolSignInSignOut(t *testing.T) {
 	}
 	done.follow().says("Add a second passkey now", "My device", "Add a passkey")
 	b.post("/ui/enroll", url.Values{"token": {show(token)}, "credential": {"{}"}, "label": {"again"}}).want(http.StatusGone)
+	look(http.StatusGone) // a used link used to be welcomed, and refused when the passkey was made
 
 	before := b.cookie()
 	b.signIn("/ui/account")

@@ -142,6 +142,15 @@ func firstGraphemes(s string, n int) (string, bool) {
 	return s, false
 }
 
+// short cuts s to n letters.
+func short(s string, n int) string {
+	if _, long := firstGraphemes(s, n); !long {
+		return s
+	}
+	cut, _ := firstGraphemes(s, n-1)
+	return strings.TrimRight(cut, " ") + "…"
+}
+
 // verbs says in plain words what a set of effects allows.
 func verbs(effects []policy.Effect) string {
 	has := map[policy.Effect]bool{}

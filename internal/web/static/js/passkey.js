@@ -66,14 +66,20 @@ async function submit(event) {
 }
 
 // The link of a first sign-in carries its token behind the #, where no server
-// log sees it; it leaves the address bar before anything else happens.
-function enroll() {
+// log sees it; it leaves the address bar before anything else happens. Then the
+// server says whether the link still works.
+async function enroll() {
   const form = document.querySelector("form[data-token]");
   if (!form) return;
-  form.elements.token.value = location.hash.slice(1);
+  const token = location.hash.slice(1);
+  form.elements.token.value = token;
   history.replaceState(null, "", location.pathname);
-  document.getElementById("no-token").hidden = form.elements.token.value !== "";
-  form.hidden = form.elements.token.value === "";
+  const show = (id) => { document.getElementById(id).hidden = false; };
+  if (token === "") return show("link-cut");
+  const look = await fetch(form.dataset.token, { method: "POST", body: new URLSearchParams({ token }), headers: { Accept: "application/json" } }).catch(() => null);
+  if (look?.status !== 410) return show("link-works"); // what else is wrong, the form says
+  document.querySelector("#link-gone [data-message]").textContent = (await look.json()).message;
+  show("link-gone");
 }
 
 // passkeys wires the forms. Their buttons work only once the page has been
