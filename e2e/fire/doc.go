@@ -4,5 +4,8 @@
 // was acknowledged; package world has the tools.
 //
 // The tests carry the build tag e2e and run by `./check --only fire`, with a
-// tenth of the rounds, or by `./check --long`, which sets AMBIT_LONG=1, with all.
+// tenth of the rounds, or by `./check --long`, which sets AMBIT_LONG=1, with all
+// and for ten minutes of soak. What only holds on a quiet machine, such as how long
+// a revoke takes, is told always and held only then. Tests that measure run alone,
+// all others side by side: those mostly wait.
 package fire

@@ -3,7 +3,10 @@
 package fire
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -60,8 +63,17 @@ func revokeUnderLoad(t *testing.T, w *world.World) {
 	for _, kind := range []string{"session", "agent", "user", "connection", "provider", "organization"} {
 		t.Run(kind, func(t *testing.T) {
 			const most = 10 // trials of a stage: people are asked for so many sessions an hour only
+			var took []time.Duration
+			idle := quiet()
 			for left := rounds(100); left > 0; left -= most {
-				runStage(t, w, newStage(t, w, kind), min(left, most))
+				took = append(took, runStage(t, w, newStage(t, w, kind), min(left, most))...)
+			}
+			slices.Sort(took)
+			p99 := took[len(took)*99/100]
+			idle = idle && quiet()
+			t.Logf("F8: %d revokes of a %s on %d nodes took %v at the median, %v at p99; the machine was quiet: %v", len(took), kind, len(w.Nodes), took[len(took)/2], p99, idle)
+			if os.Getenv("AMBIT_LONG") == "1" && idle && len(w.Nodes) == 1 && p99 > 100*time.Millisecond {
+				t.Errorf("p99 of revoking a %s is %v, want at most 100 ms", kind, p99)
 			}
 		})
 	}
@@ -125,9 +137,17 @@ func newStage(t *testing.T, w *world.World, kind string) stage {
 	return st
 }
 
-// runStage makes trials one after the other under a load that never pauses, and
-// judges them.
-func runStage(t *testing.T, w *world.World, st stage, count int) {
+// quiet reports whether nobody else wants the processors now.
+func quiet() bool {
+	text, err := os.ReadFile("/proc/loadavg")
+	var lately float64
+	_, failed := fmt.Sscan(string(text), &lately)
+	return err == nil && failed == nil && lately < float64(runtime.NumCPU())
+}
+
+// runStage makes trials one after the other under a load that never pauses, judges
+// them, and gives how long each revoke took.
+func runStage(t *testing.T, w *world.World, st stage, count int) (took []time.Duration) {
 	t.Helper()
 	ctx, since := t.Context(), time.Now()
 	tool := map[bool]string{true: "other_list", false: "third_list"}[st.kind == "connection" || st.kind == "provider"]
@@ -180,7 +200,7 @@ func runStage(t *testing.T, w *world.World, st stage, count int) {
 	checkCalls(t, w, ops)
 	ledger, err := w.Ledger(ctx, since.Add(-time.Second))
 	must(t, err)
-	judgeRevokes(t, w, st, trials, ops, ledger)
+	took = judgeRevokes(t, w, st, trials, ops, ledger)
 	history := [][]event{uses(ops), grants(st.near, short), {ended}}
 	for _, tr := range trials {
 		history = append(history, grants(tr.sessions...))
@@ -189,10 +209,11 @@ func runStage(t *testing.T, w *world.World, st stage, count int) {
 		}
 	}
 	checkHistory(t, history...)
+	return took
 }
 
-// judgeRevokes holds each trial against rule 7.
-func judgeRevokes(t *testing.T, w *world.World, st stage, trials []trial, ops []world.Op, ledger world.Ledger) {
+// judgeRevokes holds each trial against rule 7, and gives how long each took.
+func judgeRevokes(t *testing.T, w *world.World, st stage, trials []trial, ops []world.Op, ledger world.Ledger) (took []time.Duration) {
 	t.Helper()
 	arrived := map[string]world.Arrival{}
 	for _, a := range w.Third.Arrivals() {
@@ -265,16 +286,14 @@ func judgeRevokes(t *testing.T, w *world.World, st stage, trials []trial, ops []
 	if cut < len(trials) {
 		t.Errorf("%d calls were cut by %d revokes: too few to prove anything", cut, len(trials))
 	}
-	var took []time.Duration
 	for _, tr := range trials {
-		took = append(took, tr.end.Sub(tr.start))
+		took = append(took, tr.end.Sub(tr.start).Round(100*time.Microsecond))
 	}
-	slices.Sort(took)
-	t.Logf("F8: %d revokes of a %s among %d calls: %d cut; a revoke took %v at the median, %v at p99",
-		len(trials), st.kind, len(ops), cut, took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond))
-	if slowest := took[len(took)-1]; slowest > 10*time.Second {
+	t.Logf("F8: %d revokes of a %s among %d calls: %d cut", len(trials), st.kind, len(ops), cut)
+	if slowest := slices.Max(took); slowest > 10*time.Second {
 		t.Errorf("a revoke took %v", slowest)
 	}
+	return took
 }
 
 // commitTimes gives when each intent committed, by PostgreSQL's own clock, which
