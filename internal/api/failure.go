@@ -124,6 +124,10 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	writeFailure(w, statusOf(f), f)
 }
 
+// Refuse writes an error that was found before the API saw the request, in the
+// form of all its errors.
+func Refuse(w http.ResponseWriter, status int, f *fault.Error) { writeFailure(w, status, f) }
+
 func writeFailure(w http.ResponseWriter, status int, f *fault.Error) {
 	for k, v := range headersOf(f) {
 		w.Header()[k] = v

@@ -9,15 +9,21 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/api"
+	"github.com/ambit-dev/ambit/internal/authserver"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/mcpserver"
+	"github.com/ambit-dev/ambit/internal/workos"
 )
 
 // server sets the limits that hold for every door (threats.md W5).
@@ -147,15 +153,15 @@ func (a *App) edge(next http.Handler) http.Handler {
 		// the one name, or a page elsewhere could rebind its own (S10).
 		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics"
 		if !probe && !strings.EqualFold(r.Host, a.public.Host) {
-			http.Error(w, "This server is "+a.public.Host+".", http.StatusMisdirectedRequest)
+			turnAway(w, r, http.StatusMisdirectedRequest, fault.New(fault.Invalid, "misdirected_request", "This server is "+a.public.Host+".").
+				WithHint("Use exactly "+a.public.String()+". A proxy in front must pass the Host header on."))
 			return
 		}
 		if a.health.draining.Load() {
 			w.Header().Set("Connection", "close") // so that the next request goes to another node
 		}
 		if !a.requests.begin() {
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "This server stops. Try again.", http.StatusServiceUnavailable)
+			turnAway(w, r, http.StatusServiceUnavailable, fault.New(fault.Unavailable, "server_stopping", "This server stops.").WithHint(tryAgain).WithRetry(time.Second))
 			return
 		}
 		defer a.requests.end()
@@ -164,14 +170,14 @@ func (a *App) edge(next http.Handler) http.Handler {
 		if !probe {
 			var ok bool
 			if mine, ok = a.load.enter(r, client); !ok {
-				shed(w)
+				turnAway(w, r, http.StatusServiceUnavailable, fault.New(fault.Unavailable, "overloaded", overloaded).WithHint(tryAgain).WithRetry(time.Second))
 				return
 			}
 			defer mine.over()
 			body.counts(mine)
 		}
 		if encoded(r) {
-			http.Error(w, "Content-Encoding is not taken.", http.StatusUnsupportedMediaType)
+			turnAway(w, r, http.StatusUnsupportedMediaType, fault.New(fault.Invalid, "unsupported_media_type", "Content-Encoding is not taken.").WithHint("Send the body as it is."))
 			return
 		}
 		// From here on the peer is the client, for whoever asks.
@@ -187,11 +193,32 @@ func (a *App) edge(next http.Handler) http.Handler {
 					panic(p)
 				}
 				a.log.Error("a request failed", "request_id", id, "method", r.Method, "panic", fmt.Sprintf("%T", p))
-				http.Error(w, "Something went wrong on our side. Request id: "+id, http.StatusInternalServerError)
+				turnAway(w, r, http.StatusInternalServerError, fault.New(fault.Internal, "internal", "Something went wrong on our side.").WithHint("Request id: "+id))
 			}
 		}()
 		next.ServeHTTP(pace(w, writeTime, mine), r)
 	})
+}
+
+// turnAway answers for the door that r would have gone to, in the form in which
+// that door refuses: a client that parses what it gets should not meet plain text.
+// Pages get text.
+func turnAway(w http.ResponseWriter, r *http.Request, status int, f *fault.Error) {
+	switch door(r.URL.Path) {
+	case "mcp":
+		mcpserver.Refuse(w, status, f)
+	case "v1":
+		api.Refuse(w, status, f)
+	case "vault":
+		workos.Refuse(w, status, f)
+	case "oauth", "discovery":
+		authserver.Refuse(w, status, f)
+	default:
+		if f.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+		}
+		http.Error(w, f.Message+" "+f.Hint+" ("+f.Code+")", status)
+	}
 }
 
 func requestID() string {

@@ -164,11 +164,6 @@ const (
 	tryAgain   = "Try again in a moment."
 )
 
-func shed(w http.ResponseWriter) {
-	w.Header().Set("Retry-After", "1")
-	http.Error(w, overloaded+" "+tryAgain+" (overloaded)", http.StatusServiceUnavailable)
-}
-
 // encoded reports whether the body of r comes in a coding, which would hide its
 // size. No door takes one.
 func encoded(r *http.Request) bool {

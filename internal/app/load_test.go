@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -50,6 +51,73 @@ func TestEncodedBodiesAreRefused(t *testing.T) {
 	}
 }
 
+// What is turned away before a door sees it was plain text everywhere. On each
+// door it has the form of that door's own refusals, which its clients parse.
+func TestTurnedAwayInTheFormOfTheDoor(t *testing.T) {
+	t.Parallel()
+	a := run(t, app.Config{})
+	base := a.PublicURL()
+	send := func(path, host, coding string) (*http.Response, map[string]any) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base.String()+path, strings.NewReader("{}"))
+		must(t, err)
+		req.Host = host
+		req.Header.Set("Content-Type", "application/json")
+		if coding != "" {
+			req.Header.Set("Content-Encoding", coding)
+		}
+		resp, err := plainClient(t).Do(req)
+		must(t, err)
+		defer resp.Body.Close()
+		var doc map[string]any
+		if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+			t.Errorf("%s: a body of %q that is no JSON: %v", path, resp.Header.Get("Content-Type"), err)
+		}
+		return resp, doc
+	}
+	at := func(doc map[string]any, path ...string) any {
+		var v any = doc
+		for _, p := range path {
+			m, _ := v.(map[string]any)
+			v = m[p]
+		}
+		return v
+	}
+	host := base.Host
+	for _, row := range []struct {
+		name, host, coding, code string
+		fill                     bool
+		status                   int
+		rpc                      float64
+		oauth                    string
+	}{
+		{"another host", "evil.example", "", "misdirected_request", false, http.StatusMisdirectedRequest, -32600, "invalid_request"},
+		{"a coding", host, "gzip", "unsupported_media_type", false, http.StatusUnsupportedMediaType, -32600, "invalid_request"},
+		{"no room", host, "", "overloaded", true, http.StatusServiceUnavailable, -32000, "temporarily_unavailable"},
+	} {
+		if row.fill {
+			defer a.Fill()()
+		}
+		for path, want := range map[string]map[string]any{
+			"/mcp":          {"jsonrpc": "2.0", "error.code": row.rpc, "error.data.code": row.code},
+			"/v1/agents":    {"error.code": row.code},
+			"/vault/v1/kv":  {"code": row.code},
+			"/oauth/token":  {"error": row.oauth},
+			"/v1/nowhere/x": {"error.code": row.code},
+		} {
+			resp, doc := send(path, row.host, row.coding)
+			if resp.StatusCode != row.status || row.status == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") == "" {
+				t.Errorf("%s, %s: status %d, Retry-After %q", row.name, path, resp.StatusCode, resp.Header.Get("Retry-After"))
+			}
+			for place, v := range want {
+				if got := at(doc, strings.Split(place, ".")...); got != v {
+					t.Errorf("%s, %s: %s is %v, want %v in %v", row.name, path, place, got, v, doc)
+				}
+			}
+		}
+	}
+}
+
 // W7: a server with no room left says so before any work, with the time to wait;
 // probes are answered, and what ends access has a place of its own.
 func TestOverloadIsShed(t *testing.T) {
@@ -59,7 +127,7 @@ func TestOverloadIsShed(t *testing.T) {
 	release := a.Fill()
 	for _, path := range []string{"/", "/ui/signin", "/v1/organizations", "/.well-known/oauth-authorization-server"} {
 		resp, body := get(t, c, base+path, "", nil)
-		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "overloaded") {
+		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "overloaded") && !strings.Contains(body, "temporarily_unavailable") {
 			t.Errorf("%s: got %d, Retry-After %q", path, resp.StatusCode, resp.Header.Get("Retry-After"))
 		}
 	}

@@ -141,6 +141,20 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, status, map[string]string{"error": code, "error_description": describe(f)})
 }
 
+// Refuse writes an error that was found before an endpoint saw the request, as the
+// JSON of RFC 6749 §5.2.
+func Refuse(w http.ResponseWriter, status int, f *fault.Error) {
+	code := "invalid_request"
+	switch {
+	case status == http.StatusServiceUnavailable:
+		code = "temporarily_unavailable"
+	case status >= http.StatusInternalServerError:
+		code = "server_error"
+	}
+	retryAfter(w, f)
+	writeJSON(w, status, map[string]string{"error": code, "error_description": describe(f)})
+}
+
 func (s *Server) logFault(r *http.Request, f *fault.Error) {
 	level := slog.LevelDebug
 	if f.Kind == fault.Internal || f.Kind == fault.Unavailable {

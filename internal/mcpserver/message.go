@@ -194,6 +194,24 @@ func (p *problem) write(w http.ResponseWriter, id json.RawMessage) {
 	writeDoc(w, p.status, doc)
 }
 
+// Refuse writes an error that was found before the message was read, such as a
+// wrong Host, in the form of all refusals here. Clients of this endpoint parse
+// every body.
+func Refuse(w http.ResponseWriter, status int, f *fault.Error) {
+	p := &problem{status: status, code: codeServer, message: f.Message}
+	switch {
+	case status == http.StatusInternalServerError:
+		p.code = codeInternal
+	case status < http.StatusInternalServerError:
+		p.code = codeRequest
+	}
+	p.data = map[string]string{"code": f.Code, "hint": f.Hint}
+	if f.RetryAfter > 0 {
+		p.header = retryHeader(f.RetryAfter)
+	}
+	p.write(w, nil)
+}
+
 // encode is json.Marshal without the escapes for HTML, which nobody needs here
 // and which would make answers longer.
 func encode(v any) ([]byte, error) {

@@ -190,6 +190,12 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case status == http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
+	Refuse(w, status, f)
+}
+
+// Refuse writes an error in the form of this wire; the edge uses it for what is
+// turned away before a route sees it.
+func Refuse(w http.ResponseWriter, status int, f *fault.Error) {
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
 	}
