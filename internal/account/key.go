@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -205,7 +206,7 @@ func (s *Service) Keys(ctx context.Context, by Actor, org id.Organization, l Lis
 		}
 		env = o.Environment
 	}
-	rows, err := selectKeys(ctx, s.db.Reader(), env, org, l.After, l.limit()+1)
+	rows, err := selectKeys(ctx, s.db.Lists(cmp.Or(string(org), string(env))), env, org, l.After, l.limit()+1)
 	if err != nil {
 		return nil, "", sqldb.Wrap("list API keys", err)
 	}
@@ -236,7 +237,7 @@ func (s *Service) RevokeKey(ctx context.Context, by Actor, key id.Key) error {
 	if err != nil {
 		return err
 	}
-	return sqldb.Wrap("revoke an API key", s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	return sqldb.Wrap("revoke an API key", s.db.Urgent(ctx, cmp.Or(string(k.Organization), string(k.Environment)), func(ctx context.Context, tx *sqldb.Tx) error {
 		ok, err := revokeKey(ctx, tx, key, s.now())
 		if err != nil || !ok {
 			return err

@@ -157,7 +157,7 @@ func (s *Service) Users(ctx context.Context, by Actor, env id.Environment, l Lis
 	if err := by.May("", ViewMembers); err != nil {
 		return nil, "", err
 	}
-	rows, err := selectUsers(ctx, s.db.Reader(), env, l.After, l.limit()+1)
+	rows, err := selectUsers(ctx, s.db.Lists(string(env)), env, l.After, l.limit()+1)
 	if err != nil {
 		return nil, "", sqldb.Wrap("list users", err)
 	}
@@ -170,7 +170,7 @@ func (s *Service) Members(ctx context.Context, by Actor, org id.Organization, l 
 	if _, _, err := s.reach(ctx, by, org, ViewMembers); err != nil {
 		return nil, "", err
 	}
-	rows, err := selectMembers(ctx, s.db.Reader(), org, l.After, l.limit()+1)
+	rows, err := selectMembers(ctx, s.db.Lists(string(org)), org, l.After, l.limit()+1)
 	if err != nil {
 		return nil, "", sqldb.Wrap("list members", err)
 	}

@@ -172,7 +172,7 @@ func (s *Service) Organizations(ctx context.Context, by Actor, env id.Environmen
 	case of == "":
 		return nil, "", err
 	}
-	rows, err := selectOrganizations(ctx, s.db.Reader(), env, of, l.After, l.limit()+1)
+	rows, err := selectOrganizations(ctx, s.db.Lists(string(env)), env, of, l.After, l.limit()+1)
 	if err != nil {
 		return nil, "", sqldb.Wrap("list organizations", err)
 	}

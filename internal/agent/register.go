@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -184,7 +185,7 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Agent
 		}
 		f.Owner = own
 	}
-	list, err := listAgents(ctx, s.db.Reader(), f.Environment, f.Organization, f.Owner, f.Before, f.Limit)
+	list, err := listAgents(ctx, s.db.Lists(cmp.Or(string(f.Organization), string(f.Environment))), f.Environment, f.Organization, f.Owner, f.Before, f.Limit)
 	return list, sqldb.Wrap("list agents", err)
 }
 

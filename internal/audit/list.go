@@ -64,13 +64,14 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 	if f.Limit < 1 || f.Limit > 200 {
 		return Page{}, fault.New(fault.Invalid, "invalid_limit", "A page has 1 to 200 entries.")
 	}
-	rows, err := l.newest(ctx, f, "kind <> 'outcome'")
+	q := l.db.Lists(f.lists())
+	rows, err := l.newest(ctx, q, f, "kind <> 'outcome'")
 	if err == nil && f.Server {
 		// Two reads along an index instead of one that sorts an environment.
 		ours := f
 		ours.Environment = ""
 		var alarms []stored
-		alarms, err = l.newest(ctx, ours, "kind <> 'outcome' and action in ("+serverAlarms+")")
+		alarms, err = l.newest(ctx, q, ours, "kind <> 'outcome' and action in ("+serverAlarms+")")
 		rows = append(rows, alarms...)
 		slices.SortFunc(rows, func(a, b stored) int { return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(b.id, a.id)) })
 		rows = rows[:min(len(rows), f.Limit+1)]
@@ -84,14 +85,14 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 		last := rows[len(rows)-1]
 		p.Next = sqldb.Cursor(last.time, last.id)
 	}
-	if p.Records, err = l.records(ctx, l.db.Reader(), rows); err != nil {
+	if p.Records, err = l.records(ctx, q, rows); err != nil {
 		return Page{}, err
 	}
 	return p, nil
 }
 
 // newest reads the rows of a page that f and first select, and one more.
-func (l *Log) newest(ctx context.Context, f Filter, first string) ([]stored, error) {
+func (l *Log) newest(ctx context.Context, q sqldb.Querier, f Filter, first string) ([]stored, error) {
 	where, args := f.where(first)
 	if f.After != "" {
 		t, last, err := sqldb.ParseCursor(f.After)
@@ -102,9 +103,12 @@ func (l *Log) newest(ctx context.Context, f Filter, first string) ([]stored, err
 		where += fmt.Sprintf(" and (time, id) < ($%d, $%d)", len(args)-1, len(args))
 	}
 	args = append(args, f.Limit+1)
-	return queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where `+where+
+	return queryEntries(ctx, q, `select `+entryColumns+` from audit_entry where `+where+
 		fmt.Sprintf(" order by time desc, id desc limit $%d", len(args)), args...)
 }
+
+// lists is whose turn it is to read lists; see sqldb.DB.Lists.
+func (f Filter) lists() string { return cmp.Or(string(f.Organization), string(f.Environment)) }
 
 // where builds the condition; only column names that are written here and
 // placeholders enter the text (threats.md U4).
@@ -217,7 +221,7 @@ func (l *Log) Follow(ctx context.Context, f Filter, fn func(Record) error) error
 	for {
 		where, args := Filter{Environment: f.Environment, Organization: f.Organization, Agent: f.Agent, User: f.User, Session: f.Session,
 			Connection: f.Connection, Action: f.Action, Decision: f.Decision, Since: from}.where("1 = 1")
-		rows, err := queryEntries(ctx, l.db.Reader(), `select `+entryColumns+` from audit_entry where `+where+` order by time, id limit 5000`, args...)
+		rows, err := queryEntries(ctx, l.db.Lists(f.lists()), `select `+entryColumns+` from audit_entry where `+where+` order by time, id limit 5000`, args...)
 		if err != nil {
 			return sqldb.Wrap("follow the audit log", err)
 		}
@@ -228,7 +232,7 @@ func (l *Log) Follow(ctx context.Context, f Filter, fn func(Record) error) error
 				fresh = append(fresh, s)
 			}
 		}
-		records, err := l.records(ctx, l.db.Reader(), fresh)
+		records, err := l.records(ctx, l.db.Lists(f.lists()), fresh)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -111,7 +112,7 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) (Page, e
 		and ($2 = '' or organization_id = $2) and ($3 = '' or user_id = $3) and ($4 = '' or provider = $4) and ($5 = '' or state = $5)
 		and ($6 = 1 or user_id = $7 or (user_id = '' and $8 = 1)) and ($9 = '' or id < $9)
 		order by id desc limit $10`
-	list, err := s.many(ctx, s.cfg.DB.Reader(), query, by.Environment(), f.Organization, f.Owner, f.Provider, f.State, all, by.User(), shared, f.After, limit+1)
+	list, err := s.many(ctx, s.cfg.DB.Lists(cmp.Or(string(f.Organization), string(by.Environment()))), query, by.Environment(), f.Organization, f.Owner, f.Provider, f.State, all, by.User(), shared, f.After, limit+1)
 	if err != nil {
 		return Page{}, err
 	}

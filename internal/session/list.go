@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -58,7 +59,7 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Sessi
 		conds = append(conds, fmt.Sprintf("(s.requested_at, s.id) < ($%d, $%d)", len(args)-1, len(args)))
 	}
 	args = append(args, f.Limit+1)
-	rows, err := s.db.Reader().QueryContext(ctx, `select `+sessionColumns+` from session s where `+strings.Join(conds, " and ")+
+	rows, err := s.db.Lists(cmp.Or(string(f.Organization), string(by.Environment()))).QueryContext(ctx, `select `+sessionColumns+` from session s where `+strings.Join(conds, " and ")+
 		fmt.Sprintf(" order by s.requested_at desc, s.id desc limit $%d", len(args)), args...)
 	if err != nil {
 		return nil, "", sqldb.Wrap("list sessions", err)

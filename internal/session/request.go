@@ -416,7 +416,7 @@ func (s *Service) Complete(ctx context.Context, who agent.Identity, handle strin
 		reason = Withdrawn
 	}
 	by := audit.Actor{Kind: "agent", ID: string(who.Agent())}
-	if _, err := s.end(ctx, endWhere{session: ses.ID}, ending{reason: reason}, by, ""); err != nil {
+	if _, err := s.end(ctx, string(ses.Organization)+" agents", endWhere{session: ses.ID}, ending{reason: reason}, by, ""); err != nil {
 		return Session{}, err
 	}
 	return s.ofAgent(ctx, who, handle)

@@ -46,7 +46,8 @@ func (s *Service) Revoke(ctx context.Context, by account.Actor, aim Aim) (Revoke
 	if err != nil {
 		return RevokeResult{}, err
 	}
-	return s.end(ctx, w, ending{reason: Revoked}, by.Audit(), by.Address())
+	line, _ := by.Counted()
+	return s.end(ctx, line, w, ending{reason: Revoked}, by.Audit(), by.Address())
 }
 
 // aimed checks that the actor may revoke what it aims at. What the actor may
@@ -111,10 +112,11 @@ func noTarget(a Aim) error {
 	return fault.New(fault.NotFound, "not_found", "No such organization.")
 }
 
-// end is the one way in which sessions end by somebody's will.
-func (s *Service) end(ctx context.Context, w endWhere, how ending, by audit.Actor, address string) (RevokeResult, error) {
+// end is the one way in which sessions end by somebody's will. line says with whose
+// other revocations it takes turns.
+func (s *Service) end(ctx context.Context, line string, w endWhere, how ending, by audit.Actor, address string) (RevokeResult, error) {
 	var result RevokeResult
-	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err := s.db.Urgent(ctx, line, func(ctx context.Context, tx *sqldb.Tx) error {
 		result = RevokeResult{Sessions: []id.Session{}, Running: []RunningCall{}}
 		ended, err := s.endIn(ctx, tx, w, how, by, address)
 		if err != nil {

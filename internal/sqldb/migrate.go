@@ -118,7 +118,7 @@ func (db *DB) migrate(ctx context.Context, all []step) error {
 	}
 	for end := time.Now().Add(migrateLimit); ; {
 		var applied *step
-		err := db.attempts(ctx, migrateLimit, func(ctx context.Context, tx *Tx) (err error) {
+		err := db.attempts(ctx, migrateLimit, false, func(ctx context.Context, tx *Tx) (err error) {
 			applied, err = tx.migrateNext(ctx, all)
 			return err
 		})

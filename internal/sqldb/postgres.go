@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -76,6 +77,7 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	pool.SetConnMaxLifetime(time.Hour)
 	db.store = &postgres{db: db, pool: pool}
+	db.lanes = newLanes(size, size/4)
 	defer func() {
 		if err != nil {
 			db.release()
@@ -110,27 +112,43 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 type postgres struct {
 	db   *DB
 	pool *sql.DB
+
+	waits, waited atomic.Int64 // for a connection that anybody may have: how often, and nanoseconds
+}
+
+// share waits for a connection that anybody may have, and counts the wait.
+func (p *postgres) share(ctx context.Context) error {
+	l := p.db.lanes
+	if l.common == nil || len(l.common) < cap(l.common) {
+		return l.share(ctx)
+	}
+	began := time.Now()
+	defer func() {
+		p.waits.Add(1)
+		p.waited.Add(int64(time.Since(began)))
+	}()
+	return l.share(ctx)
 }
 
 // A read that found its connection dead is tried once more; by then the pool
 // looks at each of its connections before using it.
 func (p *postgres) query(ctx context.Context, query string, args []any) (Rows, error) {
+	if err := p.share(ctx); err != nil {
+		return nil, err
+	}
 	rows, err := p.pool.QueryContext(ctx, query, args...)
 	if p.db.connectionLost(err) {
 		rows, err = p.pool.QueryContext(ctx, query, args...)
 	}
 	if err != nil {
+		p.db.lanes.unshare()
 		return nil, err // not a nil pointer in an interface
 	}
-	return rows, nil
+	return &heldRows{Rows: rows, release: p.db.lanes.unshare}, nil
 }
 
 func (p *postgres) row(ctx context.Context, query string, args []any) Row {
-	row := p.pool.QueryRowContext(ctx, query, args...)
-	if p.db.connectionLost(row.Err()) {
-		row = p.pool.QueryRowContext(ctx, query, args...)
-	}
-	return row
+	return oneOf(p.query(ctx, query, args))
 }
 
 func (p *postgres) ping(ctx context.Context) error { return p.pool.PingContext(ctx) }
@@ -138,10 +156,22 @@ func (p *postgres) close() error                   { return p.pool.Close() }
 
 func (p *postgres) connections() Connections {
 	s := p.pool.Stats()
-	return Connections{Open: s.OpenConnections, Busy: s.InUse, Waits: s.WaitCount, Waited: s.WaitDuration}
+	return Connections{Open: s.OpenConnections, Busy: s.InUse, Waits: s.WaitCount + p.waits.Load(), Waited: s.WaitDuration + time.Duration(p.waited.Load())}
 }
 
-func (p *postgres) begin(ctx context.Context, limit time.Duration) (transaction, error) {
+func (p *postgres) begin(ctx context.Context, limit time.Duration, urgent bool) (_ transaction, err error) {
+	release := func() {}
+	if !urgent {
+		if err := p.share(ctx); err != nil {
+			return nil, err
+		}
+		release = p.db.lanes.unshare
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
 	conn, err := p.pool.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -153,13 +183,14 @@ func (p *postgres) begin(ctx context.Context, limit time.Duration) (transaction,
 		_ = conn.Close()
 		return nil, err
 	}
-	return &postgresTx{conn: conn, tx: tx, cancel: cancel}, nil
+	return &postgresTx{conn: conn, tx: tx, cancel: cancel, done: release}, nil
 }
 
 type postgresTx struct {
 	conn   *sql.Conn
 	tx     *sql.Tx
 	cancel context.CancelFunc // of the time that the transaction may take
+	done   func()             // gives its place back
 }
 
 func (t *postgresTx) exec(ctx context.Context, query string, args []any) (Result, error) {
@@ -184,6 +215,7 @@ func (t *postgresTx) rollback()     { _ = t.tx.Rollback() }
 func (t *postgresTx) release() {
 	t.cancel()
 	_ = t.conn.Close()
+	t.done()
 }
 
 // suspect says whether the pool should ask a connection for a sign of life

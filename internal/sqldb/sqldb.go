@@ -87,8 +87,9 @@ type store interface {
 	// query and row run outside a transaction and see the newest commit.
 	query(ctx context.Context, query string, args []any) (Rows, error)
 	row(ctx context.Context, query string, args []any) Row
-	// begin opens a write transaction that may last for limit.
-	begin(ctx context.Context, limit time.Duration) (transaction, error)
+	// begin opens a write transaction that may last for limit; urgent ones come
+	// before others.
+	begin(ctx context.Context, limit time.Duration, urgent bool) (transaction, error)
 	ping(ctx context.Context) error
 	close() error
 	connections() Connections
@@ -115,6 +116,7 @@ type DB struct {
 	owner  string // prefix of this handle's lease owners
 
 	store  store
+	lanes  lanes
 	folder *folder // SQLite only
 	hub    *hub
 

@@ -66,7 +66,9 @@ func (db *DB) openSQLite(ctx context.Context, cfg Config) (err error) {
 		return fault.New(fault.Internal, "sqlite_too_old", "SQLite "+version+" can damage databases.").
 			WithHint("Build with SQLite " + minSQLite + " or newer.")
 	}
-	store.readers, err = openPool(ctx, path, min(8, max(4, runtime.GOMAXPROCS(0))), "1")
+	readers := min(8, max(4, runtime.GOMAXPROCS(0)))
+	db.lanes = newLanes(readers, 0)
+	store.readers, err = openPool(ctx, path, readers, "1")
 	return err
 }
 

@@ -67,8 +67,8 @@ func (s *sqlite) row(ctx context.Context, query string, args []any) Row {
 	return oneOf(s.query(ctx, query, args))
 }
 
-func (s *sqlite) begin(ctx context.Context, _ time.Duration) (transaction, error) {
-	c, err := s.writer.take(ctx)
+func (s *sqlite) begin(ctx context.Context, _ time.Duration, urgent bool) (transaction, error) {
+	c, err := s.writer.takeFor(ctx, urgent)
 	if err != nil {
 		return nil, err
 	}
@@ -206,6 +206,7 @@ func (r firstRow) Scan(dest ...any) error {
 // connPool hands connections out, each to one goroutine at a time.
 type connPool struct {
 	idle chan *lite.Conn
+	next chan *lite.Conn // to who is urgent and waits already
 	size int
 	stop chan struct{} // closed when the pool is
 
@@ -213,7 +214,7 @@ type connPool struct {
 }
 
 func openPool(ctx context.Context, path string, size int, queryOnly string) (*connPool, error) {
-	p := &connPool{idle: make(chan *lite.Conn, size), stop: make(chan struct{})}
+	p := &connPool{idle: make(chan *lite.Conn, size), next: make(chan *lite.Conn), stop: make(chan struct{})}
 	for range size {
 		c, err := lite.Open(path)
 		if err == nil {
@@ -228,7 +229,9 @@ func openPool(ctx context.Context, path string, size int, queryOnly string) (*co
 	return p, nil
 }
 
-func (p *connPool) take(ctx context.Context) (*lite.Conn, error) {
+func (p *connPool) take(ctx context.Context) (*lite.Conn, error) { return p.takeFor(ctx, false) }
+
+func (p *connPool) takeFor(ctx context.Context, urgent bool) (*lite.Conn, error) {
 	select {
 	case <-p.stop:
 		return nil, closed()
@@ -244,7 +247,13 @@ func (p *connPool) take(ctx context.Context) (*lite.Conn, error) {
 		p.waits.Add(1)
 		p.waited.Add(int64(time.Since(began)))
 	}()
+	var next chan *lite.Conn
+	if urgent {
+		next = p.next
+	}
 	select {
+	case c := <-next:
+		return c, nil
 	case c := <-p.idle:
 		return c, nil
 	case <-p.stop:
@@ -254,7 +263,13 @@ func (p *connPool) take(ctx context.Context) (*lite.Conn, error) {
 	}
 }
 
-func (p *connPool) give(c *lite.Conn) { p.idle <- c }
+func (p *connPool) give(c *lite.Conn) {
+	select {
+	case p.next <- c:
+	default:
+		p.idle <- c
+	}
+}
 
 // closeWait is how long a connection in use is waited for.
 const closeWait = 5 * time.Second

@@ -46,19 +46,27 @@ type inTx struct{ db *DB }
 // given to fn ends with ctx or after 30 seconds. On PostgreSQL fn may run up
 // to five times, each time with a new Tx.
 func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
-	if ctx.Value(inTx{db}) != nil {
-		return fault.New(fault.Internal, "nested_transaction", "A transaction was opened inside another one.")
+	if err := db.outside(ctx); err != nil {
+		return err
 	}
 	if err := db.enter(); err != nil {
 		return err
 	}
 	defer db.inflight.Done()
-	return db.attempts(ctx, txLimit, fn)
+	return db.attempts(ctx, txLimit, false, fn)
 }
 
-func (db *DB) attempts(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) error {
+// outside refuses the context of a transaction's function.
+func (db *DB) outside(ctx context.Context) error {
+	if ctx.Value(inTx{db}) != nil {
+		return fault.New(fault.Internal, "nested_transaction", "A transaction was opened inside another one.")
+	}
+	return nil
+}
+
+func (db *DB) attempts(ctx context.Context, limit time.Duration, urgent bool, fn func(ctx context.Context, tx *Tx) error) error {
 	for n := 1; ; n++ {
-		retry, err := db.attempt(ctx, limit, fn)
+		retry, err := db.attempt(ctx, limit, urgent, fn)
 		if err == nil || !retry || n == maxAttempts || ctx.Err() != nil {
 			return err
 		}
@@ -72,9 +80,9 @@ func (db *DB) attempts(ctx context.Context, limit time.Duration, fn func(ctx con
 	}
 }
 
-func (db *DB) attempt(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) (retry bool, err error) {
+func (db *DB) attempt(ctx context.Context, limit time.Duration, urgent bool, fn func(ctx context.Context, tx *Tx) error) (retry bool, err error) {
 	defer func() { db.connectionLost(err) }()
-	on, err := db.store.begin(ctx, limit)
+	on, err := db.store.begin(ctx, limit, urgent)
 	if err != nil {
 		return transient(err), Wrap("open a transaction", err)
 	}

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -53,7 +54,7 @@ func (v *Vault) List(ctx context.Context, c Caller, o ListOptions) (ListPage, er
 	}
 	// A page before a cursor is read backwards from it.
 	backwards := o.Before != ""
-	objects, err := listObjects(ctx, v.db.Reader(), c, o, from, (o.Order != "asc") != backwards, o.Limit+1)
+	objects, err := listObjects(ctx, v.db.Lists(cmp.Or(string(c.Organization), string(c.Environment))), c, o, from, (o.Order != "asc") != backwards, o.Limit+1)
 	if errors.Is(err, crypt.ErrIntegrity) {
 		return ListPage{}, v.integrity(Place{Kind: "secret", Object: "of " + string(c.Environment)})
 	}
