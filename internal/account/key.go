@@ -24,6 +24,8 @@ type NewKey struct {
 	Name         string
 	Scopes       []Scope
 	Expires      time.Time // zero: never
+
+	replaces bool // what was issued before under this name
 }
 
 // APIKey is an API key as stored; its token is shown once, when it is made.
@@ -161,6 +163,28 @@ func (s *Service) IssueKey(ctx context.Context, n NewKey) (APIKey, secret.Value,
 	return s.makeKey(ctx, console(), n, nil, nil)
 }
 
+// ReissueKey is IssueKey for a key of which one lives at a time: those that were
+// issued before under its name end as it begins. Keys that people made stay,
+// whatever they are called.
+func (s *Service) ReissueKey(ctx context.Context, n NewKey) (APIKey, secret.Value, error) {
+	n.replaces = true
+	return s.IssueKey(ctx, n)
+}
+
+func (s *Service) endIssued(ctx context.Context, tx *sqldb.Tx, by Actor, n NewKey) error {
+	before, err := selectIssued(ctx, tx, n, by.Audit())
+	if err != nil {
+		return err
+	}
+	for _, k := range before {
+		if ok, err := revokeKey(ctx, tx, k.ID, s.now()); err != nil || !ok {
+			return err
+		}
+		s.audit.Append(tx, entry(by, k.Environment, k.Organization, "api_key.revoked", string(k.ID)))
+	}
+	return nil
+}
+
 func (s *Service) makeKey(ctx context.Context, by Actor, n NewKey, digest []byte, ev *Evidence) (APIKey, secret.Value, error) {
 	token := secret.Token(keyPrefix)
 	k := APIKey{ID: id.NewKey(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, Scopes: n.Scopes,
@@ -168,6 +192,11 @@ func (s *Service) makeKey(ctx context.Context, by Actor, n NewKey, digest []byte
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ev != nil {
 			if err := s.codeCounts(ctx, tx, n.Organization, *ev); err != nil {
+				return err
+			}
+		}
+		if n.replaces {
+			if err := s.endIssued(ctx, tx, by, n); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
@@ -19,6 +20,7 @@ const (
 	keyByIDSQL   = keyColumns + ` where id = $1`
 	// Ids start with a prefix below "~", so that "~" is after all of them.
 	listKeysSQL  = keyColumns + ` where environment_id = $1 and ($2 = '' or organization_id = $2) and id < $3 order by id desc limit $4`
+	issuedSQL    = keyColumns + ` where environment_id = $1 and organization_id = $2 and name = $3 and created_by_kind = $4 and created_by_id = $5 and revoked_at = 0 order by id`
 	revokeKeySQL = `update api_key set revoked_at = $1, version = version + 1 where id = $2 and revoked_at = 0`
 	touchKeySQL  = `update api_key set last_used_at = $1 where id = $2 and last_used_at < $1`
 )
@@ -57,6 +59,13 @@ func selectKeys(ctx context.Context, q sqldb.Querier, env id.Environment, org id
 		k, _, err := scanKey(row)
 		return k, err
 	})(q.QueryContext(ctx, listKeysSQL, env, org, after, limit))
+}
+
+func selectIssued(ctx context.Context, q sqldb.Querier, n NewKey, by audit.Actor) ([]APIKey, error) {
+	return collect(func(row scanner) (APIKey, error) {
+		k, _, err := scanKey(row)
+		return k, err
+	})(q.QueryContext(ctx, issuedSQL, n.Environment, n.Organization, n.Name, by.Kind, by.ID))
 }
 
 func revokeKey(ctx context.Context, tx *sqldb.Tx, key id.Key, at time.Time) (bool, error) {

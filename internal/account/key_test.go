@@ -155,6 +155,40 @@ func TestWhoMakesKeys(t *testing.T) {
 	})
 }
 
+// Each start of a local server used to leave another key for everything alive.
+func TestReissuedKeyReplacesItsOwn(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
+		ctx := t.Context()
+		n := account.NewKey{Environment: w.env, Name: "local", Scopes: account.Scopes()}
+		_, mine, err := w.CreateKey(ctx, owner.Person, n, owner.Proof(t, w.KeyDigest(owner.Person, n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := must2(w.IssueKey(ctx, account.NewKey{Environment: w.env, Name: "another", Scopes: account.Scopes()}))(t)
+		first := must2(w.ReissueKey(ctx, n))(t)
+		second := must2(w.ReissueKey(ctx, n))(t)
+		for what, c := range map[string]struct {
+			key   secret.Value
+			lives bool
+		}{"the first": {first, false}, "the second": {second, true}, "another name": {other, true}, "a person's of that name": {mine, true}} {
+			if _, err := w.AuthenticateKey(ctx, c.key); (err == nil) != c.lives {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+}
+
+func must2(_ account.APIKey, token secret.Value, err error) func(t *testing.T) secret.Value {
+	return func(t *testing.T) secret.Value {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+}
+
 // Rule 4: an organization that demands passkeys takes no code for a key of its
 // own, also not from those who run its environment and are no members.
 func TestKeyByCodeWherePasskeysAreDemanded(t *testing.T) {

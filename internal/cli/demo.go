@@ -24,6 +24,7 @@ import (
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/cli/person"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
 func (c *command) demoCommand() *cobra.Command {
@@ -32,7 +33,8 @@ func (c *command) demoCommand() *cobra.Command {
 		Use: "demo", Short: "See the whole thing work in a minute",
 		Long: "Start a server in a temporary folder and play an agent against it: it is refused, asks, is approved,\n" +
 			"works, needs a second approval, is revoked. Nothing is left behind.\n\n" +
-			"You are the person who approves. With --approve auto a software passkey does it, through the same pages.",
+			"You are the person who approves. With --approve auto a software passkey does it, through the same pages.\n" +
+			"With --json each line is a JSON object as things happen, and the last one says whether all held.",
 		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if approve != "person" && approve != "auto" {
@@ -83,11 +85,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	defer d.stop()
-	d.say("%s: an agent works with somebody's account and never holds its key. Each step is", d.bold("Ambit"))
-	d.say("done for real, by processes of their own, and checked; the first that fails ends it.")
-	if !d.auto {
-		d.say("You are the person who approves, in your browser. Ctrl-C ends it and cleans up.")
+	if err := d.vacant(ctx); err != nil {
+		return err
 	}
+	defer func() { d.summary(err == nil) }()
+	d.intro()
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return d.startServer(ctx, dir) },
 		d.meetPerson, d.connectAccount, d.registerAgent, d.discover, d.refusedWithout, d.request,
@@ -97,8 +99,21 @@ func (d *demo) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	d.proved()
 	return nil
+}
+
+// vacant refuses a database that holds something: the demo begins with a root key
+// of its own, which opens nothing that another made.
+func (d *demo) vacant(ctx context.Context) error {
+	if d.database == "" {
+		return nil
+	}
+	found, err := sqldb.Inspect(ctx, sqldb.Config{URL: d.database})
+	if err != nil || found.Applied == 0 {
+		return err
+	}
+	return fault.New(fault.Conflict, "database_not_empty", "The database "+found.Postgres.Database+" holds a server's tables in the schema "+found.Postgres.Namespace+".").
+		WithHint("The demo needs an empty one: createdb ambit_demo, and name that. If an earlier demo left these tables: dropdb " + word(found.Postgres.Database) + ", and make it anew.")
 }
 
 // startServer runs `ambit dev` as a process of its own, as a user would.
@@ -539,7 +554,7 @@ func (d *demo) trail(ctx context.Context) error {
 		case e.Tool != "":
 			result = e.Tool
 		}
-		d.say("    %s  %s", d.dim(e.Time.Local().Format("15:04:05.000")), strings.TrimRight(fmt.Sprintf("%-22s %s", what, result), " "))
+		d.entry(e.Time, what, result)
 	}
 	if allowed < 4 || refused < 3 {
 		return fmt.Errorf("the audit log shows %d calls and %d refusals, fewer than were made", allowed, refused)
@@ -582,49 +597,4 @@ func pause(ctx context.Context, t time.Duration) error {
 	case <-time.After(t):
 		return nil
 	}
-}
-
-// How the demo looks.
-
-func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
-func (d *demo) title(s string) {
-	d.step++
-	d.say("\n%s  %s", d.dim(fmt.Sprintf("%2d", d.step)), d.bold(s))
-}
-func (d *demo) done(format string, args ...any) {
-	d.say("    %s %s", d.green("✓"), fmt.Sprintf(format, args...))
-}
-func (d *demo) fact(name, value string) { d.say("      %s %s", d.dim(name+":"), value) }
-func (d *demo) ask(what, address string) {
-	d.say("    %s %s:\n\n      %s\n", d.bold("→"), what, address)
-	if !strings.Contains(address, "#") { // a sign-in link belongs on this screen only
-		d.showPhone(address)
-	}
-}
-func (d *demo) bold(s string) string   { return d.paint("1", s) }
-func (d *demo) dim(s string) string    { return d.paint("2", s) }
-func (d *demo) green(s string) string  { return d.paint("32", s) }
-func (d *demo) yellow(s string) string { return d.paint("33", s) }
-
-// proved says what the steps, all of which have passed, come to.
-func (d *demo) proved() {
-	d.say("\n%s", d.bold("What this proved"))
-	for _, p := range []string{
-		"Identity is not access: with a valid token and no session, nothing ran.",
-		"A person decided on exactly what was allowed, and their passkey signed it.",
-		"The third party received the key; the agent received [redacted].",
-		"Deleting took an approval of its own, for one call, which could not be used twice.",
-		"A revoke held at once, in the middle of the session.",
-		"Every call and every refusal is in the audit log, and the log is whole.",
-	} {
-		d.say("  %s %s", d.green("✓"), p)
-	}
-	d.say("\nThe server and its folder go away now. Next: %s, then docs/quickstart.md", d.bold("ambit dev"))
-}
-
-func (d *demo) paint(code, s string) string {
-	if !d.colour() {
-		return s
-	}
-	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }

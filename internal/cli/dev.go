@@ -44,7 +44,8 @@ func (c *command) devCommand() *cobra.Command {
 		Use: "dev", Short: "Run everything that local work needs",
 		Long: "Run a server for local work, with a small third-party service beside it (the sandbox, a process of its\n" +
 			"own) that agents can be tried on. Nothing about the server itself is different from `ambit serve`.\n\n" +
-			"--ready-file names a file that gets the URLs, an API key and the ids as JSON, once the server answers.",
+			"--ready-file names a file that gets the URLs, an API key and the ids as JSON, once the server answers. The key is for a\n" +
+			"day, and ends the one of the start before.",
 		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.serverConfig(dataDir, listen)
@@ -156,7 +157,7 @@ func devSetup(ctx context.Context, a *app.App) (devStart, error) {
 			break
 		}
 	}
-	_, key, err := a.People.IssueKey(ctx, account.NewKey{Environment: s.env.ID, Name: "ambit dev", Scopes: account.Scopes(), Expires: time.Now().Add(24 * time.Hour)})
+	_, key, err := a.People.ReissueKey(ctx, account.NewKey{Environment: s.env.ID, Name: "ambit dev", Scopes: account.Scopes(), Expires: time.Now().Add(24 * time.Hour)})
 	if err != nil {
 		return devStart{}, err
 	}

@@ -110,6 +110,31 @@ func TestDoctorJudgesDatabases(t *testing.T) {
 	}
 }
 
+// A demo on a database that is used already failed with what its server said about
+// root keys.
+func TestDemoWantsAnEmptyDatabase(t *testing.T) {
+	t.Parallel()
+	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("search_path", cfg.Schema)
+	u.RawQuery = q.Encode()
+	d := &demo{command: doctorOf(nil), database: u.String()}
+	if err := d.vacant(t.Context()); err != nil {
+		t.Errorf("an empty one: %v", err)
+	}
+	db := sqldbtest.OpenConfig(t, cfg)
+	if err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.vacant(t.Context()); !fault.Is(err, "database_not_empty") || !strings.Contains(fault.Of(err).Hint, "createdb") {
+		t.Errorf("one in use: %v", err)
+	}
+}
+
 // The doctor on a real PostgreSQL, empty and in use.
 func TestDoctorOnPostgres(t *testing.T) {
 	t.Parallel()
