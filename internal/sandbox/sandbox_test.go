@@ -555,24 +555,43 @@ func TestRunServesUntilTheContextEnds(t *testing.T) {
 	if !strings.HasPrefix(u, "http://localhost:") || strings.HasSuffix(u, ":0") {
 		t.Errorf("got base URL %q", u)
 	}
-	resp, err := http.Get(u + "/")
+	// One connection each: on one that was used before, the client would send a call
+	// that was cut again, and the server may still be there to answer it.
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(u + "/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
 	// A call that hangs does not hold the stop up.
-	if _, err := http.Post(u+"/_fault", "application/json", strings.NewReader(`{"path":"/me","delay_ms":60000}`)); err != nil {
+	resp, err = c.Post(u+"/_fault", "application/json", strings.NewReader(`{"path":"/me","delay_ms":60000}`))
+	if err != nil {
 		t.Fatal(err)
 	}
+	_ = resp.Body.Close()
 	hung := make(chan error, 1)
 	go func() {
-		resp, err := http.Get(u + "/me")
+		resp, err := c.Get(u + "/me")
 		if err == nil {
 			_ = resp.Body.Close()
 		}
 		hung <- err
 	}()
-	time.Sleep(50 * time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		var stats sandbox.Stats
+		resp, err := c.Get(u + "/_stats")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = json.NewDecoder(resp.Body).Decode(&stats)
+		_ = resp.Body.Close()
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("the call did not arrive: %v", err)
+		}
+		if stats.Calls > 0 {
+			break
+		}
+	}
 	cancel()
 	select {
 	case err := <-done:

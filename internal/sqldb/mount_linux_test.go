@@ -1,9 +1,11 @@
 package sqldb_test
 
 import (
+	"errors"
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -17,11 +19,21 @@ func mountTiny(t *testing.T, dir string) {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=3m,mode=0700"); err != nil {
 		t.Skipf("mounting a small file system: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
+	t.Cleanup(func() { unmount(t, dir) })
+}
+
+// unmount waits for who still has a file open: a process that another test starts
+// has all of ours between its fork and its exec.
+func unmount(t *testing.T, dir string) {
+	t.Helper()
+	err := syscall.Unmount(dir, 0)
+	for end := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EBUSY) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		err = syscall.Unmount(dir, 0)
+	}
+	if err != nil {
+		t.Errorf("unmount: %v", err)
+		_ = syscall.Unmount(dir, syscall.MNT_DETACH) // nothing stays behind on the machine
+	}
 }
 
 // sealFolder makes dir one that its owner cannot write to until the end of t:
