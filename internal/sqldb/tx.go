@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql/driver"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -268,23 +269,37 @@ func (tx *Tx) QueryRowContext(ctx context.Context, query string, args ...any) Ro
 }
 
 // checkText refuses what PostgreSQL cannot store as text and SQLite would, so
-// that hostile input meets the same answer on both.
+// that hostile input meets the same answer on both. It looks at what a driver
+// would store: behind pointers, and at what a driver.Valuer gives.
 func checkText(args []any) error {
 	for _, arg := range args {
-		var text string
 		switch v := arg.(type) {
 		case nil, int64, int, bool, []byte:
-			continue
 		case string:
-			text = v
-		default:
-			if named := reflect.ValueOf(arg); named.Kind() == reflect.String {
-				text = named.String()
+			if !storable(v) {
+				return invalidText()
 			}
-		}
-		if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
-			return invalidText()
+		default:
+			if err := checkOther(arg); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
+
+func checkOther(arg any) error {
+	if _, ok := arg.(driver.Valuer); !ok {
+		if v := reflect.ValueOf(arg); v.Kind() == reflect.String {
+			return checkText([]any{v.String()})
+		}
+	}
+	text, err := driver.DefaultParameterConverter.ConvertValue(arg)
+	if s, ok := text.(string); err == nil && ok && !storable(s) { // the engine says what else is wrong
+		return invalidText()
+	}
+	return nil
+}
+
+// storable reports whether s is text on both engines.
+func storable(s string) bool { return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s) }
