@@ -30,6 +30,7 @@ const (
 	codeHint     = "Compare it with your terminal: eight letters in two groups, like BCDF-GHJK, without vowels and digits."
 	pollInterval = 2 * time.Second
 	// maxWaiting bounds what unauthenticated callers can leave in the database.
+	// Over it the oldest of the address that has most makes way.
 	maxWaiting = 1000
 )
 
@@ -57,6 +58,12 @@ func (s *Service) StartCLI(ctx context.Context, address string) (userCode string
 			return err
 		}
 		if n >= maxWaiting {
+			n, err = thinCLI(ctx, tx, n)
+		}
+		if err != nil {
+			return err
+		}
+		if n >= maxWaiting { // all confirmed
 			return fault.New(fault.Limited, "too_many_requests", "Too many command lines wait for a sign-in.").WithRetry(time.Minute)
 		}
 		return insertCLI(ctx, tx, CLIRequest{id: string(id.NewFlow()), Code: code, Address: address, CreatedAt: now, ExpiresAt: now.Add(FlowAge)}, poll.Hash())

@@ -68,3 +68,6 @@ func (s *Service) WriteUnweighed(ctx context.Context, org id.Organization, user 
 	}
 	return out
 }
+
+// MaxWaiting is how many command lines may wait to be confirmed.
+const MaxWaiting = maxWaiting

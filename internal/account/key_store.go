@@ -8,6 +8,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // API keys.
@@ -88,6 +89,9 @@ const (
 	takeCLISQL   = `delete from cli_request where id = $1 and version = $2`
 	sweepCLISQL  = `delete from cli_request where expires_at <= $1`
 	countCLISQL  = `select count(*) from cli_request`
+
+	unconfirmedCLISQL = `select id, address from cli_request where user_id = '' order by created_at, id`
+	forgetCLISQL      = `delete from cli_request where id = $1`
 )
 
 func scanCLI(row scanner) (CLIRequest, error) {
@@ -127,4 +131,32 @@ func sweepCLI(ctx context.Context, tx *sqldb.Tx, now time.Time) (int, error) {
 	var n int
 	err := tx.QueryRowContext(ctx, countCLISQL).Scan(&n)
 	return n, err
+}
+
+// thinCLI forgets the oldest request of the address that has most of those that
+// nobody has confirmed, if there is one, and gives how many of n then wait.
+func thinCLI(ctx context.Context, tx *sqldb.Tx, n int) (int, error) {
+	rows, err := tx.QueryContext(ctx, unconfirmedCLISQL)
+	if err != nil {
+		return n, err
+	}
+	defer rows.Close()
+	by := map[string][]string{} // ids, oldest first
+	most := ""
+	for rows.Next() {
+		var id, address string
+		if err := rows.Scan(&id, &address); err != nil {
+			return n, err
+		}
+		address = throttle.Address(address)
+		if by[address] = append(by[address], id); len(by[address]) > len(by[most]) {
+			most = address
+		}
+	}
+	if err := rows.Err(); err != nil || len(by) == 0 {
+		return n, err
+	}
+	rows.Close()
+	_, err = tx.ExecContext(ctx, forgetCLISQL, by[most][0])
+	return n - 1, err
 }
