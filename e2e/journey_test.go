@@ -109,6 +109,7 @@ func approveOneCall(t *testing.T, b *browser, a *agent) {
 	t.Helper()
 	handle, approval := a.request(map[string]any{"providers": []string{"sandbox"}, "effects": []string{"read", "destructive"}, "purpose": "Remove a duplicate.", "minutes": 10})
 	b.open(approval)
+	b.oneScreen("h1", ".meta", ".risks", ".says")
 	b.inspect("approval-destructive")
 	approve(b, approval)
 	call := map[string]any{"session": handle, "number": 1}
@@ -132,7 +133,13 @@ func approveOneCall(t *testing.T, b *browser, a *agent) {
 // The main job, as a person and an agent live it (product.md sections 4 and 5).
 func TestPersonAndAgent(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, engine string) {
-		s := dev(t, engine)
+		var s *server
+		var both *pair // on PostgreSQL two nodes live it together
+		if engine == postgres {
+			s, both = newPair(t)
+		} else {
+			s = dev(t, engine)
+		}
 		b := signIn(t, s)
 		b.open("/ui/")
 		b.inspect("inbox-empty")
@@ -150,6 +157,7 @@ func TestPersonAndAgent(t *testing.T) {
 		b.until("the request appears by itself", fmt.Sprintf(`document.querySelector('#inbox a[href=%q]')`, approval))
 		b.inspect("inbox")
 		b.open(approval)
+		b.oneScreen("h1", ".meta", ".says")
 		b.inspect("approval")
 		for _, want := range []string{"Issue gardener", "mia@sandbox.example", "Sort the new issues."} {
 			if got := b.text("main"); !strings.Contains(got, want) {
@@ -179,6 +187,8 @@ func TestPersonAndAgent(t *testing.T) {
 		}
 
 		approveOneCall(t, b, a)
+
+		withoutScript(t, b, a)
 
 		// Denied: the agent hears it, and asking again at once is no way around it.
 		other, approval := a.request(map[string]any{"tools": []string{"sandbox_delete_issue"}, "purpose": "Tidy up.", "minutes": 10})
@@ -219,5 +229,17 @@ func TestPersonAndAgent(t *testing.T) {
 		b.inspect("signin")
 		b.click(`form[action="/ui/signin/passkey"] [data-prove]`)
 		b.arrives("/ui/sessions")
+
+		if both != nil {
+			for _, must := range []struct {
+				node int
+				part string
+			}{{0, "challenge"}, {1, "approve"}, {0, "begin"}, {1, "passkey"}, {0, "events"}, {1, "mcp"}, {0, "revoke"}} {
+				if both.times(must.node, must.part) == 0 {
+					t.Errorf("node %d served no %s: the journey was not shared", must.node+1, must.part)
+				}
+			}
+			manyRows(t, s, b)
+		}
 	})
 }
