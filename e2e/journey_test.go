@@ -230,6 +230,11 @@ func TestPersonAndAgent(t *testing.T) {
 		b.click(`form[action="/ui/signin/passkey"] [data-prove]`)
 		b.arrives("/ui/sessions")
 
+		// A link that was used says so before anybody makes a passkey for nothing.
+		b.open(s.LoginURL)
+		b.until("the used link is told", `document.getElementById("link-gone").checkVisibility() && !document.getElementById("link-works").checkVisibility()`)
+		b.inspect("enroll-used")
+
 		if both != nil {
 			for _, must := range []struct {
 				node int
