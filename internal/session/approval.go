@@ -299,6 +299,8 @@ func open(a Approval) error {
 	case ApprovalPending:
 	case ApprovalExpired:
 		return fault.New(fault.Expired, "expired", "This request has expired.").WithHint("The agent can ask again.")
+	case ApprovalWithdrawn:
+		return fault.New(fault.Conflict, "withdrawn", "This request was withdrawn meanwhile.").WithHint("Reload the page to see why. Nothing was granted.")
 	default:
 		return fault.New(fault.Conflict, "already_decided", "This request has already been decided.")
 	}

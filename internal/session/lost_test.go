@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -39,8 +40,8 @@ func TestRequestEndsWithItsAccount(t *testing.T) {
 		if err != nil || len(inbox) != 1 || inbox[0].ID != kept.Session.Approval {
 			t.Errorf("the inbox has %d requests, %v, want the other one alone", len(inbox), err)
 		}
-		if err := s.TryApprove(t, s.owner, lost.Session.Approval, nil); code(err) != "already_decided" {
-			t.Errorf("approving it: got %v, want already_decided", err)
+		if err := s.TryApprove(t, s.owner, lost.Session.Approval, nil); code(err) != "withdrawn" {
+			t.Errorf("approving it: got %v, want withdrawn", err)
 		}
 		_, err = s.Sessions.Live(t.Context(), s.bot, lost.Handle)
 		if f := fault.Of(err); f.Code != "withdrawn" || !strings.Contains(f.Hint, s.conn.AccountLabel) || f.Fields["connect_url"] == "" {
@@ -137,6 +138,31 @@ func TestRequestForAnAccountToReconnect(t *testing.T) {
 			t.Errorf("got %+v, %v, want it waiting, with nothing to grant", a, err)
 		}
 		mark(connection.Connected, "")
+		s.Approve(t, s.owner, r.Session.Approval, nil)
+	})
+}
+
+// A tool that is no longer what the agent asked for cannot be granted: the
+// provider's record was edited and its account connected again.
+func TestRequestForAToolThatChanged(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		edit := func(to string) {
+			t.Helper()
+			record := strings.Replace(sandbox.KeyRecord(s.Sandbox.URL), "id: sandbox_key", "id: tracker", 1)
+			s.Put(t, strings.Replace(record, "{method: GET, path: /issues,", "{method: GET, path: "+to+",", 1))
+			if c := s.Connect(t, s.owner, "tracker", false); c.ID != s.conn.ID {
+				t.Fatal("the reconnect made another connection")
+			}
+		}
+		r := s.Ask(t, s.bot, "tracker")
+		edit("/echo")
+		a, err := s.Sessions.Approval(t.Context(), s.owner.Signed(t), r.Session.Approval)
+		if err != nil || a.Session.Grants[0].Lost != session.LostTool {
+			t.Errorf("got %+v, %v, want the account lost to the change", a.Session.Grants, err)
+		}
+		edit("/issues")
 		s.Approve(t, s.owner, r.Session.Approval, nil)
 	})
 }

@@ -29,7 +29,7 @@ func TestRequestWithoutItsAccount(t *testing.T) {
 	}
 	s.mia.get(s.page(r)).want(http.StatusOK).says("Withdrawn", s.conn.AccountLabel+" was disconnected", "Nothing was granted").not("<form class=\"decide\"")
 	s.mia.get("/ui/").says("Nothing waits for you")
-	s.mia.post(s.page(r)+"/approve", form).want(http.StatusConflict)
+	s.mia.post(s.page(r)+"/approve", form).want(http.StatusConflict).says("was withdrawn meanwhile")
 	s.mia.get("/ui/sessions/"+string(r.Session.ID)).says("was disconnected", "It cannot be granted")
 }
 

@@ -85,6 +85,14 @@ func TestPages(t *testing.T) {
 					ids[id] = true
 				}
 			}
+			// Without script the button stays off: the page says what it needs.
+			for _, n := range elements(root, "button") {
+				if has(n, "data-prove") && !slices.ContainsFunc(elements(root, "p", "noscript"), func(p *html.Node) bool {
+					return (has(p, "data-no-passkey") || p.Data == "noscript") && strings.Contains(text(p), "JavaScript")
+				}) {
+					t.Errorf("%q needs JavaScript and does not say so", text(n))
+				}
+			}
 			for _, n := range elements(root, "a", "button") {
 				// Who speaks to the machine says what they see (WCAG 2.5.3).
 				if label, seen := attr(n, "aria-label"), strings.Trim(text(n), "…"); label != "" && !strings.Contains(strings.ToLower(label), strings.ToLower(seen)) {
