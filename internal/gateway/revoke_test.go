@@ -19,7 +19,7 @@ import (
 )
 
 func trials() int {
-	if os.Getenv("AMBIT_LONG") != "" {
+	if os.Getenv("AMBIT_LONG") == "1" {
 		return 100
 	}
 	return 20
