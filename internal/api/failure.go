@@ -203,6 +203,8 @@ var plainRules = []struct {
 	{regexp.MustCompile(`^expected array length <= (\d+)$`), "at most $1 of them"},
 	{regexp.MustCompile(`^expected value to be one of "(.*)"$`), "one of $1"},
 	{regexp.MustCompile(`^expected required property (\S+) to be present$`), "$1 is missing"},
+	{regexp.MustCompile(`^(?:invalid date/time for format|expected string to be RFC 3339 date-time).*$`), "a time such as 2026-01-31T15:04:05Z"},
+	{regexp.MustCompile(`^invalid integer$`), "a whole number"},
 	{regexp.MustCompile(`^required (?:query|header|path) parameter is missing$`), "it is missing"},
 }
 

@@ -13,6 +13,22 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
+// A time that is none used to be answered with the pattern by which Go reads them.
+func TestBadTimesSayWhatTimesLookLike(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
+	_, key := w.Key(t, w.Env, "", account.Scopes()...)
+	for path, want := range map[string]string{
+		"/v1/audit?since=bad": "query.since: a time such as 2026-01-31T15:04:05Z.", "/v1/audit?until=2026-01-31": "query.until: a time such as 2026-01-31T15:04:05Z.",
+		"/v1/audit?limit=many": "query.limit: a whole number.",
+	} {
+		res := ask(t, request{method: "GET", url: w.URL + path, token: key})
+		if !strings.Contains(string(res.body), want) || strings.Contains(string(res.body), "2006") {
+			t.Errorf("%s: got %s, want %s", path, res.body, want)
+		}
+	}
+}
+
 // S13: what could be read in two ways is refused, and nothing that was sent
 // comes back in the refusal.
 func TestStrictRequests(t *testing.T) {

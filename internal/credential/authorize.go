@@ -168,6 +168,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	var m material // what the provider has given
 	defer func() {
 		if err != nil {
+			s.refused(ctx, account.ByPerson(p), p.User(), f, "provider.answer", err)
 			err = s.abandoned(ctx, f, rec, m, err)
 		}
 	}()
@@ -227,15 +228,29 @@ func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environ
 		return flow{}, sqldb.Wrap("finish an authorization", err)
 	}
 	if !s.fits(f, p, env, slug) {
-		if rerr := s.audit.Record(ctx, audit.Entry{
-			Environment: f.environment, Organization: f.organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())}, User: p.User(),
-			Action: "connection.refused", Object: f.provider, Provider: f.provider, Decision: "deny", Code: "flow_mismatch", Rule: "flow.person", Address: p.Address(),
-		}); rerr != nil {
-			s.log.Error("a refused authorization could not be recorded", "error", rerr)
-		}
+		f.reconnect = ""
+		s.refused(ctx, account.ByPerson(p), p.User(), f, "flow.person", fault.New(fault.Denied, "flow_mismatch", "Somebody else began this."))
 		return flow{}, gone
 	}
 	return f, nil
+}
+
+// refused puts on record that an account was not connected: who tried, at which
+// provider, and why, as a code. What they showed, and what the provider said, stay
+// out. A refusal that cannot be recorded is still one.
+func (s *Service) refused(ctx context.Context, by account.Actor, user id.User, f flow, rule string, err error) {
+	told := fault.Of(err)
+	if told.Kind == fault.Internal {
+		return // nobody refused anything: the log has it
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if rerr := s.audit.Record(ctx, audit.Entry{
+		Environment: f.environment, Organization: f.organization, Actor: by.Audit(), User: user, Connection: f.reconnect,
+		Action: "connection.refused", Object: f.provider, Provider: f.provider, Decision: "deny", Code: told.Code, Rule: rule, Address: by.Address(),
+	}); rerr != nil {
+		s.log.Error("a refused connection could not be recorded", "provider", f.provider, "code", told.Code, "error", rerr)
+	}
 }
 
 // fits reports whether an answer may finish a flow.
@@ -326,6 +341,9 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	}
 	var err error
 	if f.Account, err = provider.Identify(ctx, s.outbound, f.Record.Pinned(), f.Record, use); err != nil {
+		if kind != provider.OAuth2 { // there the whole answer of the provider is looked at
+			s.refused(ctx, by, f.Owner, flow{environment: f.Environment, organization: f.Organization, provider: f.Record.ID}, "provider.identity", err)
+		}
 		return connection.Connection{}, err
 	}
 	if f.Account.Label == "" {

@@ -2,6 +2,7 @@ package credential_test
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -448,6 +449,62 @@ func TestAddKey(t *testing.T) {
 		c := w.Connect(t, mia, "tracker", false)
 		if again := w.Connect(t, mia, "tracker", false); again.ID != c.ID || again.CredentialVersion != 2 {
 			t.Errorf("the same account once more: %s version %d", again.ID, again.CredentialVersion)
+		}
+	})
+}
+
+// Rule 3 asks for denials too: a key that the provider refused and a sign-in that
+// was declined left nothing on record. Who tried, where, and why is there; what
+// they showed and what the provider said is not.
+func TestRefusedConnectIsOnRecord(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := gatewaytest.New(t, db)
+		w.KeyProvider(t, "tracker")
+		w.OAuthProvider(t)
+		mia := w.Person(t, "mia@example.com", account.RoleMember)
+		me := account.ByPerson(mia.Signed(t)).In(w.Environment)
+		back := func(change func(q url.Values)) error {
+			q := w.Consent(t, w.Begin(t, mia, nil), gatewaytest.Mia)
+			change(q)
+			_, err := w.Credentials.Callback(t.Context(), mia.Signed(t), w.Environment, "sandbox", q)
+			return err
+		}
+		for _, row := range []struct {
+			slug, rule, want string
+			try              func() error
+		}{
+			{"tracker", "provider.identity", "credential_rejected", func() error {
+				_, err := w.Credentials.AddKey(t.Context(), me, start(w, "tracker"), mia.ID, map[string]secret.Value{"api_key": secret.FromString("wrong-key-0123456789")}, account.Agreement{})
+				return err
+			}},
+			{"sandbox", "provider.answer", "access_denied", func() error {
+				return back(func(q url.Values) {
+					q.Del("code")
+					q.Set("error", "access_denied")
+					q.Set("error_description", "wrong-key-0123456789")
+				})
+			}},
+			{"sandbox", "provider.answer", "exchange_failed", func() error {
+				return back(func(q url.Values) { q.Set("code", "wrong-key-0123456789") })
+			}},
+		} {
+			w.Clock.Advance(time.Second)
+			if err := row.try(); code(err) != row.want {
+				t.Errorf("%s: got %v, want %s", row.want, err, row.want)
+			}
+			page, err := w.Audit.List(t.Context(), audit.Filter{Environment: w.Environment, Action: "connection.refused"})
+			gatewaytest.Must(t, err)
+			if len(page.Records) == 0 {
+				t.Fatalf("%s is not on record", row.want)
+			}
+			got := page.Records[0].Entry
+			if got.Decision != "deny" || got.Code != row.want || got.Provider != row.slug || got.Rule != row.rule || got.User != mia.ID || got.Actor.ID != string(mia.ID) || got.Organization != w.Organization {
+				t.Errorf("%s: on record is %+v", row.want, got)
+			}
+			if strings.Contains(fmt.Sprintf("%+v", got), "wrong-key") {
+				t.Errorf("%s: the record holds what was shown: %+v", row.want, got)
+			}
 		}
 	})
 }

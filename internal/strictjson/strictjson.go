@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -108,9 +109,32 @@ func Unmarshal(doc []byte, v any, limits Limits) error {
 		return err
 	}
 	if err := unmarshalStrict(doc, v); err != nil {
-		return invalid("The JSON document does not have the expected fields.", err)
+		f := invalid("The JSON document does not have the expected fields, or one of them has another type.", err)
+		if known := names(v); known != "" {
+			f = f.WithHint("The fields are " + known + ".")
+		}
+		return f
 	}
 	return nil
+}
+
+// names lists the fields that v takes. They are ours: what the document says is
+// not repeated.
+func names(v any) string {
+	t := reflect.TypeOf(v)
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil || t.Kind() != reflect.Struct {
+		return ""
+	}
+	var list []string
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			list = append(list, name)
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // Canonical rewrites a document that Check accepts so that equal values have
@@ -145,7 +169,7 @@ func fold(s string) string {
 	}, s))
 }
 
-func invalid(msg string, cause error) error {
+func invalid(msg string, cause error) *fault.Error {
 	f := fault.New(fault.Invalid, "invalid_json", msg)
 	if cause != nil {
 		// The decoder's own text may quote the input, so only its type is kept.

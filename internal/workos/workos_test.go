@@ -334,6 +334,11 @@ func TestBadBodies(t *testing.T) {
 		for _, c := range create {
 			s.do(t, "POST", "/vault/v1/kv", c.body).fails(t, fmt.Sprintf("create %.60s", c.body), c.status, c.code)
 		}
+		// A field that is not known is not repeated; those that are, are named.
+		odd := s.do(t, "POST", "/vault/v1/kv", `{"name":"x","value":"v","key_context":{},"admin":true}`)
+		if m := fmt.Sprint(odd.body["message"]); !strings.Contains(m, "The fields are name, value, key_context.") || strings.Contains(m, "admin") {
+			t.Errorf("an unknown field: %s", m)
+		}
 		for _, c := range create[:5] {
 			s.do(t, "PUT", path, c.body).fails(t, fmt.Sprintf("update %.60s", c.body), 400, c.code)
 		}
