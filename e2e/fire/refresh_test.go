@@ -18,7 +18,6 @@ const callers = 64 // on each node
 // it, 64 callers on each of four processes want the next one, and the provider,
 // who ends a grant when a refresh token comes twice, is asked once.
 func TestRefreshStorm(t *testing.T) {
-	t.Parallel()
 	for engine, nodes := range map[string]int{postgres: 4, sqlite: 1} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()

@@ -19,7 +19,7 @@ import (
 type Vitals struct {
 	Goroutines  int
 	Descriptors int
-	Heap        int64 // bytes in use after a collection
+	Heap        int64 // bytes that live after a collection
 	Resident    int64 // bytes of memory, the program's own text among them
 }
 
@@ -43,7 +43,7 @@ func (n *Node) Vitals(ctx context.Context) (Vitals, error) {
 			found[name], _ = strconv.ParseFloat(value, 64) // comments give nothing
 		}
 	}
-	v := Vitals{int(found["go_goroutines"]), int(found["process_open_fds"]), int64(found["go_memstats_heap_inuse_bytes"]), int64(found["process_resident_memory_bytes"])}
+	v := Vitals{int(found["go_goroutines"]), int(found["process_open_fds"]), int64(found["go_memstats_heap_alloc_bytes"]), int64(found["process_resident_memory_bytes"])}
 	if v.Goroutines == 0 || v.Descriptors == 0 || v.Heap == 0 || v.Resident == 0 {
 		return v, fmt.Errorf("the metrics say only %v", v)
 	}
