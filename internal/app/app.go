@@ -173,7 +173,8 @@ func (a *App) open(ctx context.Context) (err error) {
 }
 
 // openKeeper opens the root key, and holds it against the database before
-// anything is written there: a node with another key must leave no trace.
+// anything is written there: a node with another key must leave no trace. Neither
+// must one whose database was put back by other means than Restore.
 func (a *App) openKeeper(ctx context.Context) (*keyring.Guard, error) {
 	fresh, err := vault.Empty(ctx, a.db)
 	if err != nil {
@@ -188,7 +189,10 @@ func (a *App) openKeeper(ctx context.Context) (*keyring.Guard, error) {
 		return nil, err
 	}
 	a.keeper = keyring.NewGuard(file, keyring.Config{Grace: a.cfg.KeyGrace, Logger: a.log})
-	return a.keeper, audit.CheckKey(ctx, a.db, a.keeper)
+	if err := audit.CheckKey(ctx, a.db, a.keeper); err != nil || a.cfg.restoring {
+		return a.keeper, err
+	}
+	return a.keeper, audit.CheckBehind(ctx, a.db, a.cfg.CheckpointDir, actionRestored)
 }
 
 // The hooks through which lower rooms end what rests on them, each in the

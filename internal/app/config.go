@@ -35,6 +35,8 @@ type Config struct {
 	// find something there should not make it, and a key with it.
 	Existing bool
 
+	restoring bool // a database of an earlier moment is what is wanted
+
 	// Listen is "host:port". localhost means both loopback addresses; port 0
 	// picks one.
 	Listen string

@@ -23,6 +23,9 @@ func (a *App) Backup(ctx context.Context, path string) error {
 	return a.Audit.Record(ctx, audit.Entry{Actor: audit.Actor{Kind: "system", ID: "console"}, Action: "server.backed_up", Object: filepath.Base(path)})
 }
 
+// actionRestored is on record in a database that Restore was run on.
+const actionRestored = "server.restored"
+
 // Restored says what was ended in a restored database.
 type Restored struct {
 	Sessions    int64 `json:"sessions"`    // ended
@@ -46,7 +49,7 @@ func Restore(ctx context.Context, cfg Config, file string, keep bool) (out Resto
 			return out, err
 		}
 	}
-	cfg.Existing = true
+	cfg.Existing, cfg.restoring = true, true
 	cfg.Listen = "localhost:0"
 	if cfg.PublicURL == "" {
 		cfg.PublicURL = "http://localhost:7420"
@@ -90,7 +93,7 @@ func (a *App) endRestored(ctx context.Context, tx *sqldb.Tx, keep bool) (out Res
 		}
 	}
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
-	a.Audit.AppendEvent(tx, audit.Entry{Actor: audit.Actor{Kind: "system", ID: "console"}, Action: "server.restored", Object: a.cfg.Node, Detail: map[string]string{
+	a.Audit.AppendEvent(tx, audit.Entry{Actor: audit.Actor{Kind: "system", ID: "console"}, Action: actionRestored, Object: a.cfg.Node, Detail: map[string]string{
 		"sessions": n(out.Sessions), "tokens": n(out.Tokens), "logins": n(out.Logins), "keys": n(out.Keys), "connections": n(out.Connections),
 	}})
 	return out, nil

@@ -115,7 +115,6 @@ func TestRestoreInPlace(t *testing.T) {
 	}
 }
 
-// Servers that run on a database would go on with what is ended under them.
 // Commands that look for a server's data must not make a database of what they
 // were pointed at by mistake, nor a root key for it.
 func TestNothingIsMadeWhereNoServerWas(t *testing.T) {
@@ -134,6 +133,61 @@ func TestNothingIsMadeWhereNoServerWas(t *testing.T) {
 	}
 }
 
+// Issue 3 item 1, K7: a database that was put back by other means than
+// `ambit restore` used to be served, with everything alive that was ended since.
+func TestDatabasePutBackIsNotServed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, sqldb.SQLite)
+	n := c.add(nil)
+	c.settle(n)
+	file := filepath.Join(t.TempDir(), "backup.db")
+	must(t, n.Backup(t.Context(), file))
+	handle := c.active(n, "read")
+	if a := c.call(n, "sandbox_key_list_issues", map[string]any{"session": handle}); a.code != "" {
+		t.Fatalf("a call after the backup: %s", a.raw)
+	}
+	n.stop()
+	<-n.done
+	putBack := func() {
+		t.Helper()
+		raw, err := os.ReadFile(file)
+		must(t, err)
+		for _, old := range []string{"ambit.db", "ambit.db-wal", "ambit.db-shm"} {
+			must(t, os.RemoveAll(filepath.Join(c.cfg.DataDir, old)))
+		}
+		must(t, os.WriteFile(filepath.Join(c.cfg.DataDir, "ambit.db"), raw, 0o600))
+	}
+	start := func() error {
+		a, err := app.New(t.Context(), c.cfg)
+		if err == nil {
+			a.Close()
+		}
+		return err
+	}
+	must(t, start()) // as it was left
+	putBack()
+	for range 2 { // refusing leaves no trace that would let the next start pass
+		if err := start(); !fault.Is(err, "database_put_back") || !strings.Contains(fault.Of(err).Hint, "ambit restore --in-place") {
+			t.Fatalf("put back: %v", err)
+		}
+	}
+	_, err := app.Restore(t.Context(), c.cfg, "", false)
+	must(t, err)
+	must(t, start())
+	// Put back once more, the restore itself is undone.
+	putBack()
+	if err := start(); !fault.Is(err, "database_put_back") {
+		t.Errorf("put back a second time: %v", err)
+	}
+	// Checkpoints of another database say nothing about this one.
+	other := c.cfg
+	other.DataDir = filepath.Join(t.TempDir(), "data")
+	a, err := app.New(t.Context(), other)
+	must(t, err)
+	a.Close()
+}
+
+// Servers that run on a database would go on with what is ended under them.
 func TestRestoreWantsServersStopped(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, sqldb.PostgreSQL)

@@ -243,6 +243,8 @@ func (l *Log) writeCheckpoint(h head) error {
 	return nil
 }
 
+const otherVerifier = "the checkpoint key in the database is not the one that was published in " + verifierFile
+
 // checkpoint is one read back.
 type checkpoint struct {
 	head
@@ -262,7 +264,7 @@ func readCheckpoints(dir, verifierInDatabase string) (found map[string]checkpoin
 		return nil, nil, fmt.Errorf("reading the audit verifier key: %w", err)
 	default:
 		if key = strings.TrimSpace(string(outside)); verifierInDatabase != "" && key != verifierInDatabase {
-			problems = append(problems, Problem{What: "the checkpoint key in the database is not the one that was published in " + verifierFile})
+			problems = append(problems, Problem{What: otherVerifier})
 		}
 	}
 	verifier, err := note.NewVerifier(key)
