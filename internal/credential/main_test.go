@@ -52,11 +52,9 @@ func (s scene) permit(t *testing.T, w *gatewaytest.World) session.Permit {
 	gatewaytest.Must(t, err)
 	target, err := live.Target("sandbox_list_issues", "")
 	gatewaytest.Must(t, err)
-	args, err := provider.CanonicalArgs([]byte(`{}`))
+	req, err := target.Tool.Build([]byte(`{}`), target.Bases...)
 	gatewaytest.Must(t, err)
-	req, err := target.Tool.Build(args, target.Bases...)
-	gatewaytest.Must(t, err)
-	p, _, err := w.Sessions.Permit(ctx, live, target, args, req)
+	p, _, err := w.Sessions.Permit(ctx, live, target, req)
 	gatewaytest.Must(t, err)
 	return p
 }

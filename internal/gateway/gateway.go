@@ -191,11 +191,11 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 
 	// 2. Do grant and policy allow exactly this request?
 	seen.Enter(telemetry.Policy)
-	args, req, err := build(target, c.Arguments)
+	req, err := build(target, c.Arguments)
 	if err != nil {
 		return Result{}, g.refuse(ctx, entry, "tool.arguments", err)
 	}
-	permit, decided, err := g.sessions.Permit(ctx, live, target, args, req)
+	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
 	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
 	if err != nil {
 		return Result{}, g.refuse(ctx, entry, decided.Policy.Rule, err)
@@ -237,20 +237,16 @@ func withNote(err error, note string) error {
 	return fault.Of(err).With("note", note)
 }
 
-// build makes the request of a call. What is sent follows from the canonical
-// arguments, which are what is digested and approved.
-func build(t session.Target, raw json.RawMessage) ([]byte, *provider.Request, error) {
-	args, err := provider.CanonicalArgs(raw)
+// build makes the request of a call.
+func build(t session.Target, raw json.RawMessage) (*provider.Request, error) {
+	req, err := t.Tool.Build(raw, t.Bases...)
 	if err == nil {
-		var req *provider.Request
-		if req, err = t.Tool.Build(args, t.Bases...); err == nil {
-			return args, req, nil
-		}
+		return req, nil
 	}
 	if f := fault.Of(err); f.Kind == fault.Invalid && f.Code != "access_refused" {
 		err = fault.New(fault.Invalid, "invalid_arguments", f.Message).WithHint(f.Hint).WithCause(err)
 	}
-	return nil, nil, err
+	return nil, err
 }
 
 // send makes the request with the credential. When the provider refuses the

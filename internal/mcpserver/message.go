@@ -60,10 +60,11 @@ func parse(body []byte) (message, *problem) {
 	if body = bytes.TrimLeft(body, " \t\r\n"); body[0] == '[' {
 		return m, invalid(http.StatusBadRequest, "Batches are not taken: send one message a request.")
 	}
-	var envelope object
-	if json.Unmarshal(body, &envelope) != nil || envelope == nil {
+	members, ok := strictjson.Members(body)
+	if !ok {
 		return m, invalid(http.StatusBadRequest, "The body is not a JSON-RPC message.")
 	}
+	envelope := object(members)
 	if id, sent := envelope["id"]; sent {
 		if !validID(id) {
 			return m, invalid(http.StatusBadRequest, "The id of a request is a string or an integer.")
@@ -92,7 +93,6 @@ func parse(body []byte) (message, *problem) {
 	if m.id != nil && strings.HasPrefix(m.method, "notifications/") {
 		return m, invalid(http.StatusBadRequest, "A notification has no id.")
 	}
-	var ok bool
 	if m.params, ok = envelope.object("params"); !ok {
 		return m, badParams("params must be an object.")
 	}
@@ -112,8 +112,8 @@ func (o object) object(name string) (object, bool) {
 	if !sent || name == "arguments" && string(raw) == "null" {
 		return object{}, true
 	}
-	var v object
-	return v, json.Unmarshal(raw, &v) == nil && v != nil
+	members, ok := strictjson.Members(raw)
+	return members, ok
 }
 
 // variant reports a name that a decoder which folds case would take for one of

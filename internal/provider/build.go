@@ -23,6 +23,9 @@ var errNotScalar = errors.New("not a scalar")
 
 // Request is one upstream request before the credential is put in.
 type Request struct {
+	// Args are the arguments that it was built from, in the form that is digested
+	// and approved.
+	Args    []byte
 	Method  string
 	URL     *url.URL
 	Header  http.Header
@@ -71,6 +74,18 @@ func CanonicalArgs(args json.RawMessage) ([]byte, error) {
 }
 
 func exactNumbers(doc []byte) error {
+	const exact = 15 // digits that every reader keeps
+	run := 0
+	for _, c := range doc {
+		if c < '0' || c > '9' {
+			run = 0
+		} else if run++; run > exact {
+			break
+		}
+	}
+	if run <= exact {
+		return nil
+	}
 	dec := jsontext.NewDecoder(bytes.NewReader(doc))
 	for {
 		kind := dec.PeekKind()
@@ -131,7 +146,12 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 		return nil, fault.New(fault.Denied, "destination_denied", "The tool goes to a place that this connection is not bound to.").
 			WithHint("If the provider's record changed, reconnect.")
 	}
-	return d.request()
+	req, err := d.request()
+	if err != nil {
+		return nil, err
+	}
+	req.Args = canonical
+	return req, nil
 }
 
 // draft is a request in parts.

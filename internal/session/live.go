@@ -208,11 +208,11 @@ type Decided struct {
 // Permit decides one call: grant and policy give a Permit, a request for a
 // person's approval of exactly this call, or a refusal. req is the request that
 // would be sent, built from canonical arguments.
-func (s *Service) Permit(ctx context.Context, l Live, t Target, args []byte, req *provider.Request) (Permit, Decided, error) {
+func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Request) (Permit, Decided, error) {
 	if l.session == "" {
 		return Permit{}, Decided{}, notFound()
 	}
-	d := Decided{ArgumentDigest: hexDigest(args)}
+	d := Decided{ArgumentDigest: hexDigest(req.Args)}
 	if t.grant.state != connection.Connected {
 		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "connection.state", Code: connection.CodeReconnect}
 		return Permit{}, d, s.connections.MustReconnect(t.grant.connection, "The account "+quote(t.grant.account)+" must be connected again before it can be used.")
@@ -226,7 +226,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, args []byte, req
 	var subject CallSubject
 	var note string
 	if d.Policy.Verdict == policy.NeedApproval {
-		subject = callSubject(t, args, req)
+		subject = callSubject(t, req)
 		key, err := subjectDigest(l, subject)
 		if err != nil {
 			return Permit{}, d, err
@@ -290,13 +290,13 @@ func (p Permit) Track(ctx context.Context) (tracked context.Context, done func()
 	return p.service.running.track(ctx, p.session, p.until.Sub(p.service.now()))
 }
 
-func callSubject(t Target, args []byte, req *provider.Request) CallSubject {
+func callSubject(t Target, req *provider.Request) CallSubject {
 	digest := t.Tool.Digest()
 	sum := req.Summary
 	c := CallSubject{
 		Tool: t.Tool.Name, Title: t.Tool.Title, ToolDigest: hex.EncodeToString(digest[:]), Effect: t.Tool.Effect, Connection: t.grant.connection,
 		Provider: t.grant.policy.Provider, ProviderName: t.grant.record.Name, AccountLabel: t.grant.account,
-		Method: sum.Method, URL: "https://" + sum.Host + sum.Path, Arguments: json.RawMessage(args),
+		Method: sum.Method, URL: "https://" + sum.Host + sum.Path, Arguments: json.RawMessage(req.Args),
 	}
 	if req.URL != nil {
 		c.URL = req.URL.Scheme + "://" + sum.Host + sum.Path

@@ -16,6 +16,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -52,12 +53,86 @@ func Check(doc []byte, limits Limits) error {
 	if len(doc) > limits.Bytes {
 		return fault.New(fault.TooLarge, "body_too_large", fmt.Sprintf("The JSON document is over %d bytes.", limits.Bytes))
 	}
-	dec := jsontext.NewDecoder(bytes.NewReader(doc)) // refuses duplicate names and invalid UTF-8
-	var folded []map[string]struct{}                 // one set of folded names per open object; nil for arrays
+	r := readers.Get().(*reader)
+	defer r.done()
+	return r.check(doc, limits)
+}
+
+// reader is a decoder and the names of the objects that are open in it, kept for
+// the next document: every message passes here.
+type reader struct {
+	dec    *jsontext.Decoder // refuses duplicate names and invalid UTF-8
+	folded []names           // one an open object or array
+}
+
+// names are the folded names of one object so far. Most objects have few, which
+// are compared one by one.
+type names struct {
+	object bool
+	few    []string
+	many   map[string]struct{}
+}
+
+const fewNames = 16
+
+// add reports whether a name was there.
+func (n *names) add(folded string) (dup bool) {
+	if n.many == nil && len(n.few) == fewNames {
+		n.many = make(map[string]struct{}, 2*fewNames)
+		for _, have := range n.few {
+			n.many[have] = struct{}{}
+		}
+	}
+	if n.many != nil {
+		_, dup = n.many[folded]
+		n.many[folded] = struct{}{}
+		return dup
+	}
+	for _, have := range n.few {
+		dup = dup || have == folded
+	}
+	n.few = append(n.few, folded)
+	return dup
+}
+
+var readers = sync.Pool{New: func() any { return &reader{dec: jsontext.NewDecoder(new(bytes.Buffer))} }}
+
+// done lets the document go.
+func (r *reader) done() {
+	r.dec.Reset(new(bytes.Buffer))
+	for i := range r.folded[:cap(r.folded)] {
+		n := &r.folded[:cap(r.folded)][i]
+		clear(n.few[:cap(n.few)])
+		n.few, n.many = n.few[:0], nil
+	}
+	r.folded = r.folded[:0]
+	readers.Put(r)
+}
+
+// open begins an object or an array.
+func (r *reader) open(object bool) {
+	n := len(r.folded)
+	if n == cap(r.folded) {
+		r.folded = append(r.folded, names{})
+	}
+	r.folded = r.folded[:n+1]
+	in := &r.folded[n]
+	in.object, in.few, in.many = object, in.few[:0], nil
+}
+
+func (r *reader) check(doc []byte, limits Limits) error {
+	dec := r.dec
+	dec.Reset(bytes.NewBuffer(doc)) // which is read in place
 	items := 0
 	for {
 		kind := dec.PeekKind()
-		tok, err := dec.ReadToken()
+		var text []byte
+		var err error
+		if kind == '"' {
+			text, err = dec.ReadValue()
+		} else {
+			_, err = dec.ReadToken()
+		}
 		if errors.Is(err, io.EOF) && items > 0 {
 			return nil
 		}
@@ -68,38 +143,73 @@ func Check(doc []byte, limits Limits) error {
 			return fault.New(fault.TooLarge, "body_too_complex", fmt.Sprintf("The JSON document has over %d elements.", limits.Items))
 		}
 		switch kind {
-		case '{':
-			folded = append(folded, map[string]struct{}{})
-		case '[':
-			folded = append(folded, nil)
+		case '{', '[':
+			r.open(kind == '{')
 		case '}', ']':
-			folded = folded[:len(folded)-1]
+			r.folded = r.folded[:len(r.folded)-1]
 		case '"':
-			s := tok.String()
-			if strings.ContainsRune(s, 0) {
-				return invalid("The JSON document holds a NUL character.", nil)
-			}
-			// After a name the decoder's length for this level is odd.
-			if n := len(folded); n > 0 && folded[n-1] != nil {
-				if _, length := dec.StackIndex(dec.StackDepth()); length%2 == 1 {
-					f := fold(s)
-					if _, dup := folded[n-1][f]; dup {
-						return invalid("The JSON document has two names that differ only by case.", nil)
-					}
-					folded[n-1][f] = struct{}{}
-				}
+			if err := r.text(text); err != nil {
+				return err
 			}
 		}
-		if len(folded) > limits.Depth {
+		if len(r.folded) > limits.Depth {
 			return fault.New(fault.TooLarge, "body_too_deep", fmt.Sprintf("The JSON document is nested over %d levels.", limits.Depth))
 		}
-		if len(folded) == 0 && dec.StackDepth() == 0 {
+		if len(r.folded) == 0 && dec.StackDepth() == 0 {
 			if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 				return invalid("There is something after the JSON document.", err)
 			}
 			return nil
 		}
 	}
+}
+
+// text looks at a string as it stands in the document, in its quotes.
+func (r *reader) text(quoted []byte) error {
+	text := quoted[1 : len(quoted)-1]
+	if bytes.IndexByte(text, '\\') >= 0 {
+		text, _ = jsontext.AppendUnquote(nil, quoted)
+	}
+	if bytes.IndexByte(text, 0) >= 0 {
+		return invalid("The JSON document holds a NUL character.", nil)
+	}
+	// After a name the decoder's length for this level is odd.
+	if n := len(r.folded); n > 0 && r.folded[n-1].object {
+		if _, length := r.dec.StackIndex(r.dec.StackDepth()); length%2 == 1 && r.folded[n-1].add(fold(string(text))) {
+			return invalid("The JSON document has two names that differ only by case.", nil)
+		}
+	}
+	return nil
+}
+
+// Members are the members of an object by their exact names, each as it stands
+// in doc, whose bytes they share. doc is a document that [Check] accepts, or a
+// part of one. ok is false when it is no object.
+func Members(doc []byte) (members map[string]json.RawMessage, ok bool) {
+	r := readers.Get().(*reader)
+	defer r.done()
+	r.dec.Reset(bytes.NewBuffer(doc))
+	if r.dec.PeekKind() != '{' {
+		return nil, false
+	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return nil, false
+	}
+	members = map[string]json.RawMessage{}
+	for r.dec.PeekKind() == '"' {
+		name, err := r.dec.ReadToken()
+		if err != nil {
+			return nil, false
+		}
+		key := name.String()
+		value, err := r.dec.ReadValue()
+		if err != nil {
+			return nil, false
+		}
+		members[key] = json.RawMessage(value)
+	}
+	end, err := r.dec.ReadToken()
+	return members, err == nil && end.Kind() == '}'
 }
 
 // Unmarshal checks doc and decodes it into v. Unknown names and names whose
