@@ -83,7 +83,7 @@ func (r Record) send(ctx context.Context, client *outbound.Client, bound outboun
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(req.Body)), nil }
 		out.ContentLength = int64(len(req.Body))
 	}
-	rendered, err := r.Inject(out, cred)
+	red, err := r.Inject(out, cred)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -92,7 +92,7 @@ func (r Record) send(ctx context.Context, client *outbound.Client, bound outboun
 		// The credential is refused, however that is written: the text is not passed on.
 		resp, err = &outbound.Response{Status: status, Header: http.Header{}, Sent: true}, nil
 	}
-	return resp, NewRedactor(rendered), err
+	return resp, red, err
 }
 
 func clean(resp *outbound.Response, at *url.URL, red *Redactor, tool Tool) Answer {

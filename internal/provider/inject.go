@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -110,9 +111,10 @@ func (c Credential) render(template string) ([]byte, error) {
 	return out, nil
 }
 
-// Inject puts the credential into req, over whatever is there, and returns every
-// form in which it must never come back (threats.md U1). Call it last.
-func (r Record) Inject(req *http.Request, c Credential) ([]secret.Value, error) {
+// Inject puts the credential into req, over whatever is there, and returns what
+// takes it out of the answer again, in every form in which it must never come
+// back (threats.md U1). Call it last.
+func (r Record) Inject(req *http.Request, c Credential) (*Redactor, error) {
 	var forms formSet
 	for _, name := range sortedKeys(c.Values) {
 		if name != FieldUsername {
@@ -155,7 +157,7 @@ func (r Record) Inject(req *http.Request, c Credential) ([]secret.Value, error) 
 	default:
 		return nil, fault.New(fault.Internal, "record_invalid", "The provider record says nowhere where the credential goes.")
 	}
-	return forms.values, nil
+	return newRedactor(&forms), nil
 }
 
 // setHeader leaves exactly one field of this name, whatever its spelling was.
@@ -180,52 +182,97 @@ func setQuery(u *url.URL, name, value string) {
 	u.RawQuery = strings.Join(append(kept, url.QueryEscape(name)+"="+url.QueryEscape(value)), "&")
 }
 
-// formSet collects the rendered forms of secrets, each once.
+// formSet collects the forms in which secrets may come back, folded, each once.
+// They lie one after the other in one piece of memory.
 type formSet struct {
-	values []secret.Value
-	seen   map[string]bool
+	text  []byte
+	spans []span
 }
 
+type span struct{ from, to int }
+
+func (f *formSet) at(i int) []byte { return f.text[f.spans[i].from:f.spans[i].to] }
+
+// add takes every form of raw.
 func (f *formSet) add(raw []byte) {
 	if len(raw) == 0 {
 		return
 	}
-	s := string(raw)
-	quoted, _ := json.Marshal(s) // with < > & escaped, as Go and others write it
-	f.one(s)
-	f.one(url.QueryEscape(s))
-	f.one(url.PathEscape(s))
-	f.one(strings.Trim(string(quoted), `"`))
-	f.one(strings.ReplaceAll(s, "/", `\/`))
-	f.one(hex.EncodeToString(raw))
-	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
-		f.one(enc.EncodeToString(raw))
-		f.one(enc.WithPadding(base64.NoPadding).EncodeToString(raw))
+	f.text = slices.Grow(f.text, 16*len(raw)+64)
+	f.one(raw)
+	if s := string(raw); !isPlain(raw) {
+		quoted, _ := json.Marshal(s) // with < > & escaped, as Go and others write it
+		f.one([]byte(url.QueryEscape(s)))
+		f.one([]byte(url.PathEscape(s)))
+		f.one(bytes.Trim(quoted, `"`))
+		f.one(bytes.ReplaceAll(raw, []byte("/"), []byte(`\/`)))
+	}
+	f.keep(func(out []byte) []byte { return hex.AppendEncode(out, raw) })
+	padded := append([]byte{0, 0}, raw...)
+	for _, enc := range []struct{ padded, bare *base64.Encoding }{{base64.StdEncoding, base64.RawStdEncoding}, {base64.URLEncoding, base64.RawURLEncoding}} {
+		f.keep(func(out []byte) []byte { return enc.padded.AppendEncode(out, raw) })
+		f.keep(func(out []byte) []byte { return enc.bare.AppendEncode(out, raw) })
 		for offset := range 3 {
-			f.one(base64Core(enc, raw, offset))
+			f.keep(func(out []byte) []byte { return appendCore(out, enc.bare, padded[2-offset:], offset) })
 		}
 	}
 }
 
-func (f *formSet) one(s string) {
-	if f.seen == nil {
-		f.seen = map[string]bool{}
+// isPlain reports that no way of writing text in a URL or in JSON changes b.
+func isPlain(b []byte) bool {
+	for _, c := range b {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
 	}
-	if s != "" && !f.seen[s] {
-		f.seen[s] = true
-		f.values = append(f.values, secret.FromString(s))
+	return true
+}
+
+// one takes a text in all its readings: a secret that itself holds what looks
+// like an escape reads differently in each view of an answer.
+func (f *formSet) one(text []byte) {
+	f.keep(func(out []byte) []byte { return append(out, text...) })
+	text = fold(text)
+	for range viewLayers + 1 {
+		if text = reading(text); text == nil {
+			return
+		}
+		f.keep(func(out []byte) []byte { return append(out, text...) })
 	}
 }
 
-// base64Core is the part of an encoding of a longer text that only raw decides,
-// when raw starts at offset (mod 3) in that text.
-func base64Core(enc *base64.Encoding, raw []byte, offset int) string {
-	padded := append(make([]byte, offset), raw...)
-	core := enc.WithPadding(base64.NoPadding).EncodeToString(padded)
-	first := (offset*8 + 5) / 6 // characters that hold bits from before raw
-	last := len(padded) * 8 / 6 // characters that hold only bits up to raw's end
-	if first >= last {
-		return ""
+// keep takes what write appends, unless it is empty or known.
+func (f *formSet) keep(write func(out []byte) []byte) {
+	from := len(f.text)
+	f.text = write(f.text)
+	for i := from; i < len(f.text); i++ {
+		f.text[i] = foldByte(f.text[i])
 	}
-	return core[first:last]
+	form := bytes.TrimSpace(f.text[from:])
+	known := len(form) == 0
+	for i := range f.spans {
+		known = known || bytes.Equal(f.at(i), form)
+	}
+	if known {
+		f.text = f.text[:from]
+		return
+	}
+	n := copy(f.text[from:], form)
+	f.text = f.text[:from+n]
+	f.spans = append(f.spans, span{from, from + n})
+}
+
+// appendCore appends the part of an encoding of a longer text that only a secret
+// decides which starts at offset (mod 3) in that text. padded is the secret after
+// that many zero bytes.
+func appendCore(out []byte, enc *base64.Encoding, padded []byte, offset int) []byte {
+	from := len(out)
+	out = enc.AppendEncode(out, padded)
+	first := (offset*8 + 5) / 6 // characters that hold bits from before the secret
+	last := len(padded) * 8 / 6 // characters that hold only bits up to its end
+	if first >= last {
+		return out[:from]
+	}
+	n := copy(out[from:], out[from+first:from+last])
+	return out[:from+n]
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"unicode/utf8"
-
-	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // A text is read in windows: each view hands what it has unescaped to the next
@@ -35,7 +33,7 @@ func (r *Redactor) marks(text []byte, layers int) marks {
 		s.mark(extent{0, len(text)})
 		return s.found
 	}
-	if len(r.long) == 0 {
+	if len(r.forms().long) == 0 {
 		return nil
 	}
 	first := &layer{below: layers}
@@ -54,13 +52,14 @@ func (r *Redactor) marks(text []byte, layers int) marks {
 // inside other text.
 func (r *Redactor) isShort(text []byte, layers int) bool {
 	const blank = " \t\r\n\"'"
-	if text = bytes.Trim(text, blank); len(r.short) == 0 || len(text) > wholeText {
+	short := r.forms().short
+	if text = bytes.Trim(text, blank); len(short) == 0 || len(text) > wholeText {
 		return false
 	}
 	view := fold(text)
 	for ; view != nil && layers >= 0; layers-- {
 		whole := bytes.Trim(view, blank)
-		if slices.ContainsFunc(r.short, func(s secret.Value) bool { return bytes.Equal(whole, s.Reveal()) }) {
+		if slices.ContainsFunc(short, func(form []byte) bool { return bytes.Equal(whole, form) }) {
 			return true
 		}
 		view = reading(view)
@@ -91,9 +90,10 @@ func (s *search) mark(e extent) {
 // no more text comes.
 func (s *search) read(l *layer, last bool) {
 	open := l.text[max(0, l.fresh-s.r.reach):]
-	if slices.ContainsFunc(s.r.probe, func(v secret.Value) bool { return bytes.Contains(open, v.Reveal()) }) {
-		for _, v := range s.r.long {
-			s.all(l, len(l.text)-len(open), v.Reveal())
+	forms := s.r.forms()
+	if slices.ContainsFunc(forms.probe, func(form []byte) bool { return bytes.Contains(open, form) }) {
+		for _, form := range forms.long {
+			s.all(l, len(l.text)-len(open), form)
 		}
 	}
 	l.fresh = len(l.text)
@@ -144,6 +144,9 @@ func (l *layer) place(i int) extent {
 
 // reading gives text unescaped once, or nil when that changes nothing.
 func reading(text []byte) []byte {
+	if !slices.ContainsFunc(text, special) {
+		return nil
+	}
 	l := &layer{text: text}
 	l.unescape(true, len(text))
 	if l.next == nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ambit-dev/ambit/internal/outbound"
-	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 const (
@@ -28,49 +27,39 @@ const (
 // and NUL bytes. What a hostile upstream disguises in other ways passes; it has
 // the credential anyway.
 type Redactor struct {
-	long  []secret.Value // folded, longest first
-	probe []secret.Value // those of long that hold no other: without them there is none
-	short []secret.Value // folded
-	least int            // length of the shortest form; no escape makes one shorter
-	reach int            // how far back a form that is still being read can begin, in one view
+	forms func() *needles // behind a function, as in secret.Value: printing shows none
+	least int             // length of the shortest form; no escape makes one shorter
+	reach int             // how far back a form that is still being read can begin, in one view
 }
 
-// NewRedactor takes what [Record.Inject] returned.
-func NewRedactor(rendered []secret.Value) *Redactor {
-	r := &Redactor{}
-	seen := map[string]bool{}
-	add := func(f []byte) {
-		f = bytes.TrimSpace(f)
-		if len(f) == 0 || seen[string(f)] {
-			return
+// needles are forms of secrets, folded.
+type needles struct {
+	long  [][]byte // longest first
+	probe [][]byte // those of long that hold no other: without them there is none
+	short [][]byte
+}
+
+func newRedactor(f *formSet) *Redactor {
+	n := &needles{}
+	r := &Redactor{forms: func() *needles { return n }}
+	for i := range f.spans {
+		form := f.at(i)
+		if r.least == 0 || len(form) < r.least {
+			r.least = len(form)
 		}
-		seen[string(f)] = true
-		if r.least == 0 || len(f) < r.least {
-			r.least = len(f)
-		}
-		if len(f) < shortForm {
-			r.short = append(r.short, secret.New(f))
+		if len(form) < shortForm {
+			n.short = append(n.short, form)
 		} else {
-			r.long = append(r.long, secret.New(f))
+			n.long = append(n.long, form)
 		}
 	}
-	for _, form := range rendered {
-		// A secret that itself holds what looks like an escape reads differently
-		// in each view of the text, so it is looked for in all its readings.
-		text := fold(form.Reveal())
-		for layer := 0; text != nil && layer <= viewLayers+1; layer++ {
-			add(text)
-			text = reading(text)
-		}
+	slices.SortStableFunc(n.long, func(a, b []byte) int { return len(b) - len(a) })
+	if len(n.long) > 0 {
+		r.reach = len(n.long[0]) + viewLayers*maxEscape + maxEscape
 	}
-	slices.SortStableFunc(r.long, func(a, b secret.Value) int { return b.Len() - a.Len() })
-	if len(r.long) > 0 {
-		r.reach = r.long[0].Len() + viewLayers*maxEscape + maxEscape
-	}
-	for i, v := range r.long {
-		holds := func(o secret.Value) bool { return bytes.Contains(v.Reveal(), o.Reveal()) }
-		if !slices.ContainsFunc(r.long[i+1:], holds) {
-			r.probe = append(r.probe, v)
+	for i, form := range n.long {
+		if !slices.ContainsFunc(n.long[i+1:], func(o []byte) bool { return bytes.Contains(form, o) }) {
+			n.probe = append(n.probe, form)
 		}
 	}
 	return r
@@ -207,7 +196,7 @@ func (r *Redactor) JSON(text []byte, cut map[string]bool) (out []byte, ok bool) 
 	enc := jsontext.NewEncoder(&buf, lenient...)
 	// One search over the whole, one layer deeper for the quoting of JSON, spares
 	// the common clean answer the search in each of its strings.
-	dirty := len(r.short) > 0 || r.marks(text, viewLayers+1) != nil
+	dirty := len(r.forms().short) > 0 || r.marks(text, viewLayers+1) != nil
 	values := 0
 	for {
 		switch kind := dec.PeekKind(); kind {
