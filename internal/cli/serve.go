@@ -71,11 +71,11 @@ func secondSignal(ctx context.Context) (force <-chan struct{}, stop func()) {
 	return forced, func() { close(over); <-done }
 }
 
-// collectLess has a server's memory collected half as often: its heap is small, and
-// collecting it takes a tenth of the processor time under load. A GOGC of the
+// collectLess has a server's memory collected a fourth as often: its heap is small,
+// and collecting it takes a tenth of the processor time under load. A GOGC of the
 // operator's stands. restore undoes it.
 func collectLess() (restore func()) {
-	const usual, rare = 100, 200
+	const usual, rare = 100, 400
 	was := debug.SetGCPercent(rare)
 	if was != usual {
 		debug.SetGCPercent(was)

@@ -32,9 +32,8 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, who agent.Iden
 		p = &problem{status: http.StatusNotFound, code: codeMethod, message: "There is no such method."}
 	}
 	if p == nil {
-		doc, err := encode(response{Version: "2.0", ID: m.id, Result: result})
+		err := reply(w, http.StatusOK, response{Version: "2.0", ID: m.id, Result: result})
 		if err == nil {
-			writeDoc(w, http.StatusOK, doc)
 			return
 		}
 		s.log.Error("an answer could not be encoded", "method", m.method, "error", err)

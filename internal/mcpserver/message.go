@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -190,8 +191,7 @@ func (p *problem) write(w http.ResponseWriter, id json.RawMessage) {
 	for k, v := range p.header {
 		w.Header()[k] = v
 	}
-	doc, _ := encode(response{Version: "2.0", ID: id, Error: &wireError{Code: p.code, Message: p.message, Data: p.data}})
-	writeDoc(w, p.status, doc)
+	_ = reply(w, p.status, response{Version: "2.0", ID: id, Error: &wireError{Code: p.code, Message: p.message, Data: p.data}})
 }
 
 // Refuse writes an error that was found before the message was read, such as a
@@ -216,7 +216,11 @@ func Refuse(w http.ResponseWriter, status int, f *fault.Error) {
 // and which would make answers longer.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	return encodeTo(&b, v)
+}
+
+func encodeTo(b *bytes.Buffer, v any) ([]byte, error) {
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return nil, err
@@ -224,9 +228,30 @@ func encode(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-func writeDoc(w http.ResponseWriter, status int, doc []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(doc)))
+// answers are buffers that answers are encoded in; large ones are not kept.
+var answers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+const keptAnswer = 64 << 10
+
+// reply writes a response, or nothing when it cannot be encoded.
+func reply(w http.ResponseWriter, status int, v response) error {
+	b := answers.Get().(*bytes.Buffer)
+	defer func() {
+		if b.Cap() <= keptAnswer {
+			b.Reset()
+			answers.Put(b)
+		}
+	}()
+	doc, err := encodeTo(b, v)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(doc))}
 	w.WriteHeader(status)
 	_, _ = w.Write(doc)
+	return nil
 }
+
+var jsonType = []string{"application/json"}

@@ -3,8 +3,6 @@ package mcpserver
 import (
 	"bytes"
 	"encoding/json"
-
-	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
 // metaNote is the name under which a person's words stand that came with the
@@ -36,12 +34,7 @@ func (r callResult) withNote(note string) callResult {
 	return r
 }
 
-func lastText(content []mcp.Content) string {
-	if t, ok := content[len(content)-1].(*mcp.TextContent); ok {
-		return t.Text
-	}
-	return ""
-}
+func lastText(content []textContent) string { return content[len(content)-1].Text }
 
 // withoutNote drops what a provider says under our name: nobody but a person
 // speaks there (threats.md U5). A name can be spelled with escapes.

@@ -18,7 +18,7 @@ import (
 
 type callResult struct {
 	stamp
-	Content           []mcp.Content `json:"content"`
+	Content           []textContent `json:"content"`
 	StructuredContent any           `json:"structuredContent,omitempty"`
 	IsError           bool          `json:"isError,omitempty"`
 }
@@ -167,4 +167,11 @@ func (s *Server) problem(ctx context.Context, doing string, err error) *problem 
 	return &problem{status: http.StatusOK, code: codeInternal, message: "Something went wrong on our side."}
 }
 
-func texts(text string) []mcp.Content { return []mcp.Content{&mcp.TextContent{Text: text}} }
+// textContent is a text for the model, which is all that we answer with. The
+// SDK's own type encodes each by itself and then once more.
+type textContent struct {
+	Type string `json:"type"` // "text"
+	Text string `json:"text"`
+}
+
+func texts(text string) []textContent { return []textContent{{Type: "text", Text: text}} }
