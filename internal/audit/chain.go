@@ -100,14 +100,11 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 		s.next.hash = s.links.link(s.next.hash, s.next.seq, r.doc)
 		all[i] = linked{s.next, r}
 	}
-	if err := insertEntries(ctx, tx, all); err != nil {
-		if sqldb.IsUnique(err) { // its place is taken: another node closed the run of this one
-			c.head.chain = ""
-			return errRunClosed(err)
-		}
-		return fmt.Errorf("appending to the audit chain: %w", err)
+	err := insertEntries(ctx, tx, all)
+	if sqldb.IsUnique(err) {
+		c.head.chain = ""
 	}
-	return nil
+	return err
 }
 
 // open begins a new chain. Its first entry names the heads of the latest other

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"fmt"
 	"math/bits"
 	"strconv"
 	"time"
@@ -30,7 +31,7 @@ type linked struct {
 
 // insertEntries writes rows in one statement for each power of two of them, so that
 // a batch costs few messages to a database server and few texts are compiled.
-func insertEntries(ctx context.Context, q sqldb.Querier, all []linked) error {
+func insertEntries(ctx context.Context, tx *sqldb.Tx, all []linked) error {
 	for len(all) > 0 {
 		n := min(1<<(bits.Len(uint(len(all)))-1), 32)
 		args := make([]any, 0, n*entryColumnCount)
@@ -39,12 +40,19 @@ func insertEntries(ctx context.Context, q sqldb.Querier, all []linked) error {
 			args = append(args, l.head.chain, l.head.seq, b.ID, b.Time, b.Kind, b.Ref, e.Environment, e.Organization,
 				e.Agent, e.User, e.Session, e.Connection, e.Action, e.Decision, l.doc, l.head.hash)
 		}
-		if _, err := q.ExecContext(ctx, insertEntriesSQL+tuples(n, entryColumnCount), args...); err != nil {
+		if err := tx.Later(ctx, insertFailed, insertEntriesSQL+tuples(n, entryColumnCount), args...); err != nil {
 			return err
 		}
 		all = all[n:]
 	}
 	return nil
+}
+
+func insertFailed(err error) error {
+	if sqldb.IsUnique(err) { // its place is taken: another node closed the run of this one
+		return errRunClosed(err)
+	}
+	return fmt.Errorf("appending to the audit chain: %w", err)
 }
 
 // tuples are the placeholders of rows of so many columns.

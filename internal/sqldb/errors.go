@@ -130,7 +130,7 @@ func classify(err error) class {
 		return classCut
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, net.ErrClosed),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err),
-		strings.HasSuffix(err.Error(), "sql: database is closed"): // this process is stopping; the error has no name
+		strings.HasSuffix(err.Error(), "closed pool"), strings.HasSuffix(err.Error(), "conn closed"): // this process is stopping; neither has a name here
 		return classLost
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {

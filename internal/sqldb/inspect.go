@@ -2,7 +2,6 @@ package sqldb
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -148,11 +146,13 @@ func inspectPostgres(ctx context.Context, cfg Config) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	pool := sql.OpenDB(stdlib.GetConnector(*config))
-	defer pool.Close()
-	pool.SetMaxOpenConns(1)
 	db := &DB{engine: PostgreSQL}
-	db.store = &postgres{db: db, pool: pool}
+	pool, err := db.openPool(ctx, cfg.URL, config, 1)
+	if err != nil {
+		return Inspection{}, err
+	}
+	db.store = pool
+	defer pool.close()
 	q := db.Reader()
 	found := Inspection{Engine: PostgreSQL, Postgres: &Postgres{
 		Settings: map[string]string{}, Pool: poolSize(cfg),

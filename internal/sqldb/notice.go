@@ -193,7 +193,8 @@ func (tx *Tx) sendNotices(ctx context.Context) {
 		args = append(args, n.channel+"\n"+n.payload)
 		fmt.Fprintf(&query, "pg_notify($1, $%d)", len(args))
 	}
-	tx.ExecContext(ctx, query.String(), args...) // a failure ends the transaction
+	notifying := func(err error) error { return fmt.Errorf("send notices: %w", err) }
+	_ = tx.Later(ctx, notifying, query.String(), args...) // a failure ends the transaction
 }
 
 // listener owns the PostgreSQL connection that hears notices.

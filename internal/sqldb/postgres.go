@@ -2,14 +2,19 @@ package sqldb
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -71,12 +76,11 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	size := poolSize(cfg)
-	pool := sql.OpenDB(stdlib.GetConnector(*config, stdlib.OptionShouldPing(db.suspect)))
-	pool.SetMaxOpenConns(size)
-	pool.SetMaxIdleConns(size)
-	pool.SetConnMaxIdleTime(5 * time.Minute)
-	pool.SetConnMaxLifetime(time.Hour)
-	db.store = &postgres{db: db, pool: pool}
+	engine, err := db.openPool(ctx, cfg.URL, config, size)
+	if err != nil {
+		return err
+	}
+	db.store = engine
 	db.lanes = newLanes(size, size/4)
 	defer func() {
 		if err != nil {
@@ -86,7 +90,7 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 
 	const query = `select coalesce(current_schema(), ''), current_setting('synchronous_commit'), current_setting('fsync')`
 	var synchronous, fsync string
-	if err := pool.QueryRowContext(ctx, query).Scan(&db.schema, &synchronous, &fsync); err != nil {
+	if err := engine.pool.QueryRow(ctx, query).Scan(&db.schema, &synchronous, &fsync); err != nil {
 		return cannotConnect(config, "open the database", err)
 	}
 	if db.schema == "" {
@@ -111,7 +115,7 @@ func (db *DB) openPostgres(ctx context.Context, cfg Config) (err error) {
 // postgres is the engine over a network.
 type postgres struct {
 	db   *DB
-	pool *sql.DB
+	pool *pgxpool.Pool
 
 	waits, waited atomic.Int64 // for a connection that anybody may have: how often, and nanoseconds
 }
@@ -130,36 +134,74 @@ func (p *postgres) share(ctx context.Context) error {
 	return l.share(ctx)
 }
 
+// openPool makes a pool of connections of which none is open yet.
+func (db *DB) openPool(ctx context.Context, url string, config *pgx.ConnConfig, size int) (*postgres, error) {
+	pooled, err := pgxpool.ParseConfig(url) // only for its defaults
+	if err != nil {
+		return nil, Wrap("read the database URL", err)
+	}
+	pooled.ConnConfig = config
+	pooled.MaxConns = int32(size)
+	pooled.MaxConnIdleTime = 5 * time.Minute
+	pooled.MaxConnLifetime = time.Hour
+	pooled.ShouldPing = db.suspect
+	pool, err := pgxpool.NewWithConfig(ctx, pooled)
+	if err != nil {
+		return nil, Wrap("open the database", err)
+	}
+	return &postgres{db: db, pool: pool}, nil
+}
+
 // A read that found its connection dead is tried once more; by then the pool
 // looks at each of its connections before using it.
 func (p *postgres) query(ctx context.Context, query string, args []any) (Rows, error) {
+	args, err := plain(args)
+	if err != nil {
+		return nil, err
+	}
 	if err := p.share(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := p.pool.QueryContext(ctx, query, args...)
-	if p.db.connectionLost(err) {
-		rows, err = p.pool.QueryContext(ctx, query, args...)
+	for again := false; ; again = true {
+		rows, err := begun(p.pool.Query(ctx, query, args...))
+		if err == nil {
+			return &heldRows{Rows: rows, release: p.db.lanes.unshare}, nil
+		}
+		if again || !p.db.connectionLost(err) {
+			p.db.lanes.unshare()
+			return nil, err // not a nil pointer in an interface
+		}
 	}
-	if err != nil {
-		p.db.lanes.unshare()
-		return nil, err // not a nil pointer in an interface
-	}
-	return &heldRows{Rows: rows, release: p.db.lanes.unshare}, nil
 }
 
 func (p *postgres) row(ctx context.Context, query string, args []any) Row {
 	return oneOf(p.query(ctx, query, args))
 }
 
-func (p *postgres) ping(ctx context.Context) error { return p.pool.PingContext(ctx) }
-func (p *postgres) close() error                   { return p.pool.Close() }
+func (p *postgres) ping(ctx context.Context) error { return p.pool.Ping(ctx) }
 
-func (p *postgres) connections() Connections {
-	s := p.pool.Stats()
-	return Connections{Open: s.OpenConnections, Busy: s.InUse, Waits: s.WaitCount + p.waits.Load(), Waited: s.WaitDuration + time.Duration(p.waited.Load())}
+// close waits for connections in use, but not for ever.
+func (p *postgres) close() error {
+	closed := make(chan struct{})
+	go func() { // the pool's own way has no deadline
+		defer close(closed)
+		p.pool.Close()
+	}()
+	select {
+	case <-closed:
+		return nil
+	case <-time.After(closeWait):
+		return errors.New("a query was still running when the database was closed")
+	}
 }
 
-func (p *postgres) begin(ctx context.Context, limit time.Duration, urgent bool) (_ transaction, err error) {
+func (p *postgres) connections() Connections {
+	s := p.pool.Stat()
+	return Connections{Open: int(s.TotalConns()), Busy: int(s.AcquiredConns()), Waits: s.EmptyAcquireCount() + p.waits.Load(),
+		Waited: s.EmptyAcquireWaitTime() + time.Duration(p.waited.Load())}
+}
+
+func (p *postgres) begin(ctx context.Context, limit time.Duration, urgent bool) (transaction, error) {
 	release := func() {}
 	if !urgent {
 		if err := p.share(ctx); err != nil {
@@ -167,62 +209,283 @@ func (p *postgres) begin(ctx context.Context, limit time.Duration, urgent bool) 
 		}
 		release = p.db.lanes.unshare
 	}
-	defer func() {
-		if err != nil {
-			release()
-		}
-	}()
-	conn, err := p.pool.Conn(ctx)
+	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
+		release()
 		return nil, err
 	}
-	hold, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+commitGrace)
-	tx, err := conn.BeginTx(hold, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
-		cancel()
-		_ = conn.Close()
-		return nil, err
-	}
-	return &postgresTx{conn: conn, tx: tx, cancel: cancel, done: release}, nil
+	t := &postgresTx{conn: conn, done: release}
+	t.hold, t.cancel = context.WithTimeout(context.WithoutCancel(ctx), limit+commitGrace)
+	t.later("begin isolation level read committed", nil, nil)
+	return t, nil
 }
 
+// postgresTx sends what it can in one message: its beginning goes with the first
+// statement, and what nobody waits for with the next one or with the commit.
 type postgresTx struct {
-	conn   *sql.Conn
-	tx     *sql.Tx
-	cancel context.CancelFunc // of the time that the transaction may take
-	done   func()             // gives its place back
+	conn    *pgxpool.Conn
+	hold    context.Context // the time that the transaction may take
+	cancel  context.CancelFunc
+	done    func() // gives its place back
+	waiting []statement
+	open    []*pgRows // to be closed before the end
+	active  bool      // something was sent, so that there is something to roll back
+}
+
+// statement waits to be sent with another.
+type statement struct {
+	query   string
+	args    []any
+	explain func(error) error // may be nil
+}
+
+func (s statement) failed(err error) error {
+	if s.explain == nil {
+		return err
+	}
+	return s.explain(err)
+}
+
+func (t *postgresTx) later(query string, args []any, explain func(error) error) {
+	t.waiting = append(t.waiting, statement{query, args, explain})
+}
+
+// send sends what waits, and a last statement whose answer is the next that
+// is read from the results.
+func (t *postgresTx) send(ctx context.Context, query string, args []any) (pgx.BatchResults, error) {
+	var batch pgx.Batch
+	for _, s := range t.waiting {
+		batch.Queue(s.query, s.args...)
+	}
+	batch.Queue(query, args...)
+	sent := t.waiting
+	t.waiting, t.active = nil, true
+	results := t.conn.SendBatch(ctx, &batch)
+	for _, s := range sent {
+		if _, err := results.Exec(); err != nil {
+			_ = results.Close()
+			return nil, s.failed(err)
+		}
+	}
+	return results, nil
 }
 
 func (t *postgresTx) exec(ctx context.Context, query string, args []any) (Result, error) {
-	return t.tx.ExecContext(ctx, query, args...)
+	if len(args) == 0 { // several statements in one text, which only the simple protocol takes
+		sent := t.waiting
+		t.waiting, t.active = nil, true
+		for _, s := range sent {
+			if _, err := t.conn.Exec(ctx, s.query, s.args...); err != nil {
+				return nil, s.failed(err)
+			}
+		}
+		tag, err := t.conn.Exec(ctx, query)
+		return tagged{tag}, err
+	}
+	args, err := plain(args)
+	if err != nil {
+		return nil, err
+	}
+	results, err := t.send(ctx, query, args)
+	if err != nil {
+		return nil, err
+	}
+	tag, err := results.Exec()
+	return tagged{tag}, errors.Join(err, results.Close())
+}
+
+func (t *postgresTx) execLater(_ context.Context, explain func(error) error, query string, args []any) error {
+	args, err := plain(args)
+	if err == nil {
+		t.later(query, args, explain)
+	}
+	return err
 }
 
 func (t *postgresTx) query(ctx context.Context, query string, args []any) (Rows, error) {
-	rows, err := t.tx.QueryContext(ctx, query, args...)
+	args, err := plain(args)
 	if err != nil {
-		return nil, err // not a nil pointer in an interface
+		return nil, err
 	}
+	results, err := t.send(ctx, query, args)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := begun(results.Query())
+	if err != nil {
+		_ = results.Close()
+		return nil, err
+	}
+	rows.results = results
+	t.open = append(t.open, rows)
 	return rows, nil
 }
 
 func (t *postgresTx) row(ctx context.Context, query string, args []any) Row {
-	return t.tx.QueryRowContext(ctx, query, args...)
+	return oneOf(t.query(ctx, query, args))
 }
 
-func (t *postgresTx) commit() error { return t.tx.Commit() }
-func (t *postgresTx) rollback()     { _ = t.tx.Rollback() }
+func (t *postgresTx) closeRows() {
+	for _, r := range t.open {
+		_ = r.Close()
+	}
+	t.open = nil
+}
+
+// commit reports success only when the server says that it committed: a
+// transaction that has failed is rolled back by its commit.
+func (t *postgresTx) commit() error {
+	t.closeRows()
+	if !t.active && len(t.waiting) == 1 { // nothing but the beginning
+		return nil
+	}
+	results, err := t.send(t.hold, "commit", nil)
+	if err != nil {
+		return beforeCommit{err}
+	}
+	tag, err := results.Exec()
+	if err = errors.Join(err, results.Close()); err == nil {
+		t.active = false
+		if tag.String() != "COMMIT" {
+			err = pgx.ErrTxCommitRollback
+		}
+	}
+	return err
+}
+
+func (t *postgresTx) rollback() {
+	t.closeRows()
+	if !t.active || t.conn.Conn().IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.hold, commitGrace)
+	defer cancel()
+	if _, err := t.conn.Exec(ctx, "rollback"); err != nil {
+		_ = t.conn.Conn().Close(ctx)
+	}
+}
 
 func (t *postgresTx) release() {
 	t.cancel()
-	_ = t.conn.Close()
+	t.conn.Release()
 	t.done()
+}
+
+// tagged is what a statement did.
+type tagged struct{ tag pgconn.CommandTag }
+
+func (t tagged) RowsAffected() (int64, error) { return t.tag.RowsAffected(), nil }
+
+// plain turns arguments into what every column takes, as database/sql does:
+// named types into the types below their names.
+func plain(args []any) ([]any, error) {
+	out := make([]any, len(args))
+	for i, arg := range args {
+		v, err := driver.DefaultParameterConverter.ConvertValue(arg)
+		if err != nil {
+			return nil, fmt.Errorf("argument $%d: %w", i+1, err)
+		}
+		out[i] = v
+	}
+	return out, nil
+}
+
+// pgRows are the rows of a query. The first is read ahead, since only then the
+// server has said whether the statement went well.
+type pgRows struct {
+	rows    pgx.Rows
+	results pgx.BatchResults // that it is the last of, in a transaction
+	ahead   bool
+	closed  bool
+}
+
+func begun(rows pgx.Rows, err error) (*pgRows, error) {
+	if err != nil {
+		return nil, err
+	}
+	ahead := rows.Next()
+	if err := rows.Err(); err != nil {
+		rows.Close()
+		return nil, err
+	}
+	return &pgRows{rows: rows, ahead: ahead}, nil
+}
+
+func (r *pgRows) Next() bool {
+	if r.ahead {
+		r.ahead = false
+		return true
+	}
+	if !r.closed && r.rows.Next() {
+		return true
+	}
+	_ = r.Close()
+	return false
+}
+
+func (r *pgRows) Scan(dest ...any) error {
+	if r.closed {
+		return errRowsClosed
+	}
+	var flags []flagScan
+	for i, f := range r.rows.FieldDescriptions() {
+		if i >= len(dest) {
+			break
+		}
+		// The columns of both engines are the same, and SQLite has no bool.
+		if to, ok := dest[i].(*bool); ok && f.DataTypeOID != pgtype.BoolOID {
+			if flags == nil {
+				dest, flags = slices.Clone(dest), make([]flagScan, 0, len(dest)) // whose places stay
+			}
+			flags = append(flags, flagScan{to: to})
+			dest[i] = &flags[len(flags)-1].n
+		}
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	for _, f := range flags {
+		*f.to = f.n != 0
+	}
+	return nil
+}
+
+// flagScan reads a number as a bool.
+type flagScan struct {
+	to *bool
+	n  int64
+}
+
+func (r *pgRows) Err() error { return r.rows.Err() }
+
+func (r *pgRows) Columns() ([]string, error) {
+	if r.closed {
+		return nil, errRowsClosed
+	}
+	var names []string
+	for _, f := range r.rows.FieldDescriptions() {
+		names = append(names, f.Name)
+	}
+	return names, nil
+}
+
+func (r *pgRows) Close() error {
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	r.rows.Close()
+	if r.results != nil {
+		return r.results.Close()
+	}
+	return nil
 }
 
 // suspect says whether the pool should ask a connection for a sign of life
 // before using it: after a second of rest, and when another one was found dead
 // since its last use. A restarted server so costs one failure, not one for
 // each connection.
-func (db *DB) suspect(_ context.Context, p stdlib.ShouldPingParams) bool {
+func (db *DB) suspect(_ context.Context, p pgxpool.ShouldPingParams) bool {
 	lastUse := time.Now().Add(-p.IdleDuration).UnixNano()
 	return p.IdleDuration > time.Second || lastUse <= db.lostAt.Load()
 }

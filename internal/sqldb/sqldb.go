@@ -95,11 +95,18 @@ type store interface {
 	connections() Connections
 }
 
+// beforeCommit is the error of a statement that was sent with the commit.
+type beforeCommit struct{ error }
+
+func (b beforeCommit) Unwrap() error { return b.error }
+
 // transaction is an open write transaction on a connection of its own, which
 // release gives back. commit and rollback do not hear a caller's cancellation:
 // a commit cut in the middle would leave the outcome unknown.
 type transaction interface {
 	exec(ctx context.Context, query string, args []any) (Result, error)
+	// execLater may put the statement off to the next one or to the commit.
+	execLater(ctx context.Context, explain func(error) error, query string, args []any) error
 	query(ctx context.Context, query string, args []any) (Rows, error)
 	row(ctx context.Context, query string, args []any) Row
 	commit() error

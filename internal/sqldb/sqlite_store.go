@@ -95,6 +95,13 @@ func (t *liteTx) exec(ctx context.Context, query string, args []any) (Result, er
 	return changed(n), err
 }
 
+func (t *liteTx) execLater(ctx context.Context, explain func(error) error, query string, args []any) error {
+	if _, err := t.conn.Exec(ctx, query, args); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
 func (t *liteTx) query(ctx context.Context, query string, args []any) (Rows, error) {
 	cursor, err := t.conn.Query(ctx, query, args)
 	if err != nil {

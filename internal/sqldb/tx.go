@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql/driver"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -108,6 +109,9 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, urgent bool, fn 
 	if err := on.commit(); err != nil {
 		if outcomeOpen(err) {
 			return false, uncertain{Wrap("commit", err)}
+		}
+		if late, ok := errors.AsType[beforeCommit](err); ok {
+			return transient(err), late.error
 		}
 		return transient(err), Wrap("commit", err)
 	}
@@ -246,6 +250,18 @@ func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (Resul
 	res, err := tx.on.exec(ctx, query, args)
 	tx.fail(err)
 	return res, err
+}
+
+// Later runs a statement whose result nobody waits for, at the latest with the
+// commit: over a network it costs no message of its own. When it fails, so does
+// the transaction, with what explain makes of the error.
+func (tx *Tx) Later(ctx context.Context, explain func(error) error, query string, args ...any) error {
+	if err := tx.ready(args); err != nil {
+		return err
+	}
+	err := tx.on.execLater(ctx, explain, query, args)
+	tx.fail(err)
+	return err
 }
 
 // QueryContext runs a query.
