@@ -374,3 +374,51 @@ func TestTimeAndStats(t *testing.T) {
 		}
 	})
 }
+
+// What is put off is there for the next statement, and its failure is the
+// transaction's, in the words of whoever put it off.
+func TestLater(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		itemTable(t, db)
+		refused := errors.New("there is one already")
+		explain := func(err error) error {
+			if sqldb.IsUnique(err) {
+				return refused
+			}
+			return err
+		}
+		seen := int64(0)
+		update(t, db, func(ctx context.Context, tx *sqldb.Tx) error {
+			if err := tx.Later(ctx, explain, insertItem, "a", "t", 1, true, nil); err != nil {
+				return err
+			}
+			return tx.QueryRowContext(ctx, `select count(*) from item`).Scan(&seen)
+		})
+		if seen != 1 {
+			t.Errorf("the next statement saw %d rows, want 1", seen)
+		}
+		for _, with := range []string{"the next statement", "the commit"} {
+			done := []bool{}
+			err := db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+				tx.Done(func(ok bool) { done = append(done, ok) })
+				if err := put(ctx, tx, "b"); err != nil {
+					return err
+				}
+				if err := tx.Later(ctx, explain, insertItem, "a", "t", 2, true, nil); err != nil {
+					return err
+				}
+				if with == "the commit" {
+					return nil
+				}
+				return put(ctx, tx, "c")
+			})
+			if !errors.Is(err, refused) || sqldb.Uncertain(err) || len(done) != 1 || done[0] {
+				t.Errorf("a failure sent with %s: got %v, done %v", with, err, done)
+			}
+		}
+		if got := ids(t, db); len(got) != 1 {
+			t.Errorf("got rows %v, want the first alone", got)
+		}
+	})
+}
