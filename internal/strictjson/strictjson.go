@@ -62,12 +62,12 @@ func Check(doc []byte, limits Limits) error {
 // the next document: every message passes here.
 type reader struct {
 	dec    *jsontext.Decoder // refuses duplicate names and invalid UTF-8
-	folded []names           // one an open object or array
+	folded []folds           // one an open object or array
 }
 
-// names are the folded names of one object so far. Most objects have few, which
+// folds are the folded names of one object so far. Most objects have few, which
 // are compared one by one.
-type names struct {
+type folds struct {
 	object bool
 	few    []string
 	many   map[string]struct{}
@@ -76,7 +76,7 @@ type names struct {
 const fewNames = 16
 
 // add reports whether a name was there.
-func (n *names) add(folded string) (dup bool) {
+func (n *folds) add(folded string) (dup bool) {
 	if n.many == nil && len(n.few) == fewNames {
 		n.many = make(map[string]struct{}, 2*fewNames)
 		for _, have := range n.few {
@@ -113,7 +113,7 @@ func (r *reader) done() {
 func (r *reader) open(object bool) {
 	n := len(r.folded)
 	if n == cap(r.folded) {
-		r.folded = append(r.folded, names{})
+		r.folded = append(r.folded, folds{})
 	}
 	r.folded = r.folded[:n+1]
 	in := &r.folded[n]
