@@ -137,14 +137,82 @@ func TestRule6RefreshTokenOfAnOlderRecordIsNotSentToTheNewHost(t *testing.T) {
 // with the place to remove it at.
 func (s scene) wantLeftBehind(t *testing.T, n int) {
 	t.Helper()
-	list, err := s.Audit.List(t.Context(), audit.Filter{Environment: s.Environment, Action: "connection.grant_abandoned"})
-	gatewaytest.Must(t, err)
-	if len(list.Records) != n {
-		t.Errorf("the audit tells of %d grants, want %d", len(list.Records), n)
+	list := s.leftBehind(t)
+	if len(list) != n {
+		t.Errorf("the audit tells of %d grants, want %d", len(list), n)
 	}
-	for _, r := range list.Records {
+	for _, r := range list {
 		if r.Connection != s.conn.ID || r.Code != "provider_changed" || r.Detail["grant"] != "not_revoked" || r.Detail["remove_at"] != s.Sandbox.URL {
 			t.Errorf("the audit tells %+v", r.Entry)
 		}
 	}
+}
+
+// F4, and a bug: a refresh whose commit did not take place, which nobody could tell,
+// was taken for stored once a reconnect had stored something else. Its grant was left
+// at the provider, and nothing said so.
+func TestUncertainRefreshThatAReconnectReplacesIsGivenBack(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		s.expire()
+		ours := ""
+		version, known, err := s.Credentials.RefreshUncertain(t, s.conn.ID, func() {
+			tokens := s.Tokens()
+			ours = tokens[len(tokens)-1]
+			s.ConnectOAuth(t, s.owner, gatewaytest.Mia, func(st *credential.Start) { st.Reconnect = s.conn.ID })
+		})
+		if err != nil || !known || version != 2 {
+			t.Errorf("the caller gets version %d, known %v, %v; want that of the reconnect", version, known, err)
+		}
+		given := false
+		for _, a := range s.Arrivals("/oauth/revoke") {
+			given = given || ours != "" && strings.Contains(a.Body, ours)
+		}
+		if !given {
+			t.Error("the tokens that were not stored live on at the provider")
+		}
+		if _, known, err := s.Credentials.RefreshUncertain(t, s.conn.ID, func() {}); err != nil || known {
+			t.Errorf("nothing was stored since: known %v, %v", known, err)
+		}
+	})
+}
+
+// O15, and a bug: where a provider takes no access back, the audit did not say that
+// the one which a reconnect replaced is still there, and where to remove it.
+func TestReplacedGrantThatCannotBeGivenBackIsOnRecord(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		in := oauthInput(s.World)
+		var kept []string
+		for line := range strings.Lines(string(in.YAML)) {
+			if !strings.Contains(line, "revoke_") {
+				kept = append(kept, line)
+			}
+		}
+		in.YAML = []byte(strings.Join(kept, ""))
+		_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), in, account.Agreement{})
+		gatewaytest.Must(t, err)
+		reconnect := func() {
+			s.ConnectOAuth(t, s.owner, gatewaytest.Mia, func(st *credential.Start) { st.Reconnect = s.conn.ID })
+		}
+		reconnect() // from here on the account is one of the record without a way to revoke
+		before := s.leftBehind(t)
+		reconnect()
+		after := s.leftBehind(t)
+		if len(after) != len(before)+1 {
+			t.Fatalf("the audit tells of %d grants, want one more than %d", len(after), len(before))
+		}
+		if r := after[0]; r.Connection != s.conn.ID || r.Code != "unsupported" || r.Detail["grant"] != "unsupported" || r.Detail["remove_at"] != s.Sandbox.URL {
+			t.Errorf("the audit tells %+v", r.Entry)
+		}
+	})
+}
+
+func (s scene) leftBehind(t *testing.T) []audit.Record {
+	t.Helper()
+	list, err := s.Audit.List(t.Context(), audit.Filter{Environment: s.Environment, Action: "connection.grant_abandoned"})
+	gatewaytest.Must(t, err)
+	return list.Records
 }

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -299,16 +300,8 @@ func (s *Service) keep(ctx context.Context, was row, got renewal) (row, error) {
 		}
 		switch {
 		case err == nil && stored, sqldb.Uncertain(err):
-			fresh, lerr := s.load(ctx, next.connection)
-			if lerr == nil && fresh.revokeState == RevokePending {
-				s.revokeNow(ctx, fresh)
-			}
-			if lerr == nil && fresh.revokeState != "" {
-				return row{}, s.connections.MustReconnect(next.connection, "The account was disconnected.")
-			}
-			if lerr == nil && fresh.version >= next.version {
-				s.sealed.put(fresh)
-				return fresh, nil
+			if fresh, known, lerr := s.look(ctx, got, next, err == nil); known {
+				return fresh, lerr
 			}
 		case err == nil:
 			return s.overtaken(ctx, got)
@@ -322,6 +315,29 @@ func (s *Service) keep(ctx context.Context, was row, got renewal) (row, error) {
 	}
 }
 
+// look finds what became of next after a commit that is certain, or is not. It is
+// not known while the database does not say, or has not taken it. What then stands
+// in its place may have come after it or instead of it, which nobody can tell: next
+// is overtaken either way.
+func (s *Service) look(ctx context.Context, got renewal, next row, certain bool) (fresh row, known bool, err error) {
+	fresh, err = s.load(ctx, next.connection)
+	if err != nil || fresh.version < next.version {
+		return row{}, false, nil
+	}
+	if !certain && (fresh.version > next.version || !bytes.Equal(fresh.envelope, next.envelope)) {
+		fresh, err = s.overtaken(ctx, got)
+		return fresh, true, err
+	}
+	if fresh.revokeState == RevokePending {
+		s.revokeNow(ctx, fresh)
+	}
+	if fresh.revokeState != "" {
+		return row{}, true, s.connections.MustReconnect(next.connection, "The account was disconnected.")
+	}
+	s.sealed.put(fresh)
+	return fresh, true, nil
+}
+
 // overtaken gives way to what was stored while we asked the provider: by a
 // reconnect, or by another owner if a lease or a clock is wrong. Theirs is
 // durable, so theirs counts. Ours goes back to where it came from if theirs come
@@ -333,8 +349,14 @@ func (s *Service) overtaken(ctx context.Context, ours renewal) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	kept, err := s.material(ctx, theirs)
-	if err == nil && !kept.sameGrant(ours.material) {
+	kept := material{}
+	if len(theirs.envelope) > 0 {
+		kept, err = s.material(ctx, theirs)
+	}
+	switch {
+	case err != nil:
+		s.log.Error("it is not known whether a refreshed credential that was not stored is of the grant that is", "connection", ours.conn.ID, "error", err)
+	case len(theirs.envelope) == 0 || !kept.sameGrant(ours.material):
 		s.replaced(ctx, ours.conn, ours.material, kept)
 	}
 	return theirs, nil

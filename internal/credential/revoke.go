@@ -164,14 +164,18 @@ func revokeAnswer(resp *outbound.Response) error {
 // replaced gives back the tokens that a reconnect replaced, so that no grant
 // lives on that nobody uses. A provider that kept the same tokens keeps them.
 // conn is the connection as it was with the old ones: they go to its places, or
-// nowhere once the record has moved, and then the audit tells where to remove
-// the access.
+// nowhere once the record has moved, or when the provider takes none back, and
+// then the audit tells where to remove the access.
 func (s *Service) replaced(ctx context.Context, conn connection.Connection, old, now material) {
 	token, hint := old.values[fieldRefreshToken], "refresh_token"
 	if token.IsZero() {
 		token, hint = old.values[provider.FieldAccessToken], "access_token"
 	}
-	if token.IsZero() || conn.Pinned.Revoke == "" || token.Equal(now.values[fieldRefreshToken]) || token.Equal(now.values[provider.FieldAccessToken]) {
+	if token.IsZero() || token.Equal(now.values[fieldRefreshToken]) || token.Equal(now.values[provider.FieldAccessToken]) {
+		return
+	}
+	if conn.Pinned.Revoke == "" {
+		s.leftBehind(ctx, conn, Unsupported, Unsupported)
 		return
 	}
 	client, err := s.providers.Client(ctx, conn.Environment, conn.Provider, conn.Pinned)
@@ -180,18 +184,18 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 	}
 	if err != nil {
 		s.log.Warn("a replaced credential could not be revoked at the provider; remove its access there", "connection", conn.ID, "website", conn.Record.Website, "error", err)
-		s.leftBehind(ctx, conn, fault.Of(err).Code)
+		s.leftBehind(ctx, conn, grantNotRevoked, fault.Of(err).Code)
 	}
 }
 
 // leftBehind records that a provider still has a grant that nobody uses.
-func (s *Service) leftBehind(ctx context.Context, conn connection.Connection, code string) {
+func (s *Service) leftBehind(ctx context.Context, conn connection.Connection, grant, code string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
 	defer cancel()
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		s.audit.AppendEvent(tx, audit.Entry{Environment: conn.Environment, Organization: conn.Organization, User: conn.Owner, Actor: system, Connection: conn.ID,
 			Action: "connection.grant_abandoned", Object: conn.Provider, Provider: conn.Provider, Code: code,
-			Detail: map[string]string{"grant": grantNotRevoked, "remove_at": conn.Record.Website}})
+			Detail: map[string]string{"grant": grant, "remove_at": conn.Record.Website}})
 		return nil
 	})
 	if err != nil {
