@@ -30,6 +30,7 @@ func open(t *testing.T, cfg Config) *Telemetry {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = tel.Stop(context.WithoutCancel(t.Context())) })
 	return tel
 }
 
