@@ -202,6 +202,32 @@ func TestStrangersWhoDoNotReadLeaveRoom(t *testing.T) {
 	f.works(t)
 }
 
+// W5, and a bug: a page that stays open is its person's, who is known, and makes way
+// for nobody.
+func TestLivePagesDoNotMakeWay(t *testing.T) {
+	t.Parallel()
+	f := newFair(t, 64, 64, 64)
+	c := f.from(t, "127.0.2.2")
+	if got := f.signIn(t, c); got != http.StatusOK {
+		t.Fatalf("a sign-in: %d", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 8 { // an address has four places in the lobby
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+publicHost+"/ui/events", nil)
+		must(t, err)
+		resp, err := c.Do(req)
+		must(t, err)
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		if _, err := resp.Body.Read(make([]byte, 1)); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("a live page: %d, %v", resp.StatusCode, err)
+		}
+	}
+	if n := f.n.InLobby(); n != 0 {
+		t.Errorf("%d live pages make way for strangers", n)
+	}
+}
+
 // W5, W7: a tenant's requests count under the tenant, from however many addresses
 // and with however many keys they come, from before their bodies are there.
 func TestOneTenantsRequestsLeaveRoomForOthers(t *testing.T) {

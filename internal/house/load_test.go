@@ -102,7 +102,7 @@ func load() ([]pkg, error) {
 			files = append(files, f)
 			p.files[p.path+"/"+name] = f
 		}
-		p.info = &types.Info{Uses: map[*ast.Ident]types.Object{}}
+		p.info = newInfo()
 		_, p.broken = (&types.Config{Importer: imp, Error: func(error) {}}).Check(l.ImportPath, fset, files, p.info)
 		all = append(all, p)
 	}
@@ -114,4 +114,9 @@ func load() ([]pkg, error) {
 
 func relative(importPath string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(importPath, module), "/")
+}
+
+// newInfo is what the tests want to know of a package's types.
+func newInfo() *types.Info {
+	return &types.Info{Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{}}
 }

@@ -151,13 +151,6 @@ func (s *Server) handle(rt route) http.Handler {
 			s.refuse(v, err)
 			return
 		}
-		if v.signedIn() {
-			group, caller := account.ByPerson(v.person).Counted()
-			if err := throttle.Known(w, group, caller); err != nil {
-				s.refuse(&visit{w: w, r: r}, err) // as to anybody: their own frame takes work
-				return
-			}
-		}
 		if err := s.parse(v); err != nil {
 			s.refuse(v, err)
 			return
@@ -171,7 +164,8 @@ func (s *Server) handle(rt route) http.Handler {
 	})
 }
 
-// recognise finds the person behind the cookie. A cookie that is nobody's is
+// recognise finds the person behind the cookie, and has the request count as
+// theirs. A cookie that is nobody's is
 // taken away (threats.md W2).
 func (s *Server) recognise(v *visit) error {
 	token, sent := s.cookie.token(v.r)
@@ -184,6 +178,10 @@ func (s *Server) recognise(v *visit) error {
 			s.cookie.clear(v.w)
 		}
 		return err
+	}
+	group, caller := account.ByPerson(p).Counted()
+	if err := throttle.Known(v.w, group, caller); err != nil {
+		return err // said as to anybody: a frame of their own takes work
 	}
 	v.person = p
 	if list := p.Organizations(); len(list) > 0 {

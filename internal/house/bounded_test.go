@@ -1,0 +1,137 @@
+package house
+
+// bounded names, room by room, whatever may outlive a request: what grows or is
+// waited on beside a lock, package variables that could, channels, and functions
+// that start goroutines. Each line says what bounds it, and who ends it, empties it
+// or waits for it. What has no such answer is a leak or a way to take all memory;
+// it is mended and not listed (threats.md W5, W8).
+var bounded = map[string]struct{ bound, ends string }{
+	"account.strangers.by": {"10,000 addresses, then one key for all others", "an address after a minute, when there is no room"},
+
+	"account/softkey.Authenticator.keys": {"what a person registers", "the process: the demo's"},
+
+	"agent.Service.Start go":  {"one loop", "Stop"},
+	"agent.Service.seenQueue": {"1,024; what is over is not noted", "the loop of Start"},
+	"agent.Service.stop":      {"nothing is sent", "Stop closes it"},
+
+	"api.API.document":  {"made once", "never changed"},
+	"api.API.stop":      {"nothing is sent", "Stop closes it"},
+	"api.plainRules":    {"a table", "never changed"},
+	"api.stream.run go": {"one for each audit stream, of which there are 100", "run, which waits for it"},
+	"api.streams.open":  {"100 streams", "a stream at its end"},
+
+	"app.App.Run go":           {"one for each of two addresses", "drain shuts the server down"},
+	"app.App.closeSoon go":     {"one", "the process, which ends within five seconds"},
+	"app.App.drain go":         {"one", "drain waits for it"},
+	"app.App.listen":           {"two addresses", "closeAll"},
+	"app.App.openConsole go":   {"one", "console.close waits for it"},
+	"app.App.start go":         {"one loop", "closeAll closes stop and waits"},
+	"app.App.stop":             {"nothing is sent", "closeAll closes it"},
+	"app.Config.Force":         {"nothing is sent", "the caller's"},
+	"app.clock.start go":       {"one loop", "clock.close"},
+	"app.clock.stop":           {"nothing is sent", "clock.close closes it"},
+	"app.console.done":         {"nothing is sent", "closed by what openConsole started"},
+	"app.health.lookNow go":    {"one for each part, for one look at a time", "lookNow waits for them"},
+	"app.health.parts":         {"made once", "never changed"},
+	"app.place.moving":         {"a body and an answer", "the end of the request"},
+	"app.requests.idle":        {"nothing is sent", "closed by the last request"},
+	"audit.Intent.turn":        {"1", "the call that waits, with its Intent"},
+	"audit.Log.Start go":       {"five loops", "Stop"},
+	"audit.Log.alarmed":        {"nothing is sent", "closed by the loop of alarms"},
+	"audit.Log.alarms":         {"256; what is over is logged", "the loop of alarms"},
+	"audit.Log.checkpoints go": {"one write at a time; a folder that hangs may keep it", "the next look takes its answer"},
+	"audit.Log.committed":      {"nothing is sent", "closed by the loop of outcomes"},
+	"audit.Log.fillSpares go":  {"one", "ends with fillSpares"},
+	"audit.Log.live go":        {"two loops", "live waits for them"},
+	"audit.Log.pending":        {"the open transactions, of which there are as many as connections", "a transaction at its end"},
+	"audit.Log.stop":           {"nothing is sent", "Stop closes it"},
+	"audit.commits.late":       {"1", "the loop of outcomes"},
+	"audit.commits.outcomes":   {"10,000; calls are refused from 9,000 on", "the next commit"},
+	"audit.commits.waiting":    {"1,024; a call over it is refused", "the next commit"},
+	"audit.signerAAD":          {"a constant", "never changed"},
+	"audit.spares.ready":       {"a few keys", "whoever needs one"},
+	"audit.spares.used":        {"1", "the loop of spares"},
+
+	"cli.awaiting go":               {"one read of the terminal", "the process, which ends soon after"},
+	"cli.command.browse go":         {"one, for a browser", "the browser's own start, or the process"},
+	"cli.command.sandboxCommand go": {"one", "the parent's end, or the process"},
+	"cli.command.startSandbox go":   {"one", "sandboxProcess, which waits for the child"},
+	"cli.demo.ended":                {"1", "the demo, which waits for the server"},
+	"cli.demo.startServer go":       {"one", "the demo, which waits for the server"},
+	"cli.kinds":                     {"a table", "never changed"},
+	"cli.profiles":                  {"a table", "never changed"},
+	"cli.sandboxProcess.done":       {"1, or closed", "sandboxProcess"},
+	"cli.secondSignal go":           {"one", "its stop waits for it"},
+
+	"credential.Service.Start go":         {"one loop", "Stop"},
+	"credential.sealedCache.byConnection": {"10,000 rows, then it starts anew", "a connection at its end"},
+
+	"keyring.Guard.Start go": {"one loop", "Stop"},
+	"keyring.Guard.probe":    {"one blob", "made anew"},
+	"keyring.Guard.slots":    {"16 calls to the keeper", "Stop takes them all"},
+	"keyring.Guard.watchers": {"the rooms that watch", "the process"},
+	"keyring.ask go":         {"the 16 slots", "Stop waits for it"},
+	"keyring.codes":          {"a table", "never changed"},
+	"keyring.hints":          {"a table", "never changed"},
+	"keyring.messages":       {"a table", "never changed"},
+	"keyring.probeAAD":       {"a constant", "never changed"},
+
+	"mcpserver.waits.byAgent": {"2,048 long polls", "a poll at its end"},
+
+	"outbound.Client.allowed": {"the operator's list", "never changed"},
+	"outbound.pool.framed":    {"4,096 hosts, then it starts anew", "a host that no longer speaks HTTP/2"},
+	"outbound.pool.own":       {"2,048 accounts; the one used least recently goes", "Client.Close"},
+	"outbound.pool.recent":    {"as pool.own", "Client.Close"},
+
+	"provider.Library.records": {"the catalog of the program", "never changed"},
+	"provider.keywords":        {"a table", "never changed"},
+	"provider.methods":         {"a table", "never changed"},
+
+	"sandbox.Server.Run go":  {"one", "Run waits for it"},
+	"sandbox.Server.access":  {"a few of each of 1,000 grants", "with its grant"},
+	"sandbox.Server.codes":   {"1,000", "when used, or late"},
+	"sandbox.Server.faults":  {"100", "when used, or DELETE /_fault"},
+	"sandbox.Server.grants":  {"1,000; the oldest goes", "a revocation"},
+	"sandbox.Server.issues":  {"1,000", "DELETE"},
+	"sandbox.Server.keys":    {"100", "the process"},
+	"sandbox.Server.refresh": {"a few of each of 1,000 grants", "with its grant"},
+
+	"session.Service.Start go":  {"two loops", "Stop"},
+	"session.Service.stop":      {"nothing is sent", "Stop closes it"},
+	"session.Service.waits":     {"nothing is sent", "EndWaits closes it"},
+	"session.call.ended":        {"nothing is sent", "closed at the end of the call"},
+	"session.grantCache.grants": {"2,048 forms of a grant, then it starts anew", "the process"},
+	"session.running.bySession": {"the calls under way, of which there are 1,024", "a call at its end"},
+
+	"sqldb.Membership.Start go": {"one loop", "Stop"},
+	"sqldb.Membership.lost":     {"nothing is sent", "closed once"},
+	"sqldb.connPool.idle":       {"as many as connections", "close"},
+	"sqldb.connPool.next":       {"nothing is kept", "who waits"},
+	"sqldb.connPool.stop":       {"nothing is sent", "close closes it"},
+	"sqldb.hub.done":            {"nothing is sent", "closed by the loop of newHub"},
+	"sqldb.hub.queue":           {"10,000 notices, then one that says that some are missing", "the loop of newHub"},
+	"sqldb.hub.subs":            {"the rooms, 3,000 live pages, 2,048 long polls", "cancel of a subscription"},
+	"sqldb.hub.wake":            {"1", "the loop of newHub"},
+	"sqldb.lanes.common":        {"the connections that are not reserved", "who holds one"},
+	"sqldb.listener.done":       {"nothing is sent", "closed by its loop"},
+	"sqldb.listener.first":      {"nothing is sent", "closed once"},
+	"sqldb.listener.start go":   {"one loop", "listener.stop waits for it"},
+	"sqldb.newHub go":           {"one loop", "hub.stop waits for it"},
+	"sqldb.settings":            {"a table", "never changed"},
+
+	"telemetry.labels.seen": {"200 codes, then \"other\"", "the process"},
+
+	"throttle.Limiter.byKey":  {"as many keys as it was made for; the one used least recently goes", "the process"},
+	"throttle.Limiter.recent": {"as Limiter.byKey", "the process"},
+	"throttle.Lobby.guests":   {"as many as it was made for; the slowest goes", "a guest who leaves"},
+	"throttle.Shares.byKey":   {"as many as may run", "leave"},
+	"throttle.Turns.all":      {"as many as may run", "done"},
+	"throttle.Turns.byKey":    {"callers who run or wait, whom the places of requests bound", "done"},
+	"throttle.turn.line":      {"as many of a key as may run", "done"},
+
+	"vault.Vault.byHash": {"4,096 keys, then it starts anew", "the keeper's refusal"},
+	"vault.Vault.byID":   {"4,096 keys, then it starts anew", "the keeper's refusal"},
+
+	"web.Server.stop":  {"nothing is sent", "Stop closes it"},
+	"web.streams.open": {"3,000 live pages", "a page that goes"},
+}
