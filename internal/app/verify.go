@@ -14,8 +14,9 @@ import (
 )
 
 // VerifyData holds the audit log against its chains and checkpoints without a
-// server. Nothing is written: no migration, no new chain.
-func VerifyData(ctx context.Context, cfg Config) (report audit.Report, err error) {
+// server. Nothing is written: no migration, no new chain. progress, unless nil, is
+// called now and then with the number of entries read.
+func VerifyData(ctx context.Context, cfg Config, progress func(entries int64)) (report audit.Report, err error) {
 	if err := cfg.Validate(); err != nil {
 		return audit.Report{}, err
 	}
@@ -37,5 +38,5 @@ func VerifyData(ctx context.Context, cfg Config) (report audit.Report, err error
 		return audit.Report{}, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, CheckpointDir: cfg.CheckpointDir})
+	return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, CheckpointDir: cfg.CheckpointDir, Progress: progress})
 }

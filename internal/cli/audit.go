@@ -91,10 +91,15 @@ func (c *command) auditList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			line, read := c.progress(), int64(0)
 			page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.Event], error) {
 				f.Limit, f.After = q.Limit, q.After
-				return cl.Audit(ctx, f.AuditFilter)
+				got, err := cl.Audit(ctx, f.AuditFilter)
+				read += int64(len(got.Data))
+				line.at(read, "entry", "entries")
+				return got, err
 			})
+			line.end()
 			if err != nil {
 				return err
 			}
@@ -293,6 +298,9 @@ func (c *command) auditVerify() *cobra.Command {
 			} else {
 				var cl *client.Client
 				if cl, err = c.api(ctx); err == nil {
+					if c.progress().w != nil {
+						c.note("The server reads its whole log. Ctrl-C gives up; nothing is changed either way.")
+					}
 					report, err = cl.VerifyAudit(ctx)
 				}
 			}
@@ -315,7 +323,9 @@ func (c *command) verifyHere(ctx context.Context, dataDir string) (client.AuditR
 	if err != nil {
 		return client.AuditReport{}, err
 	}
-	found, err := app.VerifyData(ctx, cfg)
+	p := c.progress()
+	found, err := app.VerifyData(ctx, cfg, func(n int64) { p.at(n, "entry", "entries") })
+	p.end()
 	if fault.Is(err, "data_folder_locked") {
 		return client.AuditReport{}, fault.New(fault.Conflict, "data_folder_locked", "A server uses this folder.").
 			WithHint("Leave --data out to ask that server, or stop it first.").WithCause(err)
