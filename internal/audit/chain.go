@@ -112,7 +112,7 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, error) {
 	k, ok := l.spares.take()
 	if !ok {
-		return row{}, errNoKey
+		return row{}, noKey()
 	}
 	chainID := k.chain
 	s.links, s.spare = newLinks(k.key), k

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -29,8 +30,11 @@ type spares struct {
 
 const keptSpares = 2
 
-// errNoKey says that chains had to be left more often than keys could be wrapped.
-var errNoKey = errors.New("no key for a new audit chain is ready; the keeper of the root key is asked for one")
+// noKey says that chains had to be left more often than keys could be wrapped.
+func noKey() error {
+	return fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written, so nothing was done.").WithHint("Try again shortly.").
+		WithCause(errors.New("no key for a new audit chain is ready; the keeper of the root key is asked for one")).WithRetry(time.Second)
+}
 
 func newSpares() spares {
 	return spares{ready: make(chan spare, keptSpares), used: make(chan struct{}, 1)}
