@@ -11,9 +11,10 @@ import (
 // broker is one server and an agent with a session on it.
 type broker struct {
 	*world.World
-	agent *world.Agent
-	body  []byte // of the measured call
-	who   []byte // of one that calls nobody
+	agent   *world.Agent
+	session *world.Session
+	body    []byte // of the measured call
+	who     []byte // of one that calls nobody
 }
 
 // newBroker sets one up. Stop it, also after an error.
@@ -29,22 +30,24 @@ func newBroker(ctx context.Context, cfg world.Config) (*broker, error) {
 	if b.agent, err = b.Owner.NewAgent(ctx, "bench"); err != nil {
 		return b, err
 	}
-	s, err := b.agent.Session(ctx, world.Ask{Providers: []string{"third"}, Effects: []string{"read"}})
+	b.session, err = b.agent.Session(ctx, world.Ask{Providers: []string{"third"}, Effects: []string{"read"}})
 	if err != nil {
 		return b, err
 	}
 	if b.who, err = world.ToolCall("whoami", map[string]any{}); err != nil {
 		return b, err
 	}
-	b.body, err = world.ToolCall("third_list", map[string]any{"session": s.Handle})
+	b.body, err = world.ToolCall("third_list", map[string]any{"session": b.session.Handle})
 	return b, err
 }
 
 func (b *broker) pid() int { return b.Nodes[0].PID() }
 
 // call is the measured call.
-func (b *broker) call(ctx context.Context) error {
-	a := b.agent.Send(ctx, b.Nodes[0], "third_list", b.body)
+func (b *broker) call(ctx context.Context) error { return b.send(ctx, b.body) }
+
+func (b *broker) send(ctx context.Context, body []byte) error {
+	a := b.agent.Send(ctx, b.Nodes[0], "third_list", body)
 	if a.Code != world.OK {
 		return fmt.Errorf("third_list: %s %s %w", a.Code, a.Facts, a.Err)
 	}

@@ -7,6 +7,7 @@
 //	go run ./bench                  both engines, as a table
 //	go run ./bench -json FILE       the same numbers for a program too
 //	go run ./bench -database URL    PostgreSQL that runs already, instead of one of its own
+//	go run ./bench -rows 1000000    the call among few rows and among many
 //
 // Latency and CPU are measured on the undisturbed server. Round trips are
 // counted by a proxy in front of PostgreSQL and fsyncs by strace, each in a
@@ -58,6 +59,7 @@ type options struct {
 	seconds  time.Duration
 	database string
 	engines  []string
+	rows     int // of the large database; 0 is the usual measurement
 }
 
 func main() {
@@ -67,6 +69,7 @@ func main() {
 	flag.IntVar(&o.calls, "calls", 10000, "most calls of one run")
 	flag.DurationVar(&o.seconds, "time", 10*time.Second, "longest time of one run")
 	flag.StringVar(&o.database, "database", "", "URL of a PostgreSQL that runs already")
+	flag.IntVar(&o.rows, "rows", 0, "measure in a database of 1,000 and in one of this many sessions, connections and audit entries instead")
 	flag.Parse()
 	o.engines = []string{"sqlite", "postgres"}
 	if *only != "" {
@@ -74,6 +77,10 @@ func main() {
 	}
 	if o.calls < 100 || o.calls > 200_000 || o.seconds < time.Second || o.seconds > 2*time.Minute {
 		fmt.Fprintln(os.Stderr, "bench: -calls is 100 to 200000 and -time 1s to 2m")
+		os.Exit(2)
+	}
+	if o.rows != 0 && (o.rows < maxActive || o.rows > 10_000_000) {
+		fmt.Fprintln(os.Stderr, "bench: -rows is 10000 to 10000000")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -103,7 +110,11 @@ func run(ctx context.Context, o options, out string) (err error) {
 
 	report := Report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU()}
 	for _, engine := range o.engines {
-		rows, err := brokered(ctx, o, dir, binary, engine, up)
+		measure := brokered
+		if o.rows > 0 {
+			measure = sized
+		}
+		rows, err := measure(ctx, o, dir, binary, engine, up)
 		if err != nil {
 			return fmt.Errorf("%s: %w", engine, err)
 		}
@@ -137,7 +148,7 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 	if _, err := load(ctx, options{calls: 500, seconds: 10 * time.Second}, 16, b.call); err != nil { // warm
 		return nil, err
 	}
-	if rows, err = rounds(ctx, o, engine, b, up); err != nil {
+	if rows, err = rounds(ctx, o, engine, b, up, b.call); err != nil {
 		return nil, err
 	}
 	short := options{calls: 400, seconds: 20 * time.Second}
@@ -197,15 +208,15 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 // rounds measures the direct call, the brokered one and a tool that calls nobody in
 // turns, so that whatever else the machine does meets all alike, and gives the
 // medians. What is added is the median of the differences within a turn.
-func rounds(ctx context.Context, o options, engine string, b *broker, up *world.Third) ([]Row, error) {
+func rounds(ctx context.Context, o options, engine string, b *broker, up *world.Third, brokered func(context.Context) error) ([]Row, error) {
 	turn := options{calls: max(o.calls/turns, 100), seconds: o.seconds / turns}
 	kinds := []struct {
 		path string
 		n    int
 		call func(context.Context) error
 	}{
-		{"direct", 1, up.Direct}, {engine, 1, b.call}, {engine + " whoami", 1, b.whoami},
-		{"direct", 16, up.Direct}, {engine, 16, b.call},
+		{"direct", 1, up.Direct}, {engine, 1, brokered}, {engine + " whoami", 1, b.whoami},
+		{"direct", 16, up.Direct}, {engine, 16, brokered},
 	}
 	taken := make([][]Row, len(kinds))
 	for range turns {
