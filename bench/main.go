@@ -8,6 +8,7 @@
 //	go run ./bench -json FILE       the same numbers for a program too
 //	go run ./bench -database URL    PostgreSQL that runs already, instead of one of its own
 //	go run ./bench -rows 1000000    the call among few rows and among many
+//	go run ./bench -streams 2000    the memory that idle live pages take
 //
 // Latency and CPU are measured on the undisturbed server. Round trips are
 // counted by a proxy in front of PostgreSQL and fsyncs by strace, each in a
@@ -59,6 +60,7 @@ type options struct {
 	seconds  time.Duration
 	database string
 	engines  []string
+	streams  int // idle live pages; 0 is the usual measurement
 	rows     int // of the large database; 0 is the usual measurement
 }
 
@@ -70,6 +72,7 @@ func main() {
 	flag.DurationVar(&o.seconds, "time", 10*time.Second, "longest time of one run")
 	flag.StringVar(&o.database, "database", "", "URL of a PostgreSQL that runs already")
 	flag.IntVar(&o.rows, "rows", 0, "measure in a database of 1,000 and in one of this many sessions, connections and audit entries instead")
+	flag.IntVar(&o.streams, "streams", 0, "measure the memory of this many idle live pages instead, 3,000 at most")
 	flag.Parse()
 	o.engines = []string{"sqlite", "postgres"}
 	if *only != "" {
@@ -77,6 +80,10 @@ func main() {
 	}
 	if o.calls < 100 || o.calls > 200_000 || o.seconds < time.Second || o.seconds > 2*time.Minute {
 		fmt.Fprintln(os.Stderr, "bench: -calls is 100 to 200000 and -time 1s to 2m")
+		os.Exit(2)
+	}
+	if o.streams < 0 || o.streams > 3000 {
+		fmt.Fprintln(os.Stderr, "bench: -streams is at most 3000")
 		os.Exit(2)
 	}
 	if o.rows != 0 && (o.rows < maxActive || o.rows > 10_000_000) {
@@ -108,6 +115,9 @@ func run(ctx context.Context, o options, out string) (err error) {
 	}
 	defer up.Close()
 
+	if o.streams > 0 {
+		return streams(ctx, dir, binary, up, o.streams)
+	}
 	report := Report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU()}
 	for _, engine := range o.engines {
 		measure := brokered

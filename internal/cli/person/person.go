@@ -52,6 +52,26 @@ func (p *Person) open(ctx context.Context, address string) (*page, error) {
 	return p.load(req)
 }
 
+// Listen opens a live page's stream, which lasts until ctx ends or it is closed.
+func (p *Person) Listen(ctx context.Context, address string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	patient := http.Client{Jar: p.http.Jar, Transport: p.http.Transport}
+	resp, err := patient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("listening: the server answered %s", resp.Status)
+	}
+	return resp.Body, nil
+}
+
 func (p *Person) load(req *http.Request) (*page, error) {
 	req.Header.Set("Accept", "text/html")
 	req.Header.Set("Sec-Fetch-Site", "same-origin")
