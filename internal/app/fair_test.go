@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -288,5 +290,42 @@ func TestOneTenantsRevocationsLeaveTheKillSwitchToOthers(t *testing.T) {
 		if got := f.revoke(t, quiet, f.key, f.cluster.org); got != http.StatusOK {
 			t.Fatalf("another tenant's revocation: %d", got)
 		}
+	}
+}
+
+// W5: a body has its time, which bytes that drip do not prolong: two seconds for
+// what ends access, half a minute for all else.
+func TestSlowBodiesAreCut(t *testing.T) {
+	t.Parallel()
+	f := newFair(t, 64, 64, 64)
+	known := "Authorization: Bearer " + f.keys[0] + "\r\nContent-Type: " + asJSON + "\r\n"
+	for _, c := range []struct {
+		name, request string
+		within        time.Duration
+	}{
+		{"a revocation", unfinished("/v1/revocations", known), 20 * time.Second},
+		{"of a caller", unfinished("/v1/agents", known), 50 * time.Second},
+		{"of a stranger", unfinished("/oauth/token", "Content-Type: "+asForm+"\r\n"), 50 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", f.n.Addresses()[0])
+			must(t, err)
+			defer conn.Close()
+			_, err = io.WriteString(conn, c.request)
+			must(t, err)
+			go func() {
+				for range 60 { // 100 would be a body
+					if _, err := io.WriteString(conn, " "); err != nil {
+						return
+					}
+					time.Sleep(time.Second)
+				}
+			}()
+			must(t, conn.SetReadDeadline(time.Now().Add(c.within)))
+			if answer, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the connection stays open: %v, after %q", err, answer)
+			}
+		})
 	}
 }
