@@ -76,6 +76,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring.messages":       {"a table", "never changed"},
 	"keyring.probeAAD":       {"a constant", "never changed"},
 
+	"mcpserver.jsonType":      {"a table", "never changed"},
 	"mcpserver.waits.byAgent": {"2,048 long polls", "a poll at its end"},
 
 	"outbound.Client.allowed": {"the operator's list", "never changed"},
@@ -117,6 +118,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"sqldb.listener.first":      {"nothing is sent", "closed once"},
 	"sqldb.listener.start go":   {"one loop", "listener.stop waits for it"},
 	"sqldb.newHub go":           {"one loop", "hub.stop waits for it"},
+	"sqldb.postgres.close go":   {"one", "the pool's own end, which close waits for a while"},
 	"sqldb.settings":            {"a table", "never changed"},
 
 	"telemetry.labels.seen": {"200 codes, then \"other\"", "the process"},
