@@ -223,7 +223,7 @@ func (l *life) kept(ctx context.Context) error {
 	l.mu.Unlock()
 	for len(todo) > 0 {
 		err := todo[0].check(ctx)
-		if err != nil && l.unheard(err) {
+		if err != nil && (ctx.Err() != nil || l.unheard(err)) {
 			return err
 		}
 		if err != nil {

@@ -75,8 +75,8 @@ func soak(t *testing.T, engine string, nodes int) {
 		t.Logf("after %v: %v", time.Duration(i+1)*pause, seen[i])
 	}
 	cancel()
-	ops := append(stop(), l.ops...)
 	busy.Wait()
+	ops := append(stop(), l.ops...)
 	for i := range w.Nodes {
 		from, to := seen[2][i], seen[marks-1][i]
 		most := 2*from.Heap + 16<<20
