@@ -291,7 +291,10 @@ func (t *postgresTx) exec(ctx context.Context, query string, args []any) (Result
 		return nil, err
 	}
 	tag, err := results.Exec()
-	return tagged{tag}, errors.Join(err, results.Close())
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	return tagged{tag}, err
 }
 
 func (t *postgresTx) execLater(_ context.Context, explain func(error) error, query string, args []any) error {
@@ -344,7 +347,10 @@ func (t *postgresTx) commit() error {
 		return beforeCommit{err}
 	}
 	tag, err := results.Exec()
-	if err = errors.Join(err, results.Close()); err == nil {
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
 		t.active = false
 		if tag.String() != "COMMIT" {
 			err = pgx.ErrTxCommitRollback
