@@ -21,7 +21,8 @@ const (
 
 const (
 	restoredAtSQL = `select coalesce(max(time), 0) from audit_entry where action = $1`
-	lastSeqSQL    = `select coalesce(max(seq), 0) from audit_entry where chain_id = $1`
+	standsSQL     = `select count(*) from audit_entry where chain_id = $1 and seq = $2 and hash = $3`
+	upToSQL       = `select count(*) from audit_entry where chain_id = $1 and seq <= $2`
 )
 
 // CheckBehind refuses a database that lacks entries which checkpoints in dir have
@@ -75,25 +76,38 @@ func CheckBehind(ctx context.Context, db *sqldb.DB, dir, restored string) error 
 		WithHint("It was put back, or a failover lost its last commits, and what was ended since would be alive again.\nStop all servers, then run: ambit restore --in-place\nambit audit verify --data DIR names what is missing.")
 }
 
-// sight is a checkpoint that has seen more than the log has, by so many entries.
+// sight is a checkpoint whose entry the log lacks, and how many before it.
 type sight struct {
 	checkpoint
 	missing int64
 }
 
-// aheadOf gives those of the newest checkpoints that have seen more than the log
-// has.
+// aheadOf gives those of the newest checkpoints whose very entry the log lacks. The
+// number alone says nothing: a server that ran on after the database was put back
+// has gone on counting from the head that it remembered.
 func aheadOf(ctx context.Context, q sqldb.Querier, found map[string]checkpoint) ([]sight, error) {
 	list := slices.SortedFunc(maps.Values(found), func(a, b checkpoint) int { return b.time.Compare(a.time) })
 	var ahead []sight
 	for _, c := range list[:min(len(list), newestCheckpoints)] {
-		var last int64
-		if err := q.QueryRowContext(ctx, lastSeqSQL, c.chain).Scan(&last); err != nil {
+		there, err := stands(ctx, q, c.head)
+		if err != nil {
 			return nil, sqldb.Wrap("hold checkpoints against the audit log", err)
 		}
-		if c.seq > last {
-			ahead = append(ahead, sight{c, c.seq - last})
+		if there {
+			continue
 		}
+		var have int64
+		if err := q.QueryRowContext(ctx, upToSQL, c.chain, c.seq).Scan(&have); err != nil {
+			return nil, sqldb.Wrap("hold checkpoints against the audit log", err)
+		}
+		ahead = append(ahead, sight{c, max(c.seq-have, 1)}) // at least one: another may stand in its place
 	}
 	return ahead, nil
+}
+
+// stands reports whether the entry at h is in the log.
+func stands(ctx context.Context, q sqldb.Querier, h head) (bool, error) {
+	var n int
+	err := q.QueryRowContext(ctx, standsSQL, h.chain, h.seq, h.hash).Scan(&n)
+	return n > 0, err
 }
