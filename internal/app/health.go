@@ -36,6 +36,7 @@ type part struct {
 	name     string
 	optional bool
 	look     func(ctx context.Context) error
+	bearable func() bool // whether calls can do without it for now; may be nil
 }
 
 // Readiness is the answer of /readyz.
@@ -55,7 +56,9 @@ type PartState struct {
 func (a *App) newHealth() *health {
 	return &health{now: time.Now, parts: []part{
 		{name: "database", look: a.db.Ping},
-		{name: "keeper", look: func(context.Context) error { return a.keeper.Ready() }}, // it is asked every minute
+		// It is asked every minute. While its grace lasts calls go on, and a balancer
+		// must not take all nodes out at once.
+		{name: "keeper", look: func(context.Context) error { return a.keeper.Ready() }, bearable: func() bool { return a.keeper.State().Usable }},
 		{name: "audit", look: a.Audit.Ready},
 		{name: "checkpoints", optional: true, look: func(context.Context) error { return a.witnessed() }},
 		{name: "clock", look: func(context.Context) error { return a.clock.Ready() }},
@@ -94,7 +97,7 @@ func (h *health) lookNow(ctx context.Context) Readiness {
 			s := PartState{Name: p.name, State: "ok", Took: float64(time.Since(began).Microseconds()) / 1000}
 			if err != nil {
 				s.State, s.Code = "failed", fault.Of(err).Code
-				if p.optional {
+				if p.optional || p.bearable != nil && p.bearable() {
 					s.State = "degraded"
 				}
 			}

@@ -14,8 +14,12 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // Issue 3 item 1: a server says of each part whether it is in order, and how long
@@ -165,4 +169,32 @@ func (n *node) status(t *testing.T, path string) (int, string) {
 	t.Helper()
 	resp, body := get(t, n.http, n.url(path), "", nil)
 	return resp.StatusCode, body
+}
+
+// F5: a root key that cannot be reached takes no node out of the balancer while
+// what it has unwrapped may still be used, and does after that.
+func TestReadyzWithoutTheRootKey(t *testing.T) {
+	t.Parallel()
+	for grace, want := range map[time.Duration]struct {
+		status int
+		state  string
+	}{
+		time.Hour:        {http.StatusOK, "degraded"},
+		time.Millisecond: {http.StatusServiceUnavailable, "failed"},
+	} {
+		c := newCluster(t, sqldb.SQLite)
+		n := c.add(func(cfg *app.Config) { cfg.KeyGrace = grace })
+		must(t, os.Rename(c.cfg.RootKey, c.cfg.RootKey+".away"))
+		// A key context that is new has the root key asked.
+		place := vault.Place{Environment: id.NewEnvironment(), Kind: "test", Object: "x", Version: 1}
+		if _, err := n.Vault.Seal(t.Context(), place, secret.FromString("x")); !fault.Is(err, "root_key_unavailable") {
+			t.Fatalf("sealing without the root key: %v", err)
+		}
+		until(t, "the probe says so", func() bool {
+			status, r := n.probe(t)
+			return status == want.status && slices.ContainsFunc(r.Parts, func(p app.PartState) bool {
+				return p.Name == "keeper" && p.State == want.state && p.Code == "root_key_unavailable"
+			})
+		})
+	}
 }

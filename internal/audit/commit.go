@@ -53,6 +53,7 @@ type commits struct {
 	stopped  bool
 	waiting  []*Intent
 	outcomes []waitingOutcome // oldest first
+	taken    []waitingOutcome // those that are being written
 	late     chan struct{}    // there are outcomes, which may have to be written alone
 }
 
@@ -323,7 +324,24 @@ func (c *commits) take() (batch []*Intent, outcomes []waitingOutcome) {
 	defer c.mu.Unlock()
 	batch, c.waiting = cut(c.waiting, maxBatch)
 	outcomes, c.outcomes = cut(c.outcomes, 4*maxBatch)
+	c.taken = outcomes
 	return batch, outcomes
+}
+
+// answered gives the calls of a session that have ended with an answer or an error
+// which is not durable yet.
+func (c *commits) answered(session id.Session) map[id.Event]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	calls := map[id.Event]bool{}
+	for _, list := range [][]waitingOutcome{c.outcomes, c.taken} {
+		for _, o := range list {
+			if status := o.body.Outcome.Status; o.body.Entry.Session == session && (status == "ok" || status == "error") {
+				calls[o.body.Ref] = true
+			}
+		}
+	}
+	return calls
 }
 
 func cut[T any](list []T, most int) (head, rest []T) {
@@ -337,6 +355,7 @@ func cut[T any](list []T, most int) (head, rest []T) {
 func (c *commits) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.taken = nil
 	if len(c.waiting) > 0 {
 		c.waiting[0].turn <- turn{lead: true}
 		return

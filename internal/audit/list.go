@@ -189,13 +189,16 @@ const unfinishedSQL = `select ` + entryColumns + ` from audit_entry i where i.se
 and not exists (select 1 from audit_entry o where o.ref = i.id and o.ref <> '' and o.kind = 'outcome') order by i.time, i.id limit 200`
 
 // Unfinished lists the calls of a session that have begun and whose outcome is
-// not recorded: they run now, or their process died. Asked in the transaction
-// that ends the session, it lists exactly the calls that had started.
+// not known: they run now, or their process died. Asked in the transaction that
+// ends the session, it lists exactly the calls that had started, but for the
+// last milliseconds of other nodes.
 func (l *Log) Unfinished(ctx context.Context, q sqldb.Querier, session id.Session) ([]Record, error) {
+	answered := l.commits.answered(session) // before the rows: what is written meanwhile stands in them
 	rows, err := queryEntries(ctx, q, unfinishedSQL, session)
 	if err != nil {
 		return nil, sqldb.Wrap("list running calls", err)
 	}
+	rows = slices.DeleteFunc(rows, func(s stored) bool { return answered[id.Event(s.id)] })
 	return l.records(ctx, q, rows)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
 func trials() int {
@@ -218,6 +219,25 @@ func TestRule7RunningCallsAreCut(t *testing.T) {
 				return len(page.Records) == 1 && page.Records[0].ID == got.Running[0].Event && page.Records[0].Outcome != nil && page.Records[0].Outcome.Status == "unknown"
 			})
 			s.Mend(t)
+		}
+	})
+}
+
+// A revoke tells of calls that may have taken effect; one that was answered just
+// before, and whose outcome waits to be written, is none of them.
+func TestRevokeDoesNotTellOfAnsweredCalls(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		for range 10 {
+			r := s.Ask(t, s.bot, "tracker")
+			s.Approve(t, s.owner, r.Session.Approval, nil)
+			_, err := s.Call(t, s.bot, r.Handle, "tracker_list_issues", nil)
+			gatewaytest.Must(t, err)
+			got, err := s.Sessions.Revoke(t.Context(), s.System.In(s.Environment), session.Aim{Session: r.Session.ID})
+			if err != nil || len(got.Sessions) != 1 || len(got.Running) != 0 {
+				t.Fatalf("revoke lists %+v, %v, want no running call", got, err)
+			}
 		}
 	})
 }

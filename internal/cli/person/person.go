@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/html"
@@ -24,6 +25,9 @@ import (
 
 // Person has a cookie jar and a passkey. Make one with [New].
 type Person struct {
+	// hands are one pair: what the passkey signs must arrive in the order in which
+	// it counts, or the server takes it for a copy.
+	hands   sync.Mutex
 	http    *http.Client
 	passkey *softkey.Authenticator
 }
@@ -161,6 +165,8 @@ func chosen(sel *html.Node) string {
 // submit sends the form, proving presence with the passkey if the form asks.
 func (p *Person) submit(ctx context.Context, f *form) (*page, error) {
 	if begin := attr(f.node, "data-begin"); begin != "" {
+		p.hands.Lock()
+		defer p.hands.Unlock()
 		if err := p.prove(ctx, f, begin); err != nil {
 			return nil, err
 		}
