@@ -119,6 +119,7 @@ func (d *demo) vacant(ctx context.Context) error {
 // startServer runs `ambit dev` as a process of its own, as a user would.
 func (d *demo) startServer(ctx context.Context, dir string) error {
 	d.title("A server starts, in a process and a folder of its own")
+	d.engine()
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
@@ -398,7 +399,7 @@ func (d *demo) request(ctx context.Context) error {
 			return nil
 		case "pending":
 		default:
-			return fmt.Errorf("the session is %s: %s", state, a.raw)
+			return d.notApproved(ctx, "the session", first(a.str("code"), state))
 		}
 	}
 }
@@ -501,9 +502,23 @@ func (d *demo) awaitCall(ctx context.Context, request string) error {
 			return nil
 		case "pending":
 		default:
-			return fmt.Errorf("the call is %s: %s", state, a.raw)
+			return d.notApproved(ctx, "the call", state)
 		}
 	}
+}
+
+// notApproved is the end of a demo in which the person did not approve. It is
+// theirs to decide, so it is told as what the agent learned, not as a failure of
+// ours. It waits, so that their browser still gets the page that follows.
+func (d *demo) notApproved(ctx context.Context, what, code string) error {
+	if err := pause(ctx, time.Second); err != nil {
+		return err
+	}
+	message := "You denied it: the agent got `denied`."
+	if code != "denied" {
+		message = "Nobody approved " + what + ": the agent got `" + code + "`."
+	}
+	return fault.New(fault.Denied, code, message).WithHint("The demo plays on only when you approve, so it ends here, and cleans up. From the start: ambit demo")
 }
 
 func (d *demo) revoke(ctx context.Context) error {

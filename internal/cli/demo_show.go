@@ -79,6 +79,19 @@ func (d *demo) ask(what, address string) {
 	}
 }
 
+// engine says which database the demo uses, and what it leaves alone: whoever
+// set the variable would believe that they saw their PostgreSQL at work.
+func (d *demo) engine() {
+	text := "SQLite, in that folder"
+	switch {
+	case d.database != "":
+		text = "PostgreSQL, from --database-url"
+	case d.env[envDatabaseURL] != "":
+		text += "; " + envDatabaseURL + " is left alone: the demo uses PostgreSQL only by --database-url"
+	}
+	d.fact("database", text)
+}
+
 // entry shows one of the audit.
 func (d *demo) entry(at time.Time, what, result string) {
 	if d.json {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ambit-dev/ambit/internal/cli/person"
 )
 
 // TestScripts runs the program against a real server, one server a script. No
@@ -34,8 +37,8 @@ func TestScripts(t *testing.T) {
 			"singlecall": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("SESSION", worldOf(ts).singleCall(strings.Join(args, " ")))
 			},
-			"agree": agree,
-			"stop":  func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
+			"agree": agree, "denies": denies,
+			"stop": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
 		},
 	})
 }
@@ -48,6 +51,43 @@ func agree(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("the last command named no page")
 	}
 	ts.Check(worldOf(ts).agree(page, strings.Join(args, " ")))
+}
+
+// denies is `denies session` or `denies call`: a person plays along with the demo
+// that runs in the background, until they deny that.
+func denies(ts *testscript.TestScript, _ bool, args []string) {
+	ctx := worldOf(ts).t.ctx
+	asks := func(n int) *url.URL { // the page that the demo asks for, as its n-th
+		ask := regexp.MustCompile(`"event":"ask".*"url":"([^"]+)"`)
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			shown, _ := os.ReadFile(ts.Getenv(transcriptVar))
+			if found := ask.FindAllStringSubmatch(string(shown), -1); len(found) > n {
+				u, err := url.Parse(found[n][1])
+				ts.Check(err)
+				return u
+			}
+		}
+		ts.Fatalf("the demo did not ask %d times", n+1)
+		return nil
+	}
+	link := asks(0)
+	base := &url.URL{Scheme: link.Scheme, Host: link.Host, Path: "/"}
+	human, err := person.New(base.Scheme + "://" + base.Host)
+	ts.Check(err)
+	ts.Check(human.Enroll(ctx, link.String()))
+	asks(1)
+	ts.Check(human.Connect(ctx, base, "sandbox", "mia@sandbox.example"))
+	page := asks(2).String()
+	if args[0] == "call" {
+		_, err = human.Approve(ctx, page, nil)
+		ts.Check(err)
+		page = asks(3).String()
+	}
+	err = human.Deny(ctx, page)
+	// The demo may have ended before the page that follows a denial was read.
+	if shown, _ := os.ReadFile(ts.Getenv(transcriptVar)); !strings.Contains(string(shown), `"event":"summary"`) {
+		ts.Check(err)
+	}
 }
 
 // runFails is `fails CODE ambit …`: it must end with that exit code, and say why.
