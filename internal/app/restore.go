@@ -105,6 +105,9 @@ func putDatabase(ctx context.Context, cfg Config, file string) error {
 	if cfg.DatabaseURL != "" {
 		return fault.New(fault.Invalid, "restore_elsewhere", "The database is PostgreSQL.").WithHint("Restore it with its own tools, then run: ambit restore --in-place")
 	}
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "backup_missing", "There is no file "+file+".").WithHint("Name the backup to bring back.").WithCause(err)
+	}
 	to := filepath.Join(cfg.DataDir, "ambit.db")
 	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.Conflict, "database_exists", "There is a database in "+cfg.DataDir+" already.").WithHint("Stop the server and move that folder away first.")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -300,12 +301,20 @@ func sandboxPlace(dataDir string) (string, error) {
 		return "", err
 	}
 	if err := os.MkdirAll(dataDir, 0o700); err != nil {
-		return "", fmt.Errorf("making the data folder: %w", err)
+		return "", badDataFolder(dataDir, err)
 	}
 	if err := os.WriteFile(note, []byte(place+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("keeping the sandbox's place: %w", err)
 	}
 	return place, nil
+}
+
+// badDataFolder says why there can be no data folder at this path.
+func badDataFolder(dataDir string, err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, syscall.ENOTDIR) {
+		return fault.New(fault.Invalid, "data_folder_missing", e.Path+" is a file, and the data needs a folder.").WithHint("Name another folder with --data.").WithCause(err)
+	}
+	return fault.New(fault.Invalid, "data_folder_missing", "The data folder cannot be made: "+dataDir+".").WithHint("Make it, or name another with --data: mkdir -p -m 700 " + word(dataDir)).WithCause(err)
 }
 
 // freePlace picks a port for the sandbox. It is free now and most likely still

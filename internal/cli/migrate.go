@@ -54,6 +54,9 @@ func (c *command) printMigrations(list []migration, look bool) {
 		fmt.Fprintln(c.stdout, "The database is up to date.")
 		return
 	}
+	if look && list[0].Step == 1 {
+		fmt.Fprintln(c.stdout, "There is no database yet; ambit migrate, or a server's first start, makes all of it:")
+	}
 	verb := map[bool]string{true: "would apply", false: "applied"}[look]
 	for _, m := range list {
 		beside := "older nodes may go on"

@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 
 	"github.com/ambit-dev/ambit/internal/disk"
@@ -23,7 +24,11 @@ func (db *DB) Backup(ctx context.Context, path string) (err error) {
 	}
 	defer db.inflight.Done()
 	if err := disk.Create(path, nil); err != nil { // ours alone, before anything is in it
-		return fault.New(fault.Invalid, "backup_file", "The file for the backup cannot be made.").WithHint("Name a file that does not exist, in a folder that the server may write.").WithCause(err)
+		says := "The file for the backup cannot be made."
+		if errors.Is(err, fs.ErrExist) {
+			says = path + " exists already."
+		}
+		return fault.New(fault.Invalid, "backup_file", says).WithHint("Name a file that does not exist, in a folder that the server may write.").WithCause(err)
 	}
 	defer func() {
 		if err != nil {

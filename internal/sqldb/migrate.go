@@ -150,11 +150,25 @@ func (db *DB) Pending(ctx context.Context) ([]Step, error) {
 	if err != nil {
 		return nil, Wrap("look at the schema", err)
 	}
-	pending := []Step{}
-	for _, s := range all[have:] {
-		pending = append(pending, s.Step)
+	return plainSteps(all[have:]), nil
+}
+
+// AllSteps lists all that this binary knows of an engine: what Migrate applies to a
+// database that is new.
+func AllSteps(engine Engine) ([]Step, error) {
+	all, err := steps(engine)
+	if err != nil {
+		return nil, fmt.Errorf("read migrations: %w", err)
 	}
-	return pending, nil
+	return plainSteps(all), nil
+}
+
+func plainSteps(all []step) []Step {
+	out := []Step{}
+	for _, s := range all {
+		out = append(out, s.Step)
+	}
+	return out
 }
 
 // HasTable reports whether the schema has a table of this name.
