@@ -112,11 +112,8 @@ func (c *command) connectionConnect() *cobra.Command {
 				}
 			}
 			made, err := cl.Connect(ctx, n)
-			if page := pageOf(err); page != "" {
-				return c.sendTo(page, "Go on in your browser", open)
-			}
 			if err != nil {
-				return err
+				return c.sentOn(err, open)
 			}
 			if made.Connection == nil {
 				if open {

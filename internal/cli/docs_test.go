@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ambit-dev/ambit/internal/provider"
 )
@@ -137,4 +138,30 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	look(c.root())
+}
+
+// A bug: pflag takes what a usage has in backquotes for the name of the flag's
+// value, and --if-version took a value called "ambit provider show".
+func TestFlagValueNames(t *testing.T) {
+	t.Parallel()
+	c := &command{env: map[string]string{}, stdin: &bytes.Buffer{}, stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}
+	seen := 0
+	var look func(cmd *cobra.Command)
+	look = func(cmd *cobra.Command) {
+		for _, set := range []*pflag.FlagSet{cmd.LocalFlags(), cmd.PersistentFlags()} {
+			set.VisitAll(func(f *pflag.Flag) {
+				seen++
+				if name, _ := pflag.UnquoteUsage(f); strings.ContainsAny(name, " \t") {
+					t.Errorf("%s --%s: the help names its value %q", cmd.CommandPath(), f.Name, name)
+				}
+			})
+		}
+		for _, sub := range cmd.Commands() {
+			look(sub)
+		}
+	}
+	look(c.root())
+	if seen < 100 {
+		t.Errorf("only %d flags were seen", seen)
+	}
 }

@@ -58,7 +58,11 @@ func judge(i sqldb.Inspection) []finding {
 	list = append(list, judgeSchema(i))
 	for _, l := range i.Leases {
 		if l.Over {
-			list = append(list, finding{Check: "leases", Level: note, Says: "the holder of " + l.Name + " went without giving it back, " + when(l.Until, time.Now()), Why: "It is over, and any node may take it: there is nothing to do."})
+			says := "the holder of " + l.Name + " went without giving it back"
+			if ago := when(l.Until, time.Now()); ago != "" { // a lease may have no time
+				says += ", " + ago
+			}
+			list = append(list, finding{Check: "leases", Level: note, Says: says, Why: "It is over, and any node may take it: there is nothing to do."})
 		}
 	}
 	return list

@@ -59,11 +59,15 @@ func slowSteps() []slow {
 // minCalls is how many calls it takes for a share to mean something.
 const minCalls = 20
 
+// minTail is how many calls it takes to speak of one in a hundred: of fewer, the
+// slowest few, such as the first after a start, would pass for it.
+const minTail = 1000
+
 func judgeSpeed(m measured) []finding {
 	var list []finding
 	for _, s := range slowSteps() {
 		h := m.histogram("ambit_call_step_seconds", "step", s.step)
-		if h.GetSampleCount() < minCalls {
+		if h.GetSampleCount() < minTail {
 			continue
 		}
 		if p99 := quantile(0.99, h); p99 > s.limit.Seconds() {

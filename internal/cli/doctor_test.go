@@ -361,3 +361,12 @@ func TestSettingsAreKnown(t *testing.T) {
 		}
 	}
 }
+
+// A bug: a lease without a time was told with a comma and nothing after it.
+func TestDoctorOnALeaseWithoutATime(t *testing.T) {
+	t.Parallel()
+	got := judge(sqldb.Inspection{Applied: 1, Known: 1, Leases: []sqldb.HeldLease{{Name: "writable", Over: true}}})
+	if last := got[len(got)-1]; last.Check != "leases" || !strings.HasSuffix(last.Says, "giving it back") {
+		t.Errorf("got %+v", last)
+	}
+}

@@ -89,14 +89,21 @@ func (c *command) takeProfile(ctx context.Context, f *os.File, dataDir, kind str
 			path = "/debug/pprof/profile"
 		}
 		query.Set("seconds", strconv.Itoa(seconds))
-		c.note(fmt.Sprintf("Watching for %d seconds.", seconds))
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds+30)*time.Second)
 	defer cancel()
-	body, err := askConsole(ctx, filepath.Join(dataDir, app.ConsoleSocket), http.MethodGet, path+"?"+query.Encode(), nil)
+	socket := filepath.Join(dataDir, app.ConsoleSocket)
+	_, err := askConsole(ctx, socket, http.MethodGet, "/about", nil) // whether there is anything to watch
 	if noServer(err) {
 		return fault.New(fault.Unavailable, "no_server_here", "No server runs on "+dataDir+".").WithHint("Name its data folder with --data or AMBIT_DATA_DIR.").WithCause(err)
 	}
+	if err != nil {
+		return err
+	}
+	if query.Has("seconds") {
+		c.note(fmt.Sprintf("Watching for %d seconds.", seconds))
+	}
+	body, err := askConsole(ctx, socket, http.MethodGet, path+"?"+query.Encode(), nil)
 	if err != nil {
 		return err
 	}

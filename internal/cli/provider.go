@@ -154,7 +154,7 @@ func (c *command) providerAdd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&put.ClientID, "client-id", "", "id of our OAuth client at the provider")
 	cmd.Flags().BoolVar(&secretIn, "client-secret-stdin", false, "read its secret from standard input")
-	cmd.Flags().Int64Var(&put.IfVersion, "if-version", 0, "only if this is the stored version, as `ambit provider show` tells it")
+	cmd.Flags().Int64Var(&put.IfVersion, "if-version", 0, "only if this is the stored version, as ambit provider show tells it")
 	return cmd
 }
 

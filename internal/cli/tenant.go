@@ -66,36 +66,22 @@ func (c *command) keyCreate() *cobra.Command {
 		Long: "Name the page where a person makes an API key. A command line's login cannot make one: it takes a passkey.",
 		Args: takes(0, "no arguments"),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
-			err := cl.CreateKey(ctx)
-			page := pageOf(err)
-			if page == "" {
-				return err
-			}
-			return c.sendTo(page, "Make the key in your browser", open)
+			return c.sentOn(cl.CreateKey(ctx), open)
 		}),
 	}
 	cmd.Flags().BoolVar(&open, "open", false, "open the browser")
 	return cmd
 }
 
-// pageOf is the page that the server sends a person to, when it refuses because
-// the command line is not enough.
-func pageOf(err error) string {
-	var e *client.Error
-	if errors.As(err, &e) && e.Code == "browser_required" {
-		return e.Fields["url"]
-	}
-	return ""
-}
-
-// sendTo tells the person to go on in the browser.
-func (c *command) sendTo(page, what string, open bool) error {
-	if open {
-		if err := c.browse(page); err != nil {
-			return err
+// sentOn is err. If the server said with it that a person goes on in the browser,
+// and open is set, that page is opened.
+func (c *command) sentOn(err error, open bool) error {
+	if e, ok := errors.AsType[*client.Error](err); ok && open && e.Code == "browser_required" {
+		if berr := c.browse(e.Fields["url"]); berr != nil {
+			return berr
 		}
 	}
-	return c.show(map[string]string{"url": page}, func() { c.say("%s:\n\n  %s", what, plain(page)) })
+	return err
 }
 
 func (c *command) keyRevoke() *cobra.Command {
