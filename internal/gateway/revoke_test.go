@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -331,4 +332,23 @@ func TestCallerGivesUp(t *testing.T) {
 func (s scene) in(ctx context.Context, tool string) error {
 	_, err := s.Gateway.Invoke(ctx, call(s.bot, s.handle, tool, "{}"))
 	return err
+}
+
+// A call that names an account which was not granted is told so; it is not the
+// tool that is missing.
+func TestCallNamesAnAccountThatWasNotGranted(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		r := s.Ask(t, s.bot, "tracker")
+		s.Approve(t, s.owner, r.Session.Approval, nil)
+		live, err := s.Sessions.Live(t.Context(), s.bot, r.Handle)
+		gatewaytest.Must(t, err)
+		if _, err := live.Target("tracker_list_issues", id.NewConnection()); code(err) != "not_granted" || !strings.Contains(err.Error(), "account that connection names") {
+			t.Errorf("got %v, want not_granted that speaks of the account", err)
+		}
+		if _, err := live.Target("tracker_list_issues", ""); err != nil {
+			t.Error(err)
+		}
+	})
 }

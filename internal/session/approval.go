@@ -274,7 +274,7 @@ func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, D
 		grants = append(grants, g)
 	}
 	if len(grants) == 0 {
-		return bad("Nothing is left to approve.")
+		return bad("Nothing is left to approve: tick an account and something that may be done with it.")
 	}
 	return grants, d, nil
 }

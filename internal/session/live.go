@@ -169,10 +169,12 @@ type Target struct {
 func (l Live) Target(tool string, account id.Connection) (Target, error) {
 	var found []Target
 	var known bool
+	named := account == ""
 	for _, g := range l.grants {
 		if account != "" && g.connection != account {
 			continue
 		}
+		named = true
 		if t, ok := g.record.Tool(tool); ok {
 			known = true
 			if _, granted := g.digests[tool]; granted {
@@ -190,6 +192,9 @@ func (l Live) Target(tool string, account id.Connection) (Target, error) {
 		}
 		return Target{}, fault.New(fault.Invalid, "ambiguous_account", "Several accounts can run this tool: "+strings.Join(names, ", ")+".").
 			WithHint("Name one with the argument connection.")
+	case !named:
+		return Target{}, fault.New(fault.Denied, "not_granted", "This session does not include the account that connection names.").
+			WithHint("Leave connection out, or request a session that names this account, and tell the person why.")
 	case known:
 		return Target{}, fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").
 			WithHint("Request a session that names the tool, and tell the person why.")
