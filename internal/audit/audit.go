@@ -188,7 +188,7 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	if err := l.spares.fill(ctx, l.keeper); err != nil {
 		return nil, err
 	}
-	l.chain = &chain{signer: signer}
+	l.chain = newChain(signer)
 	clock, err := cfg.DB.Clock(ctx)
 	if err != nil {
 		return nil, err

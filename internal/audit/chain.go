@@ -10,10 +10,11 @@ import (
 	"hash"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/keyring"
@@ -35,8 +36,8 @@ type head struct {
 type chain struct {
 	signer *signer
 
-	mu    sync.Mutex
-	head  head // empty chain: the next append starts a new one
+	mu    *semaphore.Weighted // of one, since it hears the end of a context
+	head  head                // empty chain: the next append starts a new one
 	links *links
 	run   atomic.Pointer[string] // that the chain belongs to; written under mu
 }
@@ -62,17 +63,19 @@ func (s *step) end(committed bool) {
 	} else {
 		s.c.head.chain = ""
 	}
-	s.c.mu.Unlock()
+	s.c.mu.Release(1)
 }
 
 // append computes and inserts rows. On success the caller must end the step.
 func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*step, error) {
-	c.mu.Lock()
+	if err := c.mu.Acquire(ctx, 1); err != nil { // whoever holds it waits for the database
+		return nil, sqldb.Wrap("wait for the audit chain", err)
+	}
 	s := &step{c: c, next: c.head, links: c.links}
 	appended := false
 	defer func() { // also after a panic: later entries must not wait for ever
 		if !appended {
-			c.mu.Unlock() // no commit was tried, so the head stands and the chain goes on
+			c.mu.Release(1) // no commit was tried, so the head stands and the chain goes on
 			l.spares.put(s.spare)
 		}
 	}()
@@ -154,10 +157,17 @@ func parseHead(s string) (head, error) {
 }
 
 func (c *chain) current() head {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.lock()()
 	return c.head
 }
+
+// lock waits as long as it takes, which the limit of a commit bounds.
+func (c *chain) lock() (unlock func()) {
+	_ = c.mu.Acquire(context.Background(), 1) // fails at the end of its context only
+	return func() { c.mu.Release(1) }
+}
+
+func newChain(s *signer) *chain { return &chain{signer: s, mu: semaphore.NewWeighted(1)} }
 
 // columns keeps of an intent what the look-up columns of its outcome repeat.
 func (e *Entry) columns() *Entry {

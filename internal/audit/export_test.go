@@ -39,15 +39,13 @@ func (l *Log) FinishAgain(in *Intent, o Outcome, e id.Event) {
 // Abandon leaves the chain, as after a commit of which nobody knows whether it
 // took place.
 func (l *Log) Abandon() {
-	l.chain.mu.Lock()
-	defer l.chain.mu.Unlock()
+	defer l.chain.lock()()
 	l.chain.head.chain = ""
 }
 
 // Unlink makes every append to the chain panic, until it is abandoned.
 func (l *Log) Unlink() {
-	l.chain.mu.Lock()
-	defer l.chain.mu.Unlock()
+	defer l.chain.lock()()
 	l.chain.links = nil
 }
 

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"context"
 	"os"
 	"testing"
 	"time"
@@ -9,6 +10,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
 // eager runs a log that writes checkpoints all the time and calls them overdue
@@ -198,4 +201,45 @@ func TestAlarm(t *testing.T) {
 			t.Errorf("alarms were written after the last checkpoint: %+v", r.Unwitnessed)
 		}
 	})
+}
+
+// F4, a bug: one connection that lost its packets at a commit stopped every entry
+// of its node, a revocation's too, for 40 s and whatever its caller's patience.
+func TestLostCommitHoldsNobodyPastTheirPatience(t *testing.T) {
+	t.Parallel()
+	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	through, proxy := sqldbtest.Through(t, cfg)
+	w := newWorld(t, sqldbtest.OpenConfig(t, through))
+	l := w.start(t)
+	w.record(t, l, 1)
+	proxy.Lose(500)
+	stalled := make(chan error, 1)
+	go func() { stalled <- l.Record(context.WithoutCancel(t.Context()), w.entry("session.requested")) }()
+	within(t, "a commit is lost", proxy.Lost)
+
+	revoke := func(patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		return w.db.Urgent(ctx, "org", func(_ context.Context, tx *sqldb.Tx) error {
+			l.AppendEvent(tx, w.entry("session.revoked"))
+			return nil
+		})
+	}
+	if err := revoke(500 * time.Millisecond); !fault.Is(err, "database_unavailable") || fault.Of(err).RetryAfter == 0 {
+		t.Errorf("a revocation beside the lost commit: %v", err)
+	}
+	select {
+	case err := <-stalled:
+		t.Fatalf("the lost commit ended first, with %v: the revocation waited for it", err)
+	default:
+	}
+	if err := revoke(20 * time.Second); err != nil {
+		t.Errorf("a revocation that waits: %v", err)
+	}
+	if err := <-stalled; !sqldb.Uncertain(err) {
+		t.Errorf("the lost commit: %v, want it uncertain", err)
+	}
+	proxy.Thaw()
+	l.Stop()
+	w.wantIntact(t)
 }

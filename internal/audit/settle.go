@@ -355,8 +355,7 @@ func (c *chain) running() string {
 
 // closed leaves a run that another node has closed, with its chain.
 func (c *chain) closed(run string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.lock()()
 	if c.running() == run {
 		c.run.Store(nil)
 		c.head.chain = ""

@@ -214,7 +214,7 @@ func (p *postgres) begin(ctx context.Context, limit time.Duration, urgent bool) 
 		release()
 		return nil, err
 	}
-	t := &postgresTx{conn: conn, done: release}
+	t := &postgresTx{conn: conn, done: release, patient: limit > txLimit}
 	t.hold, t.cancel = context.WithTimeout(context.WithoutCancel(ctx), limit+commitGrace)
 	t.later("begin isolation level read committed", nil, nil)
 	return t, nil
@@ -225,6 +225,7 @@ func (p *postgres) begin(ctx context.Context, limit time.Duration, urgent bool) 
 type postgresTx struct {
 	conn    *pgxpool.Conn
 	hold    context.Context // the time that the transaction may take
+	patient bool            // it may commit for all of that time
 	cancel  context.CancelFunc
 	done    func() // gives its place back
 	waiting []statement
@@ -336,13 +337,20 @@ func (t *postgresTx) closeRows() {
 }
 
 // commit reports success only when the server says that it committed: a
-// transaction that has failed is rolled back by its commit.
+// transaction that has failed is rolled back by its commit. It waits for its own
+// time only, so that a connection that lost a packet does not hold what the
+// transaction holds until that ends.
 func (t *postgresTx) commit() error {
 	t.closeRows()
 	if !t.active && len(t.waiting) == 1 { // nothing but the beginning
 		return nil
 	}
-	results, err := t.send(t.hold, "commit", nil)
+	ctx, cancel := t.hold, context.CancelFunc(func() {})
+	if !t.patient {
+		ctx, cancel = context.WithTimeout(t.hold, commitLimit)
+	}
+	defer cancel()
+	results, err := t.send(ctx, "commit", nil)
 	if err != nil {
 		return beforeCommit{err}
 	}
@@ -364,7 +372,7 @@ func (t *postgresTx) rollback() {
 	if !t.active || t.conn.Conn().IsClosed() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.hold, commitGrace)
+	ctx, cancel := context.WithTimeout(t.hold, commitLimit)
 	defer cancel()
 	if _, err := t.conn.Exec(ctx, "rollback"); err != nil {
 		_ = t.conn.Conn().Close(ctx)

@@ -203,6 +203,36 @@ func TestBrokenCommitIsUncertain(t *testing.T) {
 	}
 }
 
+// F4, a bug: a connection that lost its packets at a commit kept what its
+// transaction held for 40 s. It is given up soon, with its outcome open.
+func TestUnansweredCommitIsUncertain(t *testing.T) {
+	t.Parallel()
+	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	through, proxy := sqldbtest.Through(t, cfg)
+	db := sqldbtest.OpenConfig(t, through)
+	itemTable(t, db)
+	proxy.Lose(4000)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			return tx.Later(ctx, nil, insertItem, "a", "t", 1, true, make([]byte, 8192))
+		})
+	}()
+	select {
+	case err := <-ended:
+		if !sqldb.Uncertain(err) || !fault.Is(err, "database_unavailable") || !proxy.Lost() {
+			t.Errorf("got %v, want an uncertain database_unavailable", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the commit is still waited for")
+	}
+	if got := ids(t, db); len(got) != 0 {
+		t.Errorf("got rows %v, though the commit was lost", got)
+	}
+	exec(t, db, insertItem, "b", "t", 1, true, nil)
+	proxy.Thaw()
+}
+
 // A dead or unknown server is one clear error, and no error shows the password.
 func TestUnreachableServer(t *testing.T) {
 	t.Parallel()

@@ -22,6 +22,10 @@ const (
 	// all writers, on PostgreSQL those after the same rows.
 	txLimit     = 30 * time.Second
 	commitGrace = 10 * time.Second
+	// commitLimit bounds the wait for the answer to a commit, from when it is sent.
+	// It is short since others wait for the end of this one: rows, and the audit's
+	// chain. A commit that is not answered in time is [Uncertain].
+	commitLimit = 5 * time.Second
 	maxAttempts = 5
 	maxPayload  = 4000
 )

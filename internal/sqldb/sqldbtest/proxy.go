@@ -21,6 +21,8 @@ type Proxy struct {
 	changed *sync.Cond
 	all     bool
 	notices bool
+	over    int // a message longer than this is lost, with all that follows it; 0: none
+	lost    *link
 	closed  bool
 	conns   map[net.Conn]struct{}
 	wg      sync.WaitGroup
@@ -52,8 +54,27 @@ func (p *Proxy) Freeze() { p.set(func() { p.all = true }) }
 // would.
 func (p *Proxy) FreezeNotices() { p.set(func() { p.notices = true }) }
 
-// Thaw lets everything pass again.
-func (p *Proxy) Thaw() { p.set(func() { p.all, p.notices = false, false }) }
+// Lose drops the next message to the server that is longer than over bytes, and
+// whatever follows on its connection. The others stay well.
+func (p *Proxy) Lose(over int) { p.set(func() { p.over, p.lost = over, nil }) }
+
+// Lost reports whether that message has come.
+func (p *Proxy) Lost() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost != nil
+}
+
+// Thaw lets everything pass again, and ends the connection that lost a message.
+func (p *Proxy) Thaw() {
+	p.set(func() {
+		p.all, p.notices, p.over = false, false, 0
+		if p.lost != nil {
+			p.lost.near.Close()
+			p.lost.far.Close()
+		}
+	})
+}
 
 func (p *Proxy) set(change func()) {
 	p.mu.Lock()
@@ -74,7 +95,10 @@ func (p *Proxy) close() {
 }
 
 // link is one connection through the proxy.
-type link struct{ hears bool }
+type link struct {
+	near, far net.Conn
+	hears     bool
+}
 
 func (p *Proxy) accept() {
 	for {
@@ -94,14 +118,14 @@ func (p *Proxy) accept() {
 			far.Close()
 		}
 		p.mu.Unlock()
-		l := &link{}
-		p.wg.Go(func() { p.pass(l, far, near) })
-		p.wg.Go(func() { p.pass(l, near, far) })
+		l := &link{near: near, far: far}
+		p.wg.Go(func() { p.pass(l, far, near, true) })
+		p.wg.Go(func() { p.pass(l, near, far, false) })
 	}
 }
 
 // pass copies until either end closes, and waits while it is frozen.
-func (p *Proxy) pass(l *link, to, from net.Conn) {
+func (p *Proxy) pass(l *link, to, from net.Conn, toServer bool) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
@@ -109,6 +133,9 @@ func (p *Proxy) pass(l *link, to, from net.Conn) {
 		n, err := from.Read(buf)
 		if !p.mayPass(l, buf[:n]) {
 			return
+		}
+		if err == nil && p.loses(l, n, toServer) {
+			continue
 		}
 		if _, werr := to.Write(buf[:n]); werr != nil || err != nil {
 			p.mu.Lock()
@@ -118,6 +145,15 @@ func (p *Proxy) pass(l *link, to, from net.Conn) {
 			return
 		}
 	}
+}
+
+func (p *Proxy) loses(l *link, n int, toServer bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if toServer && p.over > 0 && n > p.over && p.lost == nil {
+		p.lost = l
+	}
+	return l == p.lost
 }
 
 func (p *Proxy) mayPass(l *link, data []byte) bool {
