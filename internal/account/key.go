@@ -245,7 +245,8 @@ func (s *Service) Keys(ctx context.Context, by Actor, org id.Organization, l Lis
 
 // RevokeKey ends a key at once.
 func (s *Service) RevokeKey(ctx context.Context, by Actor, key id.Key) error {
-	k, err := selectKey(ctx, s.db.Reader(), key)
+	line, _ := by.Counted()
+	k, err := selectKey(ctx, s.db.UrgentReader(line), key)
 	if sqldb.NoRows(err) {
 		return notFound("API key")
 	}
@@ -278,12 +279,16 @@ func (s *Service) RevokeKey(ctx context.Context, by Actor, key id.Key) error {
 
 // AuthenticateKey gives the application behind a bearer token.
 func (s *Service) AuthenticateKey(ctx context.Context, bearer secret.Value) (Key, error) {
+	return s.authenticateKey(ctx, s.common(), bearer)
+}
+
+func (s *Service) authenticateKey(ctx context.Context, way way, bearer secret.Value) (Key, error) {
 	refused := fault.New(fault.Unauthenticated, "invalid_api_key", "The API key is unknown, revoked or expired.").WithHint("Make a new key in the web UI.")
 	if !secret.IsToken(bearer, keyPrefix) {
 		return Key{}, refused
 	}
 	now, hash := s.now(), bearer.Hash()
-	k, stored, err := selectKeyByHash(ctx, s.db.Reader(), hash)
+	k, stored, err := selectKeyByHash(ctx, way.read, hash)
 	if sqldb.NoRows(err) || err == nil && subtle.ConstantTimeCompare(stored, hash[:]) != 1 {
 		return Key{}, refused
 	}
@@ -294,7 +299,7 @@ func (s *Service) AuthenticateKey(ctx context.Context, bearer secret.Value) (Key
 		return Key{}, refused
 	}
 	if now.Sub(k.LastUsedAt) >= time.Minute {
-		err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return touchKey(ctx, tx, k.ID, now) })
+		err := way.write(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return touchKey(ctx, tx, k.ID, now) })
 		if err != nil {
 			s.log.WarnContext(ctx, "the last use of an API key could not be noted", "key", k.ID, "error", err)
 		}

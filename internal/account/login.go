@@ -40,11 +40,15 @@ func (s *Service) newLogin(ctx context.Context, tx *sqldb.Tx, l loginRow) (secre
 // Authenticate gives the person behind a login token, as the database knows
 // them now: a revoked login, a disabled user, a lost role count at once.
 func (s *Service) Authenticate(ctx context.Context, token secret.Value, address string) (Person, error) {
+	return s.authenticate(ctx, s.common(), token, address)
+}
+
+func (s *Service) authenticate(ctx context.Context, way way, token secret.Value, address string) (Person, error) {
 	if !secret.IsToken(token, loginPrefix) {
 		return Person{}, unauthenticated()
 	}
 	now, hash := s.now(), token.Hash()
-	p, st, err := selectPerson(ctx, s.db.Reader(), hash, now)
+	p, st, err := selectPerson(ctx, way.read, hash, now)
 	if err != nil {
 		return Person{}, sqldb.Wrap("authenticate a person", err)
 	}
@@ -53,7 +57,7 @@ func (s *Service) Authenticate(ctx context.Context, token secret.Value, address 
 	}
 	p.address = address
 	if now.Sub(st.lastSeen) >= time.Minute {
-		err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return touchLogin(ctx, tx, p.login, now) })
+		err := way.write(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return touchLogin(ctx, tx, p.login, now) })
 		if err != nil {
 			s.log.WarnContext(ctx, "the last use of a login could not be noted", "login", p.login, "error", err)
 		}
@@ -101,7 +105,7 @@ func (s *Service) signOut(ctx context.Context, p Person, login id.Login, action 
 	if p.user == "" {
 		return unauthenticated()
 	}
-	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err := s.ending(ctx, ByPerson(p), func(ctx context.Context, tx *sqldb.Tx) error {
 		ok, err := revokeLogins(ctx, tx, p.user, login, "", s.now())
 		if err != nil {
 			return err

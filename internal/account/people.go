@@ -344,7 +344,10 @@ func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organizatio
 	if err != nil {
 		return err
 	}
-	return s.changeMembers(ctx, "remove a member", o, func(ctx context.Context, tx *sqldb.Tx) error {
+	return sqldb.Wrap("remove a member", s.ending(ctx, by, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := lockOrganization(ctx, tx, o.ID); err != nil {
+			return err
+		}
 		old, err := s.memberRole(ctx, tx, o, user)
 		if err != nil {
 			return err
@@ -372,7 +375,7 @@ func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organizatio
 		}
 		s.memberEntry(tx, by, w, o, user, "member.removed", map[string]string{"role": string(old)})
 		return nil
-	})
+	}))
 }
 
 func (s *Service) changeMembers(ctx context.Context, what string, o Organization, fn func(ctx context.Context, tx *sqldb.Tx) error) error {
@@ -424,7 +427,7 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User, ag Ag
 	if err != nil {
 		return err
 	}
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err = s.ending(ctx, by, func(ctx context.Context, tx *sqldb.Tx) error {
 		places, err := touchAll(ctx, tx, by, user)
 		if err != nil {
 			return err

@@ -135,7 +135,11 @@ func (s *Service) CreateOrganization(ctx context.Context, by Actor, env id.Envir
 // Organization looks an organization up in its environment; one of another
 // environment is not found. It is a look-up, not an authorization.
 func (s *Service) Organization(ctx context.Context, env id.Environment, org id.Organization) (Organization, error) {
-	o, err := selectOrganization(ctx, s.db.Reader(), org)
+	return organizationIn(ctx, s.db.Reader(), env, org)
+}
+
+func organizationIn(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization) (Organization, error) {
+	o, err := selectOrganization(ctx, q, org)
 	if sqldb.NoRows(err) || err == nil && o.Environment != env {
 		return Organization{}, notFound("organization")
 	}

@@ -191,7 +191,11 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter) ([]Agent
 
 // Get reads one agent. One that is not the caller's to see is not found.
 func (s *Service) Get(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
-	a, err := s.read(ctx, agent)
+	return s.get(ctx, s.db.Reader(), by, agent)
+}
+
+func (s *Service) get(ctx context.Context, q sqldb.Querier, by account.Actor, agent id.Agent) (Agent, error) {
+	a, err := s.read(ctx, q, agent)
 	if err != nil {
 		return Agent{}, err
 	}
@@ -204,15 +208,15 @@ func (s *Service) Get(ctx context.Context, by account.Actor, agent id.Agent) (Ag
 
 // Lookup reads one agent for other rooms, which decide themselves who may know.
 func (s *Service) Lookup(ctx context.Context, env id.Environment, agent id.Agent) (Agent, error) {
-	a, err := s.read(ctx, agent)
+	a, err := s.read(ctx, s.db.Reader(), agent)
 	if err == nil && a.Environment != env {
 		return Agent{}, notFound()
 	}
 	return a, err
 }
 
-func (s *Service) read(ctx context.Context, agent id.Agent) (Agent, error) {
-	a, err := selectAgent(ctx, s.db.Reader(), agent, "")
+func (s *Service) read(ctx context.Context, q sqldb.Querier, agent id.Agent) (Agent, error) {
+	a, err := selectAgent(ctx, q, agent, "")
 	if sqldb.NoRows(err) {
 		return Agent{}, notFound()
 	}
@@ -258,13 +262,14 @@ func (s *Service) SetCeiling(ctx context.Context, by account.Actor, agent id.Age
 	if err != nil {
 		return Agent{}, sqldb.Wrap("change an agent's ceiling", err)
 	}
-	return s.read(ctx, a.ID)
+	return s.read(ctx, s.db.Reader(), a.ID)
 }
 
 // Disable ends an agent's tokens and what it has running, at once and in one
 // transaction. Its owner may do it too. Doing it again changes nothing more.
 func (s *Service) Disable(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
-	a, err := s.Get(ctx, by, agent)
+	line, _ := by.Counted()
+	a, err := s.get(ctx, s.db.UrgentReader(line), by, agent)
 	if err != nil {
 		return Agent{}, err
 	}
@@ -275,7 +280,7 @@ func (s *Service) Disable(ctx context.Context, by account.Actor, agent id.Agent)
 	}
 	now := s.now()
 	var after Agent
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err = s.db.Urgent(ctx, line, func(ctx context.Context, tx *sqldb.Tx) error {
 		w, err := s.people.Weigh(ctx, tx, by, account.Raise{Object: string(a.ID)}, false, account.Agreement{})
 		if err != nil {
 			return err

@@ -101,7 +101,7 @@ func (a *API) admit(c *call, rules rules) error {
 	if rules.open {
 		return nil
 	}
-	if err := a.authenticate(c, address); err != nil {
+	if err := a.authenticate(c, address, rules.urgent); err != nil {
 		// Counted after the fact: asked before, the failures of one would lock
 		// out everybody behind the same address (threats.md W7).
 		if fault.KindOf(err) == fault.Unauthenticated {
@@ -128,7 +128,7 @@ func (a *API) admit(c *call, rules rules) error {
 
 // authenticate sets who calls. Only the Authorization header counts: a cookie
 // would let any page of the browser act for its owner.
-func (a *API) authenticate(c *call, address string) error {
+func (a *API) authenticate(c *call, address string, urgent bool) error {
 	token, err := bearer(c.r.Header)
 	if err != nil {
 		return err
@@ -138,7 +138,11 @@ func (a *API) authenticate(c *call, address string) error {
 		return err
 	}
 	if secret.IsToken(token, "amb_login_") {
-		p, err := a.cfg.People.Authenticate(c.r.Context(), token, address)
+		authenticate := a.cfg.People.Authenticate
+		if urgent {
+			authenticate = a.cfg.People.Urgently().Authenticate
+		}
+		p, err := authenticate(c.r.Context(), token, address)
 		if err != nil {
 			return err
 		}
@@ -154,7 +158,7 @@ func (a *API) authenticate(c *call, address string) error {
 		}
 		return nil
 	}
-	k, err := a.cfg.People.AuthenticateKey(c.r.Context(), token)
+	k, err := a.keyOf(c, token, address, urgent)
 	if err != nil {
 		return err
 	}
@@ -163,6 +167,13 @@ func (a *API) authenticate(c *call, address string) error {
 	}
 	c.by, c.key = account.ByKey(k).From(address), k
 	return nil
+}
+
+func (a *API) keyOf(c *call, token secret.Value, address string, urgent bool) (account.Key, error) {
+	if urgent {
+		return a.cfg.People.Urgently().AuthenticateKey(c.r.Context(), token, address)
+	}
+	return a.cfg.People.AuthenticateKey(c.r.Context(), token)
 }
 
 func bearer(h http.Header) (secret.Value, error) {

@@ -188,8 +188,10 @@ func (a *API) revoke(ctx context.Context, by account.Actor, in *revokeInput) (Re
 		}
 	}
 	if b.OrganizationID != "" {
-		var err error
-		if aim.Organization, err = a.organization(ctx, by, b.OrganizationID); err != nil {
+		if err := parseID(&aim.Organization, b.OrganizationID); err != nil {
+			return Revoked{}, err
+		}
+		if _, err := a.cfg.People.Urgently().Organization(ctx, by.Environment(), aim.Organization); err != nil {
 			return Revoked{}, err
 		}
 	}

@@ -129,7 +129,7 @@ func (s *stream) run(ctx context.Context) {
 // stillAllowed authenticates again: a stream must not outlive its key.
 func (s *stream) stillAllowed() error {
 	c := &call{w: s.c.w, r: s.c.r}
-	if err := s.a.authenticate(c, s.a.cfg.Address(c.r)); err != nil {
+	if err := s.a.authenticate(c, s.a.cfg.Address(c.r), false); err != nil {
 		return err
 	}
 	if err := (rules{scopes: []account.Scope{account.ScopeAuditRead}}).check(c); err != nil {

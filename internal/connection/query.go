@@ -30,10 +30,14 @@ func (s *Service) ByID(ctx context.Context, q sqldb.Querier, env id.Environment,
 // organization's own, and those of others for its owners, admins and auditors.
 // Any other looks absent.
 func (s *Service) Get(ctx context.Context, by account.Actor, conn id.Connection) (Connection, error) {
+	return s.get(ctx, s.cfg.DB.Reader(), by, conn)
+}
+
+func (s *Service) get(ctx context.Context, q sqldb.Querier, by account.Actor, conn id.Connection) (Connection, error) {
 	if err := mayAsk(by); err != nil {
 		return Connection{}, err
 	}
-	c, err := s.ByID(ctx, s.cfg.DB.Reader(), by.Environment(), conn)
+	c, err := s.ByID(ctx, q, by.Environment(), conn)
 	if err != nil {
 		return Connection{}, err
 	}

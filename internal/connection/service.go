@@ -214,7 +214,8 @@ func (s *Service) SetCredential(ctx context.Context, tx *sqldb.Tx, env id.Enviro
 // Disconnect ends a connection for good, and with it, in the same transaction,
 // every session that uses it. Ending it twice is no error.
 func (s *Service) Disconnect(ctx context.Context, by account.Actor, conn id.Connection) (Connection, error) {
-	c, err := s.Get(ctx, by, conn)
+	line, _ := by.Counted()
+	c, err := s.get(ctx, s.cfg.DB.UrgentReader(line), by, conn)
 	if err != nil {
 		return Connection{}, err
 	}
@@ -223,7 +224,7 @@ func (s *Service) Disconnect(ctx context.Context, by account.Actor, conn id.Conn
 			return Connection{}, err
 		}
 	}
-	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err = s.cfg.DB.Urgent(ctx, line, func(ctx context.Context, tx *sqldb.Tx) error {
 		// Read again: the state may have moved, and a retry starts here.
 		if c, err = s.ByID(ctx, tx, by.Environment(), conn); err != nil || !c.Live() {
 			return err

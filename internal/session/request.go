@@ -402,7 +402,8 @@ func (s *Service) aged(ses Session) Session {
 	return ses
 }
 
-// Complete ends a session at its agent's wish; a pending one is withdrawn.
+// Complete ends a session at its agent's wish; a pending one is withdrawn. It takes
+// none of the turns of people who end access.
 func (s *Service) Complete(ctx context.Context, who agent.Identity, handle string) (Session, error) {
 	ses, err := s.ofAgent(ctx, who, handle)
 	if err != nil {
@@ -416,7 +417,7 @@ func (s *Service) Complete(ctx context.Context, who agent.Identity, handle strin
 		reason = Withdrawn
 	}
 	by := audit.Actor{Kind: "agent", ID: string(who.Agent())}
-	if _, err := s.end(ctx, string(ses.Organization)+" agents", endWhere{session: ses.ID}, ending{reason: reason}, by, ""); err != nil {
+	if _, err := s.end(ctx, s.db.Update, endWhere{session: ses.ID}, ending{reason: reason}, by, ""); err != nil {
 		return Session{}, err
 	}
 	return s.ofAgent(ctx, who, handle)

@@ -42,17 +42,20 @@ type RevokeResult struct {
 // wait. When it returns, no further call of them starts anywhere, and calls
 // that had started are cut: on this node already, on others within a second.
 func (s *Service) Revoke(ctx context.Context, by account.Actor, aim Aim) (RevokeResult, error) {
-	w, err := s.aimed(ctx, by, aim)
+	line, _ := by.Counted()
+	w, err := s.aimed(ctx, s.db.UrgentReader(line), by, aim)
 	if err != nil {
 		return RevokeResult{}, err
 	}
-	line, _ := by.Counted()
-	return s.end(ctx, line, w, ending{reason: Revoked}, by.Audit(), by.Address())
+	urgently := func(ctx context.Context, fn func(context.Context, *sqldb.Tx) error) error {
+		return s.db.Urgent(ctx, line, fn)
+	}
+	return s.end(ctx, urgently, w, ending{reason: Revoked}, by.Audit(), by.Address())
 }
 
 // aimed checks that the actor may revoke what it aims at. What the actor may
 // not see does not exist for it.
-func (s *Service) aimed(ctx context.Context, by account.Actor, a Aim) (endWhere, error) {
+func (s *Service) aimed(ctx context.Context, q sqldb.Querier, by account.Actor, a Aim) (endWhere, error) {
 	set := 0
 	for _, v := range []string{string(a.Session), string(a.Agent), string(a.User), string(a.Connection), a.Provider} {
 		if v != "" {
@@ -88,7 +91,7 @@ func (s *Service) aimed(ctx context.Context, by account.Actor, a Aim) (endWhere,
 	} else if w.organization = by.Organization(); by.May(w.organization, account.Revoke) != nil {
 		return endWhere{}, noTarget(a)
 	}
-	found, err := anySession(ctx, s.db.Reader(), w)
+	found, err := anySession(ctx, q, w)
 	if err != nil {
 		return endWhere{}, sqldb.Wrap("find what to revoke", err)
 	}
@@ -112,11 +115,13 @@ func noTarget(a Aim) error {
 	return fault.New(fault.NotFound, "not_found", "No such organization.")
 }
 
-// end is the one way in which sessions end by somebody's will. line says with whose
-// other revocations it takes turns.
-func (s *Service) end(ctx context.Context, line string, w endWhere, how ending, by audit.Actor, address string) (RevokeResult, error) {
+// transact runs fn in a transaction, as sqldb.DB's Update and Urgent do.
+type transact = func(ctx context.Context, fn func(ctx context.Context, tx *sqldb.Tx) error) error
+
+// end is the one way in which sessions end by somebody's will.
+func (s *Service) end(ctx context.Context, in transact, w endWhere, how ending, by audit.Actor, address string) (RevokeResult, error) {
 	var result RevokeResult
-	err := s.db.Urgent(ctx, line, func(ctx context.Context, tx *sqldb.Tx) error {
+	err := in(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		result = RevokeResult{Sessions: []id.Session{}, Running: []RunningCall{}}
 		ended, err := s.endIn(ctx, tx, w, how, by, address)
 		if err != nil {

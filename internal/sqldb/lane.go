@@ -112,3 +112,40 @@ func (db *DB) Urgent(ctx context.Context, by string, fn func(ctx context.Context
 	defer done()
 	return db.attempts(ctx, txLimit, true, fn)
 }
+
+// UrgentReader is [DB.Reader] for what must be read before access can be ended:
+// who asks, and what they aim at. On PostgreSQL it has the connections and the
+// turns of [DB.Urgent], and by names the same; what it reads is short and read to
+// its end. On SQLite, where reads do not wait for writes, it is a Reader.
+func (db *DB) UrgentReader(by string) Querier {
+	if db.engine == SQLite {
+		return db.Reader()
+	}
+	return urgentReader{reader{db}, by}
+}
+
+type urgentReader struct {
+	reader
+	by string
+}
+
+func (u urgentReader) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
+	if err := checkText(args); err != nil {
+		return nil, err
+	}
+	done, err := u.db.lanes.urgent.Wait(ctx, u.by)
+	if err != nil {
+		return nil, err
+	}
+	u.db.statements.Add(1)
+	rows, err := u.db.store.urgent(ctx, query, args)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return &heldRows{Rows: rows, release: done}, nil
+}
+
+func (u urgentReader) QueryRowContext(ctx context.Context, query string, args ...any) Row {
+	return oneOf(u.QueryContext(ctx, query, args...))
+}

@@ -2,6 +2,7 @@ package sqldb_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,18 +90,24 @@ func TestRevocationsHaveConnectionsOfTheirOwn(t *testing.T) {
 		"revocations": func(db *sqldb.DB, ctx context.Context, hold func()) error {
 			return db.Urgent(ctx, "flood", func(context.Context, *sqldb.Tx) error { hold(); return nil })
 		},
+		"what revocations read": func(db *sqldb.DB, ctx context.Context, hold func()) error {
+			return slowly(ctx, db.UrgentReader("flood"), hold)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := sqldbtest.Open(t, sqldb.PostgreSQL) // of 8 connections
 			begun := int64(6)
-			if name == "revocations" {
+			if strings.Contains(name, "revocations") {
 				begun = 1
 			}
 			release := flood(t, begun, func(ctx context.Context, hold func()) error { return work(db, ctx, hold) })
 			defer release()
 			passes(t, "a revocation", func(ctx context.Context) error { return db.Urgent(ctx, "other", nothing) })
-			if name == "revocations" {
+			for range 5 { // each gives its turn back
+				passes(t, "what it reads before", func(ctx context.Context) error { return one(ctx, db.UrgentReader("other")) })
+			}
+			if begun == 1 {
 				passes(t, "a read", func(ctx context.Context) error { return one(ctx, db.Reader()) })
 				passes(t, "a write", func(ctx context.Context) error { return db.Update(ctx, nothing) })
 			}

@@ -152,23 +152,33 @@ func (db *DB) openPool(ctx context.Context, url string, config *pgx.ConnConfig, 
 	return &postgres{db: db, pool: pool}, nil
 }
 
-// A read that found its connection dead is tried once more; by then the pool
-// looks at each of its connections before using it.
 func (p *postgres) query(ctx context.Context, query string, args []any) (Rows, error) {
-	args, err := plain(args)
-	if err != nil {
+	if err := p.share(ctx); err != nil {
 		return nil, err
 	}
-	if err := p.share(ctx); err != nil {
+	return p.read(ctx, query, args, p.db.lanes.unshare)
+}
+
+func (p *postgres) urgent(ctx context.Context, query string, args []any) (Rows, error) {
+	return p.read(ctx, query, args, func() {})
+}
+
+// read calls release when its rows are closed or there are none. A read that found
+// its connection dead is tried once more; by then the pool looks at each of its
+// connections before using it.
+func (p *postgres) read(ctx context.Context, query string, args []any, release func()) (Rows, error) {
+	args, err := plain(args)
+	if err != nil {
+		release()
 		return nil, err
 	}
 	for again := false; ; again = true {
 		rows, err := begun(p.pool.Query(ctx, query, args...))
 		if err == nil {
-			return &heldRows{Rows: rows, release: p.db.lanes.unshare}, nil
+			return &heldRows{Rows: rows, release: release}, nil
 		}
 		if again || !p.db.connectionLost(err) {
-			p.db.lanes.unshare()
+			release()
 			return nil, err // not a nil pointer in an interface
 		}
 	}

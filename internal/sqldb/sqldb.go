@@ -87,6 +87,8 @@ type store interface {
 	// query and row run outside a transaction and see the newest commit.
 	query(ctx context.Context, query string, args []any) (Rows, error)
 	row(ctx context.Context, query string, args []any) Row
+	// urgent is query on a connection that is kept for what ends access.
+	urgent(ctx context.Context, query string, args []any) (Rows, error)
 	// begin opens a write transaction that may last for limit; urgent ones come
 	// before others.
 	begin(ctx context.Context, limit time.Duration, urgent bool) (transaction, error)

@@ -63,6 +63,11 @@ func (s *sqlite) query(ctx context.Context, query string, args []any) (Rows, err
 	return &liteRows{cursor: cursor, conn: c, pool: s.readers}, nil
 }
 
+// urgent is query: those who read do not wait for the one who writes.
+func (s *sqlite) urgent(ctx context.Context, query string, args []any) (Rows, error) {
+	return s.query(ctx, query, args)
+}
+
 func (s *sqlite) row(ctx context.Context, query string, args []any) Row {
 	return oneOf(s.query(ctx, query, args))
 }

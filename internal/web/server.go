@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,6 +143,10 @@ type route struct {
 	open    bool // for whoever is not signed in too
 	serve   func(*visit) (answer, error)
 }
+
+// urgent says that the form ends access: it finds its person on the connections
+// that are kept for that.
+func (rt route) urgent() bool { return strings.HasSuffix(rt.pattern, "/revoke") }
 
 // routes is every page and form there is. What is not open needs a sign-in.
 // docs/decisions/0006-raising-authority.md says of each form why it takes a

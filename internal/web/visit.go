@@ -147,7 +147,7 @@ func (s *Server) handle(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := &visit{w: w, r: r}
 		w.Header().Set("Cache-Control", "no-store")
-		if err := s.recognise(v); err != nil && (!rt.open || fault.KindOf(err) != fault.Unauthenticated) {
+		if err := s.recognise(v, rt.urgent()); err != nil && (!rt.open || fault.KindOf(err) != fault.Unauthenticated) {
 			s.refuse(v, err)
 			return
 		}
@@ -167,9 +167,13 @@ func (s *Server) handle(rt route) http.Handler {
 // recognise finds the person behind the cookie, and has the request count as
 // theirs. A cookie that is nobody's is
 // taken away (threats.md W2).
-func (s *Server) recognise(v *visit) error {
+func (s *Server) recognise(v *visit, urgent bool) error {
 	token, sent := s.cookie.token(v.r)
-	p, err := s.people.Authenticate(v.ctx(), token, s.address(v.r))
+	authenticate := s.people.Authenticate
+	if urgent {
+		authenticate = s.people.Urgently().Authenticate
+	}
+	p, err := authenticate(v.ctx(), token, s.address(v.r))
 	if err == nil && p.CLI() {
 		err = fault.New(fault.Unauthenticated, "unauthenticated", "This sign-in belongs to a command line.")
 	}
