@@ -76,15 +76,16 @@ func CheckBehind(ctx context.Context, db *sqldb.DB, dir, restored string) error 
 		WithHint("It was put back, or a failover lost its last commits, and what was ended since would be alive again.\nStop all servers, then run: ambit restore --in-place\nambit audit verify --data DIR names what is missing.")
 }
 
-// sight is a checkpoint whose entry the log lacks, and how many before it.
+// sight is a checkpoint that has seen more than the log has, by so many entries.
 type sight struct {
 	checkpoint
 	missing int64
 }
 
-// aheadOf gives those of the newest checkpoints whose very entry the log lacks. The
-// number alone says nothing: a server that ran on after the database was put back
-// has gone on counting from the head that it remembered.
+// aheadOf gives those of the newest checkpoints whose very entry the log lacks, or
+// any before it. The last number alone says nothing: a server that ran on after the
+// database was put back has gone on counting from the head that it remembered, and
+// has written checkpoints of what came then.
 func aheadOf(ctx context.Context, q sqldb.Querier, found map[string]checkpoint) ([]sight, error) {
 	list := slices.SortedFunc(maps.Values(found), func(a, b checkpoint) int { return b.time.Compare(a.time) })
 	var ahead []sight
@@ -93,12 +94,12 @@ func aheadOf(ctx context.Context, q sqldb.Querier, found map[string]checkpoint) 
 		if err != nil {
 			return nil, sqldb.Wrap("hold checkpoints against the audit log", err)
 		}
-		if there {
-			continue
-		}
 		var have int64
 		if err := q.QueryRowContext(ctx, upToSQL, c.chain, c.seq).Scan(&have); err != nil {
 			return nil, sqldb.Wrap("hold checkpoints against the audit log", err)
+		}
+		if there && have == c.seq {
+			continue
 		}
 		ahead = append(ahead, sight{c, max(c.seq-have, 1)}) // at least one: another may stand in its place
 	}

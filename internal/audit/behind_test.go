@@ -27,7 +27,10 @@ func TestPutBackShowsBehindHigherNumbers(t *testing.T) {
 			}
 		}
 		last := scan[int64](t, w.db, `select max(seq) from audit_entry`)
-		exec(t, w.db, fmt.Sprintf(`update audit_entry set seq = seq + 100 where seq > %d`, last-3))
+		exec(t, w.db, fmt.Sprintf(`update audit_entry set seq = %d where seq = %d`, last+1000, last-2))
+		refused("its entry is there and one before it is gone")
+		exec(t, w.db, fmt.Sprintf(`update audit_entry set seq = %d where seq = %d`, last-2, last+1000),
+			fmt.Sprintf(`update audit_entry set seq = seq + 100 where seq > %d`, last-3))
 		refused("its entry is gone and later ones are there")
 		exec(t, w.db, fmt.Sprintf(`update audit_entry set seq = %d where seq = %d`, last, last+98))
 		refused("another entry stands in its place")
