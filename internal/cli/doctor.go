@@ -145,11 +145,12 @@ func (c *command) printFindings(list []finding) {
 	mark := map[string]string{fine: c.paint(c.stdout, "32", "✓"), note: "·", warning: c.paint(c.stdout, "33", "!"), problem: c.paint(c.stdout, "31", "✗")}
 	names := 0
 	for _, f := range list {
-		names = max(names, cells(f.Check))
+		names = max(names, cells(plain(f.Check)))
 	}
 	indent := strings.Repeat(" ", names+2+gap)
 	for _, f := range list {
-		c.say("%s %s%s%s", mark[f.Level], f.Check, strings.Repeat(" ", names-cells(f.Check)+gap), c.folded(f.Says, indent))
+		check := plain(f.Check) // parts are named by the server that is asked
+		c.say("%s %s%s%s", mark[f.Level], check, strings.Repeat(" ", names-cells(check)+gap), c.folded(f.Says, indent))
 		if f.Why != "" {
 			c.say("%s%s", indent, c.folded(f.Why, indent))
 		}

@@ -370,3 +370,20 @@ func TestDoctorOnALeaseWithoutATime(t *testing.T) {
 		t.Errorf("got %+v", last)
 	}
 }
+
+// What a server calls its parts used to reach the terminal as it came, escape
+// sequences and all.
+func TestDoctorPrintsNoEscapeSequences(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(app.Readiness{Status: "not_\x1b[2Jready", Parts: []app.PartState{{Name: "x\x1b[2J\u202e", State: "failed", Code: "y\x1b]0;z\x07"}}})
+	}))
+	t.Cleanup(srv.Close)
+	var out bytes.Buffer
+	c := &command{env: map[string]string{}, stdin: &bytes.Buffer{}, stdout: &out, stderr: io.Discard}
+	c.printFindings(checkServer(t.Context(), &patient{command: c, server: srv.URL}))
+	if text := out.String(); !strings.Contains(text, "server x") || strings.ContainsAny(text, "\x1b\x07\u202e") {
+		t.Errorf("got %q, want the part's name and nothing that moves a terminal", text)
+	}
+}
