@@ -108,6 +108,9 @@ func (s *Service) CLIRequest(ctx context.Context, p Person, userCode string) (CL
 		}
 		return 0, sqldb.Wrap("read a command line's request", err)
 	}, nil)
+	if f := fault.Of(err); f != nil && f.Code == tooManyAttempts {
+		return r, f.WithHint("Wait a quarter of an hour, then type the code that your terminal shows.")
+	}
 	return r, err
 }
 

@@ -262,6 +262,8 @@ func (s *Service) spendStep(ctx context.Context, tx *sqldb.Tx, user id.User, ste
 	return err
 }
 
+const tooManyAttempts = "too_many_attempts"
+
 // guess runs try at most five times in 15 minutes for a subject, counted in the
 // database before the outcome is known. What succeeds is done and uncounted in
 // one transaction.
@@ -277,7 +279,7 @@ func (s *Service) guess(ctx context.Context, subject string, try func() (int64, 
 		return 0, sqldb.Wrap("count an attempt", err)
 	}
 	if n > maxGuesses {
-		return 0, fault.New(fault.Limited, "too_many_attempts", "Too many attempts.").
+		return 0, fault.New(fault.Limited, tooManyAttempts, "Too many attempts.").
 			WithHint("Wait a quarter of an hour, or use a passkey.").WithRetry(since.Add(guessWindow).Sub(s.now()))
 	}
 	step, err := try()

@@ -3,6 +3,7 @@ package web
 import (
 	"crypto/rand"
 	"html/template"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -382,6 +383,9 @@ func (s *Server) noticeDismiss(v *visit) (answer, error) {
 // cliEnter takes the code that a command line shows.
 func (s *Server) cliEnter(v *visit) (answer, error) {
 	if code := v.form("code"); code != "" {
+		if ledHere(v.r) {
+			return show(codePage(code)), nil
+		}
 		r, err := s.people.CLIRequest(v.ctx(), v.person, code)
 		if err != nil {
 			return codeAgain(code, err)
@@ -389,6 +393,17 @@ func (s *Server) cliEnter(v *visit) (answer, error) {
 		return goTo("/ui/cli/" + r.Code), nil
 	}
 	return show(codePage("")), nil
+}
+
+// ledHere reports whether another site's page led the browser here. A code that
+// such a page brings is shown and not looked up before the person sends it, so
+// that no page uses up the wrong codes that a person may type.
+func ledHere(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+		return false
+	}
+	return true
 }
 
 func codePage(code string) *CodePage {
@@ -407,6 +422,9 @@ func codeAgain(code string, err error) (answer, error) {
 }
 
 func (s *Server) cli(v *visit) (answer, error) {
+	if ledHere(v.r) {
+		return show(codePage(v.r.PathValue("code"))), nil
+	}
 	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
 	if err != nil {
 		return codeAgain(v.r.PathValue("code"), err)

@@ -489,3 +489,41 @@ func TestSignInACommandLine(t *testing.T) {
 	req.Header.Set("Cookie", "ambit="+show(token))
 	other.do(req).want(http.StatusSeeOther).to("/ui/signin")
 }
+
+// A page of another site could use up a person's wrong codes: five visits that it
+// caused, and the terminal's own code was refused for a quarter of an hour.
+func TestOtherSitesUseUpNoCodes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "mia@example.com", account.RoleMember)
+	code, _, err := s.Accounts.StartCLI(t.Context(), "192.0.2.9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/ui/cli/" + strings.ReplaceAll(code, "-", "")
+	led := func(path, from string) *doc {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Sec-Fetch-Site", from)
+		return b.do(req)
+	}
+	for range 4 {
+		for _, from := range []string{"cross-site", "same-site"} {
+			led("/ui/cli/BCDFGHJK", from).want(http.StatusOK).form("/ui/cli")
+			led("/ui/cli?code=BCDFGHJK", from).want(http.StatusOK).form("/ui/cli")
+		}
+	}
+	// A link to the right code costs one more press, and nothing is lost.
+	d := led(path, "cross-site").want(http.StatusOK)
+	led("/ui/cli?"+fields(d.form("/ui/cli")).Encode(), "same-origin").follow().says(code, "192.0.2.9")
+
+	// What the person types is still counted (G9), and the limit says what to do here.
+	for range 5 {
+		led("/ui/cli?code=BCDFGHJK", "same-origin").want(http.StatusNotFound)
+	}
+	if d := led(path, "none").want(http.StatusTooManyRequests); !strings.Contains(d.body, "type the code that your terminal shows") || strings.Contains(d.body, "use a passkey") {
+		t.Errorf("the limit says %q", d.text("main"))
+	}
+}
