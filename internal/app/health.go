@@ -14,6 +14,7 @@ import (
 const (
 	healthLimit = 2 * time.Second // for all parts together, which are looked at side by side
 	healthFresh = time.Second     // probes within it share one look
+	healthQueue = 256             // probes that wait for one look
 )
 
 // health answers the probes of whoever runs servers: /healthz says that the
@@ -25,9 +26,11 @@ type health struct {
 	now      func() time.Time
 	draining atomic.Bool
 
-	mu   sync.Mutex // held while looking, so that many probes cause one look
-	last Readiness
-	at   time.Time
+	mu      sync.Mutex
+	last    Readiness
+	at      time.Time     // when the last look ended
+	looking chan struct{} // closed at the end of the look under way; nil: none is
+	waiting int           // for it
 }
 
 // part is one thing that must be in order. One that is optional is reported and
@@ -75,12 +78,35 @@ func (a *App) witnessed() error {
 	return nil
 }
 
-// look gives the state of every part, not older than a second.
+// look gives the state of every part, not older than a second. A probe during a
+// look gets what that look finds. Those that wait for it are bounded too: one more
+// gets what was found before, as does one whose caller has left.
 func (h *health) look(ctx context.Context) Readiness {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now := h.now(); h.at.IsZero() || now.Sub(h.at) >= healthFresh || now.Before(h.at) {
-		h.last, h.at = h.lookNow(context.WithoutCancel(ctx)), now
+	switch now := h.now(); {
+	case h.looking == nil && !h.at.IsZero() && now.Sub(h.at) < healthFresh && !now.Before(h.at):
+	case h.looking == nil:
+		done := make(chan struct{})
+		h.looking = done
+		h.mu.Unlock()
+		found := h.lookNow(context.WithoutCancel(ctx))
+		h.mu.Lock()
+		h.last, h.at, h.looking = found, h.now(), nil
+		close(done)
+	case h.waiting < healthQueue:
+		done := h.looking
+		h.waiting++
+		h.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		h.mu.Lock()
+		h.waiting--
+	}
+	if h.at.IsZero() { // nothing was found yet, so nothing is promised
+		return Readiness{Status: "not_ready", Parts: []PartState{}}
 	}
 	return h.last
 }

@@ -155,6 +155,59 @@ func TestProbesAreCheapAndSayLittle(t *testing.T) {
 	}
 }
 
+// Probes used to queue while a part hung: each found the look before it stale,
+// because a look was as old as its beginning, and took two seconds of its own. And
+// as many as came could wait.
+func TestProbesShareALookThatHangs(t *testing.T) {
+	t.Parallel()
+	const probes, wait = 400, 256
+	var looks, ahead atomic.Int64
+	began, release := make(chan struct{}, probes), make(chan struct{})
+	now := time.Now()
+	p := app.NewProbes(func() time.Time { return now.Add(time.Duration(ahead.Load())) }, func() error {
+		looks.Add(1)
+		began <- struct{}{}
+		<-release
+		ahead.Add(int64(2 * time.Second))
+		return nil
+	}, func() error { return nil })
+	answers := make(chan int, 1+probes)
+	var wg sync.WaitGroup
+	ask := func() {
+		w := httptest.NewRecorder()
+		p.Ready(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		answers <- w.Code
+	}
+	wg.Go(ask)
+	<-began
+	for range probes {
+		wg.Go(ask)
+	}
+	limit := time.After(20 * time.Second)
+	for left := probes - wait; left > 0; left-- { // answered though the look still hangs
+		select {
+		case status := <-answers:
+			if status != http.StatusServiceUnavailable {
+				t.Errorf("a server that never looked answers %d", status)
+			}
+		case <-limit:
+			t.Error("over 256 probes wait for one look")
+			left = 0
+		}
+	}
+	close(release)
+	wg.Wait()
+	close(answers)
+	for status := range answers {
+		if status != http.StatusOK {
+			t.Errorf("who waited got %d", status)
+		}
+	}
+	if n := looks.Load(); n != 1 {
+		t.Errorf("%d probes during one look caused %d looks", probes, n)
+	}
+}
+
 // failed is the code of a part that failed, "" if it did not.
 func failed(r app.Readiness, name string) string {
 	for _, p := range r.Parts {

@@ -32,6 +32,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"app.clock.stop":           {"nothing is sent", "clock.close closes it"},
 	"app.console.done":         {"nothing is sent", "closed by what openConsole started"},
 	"app.health.lookNow go":    {"one for each part, for one look at a time", "lookNow waits for them"},
+	"app.health.looking":       {"nothing is sent", "closed by the look that made it"},
 	"app.health.parts":         {"made once", "never changed"},
 	"app.place.moving":         {"a body and an answer", "the end of the request"},
 	"app.requests.idle":        {"nothing is sent", "closed by the last request"},
