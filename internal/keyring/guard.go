@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,21 +104,25 @@ func (g *Guard) Describe() Description { return g.keeper.Describe() }
 
 // Wrap seals a seed; see [Keeper].
 func (g *Guard) Wrap(ctx context.Context, seed secret.Value, aad []byte) ([]byte, error) {
-	blob, err := ask(ctx, g, func(ctx context.Context) ([]byte, error) { return g.keeper.Wrap(ctx, seed, aad) })
 	// That we may not wrap says nothing about what was unwrapped.
-	if class := ClassOf(err); class == Unavailable || class == Throttled {
-		g.note(ctx, err)
+	learn := func(err error) {
+		if class := ClassOf(err); class == Unavailable || class == Throttled {
+			g.note(ctx, err)
+		}
 	}
+	blob, err := ask(ctx, g, learn, func(ctx context.Context) ([]byte, error) { return g.keeper.Wrap(ctx, seed, aad) })
 	return blob, public(err)
 }
 
 // Unwrap opens a blob; see [Keeper]. Its success or failure decides whether keys
 // that were unwrapped before may go on.
 func (g *Guard) Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, error) {
-	seed, err := ask(ctx, g, func(ctx context.Context) (secret.Value, error) { return g.keeper.Unwrap(ctx, blob, aad) })
-	if err == nil || ClassOf(err) != Fine {
-		g.note(ctx, err)
+	learn := func(err error) {
+		if err == nil || ClassOf(err) != Fine {
+			g.note(ctx, err)
+		}
 	}
+	seed, err := ask(ctx, g, learn, func(ctx context.Context) (secret.Value, error) { return g.keeper.Unwrap(ctx, blob, aad) })
 	return seed, public(err)
 }
 
@@ -126,8 +131,13 @@ var errHeld = errors.New("the keeper is not asked for now")
 
 // ask runs one call, in its turn and not for longer than the limit. A back end
 // that does not heed its context keeps its turn until it returns, so that
-// however many callers there are, no more than Parallel calls hang.
-func ask[T any](ctx context.Context, g *Guard, call func(context.Context) (T, error)) (got T, err error) {
+// however many callers there are, no more than Parallel calls hang. A turn is
+// given on when its end was learnt, and who had to wait for one looks again
+// whether the keeper may be asked: those who queue before a keeper that hangs do
+// not each ask it.
+func ask[T any](ctx context.Context, g *Guard, learn func(error), call func(context.Context) (T, error)) (got T, err error) {
+	learnt := make(chan struct{})
+	defer func() { learn(err); close(learnt) }()
 	if err := g.held(); err != nil {
 		return got, err
 	}
@@ -138,13 +148,17 @@ func ask[T any](ctx context.Context, g *Guard, call func(context.Context) (T, er
 	case <-ctx.Done():
 		return got, fmt.Errorf("waiting for the keeper's other callers: %w", ctx.Err())
 	}
+	if err := cmp.Or(g.held(), ctx.Err()); err != nil {
+		<-g.slots
+		return got, err
+	}
 	type result struct {
 		got T
 		err error
 	}
 	answer := make(chan result, 1)
 	go func() { // Stop waits for it by taking all slots
-		defer func() { <-g.slots }()
+		defer func() { <-learnt; <-g.slots }()
 		var r result
 		r.got, r.err = call(ctx)
 		answer <- r

@@ -63,7 +63,7 @@ func TestF5ClassesOfFailure(t *testing.T) {
 		t.Run(string(row.mode), func(t *testing.T) {
 			t.Parallel()
 			s, clk := keyringtest.New(t), &clock{}
-			g, _ := wrapped(t, s, keyring.Config{Timeout: 300 * time.Millisecond, Now: clk.Now})
+			g, _ := wrapped(t, s, keyring.Config{Timeout: 3 * time.Second, Now: clk.Now})
 			var heard []keyring.State
 			g.Watch(func(is keyring.State) { heard = append(heard, is) })
 			if row.mode == "down" {
@@ -186,12 +186,14 @@ func TestF5RefusalsAreNotRepeated(t *testing.T) {
 	}
 }
 
-// F5: a keeper that hangs costs a bounded number of calls and gives each caller
-// its answer in time; a caller who leaves gets away at once and proves nothing.
+// F5: a keeper that hangs costs a bounded number of calls, however late some of
+// the callers come to ask, and gives each caller its answer in time; a caller who
+// leaves gets away at once and proves nothing. The clock stands still, so what
+// the keeper is spared after three failures is spared until the test moves it.
 func TestF5SlowKeeper(t *testing.T) {
 	t.Parallel()
-	s := keyringtest.New(t)
-	g, blob := wrapped(t, s, keyring.Config{Timeout: 500 * time.Millisecond, Parallel: 3})
+	s, clk := keyringtest.New(t), &clock{}
+	g, blob := wrapped(t, s, keyring.Config{Timeout: 3 * time.Second, Parallel: 3, Now: clk.Now})
 	s.Be(keyringtest.Silent)
 	asked := s.Asked()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -208,16 +210,19 @@ func TestF5SlowKeeper(t *testing.T) {
 		t.Errorf("a caller who left is held against the keeper: %v", g.Ready())
 	}
 	var wg sync.WaitGroup
-	for range 50 {
+	for i := range 50 {
 		wg.Go(func() {
+			time.Sleep(time.Duration(i) * 10 * time.Millisecond) // as on a busy machine
 			if _, err := g.Unwrap(t.Context(), blob, []byte("place")); !fault.Is(err, keyring.CodeUnavailable) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
 	wg.Wait()
-	if got := s.Asked() - asked; got > 1+3+3 {
-		t.Errorf("%d calls hung at once, want at most 3", got)
+	// Who left, three at once, and one for each turn that came free before the
+	// third failure.
+	if got := s.Asked() - asked; got > 1+3+2 {
+		t.Errorf("a keeper that hangs was asked %d times, want at most 6", got)
 	}
 	if g.Usable() != nil {
 		t.Error("slow is not refused: unwrapped keys go on")
@@ -226,8 +231,9 @@ func TestF5SlowKeeper(t *testing.T) {
 	// Slow but in time is an answer.
 	s.Be(keyringtest.Slow)
 	s.Delay(100 * time.Millisecond)
-	for g.Prove(t.Context()) != nil { // until the last hold is over
-		time.Sleep(20 * time.Millisecond)
+	clk.Advance(time.Minute)          // the last hold is over
+	for g.Prove(t.Context()) != nil { // a busy machine may be late once or more
+		clk.Advance(time.Minute)
 	}
 }
 
