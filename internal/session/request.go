@@ -78,7 +78,7 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		}
 		if same, err := pendingSame(ctx, tx, who.Agent(), who.User(), digest, now); err == nil {
 			ses.ID, ses.Approval, ses.PendingUntil = same.ID, same.Approval, same.PendingUntil
-			return insertHandle(ctx, tx, handleHash(handle), ses.ID)
+			return insertHandle(ctx, tx, handleHash(handle), ses.ID, now)
 		} else if !sqldb.NoRows(err) {
 			return sqldb.Wrap("look for the same request", err)
 		}
@@ -95,7 +95,7 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		if err := insertSession(ctx, tx, ses, digest); err != nil {
 			return sqldb.Wrap("store a session request", err)
 		}
-		if err := insertHandle(ctx, tx, handleHash(handle), ses.ID); err != nil {
+		if err := insertHandle(ctx, tx, handleHash(handle), ses.ID, now); err != nil {
 			return sqldb.Wrap("store a session request", err)
 		}
 		err := insertApproval(ctx, tx, approvalRow{

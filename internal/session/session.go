@@ -77,6 +77,7 @@ const (
 	maxPendingByUser  = 20 // per user and organization, over all agents
 	maxHourlyByAgent  = 20
 	maxHourlyByUser   = 100
+	maxHandles        = 8 // of a session; the oldest goes
 )
 
 // HandlePrefix starts every session handle.

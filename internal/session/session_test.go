@@ -280,6 +280,42 @@ func TestOneDecisionWins(t *testing.T) {
 	})
 }
 
+// An agent that repeated its request grew the table of handles without bound. A
+// session keeps eight; the newest always works.
+func TestRepeatsKeepEightHandles(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		ask := func(purpose string) session.Requested {
+			got, err := s.Sessions.Request(t.Context(), s.bot, session.Ask{Providers: []string{"tracker"}, Purpose: purpose}, "")
+			gatewaytest.Must(t, err)
+			return got
+		}
+		other := ask("other")
+		var handles []string
+		for range 20 {
+			handles = append(handles, ask("same").Handle)
+			if _, err := s.Sessions.Check(t.Context(), s.bot, handles[len(handles)-1], 0); err != nil {
+				t.Fatalf("the newest handle: got %v", err)
+			}
+			s.Clock.Advance(time.Millisecond)
+		}
+		for i, h := range handles {
+			_, err := s.Sessions.Check(t.Context(), s.bot, h, 0)
+			if kept := i >= len(handles)-8; kept != (err == nil) || !kept && code(err) != "session_not_found" {
+				t.Errorf("handle %d of %d: got %v", i+1, len(handles), err)
+			}
+		}
+		if _, err := s.Sessions.Check(t.Context(), s.bot, other.Handle, 0); err != nil {
+			t.Errorf("another session's handle: got %v", err)
+		}
+		var rows int
+		if err := db.Reader().QueryRowContext(t.Context(), `select count(*) from session_handle`).Scan(&rows); err != nil || rows != 8+1 {
+			t.Errorf("%d rows, %v, want 9", rows, err)
+		}
+	})
+}
+
 // A8: pending requests are bounded, repeats join, denials back off.
 func TestFatigueLimits(t *testing.T) {
 	t.Parallel()

@@ -26,8 +26,11 @@ const (
 	instructions, deny_reason, approval_id, version)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', '', $13, $14, $15, 0, 0, 0, '', '', $16, 1)`
 	insertAskedSQL  = `insert into session_asked (session_id, connection_id, provider) values ($1, $2, $3)`
-	insertHandleSQL = `insert into session_handle (hash, session_id) values ($1, $2)`
-	pendingSameSQL  = `select id, approval_id, pending_until from session
+	insertHandleSQL = `insert into session_handle (hash, session_id, made_at) values ($1, $2, $3)`
+	// thinHandlesSQL keeps the $2 newest handles of a session.
+	thinHandlesSQL = `delete from session_handle where session_id = $1 and hash not in (
+	select hash from session_handle where session_id = $1 order by made_at desc, hash limit $2)`
+	pendingSameSQL = `select id, approval_id, pending_until from session
 where agent_id = $1 and user_id = $2 and asked_digest = $3 and state = 'pending' and pending_until > $4 order by requested_at limit 1`
 	sessionByIDSQL     = `select ` + sessionColumns + ` from session s where s.id = $1`
 	sessionByHandleSQL = `select ` + sessionColumns + ` from session_handle h join session s on s.id = h.session_id
@@ -56,8 +59,13 @@ func insertSession(ctx context.Context, q sqldb.Querier, s Session, digest strin
 	return err
 }
 
-func insertHandle(ctx context.Context, q sqldb.Querier, hash string, s id.Session) error {
-	_, err := q.ExecContext(ctx, insertHandleSQL, hash, s)
+// insertHandle adds a handle to a session. Of its others the oldest go, so that
+// an agent which repeats its request adds no rows without end.
+func insertHandle(ctx context.Context, q sqldb.Querier, hash string, s id.Session, now time.Time) error {
+	_, err := q.ExecContext(ctx, thinHandlesSQL, s, maxHandles-1)
+	if err == nil {
+		_, err = q.ExecContext(ctx, insertHandleSQL, hash, s, sqldb.Micros(now))
+	}
 	return err
 }
 
