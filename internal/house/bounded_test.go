@@ -48,6 +48,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"audit.Log.stop":           {"nothing is sent", "Stop closes it"},
 	"audit.commits.late":       {"1", "the loop of outcomes"},
 	"audit.commits.outcomes":   {"10,000; calls are refused from 9,000 on", "the next commit"},
+	"audit.commits.taken":      {"256, those of one commit", "that commit at its end"},
 	"audit.commits.waiting":    {"1,024; a call over it is refused", "the next commit"},
 	"audit.signerAAD":          {"a constant", "never changed"},
 	"audit.spares.ready":       {"a few keys", "whoever needs one"},
