@@ -49,8 +49,9 @@ type Call struct {
 // that is or looks like the credential.
 type Result struct {
 	provider.Answer
-	Event id.Event // the audit entry of the call
-	Note  string   // what the person who approved this very call told the agent
+	Event  id.Event      // the audit entry of the call
+	Effect policy.Effect // of the tool
+	Note   string        // what the person who approved this very call told the agent
 }
 
 // Config is what a Gateway needs. All but Now, Ready and Logger are required.
@@ -225,7 +226,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	if err != nil {
 		return Result{}, withNote(g.explain(running, err, target.Tool.Effect, outcome), permit.Note())
 	}
-	return Result{Answer: answer, Event: intent.Event, Note: permit.Note()}, nil
+	return Result{Answer: answer, Event: intent.Event, Effect: target.Tool.Effect, Note: permit.Note()}, nil
 }
 
 // withNote lets a failure carry what the approver wrote: the approval is used
@@ -360,6 +361,9 @@ func (g *Gateway) explain(ctx context.Context, err error, effect policy.Effect, 
 	case o.Code == codeRefused:
 		return answerRefused(err, effect, o.UpstreamStatus)
 	case o.Status == "unknown":
+		if reason, _ := session.Cut(ctx); effect == policy.Read && (reason == session.Revoked || reason == session.Expired) {
+			return fault.New(fault.Denied, reason, "The session ended while the call ran.").WithHint("It only reads, so nothing was changed. Stop, and ask the person.").WithCause(err)
+		}
 		f := fault.New(fault.Unavailable, "outcome_unknown", "The request was sent, but no whole answer came back.").WithCause(err)
 		if effect == policy.Read {
 			return f.WithHint("It only reads, so it may be repeated.")
@@ -386,17 +390,25 @@ func answerRefused(err error, effect policy.Effect, status int) error {
 	}
 	hint := "The provider has carried it out. Do not repeat it; read what came of it, in smaller parts."
 	switch {
+	case status == http.StatusTooEarly || status == http.StatusTooManyRequests:
+		hint = "The provider does not take the call now. Wait, then call again."
 	case effect == policy.Read && kind == fault.TooLarge:
 		hint = "Nothing was changed. Ask for less, such as a smaller page or fewer fields."
 	case effect == policy.Read:
 		hint = "Nothing was changed. The same call will most likely end in the same way."
-	case status >= http.StatusInternalServerError:
+	case status >= http.StatusInternalServerError || status == http.StatusRequestTimeout:
 		hint = "The provider reports a failure of its own. Do not repeat it; look first whether it took effect."
 	case status >= http.StatusBadRequest:
 		hint = "The provider did not carry it out. Change the request before trying again."
+	case status >= http.StatusMultipleChoices:
+		hint = "The provider redirects, and may have carried it out. Do not repeat it; look first whether it took effect."
+	}
+	var wait time.Duration
+	if status >= http.StatusBadRequest {
+		wait = outbound.RetryAfter(err)
 	}
 	return fault.New(kind, codeRefused, fmt.Sprintf("The provider answered with status %d, and its answer was refused: %s.", status, why)).
-		WithHint(hint).With("upstream_status", strconv.Itoa(status)).WithCause(err)
+		WithHint(hint).With("upstream_status", strconv.Itoa(status)).WithCause(err).WithRetry(wait)
 }
 
 // printable bounds text from an agent for the audit.

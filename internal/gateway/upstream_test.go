@@ -109,7 +109,9 @@ func TestHostileUpstream(t *testing.T) {
 
 // An answer that arrived and is refused says so, and what has become of the call:
 // it used to be "no answer came back, do not repeat it" for a list that was too
-// long as for a payment that was made.
+// long as for a payment that was made. A write that the provider gave up waiting
+// for or answered with a redirect may have been carried out, and one that it does
+// not take now is right as it is; they used to be told otherwise.
 func TestRefusedAnswerSaysWhatIsKnown(t *testing.T) {
 	t.Parallel()
 	type fields = map[string]any
@@ -126,6 +128,11 @@ func TestRefusedAnswerSaysWhatIsKnown(t *testing.T) {
 			"a write too large":   {fields{"status": 201, "fill_bytes": 20 << 20}, "tracker_create_issue", "upstream_answer_refused", "size limit", "has carried it out. Do not repeat it", "201", "ok"},
 			"a write refused":     {fields{"status": 422, "body": "x", "headers": brotli}, "tracker_create_issue", "upstream_answer_refused", "coding", "did not carry it out", "422", "error"},
 			"a write that failed": {fields{"status": 502, "body": "x", "headers": brotli}, "tracker_create_issue", "upstream_answer_refused", "coding", "look first", "502", "error"},
+			"a write timed out":   {fields{"status": 408, "body": "x", "headers": brotli}, "tracker_create_issue", "upstream_answer_refused", "coding", "look first", "408", "error"},
+			"a write too early":   {fields{"status": 425, "body": "x", "headers": brotli}, "tracker_create_issue", "upstream_answer_refused", "coding", "Wait, then call again", "425", "error"},
+			"a write limited":     {fields{"status": 429, "body": "x", "headers": fields{"Content-Encoding": "br", "Retry-After": "7"}}, "tracker_create_issue", "upstream_answer_refused", "coding", "Wait, then call again", "429", "error"},
+			"a read limited":      {fields{"status": 429, "body": "x", "headers": brotli}, "tracker_list_issues", "upstream_answer_refused", "coding", "Wait, then call again", "429", "error"},
+			"a write redirected":  {fields{"status": 303, "body": "x", "headers": brotli}, "tracker_create_issue", "upstream_answer_refused", "coding", "look first", "303", "ok"},
 			"a read broken off":   {fields{"body": strings.Repeat("x", 1000), "cut": true}, "tracker_list_issues", "outcome_unknown", "no whole answer", "may be repeated", "", "unknown"},
 			"a write broken off":  {fields{"body": strings.Repeat("x", 1000), "cut": true}, "tracker_create_issue", "outcome_unknown", "no whole answer", "Do not repeat it", "", "unknown"},
 		} {
@@ -138,6 +145,9 @@ func TestRefusedAnswerSaysWhatIsKnown(t *testing.T) {
 			_, err := s.do(t, row.tool, args)
 			if f := fault.Of(err); f == nil || f.Code != row.code || !strings.Contains(f.Message, row.says) || !strings.Contains(f.Hint, row.hint) || f.Fields["upstream_status"] != row.sent {
 				t.Errorf("%s: got %v, hint %q, facts %v", name, err, fault.Of(err).Hint, fault.Of(err).Fields)
+			}
+			if got, want := fault.Of(err).RetryAfter, map[string]time.Duration{"a write limited": 7 * time.Second}[name]; got != want {
+				t.Errorf("%s: retry after %v, want %v", name, got, want)
 			}
 			if got := s.last(t).Outcome; got == nil || got.Status != row.end || got.Code != row.code {
 				t.Errorf("%s: on record is %+v, want %s", name, got, row.end)

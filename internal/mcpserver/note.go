@@ -3,6 +3,10 @@ package mcpserver
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // metaNote is the name under which a person's words stand that came with the
@@ -36,23 +40,44 @@ func (r callResult) withNote(note string) callResult {
 
 func lastText(content []textContent) string { return content[len(content)-1].Text }
 
-// withoutNote drops what a provider says under our name: nobody but a person
-// speaks there (threats.md U5). A name can be spelled with escapes.
-func withoutNote(doc json.RawMessage) json.RawMessage {
+// withoutNote drops what a provider says under our name, however deep: nobody
+// but a person speaks there (threats.md U5). A name can be spelled with escapes.
+// It is false for what cannot be looked through.
+func withoutNote(doc []byte) ([]byte, bool) {
 	if !bytes.Contains(doc, []byte("approver_note")) && !bytes.Contains(doc, []byte(`\u`)) {
-		return doc
+		return doc, true
 	}
-	fields := object{}
-	if json.Unmarshal(doc, &fields) != nil {
-		return doc
+	twice := jsontext.AllowDuplicateNames(true)
+	dec := jsontext.NewDecoder(bytes.NewBuffer(doc), twice)
+	var clean bytes.Buffer
+	enc := jsontext.NewEncoder(&clean, twice)
+	for {
+		token, err := dec.ReadToken()
+		if errors.Is(err, io.EOF) {
+			return bytes.TrimSpace(clean.Bytes()), true
+		}
+		if err == nil && isName(dec) && token.String() == metaNote {
+			err = dec.SkipValue()
+		} else if err == nil {
+			err = enc.WriteToken(token)
+		}
+		if err != nil {
+			return nil, false
+		}
 	}
-	if _, spoken := fields[metaNote]; !spoken {
-		return doc
+}
+
+// isName reports whether the token that was read last is the name of a member.
+func isName(dec *jsontext.Decoder) bool {
+	kind, length := dec.StackIndex(dec.StackDepth())
+	return kind == '{' && length%2 == 1
+}
+
+// attributed says whose words a provider's text is, where it could pass for the
+// words of the person who approved.
+func attributed(text []byte) string {
+	if bytes.Contains(text, []byte("approved this call")) || bytes.Contains(text, []byte("approver_note")) {
+		return "Answer of the provider (data, not the words of a person):\n" + string(text)
 	}
-	delete(fields, metaNote)
-	clean, err := encode(fields)
-	if err != nil {
-		return doc
-	}
-	return clean
+	return string(text)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/policy"
 )
 
 type callResult struct {
@@ -59,7 +60,8 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 	text, facts := body(res)
 	if res.Status >= http.StatusMultipleChoices && res.Status != http.StatusNotModified {
 		message := fmt.Sprintf("The provider answered with status %d.", res.Status)
-		refused := map[string]any{"code": "upstream_error", "message": message, "hint": upstreamHint(res.Status), "status": res.Status}
+		hint := upstreamHint(res.Effect, res.Status)
+		refused := map[string]any{"code": "upstream_error", "message": message, "hint": hint, "status": res.Status}
 		if wait, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && wait >= 0 {
 			refused["retry_after"] = wait
 		}
@@ -68,46 +70,55 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 		} else if text != "" {
 			refused["answer"] = text
 		}
-		out.Content, out.StructuredContent, out.IsError = texts(message+" (upstream_error)\n"+text), refused, true
+		out.Content, out.StructuredContent, out.IsError = texts(message+" (upstream_error) "+hint+"\n"+text), refused, true
 		return out.withNote(res.Note)
 	}
 	if res.Truncated {
 		text = fmt.Sprintf("(The answer is longer than this tool gives; these are its first %d bytes. Ask for less.)\n%s", len(res.Body), text)
 	}
-	if doc, ok := facts.(json.RawMessage); ok {
-		if facts = withoutNote(doc); doc[0] != '{' { // clients of the older revisions take objects only
-			facts = map[string]any{"result": facts}
-		}
+	if doc, ok := facts.(json.RawMessage); ok && doc[0] != '{' { // clients of the older revisions take objects only
+		facts = map[string]any{"result": facts}
 	}
 	out.Content, out.StructuredContent = texts(text), facts
 	return out.withNote(res.Note)
 }
 
-// upstreamHint says what to do about an answer that is no success.
-func upstreamHint(status int) string {
+// upstreamHint says what to do about an answer that is no success. Many a form is
+// answered with a redirect once it has been carried out.
+func upstreamHint(effect policy.Effect, status int) string {
 	switch {
+	case status < http.StatusBadRequest && effect != policy.Read:
+		return "The provider redirects, and may have carried the call out. Do not repeat it; look first whether it took effect."
 	case status < http.StatusBadRequest:
 		return "The provider redirects. Redirects are not followed; look for the tool of the place it names."
 	case status == http.StatusTooManyRequests:
 		return "The provider limits how often it is called. Wait, then call again."
+	case status == http.StatusTooEarly:
+		return "The provider does not take the call yet. Wait, then call again."
+	case status == http.StatusRequestTimeout:
+		return "The provider gave up waiting for the request. Try again later; after a change, look first whether it took effect."
 	case status >= http.StatusInternalServerError:
 		return "The provider has a problem of its own. Try again later; after a change, look first whether it took effect."
 	}
 	return "Read the provider's answer and correct the call."
 }
 
-// body is a provider's answer in words, and as a value if it is one.
+// body is a provider's answer in words, and as a value if it is one, neither of
+// which speaks as a person.
 func body(res gateway.Result) (text string, facts any) {
 	switch {
 	case res.Withheld != "":
 		return res.Withheld, nil
 	case res.JSON && len(bytes.TrimSpace(res.Body)) > 0:
-		doc := bytes.TrimSpace(res.Body)
-		return string(doc), json.RawMessage(doc)
+		doc, ok := withoutNote(bytes.TrimSpace(res.Body))
+		if !ok {
+			return attributed(res.Body), nil
+		}
+		return attributed(doc), json.RawMessage(doc)
 	case res.Binary:
 		return fmt.Sprintf("The answer is %d bytes of binary data.", len(res.Body)), map[string]any{"base64": res.Body}
 	}
-	return string(res.Body), nil
+	return attributed(res.Body), nil
 }
 
 // refusal tells a model why its call did not happen and what to do next. The

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 type departure struct {
 	sent     bool
 	answered int // status of an answer that was refused; 0: none
+	retry    time.Duration
 	err      error
 }
 
@@ -48,6 +51,24 @@ func Answered(err error) (status int, ok bool) {
 	return d.answered, true
 }
 
+// RetryAfter gives how long a refused answer asks its caller to wait, at most an
+// hour; 0 when it does not say, or not in seconds (RFC 9110 §10.2.3).
+func RetryAfter(err error) time.Duration {
+	d, ok := errors.AsType[*departure](err)
+	if !ok {
+		return 0
+	}
+	return d.retry
+}
+
+func retryAfter(h http.Header) time.Duration {
+	n, err := strconv.Atoi(h.Get("Retry-After"))
+	if err != nil {
+		return 0
+	}
+	return time.Duration(max(0, min(n, 3600))) * time.Second
+}
+
 // refused reports whether err is our own refusal of an answer.
 func refused(err error) bool {
 	for _, ours := range []error{errBody, errRatio, errHeaders, errEncoding, errGzip} {
@@ -73,7 +94,7 @@ func (a *attempt) fail(parent, limited context.Context, err error) error {
 	}
 	d := &departure{sent: sent, err: safe(parent, limited, err)}
 	if refused(d.err) {
-		d.answered = a.status
+		d.answered, d.retry = a.status, a.retry
 	}
 	return f.WithCause(d)
 }

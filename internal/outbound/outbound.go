@@ -176,7 +176,7 @@ func (c *Client) Do(ctx context.Context, bound Bound, req *http.Request, lim Lim
 		return nil, a.fail(ctx, limited, err)
 	}
 	a.sent.Store(true)
-	a.status = resp.StatusCode
+	a.status, a.retry = resp.StatusCode, retryAfter(resp.Header)
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode == http.StatusSwitchingProtocols || resp.ProtoMajor != 1 && resp.ProtoMajor != 2 {
 		return nil, a.fail(ctx, limited, errSwitched)
@@ -311,7 +311,8 @@ type attempt struct {
 	host       string
 	replayable bool
 	sent       atomic.Bool
-	status     int // of the answer, once its head is there
+	status     int           // of the answer, once its head is there
+	retry      time.Duration // that the answer asks for
 }
 
 // trace marks the request as sent as soon as a connection is handed to it. The
