@@ -301,11 +301,17 @@ func (t *postgresTx) exec(ctx context.Context, query string, args []any) (Result
 	if err != nil {
 		return nil, err
 	}
+	tag, err := last(results)
+	return tagged{tag}, err
+}
+
+// last reads the answer to the last statement that was sent.
+func last(results pgx.BatchResults) (pgconn.CommandTag, error) {
 	tag, err := results.Exec()
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
-	return tagged{tag}, err
+	return tag, err
 }
 
 func (t *postgresTx) execLater(_ context.Context, explain func(error) error, query string, args []any) error {
@@ -364,10 +370,7 @@ func (t *postgresTx) commit() error {
 	if err != nil {
 		return beforeCommit{err}
 	}
-	tag, err := results.Exec()
-	if closed := results.Close(); err == nil {
-		err = closed
-	}
+	tag, err := last(results)
 	if err == nil {
 		t.active = false
 		if tag.String() != "COMMIT" {
