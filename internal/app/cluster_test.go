@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -74,13 +73,7 @@ func databaseURL(t *testing.T, engine sqldb.Engine) string {
 	if engine == sqldb.SQLite {
 		return ""
 	}
-	db := sqldbtest.Config(t, engine)
-	u, err := url.Parse(db.URL)
-	must(t, err)
-	q := u.Query()
-	q.Set("search_path", db.Schema)
-	u.RawQuery = q.Encode()
-	return u.String()
+	return sqldbtest.URL(t, sqldbtest.Config(t, engine))
 }
 
 // add starts one more node. change, unless nil, alters its settings.

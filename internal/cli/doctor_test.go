@@ -115,14 +115,7 @@ func TestDoctorJudgesDatabases(t *testing.T) {
 func TestDemoWantsAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
 	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
-	u, err := url.Parse(cfg.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q := u.Query()
-	q.Set("search_path", cfg.Schema)
-	u.RawQuery = q.Encode()
-	d := &demo{command: doctorOf(nil), database: u.String()}
+	d := &demo{command: doctorOf(nil), database: sqldbtest.URL(t, cfg)}
 	if err := d.vacant(t.Context()); err != nil {
 		t.Errorf("an empty one: %v", err)
 	}
@@ -139,15 +132,8 @@ func TestDemoWantsAnEmptyDatabase(t *testing.T) {
 func TestDoctorOnPostgres(t *testing.T) {
 	t.Parallel()
 	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
-	u, err := url.Parse(cfg.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q := u.Query()
-	q.Set("search_path", cfg.Schema)
-	u.RawQuery = q.Encode()
 	home := t.TempDir()
-	c := doctorOf(map[string]string{"HOME": home, envDatabaseURL: u.String(), envServer: "http://localhost:1", envDataDir: filepath.Join(home, "data")})
+	c := doctorOf(map[string]string{"HOME": home, envDatabaseURL: sqldbtest.URL(t, cfg), envServer: "http://localhost:1", envDataDir: filepath.Join(home, "data")})
 	got := c.examine(t.Context(), "")
 	for _, want := range []struct{ check, level, says string }{
 		{"database", fine, "PostgreSQL "}, {"schema", note, "first start"}, {"notices", fine, "pass"}, {"key apart", fine, "not in the data folder"}, {"rights", warning, "superuser"},
@@ -165,6 +151,10 @@ func TestDoctorOnPostgres(t *testing.T) {
 		t.Errorf("a database in use: got %+v", got)
 	}
 	// A password is no part of what is told, nor is the URL.
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
 	u.User, u.Host = url.UserPassword("postgres", "canary-password"), "127.0.0.1:1"
 	c.env[envDatabaseURL] = u.String()
 	got = c.examine(t.Context(), "")

@@ -10,6 +10,7 @@ package sqldbtest
 import (
 	"context"
 	"crypto/rand"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,8 +66,8 @@ func Config(t testing.TB, engine sqldb.Engine) sqldb.Config {
 	if engine == sqldb.SQLite {
 		return sqldb.Config{DataDir: filepath.Join(t.TempDir(), "data")}
 	}
-	url := os.Getenv("AMBIT_TEST_DATABASE_URL")
-	if url == "" {
+	server := os.Getenv("AMBIT_TEST_DATABASE_URL")
+	if server == "" {
 		const why = "AMBIT_TEST_DATABASE_URL is not set"
 		if os.Getenv("AMBIT_REQUIRE_POSTGRES") == "1" {
 			t.Fatal(why)
@@ -74,9 +75,22 @@ func Config(t testing.TB, engine sqldb.Engine) sqldb.Config {
 		t.Skip(why)
 	}
 	schema := "t_" + strings.ToLower(rand.Text())
-	admin(t, url, "create schema "+schema)
-	t.Cleanup(func() { admin(t, url, "drop schema "+schema+" cascade") })
-	return sqldb.Config{URL: url, Schema: schema, Connections: 8}
+	admin(t, server, "create schema "+schema)
+	t.Cleanup(func() { admin(t, server, "drop schema "+schema+" cascade") })
+	return sqldb.Config{URL: server, Schema: schema, Connections: 8}
+}
+
+// URL names PostgreSQL's place of cfg for those who get nothing but a URL.
+func URL(t testing.TB, cfg sqldb.Config) string {
+	t.Helper()
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("search_path", cfg.Schema)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // Drop removes a role that a test made, with its rights in the test's schema.
@@ -87,10 +101,10 @@ func Drop(t testing.TB, cfg sqldb.Config, role string) {
 	}
 }
 
-func admin(t testing.TB, url, statement string) {
+func admin(t testing.TB, server, statement string) {
 	t.Helper()
 	ctx := context.Background() // t.Context has ended when cleanups run
-	db, err := sqldb.Open(ctx, sqldb.Config{URL: url, Connections: 1})
+	db, err := sqldb.Open(ctx, sqldb.Config{URL: server, Connections: 1})
 	if err != nil {
 		t.Fatalf("reach PostgreSQL: %v", err)
 	}
