@@ -123,7 +123,8 @@ type Service struct {
 	now    func() time.Time
 	log    *slog.Logger
 
-	strangers *strangers
+	strangers  *strangers
+	challenges challenges
 }
 
 // New makes a Service.

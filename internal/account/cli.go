@@ -30,8 +30,10 @@ const (
 	codeHint     = "Compare it with your terminal: eight letters in two groups, like BCDF-GHJK, without vowels and digits."
 	pollInterval = 2 * time.Second
 	// maxWaiting bounds what unauthenticated callers can leave in the database.
-	// Over it the oldest of the address that has most makes way.
-	maxWaiting = 1000
+	// Over it the oldest of the address that has most make way, a tenth at once.
+	// Those that a person has opened stay, the last maxOpened of each person.
+	maxWaiting = 10_000
+	maxOpened  = 10
 )
 
 // CLIRequest is a command line that waits to be confirmed.
@@ -63,7 +65,7 @@ func (s *Service) StartCLI(ctx context.Context, address string) (userCode string
 		if err != nil {
 			return err
 		}
-		if n >= maxWaiting { // all confirmed
+		if n >= maxWaiting { // all opened
 			return fault.New(fault.Limited, "too_many_requests", "Too many command lines wait for a sign-in.").WithRetry(time.Minute)
 		}
 		return insertCLI(ctx, tx, CLIRequest{id: string(id.NewFlow()), Code: code, Address: address, CreatedAt: now, ExpiresAt: now.Add(FlowAge)}, poll.Hash())
@@ -107,7 +109,7 @@ func (s *Service) CLIRequest(ctx context.Context, p Person, userCode string) (CL
 			return 0, fault.New(fault.NotFound, "not_found", "No command line waits with this code.").WithHint(codeHint + " It works once, for ten minutes; then run ambit login again.")
 		}
 		return 0, sqldb.Wrap("read a command line's request", err)
-	}, nil)
+	}, func(ctx context.Context, tx *sqldb.Tx, _ int64) error { return openCLI(ctx, tx, r, p.user) })
 	if f := fault.Of(err); f != nil && f.Code == tooManyAttempts {
 		return r, f.WithHint("Wait a quarter of an hour, then type the code that your terminal shows.")
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/webauthn"
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/crypt"
@@ -281,16 +282,16 @@ func (s *Service) removeFactor(ctx context.Context, p Person, ev Evidence, actio
 // BeginSignIn gives WebAuthn request options ({"publicKey": …}) for whoever
 // has a passkey for this server.
 func (s *Service) BeginSignIn(ctx context.Context) (flowID string, optionsJSON []byte, err error) {
-	assertion, session, err := s.rp.BeginDiscoverableLogin()
+	flow, challenge, err := s.newChallenge(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	assertion, session, err := s.rp.BeginDiscoverableLogin(webauthn.WithChallenge(challenge))
 	if err != nil {
 		return "", nil, err
 	}
 	options, _, err := encodeBoth(assertion, session)
-	if err != nil {
-		return "", nil, err
-	}
-	f := flow{subject: string(id.NewFlow()), kind: flowSignIn, state: assertion.Response.Challenge}
-	return f.subject, options, s.keep(ctx, f)
+	return flow, options, err
 }
 
 func signInRefused(cause error) error {
@@ -300,7 +301,7 @@ func signInRefused(cause error) error {
 
 // FinishSignIn signs the passkey's owner in.
 func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSON []byte, address string) (secret.Value, error) {
-	f, err := s.take(ctx, flowID, flowSignIn)
+	challenge, err := s.challengeOf(ctx, flowID)
 	if err != nil {
 		return secret.Value{}, err
 	}
@@ -321,7 +322,7 @@ func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSO
 		return secret.Value{}, refuse(err)
 	}
 	e.Environment, e.User, e.Object = h.user.Environment, h.user.ID, string(h.user.ID)
-	k, err := s.checkAssertion(h, f.state, parsed)
+	k, err := s.checkAssertion(h, challenge, parsed)
 	if err != nil {
 		return secret.Value{}, refuse(err)
 	}
@@ -329,6 +330,9 @@ func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSO
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ok, err := lockUser(ctx, tx, k.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
+		}
+		if err := s.Spend(ctx, tx, sha256.Sum256(challenge)); err != nil {
+			return err
 		}
 		if err := s.spend(ctx, tx, k); err != nil {
 			return err
@@ -340,6 +344,9 @@ func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSO
 		login, err = s.newLogin(ctx, tx, loginRow{user: k.user, method: MethodPasskey, passkey: k.id, address: address})
 		return err
 	})
+	if fault.Is(err, "proof_used") {
+		return secret.Value{}, flowGone()
+	}
 	if err != nil {
 		return secret.Value{}, refuse(sqldb.Wrap("sign in", err))
 	}

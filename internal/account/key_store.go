@@ -90,8 +90,11 @@ const (
 	sweepCLISQL  = `delete from cli_request where expires_at <= $1`
 	countCLISQL  = `select count(*) from cli_request`
 
-	unconfirmedCLISQL = `select id, address from cli_request where user_id = '' order by created_at, id`
-	forgetCLISQL      = `delete from cli_request where id = $1`
+	unopenedCLISQL = `select id, address from cli_request where user_id = '' and opened_by = '' order by created_at, id`
+	forgetCLISQL   = `delete from cli_request where id = $1`
+	openCLISQL     = `update cli_request set opened_by = $1 where id = $2 and opened_by <> $1`
+	closeCLISQL    = `update cli_request set opened_by = '' where opened_by = $1 and id not in (
+		select id from cli_request where opened_by = $1 order by created_at desc, id desc limit $2)`
 )
 
 func scanCLI(row scanner) (CLIRequest, error) {
@@ -133,10 +136,19 @@ func sweepCLI(ctx context.Context, tx *sqldb.Tx, now time.Time) (int, error) {
 	return n, err
 }
 
-// thinCLI forgets the oldest request of the address that has most of those that
-// nobody has confirmed, if there is one, and gives how many of n then wait.
+// openCLI notes that a person has a request before them.
+func openCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest, user id.User) error {
+	if ok, err := changed(tx.ExecContext(ctx, openCLISQL, user, r.id)); err != nil || !ok {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, closeCLISQL, user, maxOpened)
+	return err
+}
+
+// thinCLI forgets the oldest requests of the address that has most of those that
+// nobody has opened, if there are any, and gives how many of n then wait.
 func thinCLI(ctx context.Context, tx *sqldb.Tx, n int) (int, error) {
-	rows, err := tx.QueryContext(ctx, unconfirmedCLISQL)
+	rows, err := tx.QueryContext(ctx, unopenedCLISQL)
 	if err != nil {
 		return n, err
 	}
@@ -153,10 +165,16 @@ func thinCLI(ctx context.Context, tx *sqldb.Tx, n int) (int, error) {
 			most = address
 		}
 	}
-	if err := rows.Err(); err != nil || len(by) == 0 {
+	if err := rows.Err(); err != nil {
 		return n, err
 	}
 	rows.Close()
-	_, err = tx.ExecContext(ctx, forgetCLISQL, by[most][0])
-	return n - 1, err
+	oldest := by[most]
+	for _, id := range oldest[:min(len(oldest), maxWaiting/10)] {
+		if _, err := tx.ExecContext(ctx, forgetCLISQL, id); err != nil {
+			return n, err
+		}
+		n--
+	}
+	return n, nil
 }

@@ -205,7 +205,6 @@ const (
 )
 
 const (
-	flowSignIn = "sign_in"
 	flowEnroll = "enroll"
 	flowAdd    = "add"
 	flowGrant  = "add_factor"
@@ -242,6 +241,29 @@ func selectFlow(ctx context.Context, q sqldb.Querier, subject string) (flow, err
 	err := q.QueryRowContext(ctx, flowSQL, subject).Scan(&f.kind, &f.user, &f.login, &f.state, &expires)
 	f.expires = sqldb.Time(expires)
 	return f, err
+}
+
+// Keys for challenges.
+
+const (
+	insertChallengeKeySQL = `insert into challenge_key (id, key, made_at) values ($1, $2, $3)`
+	challengeKeySQL       = `select key from challenge_key where id = $1`
+	sweepChallengeKeysSQL = `delete from challenge_key where made_at <= $1`
+)
+
+// insertChallengeKey forgets those that no challenge can still be of.
+func insertChallengeKey(ctx context.Context, tx *sqldb.Tx, k challengeKey) error {
+	if _, err := tx.ExecContext(ctx, sweepChallengeKeysSQL, sqldb.Micros(k.made.Add(-2*challengeKeyAge))); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, insertChallengeKeySQL, k.id, k.key, sqldb.Micros(k.made))
+	return err
+}
+
+func selectChallengeKey(ctx context.Context, q sqldb.Querier, key string) (challengeKey, error) {
+	k := challengeKey{id: key}
+	err := q.QueryRowContext(ctx, challengeKeySQL, key).Scan(&k.key)
+	return k, err
 }
 
 // Proofs.

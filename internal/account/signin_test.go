@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,11 +182,20 @@ func TestSignInIsRefused(t *testing.T) {
 			if _, err := w.FinishSignIn(ctx, c.flow, []byte(c.cred), fmt.Sprintf("192.0.2.%d", host)); !fault.Is(err, "sign_in_refused") {
 				t.Errorf("%s: got %v", name, err)
 			}
-			if _, err := w.FinishSignIn(ctx, c.flow, []byte(c.cred), ""); !fault.Is(err, "flow_expired") {
-				t.Errorf("%s: the flow was good for a second answer: %v", name, err)
-			}
 		}
-		for _, flow := range []string{"", "nonsense", string(id.NewFlow())} {
+		// A refusal takes nothing from the person: a right answer still counts, once.
+		if _, err := w.FinishSignIn(ctx, good.flow, []byte(good.cred), ""); err != nil {
+			t.Errorf("a right answer: %v", err)
+		}
+		if _, err := w.FinishSignIn(ctx, good.flow, []byte(good.cred), ""); err == nil {
+			t.Error("the flow was good for a second sign-in")
+		}
+		parts := strings.Split(good.flow, ".")
+		other := strings.Split(begin(owner.Authenticator).flow, ".")
+		if _, err := w.FinishSignIn(ctx, parts[0]+"."+parts[1]+"."+other[2], []byte(good.cred), ""); !fault.Is(err, "sign_in_refused") {
+			t.Errorf("a flow that was put together: got %v", err)
+		}
+		for _, flow := range []string{"", "nonsense", string(id.NewFlow()), "a.b.c", parts[0] + ".-1." + parts[2], "unknown." + parts[1] + "." + parts[2]} {
 			if _, err := w.FinishSignIn(ctx, flow, []byte(good.cred), ""); !fault.Is(err, "flow_expired") {
 				t.Errorf("flow %q: got %v", flow, err)
 			}
@@ -195,9 +205,64 @@ func TestSignInIsRefused(t *testing.T) {
 		if _, err := w.FinishSignIn(ctx, old.flow, []byte(old.cred), ""); !fault.Is(err, "flow_expired") {
 			t.Errorf("an old flow: got %v", err)
 		}
+		late := strings.Split(old.flow, ".")
+		late[1] = "zzzzzzzzzzz"
+		if _, err := w.FinishSignIn(ctx, strings.Join(late, "."), []byte(old.cred), ""); !fault.Is(err, "sign_in_refused") {
+			t.Errorf("an old flow that was made to last: got %v", err)
+		}
+		// Keys are changed each hour; what was begun with the last one still counts.
+		w.advance(time.Hour - account.FlowAge - time.Minute)
+		last := begin(owner.Authenticator)
+		w.advance(2 * time.Minute)
+		next := begin(owner.Authenticator)
+		if strings.Split(last.flow, ".")[0] == strings.Split(next.flow, ".")[0] {
+			t.Error("the key was not changed")
+		}
+		if _, err := w.FinishSignIn(ctx, last.flow, []byte(last.cred), ""); err != nil {
+			t.Errorf("a flow of the last key: %v", err)
+		}
 		w.audited(t, "signin.passkey/deny/not_verified")
 		w.audited(t, "signin.passkey/deny/malformed")
 		w.audited(t, "signin.passkey/allow")
+	})
+}
+
+// An answer is good for one sign-in, also from a passkey that does not count.
+func TestChallengeIsGoodOnce(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
+		ctx := t.Context()
+		grant := owner.Unlock(t)
+		flow, options, err := w.BeginAddPasskey(ctx, owner.Person, grant)
+		check(t, err)
+		key := accounttest.New(publicURL)
+		key.Synced = true
+		cred, err := key.Register(options)
+		check(t, err)
+		_, err = w.FinishAddPasskey(ctx, owner.Person, grant, flow, cred, "synced")
+		check(t, err)
+		flow, options, err = w.BeginSignIn(ctx)
+		check(t, err)
+		cred, err = key.Assert(options)
+		check(t, err)
+		var wg sync.WaitGroup
+		var in, out atomic.Int64
+		for range 8 {
+			wg.Go(func() {
+				switch _, err := w.FinishSignIn(ctx, flow, cred, ""); {
+				case err == nil:
+					in.Add(1)
+				case fault.Is(err, "flow_expired"):
+					out.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if in.Load() != 1 || out.Load() != 7 {
+			t.Errorf("%d signed in, %d refused", in.Load(), out.Load())
+		}
 	})
 }
 

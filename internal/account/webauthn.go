@@ -225,7 +225,6 @@ func (s *Service) holderOf(ctx context.Context, user id.User) (holder, error) {
 // take ends a ceremony that has begun, whatever comes of it: each challenge is
 // good for one answer.
 func (s *Service) take(ctx context.Context, subject, kind string) (flow, error) {
-	gone := fault.New(fault.Expired, "flow_expired", "This took too long, or was answered already.").WithHint("Start again.")
 	var f flow
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var err error
@@ -233,13 +232,13 @@ func (s *Service) take(ctx context.Context, subject, kind string) (flow, error) 
 		return err
 	})
 	if sqldb.NoRows(err) {
-		return flow{}, gone
+		return flow{}, flowGone()
 	}
 	if err != nil {
 		return flow{}, sqldb.Wrap("end a sign-in ceremony", err)
 	}
 	if f.kind != kind || !s.now().Before(f.expires) {
-		return flow{}, gone
+		return flow{}, flowGone()
 	}
 	return f, nil
 }

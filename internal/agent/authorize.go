@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 const (
@@ -23,6 +24,11 @@ const (
 	codeTTL     = time.Minute
 	codePrefix  = "amb_ac_"
 	maxStateLen = 2048
+	// maxRequests bounds what unauthenticated callers can leave in the database.
+	// Over it the oldest of the address that has most make way, a tenth at once.
+	// Those that a person has opened stay, the last maxOpened of each person.
+	maxRequests = 10_000
+	maxOpened   = 10
 )
 
 // AuthRequest is an authorization request that waits for a person.
@@ -34,7 +40,10 @@ type AuthRequest struct {
 	Challenge   string // PKCE, S256
 	Resource    string // always Service.Resource once stored
 	Scope       string
+	Address     string // of the browser that brought it
 	ExpiresAt   time.Time
+
+	openedBy id.User
 }
 
 // Host is where an answer to the request goes, as a person should read it.
@@ -68,8 +77,17 @@ func (s *Service) BeginAuthorize(ctx context.Context, r AuthRequest) (id.Flow, e
 		return "", err
 	}
 	now := s.now()
-	r.ID, r.Scope, r.ExpiresAt = id.NewFlow(), Scope, now.Add(requestTTL)
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return insertRequest(ctx, tx, r, now) })
+	r.ID, r.Scope, r.Address, r.ExpiresAt = id.NewFlow(), Scope, throttle.Address(r.Address), now.Add(requestTTL)
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		full, err := thinRequests(ctx, tx, now)
+		if err != nil {
+			return err
+		}
+		if full {
+			return fault.New(fault.Limited, "temporarily_unavailable", "Too many sign-ins of agents wait for an answer.").WithRetry(time.Minute)
+		}
+		return insertRequest(ctx, tx, r, now)
+	})
 	return r.ID, sqldb.Wrap("store an authorization request", err)
 }
 
@@ -99,6 +117,18 @@ func (s *Service) PendingAuthorize(ctx context.Context, flow id.Flow) (AuthReque
 func requestGone() error {
 	return fault.New(fault.NotFound, "not_found", "This request is answered or too old.").
 		WithHint("Start again from the agent.")
+}
+
+// OpenAuthorize is PendingAuthorize for the person who has the request before
+// them. It then stays until it is too old, however many others begin (threats.md
+// W7).
+func (s *Service) OpenAuthorize(ctx context.Context, person account.Person, flow id.Flow) (AuthRequest, error) {
+	r, err := s.PendingAuthorize(ctx, flow)
+	if err != nil || person.User() == "" || r.openedBy == person.User() {
+		return r, err
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return openRequest(ctx, tx, flow, person.User()) })
+	return r, sqldb.Wrap("note who opened an authorization request", err)
 }
 
 // Consent is what a person decides about a request.

@@ -5,3 +5,6 @@ func CheckRedirect(uri string) error {
 	_, err := parseRedirect(uri)
 	return err
 }
+
+// MaxRequests is how many authorization requests may wait for a person.
+const MaxRequests = maxRequests

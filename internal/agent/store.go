@@ -191,20 +191,55 @@ func touchAgent(ctx context.Context, tx *sqldb.Tx, agent id.Agent, at time.Time)
 
 func insertRequest(ctx context.Context, tx *sqldb.Tx, r AuthRequest, created time.Time) error {
 	const query = `
-insert into authorize_request (id, client_id, redirect_uri, state, challenge, resource, scope, created_at, expires_at, decided_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0)`
-	_, err := tx.ExecContext(ctx, query, r.ID, r.Client.ID, r.RedirectURI, r.State, r.Challenge, r.Resource, r.Scope,
+insert into authorize_request (id, client_id, redirect_uri, state, challenge, resource, scope, address, created_at, expires_at, decided_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)`
+	_, err := tx.ExecContext(ctx, query, r.ID, r.Client.ID, r.RedirectURI, r.State, r.Challenge, r.Resource, r.Scope, r.Address,
 		sqldb.Micros(created), sqldb.Micros(r.ExpiresAt))
+	return err
+}
+
+// thinRequests makes room for one more request, and says if there is none.
+func thinRequests(ctx context.Context, tx *sqldb.Tx, now time.Time) (full bool, err error) {
+	const (
+		count  = `select count(*) from authorize_request`
+		expire = `delete from authorize_request where expires_at <= $1`
+		thin   = `delete from authorize_request where id in (select id from authorize_request where opened_by = '' and address = (
+  select address from authorize_request where opened_by = '' group by address order by count(*) desc, address limit 1)
+order by created_at, id limit $1)`
+	)
+	var n int
+	if err := tx.QueryRowContext(ctx, count).Scan(&n); err != nil || n < maxRequests {
+		return false, err
+	}
+	expired, err := affected(tx.ExecContext(ctx, expire, sqldb.Micros(now)))
+	if err != nil || expired > 0 {
+		return false, err
+	}
+	thinned, err := affected(tx.ExecContext(ctx, thin, maxRequests/10))
+	return thinned == 0, err
+}
+
+// openRequest notes that a person has a request before them.
+func openRequest(ctx context.Context, tx *sqldb.Tx, flow id.Flow, user id.User) error {
+	const (
+		open     = `update authorize_request set opened_by = $1 where id = $2`
+		lessOpen = `update authorize_request set opened_by = '' where opened_by = $1 and id not in (
+select id from authorize_request where opened_by = $1 order by created_at desc, id desc limit $2)`
+	)
+	if _, err := tx.ExecContext(ctx, open, user, flow); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, lessOpen, user, maxOpened)
 	return err
 }
 
 func selectRequest(ctx context.Context, q sqldb.Querier, flow id.Flow, now time.Time) (AuthRequest, error) {
 	const query = `
-select id, client_id, redirect_uri, state, challenge, resource, scope, expires_at from authorize_request
+select id, client_id, redirect_uri, state, challenge, resource, scope, address, opened_by, expires_at from authorize_request
 where id = $1 and decided_at = 0 and expires_at > $2`
 	var r AuthRequest
 	var expires int64
-	err := q.QueryRowContext(ctx, query, flow, sqldb.Micros(now)).Scan(&r.ID, &r.Client.ID, &r.RedirectURI, &r.State, &r.Challenge, &r.Resource, &r.Scope, &expires)
+	err := q.QueryRowContext(ctx, query, flow, sqldb.Micros(now)).Scan(&r.ID, &r.Client.ID, &r.RedirectURI, &r.State, &r.Challenge, &r.Resource, &r.Scope, &r.Address, &r.openedBy, &expires)
 	r.ExpiresAt = sqldb.Time(expires)
 	return r, err
 }

@@ -68,8 +68,8 @@ type Config struct {
 // Limits are rates per second and how much may come at once. Zero values take
 // the defaults.
 type Limits struct {
-	CallerRate, AddressRate, FailureRate, LoginRate, RevocationRate      float64
-	CallerBurst, AddressBurst, FailureBurst, LoginBurst, RevocationBurst int
+	CallerRate, AddressRate, FailureRate, RevocationRate     float64
+	CallerBurst, AddressBurst, FailureBurst, RevocationBurst int
 }
 
 func (l Limits) withDefaults() Limits {
@@ -84,7 +84,6 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.CallerRate, &l.CallerBurst, 50, 200)
 	fill(&l.AddressRate, &l.AddressBurst, 2000, 8000)  // before anybody is known: for the database's sake only
 	fill(&l.FailureRate, &l.FailureBurst, 0.5, 30)     // requests that nobody stands behind
-	fill(&l.LoginRate, &l.LoginBurst, 1.0/3, 10)       // sign-ins that are started
 	fill(&l.RevocationRate, &l.RevocationBurst, 1, 20) // on top of CallerRate
 	return l
 }
@@ -103,7 +102,7 @@ type API struct {
 	huma     huma.API
 	document []byte
 
-	callers, addresses, failures, logins, revocations *throttle.Limiter
+	callers, addresses, failures, revocations *throttle.Limiter
 
 	verifying sync.Mutex
 	streams   streams
@@ -134,7 +133,6 @@ func New(cfg Config) (*API, error) {
 		callers:     throttle.New(l.CallerRate, l.CallerBurst, maxKeys, cfg.Now),
 		addresses:   throttle.New(l.AddressRate, l.AddressBurst, maxKeys, cfg.Now),
 		failures:    throttle.New(l.FailureRate, l.FailureBurst, maxKeys, cfg.Now),
-		logins:      throttle.New(l.LoginRate, l.LoginBurst, maxKeys, cfg.Now),
 		revocations: throttle.New(l.RevocationRate, l.RevocationBurst, maxKeys, cfg.Now),
 		streams:     streams{open: map[string]int{}}, stop: make(chan struct{}),
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
-	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // Whoami is who the caller is.
@@ -82,9 +81,6 @@ func (a *API) whoami(_ context.Context, by account.Actor, in *callerInput) (Whoa
 
 func (a *API) startLogin(ctx context.Context, _ account.Actor, in *callerInput) (CLILogin, error) {
 	address := a.cfg.Address(in.call.r)
-	if ok, wait := a.logins.Allow(throttle.Address(address)); !ok {
-		return CLILogin{}, limited(wait)
-	}
 	code, poll, err := a.cfg.People.StartCLI(ctx, address)
 	if err != nil {
 		return CLILogin{}, err

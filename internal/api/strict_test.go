@@ -166,7 +166,6 @@ func TestRates(t *testing.T) {
 	limits := apitest.Generous
 	limits.CallerRate, limits.CallerBurst = 0.5, 3
 	limits.FailureRate, limits.FailureBurst = 0.5, 2
-	limits.LoginRate, limits.LoginBurst = 0.5, 1
 	limits.RevocationRate, limits.RevocationBurst = 0.5, 2
 	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), func(c *api.Config) {
 		c.Limits, c.Now = limits, func() time.Time { return now }
@@ -219,10 +218,12 @@ func TestRates(t *testing.T) {
 	if res := get(three, "192.0.2.6"); res.status != http.StatusTooManyRequests {
 		t.Errorf("anything else over the rate: got %d", res.status)
 	}
-	for i, want := range []int{200, 429} {
+	// S14, and a bug: ten sign-ins that some program at an address began had those
+	// of the person there refused.
+	for i := range 100 {
 		res := ask(t, request{method: "POST", url: w.URL + "/v1/cli/login", body: "{}", header: map[string]string{"X-Test-Address": "192.0.2.5"}})
-		if res.status != want {
-			t.Errorf("sign-in %d: got %d, want %d", i+1, res.status, want)
+		if res.status != http.StatusOK {
+			t.Fatalf("sign-in %d: got %d %s", i+1, res.status, res.body)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 // to the page where a person decides.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	noStore(w)
-	if ok, wait := s.requests.Allow(s.caller(r)); !ok {
+	if ok, wait := s.flood.Allow(s.caller(r) + " authorize"); !ok {
 		s.showError(w, r, tooMany(wait))
 		return
 	}
@@ -54,7 +54,7 @@ func (s *Server) trusted(r *http.Request) (agent.AuthRequest, params, error) {
 		return agent.AuthRequest{}, p, fault.New(fault.Invalid, "invalid_request", "The agent's redirect address is not the one it registered.").
 			WithHint("Remove the agent's stored registration and let it register again.")
 	}
-	return agent.AuthRequest{Client: c, RedirectURI: p.get("redirect_uri"), State: p.get("state")}, p, nil
+	return agent.AuthRequest{Client: c, RedirectURI: p.get("redirect_uri"), State: p.get("state"), Address: s.address(r)}, p, nil
 }
 
 func unknownClient() error {

@@ -46,9 +46,8 @@ type Server struct {
 	log            *slog.Logger
 
 	registrations *throttle.Limiter // by address
-	requests      *throttle.Limiter // authorization requests, by address
 	failures      *throttle.Limiter // at token and revocation endpoint, by address and by public client at an address
-	flood         *throttle.Limiter // of all requests there, by address, before anybody is known
+	flood         *throttle.Limiter // of requests by address, before anybody is known: for the database's sake only
 	issuances     *throttle.Limiter // by client
 }
 
@@ -67,7 +66,6 @@ func New(cfg Config) *Server {
 	return &Server{
 		agents: cfg.Agents, address: cfg.Address, noRegistration: cfg.NoRegistration, log: cfg.Logger,
 		registrations: throttle.New(1.0/30, 10, keys, cfg.Now),
-		requests:      throttle.New(1, 30, keys, cfg.Now),
 		failures:      throttle.New(0.5, 20, keys, cfg.Now),
 		flood:         throttle.New(500, 2000, keys, cfg.Now),
 		issuances:     throttle.New(1, 60, keys, cfg.Now),

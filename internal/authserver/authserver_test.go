@@ -190,6 +190,25 @@ func TestWholeFlow(t *testing.T) {
 	})
 }
 
+// S14, W7, and a bug: a program at a person's address, which on a laptop is that
+// of every agent, began authorizations and had the person's own refused.
+func TestStrangersLockNobodyOut(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {
+		client := s.public(t)
+		for range 1000 {
+			_, challenge := agenttest.PKCE()
+			if a := s.authorize(t, request(client, challenge)); a.status != http.StatusSeeOther {
+				t.Fatalf("got %d %s", a.status, a.body)
+			}
+		}
+		code, verifier := s.flow(t, alice, client)
+		if a := s.post(t, "/oauth/token", codeForm(client, code, verifier)); a.status != http.StatusOK {
+			t.Errorf("got %d %s", a.status, a.body)
+		}
+	})
+}
+
 func TestCodeExchangeRefusals(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {

@@ -20,21 +20,8 @@ func (s *Server) signInPage(v *visit) (answer, error) {
 }
 
 func (s *Server) signInBegin(v *visit) (answer, error) {
-	if err := s.mayTry(v, s.ceremonies); err != nil {
-		return nil, err
-	}
 	flow, o, err := s.people.BeginSignIn(v.ctx())
 	return options{Options: o, Flow: flow}, err
-}
-
-// mayTry holds an address to a rate, since every attempt leaves rows behind and
-// nobody stands behind it yet (threats.md W7).
-func (s *Server) mayTry(v *visit, l *throttle.Limiter) error {
-	if ok, wait := l.Allow(throttle.Address(s.address(v.r))); !ok {
-		return fault.New(fault.Limited, "too_many_attempts", "Too many sign-ins were tried from your network.").
-			WithHint("Wait a few seconds and try again.").WithRetry(wait)
-	}
-	return nil
 }
 
 func (s *Server) signInByPasskey(v *visit) (answer, error) {
@@ -43,11 +30,22 @@ func (s *Server) signInByPasskey(v *visit) (answer, error) {
 }
 
 func (s *Server) signInByCode(v *visit) (answer, error) {
-	if err := s.mayTry(v, s.signIns); err != nil {
-		return s.signedIn(v, secret.Value{}, safeNext(v.form("next")), v.form("email"), err)
-	}
 	token, err := s.people.SignInTOTP(v.ctx(), v.form("email"), strings.ReplaceAll(v.form("code"), " ", ""), s.address(v.r))
-	return s.signedIn(v, token, safeNext(v.form("next")), v.form("email"), err)
+	return s.signedIn(v, token, safeNext(v.form("next")), v.form("email"), s.counted(v, err))
+}
+
+// counted holds the refused sign-ins of an address to a rate, whatever each was
+// refused for. It is asked after the fact: whoever signs in is let in, however
+// many strangers at their address fail (threats.md W7).
+func (s *Server) counted(v *visit, err error) error {
+	if k := fault.KindOf(err); err == nil || k == fault.Internal || k == fault.Unavailable {
+		return err
+	}
+	if ok, wait := s.refusals.Allow(throttle.Address(s.address(v.r))); !ok {
+		return fault.New(fault.Limited, "too_many_attempts", "Too many sign-ins from your network were refused.").
+			WithHint("Wait a few seconds and try again, or use a passkey.").WithRetry(wait)
+	}
+	return err
 }
 
 // signedIn puts the new login into the cookie and ends the one that the browser

@@ -38,7 +38,7 @@ func newSite(t *testing.T) *site {
 
 func siteOn(t *testing.T, db *sqldb.DB) *site {
 	t.Helper()
-	return siteWith(t, db, web.Limits{SignInRate: 1e6, SignInBurst: 1e6, CeremonyRate: 1e6, CeremonyBurst: 1e6})
+	return siteWith(t, db, web.Limits{RefusalRate: 1e6, RefusalBurst: 1e6})
 }
 
 func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {

@@ -15,7 +15,11 @@ func (s *Server) findFlow(v *visit) (agent.AuthRequest, error) {
 }
 
 func (s *Server) consent(v *visit) (answer, error) {
-	r, err := s.findFlow(v)
+	flow, err := parseID(id.Flow(v.r.PathValue("flow")))
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.agents.OpenAuthorize(v.ctx(), v.person, flow)
 	if err != nil {
 		return nil, err
 	}

@@ -53,26 +53,20 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Limits say how often an address may try to sign in by code, and how often it
-// may ask for a passkey ceremony: a second, and how many at once. A family or an
-// office may sit behind one address. Zero values take the defaults.
+// Limits say how often the sign-ins by code of an address may be refused, a second
+// and at once, before each is told to wait. A family or an office may sit behind
+// one address. Zero values take the defaults.
 type Limits struct {
-	SignInRate, CeremonyRate   float64
-	SignInBurst, CeremonyBurst int
+	RefusalRate  float64
+	RefusalBurst int
 }
 
 func (l Limits) withDefaults() Limits {
-	if l.SignInRate == 0 {
-		l.SignInRate = 1.0 / 3
+	if l.RefusalRate == 0 {
+		l.RefusalRate = 1.0 / 3
 	}
-	if l.SignInBurst == 0 {
-		l.SignInBurst = 10
-	}
-	if l.CeremonyRate == 0 {
-		l.CeremonyRate = 1
-	}
-	if l.CeremonyBurst == 0 {
-		l.CeremonyBurst = 30
+	if l.RefusalBurst == 0 {
+		l.RefusalBurst = 10
 	}
 	return l
 }
@@ -95,11 +89,10 @@ type Server struct {
 	renderer *renderer
 	cookie   cookie
 	streams  streams
-	live     *throttle.Shares // live streams by person
-	// By address, of those whom nobody knows yet.
-	signIns, ceremonies *throttle.Limiter
-	stop                chan struct{}
-	stopOnce            sync.Once
+	live     *throttle.Shares  // live streams by person
+	refusals *throttle.Limiter // of sign-ins, by address
+	stop     chan struct{}
+	stopOnce sync.Once
 }
 
 // New makes a Server and parses its templates.
@@ -123,7 +116,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	const addresses = 20_000
 	l := cfg.Limits.withDefaults()
-	return &Server{signIns: throttle.New(l.SignInRate, l.SignInBurst, addresses, cfg.Now), ceremonies: throttle.New(l.CeremonyRate, l.CeremonyBurst, addresses, cfg.Now),
+	return &Server{refusals: throttle.New(l.RefusalRate, l.RefusalBurst, addresses, cfg.Now),
 		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
 		sessions: cfg.Sessions, audit: cfg.Audit, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil

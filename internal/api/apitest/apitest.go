@@ -63,7 +63,7 @@ type World struct {
 const clientSecret = "client-secret-canary"
 
 // Generous limits let a test ask as fast as it can.
-var Generous = api.Limits{CallerRate: 1e6, CallerBurst: 1e6, AddressRate: 1e6, AddressBurst: 1e6, FailureRate: 1e6, FailureBurst: 1e6, LoginRate: 1e6, LoginBurst: 1e6,
+var Generous = api.Limits{CallerRate: 1e6, CallerBurst: 1e6, AddressRate: 1e6, AddressBurst: 1e6, FailureRate: 1e6, FailureBurst: 1e6,
 	RevocationRate: 1e6, RevocationBurst: 1e6}
 
 // New builds a world on db. change may adjust the API's configuration.
