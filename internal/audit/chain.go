@@ -231,11 +231,13 @@ func (l *links) link(previous []byte, seq int64, doc []byte) []byte {
 	return l.mac.Sum(nil)
 }
 
-func chainAAD(chainID string) []byte { return crypt.Fields("ambit audit chain 1", chainID) }
+func chainContext(chainID string) keyring.Context {
+	return keyring.Context{AAD: crypt.Fields("ambit audit chain 1", chainID), Purpose: "audit-chain"}
+}
 
 // chainKey unwraps the key of a chain.
 func chainKey(ctx context.Context, k keyring.Keeper, chainID string, wrapped []byte) (secret.Value, error) {
-	return k.Unwrap(ctx, wrapped, chainAAD(chainID))
+	return k.Unwrap(ctx, wrapped, chainContext(chainID))
 }
 
 func decodeBody(doc []byte) (body, error) {

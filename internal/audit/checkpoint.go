@@ -48,7 +48,7 @@ func (s *signer) Sign(msg []byte) ([]byte, error) {
 	return ed25519.Sign(ed25519.NewKeyFromSeed(s.key.Reveal()), msg), nil
 }
 
-var signerAAD = crypt.Fields("ambit audit checkpoint signer 1")
+var signerContext = keyring.Context{AAD: crypt.Fields("ambit audit checkpoint signer 1"), Purpose: "audit-signer"}
 
 // openSigner loads the signing key, or makes it: of several nodes that start at
 // once, the first one's key stays.
@@ -61,7 +61,7 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper *keyring.Guard, dir st
 	if err != nil {
 		return nil, err
 	}
-	wrapped, err := keeper.Wrap(ctx, seed, signerAAD)
+	wrapped, err := keeper.Wrap(ctx, seed, signerContext)
 	if err != nil {
 		return nil, fmt.Errorf("wrapping the audit checkpoint key: %w", err)
 	}
@@ -97,7 +97,7 @@ func openSigner(ctx context.Context, db *sqldb.DB, keeper *keyring.Guard, dir st
 }
 
 func unwrapSigner(ctx context.Context, keeper keyring.Keeper, wrapped []byte) (secret.Value, error) {
-	seed, err := keeper.Unwrap(ctx, wrapped, signerAAD)
+	seed, err := keeper.Unwrap(ctx, wrapped, signerContext)
 	if errors.Is(err, crypt.ErrIntegrity) {
 		return secret.Value{}, fault.New(fault.Unavailable, "root_key_mismatch", "The root key is not the one that this database was made with.").
 			WithHint("Start the server with that key (AMBIT_ROOT_KEY): every node of a database has the same.").WithCause(err)

@@ -69,7 +69,7 @@ func (s spares) fill(ctx context.Context, keeper *keyring.Guard) error {
 	for len(s.ready) < cap(s.ready) {
 		k := spare{chain: string(id.NewEvent()), key: crypt.NewSeed()}
 		var err error
-		if k.wrapped, err = keeper.Wrap(ctx, k.key, chainAAD(k.chain)); err != nil {
+		if k.wrapped, err = keeper.Wrap(ctx, k.key, chainContext(k.chain)); err != nil {
 			return fmt.Errorf("wrapping the key of an audit chain: %w", err)
 		}
 		select {

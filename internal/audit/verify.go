@@ -124,7 +124,7 @@ func (v *verifying) signer(ctx context.Context) (verifier string, err error) {
 	if err != nil {
 		return "", sqldb.Wrap("load the audit checkpoint key", err)
 	}
-	seed, err := v.cfg.Keeper.Unwrap(ctx, wrapped, signerAAD)
+	seed, err := v.cfg.Keeper.Unwrap(ctx, wrapped, signerContext)
 	if errors.Is(err, crypt.ErrIntegrity) {
 		v.problem("", 0, "the checkpoint key in the database does not unwrap under this root key")
 		return verifier, nil

@@ -64,6 +64,21 @@ func Fields(parts ...string) []byte {
 	return out
 }
 
+// Parts is the inverse of [Fields]. ok is false for bytes that Fields never gives.
+func Parts(b []byte) (parts []string, ok bool) {
+	for len(b) > 0 {
+		if len(b) < 4 {
+			return nil, false
+		}
+		n := uint64(binary.BigEndian.Uint32(b))
+		if b = b[4:]; uint64(len(b)) < n {
+			return nil, false
+		}
+		parts, b = append(parts, string(b[:n])), b[n:]
+	}
+	return parts, true
+}
+
 // KEK is a key-encrypting key, ready to use. It prints nothing.
 type KEK struct {
 	id      [idLen]byte

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
@@ -121,6 +122,12 @@ func FuzzFields(f *testing.F) {
 		same := a == c && b == d
 		if bytes.Equal(crypt.Fields(a, b), crypt.Fields(c, d)) != same {
 			t.Errorf("%q,%q and %q,%q", a, b, c, d)
+		}
+		if back, ok := crypt.Parts(crypt.Fields(a, b, c)); !ok || !slices.Equal(back, []string{a, b, c}) {
+			t.Errorf("%q, %q, %q came back as %q", a, b, c, back)
+		}
+		if parts, ok := crypt.Parts([]byte(d)); ok && string(crypt.Fields(parts...)) != d {
+			t.Errorf("%q was read, and Fields never gives it", d)
 		}
 	})
 }

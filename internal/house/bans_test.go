@@ -64,6 +64,7 @@ func bans() []ban {
 			},
 			rooms: []string{"internal/outbound", "client"},
 			files: map[string]string{
+				"internal/keyring/options.go":   "names the type in which outbound's reaches the back ends",
 				"internal/cli/demo.go":          "plays an agent in front of the server",
 				"internal/cli/person/person.go": "plays a browser in front of the server",
 				"internal/cli/doctor_server.go": "asks the operator's own server whether it is ready",

@@ -50,7 +50,6 @@ var bounded = map[string]struct{ bound, ends string }{
 	"audit.commits.outcomes":   {"10,000; calls are refused from 9,000 on", "the next commit"},
 	"audit.commits.taken":      {"256, those of one commit", "that commit at its end"},
 	"audit.commits.waiting":    {"1,024; a call over it is refused", "the next commit"},
-	"audit.signerAAD":          {"a constant", "never changed"},
 	"audit.spares.ready":       {"a few keys", "whoever needs one"},
 	"audit.spares.used":        {"1", "the loop of spares"},
 
@@ -76,7 +75,6 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring.codes":          {"a table", "never changed"},
 	"keyring.hints":          {"a table", "never changed"},
 	"keyring.messages":       {"a table", "never changed"},
-	"keyring.probeAAD":       {"a constant", "never changed"},
 
 	"mcpserver.jsonType":      {"a table", "never changed"},
 	"mcpserver.waits.byAgent": {"2,048 long polls", "a poll at its end"},

@@ -103,26 +103,26 @@ func NewGuard(k Keeper, cfg Config) *Guard {
 func (g *Guard) Describe() Description { return g.keeper.Describe() }
 
 // Wrap seals a seed; see [Keeper].
-func (g *Guard) Wrap(ctx context.Context, seed secret.Value, aad []byte) ([]byte, error) {
+func (g *Guard) Wrap(ctx context.Context, seed secret.Value, c Context) ([]byte, error) {
 	// That we may not wrap says nothing about what was unwrapped.
 	learn := func(err error) {
 		if class := ClassOf(err); class == Unavailable || class == Throttled {
 			g.note(ctx, err)
 		}
 	}
-	blob, err := ask(ctx, g, learn, func(ctx context.Context) ([]byte, error) { return g.keeper.Wrap(ctx, seed, aad) })
+	blob, err := ask(ctx, g, learn, func(ctx context.Context) ([]byte, error) { return g.keeper.Wrap(ctx, seed, c) })
 	return blob, public(err)
 }
 
 // Unwrap opens a blob; see [Keeper]. Its success or failure decides whether keys
 // that were unwrapped before may go on.
-func (g *Guard) Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, error) {
+func (g *Guard) Unwrap(ctx context.Context, blob []byte, c Context) (secret.Value, error) {
 	learn := func(err error) {
 		if err == nil || ClassOf(err) != Fine {
 			g.note(ctx, err)
 		}
 	}
-	seed, err := ask(ctx, g, learn, func(ctx context.Context) (secret.Value, error) { return g.keeper.Unwrap(ctx, blob, aad) })
+	seed, err := ask(ctx, g, learn, func(ctx context.Context) (secret.Value, error) { return g.keeper.Unwrap(ctx, blob, c) })
 	return seed, public(err)
 }
 
@@ -285,7 +285,7 @@ func (g *Guard) Assure(ctx context.Context) error {
 	}
 }
 
-var probeAAD = crypt.Fields("ambit keeper probe 1")
+var probeContext = Context{AAD: crypt.Fields("ambit keeper probe 1"), Purpose: "probe"}
 
 // Prove asks the keeper to unwrap something that it wrapped for this purpose.
 func (g *Guard) Prove(ctx context.Context) error {
@@ -293,7 +293,7 @@ func (g *Guard) Prove(ctx context.Context) error {
 	blob := g.probe
 	g.mu.Unlock()
 	if blob == nil {
-		made, err := g.Wrap(ctx, crypt.NewSeed(), probeAAD)
+		made, err := g.Wrap(ctx, crypt.NewSeed(), probeContext)
 		if class := ClassOf(err); class == Denied || class == Mismatch {
 			g.note(ctx, err)
 		}
@@ -304,7 +304,7 @@ func (g *Guard) Prove(ctx context.Context) error {
 		g.probe, blob = made, made
 		g.mu.Unlock()
 	}
-	_, err := g.Unwrap(ctx, blob, probeAAD)
+	_, err := g.Unwrap(ctx, blob, probeContext)
 	if errors.Is(err, crypt.ErrIntegrity) {
 		err = failure(Mismatch, errors.New("what this keeper wrapped a while ago it no longer opens"))
 		g.note(ctx, err)

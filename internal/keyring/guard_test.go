@@ -30,7 +30,7 @@ func (c *clock) Advance(d time.Duration) { c.at.Add(int64(d)) }
 func wrapped(t *testing.T, s *keyringtest.Server, cfg keyring.Config) (*keyring.Guard, []byte) {
 	t.Helper()
 	g := s.Guard(t, cfg)
-	blob, err := g.Wrap(t.Context(), crypt.NewSeed(), []byte("place"))
+	blob, err := g.Wrap(t.Context(), crypt.NewSeed(), keyring.Context{AAD: []byte("place")})
 	if err == nil {
 		err = g.Prove(t.Context())
 	}
@@ -111,7 +111,7 @@ func TestF5OneBadBlobIsNoOutage(t *testing.T) {
 	t.Parallel()
 	s := keyringtest.New(t)
 	g, blob := wrapped(t, s, keyring.Config{})
-	if _, err := g.Unwrap(t.Context(), blob, []byte("another place")); !errors.Is(err, crypt.ErrIntegrity) {
+	if _, err := g.Unwrap(t.Context(), blob, keyring.Context{AAD: []byte("another place")}); !errors.Is(err, crypt.ErrIntegrity) {
 		t.Errorf("got %v, want ErrIntegrity", err)
 	}
 	if g.Usable() != nil || g.Ready() != nil {
@@ -119,7 +119,7 @@ func TestF5OneBadBlobIsNoOutage(t *testing.T) {
 	}
 	// Nor does it prove anything.
 	if g := s.Guard(t, keyring.Config{}); true {
-		_, _ = g.Unwrap(t.Context(), []byte("nonsense"), nil)
+		_, _ = g.Unwrap(t.Context(), []byte("nonsense"), keyring.Context{})
 		if g.Usable() == nil || g.Ready() == nil {
 			t.Error("a blob that does not open counts as proof")
 		}
@@ -166,10 +166,10 @@ func TestF5RefusalsAreNotRepeated(t *testing.T) {
 		s.Be(mode)
 		first := s.Asked()
 		var wg sync.WaitGroup
-		_, err := g.Unwrap(t.Context(), blob, []byte("place"))
+		_, err := g.Unwrap(t.Context(), blob, keyring.Context{AAD: []byte("place")})
 		for range 100 {
 			wg.Go(func() {
-				if _, again := g.Unwrap(t.Context(), blob, []byte("place")); fault.Of(again).Code != fault.Of(err).Code || fault.Of(again).RetryAfter <= 0 {
+				if _, again := g.Unwrap(t.Context(), blob, keyring.Context{AAD: []byte("place")}); fault.Of(again).Code != fault.Of(err).Code || fault.Of(again).RetryAfter <= 0 {
 					t.Errorf("%s: got %v after %v", mode, again, err)
 				}
 			})
@@ -179,7 +179,7 @@ func TestF5RefusalsAreNotRepeated(t *testing.T) {
 			t.Errorf("%s: asked %d times, want once", mode, got)
 		}
 		clk.Advance(3 * time.Second)
-		_, _ = g.Unwrap(t.Context(), blob, []byte("place"))
+		_, _ = g.Unwrap(t.Context(), blob, keyring.Context{AAD: []byte("place")})
 		if got := s.Asked() - first; got != 2 {
 			t.Errorf("%s: asked %d times after the wait, want twice", mode, got)
 		}
@@ -198,7 +198,7 @@ func TestF5SlowKeeper(t *testing.T) {
 	asked := s.Asked()
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
-	go func() { _, err := g.Unwrap(ctx, blob, []byte("place")); left <- err }()
+	go func() { _, err := g.Unwrap(ctx, blob, keyring.Context{AAD: []byte("place")}); left <- err }()
 	for s.Asked() == asked {
 		time.Sleep(time.Millisecond)
 	}
@@ -213,7 +213,7 @@ func TestF5SlowKeeper(t *testing.T) {
 	for i := range 50 {
 		wg.Go(func() {
 			time.Sleep(time.Duration(i) * 10 * time.Millisecond) // as on a busy machine
-			if _, err := g.Unwrap(t.Context(), blob, []byte("place")); !fault.Is(err, keyring.CodeUnavailable) {
+			if _, err := g.Unwrap(t.Context(), blob, keyring.Context{AAD: []byte("place")}); !fault.Is(err, keyring.CodeUnavailable) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -244,7 +244,7 @@ type stubborn struct {
 	running atomic.Int64
 }
 
-func (s *stubborn) Unwrap(context.Context, []byte, []byte) (secret.Value, error) {
+func (s *stubborn) Unwrap(context.Context, []byte, keyring.Context) (secret.Value, error) {
 	s.running.Add(1)
 	<-s.held
 	return secret.Value{}, errors.New("late")
@@ -257,7 +257,7 @@ func TestF5BackEndThatNeverReturns(t *testing.T) {
 	k := &stubborn{Keeper: keyringtest.New(t).Keeper(t), held: make(chan struct{})}
 	g := keyring.NewGuard(k, keyring.Config{Timeout: 50 * time.Millisecond, Parallel: 2})
 	for range 6 {
-		if _, err := g.Unwrap(t.Context(), nil, nil); !fault.Is(err, keyring.CodeUnavailable) {
+		if _, err := g.Unwrap(t.Context(), nil, keyring.Context{}); !fault.Is(err, keyring.CodeUnavailable) {
 			t.Errorf("got %v", err)
 		}
 	}

@@ -18,15 +18,29 @@ import (
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
+// Context is what a seed is wrapped for. A blob opens only for the context that
+// it was wrapped for.
+type Context struct {
+	// AAD is the place, in an encoding that no other place shares
+	// ([crypt.Fields]). It alone decides: equal AAD must mean equal labels.
+	AAD []byte
+	// The labels say of the place what the owner of a root key may want to know
+	// or to make conditions of: a back end that has an encryption context puts
+	// them there, and its log shows them. No label is a secret. Empty: none.
+	Purpose      string // what sort of key is wrapped, such as "kek"
+	Environment  string
+	Organization string
+}
+
 // Keeper is a root key, wherever it lives. Implementations bind every blob to
-// aad: unwrapping with other additional data fails. They heed ctx, and say with
-// an error of [ClassOf] what went wrong.
+// its context: unwrapping for another one fails. They heed ctx, and say with an
+// error of [ClassOf] what went wrong.
 type Keeper interface {
-	// Wrap seals a 32-byte seed. The blob opens only with the same aad.
-	Wrap(ctx context.Context, seed secret.Value, aad []byte) ([]byte, error)
-	// Unwrap is the inverse. A blob that was changed, or wrapped for other
-	// aad or by another root key, gives an error that wraps crypt.ErrIntegrity.
-	Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, error)
+	// Wrap seals a 32-byte seed. The blob opens only for the same c.
+	Wrap(ctx context.Context, seed secret.Value, c Context) ([]byte, error)
+	// Unwrap is the inverse. A blob that was changed, or wrapped for another
+	// context or by another root key, gives an error that wraps crypt.ErrIntegrity.
+	Unwrap(ctx context.Context, blob []byte, c Context) (secret.Value, error)
 	// Describe names the root key for people and for the rows that it wrapped.
 	Describe() Description
 }

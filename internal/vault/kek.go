@@ -7,6 +7,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -24,8 +25,24 @@ type kekRow struct {
 	createdAt   time.Time
 }
 
-func (r kekRow) aad() []byte {
-	return crypt.Fields("ambit kek seed 1", string(r.context), string(r.id), strconv.FormatUint(uint64(r.version), 10))
+// binding is what the seed is wrapped for. Its labels are read from the context
+// itself and not from look-up columns.
+func (r kekRow) binding() keyring.Context {
+	c := keyring.Context{
+		AAD:     crypt.Fields("ambit kek seed 1", string(r.context), string(r.id), strconv.FormatUint(uint64(r.version), 10)),
+		Purpose: "kek",
+	}
+	parts, ok := crypt.Parts(r.context)
+	if !ok || len(parts) < 2 {
+		return c
+	}
+	c.Environment = parts[1]
+	for i := 2; i+1 < len(parts); i += 2 {
+		if parts[i] == organizationItem {
+			c.Organization = parts[i+1]
+		}
+	}
+	return c
 }
 
 const kekColumns = `id, environment_id, context_hash, context, version, root_ref, wrapped_seed, commitment, created_at`

@@ -335,7 +335,7 @@ func (v *Vault) newKEK(ctx context.Context, c keyContext, hash string) (kekRow, 
 		return kekRow{}, err
 	}
 	row.commitment = kek.Commitment()
-	if row.wrapped, err = v.keeper.Wrap(ctx, seed, row.aad()); err != nil {
+	if row.wrapped, err = v.keeper.Wrap(ctx, seed, row.binding()); err != nil {
 		return kekRow{}, fmt.Errorf("wrapping the key of a context: %w", err)
 	}
 	return row, nil
@@ -365,7 +365,7 @@ func (v *Vault) kekByID(ctx context.Context, kekID [16]byte) (contextKey, error)
 
 // unwrap turns a row into a usable key and caches it.
 func (v *Vault) unwrap(ctx context.Context, row kekRow) (contextKey, error) {
-	seed, err := v.keeper.Unwrap(ctx, row.wrapped, row.aad())
+	seed, err := v.keeper.Unwrap(ctx, row.wrapped, row.binding())
 	if errors.Is(err, crypt.ErrIntegrity) && row.rootRef == v.keeper.Describe().Ref {
 		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
 	}

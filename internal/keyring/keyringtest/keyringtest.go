@@ -192,12 +192,12 @@ func (k *keeper) Describe() keyring.Description {
 	return keyring.Description{Ref: "test:" + k.base, Location: k.base}
 }
 
-func (k *keeper) Wrap(ctx context.Context, seed secret.Value, aad []byte) ([]byte, error) {
-	return k.ask(ctx, "/wrap", message{In: seed.Reveal(), AAD: aad})
+func (k *keeper) Wrap(ctx context.Context, seed secret.Value, c keyring.Context) ([]byte, error) {
+	return k.ask(ctx, "/wrap", message{In: seed.Reveal(), AAD: bound(c)})
 }
 
-func (k *keeper) Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, error) {
-	seed, err := k.ask(ctx, "/unwrap", message{In: blob, AAD: aad})
+func (k *keeper) Unwrap(ctx context.Context, blob []byte, c keyring.Context) (secret.Value, error) {
+	seed, err := k.ask(ctx, "/unwrap", message{In: blob, AAD: bound(c)})
 	if err == nil && len(seed) != 32 {
 		err = keyring.Failure(keyring.CodeUnavailable, fmt.Errorf("a seed of %d bytes", len(seed)))
 	}
@@ -205,6 +205,11 @@ func (k *keeper) Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, er
 		return secret.Value{}, err
 	}
 	return secret.New(seed), nil
+}
+
+// bound holds the labels too, so that a room whose labels change is found out.
+func bound(c keyring.Context) []byte {
+	return crypt.Fields(string(c.AAD), c.Purpose, c.Environment, c.Organization)
 }
 
 // ask maps the other side's answers to our classes, as every back end must.

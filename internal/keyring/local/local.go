@@ -157,21 +157,21 @@ func (k *Keeper) root(ctx context.Context) (secret.Value, error) {
 }
 
 // Wrap seals a seed.
-func (k *Keeper) Wrap(ctx context.Context, seed secret.Value, aad []byte) ([]byte, error) {
+func (k *Keeper) Wrap(ctx context.Context, seed secret.Value, c keyring.Context) ([]byte, error) {
 	root, err := k.root(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return crypt.WrapKey(root, seed, aad)
+	return crypt.WrapKey(root, seed, c.AAD)
 }
 
 // Unwrap is the inverse.
-func (k *Keeper) Unwrap(ctx context.Context, blob, aad []byte) (secret.Value, error) {
+func (k *Keeper) Unwrap(ctx context.Context, blob []byte, c keyring.Context) (secret.Value, error) {
 	root, err := k.root(ctx)
 	if err != nil {
 		return secret.Value{}, err
 	}
-	return crypt.UnwrapKey(root, blob, aad)
+	return crypt.UnwrapKey(root, blob, c.AAD)
 }
 
 // Describe names the key and its file.

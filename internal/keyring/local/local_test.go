@@ -36,7 +36,7 @@ func TestCreateOnceThenOpen(t *testing.T) {
 	if _, err := local.Create(path); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second Create: got %v, want it refused", err)
 	}
-	blob, err := k.Wrap(t.Context(), crypt.NewSeed(), []byte("a"))
+	blob, err := k.Wrap(t.Context(), crypt.NewSeed(), keyring.Context{AAD: []byte("a")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,10 +44,10 @@ func TestCreateOnceThenOpen(t *testing.T) {
 	if err != nil || again.Describe() != k.Describe() {
 		t.Fatalf("opened again: %v, %v", again.Describe(), err)
 	}
-	if _, err := again.Unwrap(t.Context(), blob, []byte("a")); err != nil {
+	if _, err := again.Unwrap(t.Context(), blob, keyring.Context{AAD: []byte("a")}); err != nil {
 		t.Errorf("the same key does not unwrap: %v", err)
 	}
-	if _, err := again.Unwrap(t.Context(), blob, []byte("b")); !errors.Is(err, crypt.ErrIntegrity) {
+	if _, err := again.Unwrap(t.Context(), blob, keyring.Context{AAD: []byte("b")}); !errors.Is(err, crypt.ErrIntegrity) {
 		t.Errorf("other context: got %v", err)
 	}
 }
