@@ -305,6 +305,11 @@ func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSO
 	if err != nil {
 		return secret.Value{}, err
 	}
+	// Looked at first: an answer that is sent twice is no copied authenticator.
+	digest := sha256.Sum256(challenge)
+	if spent, err := isSpent(ctx, s.db.Reader(), digest); err != nil || spent {
+		return secret.Value{}, orElse(sqldb.Wrap("read spent proofs", err), flowGone())
+	}
 	e := audit.Entry{Actor: audit.Actor{Kind: "system", ID: "sign-in"}, Action: "signin.passkey", Address: address}
 	refuse := func(err error) error {
 		if fault.KindOf(err) == fault.Unavailable {
@@ -331,7 +336,7 @@ func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSO
 		if ok, err := lockUser(ctx, tx, k.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
 		}
-		if err := s.Spend(ctx, tx, sha256.Sum256(challenge)); err != nil {
+		if err := s.Spend(ctx, tx, digest); err != nil {
 			return err
 		}
 		if err := s.spend(ctx, tx, k); err != nil {

@@ -270,8 +270,15 @@ func selectChallengeKey(ctx context.Context, q sqldb.Querier, key string) (chall
 
 const (
 	insertProofSQL = `insert into spent_proof (digest, spent_at) values ($1, $2) on conflict (digest) do nothing`
+	spentSQL       = `select count(*) from spent_proof where digest = $1`
 	sweepProofsSQL = `delete from spent_proof where spent_at <= $1`
 )
+
+func isSpent(ctx context.Context, q sqldb.Querier, digest [32]byte) (bool, error) {
+	var n int
+	err := q.QueryRowContext(ctx, spentSQL, digest[:]).Scan(&n)
+	return n > 0, err
+}
 
 // insertProof reports whether the digest was not there yet.
 func insertProof(ctx context.Context, tx *sqldb.Tx, digest [32]byte, at time.Time) (bool, error) {
