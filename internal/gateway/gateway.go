@@ -28,6 +28,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/telemetry"
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
@@ -211,7 +212,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	intent, err := g.audit.Begin(ctx, entry, permit)
 	if err != nil {
 		entry.Decision = ""
-		return Result{}, g.refuse(ctx, entry, "session.fence", err)
+		return Result{}, g.refuse(ctx, entry, "session.fence", unsureApproval(err, permit))
 	}
 	started := g.now()
 
@@ -236,6 +237,16 @@ func withNote(err error, note string) error {
 		return err
 	}
 	return fault.Of(err).With("note", note)
+}
+
+// unsureApproval says what became of the approval of a call whose intent may have
+// been committed: it may be used up, though nothing was sent.
+func unsureApproval(err error, p session.Permit) error {
+	if p.Approval() == "" || !sqldb.Uncertain(err) {
+		return err
+	}
+	return fault.Of(err).WithHint("Nothing was sent to the provider, but the approval of this call may be used up. " +
+		"Make the same call again: if the approval still counts, it runs; if not, the answer names a new one to ask the person for.")
 }
 
 // build makes the request of a call.

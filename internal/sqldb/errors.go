@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -89,8 +90,8 @@ func IsUnique(err error) bool {
 // compare-and-swap that came too late.
 func NoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
 
-// Uncertain reports whether err is a commit that may have taken effect: the
-// connection broke while waiting for its answer. Read again before acting.
+// Uncertain reports whether err is a commit that may have taken effect: it was
+// sent, and the engine did not say that it failed. Read again before acting.
 func Uncertain(err error) bool {
 	_, ok := errors.AsType[uncertain](err)
 	return ok
@@ -198,14 +199,25 @@ func transient(err error) bool {
 	return c == classConflict || c == classLost
 }
 
-// outcomeOpen reports whether a failed commit may still have taken effect. A
-// server that answers has decided; SQLite is unsure only when the disk failed.
+// outcomeOpen reports whether a failed commit may still have taken effect: it may
+// unless the engine said that it did not. A server that answers has decided;
+// SQLite is unsure only when the disk failed.
 func outcomeOpen(err error) bool {
+	if late, ok := errors.AsType[beforeCommit](err); ok {
+		err = late.said
+	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return classifyPostgres(e.Code) == classLost
 	}
 	if e, ok := errors.AsType[*lite.Error](err); ok {
 		return classifySQLite(e.Code) == classIO
 	}
-	return classify(err) != classOther
+	return !errors.Is(err, pgx.ErrTxCommitRollback)
+}
+
+// unsure says of a commit whose outcome is open what [Wrap] would say of its
+// error, but not to do it again unseen.
+func unsure(err error) error {
+	return uncertain{unavailable("The database did not say whether it kept the change.",
+		"It may have taken effect: look first, then try again.", fmt.Errorf("commit: %w", err))}
 }

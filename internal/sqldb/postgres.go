@@ -240,6 +240,7 @@ type postgresTx struct {
 	done    func() // gives its place back
 	waiting []statement
 	open    []*pgRows // to be closed before the end
+	said    error     // of a statement that waited and failed
 	active  bool      // something was sent, so that there is something to roll back
 }
 
@@ -275,6 +276,7 @@ func (t *postgresTx) send(ctx context.Context, query string, args []any) (pgx.Ba
 	for _, s := range sent {
 		if _, err := results.Exec(); err != nil {
 			_ = results.Close()
+			t.said = err
 			return nil, s.failed(err)
 		}
 	}
@@ -368,7 +370,7 @@ func (t *postgresTx) commit() error {
 	defer cancel()
 	results, err := t.send(ctx, "commit", nil)
 	if err != nil {
-		return beforeCommit{err}
+		return beforeCommit{err, t.said}
 	}
 	tag, err := last(results)
 	if err == nil {

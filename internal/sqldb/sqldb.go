@@ -97,8 +97,12 @@ type store interface {
 	connections() Connections
 }
 
-// beforeCommit is the error of a statement that was sent with the commit.
-type beforeCommit struct{ error }
+// beforeCommit is the error of a statement that was sent with the commit, and
+// what the engine said of it.
+type beforeCommit struct {
+	error
+	said error
+}
 
 func (b beforeCommit) Unwrap() error { return b.error }
 

@@ -112,7 +112,7 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, urgent bool, fn 
 	}
 	if err := on.commit(); err != nil {
 		if outcomeOpen(err) {
-			return false, uncertain{Wrap("commit", err)}
+			return false, unsure(err)
 		}
 		if late, ok := errors.AsType[beforeCommit](err); ok {
 			return transient(err), late.error
@@ -120,7 +120,7 @@ func (db *DB) attempt(ctx context.Context, limit time.Duration, urgent bool, fn 
 		return transient(err), Wrap("commit", err)
 	}
 	if err := tx.points.Hit("after commit"); err != nil {
-		return false, uncertain{Wrap("commit", err)}
+		return false, unsure(err)
 	}
 	committed = true
 	db.commits.Add(1)
