@@ -207,6 +207,9 @@ func additional(head, place []byte) []byte { return Fields(string(head), string(
 // WrapKey and UnwrapKey seal a 32-byte seed directly under a root key that is
 // held as bytes. The result is nonce(12) ciphertext(32) tag(16).
 func WrapKey(root, seed secret.Value, aad []byte) ([]byte, error) {
+	if seed.Len() != keyLen {
+		return nil, fmt.Errorf("a seed has %d bytes, not %d", keyLen, seed.Len())
+	}
 	aead, err := newAEAD(root.Reveal())
 	if err != nil {
 		return nil, err

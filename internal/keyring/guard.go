@@ -27,8 +27,11 @@ type Config struct {
 	// answered; default 5 min (threats.md K4).
 	Grace    time.Duration
 	Parallel int // calls at once; default 16
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Labels are those of the blob that the guard asks with. A key whose policy
+	// makes conditions of them would refuse it otherwise.
+	Labels Context
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 // State is what a Guard knows about its keeper without asking.
@@ -285,15 +288,14 @@ func (g *Guard) Assure(ctx context.Context) error {
 	}
 }
 
-var probeContext = Context{AAD: crypt.Fields("ambit keeper probe 1"), Purpose: "probe"}
-
 // Prove asks the keeper to unwrap something that it wrapped for this purpose.
 func (g *Guard) Prove(ctx context.Context) error {
+	c := probeContext(g.cfg.Labels, "ambit keeper probe 1")
 	g.mu.Lock()
 	blob := g.probe
 	g.mu.Unlock()
 	if blob == nil {
-		made, err := g.Wrap(ctx, crypt.NewSeed(), probeContext)
+		made, err := g.Wrap(ctx, crypt.NewSeed(), c)
 		if class := ClassOf(err); class == Denied || class == Mismatch {
 			g.note(ctx, err)
 		}
@@ -304,7 +306,7 @@ func (g *Guard) Prove(ctx context.Context) error {
 		g.probe, blob = made, made
 		g.mu.Unlock()
 	}
-	_, err := g.Unwrap(ctx, blob, probeContext)
+	_, err := g.Unwrap(ctx, blob, c)
 	if errors.Is(err, crypt.ErrIntegrity) {
 		err = failure(Mismatch, errors.New("what this keeper wrapped a while ago it no longer opens"))
 		g.note(ctx, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/keyring/local"
 )
 
@@ -117,4 +118,29 @@ func TestRefusesAKeyThatOthersCanReadOrThatIsNone(t *testing.T) {
 			t.Errorf("foreign owner: got %v", err)
 		}
 	}
+}
+
+// Issue 4, keepers: a file has no levers, and keeps the rest of the contract.
+func TestContract(t *testing.T) {
+	t.Parallel()
+	keyringtest.Contract(t, func(t *testing.T) *keyringtest.Bench {
+		dir := t.TempDir()
+		create := func(name string) keyring.Keeper {
+			k, err := local.Create(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		return &keyringtest.Bench{
+			Keeper: create("root.key"), Other: create("other.key"),
+			Again: func(t testing.TB) keyring.Keeper {
+				k, err := local.Open(filepath.Join(dir, "root.key"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return k
+			},
+		}
+	})
 }
