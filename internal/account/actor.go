@@ -6,6 +6,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // Actor is the authority behind a management call: a person, an application's
@@ -92,6 +93,17 @@ func (a Actor) Audit() audit.Actor {
 		return audit.Actor{Kind: a.kind, ID: string(a.key.id)}
 	}
 	return audit.Actor{Kind: a.kind, ID: a.system}
+}
+
+// Reach is what the actor may do with secrets that May lets it see.
+func (a Actor) Reach() vault.Reach {
+	switch a.kind {
+	case "api_key":
+		return a.key.Reach()
+	case "user", "system":
+		return vault.Everything()
+	}
+	return vault.Reach{}
 }
 
 // Counted is under what a caller's load is counted (package throttle): a group,

@@ -15,6 +15,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // NewKey says which API key to make.
@@ -23,7 +24,10 @@ type NewKey struct {
 	Organization id.Organization // empty: the whole environment
 	Name         string
 	Scopes       []Scope
-	Expires      time.Time // zero: never
+	// Secrets narrows the scopes about the vault to some secrets; see [vault.Rule].
+	// Empty: all that the key could see.
+	Secrets []vault.Rule
+	Expires time.Time // zero: never
 
 	replaces bool // what was issued before under this name
 }
@@ -35,7 +39,8 @@ type APIKey struct {
 	Organization id.Organization
 	Name         string
 	Scopes       []Scope
-	CreatedBy    string // user id, or the name of the system that made it
+	Secrets      []vault.Rule // empty: all that it could see
+	CreatedBy    string       // user id, or the name of the system that made it
 	CreatedAt    time.Time
 	ExpiresAt    time.Time
 	LastUsedAt   time.Time // to the minute
@@ -56,6 +61,9 @@ func (n NewKey) canonical() NewKey {
 		}
 	}
 	n.Scopes, n.Expires = out, sqldb.Time(sqldb.Micros(n.Expires))
+	if rules, err := vault.CanonicalRules(n.Secrets); err == nil { // else check refuses them
+		n.Secrets = rules
+	}
 	return n
 }
 
@@ -71,6 +79,12 @@ func (n NewKey) check(now time.Time) error {
 			return fault.New(fault.Invalid, "invalid_scope", "There is no such scope.").WithHint("Scopes are " + strings.Join(Scopes(), ", ") + ".")
 		}
 	}
+	if _, err := vault.CanonicalRules(n.Secrets); err != nil {
+		return err
+	}
+	if len(n.Secrets) > 0 && !slices.ContainsFunc(n.Scopes, func(s Scope) bool { return strings.HasPrefix(s, "vault:") }) {
+		return fault.New(fault.Invalid, "invalid_secret_rule", "Rules about secrets are for keys with a scope of the vault.")
+	}
 	if !n.Expires.IsZero() && !n.Expires.After(now) {
 		return fault.New(fault.Invalid, "invalid_expiry", "The key would have expired already.")
 	}
@@ -80,8 +94,9 @@ func (n NewKey) check(now time.Time) error {
 // KeyDigest is what a person proves presence for to make a key.
 func (s *Service) KeyDigest(p Person, n NewKey) [32]byte {
 	n = n.canonical()
-	return sha256.Sum256(crypt.Fields("ambit api key 1", s.origin, string(p.user), string(p.login), string(n.Environment), string(n.Organization), n.Name,
-		strings.Join(n.Scopes, " "), strconv.FormatInt(sqldb.Micros(n.Expires), 10)))
+	rules, _ := vault.RulesJSON(n.Secrets) // strings always encode
+	return sha256.Sum256(crypt.Fields("ambit api key 2", s.origin, string(p.user), string(p.login), string(n.Environment), string(n.Organization), n.Name,
+		strings.Join(n.Scopes, " "), string(rules), strconv.FormatInt(sqldb.Micros(n.Expires), 10)))
 }
 
 // CreateKey makes a key for an application. The proof must be over KeyDigest;
@@ -187,7 +202,7 @@ func (s *Service) endIssued(ctx context.Context, tx *sqldb.Tx, by Actor, n NewKe
 
 func (s *Service) makeKey(ctx context.Context, by Actor, n NewKey, digest []byte, ev *Evidence) (APIKey, secret.Value, error) {
 	token := secret.Token(keyPrefix)
-	k := APIKey{ID: id.NewKey(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, Scopes: n.Scopes,
+	k := APIKey{ID: id.NewKey(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, Scopes: n.Scopes, Secrets: n.Secrets,
 		CreatedBy: by.Audit().ID, CreatedAt: s.now(), ExpiresAt: n.Expires}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ev != nil {
@@ -205,6 +220,13 @@ func (s *Service) makeKey(ctx context.Context, by Actor, n NewKey, digest []byte
 		}
 		e := entry(by, k.Environment, k.Organization, "api_key.created", string(k.ID))
 		e.Detail = map[string]string{"name": k.Name, "scopes": strings.Join(k.Scopes, " ")}
+		if len(k.Secrets) > 0 {
+			rules, err := vault.RulesJSON(k.Secrets)
+			if err != nil {
+				return err
+			}
+			e.Detail["secret_rules"] = string(rules)
+		}
 		if ev != nil {
 			e.Evidence = ev.JSON()
 		}
@@ -304,5 +326,5 @@ func (s *Service) authenticateKey(ctx context.Context, way way, bearer secret.Va
 			s.log.WarnContext(ctx, "the last use of an API key could not be noted", "key", k.ID, "error", err)
 		}
 	}
-	return Key{id: k.ID, name: k.Name, environment: k.Environment, organization: k.Organization, scopes: k.Scopes}, nil
+	return Key{id: k.ID, name: k.Name, environment: k.Environment, organization: k.Organization, scopes: k.Scopes, secrets: k.Secrets}, nil
 }

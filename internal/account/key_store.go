@@ -9,14 +9,15 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/throttle"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // API keys.
 
 const (
-	insertKeySQL = `insert into api_key (id, environment_id, organization_id, name, token_hash, request_digest, scopes, created_by_kind, created_by_id, created_at, expires_at, last_used_at, revoked_at, version)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 1)`
-	keyColumns   = `select id, environment_id, organization_id, name, token_hash, scopes, created_by_id, created_at, expires_at, last_used_at, revoked_at from api_key`
+	insertKeySQL = `insert into api_key (id, environment_id, organization_id, name, token_hash, request_digest, scopes, created_by_kind, created_by_id, created_at, expires_at, last_used_at, revoked_at, version, secret_rules)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 1, $12)`
+	keyColumns   = `select id, environment_id, organization_id, name, token_hash, scopes, created_by_id, created_at, expires_at, last_used_at, revoked_at, secret_rules from api_key`
 	keyByHashSQL = keyColumns + ` where token_hash = $1`
 	keyByIDSQL   = keyColumns + ` where id = $1`
 	// Ids start with a prefix below "~", so that "~" is after all of them.
@@ -27,19 +28,29 @@ const (
 )
 
 func insertKey(ctx context.Context, tx *sqldb.Tx, k APIKey, byKind string, hash [32]byte, digest []byte) error {
-	_, err := tx.ExecContext(ctx, insertKeySQL, k.ID, k.Environment, k.Organization, k.Name, hash[:], digest, strings.Join(k.Scopes, " "), byKind, k.CreatedBy,
-		sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ExpiresAt))
+	rules, err := vault.RulesJSON(k.Secrets)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, insertKeySQL, k.ID, k.Environment, k.Organization, k.Name, hash[:], digest, strings.Join(k.Scopes, " "), byKind, k.CreatedBy,
+		sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ExpiresAt), rules)
 	return err
 }
 
 func scanKey(row scanner) (APIKey, []byte, error) {
 	var k APIKey
-	var hash []byte
+	var hash, rules []byte
 	var scopes string
 	var created, expires, used, revoked int64
-	err := row.Scan(&k.ID, &k.Environment, &k.Organization, &k.Name, &hash, &scopes, &k.CreatedBy, &created, &expires, &used, &revoked)
+	err := row.Scan(&k.ID, &k.Environment, &k.Organization, &k.Name, &hash, &scopes, &k.CreatedBy, &created, &expires, &used, &revoked, &rules)
+	if err != nil {
+		return k, nil, err
+	}
 	k.Scopes = strings.Fields(scopes)
 	k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt = sqldb.Time(created), sqldb.Time(expires), sqldb.Time(used), sqldb.Time(revoked)
+	if string(rules) != "[]" {
+		k.Secrets, err = vault.RulesOf(rules)
+	}
 	return k, hash, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // The methods of a login.
@@ -88,6 +89,7 @@ type Key struct {
 	environment  id.Environment
 	organization id.Organization
 	scopes       []Scope
+	secrets      []vault.Rule
 }
 
 func (k Key) ID() id.Key                    { return k.id }
@@ -95,4 +97,13 @@ func (k Key) Name() string                  { return k.name }
 func (k Key) Environment() id.Environment   { return k.environment }
 func (k Key) Organization() id.Organization { return k.organization } // empty: the whole environment
 func (k Key) Scopes() []Scope               { return slices.Clone(k.scopes) }
-func (k Key) Has(scope Scope) bool          { return slices.Contains(k.scopes, scope) }
+
+// Reach is what the key may do with the secrets that it could see; its scopes say
+// whether it may come that far.
+func (k Key) Reach() vault.Reach {
+	if len(k.secrets) == 0 {
+		return vault.Everything()
+	}
+	return vault.Within(k.secrets)
+}
+func (k Key) Has(scope Scope) bool { return slices.Contains(k.scopes, scope) }

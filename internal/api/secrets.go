@@ -99,7 +99,7 @@ func (a *API) vaultCaller(ctx context.Context, by account.Actor, rawOrg string, 
 	if err != nil {
 		return vault.Caller{}, err
 	}
-	return vault.Caller{Actor: by.Audit(), Name: by.Name(), Environment: by.Environment(), Organization: org, Address: by.Address()}, nil
+	return vault.Caller{Actor: by.Audit(), Name: by.Name(), Environment: by.Environment(), Organization: org, Reach: by.Reach(), Address: by.Address()}, nil
 }
 
 func (a *API) secretAs(ctx context.Context, by account.Actor, in *secretInput, p account.Permission) (vault.Caller, id.Secret, error) {
@@ -126,7 +126,7 @@ func (a *API) createSecret(ctx context.Context, by account.Actor, in *newSecretI
 	if err != nil {
 		return Secret{}, err
 	}
-	o, err := a.cfg.Vault.Create(ctx, c, in.Body.Name, in.Body.Context, in.Body.Value.Value)
+	o, err := a.cfg.Vault.Create(ctx, c, vault.NewObject{Name: in.Body.Name, Context: in.Body.Context, Value: vault.Value{Secret: in.Body.Value.Value}})
 	return secretOf(o), err
 }
 
@@ -144,7 +144,7 @@ func (a *API) updateSecret(ctx context.Context, by account.Actor, in *updateSecr
 	if err != nil {
 		return Secret{}, err
 	}
-	o, err := a.cfg.Vault.Update(ctx, c, s, in.Body.Value.Value, in.Body.VersionID)
+	o, err := a.cfg.Vault.Update(ctx, c, s, vault.Value{Secret: in.Body.Value.Value}, in.Body.VersionID)
 	return secretOf(o), err
 }
 

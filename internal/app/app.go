@@ -293,6 +293,9 @@ func (a *App) sweep() {
 			if err := a.Agents.Sweep(ctx); err != nil {
 				a.log.Warn("old rows could not be removed", "error", fault.Of(err).Error())
 			}
+			if err := a.Vault.Sweep(ctx); err != nil {
+				a.log.Warn("deleted secrets could not be purged", "error", fault.Of(err).Error())
+			}
 			cancel()
 		}
 	}

@@ -33,7 +33,7 @@ func TestUpgradeFromTheFirstSchema(t *testing.T) {
 			if _, err := a.People.AuthenticateKey(ctx, secret.FromString(rec.Facts.APIKey)); err != nil {
 				t.Errorf("the API key: %v", err)
 			}
-			_, value, err := a.Vault.Get(ctx, vault.Caller{Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: env}, id.Secret(rec.Facts.Secret))
+			_, value, err := a.Vault.Get(ctx, vault.Caller{Reach: vault.Everything(), Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: env}, id.Secret(rec.Facts.Secret))
 			if err != nil || string(value.Reveal()) != rec.Facts.SecretValue {
 				t.Errorf("the secret: %v", err)
 			}

@@ -39,6 +39,7 @@ type (
 	flow         struct{}
 	passkey      struct{}
 	draft        struct{}
+	dataKey      struct{}
 )
 
 func (environment) prefix() string  { return "env" }
@@ -57,11 +58,13 @@ func (login) prefix() string        { return "login" }
 func (flow) prefix() string         { return "flow" }
 func (passkey) prefix() string      { return "pk" }
 func (draft) prefix() string        { return "draft" }
+func (dataKey) prefix() string      { return "dek" }
 
 // The nouns of the product, and the few that serve them: a client is an OAuth
 // client registration of an agent, a login is a person's browser or CLI
 // sign-in, a flow is one OAuth authorization in progress, a draft is a change
-// that a person has still to agree to.
+// that a person has still to agree to, a data key is one that an application keeps
+// its own data under.
 type (
 	Environment  = ID[environment]
 	Organization = ID[organization]
@@ -79,6 +82,7 @@ type (
 	Flow         = ID[flow]
 	Passkey      = ID[passkey]
 	Draft        = ID[draft]
+	DataKey      = ID[dataKey]
 )
 
 const (
@@ -113,6 +117,7 @@ func NewLogin() Login               { return fresh[login]() }
 func NewFlow() Flow                 { return fresh[flow]() }
 func NewPasskey() Passkey           { return fresh[passkey]() }
 func NewDraft() Draft               { return fresh[draft]() }
+func NewDataKey() DataKey           { return fresh[dataKey]() }
 
 // Parse checks that s is a well-formed id of kind K. A malformed id gets the
 // same NotFound as an unknown one, so that a caller learns nothing from it.
@@ -137,7 +142,7 @@ func notFound(prefix string) error {
 func noun(prefix string) string {
 	names := map[string]string{
 		"env": "environment", "org": "organization", "key": "API key", "conn": "connection", "kek": "key",
-		"ses": "session", "apr": "approval", "evt": "event", "pk": "passkey",
+		"ses": "session", "apr": "approval", "evt": "event", "pk": "passkey", "dek": "data key",
 	}
 	if n, ok := names[prefix]; ok {
 		return n
@@ -182,3 +187,6 @@ func encode(b [16]byte) string {
 
 // KEKFromBytes names the key whose id stands in an envelope.
 func KEKFromBytes(b [16]byte) KEK { return FromBytes[kek](b) }
+
+// DataKeyFromBytes names the data key whose id stands in its wrapped form.
+func DataKeyFromBytes(b [16]byte) DataKey { return FromBytes[dataKey](b) }

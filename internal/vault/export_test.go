@@ -1,6 +1,13 @@
 package vault
 
-import "github.com/ambit-dev/ambit/internal/id"
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
 
 // Canonical is the encoding of a key context from which its key is found.
 func Canonical(environment id.Environment, items map[string]string) []byte {
@@ -18,4 +25,21 @@ func (v *Vault) Held() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return len(v.byID) + len(v.byHash)
+}
+
+// ParseDataKey takes a wrapped data key apart.
+func ParseDataKey(doc []byte) (head, envelope []byte, ok bool) {
+	_, head, envelope, ok = parseDataKey(doc)
+	return head, envelope, ok
+}
+
+// Holds reports whether doc has the bytes of v in it, raw or in base64 or hex.
+func Holds(doc []byte, v secret.Value) bool {
+	raw := v.Reveal()
+	for _, form := range [][]byte{raw, []byte(base64.StdEncoding.EncodeToString(raw)), []byte(hex.EncodeToString(raw))} {
+		if bytes.Contains(doc, form) {
+			return true
+		}
+	}
+	return false
 }

@@ -23,8 +23,12 @@ type ListOptions struct {
 	Limit         int    // 1 to 100; default 10
 	Before, After string // cursors of a [ListPage]; at most one of them
 	Order         string // by time of update: "desc" (default) or "asc"
-	Search        string // part of the name, in any case
+	Search        string // part of the name or of the description, in any case
+	Prefix        string // of the name, exactly
+	Tags          []string
+	Context       map[string]string // items of the key context, all of them
 	UpdatedAfter  time.Time
+	Deleted       bool // those that are deleted and can be taken back, and no others
 }
 
 // ListPage is a part of a list. A cursor is empty where the list ends.
@@ -50,6 +54,9 @@ func (v *Vault) List(ctx context.Context, c Caller, o ListOptions) (ListPage, er
 	}
 	from, err := parsePosition(o.Before + o.After)
 	if err != nil {
+		return ListPage{}, err
+	}
+	if err := o.canonical(); err != nil {
 		return ListPage{}, err
 	}
 	// A page before a cursor is read backwards from it.
@@ -83,6 +90,21 @@ func (v *Vault) List(ctx context.Context, c Caller, o ListOptions) (ListPage, er
 		return ListPage{}, err
 	}
 	return page, nil
+}
+
+// canonical puts what selects into the forms in which secrets have it.
+func (o *ListOptions) canonical() error {
+	prefix, ok := spelled(o.Prefix)
+	if o.Prefix = strings.TrimLeft(prefix, " "); !ok || utf8.RuneCountInString(prefix) > MaxName {
+		return fault.New(fault.Invalid, "invalid_prefix", "That cannot begin a name.")
+	}
+	facts, err := Facts{Tags: o.Tags}.canonical()
+	if err != nil {
+		return err
+	}
+	o.Tags = facts.Tags
+	o.Context, err = canonicalContext(o.Context)
+	return err
 }
 
 // position is a point between two secrets of a list.

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,12 +19,20 @@ const (
 	MaxContextItems = 10
 	MaxContextName  = 120 // characters of the name of a key context item
 	MaxContextValue = 500 // characters of its value
+	MaxDescription  = 500 // characters
+	MaxTags         = 32
+	MaxTag          = 64 // characters
+	MaxMetadata     = 32 // entries
+	MaxMetadataName = 64 // characters
+	MaxMetadataText = 500
 )
 
 // canonicalName gives the one form under which a name is stored and looked up,
-// so that two spellings of one name never name two secrets.
+// so that two spellings of one name never name two secrets (threats.md G8): that
+// of Unicode's compatibility forms, without space around it. Upper and lower case
+// differ.
 func canonicalName(s string) (string, error) {
-	name, ok := plain(s)
+	name, ok := spelled(s)
 	name = strings.TrimSpace(name)
 	if n := utf8.RuneCountInString(name); !ok || n < 1 || n > MaxName {
 		return "", fault.New(fault.Invalid, "invalid_name", fmt.Sprintf("The name must have 1 to %d characters, none of them a control character.", MaxName))
@@ -63,6 +72,85 @@ func canonicalContext(c map[string]string) (map[string]string, error) {
 	}
 	return out, nil
 }
+
+// spelled is s as a name, or the beginning of one, is spelled. What nobody can see
+// is in none.
+func spelled(s string) (string, bool) {
+	if _, ok := plain(s); !ok || strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
+	}) {
+		return "", false
+	}
+	return norm.NFKC.String(s), true
+}
+
+// canonical gives the one form of facts.
+func (f Facts) canonical() (Facts, error) {
+	invalid := func(why string) error {
+		return fault.New(fault.Invalid, "invalid_facts", "What is noted about the secret is not valid: "+why+".")
+	}
+	out := Facts{}
+	var ok bool
+	if out.Description, ok = paragraph(f.Description); !ok || utf8.RuneCountInString(out.Description) > MaxDescription {
+		return Facts{}, invalid(fmt.Sprintf("the description has over %d characters, or control characters", MaxDescription))
+	}
+	for _, t := range f.Tags {
+		tag, ok := spelled(t)
+		tag = folded(strings.TrimSpace(tag))
+		if n := utf8.RuneCountInString(tag); !ok || n < 1 || n > MaxTag {
+			return Facts{}, invalid(fmt.Sprintf("a tag has 1 to %d characters", MaxTag))
+		}
+		out.Tags = append(out.Tags, tag)
+	}
+	slices.Sort(out.Tags)
+	if out.Tags = slices.Compact(out.Tags); len(out.Tags) > MaxTags {
+		return Facts{}, invalid(fmt.Sprintf("there are over %d tags", MaxTags))
+	}
+	if len(f.Metadata) > MaxMetadata {
+		return Facts{}, invalid(fmt.Sprintf("there are over %d entries of metadata", MaxMetadata))
+	}
+	for k, v := range f.Metadata {
+		name, okName := spelled(k)
+		text, okText := paragraph(v)
+		if n := utf8.RuneCountInString(name); !okName || !okText || n < 1 || n > MaxMetadataName || utf8.RuneCountInString(text) > MaxMetadataText {
+			return Facts{}, invalid(fmt.Sprintf("a name in the metadata has 1 to %d characters and its text at most %d", MaxMetadataName, MaxMetadataText))
+		}
+		if _, twice := out.Metadata[name]; twice {
+			return Facts{}, invalid("two names in the metadata are the same text")
+		}
+		if out.Metadata == nil {
+			out.Metadata = map[string]string{}
+		}
+		out.Metadata[name] = text
+	}
+	return out, nil
+}
+
+// paragraph is plain, with line breaks.
+func paragraph(s string) (string, bool) {
+	_, ok := plain(strings.ReplaceAll(s, "\n", ""))
+	return norm.NFC.String(s), ok
+}
+
+// labelsOf are what a secret is found by, besides its name: its tags and the items
+// of its key context. The length in front of an item's name keeps two items apart.
+func labelsOf(items map[string]string, tags []string) []string {
+	var out []string
+	for k, v := range items {
+		out = append(out, contextLabel(k, v))
+	}
+	for _, t := range tags {
+		out = append(out, tagLabel(t))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func contextLabel(name, value string) string {
+	return fmt.Sprintf("c:%d:%s%s", utf8.RuneCountInString(name), name, value)
+}
+
+func tagLabel(tag string) string { return "t:" + tag }
 
 // plain is s in normalization form C. It is false for text with control
 // characters, line separators or marks that turn the direction of writing: they

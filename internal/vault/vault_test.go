@@ -294,21 +294,21 @@ func TestDumpShowsNoSecret(t *testing.T) {
 				return secret.FromString(text)
 			}
 			for i := range 16 {
-				o, err := n.Create(t.Context(), c, fmt.Sprintf("secret %d", i), map[string]string{"organization_id": fmt.Sprint("org", i%3)}, canary())
+				o, err := n.Create(t.Context(), c, vault.NewObject{Name: fmt.Sprintf("secret %d", i), Context: map[string]string{"organization_id": fmt.Sprint("org", i%3)}, Value: vault.Value{Secret: canary()}})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := n.Update(t.Context(), c, o.ID, canary(), ""); err != nil {
+				if _, err := n.Update(t.Context(), c, o.ID, vault.Value{Secret: canary()}, ""); err != nil {
 					t.Fatal(err)
 				}
 				if _, _, err := n.Get(t.Context(), c, o.ID); err != nil {
 					t.Fatal(err)
 				}
-				if _, _, err := n.CreateOnce(t.Context(), c, vault.Once{Key: fmt.Sprint(i), Digest: canary().Hash()}, fmt.Sprintf("once %d", i), nil, canary()); err != nil {
+				if _, _, err := n.CreateOnce(t.Context(), c, vault.Once{Key: fmt.Sprint(i), Digest: canary().Hash()}, vault.NewObject{Name: fmt.Sprintf("once %d", i), Value: vault.Value{Secret: canary()}}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			gone, err := n.Create(t.Context(), c, "gone", nil, canary())
+			gone, err := n.Create(t.Context(), c, vault.NewObject{Name: "gone", Value: vault.Value{Secret: canary()}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -99,7 +99,7 @@ func (s *Server) createObject(ctx context.Context, c vault.Caller, r *http.Reque
 	if err != nil {
 		return answer{}, err
 	}
-	o, _, err := s.vault.CreateOnce(ctx, c, once, *in.Name, in.Context, in.Value.value)
+	o, _, err := s.vault.CreateOnce(ctx, c, once, vault.NewObject{Name: *in.Name, Context: in.Context, Value: vault.Value{Secret: in.Value.value}})
 	if err != nil {
 		return answer{}, unprocessable{err}
 	}
@@ -269,7 +269,7 @@ func (s *Server) updateObject(ctx context.Context, c vault.Caller, r *http.Reque
 			return answer{}, fault.New(fault.Invalid, "invalid_version_check", "version_check is empty.").WithHint("Leave it out, or send the version_id that you read.")
 		}
 	}
-	o, err := s.vault.Update(ctx, c, sid, in.Value.value, check)
+	o, err := s.vault.Update(ctx, c, sid, vault.Value{Secret: in.Value.value}, check)
 	if err != nil {
 		return answer{}, err
 	}

@@ -125,7 +125,7 @@ func (s *Server) caller(w http.ResponseWriter, r *http.Request, action string, s
 		return vault.Caller{}, err
 	}
 	c := vault.Caller{Actor: audit.Actor{Kind: "api_key", ID: string(key.ID())}, Name: key.Name(), Environment: key.Environment(),
-		Organization: key.Organization(), Address: s.address(r)}
+		Organization: key.Organization(), Reach: key.Reach(), Address: s.address(r)}
 	if key.Has(scope) {
 		return c, nil
 	}

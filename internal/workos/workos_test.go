@@ -359,7 +359,7 @@ func TestBadBodies(t *testing.T) {
 		if got := s.do(t, "GET", path, ""); got.body["value"] != big {
 			t.Error("a great value changed on the way")
 		}
-		if _, err := s.vault.Create(t.Context(), s.caller(), "binary", nil, secret.New([]byte{0xff, 0})); err != nil {
+		if _, err := s.vault.Create(t.Context(), s.caller(), vault.NewObject{Name: "binary", Value: vault.Value{Secret: secret.New([]byte{0xff, 0}), Content: vault.Binary}}); err != nil {
 			t.Fatal(err)
 		}
 		s.do(t, "GET", "/vault/v1/kv/name/binary", "").fails(t, "binary value", 400, "value_not_text")
@@ -367,7 +367,7 @@ func TestBadBodies(t *testing.T) {
 }
 
 func (s *server) caller() vault.Caller {
-	return vault.Caller{Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: s.env}
+	return vault.Caller{Reach: vault.Everything(), Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: s.env}
 }
 
 // S9: only an application's own valid key is an authentication; and a scope is

@@ -270,8 +270,7 @@ func (w *World) Approve(t testing.TB, apr id.Approval) {
 // Secret stores a secret of Org.
 func (w *World) Secret(t testing.TB, name, value string) id.Secret {
 	t.Helper()
-	o, err := w.Vault.Create(t.Context(), vault.Caller{Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: w.Env}, name,
-		map[string]string{"organization_id": string(w.Org)}, secret.FromString(value))
+	o, err := w.Vault.Create(t.Context(), vault.Caller{Reach: vault.Everything(), Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: w.Env}, vault.NewObject{Name: name, Context: map[string]string{"organization_id": string(w.Org)}, Value: vault.Value{Secret: secret.FromString(value)}})
 	must(t, err)
 	return o.ID
 }
