@@ -208,7 +208,7 @@ func (s *Service) Invite(ctx context.Context, p Person, user id.User, ag Agreeme
 	if err := p.browser(); err != nil {
 		return secret.Value{}, err
 	}
-	u, err := s.visible(ctx, ByPerson(p), user)
+	u, err := visible(ctx, s.db.Reader(), ByPerson(p), user)
 	if err != nil {
 		return secret.Value{}, err
 	}

@@ -132,7 +132,11 @@ func optionalEmail(s string) (string, error) {
 // User looks a user up as seen from env: one made there or a member of one of
 // its organizations. It is a look-up, not an authorization.
 func (s *Service) User(ctx context.Context, env id.Environment, user id.User) (User, error) {
-	u, err := selectUserIn(ctx, s.db.Reader(), env, user)
+	return userIn(ctx, s.db.Reader(), env, user)
+}
+
+func userIn(ctx context.Context, q sqldb.Querier, env id.Environment, user id.User) (User, error) {
+	u, err := selectUserIn(ctx, q, env, user)
 	if sqldb.NoRows(err) {
 		return User{}, notFound("user")
 	}
@@ -227,7 +231,7 @@ func (s *Service) AddMember(ctx context.Context, by Actor, org id.Organization, 
 	if err := mayTouch(by, o, r); err != nil {
 		return err
 	}
-	if _, err := s.visible(ctx, by, user); err != nil {
+	if _, err := visible(ctx, s.db.Reader(), by, user); err != nil {
 		return err
 	}
 	return s.changeMembers(ctx, "add a member", o, func(ctx context.Context, tx *sqldb.Tx) error {
@@ -270,8 +274,8 @@ func place(o Organization, user id.User, action string, from, to Role) Raise {
 }
 
 // visible gives a user that the actor may name.
-func (s *Service) visible(ctx context.Context, by Actor, user id.User) (User, error) {
-	u, err := selectUser(ctx, s.db.Reader(), user)
+func visible(ctx context.Context, q sqldb.Querier, by Actor, user id.User) (User, error) {
+	u, err := selectUser(ctx, q, user)
 	if sqldb.NoRows(err) {
 		return User{}, notFound("user")
 	}
@@ -281,7 +285,7 @@ func (s *Service) visible(ctx context.Context, by Actor, user id.User) (User, er
 	if by.IsSystem() || by.Environment() == u.Environment && by.May("", ManageMembers) == nil {
 		return u, nil
 	}
-	places, err := selectPlaces(ctx, s.db.Reader(), user)
+	places, err := selectPlaces(ctx, q, user)
 	if err != nil {
 		return User{}, sqldb.Wrap("read memberships", err)
 	}
@@ -340,7 +344,7 @@ func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organizatio
 	if by.User() == user && user != "" {
 		perm = View
 	}
-	o, by, err := s.reach(ctx, by, org, perm)
+	o, by, err := reachIn(ctx, s.before(by), by, org, perm)
 	if err != nil {
 		return err
 	}
@@ -423,7 +427,7 @@ func (s *Service) memberEntry(tx *sqldb.Tx, by Actor, w Weighed, o Organization,
 // takes somebody who manages every place that the user has, or who runs the
 // user's environment; for an owner an agreement too, as RemoveMember.
 func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User, ag Agreement) error {
-	u, by, err := s.whole(ctx, by, user)
+	u, by, err := whole(ctx, s.before(by), by, user)
 	if err != nil {
 		return err
 	}
@@ -514,7 +518,7 @@ func rolesIn(places []Membership) map[string]string {
 
 // EnableUser lets a disabled user sign in again.
 func (s *Service) EnableUser(ctx context.Context, by Actor, user id.User, ag Agreement) error {
-	u, by, err := s.whole(ctx, by, user)
+	u, by, err := whole(ctx, s.db.Reader(), by, user)
 	if err != nil {
 		return err
 	}
@@ -548,8 +552,8 @@ func (s *Service) EnableUser(ctx context.Context, by Actor, user id.User, ag Agr
 }
 
 // whole gives a user all of whose places the actor manages.
-func (s *Service) whole(ctx context.Context, by Actor, user id.User) (User, Actor, error) {
-	u, err := s.visible(ctx, by, user)
+func whole(ctx context.Context, q sqldb.Querier, by Actor, user id.User) (User, Actor, error) {
+	u, err := visible(ctx, q, by, user)
 	if err != nil {
 		return User{}, Actor{}, err
 	}
@@ -557,7 +561,7 @@ func (s *Service) whole(ctx context.Context, by Actor, user id.User) (User, Acto
 	if home.Environment() == u.Environment && home.May("", ManageMembers) == nil {
 		return u, home, nil
 	}
-	places, err := selectPlaces(ctx, s.db.Reader(), user)
+	places, err := selectPlaces(ctx, q, user)
 	if err != nil {
 		return User{}, Actor{}, sqldb.Wrap("read memberships", err)
 	}

@@ -265,7 +265,11 @@ func (s *Service) within(ctx context.Context, by Actor, env id.Environment) (Act
 // have permission there: as a member or key of it, or as one who runs the
 // environment.
 func (s *Service) reach(ctx context.Context, by Actor, org id.Organization, p Permission) (Organization, Actor, error) {
-	o, err := selectOrganization(ctx, s.db.Reader(), org)
+	return reachIn(ctx, s.db.Reader(), by, org, p)
+}
+
+func reachIn(ctx context.Context, q sqldb.Querier, by Actor, org id.Organization, p Permission) (Organization, Actor, error) {
+	o, err := selectOrganization(ctx, q, org)
 	if sqldb.NoRows(err) {
 		return Organization{}, Actor{}, notFound("organization")
 	}
@@ -286,12 +290,16 @@ func (s *Service) reach(ctx context.Context, by Actor, org id.Organization, p Pe
 // Place gives what a person is in an organization: their membership, or for
 // those who run its environment and are no members of it their role there.
 func (s *Service) Place(ctx context.Context, p Person, org id.Organization) (Membership, error) {
+	return placeOf(ctx, s.db.Reader(), p, org)
+}
+
+func placeOf(ctx context.Context, q sqldb.Querier, p Person, org id.Organization) (Membership, error) {
 	for _, m := range p.memberships {
 		if m.Organization == org {
 			return m, nil
 		}
 	}
-	o, err := selectOrganization(ctx, s.db.Reader(), org)
+	o, err := selectOrganization(ctx, q, org)
 	if err != nil && !sqldb.NoRows(err) {
 		return Membership{}, sqldb.Wrap("read an organization", err)
 	}

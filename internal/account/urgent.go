@@ -30,6 +30,12 @@ func (s *Service) ending(ctx context.Context, by Actor, fn func(ctx context.Cont
 	return s.db.Urgent(ctx, line, fn)
 }
 
+// before is where what by must know before it ends somebody's access is read.
+func (s *Service) before(by Actor) sqldb.Querier {
+	line, _ := by.Counted()
+	return s.db.UrgentReader(line)
+}
+
 // Urgently answers what a request that ends access asks before it does, as the
 // Service does, on the connections that are kept for such requests (threats.md W7).
 type Urgently struct{ s *Service }
@@ -50,4 +56,15 @@ func (u Urgently) AuthenticateKey(ctx context.Context, bearer secret.Value, addr
 // Organization is [Service.Organization].
 func (u Urgently) Organization(ctx context.Context, env id.Environment, org id.Organization) (Organization, error) {
 	return organizationIn(ctx, u.s.db.UrgentReader(string(org)), env, org)
+}
+
+// Place is [Service.Place].
+func (u Urgently) Place(ctx context.Context, p Person, org id.Organization) (Membership, error) {
+	line, _ := ByPerson(p).Counted()
+	return placeOf(ctx, u.s.db.UrgentReader(line), p, org)
+}
+
+// User is [Service.User] where by acts.
+func (u Urgently) User(ctx context.Context, by Actor, user id.User) (User, error) {
+	return userIn(ctx, u.s.before(by), by.Environment(), user)
 }

@@ -215,6 +215,16 @@ func (s *Service) Lookup(ctx context.Context, env id.Environment, agent id.Agent
 	return a, err
 }
 
+// LookupUrgently is Lookup where by acts, for what ends an agent's access.
+func (s *Service) LookupUrgently(ctx context.Context, by account.Actor, agent id.Agent) (Agent, error) {
+	line, _ := by.Counted()
+	a, err := s.read(ctx, s.db.UrgentReader(line), agent)
+	if err == nil && a.Environment != by.Environment() {
+		return Agent{}, notFound()
+	}
+	return a, err
+}
+
 func (s *Service) read(ctx context.Context, q sqldb.Querier, agent id.Agent) (Agent, error) {
 	a, err := selectAgent(ctx, q, agent, "")
 	if sqldb.NoRows(err) {

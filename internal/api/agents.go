@@ -90,7 +90,7 @@ func (a *API) agentRoutes() {
 	handle(a, route{id: "get-agent", method: http.MethodGet, path: "/v1/agents/{agent}", tag: "agents", summary: "Read an agent", rules: read}, a.agent)
 	handle(a, route{id: "set-agent-ceiling", method: http.MethodPut, path: "/v1/agents/{agent}/ceiling", tag: "agents", summary: "Replace the most that an agent may be granted",
 		rules: change, conflicts: true}, a.setCeiling)
-	handle(a, route{id: "disable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/disable", tag: "agents", summary: "End an agent's tokens and sessions at once", rules: change}, a.disableAgent)
+	handle(a, route{id: "disable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/disable", tag: "agents", summary: "End an agent's tokens and sessions at once", rules: rules{scopes: change.scopes, ends: true}}, a.disableAgent)
 	handle(a, route{id: "enable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/enable", tag: "agents", summary: "Let a disabled agent get tokens again", rules: change}, a.enableAgent)
 	handle(a, route{id: "rotate-agent-secret", method: http.MethodPost, path: "/v1/agents/{agent}/rotate", tag: "agents", summary: "Replace an agent's client secret",
 		detail: "It ends the tokens that the old one got. For applications; a person does it in the browser.", rules: change, conflicts: true}, a.rotateAgent)
@@ -172,8 +172,11 @@ func (a *API) setCeiling(ctx context.Context, by account.Actor, in *ceilingInput
 }
 
 func (a *API) disableAgent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
-	x, err := a.named(ctx, by, in.Agent)
-	if err != nil {
+	var x id.Agent
+	if err := parseID(&x, in.Agent); err != nil {
+		return Agent{}, err
+	}
+	if _, err := a.cfg.Agents.LookupUrgently(ctx, by, x); err != nil {
 		return Agent{}, err
 	}
 	out, err := a.cfg.Agents.Disable(ctx, by, x)

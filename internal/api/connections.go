@@ -99,7 +99,7 @@ func (a *API) connectionRoutes() {
 		also:  map[int]any{http.StatusAccepted: Connected{}},
 		rules: rules{scopes: []account.Scope{account.ScopeConnectionsWrite}}, conflicts: true}, a.connect)
 	handle(a, route{id: "delete-connection", method: http.MethodDelete, path: "/v1/connections/{connection}", tag: "connections", summary: "Disconnect for good, here and at the provider",
-		detail: "It ends every session that uses the connection.", rules: rules{scopes: []account.Scope{account.ScopeConnectionsRead, account.ScopeConnectionsWrite}}}, a.disconnect)
+		detail: "It ends every session that uses the connection.", rules: rules{scopes: []account.Scope{account.ScopeConnectionsRead, account.ScopeConnectionsWrite}, ends: true}}, a.disconnect)
 }
 
 func (a *API) connections(ctx context.Context, by account.Actor, in *connectionsInput) (Page[Connection], error) {

@@ -101,7 +101,7 @@ func (a *API) admit(c *call, rules rules) error {
 	if rules.open {
 		return nil
 	}
-	if err := a.authenticate(c, address, rules.urgent); err != nil {
+	if err := a.authenticate(c, address, rules.urgent || rules.ends); err != nil {
 		// Counted after the fact: asked before, the failures of one would lock
 		// out everybody behind the same address (threats.md W7).
 		if fault.KindOf(err) == fault.Unauthenticated {

@@ -43,7 +43,7 @@ func (a *API) keyRoutes() {
 	handle(a, route{id: "list-keys", method: http.MethodGet, path: "/v1/keys", tag: "keys", summary: "List API keys, newest first", rules: rules{person: true}}, a.keys)
 	act(a, route{id: "create-key", method: http.MethodPost, path: "/v1/keys", tag: "keys", summary: "Always refused: keys are made in the browser",
 		detail: "Answers 403 browser_required with the page as url."}, a.createKey)
-	act(a, route{id: "delete-key", method: http.MethodDelete, path: "/v1/keys/{key}", tag: "keys", summary: "Revoke an API key at once", rules: rules{person: true}}, a.revokeKey)
+	act(a, route{id: "delete-key", method: http.MethodDelete, path: "/v1/keys/{key}", tag: "keys", summary: "Revoke an API key at once", rules: rules{person: true, ends: true}}, a.revokeKey)
 }
 
 func (a *API) keys(ctx context.Context, by account.Actor, in *keysInput) (Page[APIKey], error) {

@@ -61,7 +61,7 @@ func (a *API) loginRoutes() {
 		detail: "As of RFC 8628: the person opens the URL in a browser, types the code and confirms it with their passkey.", rules: rules{open: true}}, a.startLogin)
 	handle(a, route{id: "poll-cli-login", method: http.MethodPost, path: "/v1/cli/token", tag: "cli", summary: "Fetch the login once it is confirmed",
 		detail: "Answers 409 authorization_pending until then.", rules: rules{open: true}, conflicts: true, expires: true}, a.pollLogin)
-	act(a, route{id: "end-cli-login", method: http.MethodPost, path: "/v1/cli/logout", tag: "cli", summary: "End this login", rules: rules{person: true}}, a.endLogin)
+	act(a, route{id: "end-cli-login", method: http.MethodPost, path: "/v1/cli/logout", tag: "cli", summary: "End this login", rules: rules{person: true, ends: true}}, a.endLogin)
 }
 
 func (a *API) whoami(_ context.Context, by account.Actor, in *callerInput) (Whoami, error) {

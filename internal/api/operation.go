@@ -41,7 +41,8 @@ type rules struct {
 	scopes []account.Scope // an API key needs all of them
 	anyOf  []account.Scope // and one of these
 	person bool            // API keys are refused
-	urgent bool            // has an allowance beyond the caller's rate
+	ends   bool            // ends access: its caller is found on connections that are kept for that
+	urgent bool            // ends sessions: the same, and an allowance beyond the caller's rate
 }
 
 const rulesKey = "rules"

@@ -138,7 +138,7 @@ func (a *API) tenantRoutes() {
 			"Those who run the environment are told.",
 		status: http.StatusCreated, rules: rules{scopes: []account.Scope{account.ScopeOrganizationsWrite, account.ScopeUsersWrite}}, conflicts: true}, a.inviteFirstOwner)
 	act(a, route{id: "remove-member", method: http.MethodDelete, path: "/v1/organizations/{organization}/members/{user}", tag: "organizations",
-		summary: "Take a user out of an organization", detail: "It ends their logins and what acts for them there.", rules: manage, conflicts: true}, a.removeMember)
+		summary: "Take a user out of an organization", detail: "It ends their logins and what acts for them there.", rules: rules{scopes: manage.scopes, ends: true}, conflicts: true}, a.removeMember)
 }
 
 func (a *API) environments(ctx context.Context, by account.Actor, in *pagingInput) (Page[Environment], error) {
@@ -242,8 +242,15 @@ func (a *API) inviteFirstOwner(ctx context.Context, by account.Actor, in *firstO
 }
 
 func (a *API) removeMember(ctx context.Context, by account.Actor, in *memberInput) error {
-	org, user, err := a.member(ctx, by, in.Organization, in.User)
-	if err != nil {
+	var org id.Organization
+	var user id.User
+	if err := parseID(&org, in.Organization); err != nil {
+		return err
+	}
+	if err := parseID(&user, in.User); err != nil {
+		return err
+	}
+	if _, err := a.cfg.People.Urgently().Organization(ctx, by.Environment(), org); err != nil {
 		return err
 	}
 	return a.cfg.People.RemoveMember(ctx, by, org, user, account.Agreement{})

@@ -64,6 +64,8 @@ func TestAccessEndsBehindSlowReads(t *testing.T) {
 	bot, _ := w.Agent(t, "bot")
 	conn := w.ConnectionIn(t, w.Org, "")
 	by := account.ByPerson(w.Owner.Person)
+	leaver, _ := w.Agent(t, "leaver")
+	kept := w.ConnectionIn(t, w.Org, "")
 	occupied(t, db)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -79,6 +81,11 @@ func TestAccessEndsBehindSlowReads(t *testing.T) {
 	res := ask(t, request{method: "POST", url: w.URL + "/v1/revocations", token: key, body: quote(map[string]any{"organization_id": w.Tenant})})
 	if res.status != http.StatusOK {
 		t.Errorf("a revocation in an organization: got %d %s", res.status, res.body)
+	}
+	for method, path := range map[string]string{"POST": "/v1/agents/" + string(leaver) + "/disable", "DELETE": "/v1/connections/" + string(kept)} {
+		if res := ask(t, request{method: method, url: w.URL + path, token: login}); res.status != http.StatusOK {
+			t.Errorf("%s: got %d %s", path, res.status, res.body)
+		}
 	}
 	if _, err := w.Agents.Disable(ctx, by, bot); err != nil {
 		t.Errorf("disable an agent: %v", err)

@@ -52,7 +52,7 @@ func (a *API) userRoutes() {
 		detail: "They sign in by a link that an owner or admin makes in the browser. A person who gives a role does all of it there.", status: http.StatusCreated, rules: write, conflicts: true}, a.createUser)
 	handle(a, route{id: "get-user", method: http.MethodGet, path: "/v1/users/{user}", tag: "users", summary: "Read a user", rules: read}, a.user)
 	act(a, route{id: "disable-user", method: http.MethodPost, path: "/v1/users/{user}/disable", tag: "users", summary: "Shut a user out everywhere",
-		detail: "It ends their logins and what acts for them.", rules: write, conflicts: true}, a.disableUser)
+		detail: "It ends their logins and what acts for them.", rules: rules{scopes: write.scopes, ends: true}, conflicts: true}, a.disableUser)
 	act(a, route{id: "enable-user", method: http.MethodPost, path: "/v1/users/{user}/enable", tag: "users", summary: "Let a disabled user sign in again", rules: write}, a.enableUser)
 }
 
@@ -125,8 +125,11 @@ func (a *API) here(ctx context.Context, by account.Actor, raw string) (user id.U
 }
 
 func (a *API) disableUser(ctx context.Context, by account.Actor, in *userInput) error {
-	user, err := a.here(ctx, by, in.User)
-	if err != nil {
+	var user id.User
+	if err := parseID(&user, in.User); err != nil {
+		return err
+	}
+	if _, err := a.cfg.People.Urgently().User(ctx, by, user); err != nil {
 		return err
 	}
 	return a.cfg.People.DisableUser(ctx, by, user, account.Agreement{})

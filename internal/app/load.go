@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/throttle"
+	"github.com/ambit-dev/ambit/internal/web"
 )
 
 // What the whole server takes at once (threats.md W5, W8). Requests over it are
@@ -156,7 +157,7 @@ func (p *place) end() {
 
 // urgent reports whether r ends access.
 func urgent(r *http.Request) bool {
-	return r.Method == http.MethodPost && (r.URL.Path == "/v1/revocations" || strings.HasPrefix(r.URL.Path, "/ui/") && strings.HasSuffix(r.URL.Path, "/revoke"))
+	return r.Method == http.MethodPost && (r.URL.Path == "/v1/revocations" || strings.HasPrefix(r.URL.Path, "/ui/") && web.Ends(r.URL.Path))
 }
 
 const (

@@ -46,9 +46,10 @@ func (s *Service) Disconnect(ctx context.Context, by account.Actor, conn id.Conn
 		return Disconnected{}, err
 	}
 	s.sealed.drop(conn)
-	r, err := s.load(ctx, conn)
+	line, _ := by.Counted()
+	r, err := loadRow(ctx, s.db.UrgentReader(line), conn)
 	if err != nil {
-		return Disconnected{}, err
+		return Disconnected{}, sqldb.Wrap("load a credential", err)
 	}
 	d := Disconnected{Connection: c, Upstream: r.revokeState}
 	if r.revokeState == RevokePending {

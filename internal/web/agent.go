@@ -164,14 +164,18 @@ func (s *Server) agentCeiling(v *visit) (change, error) {
 func agentAt(a agent.Agent) string { return "/ui/agents/" + string(a.ID) }
 
 func (s *Server) agentDisable(v *visit) (answer, error) {
-	a, err := s.findAgent(v)
+	aid, err := parseID(id.Agent(v.r.PathValue("id")))
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.agents.Disable(v.ctx(), v.actor(), a.ID); err != nil {
+	err = v.anywhere(func(by account.Actor) (id.Organization, error) {
+		a, err := s.agents.Disable(v.ctx(), by, aid)
+		return a.Organization, err
+	})
+	if err != nil {
 		return nil, err
 	}
-	return goTo("/ui/agents/" + string(a.ID) + "?done=disabled"), nil
+	return goTo("/ui/agents/" + string(aid) + "?done=disabled"), nil
 }
 
 func (s *Server) agentEnable(v *visit) (change, error) {
@@ -188,11 +192,14 @@ func (s *Server) agentEnable(v *visit) (change, error) {
 }
 
 func (s *Server) agentRevoke(v *visit) (answer, error) {
-	a, err := s.findAgent(v)
+	aid, err := parseID(id.Agent(v.r.PathValue("id")))
 	if err != nil {
 		return nil, err
 	}
-	return s.revoke(v, session.Aim{Agent: a.ID}, a.Label(), "/ui/agents/"+string(a.ID))
+	return s.revoke(v, session.Aim{Agent: aid}, "/ui/agents/"+string(aid), func() (string, error) {
+		a, err := s.findAgent(v)
+		return a.Label(), err
+	})
 }
 
 func (s *Server) agentSecret(v *visit) (answer, error) {

@@ -265,14 +265,20 @@ func (s *Server) callback(v *visit) (answer, error) {
 }
 
 func (s *Server) disconnect(v *visit) (answer, error) {
-	c, err := s.findConnection(v, v.r.PathValue("id"))
+	cid, err := parseID(id.Connection(v.r.PathValue("id")))
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.credentials.Disconnect(v.ctx(), v.actor(), c.ID)
+	var done credential.Disconnected
+	err = v.anywhere(func(by account.Actor) (id.Organization, error) {
+		var err error
+		done, err = s.credentials.Disconnect(v.ctx(), by, cid)
+		return done.Connection.Organization, err
+	})
 	if err != nil {
 		return nil, err
 	}
+	c := done.Connection
 	p := &ResultPage{Frame: Frame{Title: "Disconnected", Section: "connections", Narrow: true}, Word: "Disconnected", Icon: "good",
 		Sentence: oneLine(c.Record.Name) + " · " + oneLine(c.AccountLabel) + " is disconnected.", Back: v.query("/ui/connections"), BackLabel: "See connections"}
 	p.Lines = []string{"Its key is no longer used for anything, and the sessions that used it have ended."}
@@ -287,11 +293,14 @@ func (s *Server) disconnect(v *visit) (answer, error) {
 
 // connectionRevoke ends the sessions that use an account and leaves it connected.
 func (s *Server) connectionRevoke(v *visit) (answer, error) {
-	c, err := s.findConnection(v, v.r.PathValue("id"))
+	cid, err := parseID(id.Connection(v.r.PathValue("id")))
 	if err != nil {
 		return nil, err
 	}
-	return s.revoke(v, session.Aim{Connection: c.ID}, c.Record.Name+" · "+c.AccountLabel, v.query("/ui/connections"))
+	return s.revoke(v, session.Aim{Connection: cid}, v.query("/ui/connections"), func() (string, error) {
+		c, err := s.findConnection(v, string(cid))
+		return c.Record.Name + " · " + c.AccountLabel, err
+	})
 }
 
 // leave answers with a link to another place, whose address was made by a room

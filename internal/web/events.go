@@ -95,7 +95,7 @@ func newsOf(open []session.Approval) news {
 // person anew at every message, so it ends with the sign-in.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	v := &visit{w: w, r: r}
-	if err := s.recognise(v, false); err != nil {
+	if err := s.recognise(v); err != nil {
 		http.Error(w, fault.Of(err).Message, status(fault.KindOf(err)))
 		return
 	}
@@ -153,7 +153,7 @@ func (s *Server) stream(v *visit, changed <-chan struct{}) {
 	defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	last := ""
 	for {
-		if s.recognise(v, false) != nil {
+		if s.recognise(v) != nil {
 			return
 		}
 		open, err := s.sessions.Inbox(v.ctx(), v.person)

@@ -140,7 +140,9 @@ func (s *Server) memberRevoke(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.revoke(v, session.Aim{User: u, Organization: v.here.Organization}, s.names(v, v.here.Environment).user(u), v.query("/ui/organization"))
+	return s.revoke(v, session.Aim{User: u, Organization: v.here.Organization}, v.query("/ui/organization"), func() (string, error) {
+		return s.names(v, v.here.Environment).user(u), nil
+	})
 }
 
 // invite makes a link for a member who cannot sign in yet.
@@ -217,5 +219,7 @@ func (s *Server) environmentNew(v *visit) (change, error) {
 }
 
 func (s *Server) organizationRevoke(v *visit) (answer, error) {
-	return s.revoke(v, session.Aim{Organization: v.here.Organization}, v.here.OrganizationName, v.query("/ui/organization"))
+	return s.revoke(v, session.Aim{Organization: v.here.Organization}, v.query("/ui/organization"), func() (string, error) {
+		return v.here.OrganizationName, nil
+	})
 }

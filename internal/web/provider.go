@@ -36,11 +36,11 @@ func (s *Server) providerList(v *visit) (answer, error) {
 
 // providerRevoke ends every session with a provider in this organization.
 func (s *Server) providerRevoke(v *visit) (answer, error) {
-	prov, err := s.providers.Get(v.ctx(), v.here.Environment, v.r.PathValue("provider"))
-	if err != nil {
-		return nil, err
-	}
-	return s.revoke(v, session.Aim{Provider: prov.Record.ID, Organization: v.here.Organization}, prov.Record.Name, v.query("/ui/providers"))
+	slug := v.r.PathValue("provider")
+	return s.revoke(v, session.Aim{Provider: slug, Organization: v.here.Organization}, v.query("/ui/providers"), func() (string, error) {
+		prov, err := s.providers.Get(v.ctx(), v.here.Environment, slug)
+		return prov.Record.Name, err
+	})
 }
 
 // providerNew shows the form of a template, of a bare record, or, with from, of

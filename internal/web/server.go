@@ -137,9 +137,21 @@ type route struct {
 	serve   func(*visit) (answer, error)
 }
 
-// urgent says that the form ends access: it finds its person on the connections
-// that are kept for that.
-func (rt route) urgent() bool { return strings.HasSuffix(rt.pattern, "/revoke") }
+// Ends reports whether a POST to a path below /ui ends access: it then finds its
+// person, and what it aims at, on the connections that are kept for that.
+func Ends(path string) bool {
+	at := strings.LastIndexByte(path, '/') + 1
+	switch path[at:] {
+	case "revoke", "disconnect", "disable", "remove", "signout":
+		return true
+	}
+	return false
+}
+
+func (rt route) urgent() bool {
+	path, post := strings.CutPrefix(rt.pattern, "POST ")
+	return post && Ends(path)
+}
 
 // routes is every page and form there is. What is not open needs a sign-in.
 // docs/decisions/0006-raising-authority.md says of each form why it takes a

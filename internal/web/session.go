@@ -161,20 +161,40 @@ func grantView(g session.Grant) GrantView {
 }
 
 func (s *Server) revokeSession(v *visit) (answer, error) {
-	ses, err := s.findSession(v)
+	sid, err := parseID(id.Session(v.r.PathValue("id")))
 	if err != nil {
 		return nil, err
 	}
-	return s.revoke(v, session.Aim{Session: ses.ID}, ses.AgentLabel, "/ui/sessions/"+string(ses.ID))
+	return s.revoke(v, session.Aim{Session: sid}, "/ui/sessions/"+string(sid), func() (string, error) {
+		ses, err := s.findSession(v)
+		return ses.AgentLabel, err
+	})
 }
 
-// revoke ends what aim hits and says what that was.
-func (s *Server) revoke(v *visit, aim session.Aim, what, back string) (answer, error) {
-	done, err := s.sessions.Revoke(v.ctx(), v.actor(), aim)
+// revoke ends what aim hits, wherever the person may, and says what that was.
+// Nothing is read before it that does not decide it.
+func (s *Server) revoke(v *visit, aim session.Aim, back string, name func() (string, error)) (answer, error) {
+	var done session.RevokeResult
+	end := func(by account.Actor) (id.Organization, error) {
+		var err error
+		done, err = s.sessions.Revoke(v.ctx(), by, aim)
+		return v.here.Organization, err
+	}
+	var err error
+	if aim.Organization != "" { // which says where
+		_, err = end(v.actor())
+	} else {
+		err = v.anywhere(end)
+	}
 	if err != nil {
 		return nil, err
 	}
-	p := &RevokedPage{Frame: Frame{Title: "Ended", Section: "sessions", Narrow: true}, What: what, Sessions: len(done.Sessions), Back: back}
+	p := &RevokedPage{Frame: Frame{Title: "Ended", Section: "sessions", Narrow: true}, What: "what you chose", Sessions: len(done.Sessions), Back: back}
+	v.briefly(func() {
+		if what, err := name(); err == nil {
+			p.What = what
+		}
+	})
 	for _, r := range done.Running {
 		p.Running = append(p.Running, RunningRow{Tool: oneLine(r.Tool), Started: r.Started, Event: r.Event})
 	}

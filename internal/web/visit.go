@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"crypto/rand"
 
@@ -28,6 +29,18 @@ type visit struct {
 	r      *http.Request
 	person account.Person
 	here   account.Membership
+	urgent bool // it ends access
+}
+
+// briefly runs what only reads, for the words of the page, after something has
+// ended: it may take a moment, and then does without.
+func (v *visit) briefly(read func()) {
+	was := v.r
+	ctx, cancel := context.WithTimeout(v.ctx(), time.Second)
+	defer cancel()
+	v.r = was.WithContext(ctx)
+	read()
+	v.r = was
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }
@@ -103,7 +116,11 @@ type shown struct {
 
 func (a shown) send(s *Server, v *visit) {
 	f := a.page.frame()
-	if v.signedIn() && !f.Bare {
+	switch {
+	case !v.signedIn() || f.Bare:
+	case v.urgent:
+		v.briefly(func() { f.Viewer = s.viewer(v) })
+	default:
 		f.Viewer = s.viewer(v)
 	}
 	if f.Note == nil {
@@ -145,9 +162,9 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 // handle runs a route: who is it, what was sent, then the handler.
 func (s *Server) handle(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v := &visit{w: w, r: r}
+		v := &visit{w: w, r: r, urgent: rt.urgent()}
 		w.Header().Set("Cache-Control", "no-store")
-		if err := s.recognise(v, rt.urgent()); err != nil && (!rt.open || fault.KindOf(err) != fault.Unauthenticated) {
+		if err := s.recognise(v); err != nil && (!rt.open || fault.KindOf(err) != fault.Unauthenticated) {
 			s.refuse(v, err)
 			return
 		}
@@ -167,10 +184,10 @@ func (s *Server) handle(rt route) http.Handler {
 // recognise finds the person behind the cookie, and has the request count as
 // theirs. A cookie that is nobody's is
 // taken away (threats.md W2).
-func (s *Server) recognise(v *visit, urgent bool) error {
+func (s *Server) recognise(v *visit) error {
 	token, sent := s.cookie.token(v.r)
 	authenticate := s.people.Authenticate
-	if urgent {
+	if v.urgent {
 		authenticate = s.people.Urgently().Authenticate
 	}
 	p, err := authenticate(v.ctx(), token, s.address(v.r))
@@ -202,8 +219,12 @@ func (s *Server) parse(v *visit) error {
 		return fault.New(fault.Invalid, "invalid_form", "The form could not be read.").WithHint("Go back, reload the page and send it again.").WithCause(err)
 	}
 	if org := v.form("org"); org != "" && v.signedIn() {
+		find := s.people.Place
+		if v.urgent {
+			find = s.people.Urgently().Place
+		}
 		var err error
-		v.here, err = s.people.Place(v.ctx(), v.person, id.Organization(org))
+		v.here, err = find(v.ctx(), v.person, id.Organization(org))
 		return err
 	}
 	return nil
