@@ -150,6 +150,9 @@ type Connected struct {
 	Connection connection.Connection
 	ReturnTo   string
 	Missing    []string // scopes that were asked for and not granted
+	// Instead is the account that was to be reconnected, where the person signed in
+	// with another one: that has a connection of its own, and Instead stays as it was.
+	Instead string
 }
 
 // Callback finishes an authorization with what the provider sent back. The
@@ -201,7 +204,13 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	if err != nil {
 		return Connected{}, err
 	}
-	return Connected{Connection: c, ReturnTo: f.returnTo, Missing: c.Missing(f.scopes)}, nil
+	done = Connected{Connection: c, ReturnTo: f.returnTo, Missing: c.Missing(f.scopes)}
+	if f.reconnect != "" && c.ID != f.reconnect {
+		if was, err := s.connections.ByID(ctx, s.db.Reader(), env, f.reconnect); err == nil && was.Live() {
+			done.Instead = was.AccountLabel
+		}
+	}
+	return done, nil
 }
 
 // takeFlow uses up the state. Whoever is not the person who began gets the same
@@ -290,8 +299,8 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 
 // AddKey connects an account with an API key or a name and password. owner is
 // empty for an account of the organization. A new connection is nothing until a
-// person approves its use, and shows whose account it is; a reconnect has the
-// account that it had. Where the provider does not tell whose account a key
+// person approves its use, and shows whose account it is; a reconnect with a key
+// of another account than it had is refused (threats.md O15). Where the provider does not tell whose account a key
 // opens, a person who reconnects agrees to it: sessions that are open would go
 // on with the account of whoever gave the key.
 func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner id.User, fields map[string]secret.Value, ag account.Agreement) (connection.Connection, error) {
@@ -356,6 +365,12 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	if err != nil {
 		return connection.Connection{}, err
 	}
+	if kind != provider.OAuth2 && again != "" && target.ID != again {
+		if err := s.sameAccount(ctx, f, again); err != nil {
+			s.refused(ctx, by, f.Owner, flow{environment: f.Environment, organization: f.Organization, provider: f.Record.ID, reconnect: again}, "connection.account", err)
+			return connection.Connection{}, err
+		}
+	}
 	r := row{environment: f.Environment, organization: f.Organization, user: f.Owner, provider: f.Record.ID, kind: kind, version: 1, scopes: f.Scopes, obtainedAt: s.now()}
 	var old material
 	f.ID = id.NewConnection()
@@ -407,6 +422,17 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	s.sealed.drop(c.ID)
 	s.replaced(ctx, target, old, m)
 	return c, nil
+}
+
+// sameAccount refuses a key that opens another account than the connection has
+// which it was given for. It can be given again, for a connection of its own.
+func (s *Service) sameAccount(ctx context.Context, f connection.Fresh, again id.Connection) error {
+	was, err := s.connections.ByID(ctx, s.db.Reader(), f.Environment, again)
+	if err != nil || !was.Live() {
+		return err
+	}
+	return fault.New(fault.Conflict, "account_differs", "This key opens "+f.Account.Label+", and the connection is of "+was.AccountLabel+". Nothing was changed.").
+		WithHint("Give a key of " + was.AccountLabel + ", or connect " + f.Account.Label + " as a new connection, without naming one to reconnect.")
 }
 
 // replaces is a reconnect of a connection, as a person agrees to it.

@@ -362,7 +362,13 @@ func TestReconnect(t *testing.T) {
 			t.Errorf("the same account became connection %s as well", c.ID)
 		}
 		// O15: another account never takes its place.
-		other := s.ConnectOAuth(t, s.owner, gatewaytest.Noa, func(st *credential.Start) { st.Reconnect = s.conn.ID })
+		done, err := s.Credentials.Callback(t.Context(), s.owner.Signed(t), s.Environment, "sandbox",
+			s.Consent(t, s.Begin(t, s.owner, func(st *credential.Start) { st.Reconnect = s.conn.ID }), gatewaytest.Noa))
+		gatewaytest.Must(t, err)
+		if done.Instead != gatewaytest.Mia {
+			t.Errorf("the person is not told that %q was not reconnected: %q", gatewaytest.Mia, done.Instead)
+		}
+		other := done.Connection
 		if other.ID == s.conn.ID || other.AccountLabel != gatewaytest.Noa {
 			t.Errorf("another account: %s, %s", other.ID, other.AccountLabel)
 		}
@@ -374,6 +380,36 @@ func TestReconnect(t *testing.T) {
 		back := s.Consent(t, s.Begin(t, noa, func(st *credential.Start) { st.Reconnect = s.conn.ID }), gatewaytest.Mia)
 		if _, err := s.Credentials.Callback(t.Context(), noa.Signed(t), s.Environment, "sandbox", back); code(err) != "not_found" {
 			t.Errorf("a foreign connection: got %v, want not_found", err)
+		}
+	})
+}
+
+// O15, and a bug: a key of another account, given to reconnect one, silently made
+// a connection of its own.
+func TestReconnectWithAnotherAccountsKey(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		s.KeyProvider(t, "tracker")
+		conn := s.Connect(t, s.owner, "tracker", false)
+		if err := db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, `update connection set account_id = 'acct_9', account_label = 'zoe@sandbox.example' where id = $1`, conn.ID)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		st := start(s.World, "tracker")
+		st.Reconnect = conn.ID
+		_, err := s.Credentials.AddKey(t.Context(), account.ByPerson(s.owner.Signed(t)).In(s.Environment), st, s.owner.ID, map[string]secret.Value{"api_key": secret.FromString(gatewaytest.SandboxKey)}, account.Agreement{})
+		if f := fault.Of(err); f == nil || f.Code != "account_differs" || !strings.Contains(f.Message, "zoe@sandbox.example") || !strings.Contains(f.Message, "Nothing was changed") {
+			t.Errorf("got %v", err)
+		}
+		var n int
+		if err := db.Reader().QueryRowContext(t.Context(), `select count(*) from connection where provider = 'tracker'`).Scan(&n); err != nil || n != 1 {
+			t.Errorf("%d connections, %v", n, err)
+		}
+		if got := s.Actions(t); !strings.Contains(strings.Join(got, " "), "connection.refused") {
+			t.Errorf("the audit holds %v", got)
 		}
 	})
 }

@@ -232,13 +232,19 @@ func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provide
 			if err != nil {
 				return nil, err
 			}
-			return connected(v, c, st.ReturnTo, nil), nil
+			return connected(v, credential.Connected{Connection: c, ReturnTo: st.ReturnTo}), nil
 		}}
 }
 
-func connected(v *visit, c connection.Connection, back string, missing []string) answer {
+func connected(v *visit, done credential.Connected) answer {
+	c, back, missing := done.Connection, done.ReturnTo, done.Missing
 	p := &ResultPage{Frame: Frame{Title: "Connected", Section: "connections", Narrow: true}, Word: "Connected", Icon: "good",
 		Sentence: oneLine(c.Record.Name) + " is connected as " + oneLine(c.AccountLabel) + ".", Back: v.query("/ui/connections"), BackLabel: "See connections"}
+	if done.Instead != "" {
+		p.Word = "Another account"
+		p.Lines = append(p.Lines, "You were to reconnect "+oneLine(done.Instead)+" and signed in with another account, which now is a connection of its own. "+
+			oneLine(done.Instead)+" is as it was: to reconnect it, sign out at the provider first, then start again.")
+	}
 	p.Lines = append(p.Lines, "Agents can now ask to use it. Nothing happens before you approve.")
 	if len(missing) > 0 {
 		p.Lines = append(p.Lines, "The provider did not grant: "+oneLine(strings.Join(missing, ", "))+". Calls that need it will fail.")
@@ -261,7 +267,8 @@ func (s *Server) callback(v *visit) (answer, error) {
 		return nil, err
 	}
 	v.at(done.Connection.Organization)
-	return connected(v, done.Connection, returnPath(done.ReturnTo), done.Missing), nil
+	done.ReturnTo = returnPath(done.ReturnTo)
+	return connected(v, done), nil
 }
 
 func (s *Server) disconnect(v *visit) (answer, error) {
