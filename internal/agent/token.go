@@ -457,7 +457,7 @@ func (s *Service) token(ctx context.Context, v secret.Value, prefix, kind string
 		return token{}, nil
 	}
 	h := v.Hash()
-	t, err := selectToken(ctx, s.db.Reader(), h[:])
+	t, err := selectToken(ctx, s.db.Near(), h[:])
 	if sqldb.NoRows(err) || err == nil && t.kind != kind {
 		return token{}, nil
 	}

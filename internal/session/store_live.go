@@ -33,7 +33,7 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, handle strin
 	if who.Session() != "" {
 		query, key = liveByIDSQL, string(who.Session())
 	}
-	rows, err := s.db.Reader().QueryContext(ctx, query, key, who.Agent(), who.Environment(), who.Organization(), who.User())
+	rows, err := s.db.Near().QueryContext(ctx, query, key, who.Agent(), who.Environment(), who.Organization(), who.User())
 	if err != nil {
 		return Session{}, Live{}, sqldb.Wrap("load a session", err)
 	}

@@ -159,6 +159,10 @@ func (p *postgres) query(ctx context.Context, query string, args []any) (Rows, e
 	return p.read(ctx, query, args, p.db.lanes.unshare)
 }
 
+func (p *postgres) near(ctx context.Context, query string, args []any) (Rows, error) {
+	return p.query(ctx, query, args)
+}
+
 func (p *postgres) urgent(ctx context.Context, query string, args []any) (Rows, error) {
 	return p.read(ctx, query, args, func() {})
 }

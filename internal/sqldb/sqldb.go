@@ -87,6 +87,8 @@ type store interface {
 	// query and row run outside a transaction and see the newest commit.
 	query(ctx context.Context, query string, args []any) (Rows, error)
 	row(ctx context.Context, query string, args []any) Row
+	// near is query for few rows by key, which are read to their end at once.
+	near(ctx context.Context, query string, args []any) (Rows, error)
 	// urgent is query on a connection that is kept for what ends access.
 	urgent(ctx context.Context, query string, args []any) (Rows, error)
 	// begin opens a write transaction that may last for limit; urgent ones come
@@ -292,6 +294,26 @@ func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) 
 	}
 	r.db.statements.Add(1)
 	return r.db.store.row(ctx, query, args)
+}
+
+// Near is [DB.Reader] for what each call reads by key: a few rows, read to their
+// end at once. On SQLite, where each commit empties the caches of the connections
+// that read, it reads on the one that writes while nobody writes; so it must hold
+// no query that takes long, since a write that comes meanwhile waits for it.
+func (db *DB) Near() Querier { return near{reader{db}} }
+
+type near struct{ reader }
+
+func (n near) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
+	if err := checkText(args); err != nil {
+		return nil, err
+	}
+	n.db.statements.Add(1)
+	return n.db.store.near(ctx, query, args)
+}
+
+func (n near) QueryRowContext(ctx context.Context, query string, args ...any) Row {
+	return oneOf(n.QueryContext(ctx, query, args...))
 }
 
 // noRow is a row that could not be read.

@@ -55,12 +55,18 @@ func (s *sqlite) query(ctx context.Context, query string, args []any) (Rows, err
 	if err != nil {
 		return nil, err
 	}
-	cursor, err := c.Query(ctx, query, args)
-	if err != nil {
-		s.readers.give(c)
-		return nil, err
+	return s.readers.query(ctx, c, query, args)
+}
+
+// near reads where the last writes are at hand. Whoever finds somebody writing
+// does not wait for it.
+func (s *sqlite) near(ctx context.Context, query string, args []any) (Rows, error) {
+	select {
+	case c := <-s.writer.idle:
+		return s.writer.query(ctx, c, query, args)
+	default:
+		return s.query(ctx, query, args)
 	}
-	return &liteRows{cursor: cursor, conn: c, pool: s.readers}, nil
 }
 
 // urgent is query: those who read do not wait for the one who writes.
@@ -281,6 +287,16 @@ func (p *connPool) give(c *lite.Conn) {
 	default:
 		p.idle <- c
 	}
+}
+
+// query runs on c, which goes back to the pool when the rows are closed.
+func (p *connPool) query(ctx context.Context, c *lite.Conn, query string, args []any) (Rows, error) {
+	cursor, err := c.Read(ctx, query, args)
+	if err != nil {
+		p.give(c)
+		return nil, err
+	}
+	return &liteRows{cursor: cursor, conn: c, pool: p}, nil
 }
 
 // closeWait is how long a connection in use is waited for.

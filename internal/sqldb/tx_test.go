@@ -171,8 +171,54 @@ func TestReaderRefusesWrites(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		itemTable(t, db)
-		if err := put(t.Context(), db.Reader(), "a"); !fault.Is(err, "write_outside_update") {
-			t.Errorf("got %v, want write_outside_update", err)
+		for name, q := range map[string]sqldb.Querier{"reader": db.Reader(), "near": db.Near()} {
+			if err := put(t.Context(), q, "a"); !fault.Is(err, "write_outside_update") {
+				t.Errorf("%s: got %v, want write_outside_update", name, err)
+			}
+		}
+		// No text may write either, not even on the connection that writes.
+		if db.Engine() == sqldb.SQLite {
+			if err := db.Near().QueryRowContext(t.Context(), insertItem+" returning id", "a", "t", 1, true, nil).Scan(new(string)); err == nil {
+				t.Error("a statement that writes ran as a read")
+			}
+		}
+		if got := ids(t, db); len(got) != 0 {
+			t.Errorf("%v was written", got)
+		}
+	})
+}
+
+// What is read near sees the newest commit, whether somebody writes or not, and
+// waits for no writer.
+func TestNearSeesTheNewestCommit(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		itemTable(t, db)
+		count := func() (n int) {
+			t.Helper()
+			if err := db.Near().QueryRowContext(t.Context(), `select count(*) from item`).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		exec(t, db, insertItem, "a", "t", 1, true, nil)
+		if got := count(); got != 1 {
+			t.Errorf("%d items while nobody writes, want 1", got)
+		}
+		err := db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			if _, err := tx.ExecContext(ctx, insertItem, "b", "t", 1, true, nil); err != nil {
+				return err
+			}
+			if got := count(); got != 1 {
+				t.Errorf("%d items while the second is being written, want 1", got)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := count(); got != 2 {
+			t.Errorf("%d items after the second, want 2", got)
 		}
 	})
 }

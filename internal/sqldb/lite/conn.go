@@ -174,6 +174,16 @@ func (c *Conn) run(ctx context.Context, s *stmt, args []any) (int64, error) {
 
 // Query runs a query up to its first row. The Cursor must be closed.
 func (c *Conn) Query(ctx context.Context, query string, args []any) (*Cursor, error) {
+	return c.query(ctx, query, args, false)
+}
+
+// Read is Query of a statement that only reads; another is an error, and does
+// not run.
+func (c *Conn) Read(ctx context.Context, query string, args []any) (*Cursor, error) {
+	return c.query(ctx, query, args, true)
+}
+
+func (c *Conn) query(ctx context.Context, query string, args []any, reads bool) (*Cursor, error) {
 	s, rest, err := c.take(query)
 	switch {
 	case err != nil:
@@ -183,6 +193,9 @@ func (c *Conn) Query(ctx context.Context, query string, args []any) (*Cursor, er
 			s.finalize()
 		}
 		return nil, fmt.Errorf("a query is one statement")
+	case reads && s.writes:
+		c.give(s)
+		return nil, fmt.Errorf("a statement that writes was to be read")
 	}
 	if err := s.bind(args); err != nil {
 		c.give(s)
@@ -217,7 +230,7 @@ func (c *Conn) take(query string) (*stmt, string, error) {
 	if handle == 0 {
 		return nil, rest, nil
 	}
-	s := &stmt{c: c, handle: handle, columns: int(sqlite3.Xsqlite3_column_count(c.tls, handle))}
+	s := &stmt{c: c, handle: handle, columns: int(sqlite3.Xsqlite3_column_count(c.tls, handle)), writes: sqlite3.Xsqlite3_stmt_readonly(c.tls, handle) == 0}
 	if rest == "" {
 		s.text = query
 	}

@@ -19,6 +19,7 @@ type stmt struct {
 	text    string // its key among the idle ones; empty when it is not kept
 	handle  uintptr
 	columns int
+	writes  bool  // it changes the database
 	numbers []int // of each placeholder, in the engine's order: the argument it stands for, from 1
 	args    int   // how many arguments it takes
 
