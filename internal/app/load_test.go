@@ -102,6 +102,7 @@ func TestTurnedAwayInTheFormOfTheDoor(t *testing.T) {
 			"/mcp":          {"jsonrpc": "2.0", "error.code": row.rpc, "error.data.code": row.code},
 			"/v1/agents":    {"error.code": row.code},
 			"/vault/v1/kv":  {"code": row.code},
+			"/events":       {"code": row.code},
 			"/oauth/token":  {"error": row.oauth},
 			"/v1/nowhere/x": {"error.code": row.code},
 		} {

@@ -96,6 +96,8 @@ func door(path string) string {
 	switch first {
 	case "mcp", "oauth", "v1", "ui", "vault", "metrics", "healthz", "readyz":
 		return first
+	case "events":
+		return "vault"
 	case ".well-known":
 		return "discovery"
 	}

@@ -24,10 +24,13 @@ type Filter struct {
 	User         id.User
 	Session      id.Session
 	Connection   id.Connection
-	Action       string // exact, or a noun followed by ".*"
+	Action       string   // exact, or a noun followed by ".*"
+	Actions      []string // one of these, exactly
+	Happened     bool     // leaves out what was refused
 	Decision     string
 	Since, Until time.Time
 	After        string // cursor of the page before
+	Oldest       bool   // oldest first; not together with Server
 	Limit        int    // 1 to 200; default 50
 	// Server adds, to what List gives, the alarms about the server itself, which
 	// belong to no environment: the root key's and the checkpoints'.
@@ -47,13 +50,13 @@ type Record struct {
 	Seq     int64    `json:"seq"`
 }
 
-// Page is a list of records, newest first. Next is empty on the last page.
+// Page is a list of records, newest first or as the filter says. Next is empty on the last page.
 type Page struct {
 	Records []Record
 	Next    string
 }
 
-// List returns entries, newest first.
+// List returns entries, newest first or as f says.
 func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 	if f.Environment == "" {
 		return Page{}, fault.New(fault.Invalid, "environment_required", "Say which environment's entries to list.")
@@ -94,17 +97,37 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 // newest reads the rows of a page that f and first select, and one more.
 func (l *Log) newest(ctx context.Context, q sqldb.Querier, f Filter, first string) ([]stored, error) {
 	where, args := f.where(first)
+	than, direction := "<", "desc"
+	if f.Oldest {
+		than, direction = ">", "asc"
+	}
 	if f.After != "" {
 		t, last, err := sqldb.ParseCursor(f.After)
 		if err != nil {
 			return nil, err
 		}
 		args = append(args, t, last)
-		where += fmt.Sprintf(" and (time, id) < ($%d, $%d)", len(args)-1, len(args))
+		where += fmt.Sprintf(" and (time, id) %s ($%d, $%d)", than, len(args)-1, len(args))
 	}
 	args = append(args, f.Limit+1)
 	return queryEntries(ctx, q, `select `+entryColumns+` from audit_entry where `+where+
-		fmt.Sprintf(" order by time desc, id desc limit $%d", len(args)), args...)
+		fmt.Sprintf(" order by time %s, id %s limit $%d", direction, direction, len(args)), args...)
+}
+
+const entryTimeSQL = `select time from audit_entry where environment_id = $1 and id = $2`
+
+// After is the cursor of what comes after an entry of env, for wires whose cursors
+// are ids.
+func (l *Log) After(ctx context.Context, env id.Environment, entry string) (string, error) {
+	var t int64
+	err := l.db.Reader().QueryRowContext(ctx, entryTimeSQL, env, entry).Scan(&t)
+	if sqldb.NoRows(err) {
+		return "", fault.New(fault.Invalid, "invalid_cursor", "There is no such event.").WithHint("Use the id of an event that an earlier page gave, or none.")
+	}
+	if err != nil {
+		return "", sqldb.Wrap("look up an audit entry", err)
+	}
+	return sqldb.Cursor(t, entry), nil
 }
 
 // lists is whose turn it is to read lists; see sqldb.DB.Lists.
@@ -127,6 +150,17 @@ func (f Filter) where(first string) (string, []any) {
 	eq("session_id", string(f.Session))
 	eq("connection_id", string(f.Connection))
 	eq("decision", f.Decision)
+	if f.Happened {
+		conds = append(conds, "decision <> 'deny'")
+	}
+	if len(f.Actions) > 0 {
+		var marks []string
+		for _, a := range f.Actions {
+			args = append(args, a)
+			marks = append(marks, fmt.Sprintf("$%d", len(args)))
+		}
+		conds = append(conds, "action in ("+strings.Join(marks, ", ")+")")
+	}
 	if noun, ok := strings.CutSuffix(f.Action, ".*"); ok {
 		// Not a range: what lies between two texts depends on the collation.
 		args = append(args, utf8.RuneCountInString(noun)+1, noun+".")

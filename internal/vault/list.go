@@ -85,7 +85,7 @@ func (v *Vault) List(ctx context.Context, c Caller, o ListOptions) (ListPage, er
 		}
 	}
 	e := c.entry("secret.listed", Object{})
-	e.Detail = map[string]string{"count": strconv.Itoa(len(objects))}
+	e.Detail = map[string]string{"count": strconv.Itoa(len(objects)), "actor_name": c.Name}
 	if err := v.record(ctx, e); err != nil {
 		return ListPage{}, err
 	}

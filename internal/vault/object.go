@@ -145,7 +145,10 @@ func (v *Vault) record(ctx context.Context, e audit.Entry) error {
 func (c Caller) entry(action string, o Object, detail ...string) audit.Entry {
 	e := audit.Entry{Environment: c.Environment, Organization: o.context().organization(), Actor: c.Actor, Action: action,
 		Object: string(o.ID), Decision: "allow", Address: c.Address,
-		Detail: map[string]string{"name": o.Name, "key_id": string(o.KEK), "version_id": o.VersionID}}
+		Detail: map[string]string{"name": o.Name, "key_id": string(o.KEK), "version_id": o.VersionID, "actor_name": c.Name}}
+	if c.Name == "" {
+		delete(e.Detail, "actor_name")
+	}
 	if e.Organization == "" {
 		e.Organization = c.Organization
 	}

@@ -99,11 +99,26 @@ func (s *Server) createObject(ctx context.Context, c vault.Caller, r *http.Reque
 	if err != nil {
 		return answer{}, err
 	}
-	o, _, err := s.vault.CreateOnce(ctx, c, once, vault.NewObject{Name: *in.Name, Context: in.Context, Value: vault.Value{Secret: in.Value.value}})
+	o, _, err := s.vault.CreateOnce(ctx, c, once, vault.NewObject{Name: *in.Name, Context: contextOf(in.Context), Value: vault.Value{Secret: in.Value.value}})
 	if err != nil {
 		return answer{}, unprocessable{err}
 	}
 	return answer{http.StatusCreated, metadataOf(o)}, nil
+}
+
+// contextOf is a key context under the names that everything else knows. WorkOS'
+// own command line and some of its examples write two of them in another way; as
+// they stand, they would choose a key that nothing else is bound to.
+func contextOf(items map[string]string) map[string]string {
+	for alias, name := range map[string]string{"organizationId": "organization_id", "userId": "user_id"} {
+		if v, ok := items[alias]; ok {
+			if _, both := items[name]; !both {
+				delete(items, alias)
+				items[name] = v
+			}
+		}
+	}
+	return items
 }
 
 // decode reads the body into v, and gives it in canonical form. What is no JSON
@@ -132,7 +147,8 @@ func onceOf(r *http.Request, canonical []byte) (vault.Once, error) {
 	if len(keys) > 1 || len(keys[0]) < 1 || len(keys[0]) > 255 {
 		return vault.Once{}, fault.New(fault.Invalid, "invalid_idempotency_key", "An Idempotency-Key has 1 to 255 characters, and a request has one of them.")
 	}
-	return vault.Once{Key: keys[0], Digest: sha256.Sum256(canonical)}, nil
+	route := append([]byte(r.Method+" "+r.URL.Path+"\n"), canonical...)
+	return vault.Once{Key: keys[0], Digest: sha256.Sum256(route)}, nil
 }
 
 func (s *Server) listObjects(ctx context.Context, c vault.Caller, r *http.Request) (answer, error) {

@@ -1,7 +1,7 @@
 // Package workos answers the WorkOS wire: an application that uses a WorkOS SDK
 // changes its base URL and goes on working. The shapes and quirks of that wire
-// stay in this room; what they mean is done elsewhere. So far it speaks the key
-// and value part of Vault, for an application's API key only, never an agent's.
+// stay in this room; what they mean is done elsewhere. It speaks all of Vault, and
+// of the events those of Vault, for an application's API key only, never an agent's.
 //
 // An error has the body {"error", "message", "code"}: "error" is what Vault's
 // SDKs read, the other two what the SDKs read everywhere else. Creating twice
@@ -18,6 +18,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,6 +73,10 @@ func (s *Server) Mount(mux *http.ServeMux) {
 	mux.Handle("GET /vault/v1/kv/{first}/{second}", s.route("secret.read", read, s.readFurther))
 	mux.Handle("PUT /vault/v1/kv/{id}", s.route("secret.updated", write, s.updateObject))
 	mux.Handle("DELETE /vault/v1/kv/{id}", s.route("secret.deleted", remove, s.deleteObject))
+	mux.Handle("POST /vault/v1/keys/data-key", s.route("data_key.created", write, s.createDataKey))
+	mux.Handle("POST /vault/v1/keys/decrypt", s.route("data_key.decrypted", read, s.decryptDataKey))
+	mux.Handle("POST /vault/v1/keys/rekey", s.route("data_key.rekeyed", write, s.rekeyDataKey, read))
+	mux.Handle("GET /events", s.route("audit.listed", account.ScopeAuditRead, s.listEvents))
 	mux.HandleFunc("/vault/v1/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, fault.New(fault.NotFound, "not_found", "There is no such endpoint."))
 	})
@@ -86,10 +91,11 @@ type answer struct {
 // handler does the work of one route. Its request is authenticated.
 type handler func(ctx context.Context, c vault.Caller, r *http.Request) (answer, error)
 
-// route authenticates, checks the scope, and writes what h answers.
-func (s *Server) route(action string, scope account.Scope, h handler) http.Handler {
+// route authenticates, checks the scopes, and writes what h answers.
+func (s *Server) route(action string, scope account.Scope, h handler, more ...account.Scope) http.Handler {
+	scopes := append([]account.Scope{scope}, more...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := s.caller(w, r, action, scope)
+		c, err := s.caller(w, r, action, scopes)
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -105,7 +111,7 @@ func (s *Server) route(action string, scope account.Scope, h handler) http.Handl
 }
 
 // caller is the application whose key the request carries.
-func (s *Server) caller(w http.ResponseWriter, r *http.Request, action string, scope account.Scope) (vault.Caller, error) {
+func (s *Server) caller(w http.ResponseWriter, r *http.Request, action string, scopes []account.Scope) (vault.Caller, error) {
 	unauthenticated := fault.New(fault.Unauthenticated, "unauthorized", "The request carries no API key.").
 		WithHint("Send Authorization: Bearer followed by your API key.")
 	values := r.Header.Values("Authorization")
@@ -126,10 +132,11 @@ func (s *Server) caller(w http.ResponseWriter, r *http.Request, action string, s
 	}
 	c := vault.Caller{Actor: audit.Actor{Kind: "api_key", ID: string(key.ID())}, Name: key.Name(), Environment: key.Environment(),
 		Organization: key.Organization(), Reach: key.Reach(), Address: s.address(r)}
-	if key.Has(scope) {
+	lacking := slices.IndexFunc(scopes, func(scope account.Scope) bool { return !key.Has(scope) })
+	if lacking < 0 {
 		return c, nil
 	}
-	denied := fault.New(fault.Denied, "insufficient_scope", "This API key lacks the scope "+scope+".").
+	denied := fault.New(fault.Denied, "insufficient_scope", "This API key lacks the scope "+scopes[lacking]+".").
 		WithHint("Use a key that has it.")
 	err = s.audit.Record(r.Context(), audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: c.Actor, Action: action,
 		Decision: "deny", Code: denied.Code, Address: c.Address})

@@ -1,0 +1,177 @@
+package workos
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// events are the actions of the audit that this wire tells of, by its names for
+// them. Those that only Ambit has are named in the same way.
+func events() map[string][]string {
+	return map[string][]string{
+		"vault.data.created":       {"secret.created"},
+		"vault.data.read":          {"secret.read"},
+		"vault.data.updated":       {"secret.updated", "secret.restored"},
+		"vault.data.deleted":       {"secret.deleted"},
+		"vault.data.undeleted":     {"secret.undeleted"},
+		"vault.data.purged":        {"secret.purged"},
+		"vault.data.expires_soon":  {"secret.expires_soon"},
+		"vault.data.expired":       {"secret.expired"},
+		"vault.data.rotation_soon": {"secret.rotation_soon"},
+		"vault.data.rotation_due":  {"secret.rotation_due"},
+		"vault.metadata.read":      {"secret.described"},
+		"vault.metadata.updated":   {"secret.edited"},
+		"vault.names.listed":       {"secret.listed"},
+		"vault.kek.created":        {"key.created"},
+		"vault.kek.deleted":        {"key.shredded"},
+		"vault.dek.read":           {"data_key.created", "data_key.rekeyed"},
+		"vault.dek.decrypted":      {"data_key.decrypted"},
+	}
+}
+
+// eventOf is the inverse of events.
+func eventOf(action string) string {
+	for event, actions := range events() {
+		if slices.Contains(actions, action) {
+			return event
+		}
+	}
+	return ""
+}
+
+// event is one of the wire. Its data say more than theirs: whose agent, person and
+// session it was, where there are any.
+type event struct {
+	Object  string         `json:"object"`
+	ID      id.Event       `json:"id"`
+	Event   string         `json:"event"`
+	Data    map[string]any `json:"data"`
+	Created string         `json:"created_at"`
+	Context map[string]any `json:"context"`
+}
+
+// listEvents answers oldest first, so that who asks again after the last event
+// that it has gets those that came since.
+func (s *Server) listEvents(ctx context.Context, c vault.Caller, r *http.Request) (answer, error) {
+	f, err := s.eventFilter(ctx, c, r.URL.RawQuery)
+	if err != nil {
+		return answer{}, err
+	}
+	out := struct {
+		Object   string       `json:"object"`
+		Data     []event      `json:"data"`
+		Metadata listMetadata `json:"list_metadata"`
+	}{"list", []event{}, listMetadata{}}
+	if len(f.Actions) == 0 { // asked for events of other products only
+		return answer{http.StatusOK, out}, nil
+	}
+	page, err := s.audit.List(ctx, f)
+	if err != nil {
+		return answer{}, err
+	}
+	for _, rec := range page.Records {
+		out.Data = append(out.Data, wireEvent(rec))
+	}
+	if page.Next != "" {
+		out.Metadata.After = cursorOf(string(page.Records[len(page.Records)-1].ID))
+	}
+	return answer{http.StatusOK, out}, nil
+}
+
+func (s *Server) eventFilter(ctx context.Context, c vault.Caller, raw string) (audit.Filter, error) {
+	bad := func(name string) error {
+		return fault.New(fault.Invalid, "invalid_parameter", "The parameter "+name+" is not valid.")
+	}
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return audit.Filter{}, bad("query")
+	}
+	f := audit.Filter{Environment: c.Environment, Organization: c.Organization, Oldest: true, Happened: true, Limit: 10}
+	for _, name := range slices.Concat(query["events"], query["events[]"]) {
+		for part := range strings.SplitSeq(name, ",") {
+			f.Actions = append(f.Actions, events()[strings.TrimSpace(part)]...)
+		}
+	}
+	slices.Sort(f.Actions)
+	f.Actions = slices.Compact(f.Actions)
+	if len(query["events"])+len(query["events[]"]) == 0 {
+		return f, unprocessable{fault.New(fault.Invalid, "missing_field", "events is required.")}
+	}
+	if v := query.Get("limit"); v != "" {
+		if f.Limit, err = strconv.Atoi(v); err != nil || f.Limit < 1 {
+			return f, bad("limit")
+		}
+		f.Limit = min(f.Limit, 100)
+	}
+	for name, at := range map[string]*time.Time{"range_start": &f.Since, "range_end": &f.Until} {
+		if v := query.Get(name); v != "" {
+			if *at, err = time.Parse(time.RFC3339, v); err != nil {
+				return f, bad(name)
+			}
+		}
+	}
+	switch v := query.Get("order"); v {
+	case "", "asc", "desc":
+		f.Oldest = v != "desc"
+	default:
+		return f, bad("order")
+	}
+	if v := query.Get("organization_id"); v != "" {
+		var org id.Organization
+		if err := parse(&org, v); err != nil || c.Organization != "" && org != c.Organization {
+			return f, bad("organization_id")
+		}
+		f.Organization = org
+	}
+	if v := query.Get("after"); v != "" {
+		if f.After, err = s.audit.After(ctx, c.Environment, v); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+func wireEvent(r audit.Record) event {
+	source := "api"
+	if r.Actor.Kind == "user" {
+		source = "dashboard"
+	}
+	data := map[string]any{"actor_id": r.Actor.ID, "actor_source": source, "actor_name": r.Detail["actor_name"]}
+	more := map[string]string{"kv_name": r.Detail["name"], "key_id": r.Detail["key_id"], "version_id": r.Detail["version_id"], "organization_id": string(r.Organization),
+		"agent_id": string(r.Agent), "user_id": string(r.User), "session_id": string(r.Session), "ip_address": r.Address}
+	switch {
+	case strings.HasPrefix(r.Action, "secret."):
+		more["kv_id"] = r.Object
+	case strings.HasPrefix(r.Action, "key."):
+		more["key_id"], more["key_name"] = r.Object, r.Object
+	case r.Action == "data_key.created", r.Action == "data_key.rekeyed":
+		data["key_ids"] = []string{more["key_id"]}
+		delete(more, "key_id")
+		more["data_key_id"] = r.Object
+	default:
+		more["data_key_id"] = r.Object
+	}
+	for name, v := range more {
+		if v != "" {
+			data[name] = v
+		}
+	}
+	if doc := r.Detail["key_context"]; doc != "" {
+		var items map[string]string
+		if json.Unmarshal([]byte(doc), &items) == nil {
+			data["key_context"] = items
+		}
+	}
+	return event{Object: "event", ID: r.ID, Event: eventOf(r.Action), Data: data, Created: stamp(r.Time), Context: map[string]any{}}
+}
