@@ -15,7 +15,7 @@ func (c *Client) SetResolver(r *net.Resolver) {
 // SetConnect calls fn with each address that passed the check, right before the
 // socket connects; fn's error stops it.
 func (c *Client) SetConnect(fn func(address string) error) {
-	for _, d := range []*net.Dialer{c.public, c.listed} {
+	for _, d := range []*net.Dialer{c.public, c.listed, c.clouds} {
 		check := d.ControlContext
 		d.ControlContext = func(ctx context.Context, network, address string, raw syscall.RawConn) error {
 			if err := check(ctx, network, address, raw); err != nil {

@@ -75,6 +75,7 @@ type Client struct {
 	allowed  map[string]bool // canonical host:port
 	public   *net.Dialer     // refuses what is not on the public internet
 	listed   *net.Dialer     // for allowed host:port; refuses metadata only
+	clouds   *net.Dialer     // for metadata services, and nothing else
 	pool     *pool
 	timeout  time.Duration
 	maxConns int64
@@ -102,6 +103,7 @@ func New(p Policy) (*Client, error) {
 		working: semaphore.NewWeighted(maxWorking),
 		public:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlPublic()},
 		listed:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlListed},
+		clouds:  &net.Dialer{Timeout: connectTimeout, ControlContext: controlMetadata},
 	}
 	if c.timeout <= 0 {
 		c.timeout = defaultTimeout
