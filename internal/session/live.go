@@ -380,7 +380,8 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 			return fault.New(fault.Limited, "rate_limited", "Too many calls of this session wait for a decision.").WithHint("Wait for the person to decide.").WithRetry(time.Minute)
 		}
 		if wait := backOff(counts.denied, counts.lastDenied, now); wait > 0 {
-			return fault.New(fault.Limited, "rate_limited", "The last such request was denied.").WithHint("Do not repeat it. Ask the person what they would approve.").WithRetry(wait)
+			return fault.New(fault.Limited, "rate_limited", "The person denied a call of this session, so no other call can be asked for for a while.").
+				WithHint("Calls that need no approval go on. Ask the person in words what they would approve, and make that call after the time in retry_after.").WithRetry(wait)
 		}
 		asked = r.id
 		if err := insertApproval(ctx, tx, r); err != nil {

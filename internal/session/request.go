@@ -315,11 +315,13 @@ func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Iden
 		return limited("Too many requests were made for this person within the hour.", "Ask less often.", 10*time.Minute)
 	}
 	if wait := backOff(c.deniedByAgent, c.lastDeniedByAgent, now); wait > 0 {
-		return limited("The last request was denied.", "Do not repeat it. Ask the person what they would approve.", wait)
+		return limited("The person denied the last request of this agent, so it cannot ask for anything for a while, also not for something else.",
+			"Do not repeat what was denied. Ask the person in words what they would approve, and request that after the time in retry_after.", wait)
 	}
 	// Denials of other agents count too, from the fifth on.
 	if wait := backOff(c.deniedByUser-4, c.lastDeniedByUser, now); wait > 0 {
-		return limited("Several requests for this person were denied.", "Ask the person what they would approve.", wait)
+		return limited("Several requests for this person were denied, so nobody can ask them for a while, also not for something else.",
+			"Ask the person in words what they would approve, and request that after the time in retry_after.", wait)
 	}
 	return nil
 }
