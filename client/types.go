@@ -554,9 +554,11 @@ type AuditProblem struct {
 
 // AuditTail is the end of a chain that no checkpoint has witnessed yet.
 type AuditTail struct {
-	Chain   string `json:"chain"`
-	From    int64  `json:"from"`
-	Entries int64  `json:"entries"`
+	Chain     string `json:"chain"`
+	From      int64  `json:"from"`
+	Entries   int64  `json:"entries"`
+	Node      string `json:"node"`      // whose chain it is
+	Elsewhere bool   `json:"elsewhere"` // no checkpoint of that node was read: it keeps its own in another folder
 }
 
 // APIKey is an application's key, without its token.

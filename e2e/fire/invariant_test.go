@@ -184,7 +184,7 @@ func checkSealed(ctx context.Context, db *sqldb.DB, v *vault.Vault) (broken []st
 func examine(t testing.TB, db *sqldb.DB, keeper *keyring.Guard, checkpoints string) (broken []string) {
 	t.Helper()
 	ctx := t.Context()
-	report, err := audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, CheckpointDir: checkpoints})
+	report, err := audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: []string{checkpoints}})
 	must(t, err)
 	for _, p := range report.Problems {
 		broken = append(broken, fmt.Sprintf("audit: %s %d %s", p.Chain, p.Seq, p.What))

@@ -76,9 +76,11 @@ type AuditProblem struct {
 
 // AuditTail is the unwitnessed end of a chain.
 type AuditTail struct {
-	Chain   string `json:"chain"`
-	From    int64  `json:"from"`
-	Entries int64  `json:"entries"`
+	Chain     string `json:"chain"`
+	From      int64  `json:"from"`
+	Entries   int64  `json:"entries"`
+	Node      string `json:"node" doc:"Whose chain it is."`
+	Elsewhere bool   `json:"elsewhere" doc:"No checkpoint of that node was read: it keeps its own in another folder."`
 }
 
 func eventOf(r audit.Record) Event {

@@ -14,11 +14,15 @@ import (
 )
 
 // VerifyData holds the audit log against its chains and checkpoints without a
-// server. Nothing is written: no migration, no new chain. progress, unless nil, is
+// server. checkpoints are the folders of all nodes; none means that of cfg.
+// Nothing is written: no migration, no new chain. progress, unless nil, is
 // called now and then with the number of entries read.
-func VerifyData(ctx context.Context, cfg Config, progress func(entries int64)) (report audit.Report, err error) {
+func VerifyData(ctx context.Context, cfg Config, checkpoints []string, progress func(entries int64)) (report audit.Report, err error) {
 	if err := cfg.Validate(); err != nil {
 		return audit.Report{}, err
+	}
+	if len(checkpoints) == 0 {
+		checkpoints = []string{cfg.CheckpointDir}
 	}
 	if cfg.DatabaseURL == "" {
 		// Opening would make an empty database.
@@ -38,5 +42,5 @@ func VerifyData(ctx context.Context, cfg Config, progress func(entries int64)) (
 		return audit.Report{}, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, CheckpointDir: cfg.CheckpointDir, Progress: progress})
+	return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: checkpoints, Progress: progress})
 }

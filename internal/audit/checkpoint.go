@@ -259,7 +259,7 @@ func readCheckpoints(dir, verifierInDatabase string) (found map[string]checkpoin
 	outside, err := os.ReadFile(filepath.Join(dir, verifierFile))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		problems = append(problems, Problem{What: "the folder has no " + verifierFile + ": checkpoints are verified with the key in the database, which whoever changed the database could have changed too"})
+		problems = append(problems, Problem{What: "the checkpoint folder " + dir + " has no " + verifierFile + ": its checkpoints are verified with the key in the database, which whoever changed the database could have changed too"})
 	case err != nil:
 		return nil, nil, fmt.Errorf("reading the audit verifier key: %w", err)
 	default:

@@ -59,7 +59,7 @@ func (w world) startOn(t testing.TB, db *sqldb.DB) *audit.Log {
 
 func (w world) verify(t testing.TB) audit.Report {
 	t.Helper()
-	r, err := audit.Verify(t.Context(), audit.VerifyConfig{DB: w.db, Keeper: w.keeper, CheckpointDir: w.dir})
+	r, err := audit.Verify(t.Context(), audit.VerifyConfig{DB: w.db, Keeper: w.keeper, Checkpoints: []string{w.dir}})
 	if err != nil {
 		t.Fatalf("verify: %v", err)
 	}

@@ -26,6 +26,10 @@ type Tail struct {
 	Chain   string `json:"chain"`
 	From    int64  `json:"from"` // the first unwitnessed entry
 	Entries int64  `json:"entries"`
+	// Node is the node whose chain it is. Elsewhere says that no checkpoint of that
+	// node is in the folders that were read: it keeps its own in another.
+	Node      string `json:"node"`
+	Elsewhere bool   `json:"elsewhere"`
 }
 
 // Report is what Verify found.
@@ -42,10 +46,10 @@ func (r Report) Intact() bool { return len(r.Problems) == 0 }
 
 // VerifyConfig names what Verify reads.
 type VerifyConfig struct {
-	DB            *sqldb.DB
-	Keeper        keyring.Keeper
-	CheckpointDir string
-	Progress      func(entries int64) // called now and then; may be nil
+	DB          *sqldb.DB
+	Keeper      keyring.Keeper
+	Checkpoints []string            // folders: each node writes one of its own
+	Progress    func(entries int64) // called now and then; may be nil
 }
 
 const verifyPageSQL = `select ` + entryColumns + ` from audit_entry where chain_id = $1 and seq > $2 order by seq limit 1000`
@@ -58,18 +62,26 @@ const verifyOrphansSQL = `select count(*) from audit_entry where seq < 1 or chai
 // log without a single chain has been emptied.
 func Verify(ctx context.Context, cfg VerifyConfig) (Report, error) {
 	q := cfg.DB.Reader()
-	v := &verifying{cfg: cfg, q: q, r: Report{Problems: []Problem{}, Unwitnessed: []Tail{}}, heads: map[string]head{}, unread: map[string]bool{}}
+	v := &verifying{cfg: cfg, q: q, r: Report{Problems: []Problem{}, Unwitnessed: []Tail{}}, checkpoints: map[string]checkpoint{}, heads: map[string]head{}, unread: map[string]bool{}}
 	verifier, err := v.signer(ctx)
 	if err != nil {
 		return Report{}, err
 	}
 	// Checkpoints are read before chains and chains before entries: what is
 	// written meanwhile then never looks like something missing.
-	checkpoints, problems, err := readCheckpoints(cfg.CheckpointDir, verifier)
-	if err != nil {
-		return Report{}, err
+	for _, dir := range cfg.Checkpoints {
+		found, problems, err := readCheckpoints(dir, verifier)
+		if err != nil {
+			return Report{}, err
+		}
+		v.r.Problems = append(v.r.Problems, problems...)
+		for chain, cp := range found {
+			if cp.seq >= v.checkpoints[chain].seq { // of a copy and what it was made of, the newer one
+				v.checkpoints[chain] = cp
+			}
+		}
 	}
-	v.checkpoints, v.r.Checkpoints, v.r.Problems = checkpoints, len(checkpoints), append(v.r.Problems, problems...)
+	v.r.Checkpoints = len(v.checkpoints)
 	chains, err := allChains(ctx, q)
 	if err != nil {
 		return Report{}, sqldb.Wrap("list the audit chains", err)
@@ -258,7 +270,12 @@ func (v *verifying) acrossChains() {
 // checkpoint vouches for its chain up to its entry, and so for the heads that are
 // named up to there.
 func (v *verifying) unwitnessed(chains []chainRow) {
-	seen := map[string]int64{}
+	seen, here := map[string]int64{}, map[string]bool{}
+	for _, c := range chains {
+		if _, ok := v.checkpoints[c.id]; ok {
+			here[c.node] = true
+		}
+	}
 	for chain, cp := range v.checkpoints {
 		seen[chain] = cp.seq
 	}
@@ -273,7 +290,7 @@ func (v *verifying) unwitnessed(chains []chainRow) {
 	}
 	for _, c := range chains {
 		if last, ok := v.heads[c.id]; ok && seen[c.id] < last.seq {
-			v.r.Unwitnessed = append(v.r.Unwitnessed, Tail{Chain: c.id, From: seen[c.id] + 1, Entries: last.seq - seen[c.id]})
+			v.r.Unwitnessed = append(v.r.Unwitnessed, Tail{Chain: c.id, From: seen[c.id] + 1, Entries: last.seq - seen[c.id], Node: c.node, Elsewhere: len(here) > 0 && !here[c.node]})
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -299,6 +300,47 @@ func TestVerifyFindsAnyOneOfAThousand(t *testing.T) {
 	})
 }
 
+// Issue 3, item 1, and a bug: each node writes checkpoints to a folder of its own,
+// and one folder's verification said of the other nodes' chains that no checkpoint
+// had seen them. It says where they lie, and takes several folders.
+func TestVerifyTakesTheFoldersOfAllNodes(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w world) {
+		two := w
+		two.dir = filepath.Join(t.TempDir(), "second")
+		one := w.start(t)
+		other, err := audit.New(t.Context(), audit.Config{DB: two.db, Keeper: two.keeper, CheckpointDir: two.dir, Node: "second", Every: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.Start()
+		w.record(t, one, 3)
+		w.record(t, other, 3)
+		chain := scan[string](t, w.db, `select id from audit_chain where node = 'second'`)
+		one.Stop()
+		other.Stop()
+		r := w.wantIntact(t)
+		if len(r.Unwitnessed) != 1 || r.Unwitnessed[0].Chain != chain || r.Unwitnessed[0].Node != "second" || !r.Unwitnessed[0].Elsewhere {
+			t.Errorf("with one folder: %+v", r.Unwitnessed)
+		}
+		verify := func() audit.Report {
+			t.Helper()
+			r, err := audit.Verify(t.Context(), audit.VerifyConfig{DB: w.db, Keeper: w.keeper, Checkpoints: []string{w.dir, two.dir}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		if r := verify(); !r.Intact() || len(r.Unwitnessed) != 0 || r.Checkpoints != 2 {
+			t.Errorf("with both folders: %+v", r)
+		}
+		exec(t, w.db, fmt.Sprintf(`delete from audit_entry where chain_id = '%[1]s' and seq = (select max(seq) from audit_entry where chain_id = '%[1]s')`, chain))
+		if r := verify(); r.Intact() {
+			t.Error("the second folder's checkpoint does not find what was cut")
+		}
+	})
+}
+
 // A tail that no checkpoint saw is not called proven.
 func TestVerifyNamesTheUnwitnessedTail(t *testing.T) {
 	t.Parallel()
@@ -317,7 +359,7 @@ func TestVerifyNamesTheUnwitnessedTail(t *testing.T) {
 		l = w.start(t)
 		w.record(t, l, 2)
 		chain := scan[string](t, w.db, `select id from audit_chain order by started_at desc limit 1`)
-		if diff := cmp.Diff([]audit.Tail{{Chain: chain, From: 1, Entries: 4}}, w.wantIntact(t).Unwitnessed); diff != "" {
+		if diff := cmp.Diff([]audit.Tail{{Chain: chain, From: 1, Entries: 4, Node: "node"}}, w.wantIntact(t).Unwitnessed); diff != "" {
 			t.Errorf("after a crash: %s", diff)
 		}
 		// A third one names that head, and its own checkpoint vouches for it.

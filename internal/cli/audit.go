@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -280,21 +281,26 @@ func (c *command) eventLine(e client.Event, now time.Time) string {
 
 func (c *command) auditVerify() *cobra.Command {
 	var dataDir string
+	var folders []string
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Hold the whole audit log against its chains and checkpoints",
 		Long: "Hold every entry of the audit log against its chain, and every chain against its checkpoint. Any edit, deletion or\n" +
 			"reorder is found, and any cut before the last checkpoint; the tail that no checkpoint has seen is named. The exit code is\n" +
 			"1 if something is wrong.\n\n" +
 			"The running server does it. With --data it is done here instead, without believing the server: for a folder that no\n" +
-			"server uses, or for the database of AMBIT_DATABASE_URL. It takes the root key and the checkpoint folder.",
-		Example: "  ambit audit verify\n  ambit audit verify --data /srv/ambit/data",
-		Args:    takes(0, "no arguments"),
+			"server uses, or for the database of AMBIT_DATABASE_URL. It takes the root key and the checkpoint folder. Each of several\n" +
+			"nodes writes a folder of its own: copy them together and name each with --checkpoints.",
+		Example: "  ambit audit verify\n  ambit audit verify --data /srv/ambit/data\n" +
+			"  ambit audit verify --data /srv/ambit/data --checkpoints /srv/copies/node-1 --checkpoints /srv/copies/node-2",
+		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			var report client.AuditReport
 			var err error
 			if cmd.Flags().Changed("data") {
-				report, err = c.verifyHere(ctx, dataDir)
+				report, err = c.verifyHere(ctx, dataDir, folders)
+			} else if len(folders) > 0 {
+				return usageError{errors.New("--checkpoints goes with --data: a server reads its own folder only")}
 			} else {
 				var cl *client.Client
 				if cl, err = c.api(ctx); err == nil {
@@ -312,10 +318,12 @@ func (c *command) auditVerify() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dataDir, "data", "", "verify this data folder, without a server")
 	_ = cmd.MarkFlagDirname("data")
+	cmd.Flags().StringArrayVar(&folders, "checkpoints", nil, "a checkpoint folder, in place of AMBIT_CHECKPOINT_DIR; may be repeated")
+	_ = cmd.MarkFlagDirname("checkpoints")
 	return cmd
 }
 
-func (c *command) verifyHere(ctx context.Context, dataDir string) (client.AuditReport, error) {
+func (c *command) verifyHere(ctx context.Context, dataDir string, folders []string) (client.AuditReport, error) {
 	if dataDir == "" {
 		return client.AuditReport{}, usageError{errors.New("--data names the data folder")}
 	}
@@ -323,8 +331,13 @@ func (c *command) verifyHere(ctx context.Context, dataDir string) (client.AuditR
 	if err != nil {
 		return client.AuditReport{}, err
 	}
+	for _, dir := range folders {
+		if is, err := os.Stat(dir); err != nil || !is.IsDir() {
+			return client.AuditReport{}, fault.New(fault.NotFound, "checkpoints_missing", "There is no folder "+dir+".").WithHint("Name the folders to which the nodes' checkpoints were copied.")
+		}
+	}
 	p := c.progress()
-	found, err := app.VerifyData(ctx, cfg, func(n int64) { p.at(n, "entry", "entries") })
+	found, err := app.VerifyData(ctx, cfg, folders, func(n int64) { p.at(n, "entry", "entries") })
 	p.end()
 	if fault.Is(err, "data_folder_locked") {
 		return client.AuditReport{}, fault.New(fault.Conflict, "data_folder_locked", "A server uses this folder.").
@@ -361,8 +374,17 @@ func (c *command) showReport(r client.AuditReport) error {
 		if r.Intact {
 			c.say("✓ The log is whole: %s in %s, held against %s.", count(r.Entries, "entry", "entries"), count(int64(r.Chains), "chain", "chains"), count(int64(r.Checkpoints), "checkpoint", "checkpoints"))
 		}
+		elsewhere := false
 		for _, t := range r.Unwitnessed {
+			if t.Elsewhere {
+				elsewhere = true
+				c.say("· The checkpoints of chain %s lie elsewhere, with node %s; here nothing vouches for %s, from number %d on.", plain(t.Chain), plain(t.Node), count(t.Entries, "entry", "entries"), t.From)
+				continue
+			}
 			c.say("· No checkpoint has seen the end of chain %s yet: %s, from number %d on.", plain(t.Chain), count(t.Entries, "entry", "entries"), t.From)
+		}
+		if elsewhere {
+			c.say("  Copy the checkpoint folders of all nodes together, then: ambit audit verify --data DIR --checkpoints FOLDER --checkpoints FOLDER")
 		}
 	})
 	if err != nil || r.Intact {

@@ -109,7 +109,7 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, Sessions: w.Sessions,
 		Audit: w.Audit, Vault: w.Vault, PublicURL: public, Limits: Generous, Logger: logger,
 		Verify: func(ctx context.Context, progress func(int64)) (audit.Report, error) {
-			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, CheckpointDir: checkpoints, Progress: progress})
+			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: []string{checkpoints}, Progress: progress})
 		}}
 	if change != nil {
 		change(&cfg)
