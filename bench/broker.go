@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"github.com/ambit-dev/ambit/e2e/world"
@@ -47,19 +46,11 @@ func (b *broker) pid() int { return b.Nodes[0].PID() }
 func (b *broker) call(ctx context.Context) error { return b.send(ctx, b.body) }
 
 func (b *broker) send(ctx context.Context, body []byte) error {
-	a := b.agent.Send(ctx, b.Nodes[0], "third_list", body)
-	if a.Code != world.OK {
-		return fmt.Errorf("third_list: %s %s %w", a.Code, a.Facts, a.Err)
-	}
-	return nil
+	return b.agent.Succeeds(ctx, b.Nodes[0], "third_list", body)
 }
 
 // whoami is a call that reaches no third party and writes nothing: what serving MCP
 // itself costs.
 func (b *broker) whoami(ctx context.Context) error {
-	a := b.agent.Send(ctx, b.Nodes[0], "whoami", b.who)
-	if a.Code != world.OK {
-		return fmt.Errorf("whoami: %s %s %w", a.Code, a.Facts, a.Err)
-	}
-	return nil
+	return b.agent.Succeeds(ctx, b.Nodes[0], "whoami", b.who)
 }

@@ -2,7 +2,8 @@
 // a real `ambit serve` on SQLite and one on PostgreSQL, all on loopback, has a
 // person with a software passkey approve a session, and then sends the same
 // read to the stub directly and through MCP, one at a time and 16 at a time, in
-// five turns, of which it prints the medians as a table in Markdown.
+// five turns, of which it prints the medians as a table in Markdown. Beside them
+// stands what the bare parts cost that every brokered call needs (parts.go).
 //
 //	go run ./bench                  both engines, as a table
 //	go run ./bench -json FILE       the same numbers for a program too
@@ -33,7 +34,7 @@ import (
 
 // Row is one line of the table.
 type Row struct {
-	Path        string  `json:"path"` // direct, sqlite or postgres
+	Path        string  `json:"path"` // direct, parts, sqlite or postgres
 	Concurrency int     `json:"concurrency"`
 	Calls       int     `json:"calls"`
 	P50         float64 `json:"p50_ms"`
@@ -73,7 +74,15 @@ func main() {
 	flag.StringVar(&o.database, "database", "", "URL of a PostgreSQL that runs already")
 	flag.IntVar(&o.rows, "rows", 0, "measure in a database of 1,000 and in one of this many sessions, connections and audit entries instead")
 	flag.IntVar(&o.streams, "streams", 0, "measure the memory of this many idle live pages instead, 3,000 at most")
+	part := flag.Bool("parts", false, "be the process of parts.go: used by bench itself")
 	flag.Parse()
+	if *part {
+		if err := serveParts(flag.Arg(0), flag.Arg(1)); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o.engines = []string{"sqlite", "postgres"}
 	if *only != "" {
 		o.engines = []string{*only}
@@ -158,7 +167,12 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 	if _, err := load(ctx, options{calls: 500, seconds: 10 * time.Second}, 16, b.call); err != nil { // warm
 		return nil, err
 	}
-	if rows, err = rounds(ctx, o, engine, b, up, b.call); err != nil {
+	p, err := startParts(ctx, filepath.Join(dir, engine), "http://"+up.Address()+"/items")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	if rows, err = rounds(ctx, o, engine, b, p, up, b.call); err != nil {
 		return nil, err
 	}
 	short := options{calls: 400, seconds: 20 * time.Second}
@@ -215,24 +229,29 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 	return rows, nil
 }
 
-// rounds measures the direct call, the brokered one and a tool that calls nobody in
-// turns, so that whatever else the machine does meets all alike, and gives the
+// rounds measures the direct call, the brokered one, a tool that calls nobody and,
+// unless nil, the bare parts, in turns, so that whatever else the machine does meets all alike, and gives the
 // medians. What is added is the median of the differences within a turn.
-func rounds(ctx context.Context, o options, engine string, b *broker, up *world.Third, brokered func(context.Context) error) ([]Row, error) {
+func rounds(ctx context.Context, o options, engine string, b *broker, p *parts, up *world.Third, brokered func(context.Context) error) ([]Row, error) {
 	turn := options{calls: max(o.calls/turns, 100), seconds: o.seconds / turns}
 	kinds := []struct {
 		path string
 		n    int
+		pid  int
 		call func(context.Context) error
 	}{
-		{"direct", 1, up.Direct}, {engine, 1, brokered}, {engine + " whoami", 1, b.whoami},
-		{"direct", 16, up.Direct}, {engine, 16, brokered},
+		{"direct", 1, b.pid(), up.Direct}, {engine, 1, b.pid(), brokered}, {engine + " whoami", 1, b.pid(), b.whoami},
+		{"direct", 16, b.pid(), up.Direct}, {engine, 16, b.pid(), brokered},
+	}
+	if p != nil {
+		kinds = slices.Insert(kinds, 3, kinds[0])
+		kinds[3].path, kinds[3].pid, kinds[3].call = "parts", p.pid(), p.call
 	}
 	taken := make([][]Row, len(kinds))
 	for range turns {
 		var direct Row
 		for i, k := range kinds {
-			before, err := cpuTime(b.pid())
+			before, err := cpuTime(k.pid)
 			if err != nil {
 				return nil, err
 			}
@@ -240,11 +259,11 @@ func rounds(ctx context.Context, o options, engine string, b *broker, up *world.
 			if err != nil {
 				return nil, err
 			}
-			after, err := cpuTime(b.pid())
+			after, err := cpuTime(k.pid)
 			if err != nil {
 				return nil, err
 			}
-			if r.RSS, err = rss(b.pid()); err != nil {
+			if r.RSS, err = rss(k.pid); err != nil {
 				return nil, err
 			}
 			r.CPU = float64((after - before).Microseconds()) / 1000 / float64(r.Calls)

@@ -63,7 +63,7 @@ func sized(ctx context.Context, o options, dir, binary, engine string, up *world
 		if _, err := load(ctx, options{calls: 2 * len(bodies), seconds: 30 * time.Second}, 16, call); err != nil { // each was used
 			return nil, err
 		}
-		measured, err := rounds(ctx, o, fmt.Sprintf("%s, %d rows, %d active", engine, size, len(bodies)), b, up, call)
+		measured, err := rounds(ctx, o, fmt.Sprintf("%s, %d rows, %d active", engine, size, len(bodies)), b, nil, up, call)
 		if err != nil {
 			return nil, err
 		}

@@ -137,9 +137,31 @@ func ToolCall(tool string, args map[string]any) ([]byte, error) {
 
 // Send sends an encoded call.
 func (a *Agent) Send(ctx context.Context, n *Node, tool string, body []byte) Answer {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.URL()+"/mcp", bytes.NewReader(body))
+	resp, raw, err := a.post(ctx, n, tool, body)
 	if err != nil {
 		return Answer{Code: NoAnswer, Err: err}
+	}
+	return answerOf(resp, raw)
+}
+
+// Succeeds is Send for measuring: the answer is read and looked at, but not
+// decoded, as a direct call's is not.
+func (a *Agent) Succeeds(ctx context.Context, n *Node, tool string, body []byte) error {
+	resp, raw, err := a.post(ctx, n, tool, body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK || !bytes.Contains(raw, []byte(`"result"`)) || bytes.Contains(raw, []byte(`"isError":true`)) {
+		return fmt.Errorf("%s: %s %s", tool, resp.Status, raw)
+	}
+	return nil
+}
+
+// post sends an encoded call and reads the whole answer.
+func (a *Agent) post(ctx context.Context, n *Node, tool string, body []byte) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.URL()+"/mcp", bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
 	}
 	req.Host = n.host()
 	for k, v := range map[string]string{
@@ -150,14 +172,11 @@ func (a *Agent) Send(ctx context.Context, n *Node, tool string, body []byte) Ans
 	}
 	resp, err := wire.Do(req)
 	if err != nil {
-		return Answer{Code: NoAnswer, Err: err}
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
-	if err != nil {
-		return Answer{Code: NoAnswer, Err: err}
-	}
-	return answerOf(resp, raw)
+	return resp, raw, err
 }
 
 func answerOf(resp *http.Response, raw []byte) Answer {
