@@ -1,0 +1,29 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"net/url"
+	"testing"
+)
+
+// Issue 4: the SDK of WorkOS, as it comes from npm, gets through every method that it
+// has for the vault against the built binary.
+func TestForeignVaultClient(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, engine string) {
+		s := dev(t, engine)
+		u, err := url.Parse(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := script(t, "workos-vault.mjs", map[string]any{"host": u.Hostname(), "port": u.Port(), "key": s.APIKey, "organization": s.OrganizationID}).Run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told struct{ Blob string }
+		if err := json.Unmarshal([]byte(out), &told); err != nil || told.Blob == "" {
+			t.Fatalf("the script said %q", out)
+		}
+	})
+}
