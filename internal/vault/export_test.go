@@ -43,3 +43,6 @@ func Holds(doc []byte, v secret.Value) bool {
 	}
 	return false
 }
+
+// BlobRest is how many bytes of a blob are not the wrapped key or its length.
+func BlobRest(b Blob) int { return len(b.nonce) + len(b.sealed) }
