@@ -77,6 +77,8 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring.hints":          {"a table", "never changed"},
 	"keyring.messages":       {"a table", "never changed"},
 
+	"keyring/transit.tokens.turn": {"1, who gets or renews a token", "who holds it"},
+
 	"mcpserver.jsonType":      {"a table", "never changed"},
 	"mcpserver.waits.byAgent": {"2,048 long polls", "a poll at its end"},
 

@@ -307,11 +307,27 @@ func (g *Guard) Prove(ctx context.Context) error {
 		g.mu.Unlock()
 	}
 	_, err := g.Unwrap(ctx, blob, c)
+	if errors.Is(err, ErrVersionRetired) {
+		return g.retired(ctx)
+	}
 	if errors.Is(err, crypt.ErrIntegrity) {
 		err = failure(Mismatch, errors.New("what this keeper wrapped a while ago it no longer opens"))
 		g.note(ctx, err)
 	}
 	return err
+}
+
+// retired forgets what older versions of the root key wrapped, which the owner
+// may have meant by retiring them, and goes on with the newest.
+func (g *Guard) retired(ctx context.Context) error {
+	g.mu.Lock()
+	g.probe = nil
+	g.mu.Unlock()
+	g.note(ctx, failure(Denied, ErrVersionRetired))
+	g.mu.Lock()
+	g.hold = time.Time{}
+	g.mu.Unlock()
+	return g.Prove(ctx)
 }
 
 // Watch calls fn whenever the class of failure changes, or whether keys may be

@@ -107,6 +107,11 @@ var hints = map[string]string{
 	CodeMismatch:    "The operator must put back the root key that this database was made with.",
 }
 
+// ErrVersionRetired is wrapped, beside crypt.ErrIntegrity, by a keeper that has
+// the root key and was told to open nothing more of the version that wrapped the
+// blob.
+var ErrVersionRetired = errors.New("the version of the root key is retired")
+
 // ClassOf tells failures apart. An error that is only about one blob, which
 // wraps crypt.ErrIntegrity, says nothing about the root key and is Fine here.
 func ClassOf(err error) Class {
