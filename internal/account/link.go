@@ -256,13 +256,14 @@ func (s *Service) notEnrolled(ctx context.Context, q sqldb.Querier, user id.User
 const (
 	NoticeRecovery   = "user.recovery_link"
 	NoticeFirstOwner = "user.first_owner_link"
+	NoticeRestored   = "server.restored"
 )
 
 // Notice is something that an owner must be told.
 type Notice struct {
 	ID       id.Event
-	Kind     string // user.recovery_link or user.first_owner_link
-	User     id.User
+	Kind     string  // user.recovery_link, user.first_owner_link or server.restored
+	User     id.User // whom it is about; of a restore, who is told
 	UserName string
 	At       time.Time
 }

@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -37,4 +38,11 @@ func (s *Service) EndRestored(ctx context.Context, tx *sqldb.Tx, keys bool) (log
 	}
 	revoked, err = res.RowsAffected()
 	return logins, revoked, err
+}
+
+// TellRestored gives a notice to the owners of every environment: the database was
+// put back, by the entry event.
+func (s *Service) TellRestored(ctx context.Context, tx *sqldb.Tx, event id.Event) error {
+	_, err := tx.ExecContext(ctx, noticeToAllSQL, event, NoticeRestored, sqldb.Micros(s.now()))
+	return sqldb.Wrap("tell the owners", err)
 }

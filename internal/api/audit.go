@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -144,7 +145,20 @@ func (a *API) selected(ctx context.Context, by account.Actor, s Selection) (audi
 			return f, err
 		}
 	}
+	f.Server = f.Organization == "" && seesServer(by)
 	return f, a.mayReadAudit(by, f)
+}
+
+// seesServer reports whether by is told what happened to the server itself: an
+// owner of the organization that runs the environment, and keys of all of it.
+func seesServer(by account.Actor) bool {
+	p, person := by.Person()
+	if !person {
+		return by.May("", account.ReadAudit) == nil
+	}
+	return slices.ContainsFunc(p.Organizations(), func(m account.Membership) bool {
+		return m.Environment == by.Environment() && m.Operates() && m.Role == account.RoleOwner
+	})
 }
 
 func (a *API) mayReadAudit(by account.Actor, f audit.Filter) error {

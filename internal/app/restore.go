@@ -93,10 +93,10 @@ func (a *App) endRestored(ctx context.Context, tx *sqldb.Tx, keep bool) (out Res
 		}
 	}
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
-	a.Audit.AppendEvent(tx, audit.Entry{Actor: audit.Actor{Kind: "system", ID: "console"}, Action: actionRestored, Object: a.cfg.Node, Detail: map[string]string{
+	event := a.Audit.Append(tx, audit.Entry{Actor: audit.Actor{Kind: "system", ID: "console"}, Action: actionRestored, Object: a.cfg.Node, Detail: map[string]string{
 		"sessions": n(out.Sessions), "tokens": n(out.Tokens), "logins": n(out.Logins), "keys": n(out.Keys), "connections": n(out.Connections),
 	}})
-	return out, nil
+	return out, a.People.TellRestored(ctx, tx, event)
 }
 
 // putDatabase copies a backup to where the database belongs, after looking

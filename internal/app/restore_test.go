@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -74,8 +76,18 @@ func TestBackupAndRestore(t *testing.T) {
 	must(t, err)
 	cred, err := c.owner.Assert(options)
 	must(t, err)
-	_, err = again.People.FinishSignIn(t.Context(), flow, cred, accounttest.Address)
+	login, err := again.People.FinishSignIn(t.Context(), flow, cred, accounttest.Address)
 	must(t, err)
+	// Owners are told, and find it in the audit (it was shown to nobody).
+	me, err := again.People.Authenticate(t.Context(), login, accounttest.Address)
+	must(t, err)
+	told, err := again.People.Notices(t.Context(), me)
+	must(t, err)
+	listed, err := again.Audit.List(t.Context(), audit.Filter{Environment: c.env, Action: "server.restored", Server: true})
+	must(t, err)
+	if len(told) != 1 || told[0].Kind != account.NoticeRestored || len(listed.Records) != 1 || listed.Records[0].ID != told[0].ID {
+		t.Errorf("the owner is told %+v, and the audit lists %+v", told, listed.Records)
+	}
 	// The log was rolled back, and says so against the checkpoints.
 	report, err := again.VerifyAudit(t.Context(), nil)
 	must(t, err)

@@ -32,13 +32,14 @@ type Filter struct {
 	After        string // cursor of the page before
 	Oldest       bool   // oldest first; not together with Server
 	Limit        int    // 1 to 200; default 50
-	// Server adds, to what List gives, the alarms about the server itself, which
-	// belong to no environment: the root key's and the checkpoints'.
+	// Server adds what happened to the server itself, which belongs to no
+	// environment: starts, backups, restores, and alarms of root key and checkpoints.
 	Server bool
 }
 
-// serverAlarms are the actions of alarms about the server itself.
-const serverAlarms = `'audit.checkpoint_overdue', 'audit.checkpoint_resumed', 'key.unreachable', 'key.unusable', 'key.usable'`
+// ofServer selects what happened to the server itself.
+const ofServer = `action in ('server.started', 'server.restored', 'server.backed_up', 'audit.run_closed',
+	'audit.checkpoint_overdue', 'audit.checkpoint_resumed', 'key.unreachable', 'key.unusable', 'key.usable')`
 
 // Record is an entry as stored, with its outcome when that is known.
 type Record struct {
@@ -74,7 +75,7 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 		ours := f
 		ours.Environment = ""
 		var alarms []stored
-		alarms, err = l.newest(ctx, q, ours, "kind <> 'outcome' and action in ("+serverAlarms+")")
+		alarms, err = l.newest(ctx, q, ours, "kind <> 'outcome' and "+ofServer)
 		rows = append(rows, alarms...)
 		slices.SortFunc(rows, func(a, b stored) int { return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(b.id, a.id)) })
 		rows = rows[:min(len(rows), f.Limit+1)]
@@ -128,6 +129,12 @@ func (l *Log) After(ctx context.Context, env id.Environment, entry string) (stri
 		return "", sqldb.Wrap("look up an audit entry", err)
 	}
 	return sqldb.Cursor(t, entry), nil
+}
+
+// oldest reads the first rows that f and first select.
+func (l *Log) oldest(ctx context.Context, f Filter, first string) ([]stored, error) {
+	where, args := f.where(first)
+	return queryEntries(ctx, l.db.Lists(f.lists()), `select `+entryColumns+` from audit_entry where `+where+` order by time, id limit 5000`, args...)
 }
 
 // lists is whose turn it is to read lists; see sqldb.DB.Lists.
@@ -256,9 +263,16 @@ func (l *Log) Follow(ctx context.Context, f Filter, fn func(Record) error) error
 	}
 	from := f.Since
 	for {
-		where, args := Filter{Environment: f.Environment, Organization: f.Organization, Agent: f.Agent, User: f.User, Session: f.Session,
-			Connection: f.Connection, Action: f.Action, Decision: f.Decision, Since: from}.where("1 = 1")
-		rows, err := queryEntries(ctx, l.db.Lists(f.lists()), `select `+entryColumns+` from audit_entry where `+where+` order by time, id limit 5000`, args...)
+		which := f
+		which.Since, which.Until = from, time.Time{}
+		rows, err := l.oldest(ctx, which, "1 = 1")
+		if err == nil && f.Server {
+			which.Environment = ""
+			var ours []stored
+			ours, err = l.oldest(ctx, which, ofServer)
+			rows = append(rows, ours...)
+			slices.SortFunc(rows, func(a, b stored) int { return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.id, b.id)) })
+		}
 		if err != nil {
 			return sqldb.Wrap("follow the audit log", err)
 		}

@@ -209,6 +209,9 @@ func (s *Server) notices(v *visit) ([]NoticeRow, error) {
 		if v.actor().May("", account.ReadAudit) == nil {
 			row.About = n.User
 		}
+		if n.Kind == account.NoticeRestored {
+			row.About, row.Text = "", "The database was put back from a backup. Sessions and sign-ins of then were ended; what was revoked or changed after the backup may be as it was before."
+		}
 		if n.Kind == account.NoticeFirstOwner {
 			row.Text = "An application made a sign-in link for " + oneLine(n.UserName) + ", as the first owner of an organization."
 		}
