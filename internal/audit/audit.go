@@ -295,6 +295,9 @@ func (l *Log) Ready(ctx context.Context) error {
 	if err := l.commits.keepsUp(); err != nil {
 		return err
 	}
+	if l.chain.putBack.Load() {
+		return errPutBack(nil)
+	}
 	select {
 	case <-l.stop:
 		return unavailable(errors.New("the log is stopped"))

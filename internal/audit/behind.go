@@ -71,10 +71,19 @@ func CheckBehind(ctx context.Context, db *sqldb.DB, dir, restored string) error 
 	if lost == 0 {
 		return nil
 	}
-	return fault.New(fault.Conflict, "database_put_back", fmt.Sprintf("This database is of an earlier moment: the audit checkpoints in %s have seen at least %s entries that it lacks, the last at %s.",
+	return fault.New(fault.Conflict, codePutBack, fmt.Sprintf("This database is of an earlier moment: the audit checkpoints in %s have seen at least %s entries that it lacks, the last at %s.",
 		dir, strconv.FormatInt(lost, 10), at.UTC().Format(time.RFC3339))).
 		WithHint("It was put back, or a failover lost its last commits, and what was ended since would be alive again.\nStop all servers, then run: ambit restore --in-place\nambit audit verify --data DIR names what is missing.")
 }
+
+// errPutBack ends every transaction of a server whose database was put back under
+// it: [chain.stands].
+func errPutBack(cause error) error {
+	return fault.New(fault.Unavailable, codePutBack, "The database is of an earlier moment than this server has seen: it was put back, or a failover lost its last commits. What was ended since would be alive again, so nothing is done.").
+		WithHint("The operator must stop all servers and run: ambit restore --in-place").WithCause(cause)
+}
+
+const codePutBack = "database_put_back"
 
 // sight is a checkpoint that has seen more than the log has, by so many entries.
 type sight struct {

@@ -3,9 +3,12 @@ package audit_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
 // K7, a bug: a server that ran on after its database was put back went on counting
@@ -35,4 +38,59 @@ func TestPutBackShowsBehindHigherNumbers(t *testing.T) {
 		exec(t, w.db, fmt.Sprintf(`update audit_entry set seq = %d where seq = %d`, last, last+98))
 		refused("another entry stands in its place")
 	})
+}
+
+// K7, a bug: a server that ran while its database was put back, or while a failover
+// lost its last commits, served what had been ended since. It notices with the next
+// entry, whichever chain that goes to, writes nothing more, and says so.
+func TestRunningServerNoticesThatItsDatabaseWasPutBack(t *testing.T) {
+	t.Parallel()
+	for name, between := range map[string]func(l *audit.Log){
+		"its chain goes on": func(*audit.Log) {}, "it begins another": (*audit.Log).Abandon,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			each(t, func(t *testing.T, w world) {
+				l := w.start(t)
+				w.record(t, l, 3)
+				if err := l.Ready(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				last := scan[int64](t, w.db, `select max(seq) from audit_entry`)
+				exec(t, w.db, fmt.Sprintf(`delete from audit_entry where seq = %d`, last))
+				between(l)
+				if err := l.Record(t.Context(), w.entry("session.requested")); !fault.Is(err, "database_put_back") {
+					t.Errorf("an event: %v", err)
+				}
+				if _, err := l.Begin(t.Context(), w.entry("tool.call"), nil); !fault.Is(err, "database_put_back") {
+					t.Errorf("a call: %v", err)
+				}
+				if err := l.Ready(t.Context()); !fault.Is(err, "database_put_back") {
+					t.Errorf("ready: %v", err)
+				}
+				if got := scan[int64](t, w.db, `select max(seq) from audit_entry`); got != last-1 {
+					t.Errorf("the log ends at %d, want %d", got, last-1)
+				}
+			})
+		})
+	}
+}
+
+// K7: a server without anything to do notices too.
+func TestIdleServerNoticesThatItsDatabaseWasPutBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sqldbtest.Open(t, sqldb.PostgreSQL))
+	l, err := audit.New(t.Context(), audit.Config{DB: w.db, Keeper: w.keeper, CheckpointDir: w.dir, Node: "node", Every: time.Hour, Heartbeat: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Start()
+	t.Cleanup(l.Stop)
+	w.record(t, l, 1)
+	exec(t, w.db, `delete from audit_entry where action = 'session.requested'`)
+	for end := time.Now().Add(30 * time.Second); !fault.Is(l.Ready(t.Context()), "database_put_back"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it did not notice")
+		}
+	}
 }

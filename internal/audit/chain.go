@@ -40,6 +40,9 @@ type chain struct {
 	head  head                // empty chain: the next append starts a new one
 	links *links
 	run   atomic.Pointer[string] // that the chain belongs to; written under mu
+	sure  atomic.Pointer[head]   // the last head whose commit was acknowledged; written under mu
+	// putBack says that sure is no longer in the database.
+	putBack atomic.Bool
 }
 
 // step is an append whose transaction is still open.
@@ -57,6 +60,7 @@ type step struct {
 func (s *step) end(committed bool) {
 	if committed {
 		s.c.head, s.c.links = s.next, s.links
+		s.c.sure.Store(&s.next)
 		if s.run != "" {
 			s.c.run.Store(&s.run)
 		}
@@ -68,6 +72,9 @@ func (s *step) end(committed bool) {
 
 // append computes and inserts rows. On success the caller must end the step.
 func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*step, error) {
+	if c.putBack.Load() {
+		return nil, errPutBack(nil)
+	}
 	if err := c.mu.Acquire(ctx, 1); err != nil { // whoever holds it waits for the database
 		return nil, sqldb.Wrap("wait for the audit chain", err)
 	}
@@ -87,6 +94,7 @@ func (c *chain) append(ctx context.Context, l *Log, tx *sqldb.Tx, rows []row) (*
 }
 
 func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step, rows []row) error {
+	after := s.next
 	if s.next.chain == "" {
 		opened, err := c.open(ctx, l, tx, s)
 		if err != nil {
@@ -103,16 +111,47 @@ func (c *chain) appendLocked(ctx context.Context, l *Log, tx *sqldb.Tx, s *step,
 		s.next.hash = s.links.link(s.next.hash, s.next.seq, r.doc)
 		all[i] = linked{s.next, r}
 	}
-	err := insertEntries(ctx, tx, all)
+	err := insertEntries(ctx, tx, after, all, c.explain)
 	if sqldb.IsUnique(err) {
 		c.head.chain = ""
 	}
 	return err
 }
 
+// explain says why entries could not be inserted.
+func (c *chain) explain(err error) error {
+	if sqldb.IsNull(err) { // the entry that they follow
+		c.putBack.Store(true)
+		return errPutBack(err)
+	}
+	return insertFailed(err)
+}
+
+// stands looks whether the database still has what it has acknowledged. When it
+// was put back, or a failover lost its last commits, what was ended since is alive
+// again, and nothing more may be done with it (threats.md K7).
+func (c *chain) stands(ctx context.Context, q sqldb.Querier) error {
+	last := c.sure.Load()
+	if last == nil {
+		return nil
+	}
+	there, err := stands(ctx, q, *last)
+	switch {
+	case err != nil:
+		return sqldb.Wrap("look for the last audit entry", err)
+	case !there:
+		c.putBack.Store(true)
+		return errPutBack(nil)
+	}
+	return nil
+}
+
 // open begins a new chain. Its first entry names the heads of the latest other
 // chains, so that cutting one of those, or removing it whole, shows here.
 func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, error) {
+	if err := c.stands(ctx, tx); err != nil {
+		return row{}, err
+	}
 	k, ok := l.spares.take()
 	if !ok {
 		return row{}, noKey()

@@ -429,6 +429,9 @@ func behind() error {
 }
 
 func unavailable(cause error) error {
+	if fault.Is(cause, codePutBack) {
+		return cause
+	}
 	return fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written, so the call was not made.").
 		WithHint("Try again shortly.").WithCause(cause).WithRetry(time.Second)
 }

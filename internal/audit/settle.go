@@ -88,6 +88,9 @@ func (l *Log) renew(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(l.beat, defaultBeat))
 	defer cancel()
+	if err := l.chain.stands(ctx, l.db.Reader()); err != nil {
+		return err
+	}
 	now, err := l.db.Clock(ctx)
 	if err != nil {
 		return err
@@ -224,7 +227,7 @@ func (l *Log) closeChain(ctx context.Context, tx *sqldb.Tx, chainID string, key 
 	}
 	end.hash = newLinks(key).link(end.hash, end.seq+1, r.doc)
 	end.seq++
-	return end, insertEntries(ctx, tx, []linked{{end, r}})
+	return end, insertEntries(ctx, tx, head{}, []linked{{end, r}}, insertFailed)
 }
 
 var system = Actor{Kind: "system", ID: "server"}

@@ -30,20 +30,28 @@ type linked struct {
 }
 
 // insertEntries writes rows in one statement for each power of two of them, so that
-// a batch costs few messages to a database server and few texts are compiled.
-func insertEntries(ctx context.Context, tx *sqldb.Tx, all []linked) error {
+// a batch costs few messages to a database server and few texts are compiled. The
+// first row takes the name of its chain from the entry at after, which it follows,
+// unless that is of no chain: if it is gone, so is the name, which must not be null.
+func insertEntries(ctx context.Context, tx *sqldb.Tx, after head, all []linked, explain func(error) error) error {
 	for len(all) > 0 {
-		n := min(1<<(bits.Len(uint(len(all)))-1), 32)
-		args := make([]any, 0, n*entryColumnCount)
+		size := min(bits.Len(uint(len(all))), len(inserts)) - 1
+		n := 1 << size
+		args := make([]any, 0, n*entryColumnCount+2)
 		for _, l := range all[:n] {
 			b, e := l.body, l.body.Entry
 			args = append(args, l.head.chain, l.head.seq, b.ID, b.Time, b.Kind, b.Ref, e.Environment, e.Organization,
 				e.Agent, e.User, e.Session, e.Connection, e.Action, e.Decision, l.doc, l.head.hash)
 		}
-		if err := tx.Later(ctx, insertFailed, insertEntriesSQL+tuples(n, entryColumnCount), args...); err != nil {
+		query := inserts[size].free
+		if after.chain != "" {
+			query = inserts[size].after
+			args = append(args, after.seq, after.hash)
+		}
+		if err := tx.Later(ctx, explain, query, args...); err != nil {
 			return err
 		}
-		all = all[n:]
+		all, after = all[n:], head{}
 	}
 	return nil
 }
@@ -72,6 +80,18 @@ func tuples(rows, columns int) string {
 	}
 	return string(append(b, ')'))
 }
+
+// inserts are the texts of an insert of 1, 2, 4 … 32 rows: free ones, and ones of
+// which the first takes its chain from the entry that it follows.
+var inserts = func() (texts [6]struct{ free, after string }) {
+	for i := range texts {
+		n := 1 << i
+		rest, k := tuples(n, entryColumnCount)[len("($1"):], n*entryColumnCount
+		texts[i].free = insertEntriesSQL + "($1" + rest
+		texts[i].after = insertEntriesSQL + fmt.Sprintf("((select chain_id from audit_entry where chain_id = $1 and seq = $%d and hash = $%d)", k+1, k+2) + rest
+	}
+	return texts
+}()
 
 const entryExistsSQL = `select count(*) from audit_entry where id = $1`
 

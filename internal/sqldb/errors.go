@@ -86,6 +86,17 @@ func IsUnique(err error) bool {
 	return false
 }
 
+// IsNull reports whether err is a null where none may be.
+func IsNull(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code == "23502"
+	}
+	if e, ok := errors.AsType[*lite.Error](err); ok {
+		return e.Code == sqlite3.SQLITE_CONSTRAINT_NOTNULL
+	}
+	return false
+}
+
 // NoRows reports whether err says that there was no row: nothing found, or a
 // compare-and-swap that came too late.
 func NoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
