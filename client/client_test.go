@@ -194,17 +194,17 @@ func TestAsAnApplication(t *testing.T) {
 		t.Errorf("session: %+v, %v", s, err)
 	}
 
-	s, err := c.CreateSecret(ctx, client.NewSecret{Name: "token", Value: "secret-canary", Context: map[string]string{"organization_id": org.ID}})
+	s, err := c.CreateSecret(ctx, client.NewSecret{Name: "token", SecretValue: client.SecretValue{Value: "secret-canary"}, Context: map[string]string{"organization_id": org.ID}})
 	must(t, err)
-	s2, err := c.UpdateSecret(ctx, s.ID, "", "secret-canary-2", s.VersionID)
+	s2, err := c.UpdateSecret(ctx, s.ID, "", client.SecretValue{Value: "secret-canary-2"}, s.VersionID)
 	must(t, err)
 	if s2.Version != 2 || s2.VersionID == s.VersionID {
 		t.Errorf("updated: %+v", s2)
 	}
-	if _, err := c.UpdateSecret(ctx, s.ID, "", "x", s.VersionID); !client.Is(err, "version_mismatch") {
+	if _, err := c.UpdateSecret(ctx, s.ID, "", client.SecretValue{Value: "x"}, s.VersionID); !client.Is(err, "version_mismatch") {
 		t.Errorf("an old version: %v", err)
 	}
-	if v, err := c.SecretValue(ctx, s.ID, org.ID); err != nil || v != "secret-canary-2" {
+	if v, err := c.SecretValue(ctx, s.ID, org.ID, ""); err != nil || v.Value != "secret-canary-2" {
 		t.Errorf("value: %v", err)
 	}
 	if got, err := c.Secret(ctx, s.ID, ""); err != nil || got.Name != "token" || got.Context["organization_id"] != org.ID {
@@ -214,6 +214,38 @@ func TestAsAnApplication(t *testing.T) {
 	must(t, err)
 	if len(secrets.Data) != 1 {
 		t.Errorf("secrets: %+v", secrets)
+	}
+	tags := []string{"Blue", "red"}
+	if e, err := c.EditSecret(ctx, s.ID, "", client.SecretEdit{Tags: &tags}); err != nil || len(e.Tags) != 2 || e.Tags[0] != "blue" || e.Version != 2 {
+		t.Errorf("edited: %+v, %v", e, err)
+	}
+	if p, err := c.Secrets(ctx, client.SecretFilter{Tags: []string{"blue"}, Prefix: "tok", Context: map[string]string{"organization_id": org.ID}}); err != nil || len(p.Data) != 1 {
+		t.Errorf("by tag: %+v, %v", p, err)
+	}
+	if p, err := c.SecretVersions(ctx, s.ID, org.ID); err != nil || len(p.Data) != 2 || !p.Data[0].Current || p.Data[1].ID != s.VersionID {
+		t.Errorf("versions: %+v, %v", p, err)
+	}
+	if v, err := c.SecretValue(ctx, s.ID, "", s.VersionID); err != nil || v.Value != "secret-canary" {
+		t.Errorf("old value: %v", err)
+	}
+	if r, err := c.RestoreSecretVersion(ctx, s.ID, "", s.VersionID); err != nil || r.Version != 3 {
+		t.Errorf("restored: %+v, %v", r, err)
+	}
+	if f, err := c.UpdateSecret(ctx, s.ID, "", client.SecretValue{Bytes: []byte{0xff, 0}}, ""); err != nil || f.Content != "binary" || f.Size != 2 {
+		t.Errorf("binary: %+v, %v", f, err)
+	}
+	if v, err := c.SecretValue(ctx, s.ID, "", ""); err != nil || string(v.Bytes) != "\xff\x00" || v.Value != "" {
+		t.Errorf("binary value: %v", err)
+	}
+	if d, err := c.DecryptBlob(ctx, string(w.Org), w.Blob(t, "kept elsewhere"), ""); err != nil || d.Value != "kept elsewhere" || d.Layout != "node" {
+		t.Errorf("decrypted: %v", err)
+	}
+	must(t, c.DeleteSecret(ctx, s.ID, ""))
+	if p, err := c.Secrets(ctx, client.SecretFilter{Deleted: true}); err != nil || len(p.Data) != 1 || p.Data[0].PurgeAt.IsZero() {
+		t.Errorf("deleted: %+v, %v", p, err)
+	}
+	if u, err := c.UndeleteSecret(ctx, s.ID, ""); err != nil || u.Name != "token" {
+		t.Errorf("taken back: %+v, %v", u, err)
 	}
 	must(t, c.DeleteSecret(ctx, s.ID, ""))
 
@@ -284,7 +316,7 @@ func TestAsACommandLine(t *testing.T) {
 	if x, err := c.Approval(ctx, string(ses.Approval)); err != nil || x.State != "pending" {
 		t.Errorf("approval: %+v, %v", x, err)
 	}
-	s, err := c.CreateSecret(ctx, client.NewSecret{Name: "imported", Value: "secret-canary"})
+	s, err := c.CreateSecret(ctx, client.NewSecret{Name: "imported", SecretValue: client.SecretValue{Value: "secret-canary"}})
 	must(t, err)
 	keys, err := c.Keys(ctx, "", client.Paging{})
 	must(t, err)
@@ -294,7 +326,7 @@ func TestAsACommandLine(t *testing.T) {
 		t.Errorf("keys: %+v, %v", after, err)
 	}
 	for name, err := range map[string]error{
-		"key": c.CreateKey(ctx), "secret": second(c.SecretValue(ctx, s.ID, "")),
+		"key": c.CreateKey(ctx), "secret": second(c.SecretValue(ctx, s.ID, "", "")),
 		"agent": second(c.CreateAgent(ctx, client.NewAgent{Name: "x", Kind: "delegated", OrganizationID: string(w.Org), OwnerID: me.ID})),
 	} {
 		e, ok := errors.AsType[*client.Error](err)

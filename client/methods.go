@@ -331,29 +331,65 @@ func (c *Client) Secret(ctx context.Context, id, organizationID string) (Secret,
 
 // UpdateSecret stores a new value. With a versionID it succeeds only if that is
 // the current version.
-func (c *Client) UpdateSecret(ctx context.Context, id, organizationID, value, versionID string) (Secret, error) {
-	body := map[string]string{"value": value}
-	if versionID != "" {
-		body["version_id"] = versionID
-	}
+func (c *Client) UpdateSecret(ctx context.Context, id, organizationID string, v SecretValue, versionID string) (Secret, error) {
+	body := struct {
+		SecretValue
+		VersionID string `json:"version_id,omitempty"`
+	}{v, versionID}
 	var out Secret
 	err := c.do(ctx, call{method: http.MethodPut, path: "/v1/secrets/" + seg(id), query: ofOrganization(organizationID), body: body}, &out)
 	return out, err
 }
 
-// DeleteSecret removes a secret with all its versions.
+// EditSecret changes what surrounds a value; no version is made.
+func (c *Client) EditSecret(ctx context.Context, id, organizationID string, e SecretEdit) (Secret, error) {
+	var out Secret
+	err := c.do(ctx, call{method: http.MethodPatch, path: "/v1/secrets/" + seg(id), query: ofOrganization(organizationID), body: e, repeat: true}, &out)
+	return out, err
+}
+
+// SecretVersions lists the kept versions of a secret, newest first.
+func (c *Client) SecretVersions(ctx context.Context, id, organizationID string) (Page[SecretVersion], error) {
+	return read[Page[SecretVersion]](ctx, c, "/v1/secrets/"+seg(id)+"/versions", ofOrganization(organizationID))
+}
+
+// RestoreSecretVersion makes the value of an old version the current one, as a new
+// version.
+func (c *Client) RestoreSecretVersion(ctx context.Context, id, organizationID, versionID string) (Secret, error) {
+	var out Secret
+	err := c.do(ctx, call{method: http.MethodPost, path: "/v1/secrets/" + seg(id) + "/versions/" + seg(versionID) + "/restore", query: ofOrganization(organizationID), body: struct{}{}}, &out)
+	return out, err
+}
+
+// DeleteSecret deletes a secret with all its versions. For 30 days UndeleteSecret
+// takes it back.
 func (c *Client) DeleteSecret(ctx context.Context, id, organizationID string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/secrets/" + seg(id), query: ofOrganization(organizationID), repeat: true}, nil)
 }
 
-// SecretValue reads a secret's value. It takes an API key; for a command
-// line's login the error's code is browser_required.
-func (c *Client) SecretValue(ctx context.Context, id, organizationID string) (string, error) {
-	var out struct {
-		Value string `json:"value"`
-	}
-	err := c.do(ctx, get("/v1/secrets/"+seg(id)+"/value", ofOrganization(organizationID)), &out)
-	return out.Value, err
+// UndeleteSecret takes a deleted secret back.
+func (c *Client) UndeleteSecret(ctx context.Context, id, organizationID string) (Secret, error) {
+	var out Secret
+	err := c.do(ctx, call{method: http.MethodPost, path: "/v1/secrets/" + seg(id) + "/undelete", query: ofOrganization(organizationID), repeat: true}, &out)
+	return out, err
+}
+
+// SecretValue reads a secret's value, of an old version if versionID is not empty.
+// It takes an API key; for a command line's login the error's code is
+// browser_required.
+func (c *Client) SecretValue(ctx context.Context, id, organizationID, versionID string) (RevealedSecret, error) {
+	q := ofOrganization(organizationID)
+	set(q, "version", versionID)
+	return read[RevealedSecret](ctx, c, "/v1/secrets/"+seg(id)+"/value", q)
+}
+
+// DecryptBlob decrypts what any SDK of WorkOS encrypted locally under a data key of
+// this server. It takes an API key.
+func (c *Client) DecryptBlob(ctx context.Context, organizationID, blob, associatedData string) (Decrypted, error) {
+	var out Decrypted
+	err := c.do(ctx, call{method: http.MethodPost, path: "/v1/secrets/decrypt", query: ofOrganization(organizationID),
+		body: map[string]string{"blob": blob, "associated_data": associatedData}, repeat: true}, &out)
+	return out, err
 }
 
 func ofOrganization(id string) url.Values {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -563,16 +564,25 @@ type AuditTail struct {
 
 // APIKey is an application's key, without its token.
 type APIKey struct {
-	ID             string    `json:"id"`
-	EnvironmentID  string    `json:"environment_id"`
-	OrganizationID string    `json:"organization_id"`
-	Name           string    `json:"name"`
-	Scopes         []string  `json:"scopes"`
-	CreatedBy      string    `json:"created_by"`
-	CreatedAt      time.Time `json:"created_at"`
-	ExpiresAt      time.Time `json:"expires_at,omitzero"`
-	LastUsedAt     time.Time `json:"last_used_at,omitzero"`
-	RevokedAt      time.Time `json:"revoked_at,omitzero"`
+	ID             string       `json:"id"`
+	EnvironmentID  string       `json:"environment_id"`
+	OrganizationID string       `json:"organization_id"`
+	Name           string       `json:"name"`
+	Scopes         []string     `json:"scopes"`
+	SecretRules    []SecretRule `json:"secret_rules,omitempty"` // empty: all that it can see
+	CreatedBy      string       `json:"created_by"`
+	CreatedAt      time.Time    `json:"created_at"`
+	ExpiresAt      time.Time    `json:"expires_at,omitzero"`
+	LastUsedAt     time.Time    `json:"last_used_at,omitzero"`
+	RevokedAt      time.Time    `json:"revoked_at,omitzero"`
+}
+
+// SecretRule lets an API key do some things (list, read, write, delete) with some
+// secrets: those whose name begins with Prefix and whose key context has the items.
+type SecretRule struct {
+	Verbs   []string          `json:"verbs"`
+	Prefix  string            `json:"prefix,omitempty"`
+	Context map[string]string `json:"key_context,omitempty"`
 }
 
 // Secret describes a named secret, without its value.
@@ -581,6 +591,16 @@ type Secret struct {
 	EnvironmentID string            `json:"environment_id"`
 	Name          string            `json:"name"`
 	Context       map[string]string `json:"key_context"`
+	Description   string            `json:"description,omitempty"`
+	Tags          []string          `json:"tags"`
+	Metadata      map[string]string `json:"metadata"`
+	WriteOnly     bool              `json:"write_only"` // nobody reads its value
+	Content       string            `json:"content"`    // text, binary or certificate
+	Size          int64             `json:"size"`       // of the value, in bytes
+	ExpiresAt     time.Time         `json:"expires_at,omitzero"`
+	RotateBy      time.Time         `json:"rotate_by,omitzero"`
+	DeletedAt     time.Time         `json:"deleted_at,omitzero"`
+	PurgeAt       time.Time         `json:"purge_at,omitzero"` // until when it can be taken back
 	KeyID         string            `json:"key_id"`
 	VersionID     string            `json:"version_id"`
 	Version       int64             `json:"version"`
@@ -593,24 +613,92 @@ type Secret struct {
 // SecretFilter selects secrets.
 type SecretFilter struct {
 	OrganizationID string
-	Search         string // part of the name
-	Limit          int    // at most 100
+	Name           string // exactly; then at most one is found
+	Search         string // part of the name or the description
+	Prefix         string // of the name
+	Tags           []string
+	Context        map[string]string // items of the key context
+	Deleted        bool              // those that can be taken back, and no others
+	Limit          int               // at most 100
 	After          string
 }
 
 func (f SecretFilter) query() url.Values {
 	q := Paging{f.Limit, f.After}.add(url.Values{})
 	set(q, "organization_id", f.OrganizationID)
+	set(q, "name", f.Name)
 	set(q, "search", f.Search)
+	set(q, "prefix", f.Prefix)
+	set(q, "tags", strings.Join(f.Tags, ","))
+	if len(f.Context) > 0 {
+		doc, _ := json.Marshal(f.Context) // a map of strings always encodes
+		set(q, "key_context", string(doc))
+	}
+	if f.Deleted {
+		set(q, "deleted", "true")
+	}
 	return q
+}
+
+// SecretValue is a value to store: text in Value, or Bytes. A certificate is PEM
+// and may have its key with it.
+type SecretValue struct {
+	Value     string    `json:"value,omitempty"`
+	Bytes     []byte    `json:"value_base64,omitempty"` // base64 on the wire
+	Content   string    `json:"content,omitempty"`      // text, binary or certificate; default by which of the two is set
+	ExpiresAt time.Time `json:"expires_at,omitzero"`    // from when the value is not handed out
+	RotateBy  time.Time `json:"rotate_by,omitzero"`     // when somebody should have stored a newer one
 }
 
 // NewSecret is a secret to store. Context chooses the key that seals it; with
 // organization_id in it, it is that organization's.
 type NewSecret struct {
-	Name    string            `json:"name"`
-	Value   string            `json:"value"`
-	Context map[string]string `json:"key_context,omitempty"`
+	Name string `json:"name"`
+	SecretValue
+	Context     map[string]string `json:"key_context,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Tags        []string          `json:"tags,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	WriteOnly   bool              `json:"write_only,omitempty"` // for good
+}
+
+// SecretEdit changes what surrounds a value. What is nil stays.
+type SecretEdit struct {
+	Description *string            `json:"description,omitempty"`
+	Tags        *[]string          `json:"tags,omitempty"`
+	Metadata    *map[string]string `json:"metadata,omitempty"`
+	ExpiresAt   *string            `json:"expires_at,omitempty"` // RFC 3339; empty: never
+	RotateBy    *string            `json:"rotate_by,omitempty"`
+	WriteOnly   bool               `json:"write_only,omitempty"` // true: for good
+}
+
+// SecretVersion describes one kept value of a secret.
+type SecretVersion struct {
+	ID            string    `json:"id"`
+	Version       int64     `json:"version"`
+	Current       bool      `json:"current"`
+	Content       string    `json:"content"`
+	Size          int64     `json:"size"`
+	CreatedAt     time.Time `json:"created_at"`
+	CreatedBy     Actor     `json:"created_by"`
+	CreatedByName string    `json:"created_by_name"`
+}
+
+// RevealedSecret is a value in clear: in Value, or what is not text in Bytes.
+type RevealedSecret struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Value     string `json:"value"`
+	Bytes     []byte `json:"value_base64,omitempty"`
+	Content   string `json:"content"`
+	VersionID string `json:"version_id"`
+}
+
+// Decrypted is what an SDK had encrypted locally, in clear as in RevealedSecret.
+type Decrypted struct {
+	Layout string `json:"layout"` // node, go or legacy
+	Value  string `json:"value"`
+	Bytes  []byte `json:"value_base64,omitempty"`
 }
 
 // CLILogin is a command line that waits to be confirmed by a person.

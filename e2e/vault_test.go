@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"net/url"
 	"testing"
+
+	"github.com/ambit-dev/ambit/client"
 )
 
 // Issue 4: the SDK of WorkOS, as it comes from npm, gets through every method that it
@@ -24,6 +26,12 @@ func TestForeignVaultClient(t *testing.T) {
 		var told struct{ Blob string }
 		if err := json.Unmarshal([]byte(out), &told); err != nil || told.Blob == "" {
 			t.Fatalf("the script said %q", out)
+		}
+		// What that SDK encrypted in its own process opens here.
+		c := client.New(s.URL, s.APIKey)
+		d, err := c.DecryptBlob(t.Context(), "", told.Blob, "row 1")
+		if err != nil || d.Value != "kept by the application \u00e9" || d.Layout != "node" {
+			t.Errorf("the blob of the SDK: %+v, %v", d, err)
 		}
 	})
 }

@@ -286,19 +286,20 @@ func stateOf(state string, err error) (string, error) {
 
 func (l *life) secret(ctx context.Context) error {
 	value := &oneOf{[]string{"first"}}
-	made, err := l.w.API.CreateSecret(ctx, client.NewSecret{Name: l.name("secret"), Value: "first", Context: map[string]string{"shelf": l.name("shelf")}})
+	made, err := l.w.API.CreateSecret(ctx, client.NewSecret{Name: l.name("secret"), SecretValue: client.SecretValue{Value: "first"}, Context: map[string]string{"shelf": l.name("shelf")}})
 	if err != nil {
 		return err
 	}
 	l.promise("a secret", func(ctx context.Context) error {
-		got, err := l.w.API.SecretValue(ctx, made.ID, "")
-		if got, err = stateOf(got, err); err != nil {
+		read, err := l.w.API.SecretValue(ctx, made.ID, "", "")
+		got, err := stateOf(read.Value, err)
+		if err != nil {
 			return err
 		}
 		return value.holds(got)
 	})
 	value.changing("second")
-	if _, err := l.w.API.UpdateSecret(ctx, made.ID, "", "second", ""); err != nil {
+	if _, err := l.w.API.UpdateSecret(ctx, made.ID, "", client.SecretValue{Value: "second"}, ""); err != nil {
 		return err
 	}
 	value.changed("second")

@@ -20,9 +20,15 @@ import (
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/strictjson"
 	"github.com/ambit-dev/ambit/internal/throttle"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
-const maxBody = 1 << 20 // bytes
+// maxBody bounds a request, in bytes; maxValueBody one that carries a value of the
+// vault, of the greatest size in any spelling of JSON.
+const (
+	maxBody      = 1 << 20
+	maxValueBody = 6*vault.MaxValue + 256<<10
+)
 
 // humaContext is a name that can be embedded: huma.Context has a method Context.
 type humaContext = huma.Context
@@ -246,11 +252,15 @@ func checkQuery(u *url.URL) error {
 // limit is below ours, is for whoever serves this.
 func (a *API) readBody(c *call, op *huma.Operation) error {
 	tooLarge := fault.New(fault.TooLarge, "body_too_large", "The body is larger than this takes.")
-	if c.r.ContentLength > maxBody {
+	limit := int64(maxBody)
+	if rulesOf(op).value {
+		limit = maxValueBody
+	}
+	if c.r.ContentLength > limit {
 		c.w.Header().Set("Connection", "close")
 		return tooLarge
 	}
-	doc, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
+	doc, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge
 	}
@@ -264,7 +274,7 @@ func (a *API) readBody(c *call, op *huma.Operation) error {
 	if media, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); err != nil || media != "application/json" || c.r.Header.Get("Content-Encoding") != "" {
 		return fault.New(fault.Invalid, "unsupported_media_type", "A body must be plain JSON.").WithHint("Send Content-Type: application/json.")
 	}
-	if err := strictjson.Check(doc, strictjson.Limits{Bytes: maxBody}); err != nil {
+	if err := strictjson.Check(doc, strictjson.Limits{Bytes: int(limit)}); err != nil {
 		return err
 	}
 	if op.RequestBody == nil && string(bytes.TrimSpace(doc)) != "{}" {

@@ -16,6 +16,7 @@ type APIKey struct {
 	OrganizationID string          `json:"organization_id,omitempty" doc:"Absent: the whole environment."`
 	Name           string          `json:"name"`
 	Scopes         []account.Scope `json:"scopes" nullable:"false"`
+	Secrets        []SecretRule    `json:"secret_rules,omitempty" doc:"Which secrets the scopes of the vault are for; absent: all that it can see."`
 	CreatedBy      string          `json:"created_by"`
 	CreatedAt      time.Time       `json:"created_at"`
 	ExpiresAt      time.Time       `json:"expires_at,omitzero"`
@@ -23,8 +24,23 @@ type APIKey struct {
 	RevokedAt      time.Time       `json:"revoked_at,omitzero"`
 }
 
+// SecretRule lets an API key do some things with some secrets.
+type SecretRule struct {
+	Verbs   []string          `json:"verbs" enum:"list,read,write,delete"`
+	Prefix  string            `json:"prefix,omitempty" doc:"Of the secret's name."`
+	Context map[string]string `json:"key_context,omitempty" doc:"Items that its key context has."`
+}
+
 func keyOf(k account.APIKey) APIKey {
-	return APIKey{ID: string(k.ID), EnvironmentID: string(k.Environment), OrganizationID: string(k.Organization), Name: k.Name,
+	var rules []SecretRule
+	for _, r := range k.Secrets {
+		rule := SecretRule{Prefix: r.Prefix, Context: r.Context}
+		for _, v := range r.Verbs {
+			rule.Verbs = append(rule.Verbs, string(v))
+		}
+		rules = append(rules, rule)
+	}
+	return APIKey{Secrets: rules, ID: string(k.ID), EnvironmentID: string(k.Environment), OrganizationID: string(k.Organization), Name: k.Name,
 		Scopes: append([]account.Scope{}, k.Scopes...), CreatedBy: k.CreatedBy, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt, LastUsedAt: k.LastUsedAt, RevokedAt: k.RevokedAt}
 }
 

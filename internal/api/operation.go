@@ -41,6 +41,7 @@ type rules struct {
 	scopes []account.Scope // an API key needs all of them
 	anyOf  []account.Scope // and one of these
 	person bool            // API keys are refused
+	value  bool            // its body carries a value of the vault, which may be large
 	ends   bool            // ends access: its caller is found on connections that are kept for that
 	urgent bool            // ends sessions: the same, and an allowance beyond the caller's rate
 }
@@ -164,7 +165,9 @@ func newHuma(a *API, version string) huma.API {
 	if version == "" {
 		version = "dev"
 	}
-	format := huma.Format{Marshal: encode, Unmarshal: func(doc []byte, v any) error { return strictjson.Unmarshal(doc, v, strictjson.Limits{Bytes: maxBody}) }}
+	format := huma.Format{Marshal: encode, Unmarshal: func(doc []byte, v any) error {
+		return strictjson.Unmarshal(doc, v, strictjson.Limits{Bytes: maxValueBody})
+	}}
 	return huma.NewAPI(huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",

@@ -18,6 +18,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // operation is one route as the OpenAPI document tells it.
@@ -165,7 +166,8 @@ var routes = map[string]expected{
 	"list-audit": {200, 200, 200, 200}, "stream-audit": {200, 200, 200, 200}, "verify-audit": {200, 200, 200, 403},
 	"list-keys": {200, 403, 403, 403}, "create-key": {403, 403, 403, 403}, "delete-key": {204, 403, 403, 403},
 	"list-secrets": {200, 200, 200, 200}, "create-secret": {201, 201, 404, 404}, "get-secret": {200, 200, 404, 404}, "get-secret-value": {403, 200, 404, 404},
-	"update-secret": {200, 200, 404, 404}, "delete-secret": {204, 204, 404, 404},
+	"update-secret": {200, 200, 404, 404}, "delete-secret": {204, 204, 404, 404}, "edit-secret": {200, 200, 404, 404}, "list-secret-versions": {200, 200, 404, 404},
+	"restore-secret-version": {200, 200, 404, 404}, "undelete-secret": {200, 200, 404, 404}, "decrypt-blob": {403, 200, 400, 400},
 }
 
 // scene makes fresh things and requests that name them.
@@ -173,6 +175,8 @@ type scene struct {
 	t testing.TB
 	w *apitest.World
 	n int
+
+	secret id.Secret // the last one made
 }
 
 func (s *scene) name(what string) string { s.n++; return fmt.Sprintf("%s %d", what, s.n) }
@@ -219,7 +223,16 @@ func (s *scene) param(name string) string {
 		k, _ := s.w.Key(s.t, s.w.Env, "", account.ScopeAuditRead)
 		return string(k)
 	case "secret":
-		return string(s.w.Secret(s.t, s.name("secret"), "secret-canary"))
+		s.secret = s.w.Secret(s.t, s.name("secret"), "secret-canary")
+		return string(s.secret)
+	case "version": // of the secret that the path names before it
+		o, err := s.w.Vault.Describe(s.t.Context(), s.w.Applications(), s.secret)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return o.VersionID
+	case "blob":
+		return s.w.Blob(s.t, "secret-canary")
 	}
 	s.t.Fatalf("this test knows no %q: add it", name)
 	return ""
@@ -244,6 +257,8 @@ func random(name string) string {
 		return string(id.NewKey())
 	case "secret":
 		return string(id.NewSecret())
+	case "blob":
+		return apitest.BlobOf(append([]byte(vault.DataKeyMagic+"0123456789abcdef\x02{}"), make([]byte, 150)...), make([]byte, 32), "x")
 	}
 	return "nothing"
 }
@@ -298,6 +313,12 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"name": s.name("new"), "value": "secret-canary", "key_context": map[string]string{"organization_id": thing("organization")}}
 	case "update-secret":
 		v = map[string]any{"value": "secret-canary"}
+	case "edit-secret":
+		v = map[string]any{"description": "New.", "tags": []string{"a"}, "expires_at": ""}
+	case "restore-secret-version":
+		v = map[string]any{}
+	case "decrypt-blob":
+		v = map[string]any{"blob": thing("blob")}
 	}
 	if (v != nil) != (len(op.Body) > 0) {
 		s.t.Fatalf("%s: the document and this test differ in whether there is a body", op.ID)
@@ -445,7 +466,7 @@ func TestStoredLoginIsSentToTheBrowser(t *testing.T) {
 	s := &scene{t: t, w: w}
 	login := w.Login(t, w.Owner)
 	want := map[string]string{"create-key": "browser_required", "create-agent": "browser_required", "rotate-agent-secret": "browser_required",
-		"get-secret-value": "browser_required", "vend-credential": "api_key_required"}
+		"get-secret-value": "browser_required", "vend-credential": "api_key_required", "decrypt-blob": "api_key_required"}
 	for _, op := range operations(t, w.URL) {
 		if want[op.ID] == "" {
 			continue

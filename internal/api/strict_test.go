@@ -77,7 +77,11 @@ func TestStrictRequests(t *testing.T) {
 		"text":                  {header("Content-Type", "text/plain"), 415, "unsupported_media_type"},
 		"compressed":            {header("Content-Encoding", "gzip"), 415, "unsupported_media_type"},
 		"with charset":          {header("Content-Type", "application/json; charset=utf-8"), 201, ""},
-		"over 1 MiB":            {body(`{"name":"a","value":"` + strings.Repeat("x", 1<<20) + `"}`), 413, "body_too_large"},
+		"over 1 MiB": {func(q *request) {
+			q.url, q.body = w.URL+"/v1/organizations", `{"name":"`+strings.Repeat("x", 1<<20)+`"}`
+		}, 413, "body_too_large"},
+		"a value of 1 MiB":      {body(`{"name":"whole","value":"` + strings.Repeat("x", 1<<20) + `"}`), 201, ""},
+		"over what a value has": {body(`{"name":"a","value":"` + strings.Repeat("x", 7<<20) + `"}`), 413, "body_too_large"},
 		"10 MB":                 {body(`{"name":"a","value":"` + strings.Repeat("x", 10_000_000) + `"}`), 413, "body_too_large"},
 		"body where none is":    {func(q *request) { q.url = w.URL + "/v1/audit/verify" }, 400, "invalid_request"},
 		"unknown parameter":     {query("?canary=canary"), 400, "invalid_request"},

@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/strictjson"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // All that leaves this room in clear leaves through this file: credentials and
@@ -28,7 +32,7 @@ type Hidden struct{ secret.Value }
 // UnmarshalJSON reads a string.
 func (h *Hidden) UnmarshalJSON(doc []byte) error {
 	var s string
-	if err := strictjson.Unmarshal(doc, &s, strictjson.Limits{Bytes: maxBody}); err != nil {
+	if err := strictjson.Unmarshal(doc, &s, strictjson.Limits{Bytes: maxValueBody}); err != nil {
 		return err
 	}
 	h.Value = secret.FromString(s)
@@ -55,6 +59,8 @@ type SecretValue struct {
 	ID        string `json:"id"`
 	Name      string `json:"name"`
 	Value     string `json:"value"`
+	Bytes     string `json:"value_base64,omitempty" doc:"Instead of value, for what is not text."`
+	Content   string `json:"content" enum:"text,binary,certificate"`
 	VersionID string `json:"version_id"`
 }
 
@@ -66,7 +72,11 @@ func (a *API) vendRoutes() {
 	handle(a, route{id: "get-secret-value", method: http.MethodGet, path: "/v1/secrets/{secret}/value", tag: "secrets",
 		summary: "Read a secret's value",
 		detail:  "For applications; a person reads values in the browser. Each read is in the audit before the value leaves.",
-		rules:   rules{scopes: []account.Scope{account.ScopeVaultRead}}}, a.secretValue)
+		rules:   rules{scopes: []account.Scope{account.ScopeVaultRead}}, expires: true}, a.secretValue)
+	handle(a, route{id: "decrypt-blob", method: http.MethodPost, path: "/v1/secrets/decrypt", tag: "secrets",
+		summary: "Decrypt what a WorkOS SDK encrypted locally",
+		detail:  "Of whichever SDK and version: the order of its parts is recognised. For applications.",
+		rules:   rules{scopes: []account.Scope{account.ScopeVaultRead}, value: true}}, a.decryptBlob)
 }
 
 func (a *API) vend(ctx context.Context, by account.Actor, in *connectionInput) (Credential, error) {
@@ -92,17 +102,93 @@ func (a *API) vend(ctx context.Context, by account.Actor, in *connectionInput) (
 	return out, nil
 }
 
-func (a *API) secretValue(ctx context.Context, by account.Actor, in *secretInput) (SecretValue, error) {
+type secretValueInput struct {
+	Caller
+	Secret         string `path:"secret"`
+	OrganizationID string `query:"organization_id" doc:"As in get-secret."`
+	Version        string `query:"version" maxLength:"64" doc:"The id of an old version; default the current one."`
+}
+
+func (a *API) secretValue(ctx context.Context, by account.Actor, in *secretValueInput) (SecretValue, error) {
 	if _, person := by.Person(); person {
-		return SecretValue{}, a.browserRequired("/ui/", "A command line's stored login does not read secrets.")
+		return SecretValue{}, a.browserRequired("/ui/secrets/"+url.PathEscape(in.Secret), "A command line's stored login does not read secrets.")
 	}
-	c, s, err := a.secretAs(ctx, by, in, account.RevealSecrets)
+	c, s, err := a.secretAs(ctx, by, in.Secret, in.OrganizationID, account.RevealSecrets)
 	if err != nil {
 		return SecretValue{}, err
 	}
-	o, value, err := a.cfg.Vault.Get(ctx, c, s)
+	var o vault.Object
+	var value secret.Value
+	if in.Version == "" {
+		o, value, err = a.cfg.Vault.Get(ctx, c, s)
+	} else {
+		o, value, err = a.cfg.Vault.GetVersion(ctx, c, s, in.Version)
+	}
 	if err != nil {
 		return SecretValue{}, err
 	}
-	return SecretValue{ID: string(o.ID), Name: o.Name, Value: once(value), VersionID: o.VersionID}, nil
+	out := SecretValue{ID: string(o.ID), Name: o.Name, VersionID: o.VersionID, Content: string(o.Content)}
+	out.Value, out.Bytes = either(value)
+	return out, nil
+}
+
+// either gives a value as text if it is text, and else in base64.
+func either(v secret.Value) (text, encoded string) {
+	raw := v.Reveal()
+	if utf8.Valid(raw) {
+		return string(raw), ""
+	}
+	return "", base64.StdEncoding.EncodeToString(raw)
+}
+
+// valueOf reads a value from the one of two fields that has it.
+func valueOf(text, encoded Hidden, content string) (vault.Value, error) {
+	v := vault.Value{Secret: text.Value, Content: vault.Content(content)}
+	switch {
+	case text.IsZero() == encoded.IsZero():
+		return v, fault.New(fault.Invalid, "invalid_value", "Send the value as value or as value_base64, and not as both.")
+	case text.IsZero():
+		raw, err := base64.StdEncoding.DecodeString(string(encoded.Reveal()))
+		if err != nil {
+			return v, fault.New(fault.Invalid, "invalid_value", "value_base64 is not base64.")
+		}
+		v.Secret = secret.New(raw)
+		if content == "" {
+			v.Content = vault.Binary
+		}
+	}
+	return v, nil
+}
+
+// Decrypted is what an SDK had encrypted locally, in clear.
+type Decrypted struct {
+	Layout string `json:"layout" enum:"node,go,legacy" doc:"Whose order of parts it has; Python's is Node's."`
+	Value  string `json:"value"`
+	Bytes  string `json:"value_base64,omitempty" doc:"Instead of value, for what is not text."`
+}
+
+type decryptInput struct {
+	Caller
+	OrganizationID string `query:"organization_id"`
+	Body           struct {
+		Blob string `json:"blob" doc:"What the SDK's encrypt returned: base64."`
+		Data string `json:"associated_data,omitempty" doc:"What it was encrypted with."`
+	}
+}
+
+func (a *API) decryptBlob(ctx context.Context, by account.Actor, in *decryptInput) (Decrypted, error) {
+	if _, person := by.Person(); person {
+		return Decrypted{}, fault.New(fault.Denied, "api_key_required", "Blobs are decrypted for API keys only.").WithHint("Set AMBIT_API_KEY to one with the scope vault:read.")
+	}
+	c, err := a.vaultCaller(ctx, by, in.OrganizationID, account.RevealSecrets)
+	if err != nil {
+		return Decrypted{}, err
+	}
+	layout, value, err := a.cfg.Vault.DecryptBlob(ctx, c, in.Body.Blob, []byte(in.Body.Data))
+	if err != nil {
+		return Decrypted{}, err
+	}
+	out := Decrypted{Layout: layout}
+	out.Value, out.Bytes = either(value)
+	return out, nil
 }

@@ -158,8 +158,11 @@ func newSecretFile(path string) (*secretFile, error) {
 	return &secretFile{path}, nil
 }
 
-func (s *secretFile) write(text string) error {
-	if err := disk.Replace(s.path, []byte(text+"\n")); err != nil {
+func (s *secretFile) write(text string) error { return s.whole([]byte(text + "\n")) }
+
+// whole writes a value as it is.
+func (s *secretFile) whole(value []byte) error {
+	if err := disk.Replace(s.path, value); err != nil {
 		return fault.New(fault.Invalid, "file_unwritable", "The file cannot be written: "+s.path+deeperThan(err)+".").WithCause(err)
 	}
 	return nil

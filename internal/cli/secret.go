@@ -2,8 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,16 +15,22 @@ import (
 )
 
 func (c *command) secretCommand() *cobra.Command {
-	return c.group("secret", "Secrets: named values in the vault", c.secretList(), c.secretShow(), c.secretCreate(), c.secretUpdate(), c.secretDelete(), c.secretRead())
+	return c.group("secret", "Secrets: named values in the vault", c.secretList(), c.secretShow(), c.secretPut(), c.secretGet(), c.secretVersions(),
+		c.secretRestore(), c.secretTag(), c.secretDelete(), c.secretDecrypt())
 }
 
 func (c *command) secretList() *cobra.Command {
 	var p paging
 	var f client.SecretFilter
+	var parts []string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List secrets, last updated first, without their values", Args: takes(0, "no arguments"),
-		Example: "  ambit secret list --search prod/",
+		Example: "  ambit secret list --prefix prod/ --tag pci",
 		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			var err error
+			if f.Context, err = pairs("--context", parts); err != nil {
+				return err
+			}
 			page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.Secret], error) {
 				f.Limit, f.After = q.Limit, q.After
 				return cl.Secrets(ctx, f)
@@ -31,41 +38,40 @@ func (c *command) secretList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showPage(c, page, []string{"NAME", "VERSION", "UPDATED", "BY", "ID"}, "No secrets. Store one with: ambit secret create NAME", func(s client.Secret, now time.Time) []string {
+			return showPage(c, page, []string{"NAME", "VERSION", "UPDATED", "BY", "ID"}, "No secrets. Store one with: ambit secret put NAME", func(s client.Secret, now time.Time) []string {
 				return []string{s.Name, fmt.Sprint(s.Version), when(s.UpdatedAt, now), first(s.UpdatedByName, s.UpdatedBy.ID), s.ID}
 			})
 		}),
 	}
 	c.orgFlag(cmd, &f.OrganizationID, "of this organization only")
-	cmd.Flags().StringVar(&f.Search, "search", "", "with this in their name")
+	cmd.Flags().StringVar(&f.Search, "search", "", "with this in their name or description")
+	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "whose name begins so")
+	cmd.Flags().StringArrayVar(&f.Tags, "tag", nil, "with this tag (repeatable)")
+	cmd.Flags().StringArrayVar(&parts, "context", nil, "with the part NAME=VALUE in their key context (repeatable)")
+	cmd.Flags().BoolVar(&f.Deleted, "deleted", false, "those that are deleted and can be taken back")
 	p.flags(cmd)
 	return cmd
 }
 
 // findSecret takes an id, or a name and looks it up.
 func (c *command) findSecret(ctx context.Context, cl *client.Client, org, name string) (client.Secret, error) {
-	if strings.HasPrefix(name, "secret_") {
-		return cl.Secret(ctx, name, org)
-	}
-	all, err := client.All(ctx, func(ctx context.Context, after string) (client.Page[client.Secret], error) {
-		return cl.Secrets(ctx, client.SecretFilter{OrganizationID: org, Search: name, Limit: completions, After: after})
-	})
-	if err != nil {
-		return client.Secret{}, err
-	}
-	var found []client.Secret
-	for _, s := range all {
-		if s.Name == name {
-			found = append(found, s)
-		}
-	}
-	switch len(found) {
-	case 0:
+	s, found, err := c.lookSecret(ctx, cl, org, name)
+	if err == nil && !found {
 		return client.Secret{}, fault.New(fault.NotFound, "not_found", "There is no secret with this name.").WithHint("See: ambit secret list")
-	case 1:
-		return found[0], nil
 	}
-	return client.Secret{}, usageError{errors.New("several secrets have this name: give the id, or --org")}
+	return s, err
+}
+
+func (c *command) lookSecret(ctx context.Context, cl *client.Client, org, name string) (s client.Secret, found bool, err error) {
+	if strings.HasPrefix(name, "secret_") {
+		s, err = cl.Secret(ctx, name, org)
+		return s, true, err
+	}
+	p, err := cl.Secrets(ctx, client.SecretFilter{OrganizationID: org, Name: name})
+	if err != nil || len(p.Data) == 0 {
+		return client.Secret{}, false, err
+	}
+	return p.Data[0], true, nil
 }
 
 func (c *command) secretShow() *cobra.Command {
@@ -95,126 +101,24 @@ func (c *command) showSecret(s client.Secret) error {
 			}
 		}
 		c.facts("secret", s.Name, "id", s.ID, "of", first(words(at), "the environment"), "sealed under", s.KeyID, "version", fmt.Sprint(s.Version), "version id", s.VersionID,
-			"updated", stamp(s.UpdatedAt, now), "by", first(s.UpdatedByName, s.UpdatedBy.ID), "created", stamp(s.CreatedAt, now))
+			"updated", stamp(s.UpdatedAt, now), "by", first(s.UpdatedByName, s.UpdatedBy.ID), "created", stamp(s.CreatedAt, now),
+			"holds", secretHolds(s), "description", s.Description, "tags", words(s.Tags), "metadata", secretMetadata(s), "expires", stamp(s.ExpiresAt, now),
+			"rotate by", stamp(s.RotateBy, now), "deleted", stamp(s.DeletedAt, now), "can be taken back until", stamp(s.PurgeAt, now))
 	})
 }
 
-const secretInput = "The value comes from standard input, without its last line break, or whole from --file; never from the command line,\n" +
-	"which other programs and the shell's history can read."
-
-func (c *command) secretCreate() *cobra.Command {
-	var n client.NewSecret
-	var file, org string
-	var parts []string
-	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Store a new secret", Long: "Store a new secret.\n\n" + secretInput,
-		Example: "  ambit secret create prod/db-password < password.txt\n  ambit secret create deploy-key --file id_ed25519 --org org_…",
-		Args:    takes(1, "one argument: the name; the value comes from standard input or --file"),
-		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			var err error
-			if n.Context, err = pairs("--context", parts); err != nil {
-				return err
-			}
-			if org != "" {
-				n.Context["organization_id"] = org
-			}
-			n.Name = args[0]
-			if n.Value, err = c.readValue(ctx, file); err != nil {
-				return err
-			}
-			s, err := cl.CreateSecret(ctx, n)
-			if err != nil {
-				return err
-			}
-			return c.showSecret(s)
-		}),
+func secretHolds(s client.Secret) string {
+	text := s.Content + ", " + fmt.Sprint(s.Size) + " bytes"
+	if s.WriteOnly {
+		text += ", which nobody reads"
 	}
-	cmd.Flags().StringVar(&file, "file", "", "read the value from this file, as it is")
-	c.orgFlag(cmd, &org, "organization whose it is (default: the environment's)")
-	cmd.Flags().StringArrayVar(&parts, "context", nil, "part NAME=VALUE of the key context that seals it (repeatable)")
-	return cmd
+	return text
 }
 
-func (c *command) readValue(ctx context.Context, file string) (string, error) {
-	if file == "" {
-		return c.readSecret(ctx, "the value")
+func secretMetadata(s client.Secret) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(s.Metadata)) {
+		all = append(all, name+"="+s.Metadata[name])
 	}
-	text, err := c.readFile(ctx, file)
-	if err != nil {
-		return "", err
-	}
-	return checkSecret(text, "the value")
-}
-
-func (c *command) secretUpdate() *cobra.Command {
-	var file, org, version string
-	cmd := &cobra.Command{
-		Use: "update SECRET", Short: "Store a new version of a secret", Long: "Store a new version of a secret.\n\n" + secretInput,
-		Args:              takes(1, "one argument: the secret's name or id; the value comes from standard input or --file"),
-		ValidArgsFunction: c.completion(c.secretNames, 1),
-		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			s, err := c.findSecret(ctx, cl, org, args[0])
-			if err != nil {
-				return err
-			}
-			value, err := c.readValue(ctx, file)
-			if err != nil {
-				return err
-			}
-			if s, err = cl.UpdateSecret(ctx, s.ID, org, value, version); err != nil {
-				return err
-			}
-			return c.showSecret(s)
-		}),
-	}
-	cmd.Flags().StringVar(&file, "file", "", "read the value from this file, as it is")
-	c.orgFlag(cmd, &org, "organization whose it is")
-	cmd.Flags().StringVar(&version, "if-version", "", "only if this version id is the current one")
-	return cmd
-}
-
-func (c *command) secretDelete() *cobra.Command {
-	var org string
-	var yes bool
-	cmd := &cobra.Command{
-		Use: "delete SECRET", Short: "Delete a secret with all its versions", Args: takes(1, "one argument: the secret's name or id"),
-		ValidArgsFunction: c.completion(c.secretNames, 1),
-		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			s, err := c.findSecret(ctx, cl, org, args[0])
-			if err != nil {
-				return err
-			}
-			if err := c.confirm(ctx, yes, fmt.Sprintf("Delete %s with all %d versions?", s.Name, s.Version)); err != nil {
-				return err
-			}
-			if err := cl.DeleteSecret(ctx, s.ID, org); err != nil {
-				return err
-			}
-			return c.show(map[string]any{"id": s.ID, "name": s.Name, "deleted": true}, func() { c.say("Deleted %s.", plain(s.Name)) })
-		}),
-	}
-	c.orgFlag(cmd, &org, "organization whose it is")
-	yesFlag(cmd, &yes)
-	return cmd
-}
-
-func (c *command) secretRead() *cobra.Command {
-	var org string
-	cmd := &cobra.Command{
-		Use: "read SECRET", Short: "Say how the value of a secret is read",
-		Long: "This command line shows no values: they would stay in the terminal, its log and its scrollback. Applications read\n" +
-			"them over the API, with an API key.",
-		Args: takes(1, "one argument: the secret's name or id"), ValidArgsFunction: c.completion(c.secretNames, 1),
-		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			s, err := c.findSecret(ctx, cl, org, args[0])
-			if err != nil {
-				return err
-			}
-			return fault.New(fault.Denied, "not_shown", "The command line shows no values of secrets.").
-				WithHint("An application reads it with its API key:\n" +
-					`curl -H "Authorization: Bearer $AMBIT_API_KEY" ` + cl.URL() + "/v1/secrets/" + s.ID + "/value")
-		}),
-	}
-	c.orgFlag(cmd, &org, "organization whose it is")
-	return cmd
+	return words(all)
 }

@@ -5,11 +5,16 @@ package apitest
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
+	"encoding/binary"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -265,6 +270,36 @@ func (w *World) Approve(t testing.TB, apr id.Approval) {
 	must(t, err)
 	_, err = w.Sessions.Approve(t.Context(), w.Owner.Person, apr, d, w.Owner.Proof(t, digest))
 	must(t, err)
+}
+
+// Applications is the vault's caller for the whole environment.
+func (w *World) Applications() vault.Caller {
+	return vault.Caller{Reach: vault.Everything(), Actor: audit.Actor{Kind: "system", ID: "test"}, Environment: w.Env}
+}
+
+// Blob is text as the SDK for Node encrypts it locally, under a data key of Org.
+func (w *World) Blob(t testing.TB, text string) string {
+	t.Helper()
+	k, err := w.Vault.CreateDataKey(t.Context(), w.Applications(), vault.Once{}, map[string]string{"organization_id": string(w.Org)})
+	must(t, err)
+	return BlobOf(k.Wrapped, k.Key.Reveal(), text)
+}
+
+// BlobOf encrypts text under a key, of which wrapped is the wrapped form.
+func BlobOf(wrapped, key []byte, text string) string {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	nonce := make([]byte, 12)
+	sealed := aead.Seal(nil, nonce, []byte(text), nil)
+	ct, tag := sealed[:len(text)], sealed[len(text):]
+	length := binary.AppendUvarint(nil, uint64(len(wrapped)))
+	return base64.StdEncoding.EncodeToString(slices.Concat(nonce, tag, length, wrapped, ct))
 }
 
 // Secret stores a secret of Org.
