@@ -85,7 +85,7 @@ var bounded = map[string]struct{ bound, ends string }{
 
 	"outbound.Client.allowed": {"the operator's list", "never changed"},
 	"outbound.pool.framed":    {"4,096 hosts, then it starts anew", "a host that no longer speaks HTTP/2"},
-	"outbound.pool.own":       {"2,048 accounts; the one used least recently goes", "Client.Close"},
+	"outbound.pool.own":       {"2,048 accounts; those that are idle and the one used least recently go", "Client.Close"},
 	"outbound.pool.recent":    {"as pool.own", "Client.Close"},
 
 	"provider.Library.records": {"the catalog of the program", "never changed"},
@@ -127,7 +127,7 @@ var bounded = map[string]struct{ bound, ends string }{
 
 	"telemetry.labels.seen": {"200 codes, then \"other\"", "the process"},
 
-	"throttle.Limiter.byKey":  {"as many keys as it was made for; the one used least recently goes", "the process"},
+	"throttle.Limiter.byKey":  {"as many keys as it was made for; whole budgets and the one used least recently go", "the process"},
 	"throttle.Limiter.recent": {"as Limiter.byKey", "the process"},
 	"throttle.Lobby.guests":   {"as many as it was made for; the slowest goes", "a guest who leaves"},
 	"throttle.Shares.byKey":   {"as many as may run", "leave"},

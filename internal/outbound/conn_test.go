@@ -235,6 +235,35 @@ func TestPartiesAreBounded(t *testing.T) {
 	eventually(t, func() bool { return client.Connections() == 2 })
 }
 
+// Parties that have long sent nothing are forgotten as others come, so that a
+// server keeps what the accounts in use need, not what all have ever needed.
+func TestIdlePartiesAreForgotten(t *testing.T) {
+	t.Parallel()
+	srv, _ := counting(t, false)
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	client := newClient(t, outbound.Policy{Allow: []string{srv.Listener.Addr().String()}, Roots: roots})
+	send := func(party string) {
+		req := request(t, "GET", srv.URL+"/x", nil)
+		if _, err := client.Do(t.Context(), outbound.Bound{Bases: []string{srv.URL}, Party: party}, req, outbound.Limits{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 10 {
+		send(fmt.Sprint("old", i))
+	}
+	if got := client.Parties(); got != 10 {
+		t.Fatalf("%d parties, want 10", got)
+	}
+	client.Later(time.Hour)
+	for i := range 10 {
+		send(fmt.Sprint("new", i))
+	}
+	if got := client.Parties(); got != 10 {
+		t.Errorf("%d parties after an hour, want the 10 of now", got)
+	}
+}
+
 // Connections to upstreams are bounded: at the bound idle ones go first, then
 // requests are refused before anything is sent.
 func TestConnectionsAreBounded(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"syscall"
+	"time"
 )
 
 // SetResolver makes the client ask a test's own DNS server.
@@ -31,3 +32,10 @@ func (c *Client) Connections() int { return int(c.conns.Load()) }
 
 // KeepParties bounds how many parties keep connections.
 func (c *Client) KeepParties(n int) { c.pool.parties = n }
+
+// Parties are how many are remembered, and Later lets time pass for them.
+func (c *Client) Parties() int { return len(c.pool.own) }
+
+func (c *Client) Later(d time.Duration) {
+	c.pool.now = func() time.Time { return time.Now().Add(d) }
+}

@@ -133,7 +133,7 @@ func (c *Client) transport(roots *x509.CertPool) *http.Transport {
 		DisableCompression:     true, // decoded in body.go, under a limit
 		MaxIdleConnsPerHost:    64,
 		MaxIdleConns:           1024,
-		IdleConnTimeout:        90 * time.Second,
+		IdleConnTimeout:        idle,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // pool decides which connection a request may use. HTTP/1 gives a connection's
@@ -16,6 +17,7 @@ type pool struct {
 	shared  *http.Transport        // HTTP/2 only
 	nobody  *http.Transport        // of requests without a party: each takes its own connection
 	parties int                    // transports kept
+	now     func() time.Time
 
 	mu     sync.Mutex
 	own    map[string]*list.Element // by party
@@ -26,15 +28,18 @@ type pool struct {
 type party struct {
 	name      string
 	transport *http.Transport
+	last      time.Time // when it last sent
 }
 
 const (
+	idle       = 90 * time.Second // that a connection is kept which nobody uses
+	kept       = 2 * idle         // that a party is, which by then has none
 	maxParties = 2048
 	maxHosts   = 4096
 )
 
 func newPool(build func() *http.Transport) *pool {
-	p := &pool{make: build, shared: build(), nobody: build(), parties: maxParties, own: map[string]*list.Element{}, recent: list.New(), framed: map[string]bool{}}
+	p := &pool{make: build, shared: build(), nobody: build(), parties: maxParties, now: time.Now, own: map[string]*list.Element{}, recent: list.New(), framed: map[string]bool{}}
 	p.shared.Protocols = new(http.Protocols)
 	p.shared.Protocols.SetHTTP2(true)
 	p.nobody.DisableKeepAlives = true
@@ -51,17 +56,20 @@ func (p *pool) of(name, host string) (t *http.Transport, shared bool) {
 	if p.framed[host] {
 		return p.shared, true
 	}
+	now := p.now()
 	if e, ok := p.own[name]; ok {
 		p.recent.MoveToFront(e)
+		e.Value.(*party).last = now
 		return e.Value.(*party).transport, false
 	}
-	if len(p.own) >= p.parties {
-		last := p.recent.Back()
-		p.recent.Remove(last)
-		delete(p.own, last.Value.(*party).name)
-		last.Value.(*party).transport.CloseIdleConnections()
+	for range 2 { // so that more is forgotten than comes
+		if e := p.recent.Back(); e != nil && (len(p.own) >= p.parties || now.Sub(e.Value.(*party).last) > kept) {
+			p.recent.Remove(e)
+			delete(p.own, e.Value.(*party).name)
+			e.Value.(*party).transport.CloseIdleConnections()
+		}
 	}
-	n := &party{name, p.make()}
+	n := &party{name, p.make(), now}
 	p.own[name] = p.recent.PushFront(n)
 	return n.transport, false
 }

@@ -1,9 +1,10 @@
 // Package throttle holds a keyed token bucket: one rate for many callers, each
 // with a budget of its own, in bounded memory.
 //
-// A Limiter keeps at most a fixed number of keys. When it is full, the key that
-// was used least recently goes, so a flood of made-up keys costs the flooder
-// its own history first and never more memory. Callers must give each caller
+// A Limiter keeps at most a fixed number of keys, and forgets those whose budget
+// is whole again, which are like any other key. When it is full, the key that was
+// used least recently goes, so a flood of made-up keys costs the flooder its own
+// history first and never more memory. Callers must give each caller
 // one key only: [Address] does that for network addresses (threats.md W7).
 package throttle
 
@@ -88,14 +89,22 @@ func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {
 		l.recent.MoveToFront(e)
 		return e.Value.(*bucket).limit
 	}
+	for range 2 { // so that more is forgotten than comes
+		if oldest := l.recent.Back(); oldest != nil && oldest.Value.(*bucket).limit.TokensAt(now) >= float64(l.burst) {
+			l.forget(oldest)
+		}
+	}
 	for len(l.byKey) >= l.maxKeys {
-		oldest := l.recent.Back()
-		l.recent.Remove(oldest)
-		delete(l.byKey, oldest.Value.(*bucket).key)
+		l.forget(l.recent.Back())
 	}
 	b := &bucket{key: key, limit: rate.NewLimiter(l.rate, l.burst)}
 	l.byKey[key] = l.recent.PushFront(b)
 	return b.limit
+}
+
+func (l *Limiter) forget(e *list.Element) {
+	l.recent.Remove(e)
+	delete(l.byKey, e.Value.(*bucket).key)
 }
 
 // Address is the one key for a caller's network address, with or without a

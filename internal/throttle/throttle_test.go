@@ -83,6 +83,31 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// Who has a whole budget again is like somebody new, and is forgotten as others
+// come: a server keeps the callers of now, not all that there have ever been.
+func TestWholeBudgetsAreForgotten(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	l := throttle.New(1, 2, 1000, c.now)
+	for i := range 100 {
+		l.Allow(fmt.Sprint("early", i))
+	}
+	c.advance(500 * time.Millisecond)
+	for i := range 10 {
+		l.Allow(fmt.Sprint("soon", i))
+	}
+	if got := l.Len(); got != 110 {
+		t.Fatalf("%d keys while none is whole, want 110", got)
+	}
+	c.advance(time.Second)
+	for i := range 100 {
+		l.Allow(fmt.Sprint("late", i))
+	}
+	if got := l.Len(); got != 100 {
+		t.Errorf("%d keys, want the 100 of now", got)
+	}
+}
+
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	l := throttle.New(0, 50, 8, newClock().now)
