@@ -76,6 +76,9 @@ func judgeSchema(i sqldb.Inspection) finding {
 		f.Level, f.Says, f.Why, f.Mend = problem, bad.Message, "This program does not start on it.", bad.Hint
 	case i.Applied == 0:
 		f.Level, f.Says = note, "is not there yet; the first start makes it"
+	case i.Applied < i.Known && i.Postgres != nil && i.Postgres.Serves():
+		f.Level, f.Says = problem, fmt.Sprintf("is at step %d, and this program knows %d", i.Applied, i.Known)
+		f.Why, f.Mend = i.Postgres.User+" does not change the schema, so no server of this version starts.", "Make a backup, then run ambit migrate with the URL of the role that owns it."
 	case i.Applied < i.Known:
 		f.Level, f.Says, f.Mend = note, fmt.Sprintf("is at step %d, and this program knows %d; its start applies what is missing", i.Applied, i.Known), "Make a backup before that."
 	}
@@ -193,16 +196,21 @@ func connections(p *sqldb.Postgres) finding {
 }
 
 func rights(p *sqldb.Postgres) []finding {
+	if p.Serves() {
+		return []finding{{Check: "rights", Level: fine, Says: p.User + " reads and writes in the schema " + p.Namespace + " and cannot change it: ambit migrate does, with the role that owns it"}}
+	}
 	var list []finding
 	switch {
 	case p.Namespace == "":
-		list = append(list, finding{Check: "rights", Level: problem, Says: "there is no schema to work in", Why: "Tables have no place.", Mend: "Run: " + ownSQL + word(`create schema "`+p.User+`" authorization "`+p.User+`"`)})
+		list = append(list, finding{Check: "rights", Level: problem, Says: "there is no schema to work in", Why: "Tables have no place.",
+			Mend: "If there is one, as another role: psql -c " + word(`alter role "`+p.User+`" in database "`+p.Database+`" set search_path = SCHEMA`) + " -c " + word(`grant usage on schema SCHEMA to "`+p.User+`"`) +
+				"; else run: " + ownSQL + word(`create schema "`+p.User+`" authorization "`+p.User+`"`)})
 	case !p.CanCreate:
 		list = append(list, finding{Check: "rights", Level: problem, Says: p.User + " cannot make tables in the schema " + p.Namespace, Why: "The next upgrade needs to.", Mend: "Run as its owner: psql -c " + word(`grant create, usage on schema "`+p.Namespace+`" to "`+p.User+`"`)})
 	}
-	if len(p.Lacking) > 0 {
-		list = append(list, finding{Check: "rights", Level: problem, Says: p.User + " does not own these tables, or cannot read and write them: " + words(p.Lacking), Why: "Requests that need them fail, and so does the next upgrade.",
-			Mend: "Run as a superuser: psql -c " + word(`alter table "`+p.Namespace+`"."`+p.Lacking[0]+`" owner to "`+p.User+`"`) + ", and so for each."})
+	if some := slices.Concat(p.Lacking, p.Foreign); len(some) > 0 {
+		list = append(list, finding{Check: "rights", Level: problem, Says: p.User + " does not own these tables, or cannot read and write them: " + words(some[:min(len(some), 20)]), Why: "Requests that need them fail, and so does the next upgrade.",
+			Mend: "Run as a superuser: psql -c " + word(`alter table "`+p.Namespace+`"."`+some[0]+`" owner to "`+p.User+`"`) + ", and so for each."})
 	}
 	if p.Superuser {
 		list = append(list, finding{Check: "rights", Level: warning, Says: p.User + " is a superuser", Why: "Whoever gets hold of the URL can do anything in the whole PostgreSQL, and read files of its machine.",

@@ -52,11 +52,19 @@ func (p *patient) public() string {
 }
 
 func checkServer(ctx context.Context, p *patient) []finding {
+	list := askServer(ctx, p)
+	if own := serverName(p.cfg.PublicURL); p.about == nil && own != "" && own != p.server {
+		list = append(list, finding{Level: note, Says: "the settings here are of " + own + ", and " + p.server + " is what was asked: the server " + p.serverFrom(), Mend: "To look at its own server: ambit doctor --server " + word(own)})
+	}
+	return list
+}
+
+func askServer(ctx context.Context, p *patient) []finding {
 	resp, body, err := p.get(ctx, p.server+"/readyz")
 	if err != nil {
 		switch {
 		case p.about == nil:
-			return []finding{{Level: note, Says: "none answers at " + p.server + deeperThan(err)}}
+			return []finding{{Level: note, Says: "none answers at " + p.server + ", " + p.serverFrom() + deeperThan(err)}}
 		case p.about.PublicURL == p.server:
 			return []finding{{Level: problem, Says: "one runs on this data folder, and " + p.server + " does not answer" + deeperThan(err), Why: "Neither people nor agents reach it.", Mend: "Look at the proxy in front of it, and at the name's address."}}
 		}
@@ -70,7 +78,7 @@ func checkServer(ctx context.Context, p *patient) []finding {
 		list := []finding{{Level: problem, Says: p.server + " is not ready: it says " + strings.ReplaceAll(ready.Status, "_", " "), Why: "It refuses calls.", Mend: "Look at its log. docs/operations.md explains each part."}}
 		return append(list, partsOf(ready, "failed", problem)...)
 	}
-	list := append([]finding{{Level: fine, Says: p.server + " is ready"}}, partsOf(ready, "degraded", warning)...)
+	list := append([]finding{{Level: fine, Says: p.server + " is ready (" + p.serverFrom() + ")"}}, partsOf(ready, "degraded", warning)...)
 	if p.about != nil && p.about.Skew.Abs() > muchSkew {
 		list = append(list, finding{Check: "clock", Level: problem, Says: "the server's is " + p.about.Skew.Round(time.Millisecond).Abs().String() + " from the database's",
 			Why: "From 2 s on it refuses all calls.", Mend: "Run: timedatectl set-ntp true"})

@@ -106,6 +106,20 @@ func (c *command) serverURL() string {
 	return serverName(first(c.server, c.env[envServer], stored.Current, defaultServer))
 }
 
+// serverFrom says why commands ask the server that they ask.
+func (c *command) serverFrom() string {
+	stored, _ := c.readLogins()
+	switch {
+	case c.server != "":
+		return "named with --server"
+	case c.env[envServer] != "":
+		return "of AMBIT_SERVER"
+	case stored.Current != "":
+		return "where you logged in last"
+	}
+	return "the default"
+}
+
 // serverName writes an address in one way, so that it finds its login again.
 func serverName(raw string) string {
 	raw = strings.TrimSpace(raw)

@@ -49,12 +49,20 @@ type Postgres struct {
 
 	CanCreate bool     // tables, which migrations do
 	Superuser bool     // may do anything, which nothing here needs
-	Lacking   []string // tables that our user cannot read and write, or does not own
+	Lacking   []string // tables that our user cannot read and write
+	Foreign   []string // tables that it can, and does not own
+	Own       int      // tables that it owns
 	Hears     error    // why a notice did not arrive; nil: it did
 
 	Limit, Reserved int // most connections, and how many of them are for superusers
 	Others, Ours    int // connections now: of others, and of ambit
 	Pool            int // connections that each node may take
+}
+
+// Serves reports that our user reads and writes the tables of another and changes
+// none, as where one role migrates and one serves.
+func (p *Postgres) Serves() bool {
+	return !p.CanCreate && p.Own == 0 && len(p.Foreign) > 0 && len(p.Lacking) == 0
 }
 
 // settings are those whose value says whether what is acknowledged is kept, and
@@ -216,26 +224,33 @@ func (p *Postgres) rights(ctx context.Context, q Querier) error {
 	const (
 		mine = `
 select coalesce(has_schema_privilege(current_schema(), 'create'), false), (select rolsuper from pg_roles where rolname = current_user)`
-		lacking = `
-select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where n.nspname = current_schema() and c.relkind in ('r', 'p') and not (has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-	and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete') and pg_has_role(c.relowner, 'usage'))
-order by c.relname limit 20`
+		tables = `
+select c.relname, has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+	and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'), pg_has_role(c.relowner, 'usage')
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = current_schema() and c.relkind in ('r', 'p') order by c.relname`
 	)
 	if err := q.QueryRowContext(ctx, mine).Scan(&p.CanCreate, &p.Superuser); err != nil {
 		return err
 	}
-	rows, err := q.QueryContext(ctx, lacking)
+	rows, err := q.QueryContext(ctx, tables)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var table string
-		if err := rows.Scan(&table); err != nil {
+		var uses, owns bool
+		if err := rows.Scan(&table, &uses, &owns); err != nil {
 			return err
 		}
-		p.Lacking = append(p.Lacking, table)
+		switch {
+		case !uses:
+			p.Lacking = append(p.Lacking, table)
+		case !owns:
+			p.Foreign = append(p.Foreign, table)
+		default:
+			p.Own++
+		}
 	}
 	return rows.Err()
 }

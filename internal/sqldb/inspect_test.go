@@ -150,3 +150,52 @@ func TestInspectBadPostgres(t *testing.T) {
 		t.Errorf("got %v, want database_unavailable", err)
 	}
 }
+
+// A bug: with one role that migrates and one that serves, as docs/operations.md has
+// it, the doctor was red for ever, and a server whose search_path was not set ended
+// with an error that nobody had written.
+func TestTwoRoles(t *testing.T) {
+	t.Parallel()
+	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	empty := sqldbtest.Config(t, sqldb.PostgreSQL) // where a wrong search_path leads
+	db := sqldbtest.OpenConfig(t, cfg)
+	if err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	role := "r_" + strings.ToLower(rand.Text())
+	for _, statement := range []string{
+		"create role " + role + " login", "grant usage on schema " + cfg.Schema + ", " + empty.Schema + " to " + role,
+		"grant select, insert, update, delete on all tables in schema " + cfg.Schema + " to " + role,
+	} {
+		update(t, db, func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, statement)
+			return err
+		})
+	}
+	t.Cleanup(func() { sqldbtest.Drop(t, cfg, role) })
+	serving := func(cfg sqldb.Config) sqldb.Config {
+		u, err := url.Parse(cfg.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.User(role)
+		cfg.URL = u.String()
+		return cfg
+	}
+	got, err := sqldb.Inspect(t.Context(), serving(cfg))
+	if err != nil || !got.Postgres.Serves() {
+		t.Errorf("a role that serves: %+v, %v", got.Postgres, err)
+	}
+	if err := sqldbtest.OpenConfig(t, serving(cfg)).Migrate(t.Context()); err != nil {
+		t.Errorf("a role that serves, with nothing to migrate: %v", err)
+	}
+	elsewhere, err := sqldb.Open(t.Context(), serving(empty))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer elsewhere.Close()
+	err = elsewhere.Migrate(t.Context())
+	if f := fault.Of(err); f == nil || f.Code != "database_rights" || f.Kind != fault.Denied || !strings.Contains(f.Hint, "search_path") || !strings.Contains(f.Hint, "ambit migrate") {
+		t.Errorf("a role that looks in another schema: %v", err)
+	}
+}

@@ -5,12 +5,15 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -131,13 +134,23 @@ func (db *DB) migrate(ctx context.Context, all []step) error {
 			case <-time.After(lockPatience / 4):
 			}
 		case err != nil:
-			return Wrap("migrate the database", err)
+			return Wrap("migrate the database", db.forbidden(err))
 		case applied == nil:
 			return nil
 		default:
 			db.log.InfoContext(ctx, "database migrated", "version", applied.Version, "name", applied.Name)
 		}
 	}
+}
+
+// forbidden says of a user that may not change the schema what to do: it is the
+// wrong one, or looks in the wrong schema, or another role has to migrate.
+func (db *DB) forbidden(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "42501" {
+		return err
+	}
+	return fault.New(fault.Denied, "database_rights", "The user of the database may not change the schema "+db.schema+", which this program has to.").
+		WithHint("If another role owns the tables, run ambit migrate with its URL first. If they are in another schema, set it for this user: alter role USER in database NAME set search_path = SCHEMA").WithCause(err)
 }
 
 // Pending lists the steps that Migrate would apply.
