@@ -66,6 +66,7 @@ var beside = map[string]string{
 	"internal/crypt -> internal/secret":            "the envelope takes and gives values that do not print",
 	"internal/disk -> internal/failpoint":          "a process dies between a file's content and its name",
 	"internal/keyring/awskms -> internal/keyring":  "a back end returns the description that its room defines",
+	"internal/keyring/azurekv -> internal/keyring": "a back end returns the description that its room defines",
 	"internal/keyring/gcpkms -> internal/keyring":  "a back end returns the description that its room defines",
 	"internal/keyring/local -> internal/keyring":   "a back end returns the description that its room defines",
 	"internal/keyring/transit -> internal/keyring": "a back end returns the description that its room defines",

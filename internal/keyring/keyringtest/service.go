@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -90,6 +91,25 @@ func HTTP(t testing.TB, services ...*Service) keyring.Options {
 	}
 	t.Cleanup(c.Close)
 	return keyring.Options{HTTP: c.Library(outbound.Library{Party: "keeper"})}
+}
+
+// Detour leads what o sends to these hosts to the service instead.
+func (s *Service) Detour(o *keyring.Options, hosts ...string) {
+	o.HTTP.Transport = detour{o.HTTP.Transport, s.Addr, hosts}
+}
+
+type detour struct {
+	next  http.RoundTripper
+	addr  string
+	hosts []string
+}
+
+func (d detour) RoundTrip(r *http.Request) (*http.Response, error) {
+	if slices.Contains(d.hosts, r.URL.Hostname()) {
+		r = r.Clone(r.Context())
+		r.URL.Scheme, r.URL.Host, r.Host = "https", d.addr, d.addr
+	}
+	return d.next.RoundTrip(r)
 }
 
 // Settings is an environment that holds only these.

@@ -66,7 +66,7 @@ func (s *Server) Key(name string) *Key {
 // Options reach the service with the file of the service account.
 func (s *Server) Options(t testing.TB) keyring.Options {
 	o := keyringtest.HTTP(t, s.Service)
-	o.HTTP.Transport = detour{o.HTTP.Transport, s.URL}
+	s.Detour(&o, "iamcredentials.googleapis.com", "169.254.169.254")
 	o.Env = keyringtest.Settings(map[string]string{
 		"GOOGLE_APPLICATION_CREDENTIALS": s.file, "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDKMS": s.URL,
 	})

@@ -143,21 +143,3 @@ func answer(w http.ResponseWriter, doc any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(doc)
 }
-
-// detour leads what goes to Google's own addresses to the service.
-type detour struct {
-	next http.RoundTripper
-	base string
-}
-
-func (d detour) RoundTrip(r *http.Request) (*http.Response, error) {
-	if h := r.URL.Hostname(); h == "iamcredentials.googleapis.com" || h == "169.254.169.254" {
-		to, err := url.Parse(d.base)
-		if err != nil {
-			return nil, err
-		}
-		r = r.Clone(r.Context())
-		r.URL.Scheme, r.URL.Host, r.Host = to.Scheme, to.Host, to.Host
-	}
-	return d.next.RoundTrip(r)
-}
