@@ -45,7 +45,7 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	t.Helper()
 	w := gatewaytest.New(t, db)
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials,
-		Sessions: w.Sessions, Audit: w.Audit, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
+		Sessions: w.Sessions, Audit: w.Audit, Vault: w.Vault, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

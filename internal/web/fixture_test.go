@@ -150,6 +150,22 @@ func fixtures() map[string]page {
 	told.Viewer.Notices = []NoticeRow{{id.NewEvent(), "A recovery link was made on the server for Ada Novak.", at(-5 * time.Hour), id.NewUser()}, {id.NewEvent(), "x", at(-6 * time.Hour), id.NewUser()}}
 	p["inbox_told"] = &InboxPage{Frame: told, FirstSteps: "claude mcp add --transport http ambit http://localhost:7420/mcp"}
 	p["connection_replace"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{"api_key", "API key"}}}, Reconnect: id.NewConnection(), ReconnectLabel: "Weather", Prove: true, TOTP: true, Nonce: "n"}
+	row := func(name string, chip Mark, tags ...string) SecretRow {
+		return SecretRow{ID: id.NewSecret(), Href: "/ui/secrets/secret_x", Name: name, Tags: tags, Chip: chip, Version: 4, Updated: at(-3 * time.Hour), By: "Billing back end"}
+	}
+	gone := row("old/token", Mark{"Deleted", "bad"})
+	gone.Purge = at(12 * 24 * time.Hour)
+	tabs := []Tab{{"In use", "/ui/secrets", true}, {"Deleted", "/ui/secrets?state=deleted", false}}
+	p["secrets"] = &SecretsPage{Frame: frame("Secrets", "secrets", false), Tabs: tabs, CanAdd: true, Next: "/ui/secrets?after=x", Items: []SecretRow{row("prod/db-password", Mark{"Rotation due", "warn"}, "pci", "team-a"),
+		row("tls/site", Mark{"Expired", "bad"}), row("stripe", Mark{}), row("webhook/"+strings.Repeat("long-", 20), Mark{"Write-only", ""}), gone}}
+	p["secrets_empty"] = &SecretsPage{Frame: frame("Secrets", "secrets", false), Tabs: tabs, CanAdd: true}
+	p["secret"] = &SecretPage{Frame: frame("prod/db-password", "secrets", true), SecretRow: row("prod/db-password", Mark{"Rotate soon", "warn"}, "pci", "team-a"), Description: "The main database. " + evil, TagText: "pci, team-a",
+		Expires: "2027-01-31", Rotate: "2026-12-01", Metadata: "owner=ops\n", Version: "v4", Reveal: "/ui/secrets/secret_x/reveal", CanReveal: true, CanWrite: true, CanDelete: true,
+		Facts:    []Fact{{"Holds", "Text, 24 bytes", false}, {"organization_id", "org_01jd0000000000000000000001", false}, {"Sealed under", string(id.NewKEK()), true}, {"Id", string(id.NewSecret()), true}, {"owner", evil, false}},
+		Versions: []SecretVersionRow{{"v4", 4, true, "Text, 24 bytes", at(-3 * time.Hour), "Billing back end", "/ui/x"}, {"v3", 3, false, "A file, 2048 bytes", at(-72 * time.Hour), "Mia Okafor", "/ui/x"}}}
+	p["secret_deleted"] = &SecretPage{Frame: frame("old/token", "secrets", true), SecretRow: gone, CanDelete: true, Facts: []Fact{{"Id", string(id.NewSecret()), true}}}
+	p["secret_new"] = &SecretNewPage{Frame: frame("Store a secret", "secrets", true), MayWhole: true}
+	p["secret_value"] = &SecretValuePage{Frame: frame("Value", "secrets", true), Name: "prod/db-password", Value: "correct horse battery staple", Holds: "Text, 28 bytes", Back: "/ui/secrets/secret_x"}
 	p["code"] = &CodePage{Frame: frame("Sign in a command line", "", true)}
 	mistyped := frame("Sign in a command line", "", true)
 	mistyped.Problem = &Notice{"bad", "No command line waits with this code.", "Compare it with your terminal."}

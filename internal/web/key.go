@@ -1,6 +1,7 @@
 package web
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 func (s *Server) keyList(v *visit) (answer, error) {
@@ -39,6 +41,9 @@ func (s *Server) keyRow(v *visit, k account.APIKey) KeyRow {
 	if k.Organization == "" {
 		row.Reach = "All of " + v.here.EnvironmentName
 	}
+	for _, r := range k.Secrets {
+		row.Secrets = append(row.Secrets, ruleText(r))
+	}
 	switch {
 	case !k.RevokedAt.IsZero():
 		row.Ended = "Revoked"
@@ -46,6 +51,25 @@ func (s *Server) keyRow(v *visit, k account.APIKey) KeyRow {
 		row.Ended = "Expired"
 	}
 	return row
+}
+
+// ruleText says in words which secrets a rule is about.
+func ruleText(r vault.Rule) string {
+	text := "secrets"
+	if r.Prefix != "" {
+		text += " whose name begins with " + oneLine(r.Prefix)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Context)) {
+		text += ", of " + oneLine(name) + " " + oneLine(r.Context[name])
+	}
+	if len(r.Verbs) < len(vault.Verbs()) {
+		var verbs []string
+		for _, v := range r.Verbs {
+			verbs = append(verbs, string(v))
+		}
+		text += ": " + andList(verbs) + " only"
+	}
+	return text
 }
 
 func (s *Server) keyNew(v *visit) (answer, error) {
@@ -65,6 +89,7 @@ func (s *Server) keyNewPage(v *visit) *KeyNewPage {
 		p.Days = append(p.Days, Option{Value: strconv.Itoa(days), Label: plural(days, "day"), Chosen: v.form("days") == strconv.Itoa(days) || v.form("days") == "" && days == 90})
 	}
 	p.Days = append(p.Days, Option{Value: "0", Label: "Never", Chosen: v.form("days") == "0"})
+	p.SecretPrefix, p.SecretContext = v.form("secret_prefix"), v.form("secret_context")
 	return p
 }
 
@@ -88,6 +113,9 @@ func (s *Server) newKey(v *visit) (account.NewKey, error) {
 	days, err := strconv.Atoi(v.form("days"))
 	if err != nil || days < 0 || days > 3650 {
 		return n, fault.New(fault.Invalid, "invalid_expiry", "A key ends after 1 to 3650 days, or never.")
+	}
+	if n.Secrets, err = keyRules(v.r.PostForm); err != nil {
+		return n, err
 	}
 	if days > 0 {
 		n.Expires = s.now().UTC().Truncate(24*time.Hour).AddDate(0, 0, days+1)

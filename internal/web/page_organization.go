@@ -51,6 +51,7 @@ type KeyRow struct {
 	ID               id.Key
 	Name, Reach      string
 	Scopes           []string
+	Secrets          []string // which ones, if not all that it can see
 	Created, Expires time.Time
 	Ended            string
 }
@@ -64,6 +65,8 @@ type KeyNewPage struct {
 	Scopes   []Option
 	Days     []Option
 	TOTP     bool
+
+	SecretPrefix, SecretContext string // for some secrets only
 }
 
 func (*KeyNewPage) template() string { return "key_new" }

@@ -32,6 +32,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // Config is what a Server needs. All but Address, Now and Logger are required.
@@ -43,6 +44,7 @@ type Config struct {
 	Credentials *credential.Service
 	Sessions    *session.Service
 	Audit       *audit.Log
+	Vault       *vault.Vault
 	// Subscribe calls fn on every notice of a channel, as sqldb.DB does.
 	Subscribe func(channel string, fn func(payload string)) (cancel func())
 	PublicURL *url.URL
@@ -80,6 +82,7 @@ type Server struct {
 	credentials *credential.Service
 	sessions    *session.Service
 	audit       *audit.Log
+	vault       *vault.Vault
 	subscribe   func(string, func(string)) func()
 	public      *url.URL
 	address     func(*http.Request) string
@@ -98,7 +101,7 @@ type Server struct {
 // New makes a Server and parses its templates.
 func New(cfg Config) (*Server, error) {
 	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Connections == nil || cfg.Credentials == nil ||
-		cfg.Sessions == nil || cfg.Audit == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
+		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
 		return nil, errors.New("web: the configuration is incomplete")
 	}
 	if cfg.Now == nil {
@@ -118,7 +121,7 @@ func New(cfg Config) (*Server, error) {
 	l := cfg.Limits.withDefaults()
 	return &Server{refusals: throttle.New(l.RefusalRate, l.RefusalBurst, addresses, cfg.Now),
 		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
-		sessions: cfg.Sessions, audit: cfg.Audit, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
+		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil
 }
 
@@ -208,6 +211,16 @@ func (s *Server) routes() []route {
 		{"POST /ui/consent/{flow}", signedIn, s.consentGive},
 		{"POST /ui/consent/{flow}/deny", signedIn, s.consentDeny},
 
+		{"GET /ui/secrets", signedIn, s.secretList},
+		{"GET /ui/secrets/new", signedIn, s.secretNew},
+		{"POST /ui/secrets", signedIn, s.secretCreate},
+		{"GET /ui/secrets/{id}", signedIn, s.secretShow},
+		{"POST /ui/secrets/{id}/value", signedIn, s.secretPut},
+		{"POST /ui/secrets/{id}/notes", signedIn, s.secretEdit},
+		{"POST /ui/secrets/{id}/restore", signedIn, s.secretRestore},
+		{"POST /ui/secrets/{id}/delete", signedIn, s.secretDelete},
+		{"POST /ui/secrets/{id}/undelete", signedIn, s.secretUndelete},
+
 		{"GET /ui/keys", signedIn, s.keyList},
 		{"GET /ui/keys/new", signedIn, s.keyNew},
 		{"POST /ui/keys/challenge", signedIn, s.keyChallenge},
@@ -260,6 +273,7 @@ func (s *Server) raisingForms() []route {
 		s.confirmed("/ui/users/{id}/enable", s.userEnable),
 		s.confirmed("/ui/environments/new", s.environmentNew),
 		s.confirmed("/ui/account/profile", s.profile),
+		s.confirmed("/ui/secrets/{id}/reveal", s.secretReveal),
 	)
 }
 

@@ -388,6 +388,7 @@ func notes(code string) *Notice {
 		"enabled": "Enabled again.", "key_revoked": "The key no longer works.", "passkey": "The passkey was added.", "passkey_removed": "The passkey was removed.",
 		"authenticator": "The authenticator app is set up.", "user_disabled": "They are shut out, and what acted for them has ended.", "user_enabled": "They can sign in again.",
 		"environment": "The environment is there, and you own it. It stands in the menu.", "signed_out": "Signed out there.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
+		"stored": "Stored.", "restored": "The old value is the current one again.", "secret_deleted": "Deleted. It can be taken back for 30 days.", "undeleted": "It is back.",
 	}[code]
 	if text == "" {
 		return nil
