@@ -35,3 +35,30 @@ func TestForeignVaultClient(t *testing.T) {
 		}
 	})
 }
+
+// Issue 4, T5: a secret goes in through the page, and its owner sees it again with a
+// passkey; the pages fit every screen and hold nothing that shuts anybody out.
+func TestSecretPages(t *testing.T) {
+	s := dev(t, sqlite)
+	b := signIn(t, s)
+	b.open("/ui/secrets")
+	b.inspect("secrets empty")
+	b.clickText("Store a secret")
+	b.until("the form is shown", `document.querySelector("#value")`)
+	b.inspect("secret new")
+	b.fill("#name", "prod/db-password")
+	b.fill("#value", "correct horse battery staple")
+	b.fill("#tags", "pci, team-a")
+	b.clickText("Store it")
+	b.until("it is stored", `document.body.innerText.includes("Stored.")`)
+	b.inspect("secret")
+	b.clickText("Show the value")
+	b.until("the page asks", `document.querySelector("form[data-passkey=get]")`)
+	b.inspect("secret asks")
+	b.click("[data-prove]")
+	b.until("the value is shown", `document.querySelector("textarea")?.value === "correct horse battery staple"`)
+	b.inspect("secret value")
+	b.open("/ui/secrets")
+	b.until("the list has it", `document.body.innerText.includes("prod/db-password")`)
+	b.inspect("secrets")
+}

@@ -60,7 +60,12 @@ func (s *Server) secretList(v *visit) (answer, error) {
 func (s *Server) secretRow(v *visit, c vault.Caller, o vault.Object) SecretRow {
 	r := SecretRow{ID: o.ID, Href: v.query("/ui/secrets/" + string(o.ID)), Name: o.Name, Tags: o.Tags, Version: o.Version, Updated: o.UpdatedAt, By: o.UpdatedByName, Purge: o.PurgeAt}
 	if c.Organization == "" {
-		r.Of = o.Context["organization_id"]
+		switch r.Of = o.Context["organization_id"]; r.Of {
+		case "":
+			r.Of = "All of " + v.here.EnvironmentName
+		case string(v.here.Organization):
+			r.Of = v.here.OrganizationName
+		}
 	}
 	soon := s.now().Add(7 * 24 * time.Hour)
 	switch {
