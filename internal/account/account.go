@@ -149,6 +149,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Vault.Keeps(keeps()...)
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, base: strings.TrimRight(cfg.PublicURL.String(), "/"), origin: origin, rp: rp,
 		onLeft: cfg.OnUserLeft, now: func() time.Time { return cfg.Now().UTC().Truncate(time.Microsecond) }, log: cfg.Logger,

@@ -33,6 +33,21 @@ func totpPlace(u User, version int64) vault.Place {
 	return vault.Place{Environment: u.Environment, User: u.ID, Kind: "totp", Object: string(u.ID), Version: version}
 }
 
+// keeps lists what this room has sealed.
+func keeps() []vault.Sealed {
+	place := func(scan func(dest ...any) error) (vault.Place, error) {
+		var u User
+		var version int64
+		err := scan(&u.ID, &u.Environment, &version)
+		return totpPlace(u, version), err
+	}
+	column := func(table, key string) vault.Sealed {
+		return vault.Sealed{Table: table, Column: "envelope", Key: []string{key}, Join: `join person p on p.id = s.user_id`,
+			Fields: `s.user_id, p.environment_id, s.sealed_version`, Place: place}
+	}
+	return []vault.Sealed{column("totp", "user_id"), column("totp_setup", "subject")}
+}
+
 // BeginTOTP gives the otpauth URL of a new authenticator app, to show as a QR
 // code, to who holds a grant; see Unlock. It replaces nothing until FinishTOTP.
 func (s *Service) BeginTOTP(ctx context.Context, p Person, grant secret.Value) (otpauthURL secret.Value, err error) {

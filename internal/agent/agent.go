@@ -123,6 +123,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.OnAgentEnded == nil {
 		cfg.OnAgentEnded = func(context.Context, *sqldb.Tx, id.Environment, id.Agent) error { return nil }
 	}
+	cfg.Vault.Keeps(keeps(kindAccess), keeps(kindRefresh))
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People,
 		issuer: strings.TrimRight(cfg.PublicURL.String(), "/"), onEnded: cfg.OnAgentEnded, now: cfg.Now, log: cfg.Logger,

@@ -317,6 +317,19 @@ func (t token) place(kind string) vault.Place {
 		Kind: "agent_token_" + kind, Object: hex.EncodeToString(t.hash)}
 }
 
+// keeps is a column of sealed answers.
+func keeps(kind string) vault.Sealed {
+	return vault.Sealed{
+		Table: "agent_token", Column: "sealed_" + kind, Key: []string{"hash"}, Join: `join token_family f on f.id = s.family_id`,
+		Fields: `s.hash, f.environment_id, f.organization_id, f.user_id`,
+		Place: func(scan func(dest ...any) error) (vault.Place, error) {
+			var t token
+			err := scan(&t.hash, &t.family.environment, &t.family.organization, &t.family.user)
+			return t.place(kind), err
+		},
+	}
+}
+
 // ClientCredentials gives an agent that an admin registered an access token: in
 // its owner's name if it is delegated, in nobody's if it is autonomous.
 func (s *Service) ClientCredentials(ctx context.Context, by Caller, resource string) (Tokens, error) {

@@ -27,7 +27,6 @@ import (
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
@@ -54,7 +53,7 @@ type App struct {
 	public     *url.URL
 	log        *slog.Logger
 	db         *sqldb.DB
-	keeper     *keyring.Guard
+	roots      *keyring.Ring
 	outbound   *outbound.Client
 	gateway    *gateway.Gateway
 	telemetry  *telemetry.Telemetry
@@ -126,8 +125,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.db, err = sqldb.Open(ctx, sqldb.Config{DataDir: cfg.DataDir, URL: cfg.DatabaseURL, Logger: cfg.Logger}); err != nil {
 		return err
 	}
-	keeper, err := a.openKeeper(ctx)
-	if err != nil {
+	if err := a.openRoots(ctx); err != nil {
 		return err
 	}
 	if err := a.db.Migrate(ctx); err != nil {
@@ -142,11 +140,14 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 
 	// Levels 2 and 3: the record of everything, sealing, people, agents, providers.
-	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: keeper, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Unwitnessed: cfg.CheckpointRequired, Written: a.telemetry.Entry, Now: a.clock.Now, Logger: cfg.Logger})
+	a.Audit, err = audit.New(ctx, audit.Config{DB: a.db, Keeper: a.roots, CheckpointDir: a.cfg.CheckpointDir, Node: a.cfg.Node, Unwitnessed: cfg.CheckpointRequired, Written: a.telemetry.Entry, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}
-	a.Vault = vault.New(vault.Config{DB: a.db, Keeper: keeper, Audit: a.Audit, Now: a.clock.Now, Logger: cfg.Logger})
+	a.Vault = vault.New(vault.Config{DB: a.db, Roots: a.roots, Audit: a.Audit, Now: a.clock.Now, Logger: cfg.Logger})
+	if err := a.Vault.AdoptRoot(ctx); err != nil {
+		return err
+	}
 	a.People, err = account.New(account.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, PublicURL: a.public, OnUserLeft: a.onUserLeft, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
 		return err
@@ -172,27 +173,25 @@ func (a *App) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// openKeeper opens the root key, and holds it against the database before
+// openRoots opens the root keys, and holds them against the database before
 // anything is written there: a node with another key must leave no trace. Neither
 // must one whose database was put back by other means than Restore.
-func (a *App) openKeeper(ctx context.Context) (*keyring.Guard, error) {
+func (a *App) openRoots(ctx context.Context) error {
 	fresh, err := vault.Empty(ctx, a.db)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if fresh && a.cfg.Existing {
-		return nil, fault.New(fault.NotFound, "no_database", "No server has ever used this database.").
+		return fault.New(fault.NotFound, "no_database", "No server has ever used this database.").
 			WithHint("Is it the right one? Look at AMBIT_DATABASE_URL, and at the search_path of its user, or name another data folder with --data.")
 	}
-	file, err := local.OpenOrCreate(a.cfg.RootKey, fresh)
-	if err != nil {
-		return nil, err
+	if a.roots, err = roots(ctx, a.cfg, a.outbound, fresh); err != nil {
+		return err
 	}
-	a.keeper = keyring.NewGuard(file, keyring.Config{Grace: a.cfg.KeyGrace, Logger: a.log})
-	if err := audit.CheckKey(ctx, a.db, a.keeper); err != nil || a.cfg.restoring {
-		return a.keeper, err
+	if err := audit.CheckKey(ctx, a.db, a.roots); err != nil || a.cfg.restoring {
+		return err
 	}
-	return a.keeper, audit.CheckBehind(ctx, a.db, a.cfg.CheckpointDir, actionRestored)
+	return audit.CheckBehind(ctx, a.db, a.cfg.CheckpointDir, actionRestored)
 }
 
 // The hooks through which lower rooms end what rests on them, each in the
@@ -267,7 +266,8 @@ func (a *App) VerifyAudit(ctx context.Context, progress func(entries int64)) (au
 
 func (a *App) start() {
 	a.started = true
-	a.keeper.Start()
+	a.roots.Start()
+	a.Vault.Start()
 	a.Audit.Start()
 	a.clock.start()
 	a.member.Start()
@@ -316,8 +316,9 @@ func (a *App) closeAll() {
 		a.Sessions.Stop()
 		a.Agents.Stop()
 		a.clock.close()
+		a.Vault.Stop()
 		a.Audit.Stop()
-		a.keeper.Stop()
+		a.roots.Stop()
 		a.started = false
 	} else if a.Audit != nil {
 		a.Audit.Stop() // it has begun a run, which is over

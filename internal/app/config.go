@@ -26,7 +26,15 @@ type Config struct {
 	DatabaseURL string
 	// RootKey is the file of the root key; default DataDir with ".key" appended,
 	// so that a copy of the data folder never holds it.
+	//
+	// It can also be the URI of a root key elsewhere; see backEnds.
 	RootKey string
+	// RootKeysOther are further root keys of the server: those that it may move to,
+	// and those that something is still wrapped by.
+	RootKeysOther []string
+	// Env looks up one setting of the environment, for what back ends of root keys
+	// want to know. Nil knows none.
+	Env func(string) string
 	// CheckpointDir is where signed audit checkpoints go; default DataDir with
 	// ".checkpoints" appended.
 	CheckpointDir string
@@ -110,10 +118,16 @@ func (c *Config) Validate() error {
 	if c.CheckpointDir == "" {
 		c.CheckpointDir = c.DataDir + ".checkpoints"
 	}
-	for name, path := range map[string]string{"root key": c.RootKey, "checkpoint folder": c.CheckpointDir} {
-		if p, err := filepath.Abs(path); err == nil && (p == c.DataDir || strings.HasPrefix(p, c.DataDir+string(filepath.Separator))) {
-			return invalid("inside_data_dir", "The "+name+" lies inside the data folder, where a copy of the data would hold it too.", "Put it elsewhere.")
+	inside := func(name string) error {
+		return invalid("inside_data_dir", "The "+name+" lies inside the data folder, where a copy of the data would hold it too.", "Put it elsewhere.")
+	}
+	for _, key := range append([]string{c.RootKey}, c.RootKeysOther...) {
+		if insideData(c.DataDir, rootPath(key)) {
+			return inside("root key")
 		}
+	}
+	if insideData(c.DataDir, c.CheckpointDir) {
+		return inside("checkpoint folder")
 	}
 	if c.Listen == "" {
 		c.Listen = "localhost:7420"

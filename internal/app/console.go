@@ -81,7 +81,7 @@ func (c *console) close() {
 
 // verify is the work behind VerifyAudit.
 func (a *App) verify(ctx context.Context, progress func(entries int64)) (audit.Report, error) {
-	return audit.Verify(ctx, audit.VerifyConfig{DB: a.db, Keeper: a.keeper, Checkpoints: []string{a.cfg.CheckpointDir}, Progress: progress})
+	return audit.Verify(ctx, audit.VerifyConfig{DB: a.db, Keeper: a.roots, Checkpoints: []string{a.cfg.CheckpointDir}, Progress: progress})
 }
 
 // newErrorLog sends what net/http has to say to the structured log.

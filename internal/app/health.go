@@ -61,7 +61,7 @@ func (a *App) newHealth() *health {
 		{name: "database", look: a.db.Ping},
 		// It is asked every minute. While its grace lasts calls go on, and a balancer
 		// must not take all nodes out at once.
-		{name: "keeper", look: func(context.Context) error { return a.keeper.Ready() }, bearable: func() bool { return a.keeper.State().Usable }},
+		{name: "keeper", look: func(context.Context) error { return a.roots.Primary().Ready() }, bearable: func() bool { return a.roots.Primary().State().Usable }},
 		{name: "audit", look: a.Audit.Ready},
 		{name: "checkpoints", optional: true, look: func(context.Context) error { return a.witnessed() }},
 		{name: "clock", look: func(context.Context) error { return a.clock.Ready() }},

@@ -9,7 +9,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
-	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -30,17 +30,20 @@ func VerifyData(ctx context.Context, cfg Config, checkpoints []string, progress 
 			return audit.Report{}, fault.New(fault.NotFound, "no_database", "There is no database in "+cfg.DataDir+".").WithHint("Name the data folder of the server with --data.")
 		}
 	}
-	keeper, err := local.Open(cfg.RootKey)
-	if errors.Is(err, fs.ErrNotExist) {
-		return audit.Report{}, fault.New(fault.NotFound, "root_key_missing", "There is no root key in "+cfg.RootKey+".").WithHint("Point AMBIT_ROOT_KEY at it.")
-	}
+	client, err := outbound.New(outbound.Policy{Allow: cfg.OutboundAllow})
 	if err != nil {
 		return audit.Report{}, err
 	}
+	defer client.Close()
+	keys, err := roots(ctx, cfg, client, false)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	defer keys.Stop()
 	db, err := sqldb.Open(ctx, sqldb.Config{DataDir: cfg.DataDir, URL: cfg.DatabaseURL, Logger: cfg.Logger})
 	if err != nil {
 		return audit.Report{}, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: checkpoints, Progress: progress})
+	return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keys, Checkpoints: checkpoints, Progress: progress})
 }

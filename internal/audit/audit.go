@@ -99,8 +99,10 @@ type body struct {
 
 // Config is what a Log needs. DB, Keeper and CheckpointDir are required.
 type Config struct {
-	DB     *sqldb.DB
-	Keeper *keyring.Guard
+	DB *sqldb.DB
+	// Keeper wraps the keys of chains: a [keyring.Guard], or a [keyring.Ring]
+	// whose primary root key may change.
+	Keeper keyring.Keeper
 	// CheckpointDir is where signed checkpoints go. It should lie outside the
 	// data folder, best on another disk or machine.
 	CheckpointDir string
@@ -126,7 +128,7 @@ type Config struct {
 // use. Start it before use, and Stop it after everything that writes to it.
 type Log struct {
 	db      *sqldb.DB
-	keeper  *keyring.Guard
+	keeper  keyring.Keeper
 	dir     string
 	node    string
 	every   time.Duration

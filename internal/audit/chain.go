@@ -152,7 +152,7 @@ func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, e
 	if err := c.stands(ctx, tx); err != nil {
 		return row{}, err
 	}
-	k, ok := l.spares.take()
+	k, ok := l.spares.take(l.keeper.Describe().Ref)
 	if !ok {
 		return row{}, noKey()
 	}
@@ -166,7 +166,7 @@ func (c *chain) open(ctx context.Context, l *Log, tx *sqldb.Tx, s *step) (row, e
 		return row{}, fmt.Errorf("starting a run: %w", err)
 	}
 	now := l.now()
-	if err := insertChain(ctx, tx, chainID, l.node, s.run, l.keeper.Describe().Ref, k.wrapped, now); err != nil {
+	if err := insertChain(ctx, tx, chainID, l.node, s.run, k.root, k.wrapped, now); err != nil {
 		return row{}, fmt.Errorf("starting an audit chain: %w", err)
 	}
 	s.next = head{chain: chainID}

@@ -52,7 +52,7 @@ var signerContext = keyring.Context{AAD: crypt.Fields("ambit audit checkpoint si
 
 // openSigner loads the signing key, or makes it: of several nodes that start at
 // once, the first one's key stays.
-func openSigner(ctx context.Context, db *sqldb.DB, keeper *keyring.Guard, dir string) (*signer, error) {
+func openSigner(ctx context.Context, db *sqldb.DB, keeper keyring.Keeper, dir string) (*signer, error) {
 	if err := disk.Folder(dir); err != nil {
 		return nil, fmt.Errorf("making the folder for audit checkpoints: %w", err)
 	}

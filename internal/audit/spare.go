@@ -19,6 +19,7 @@ import (
 type spare struct {
 	chain   string
 	key     secret.Value
+	root    string // that wrapped it
 	wrapped []byte
 }
 
@@ -40,16 +41,21 @@ func newSpares() spares {
 	return spares{ready: make(chan spare, keptSpares), used: make(chan struct{}, 1)}
 }
 
-func (s spares) take() (spare, bool) {
+// take gives a key that this root key wrapped; those of another are forgotten.
+func (s spares) take(root string) (spare, bool) {
 	select {
 	case s.used <- struct{}{}:
 	default:
 	}
-	select {
-	case k := <-s.ready:
-		return k, true
-	default:
-		return spare{}, false
+	for {
+		select {
+		case k := <-s.ready:
+			if k.root == root {
+				return k, true
+			}
+		default:
+			return spare{}, false
+		}
 	}
 }
 
@@ -65,9 +71,9 @@ func (s spares) put(k spare) {
 }
 
 // fill wraps keys until enough are ready.
-func (s spares) fill(ctx context.Context, keeper *keyring.Guard) error {
+func (s spares) fill(ctx context.Context, keeper keyring.Keeper) error {
 	for len(s.ready) < cap(s.ready) {
-		k := spare{chain: string(id.NewEvent()), key: crypt.NewSeed()}
+		k := spare{chain: string(id.NewEvent()), key: crypt.NewSeed(), root: keeper.Describe().Ref}
 		var err error
 		if k.wrapped, err = keeper.Wrap(ctx, k.key, chainContext(k.chain)); err != nil {
 			return fmt.Errorf("wrapping the key of an audit chain: %w", err)

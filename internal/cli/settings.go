@@ -18,6 +18,7 @@ const (
 	envDataDir        = "AMBIT_DATA_DIR"
 	envDatabaseURL    = "AMBIT_DATABASE_URL"
 	envRootKey        = "AMBIT_ROOT_KEY"
+	envRootKeysOther  = "AMBIT_ROOT_KEYS_OTHER"
 	envCheckpoints    = "AMBIT_CHECKPOINT_DIR"
 	envListen         = "AMBIT_LISTEN"
 	envPublicURL      = "AMBIT_PUBLIC_URL"
@@ -46,7 +47,7 @@ const maxDrain = time.Hour
 func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 	cfg := app.Config{
 		DataDir: first(dataDir, c.env[envDataDir], c.defaultDataDir()), DatabaseURL: c.env[envDatabaseURL],
-		RootKey: c.env[envRootKey], CheckpointDir: c.env[envCheckpoints],
+		RootKey: c.env[envRootKey], RootKeysOther: list(c.env[envRootKeysOther]), Env: func(name string) string { return c.env[name] }, CheckpointDir: c.env[envCheckpoints],
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
 		OutboundAllow: list(c.env[envOutboundAllow]), NotifySocket: c.env[envNotifySocket],
 		TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),

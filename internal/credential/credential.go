@@ -112,6 +112,7 @@ func New(cfg Config) *Service {
 	}
 	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
 		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
+	s.vault.Keeps(keeps()...)
 	s.owner, s.alone = rand.Text(), cfg.Alone
 	s.sealed.byConnection = map[id.Connection]row{}
 	s.background, s.cancel = context.WithCancel(context.Background())
@@ -306,6 +307,12 @@ func (s *Service) material(ctx context.Context, r row) (material, error) {
 		return material{}, s.connections.MustReconnect(r.connection, "The account's credential was removed.")
 	}
 	plain, err := s.vault.Open(ctx, r.place(), r.envelope)
+	if fault.Is(err, vault.CodeKeyMissing) { // it was put under another key while we kept it in memory
+		s.sealed.drop(r.connection)
+		if fresh, lerr := s.load(ctx, r.connection); lerr == nil && fresh.version == r.version {
+			plain, err = s.vault.Open(ctx, fresh.place(), fresh.envelope)
+		}
+	}
 	if err != nil {
 		return material{}, err
 	}

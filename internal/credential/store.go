@@ -41,6 +41,29 @@ func (r row) place() vault.Place {
 		Version: r.version, Provider: r.provider}
 }
 
+// keeps lists what this room has sealed.
+func keeps() []vault.Sealed {
+	return []vault.Sealed{
+		{
+			Table: "credential", Column: "envelope", Key: []string{"connection_id"},
+			Fields: `s.connection_id, s.environment_id, s.organization_id, s.user_id, s.provider, s.version`,
+			Place: func(scan func(dest ...any) error) (vault.Place, error) {
+				var r row
+				err := scan(&r.connection, &r.environment, &r.organization, &r.user, &r.provider, &r.version)
+				return r.place(), err
+			},
+		},
+		{
+			Table: "oauth_flow", Column: "envelope", Key: []string{"id"}, Fields: `s.id, s.environment_id, s.organization_id, s.started_by, s.provider`,
+			Place: func(scan func(dest ...any) error) (vault.Place, error) {
+				var f flow
+				err := scan(&f.id, &f.environment, &f.organization, &f.startedBy, &f.provider)
+				return f.place(), err
+			},
+		},
+	}
+}
+
 // clockSkew is how far a provider's clock may be ahead of ours.
 const clockSkew = 5 * time.Second
 

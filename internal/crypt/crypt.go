@@ -15,6 +15,13 @@
 // DEKs only, far below the 2^32 messages that random nonces allow. AES-GCM does
 // not commit to its key, so the envelope carries a commitment that HKDF (RFC
 // 5869) derives from the DEK, compared in constant time before decrypting.
+//
+// In suite 2 the ciphertext is bound to its place, and the wrapped DEK to the KEK
+// and to the commitment. So a DEK can be wrapped anew under another KEK without
+// knowing the place and without touching the ciphertext ([KEK.Rewrap]); what is
+// exchanged between two envelopes still does not open, since each DEK opens one
+// ciphertext only. In suite 1, which is read and no longer written, both were
+// bound to both.
 package crypt
 
 import (
@@ -37,13 +44,15 @@ var ErrIntegrity = errors.New("the sealed value does not open in this place")
 
 const (
 	suiteV1    = 1
+	suiteV2    = 2
 	keyLen     = 32
 	nonceLen   = 12
 	tagLen     = 16
 	idLen      = 16
 	commitLen  = 32
 	wrappedLen = nonceLen + keyLen + tagLen
-	headerLen  = 1 + idLen + 4 + commitLen + wrappedLen
+	prefixLen  = 1 + idLen + 4
+	headerLen  = prefixLen + commitLen + wrappedLen
 	// Overhead is how much longer an envelope is than its plaintext, in bytes.
 	Overhead = headerLen + nonceLen + tagLen
 )
@@ -133,39 +142,30 @@ func (k *KEK) Seal(place []byte, v secret.Value) ([]byte, error) {
 		return nil, err
 	}
 	out := make([]byte, 0, Overhead+v.Len())
-	out = append(out, suiteV1)
-	out = append(out, k.id[:]...)
-	out = binary.BigEndian.AppendUint32(out, k.version)
+	out = k.appendHead(out, suiteV2)
 	out = append(out, commit...)
-	ad := additional(out[:1+idLen+4], place)
 	// NewGCMWithRandomNonce puts its nonce in front of the ciphertext.
-	out = append(out, k.aead.Seal(nil, nil, dek[:], ad)...)
-	return payload.Seal(out, nil, v.Reveal(), ad), nil
+	out = append(out, k.aead.Seal(nil, nil, dek[:], additional(out[:prefixLen], commit))...)
+	return payload.Seal(out, nil, v.Reveal(), additional(out[:1], place)), nil
+}
+
+func (k *KEK) appendHead(out []byte, suite byte) []byte {
+	out = append(append(out, suite), k.id[:]...)
+	return binary.BigEndian.AppendUint32(out, k.version)
 }
 
 // Open decrypts an envelope. Every failure is [ErrIntegrity].
 func (k *KEK) Open(place, envelope []byte) (secret.Value, error) {
-	id, version, err := Inspect(envelope)
-	if err != nil || id != k.id || version != k.version {
-		return secret.Value{}, ErrIntegrity
-	}
-	head := envelope[:1+idLen+4]
-	ad := additional(head, place)
-	rest := envelope[len(head):]
-	commit, wrapped, body := rest[:commitLen], rest[commitLen:commitLen+wrappedLen], rest[commitLen+wrappedLen:]
-	dek, err := k.aead.Open(nil, nil, wrapped, ad)
-	if err != nil {
-		return secret.Value{}, ErrIntegrity
-	}
-	defer clear(dek)
-	payload, want, err := fromDEK(dek)
+	dek, payload, err := k.dek(place, envelope)
 	if err != nil {
 		return secret.Value{}, err
 	}
-	if subtle.ConstantTimeCompare(want, commit) != 1 {
-		return secret.Value{}, ErrIntegrity
+	clear(dek)
+	bound := 1
+	if envelope[0] == suiteV1 {
+		bound = prefixLen
 	}
-	plain, err := payload.Open(nil, nil, body, ad)
+	plain, err := payload.Open(nil, nil, envelope[headerLen:], additional(envelope[:bound], place))
 	if err != nil {
 		return secret.Value{}, ErrIntegrity
 	}
@@ -173,9 +173,70 @@ func (k *KEK) Open(place, envelope []byte) (secret.Value, error) {
 	return secret.New(plain), nil
 }
 
+// dek unwraps the data key of an envelope, and gives what decrypts with it. Of
+// suite 2 the place does not matter.
+func (k *KEK) dek(place, envelope []byte) ([]byte, cipher.AEAD, error) {
+	id, version, err := Inspect(envelope)
+	if err != nil || id != k.id || version != k.version {
+		return nil, nil, ErrIntegrity
+	}
+	head, commit, wrapped := envelope[:prefixLen], envelope[prefixLen:prefixLen+commitLen], envelope[prefixLen+commitLen:headerLen]
+	bound := commit
+	if envelope[0] == suiteV1 {
+		bound = place
+	}
+	dek, err := k.aead.Open(nil, nil, wrapped, additional(head, bound))
+	if err != nil {
+		return nil, nil, ErrIntegrity
+	}
+	payload, want, err := fromDEK(dek)
+	if err != nil {
+		return nil, nil, err
+	}
+	if subtle.ConstantTimeCompare(want, commit) != 1 {
+		clear(dek)
+		return nil, nil, ErrIntegrity
+	}
+	return dek, payload, nil
+}
+
+// Rewrap gives the envelope of k with its data key wrapped by to instead. The
+// ciphertext stays as it is and is not decrypted. It opens in the same place. An
+// envelope of suite 1 cannot be wrapped anew ([Rewrappable]).
+func (k *KEK) Rewrap(to *KEK, envelope []byte) ([]byte, error) {
+	if !Rewrappable(envelope) {
+		return nil, ErrIntegrity
+	}
+	dek, _, err := k.dek(nil, envelope)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(dek)
+	commit := envelope[prefixLen : prefixLen+commitLen]
+	out := make([]byte, 0, len(envelope))
+	out = append(to.appendHead(out, suiteV2), commit...)
+	out = append(out, to.aead.Seal(nil, nil, dek, additional(out[:prefixLen], commit))...)
+	out = append(out, envelope[headerLen:]...)
+	if _, _, err := to.dek(nil, out); err != nil { // before anything takes the old one's place
+		return nil, err
+	}
+	return out, nil
+}
+
+// Rewrappable reports whether the envelope is of a suite that [KEK.Rewrap] takes.
+func Rewrappable(envelope []byte) bool {
+	return len(envelope) >= Overhead && envelope[0] == suiteV2
+}
+
+// Prefix is what every envelope that this version of the KEK sealed holds from
+// its second byte on: the id and the version. No other envelope does.
+func Prefix(kekID [16]byte, version uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(make([]byte, 0, prefixLen-1), kekID[:]...), version)
+}
+
 // Inspect reads which KEK sealed an envelope, without any key.
 func Inspect(envelope []byte) (kekID [16]byte, version uint32, err error) {
-	if len(envelope) < Overhead || envelope[0] != suiteV1 {
+	if len(envelope) < Overhead || envelope[0] != suiteV1 && envelope[0] != suiteV2 {
 		return kekID, 0, ErrIntegrity
 	}
 	copy(kekID[:], envelope[1:])
@@ -202,7 +263,7 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-func additional(head, place []byte) []byte { return Fields(string(head), string(place)) }
+func additional(head, bound []byte) []byte { return Fields(string(head), string(bound)) }
 
 // WrapKey and UnwrapKey seal a 32-byte seed directly under a root key that is
 // held as bytes. The result is nonce(12) ciphertext(32) tag(16).

@@ -20,6 +20,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"api.stream.run go": {"one for each audit stream, of which there are 100", "run, which waits for it"},
 	"api.streams.open":  {"100 streams", "a stream at its end"},
 
+	"app.backEnds":             {"a table", "never changed"},
 	"app.App.Run go":           {"one for each of two addresses", "drain shuts the server down"},
 	"app.App.closeSoon go":     {"one", "the process, which ends within five seconds"},
 	"app.App.drain go":         {"one", "drain waits for it"},
@@ -79,6 +80,9 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring.codes":                {"a table", "never changed"},
 	"keyring.hints":                {"a table", "never changed"},
 	"keyring.messages":             {"a table", "never changed"},
+	"keyring.Ring.brought":         {"the root keys that customers have bound", "Return"},
+	"keyring.Ring.own":             {"the operator's list", "Stop"},
+	"keyring.Ring.watchers":        {"the vaults of this process, which is one", "the process"},
 
 	"keyring/transit.tokens.turn": {"1, who gets or renews a token", "who holds it"},
 
@@ -137,8 +141,12 @@ var bounded = map[string]struct{ bound, ends string }{
 	"throttle.Turns.byKey":    {"callers who run or wait, whom the places of requests bound", "done"},
 	"throttle.turn.line":      {"as many of a key as may run", "done"},
 
-	"vault.Vault.byHash": {"4,096 keys, then it starts anew", "the keeper's refusal"},
-	"vault.Vault.byID":   {"4,096 keys, then it starts anew", "the keeper's refusal"},
+	"vault.Vault.Start go": {"one loop", "Stop"},
+	"vault.Vault.byHash":   {"4,096 keys, then it starts anew", "the keeper's refusal"},
+	"vault.Vault.byID":     {"4,096 keys, then it starts anew", "the keeper's refusal"},
+	"vault.Vault.columns":  {"the columns of the rooms", "never changed once all are put together"},
+	"vault.Vault.trouble":  {"the root keys of the ring", "a root key that works again"},
+	"vault.rotator.wake":   {"1", "the loop of Start"},
 
 	"web.Server.stop":  {"nothing is sent", "Stop closes it"},
 	"web.streams.open": {"3,000 live pages", "a page that goes"},

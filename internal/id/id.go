@@ -40,6 +40,7 @@ type (
 	passkey      struct{}
 	draft        struct{}
 	dataKey      struct{}
+	binding      struct{}
 )
 
 func (environment) prefix() string  { return "env" }
@@ -59,12 +60,13 @@ func (flow) prefix() string         { return "flow" }
 func (passkey) prefix() string      { return "pk" }
 func (draft) prefix() string        { return "draft" }
 func (dataKey) prefix() string      { return "dek" }
+func (binding) prefix() string      { return "bind" }
 
 // The nouns of the product, and the few that serve them: a client is an OAuth
 // client registration of an agent, a login is a person's browser or CLI
 // sign-in, a flow is one OAuth authorization in progress, a draft is a change
 // that a person has still to agree to, a data key is one that an application keeps
-// its own data under.
+// its own data under, a binding says whose root key counts.
 type (
 	Environment  = ID[environment]
 	Organization = ID[organization]
@@ -83,6 +85,7 @@ type (
 	Passkey      = ID[passkey]
 	Draft        = ID[draft]
 	DataKey      = ID[dataKey]
+	Binding      = ID[binding]
 )
 
 const (
@@ -118,6 +121,7 @@ func NewFlow() Flow                 { return fresh[flow]() }
 func NewPasskey() Passkey           { return fresh[passkey]() }
 func NewDraft() Draft               { return fresh[draft]() }
 func NewDataKey() DataKey           { return fresh[dataKey]() }
+func NewBinding() Binding           { return fresh[binding]() }
 
 // Parse checks that s is a well-formed id of kind K. A malformed id gets the
 // same NotFound as an unknown one, so that a caller learns nothing from it.

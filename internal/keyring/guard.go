@@ -272,6 +272,15 @@ func (g *Guard) Usable() error {
 	return Failure(CodeUnavailable, errors.New("the keeper has not been asked for too long"))
 }
 
+// Doubt makes unwrapped keys count no more until the keeper is asked again: what
+// to call when its owner says that it was disabled.
+func (g *Guard) Doubt() {
+	g.mu.Lock()
+	g.until.Store(0)
+	g.mu.Unlock()
+	g.tell(errors.New("somebody asked to look again"))
+}
+
 // Assure is Usable, but asks the keeper when the answer would be no: so the first
 // caller after an outage ends it. Of many callers one asks.
 func (g *Guard) Assure(ctx context.Context) error {

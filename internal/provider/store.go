@@ -53,6 +53,9 @@ func New(cfg Config) (*Store, error) {
 	if cfg.InUse == nil {
 		cfg.InUse = func(context.Context, *sqldb.Tx, id.Environment, string) (int, error) { return 0, nil }
 	}
+	if cfg.Vault != nil {
+		cfg.Vault.Keeps(keeps()...)
+	}
 	return &Store{cfg: cfg, catalog: c}, nil
 }
 
@@ -333,6 +336,31 @@ func sameClient(was, now Record) bool {
 
 func secretPlace(env id.Environment, r *row) vault.Place {
 	return vault.Place{Environment: env, Kind: "provider_client", Object: r.slug, Version: r.secretVersion, Provider: r.slug}
+}
+
+// keeps lists what this room has sealed.
+func keeps() []vault.Sealed {
+	return []vault.Sealed{
+		{
+			Table: "provider", Column: "client_secret", Key: []string{"environment_id", "slug"}, Fields: `s.environment_id, s.slug, s.client_secret_version`,
+			Place: func(scan func(dest ...any) error) (vault.Place, error) {
+				var env id.Environment
+				var r row
+				err := scan(&env, &r.slug, &r.secretVersion)
+				return secretPlace(env, &r), err
+			},
+		},
+		{
+			Table: "provider_draft", Column: "client_secret", Key: []string{"id"}, Fields: `s.environment_id, s.user_id, s.id, s.slug`,
+			Place: func(scan func(dest ...any) error) (vault.Place, error) {
+				var env id.Environment
+				var user id.User
+				var r draftRow
+				err := scan(&env, &user, &r.id, &r.slug)
+				return draftPlace(env, user, r), err
+			},
+		},
+	}
 }
 
 func moved() error {

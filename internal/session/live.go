@@ -423,6 +423,18 @@ func (r approvalRow) place() vault.Place {
 	return vault.Place{Environment: r.environment, Organization: r.organization, User: r.user, Kind: "approval", Object: string(r.id), Version: 1}
 }
 
+// keeps is the column of sealed subjects.
+func keeps() vault.Sealed {
+	return vault.Sealed{
+		Table: "approval", Column: "subject", Key: []string{"id"}, Fields: `s.id, s.environment_id, s.organization_id, s.user_id`,
+		Place: func(scan func(dest ...any) error) (vault.Place, error) {
+			var r approvalRow
+			err := scan(&r.id, &r.environment, &r.organization, &r.user)
+			return r.place(), err
+		},
+	}
+}
+
 func decodeSubject(v secret.Value) (*CallSubject, error) {
 	var c CallSubject
 	if err := json.Unmarshal(v.Reveal(), &c); err != nil {

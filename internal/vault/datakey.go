@@ -95,6 +95,9 @@ func (v *Vault) makeDataKey(ctx context.Context, c Caller, once Once, action str
 		if first, err = v.remember(ctx, tx, c, once, digest, dataKeyAnswer{k.Wrapped}); err != nil || !first {
 			return err
 		}
+		if err := keepVersion(ctx, tx, envelope); err != nil {
+			return err
+		}
 		v.audit.AppendEvent(tx, k.entry(c, action))
 		return nil
 	})
@@ -155,12 +158,12 @@ func (v *Vault) openDataKey(ctx context.Context, c Caller, action string, wrappe
 	} else if !may {
 		return DataKey{}, v.deny(ctx, c, action, string(k.ID), outOfReach(Read))
 	}
-	kekID, _, err := crypt.Inspect(envelope)
+	kekID, version, err := crypt.Inspect(envelope)
 	if err != nil {
 		return DataKey{}, refuse(string(k.ID))
 	}
-	kek, err := v.kekByID(ctx, kekID)
-	if fault.Is(err, "key_missing") {
+	kek, err := v.kekByID(ctx, kekID, version)
+	if fault.Is(err, CodeKeyMissing) {
 		return DataKey{}, refuse(string(k.ID))
 	}
 	if err != nil {

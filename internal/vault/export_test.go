@@ -46,3 +46,9 @@ func Holds(doc []byte, v secret.Value) bool {
 
 // BlobRest is how many bytes of a blob are not the wrapped key or its length.
 func BlobRest(b Blob) int { return len(b.nonce) + len(b.sealed) }
+
+// InBlocksOf reserves uses of keys n at a time.
+func (r Rotation) InBlocksOf(n int64) Rotation {
+	r.block = n
+	return r
+}

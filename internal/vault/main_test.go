@@ -2,6 +2,8 @@ package vault_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -14,7 +16,16 @@ import (
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if doc := os.Getenv(killPlace); doc != "" {
+		if err := killChild(doc); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func newKeeper(t *testing.T) *keyring.Guard {
 	t.Helper()

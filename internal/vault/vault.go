@@ -15,18 +15,15 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -83,9 +80,11 @@ const (
 	userItem         = "user_id"
 )
 
+const contextFormat = "ambit key context 1"
+
 // canonical is injective: equal bytes mean equal contexts.
 func (c keyContext) canonical() []byte {
-	parts := []string{"ambit key context 1", string(c.environment)}
+	parts := []string{contextFormat, string(c.environment)}
 	for _, k := range slices.Sorted(maps.Keys(c.items)) {
 		parts = append(parts, k, c.items[k])
 	}
@@ -119,40 +118,40 @@ func parseID[K id.Kind](dst *id.ID[K], s string) (err error) {
 	return err
 }
 
-// Config is what a Vault needs. DB, Keeper and Audit are required.
+// Config is what a Vault needs. DB, Audit, and Roots or Keeper are required.
 type Config struct {
-	DB     *sqldb.DB
+	DB *sqldb.DB
+	// Roots are the root keys. Keeper stands for a ring of one.
+	Roots  *keyring.Ring
 	Keeper *keyring.Guard
 	Audit  *audit.Log
 	Now    func() time.Time
 	Logger *slog.Logger
+	Rotation
 }
 
-// Vault seals and opens. It is safe for concurrent use.
+// Vault seals and opens. It is safe for concurrent use. Start lets it look after
+// its keys.
 type Vault struct {
-	db     *sqldb.DB
-	keeper *keyring.Guard
-	audit  *audit.Log
-	now    func() time.Time
-	log    *slog.Logger
+	db    *sqldb.DB
+	roots *keyring.Ring
+	audit *audit.Log
+	now   func() time.Time
+	log   *slog.Logger
+	born  time.Time // what contextKey.checked counts from
 
 	making singleflight.Group
 	mu     sync.Mutex
-	byHash map[string]contextKey   // unwrapped keys, by context
-	byID   map[[16]byte]contextKey // the same, by id
+	byHash map[string]*contextKey // unwrapped keys that seal, by the hash of their context
+	byID   map[string]*contextKey // all unwrapped keys, by what their envelopes hold (crypt.Prefix)
 
-	trouble atomic.Bool // with the keeper, of which an alarm was raised
+	troubleMu sync.Mutex
+	trouble   map[string]bool // root keys of which an alarm was raised, by ref
+
+	rotation Rotation
+	columns  []Sealed
+	rotator  rotator
 }
-
-// contextKey is an unwrapped key and the hash of the context that it is for.
-type contextKey struct {
-	*crypt.KEK
-	hash string
-}
-
-// maxCachedKEKs bounds the unwrapped keys held in memory. Losing one from the
-// cache costs one read and one unwrap.
-const maxCachedKEKs = 4096
 
 // New makes a Vault.
 func New(cfg Config) *Vault {
@@ -162,35 +161,15 @@ func New(cfg Config) *Vault {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	v := &Vault{db: cfg.DB, keeper: cfg.Keeper, audit: cfg.Audit, now: cfg.Now, log: cfg.Logger,
-		byHash: map[string]contextKey{}, byID: map[[16]byte]contextKey{}}
-	cfg.Keeper.Watch(v.keeperChanged)
-	return v
-}
-
-// keeperChanged forgets every unwrapped key when the keeper no longer vouches
-// for them, and puts on record what an operator must know (threats.md K4).
-func (v *Vault) keeperChanged(is keyring.State) {
-	action, code := "key.unreachable", is.Class.String()
-	switch {
-	case !is.Usable:
-		v.forget()
-		action = "key.unusable"
-	case is.Class == keyring.Fine:
-		if !v.trouble.Swap(false) {
-			return
-		}
-		action, code = "key.usable", ""
+	if cfg.Roots == nil {
+		cfg.Roots = keyring.RingOf(cfg.Keeper)
 	}
-	v.trouble.Store(code != "")
-	v.audit.Alarm(audit.Entry{Actor: audit.Actor{Kind: "system", ID: "vault"}, Action: action, Object: v.keeper.Describe().Ref, Code: code})
-}
-
-func (v *Vault) forget() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	clear(v.byID)
-	clear(v.byHash)
+	v := &Vault{db: cfg.DB, roots: cfg.Roots, audit: cfg.Audit, now: cfg.Now, log: cfg.Logger, born: time.Now(), rotation: cfg.Rotation.withDefaults(),
+		byHash: map[string]*contextKey{}, byID: map[string]*contextKey{}, trouble: map[string]bool{}, rotator: newRotator()}
+	v.columns = v.ownColumns()
+	cfg.Roots.Watch(v.rootChanged)
+	cfg.DB.Subscribe(keyChannel, v.keyChanged)
+	return v
 }
 
 // Seal encrypts s for p. It must not be called inside a transaction: the first
@@ -221,11 +200,11 @@ func (v *Vault) Open(ctx context.Context, p Place, envelope []byte) (secret.Valu
 
 // openAt is the inverse of sealAt; named tells the log what did not open.
 func (v *Vault) openAt(ctx context.Context, c keyContext, place, envelope []byte, named Place) (secret.Value, error) {
-	kekID, _, err := crypt.Inspect(envelope)
+	kekID, version, err := crypt.Inspect(envelope)
 	if err != nil {
 		return secret.Value{}, v.integrity(named)
 	}
-	kek, err := v.kekByID(ctx, kekID)
+	kek, err := v.kekByID(ctx, kekID, version)
 	if err != nil {
 		return secret.Value{}, err
 	}
@@ -247,155 +226,6 @@ func (v *Vault) integrity(p Place) error {
 	return fault.New(fault.Internal, "sealed_value_invalid", "A stored secret does not open.").
 		WithHint("The database was changed outside Ambit, or the root key is another one. Run `ambit doctor`.").
 		WithCause(crypt.ErrIntegrity)
-}
-
-// kekFor gives the key of a context, making it if there is none.
-func (v *Vault) kekFor(ctx context.Context, c keyContext) (contextKey, error) {
-	if err := v.keeper.Assure(ctx); err != nil {
-		return contextKey{}, err
-	}
-	hash := c.hash()
-	v.mu.Lock()
-	kek, ok := v.byHash[hash]
-	v.mu.Unlock()
-	if ok {
-		return kek, nil
-	}
-	return v.fetch(ctx, hash, func(ctx context.Context) (contextKey, error) { return v.loadOrMake(ctx, c, hash) })
-}
-
-// fetch gives a key that is not held. Of many callers who need the same one, one
-// gets it; the work runs on, should that one leave.
-func (v *Vault) fetch(ctx context.Context, name string, get func(context.Context) (contextKey, error)) (contextKey, error) {
-	ch := v.making.DoChan(name, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
-		return get(ctx)
-	})
-	select {
-	case r := <-ch:
-		if r.Err != nil {
-			return contextKey{}, r.Err
-		}
-		return r.Val.(contextKey), nil
-	case <-ctx.Done():
-		return contextKey{}, keyring.Failure(keyring.CodeUnavailable, ctx.Err()).WithRetry(time.Second)
-	}
-}
-
-func (v *Vault) loadOrMake(ctx context.Context, c keyContext, hash string) (contextKey, error) {
-	row, err := kekByHash(ctx, v.db.Reader(), hash)
-	if err != nil && !sqldb.NoRows(err) {
-		return contextKey{}, sqldb.Wrap("look up the key of a context", err)
-	}
-	if err == nil {
-		return v.unwrapFor(ctx, row, c)
-	}
-	if row, err = v.newKEK(ctx, c, hash); err != nil {
-		return contextKey{}, err
-	}
-	err = v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		made, err := insertKEK(ctx, tx, row)
-		if err != nil {
-			return err
-		}
-		if made {
-			v.audit.AppendEvent(tx, audit.Entry{
-				Environment: c.environment, Organization: c.organization(), User: c.user(),
-				Actor: audit.Actor{Kind: "system", ID: "vault"}, Action: "key.created", Object: string(row.id),
-			})
-			return nil
-		}
-		// Another node was first; its key is the key.
-		row, err = kekByHash(ctx, tx, hash)
-		return err
-	})
-	if err != nil {
-		return contextKey{}, sqldb.Wrap("store the key of a context", err)
-	}
-	return v.unwrapFor(ctx, row, c)
-}
-
-// unwrapFor unwraps the key that was found by the hash of c. The hash and the
-// environment are look-up columns and prove nothing: what the root key vouches
-// for is the context, so that is compared.
-func (v *Vault) unwrapFor(ctx context.Context, row kekRow, c keyContext) (contextKey, error) {
-	if !bytes.Equal(row.context, c.canonical()) || row.environment != c.environment {
-		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
-	}
-	return v.unwrap(ctx, row)
-}
-
-func (v *Vault) newKEK(ctx context.Context, c keyContext, hash string) (kekRow, error) {
-	seed := crypt.NewSeed()
-	row := kekRow{id: id.NewKEK(), environment: c.environment, hash: hash, context: c.canonical(), version: 1,
-		rootRef: v.keeper.Describe().Ref, createdAt: v.now()}
-	kek, err := crypt.DeriveKEK(seed, row.context, row.id.Bytes(), row.version)
-	if err != nil {
-		return kekRow{}, err
-	}
-	row.commitment = kek.Commitment()
-	if row.wrapped, err = v.keeper.Wrap(ctx, seed, row.binding()); err != nil {
-		return kekRow{}, fmt.Errorf("wrapping the key of a context: %w", err)
-	}
-	return row, nil
-}
-
-func (v *Vault) kekByID(ctx context.Context, kekID [16]byte) (contextKey, error) {
-	if err := v.keeper.Assure(ctx); err != nil {
-		return contextKey{}, err
-	}
-	v.mu.Lock()
-	kek, ok := v.byID[kekID]
-	v.mu.Unlock()
-	if ok {
-		return kek, nil
-	}
-	return v.fetch(ctx, "id "+string(kekID[:]), func(ctx context.Context) (contextKey, error) {
-		row, err := kekRowByID(ctx, v.db.Reader(), id.KEKFromBytes(kekID))
-		if sqldb.NoRows(err) {
-			return contextKey{}, fault.New(fault.Internal, "key_missing", "The key of a stored secret is missing.").WithHint("Run `ambit doctor`.")
-		}
-		if err != nil {
-			return contextKey{}, sqldb.Wrap("look up a key", err)
-		}
-		return v.unwrap(ctx, row)
-	})
-}
-
-// unwrap turns a row into a usable key and caches it.
-func (v *Vault) unwrap(ctx context.Context, row kekRow) (contextKey, error) {
-	seed, err := v.keeper.Unwrap(ctx, row.wrapped, row.binding())
-	if errors.Is(err, crypt.ErrIntegrity) && row.rootRef == v.keeper.Describe().Ref {
-		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
-	}
-	if errors.Is(err, crypt.ErrIntegrity) {
-		return contextKey{}, fault.New(fault.Unavailable, keyring.CodeMismatch, "The root key does not open this vault.").
-			WithHint("Start the server with the root key that this database was made with (AMBIT_ROOT_KEY).").WithCause(err)
-	}
-	if err != nil {
-		return contextKey{}, fmt.Errorf("unwrapping a key: %w", err)
-	}
-	kek, err := crypt.DeriveKEK(seed, row.context, row.id.Bytes(), row.version)
-	if err != nil {
-		return contextKey{}, err
-	}
-	if !kek.Commits(row.commitment) {
-		return contextKey{}, v.integrity(Place{Kind: "kek", Object: string(row.id)})
-	}
-	key := contextKey{KEK: kek, hash: contextHash(row.context)}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.keeper.Usable() != nil {
-		return key, nil // refused while this was under way: not to be held
-	}
-	if len(v.byID) >= maxCachedKEKs {
-		clear(v.byID)
-		clear(v.byHash)
-	}
-	v.byID[kek.ID()] = key
-	v.byHash[key.hash] = key
-	return key, nil
 }
 
 const anyKEKSQL = `select count(*) from (select id from kek limit 1) k`

@@ -108,7 +108,8 @@ type kekRow struct {
 
 func keks(t *testing.T, db *sqldb.DB) (all []kekRow) {
 	t.Helper()
-	rows, err := db.Reader().QueryContext(t.Context(), `select id, environment_id, context_hash, root_ref, context, wrapped_seed, commitment, version, created_at from kek order by created_at, id`)
+	rows, err := db.Reader().QueryContext(t.Context(), `select k.id, k.environment_id, k.context_hash, v.root_ref, k.context, v.wrapped_seed, v.commitment, k.version, k.created_at
+		from kek k join kek_version v on v.kek_id = k.id order by k.created_at, k.id, v.version`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,10 +126,13 @@ func keks(t *testing.T, db *sqldb.DB) (all []kekRow) {
 
 func putKEKs(t *testing.T, db *sqldb.DB, rows ...kekRow) {
 	t.Helper()
-	statements := []any{`delete from kek`}
+	statements := []any{`delete from kek_version`, `delete from kek`}
 	for _, k := range rows {
-		statements = append(statements, []any{`insert into kek (id, environment_id, context_hash, root_ref, context, wrapped_seed, commitment, version, created_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, k.id, k.environment, k.hash, k.rootRef, k.context, k.wrapped, k.commitment, k.version, k.created})
+		statements = append(statements,
+			[]any{`insert into kek (id, environment_id, context_hash, context, version, created_at) values ($1, $2, $3, $4, $5, $6)`,
+				k.id, k.environment, k.hash, k.context, k.version, k.created},
+			[]any{`insert into kek_version (kek_id, version, root_ref, wrapped_seed, commitment, wraps, created_at) values ($1, $2, $3, $4, $5, 0, $6)`,
+				k.id, k.version, k.rootRef, k.wrapped, k.commitment, k.created})
 	}
 	exec(t, db, statements...)
 }

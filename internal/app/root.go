@@ -1,0 +1,100 @@
+package app
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/keyring/awskms"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/transit"
+	"github.com/ambit-dev/ambit/internal/outbound"
+)
+
+// backEnds open root keys that are somewhere else, by the scheme of their URI.
+var backEnds = map[string]func(ctx context.Context, uri string, o keyring.Options) (keyring.Keeper, error){
+	"awskms":        awskms.Open,
+	"transit+https": transit.Open,
+	"transit+http":  transit.Open, // to loopback, which it decides itself
+}
+
+func schemes() []string { return slices.Sorted(maps.Keys(backEnds)) }
+
+// keyParty is whose requests to keepers are.
+const keyParty = "root keys"
+
+// maxCustomerGrace bounds how late a customer's disabled key takes effect.
+const maxCustomerGrace = 5 * time.Minute
+
+// rootPath is the file that a setting names as root key, or empty for a key
+// somewhere else.
+func rootPath(setting string) string {
+	if path, ok := strings.CutPrefix(setting, "file:"); ok {
+		return path
+	}
+	if scheme, _, ok := strings.Cut(setting, ":"); ok && backEnds[scheme] != nil {
+		return ""
+	}
+	return setting
+}
+
+// openRoot opens a root key that the operator names. Only a file can be made.
+func openRoot(ctx context.Context, cfg Config, client *outbound.Client, setting string, mayCreate bool) (keyring.Keeper, error) {
+	if path := rootPath(setting); path != "" {
+		return local.OpenOrCreate(path, mayCreate)
+	}
+	scheme, _, _ := strings.Cut(setting, ":")
+	return backEnds[scheme](ctx, setting, cfg.options(client, true))
+}
+
+// openBrought opens a root key that a customer names: never a file of this
+// machine (threats.md T7).
+func openBrought(ctx context.Context, cfg Config, client *outbound.Client, uri string) (keyring.Keeper, error) {
+	scheme, _, _ := strings.Cut(uri, ":")
+	open := backEnds[scheme]
+	if open == nil {
+		return nil, fault.New(fault.Invalid, "root_key_scheme", "That is not the URI of a root key that this server can use.").
+			WithHint("It begins with one of: " + strings.Join(schemes(), ", ") + ".")
+	}
+	return open(ctx, uri, cfg.options(client, false))
+}
+
+// options are what a back end may use. The machine's own identity in its cloud is
+// for the operator's keys.
+func (c Config) options(client *outbound.Client, ours bool) keyring.Options {
+	return keyring.Options{HTTP: client.Library(outbound.Library{Party: keyParty, Metadata: ours}), Env: c.Env, Logger: c.Logger}
+}
+
+// roots opens the server's own root keys. The first is the one in RootKey; which
+// one is primary, the database says.
+func roots(ctx context.Context, cfg Config, client *outbound.Client, mayCreate bool) (*keyring.Ring, error) {
+	theirs := min(cfg.KeyGrace, maxCustomerGrace)
+	if cfg.KeyGrace == 0 {
+		theirs = maxCustomerGrace
+	}
+	ring := keyring.NewRing(keyring.RingConfig{
+		Open: func(ctx context.Context, uri string) (keyring.Keeper, error) {
+			return openBrought(ctx, cfg, client, uri)
+		},
+		Guard: keyring.Config{Grace: theirs, Logger: cfg.Logger},
+	})
+	for i, setting := range append([]string{cfg.RootKey}, cfg.RootKeysOther...) {
+		k, err := openRoot(ctx, cfg, client, setting, mayCreate && i == 0)
+		if err != nil {
+			return nil, err
+		}
+		ring.Add(keyring.NewGuard(k, keyring.Config{Grace: cfg.KeyGrace, Logger: cfg.Logger}))
+	}
+	return ring, nil
+}
+
+// insideData reports whether a root key's file lies in the data folder.
+func insideData(dataDir, path string) bool {
+	p, err := filepath.Abs(path)
+	return path != "" && err == nil && (p == dataDir || strings.HasPrefix(p, dataDir+string(filepath.Separator)))
+}

@@ -1,0 +1,196 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// The settings of a server say which root keys it has; the database says which of
+// them is primary, so that nodes agree on it and it can change while they run.
+const (
+	primarySQL = `select ref from root_primary where id = 'server'`
+	// Where nobody has noted it yet, it is the one that wrapped the newest key.
+	adoptPrimarySQL = `insert into root_primary (id, ref, changed_at)
+select 'server', coalesce((select v.root_ref from kek_version v where v.root_ref not in (select ref from root_brought) order by v.created_at desc, v.kek_id limit 1), $1), $2
+where true on conflict (id) do nothing`
+	changePrimarySQL = `update root_primary set ref = $1, changed_at = $2 where id = 'server' and ref <> $1`
+)
+
+// AdoptRoot makes the root key primary that the database names, or names it there
+// if nobody did. A server that lacks that key is refused.
+func (v *Vault) AdoptRoot(ctx context.Context) error {
+	err := v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		_, err := tx.ExecContext(ctx, adoptPrimarySQL, v.roots.Describe().Ref, sqldb.Micros(v.now()))
+		return err
+	})
+	if err != nil {
+		return sqldb.Wrap("note the primary root key", err)
+	}
+	return v.readPrimary(ctx)
+}
+
+func (v *Vault) readPrimary(ctx context.Context) error {
+	v.rotator.readPrimary.Store(false)
+	var ref string
+	err := v.db.Reader().QueryRowContext(ctx, primarySQL).Scan(&ref)
+	if sqldb.NoRows(err) {
+		return nil
+	}
+	if err != nil {
+		v.rotator.readPrimary.Store(true)
+		return sqldb.Wrap("read the primary root key", err)
+	}
+	if !v.roots.SetPrimary(ref) {
+		return fault.New(fault.Unavailable, keyring.CodeMismatch, "The root key of this database is another one.").
+			WithHint("Start the server with that key in AMBIT_ROOT_KEY or AMBIT_ROOT_KEYS_OTHER.").WithCause(fmt.Errorf("the root key %s is not on the ring", ref))
+	}
+	return nil
+}
+
+// primary is the server's own root key, as of the last that was heard of it.
+func (v *Vault) primary(ctx context.Context) *keyring.Guard {
+	if v.rotator.readPrimary.Load() {
+		if err := v.readPrimary(ctx); err != nil {
+			v.log.Warn("which root key is primary could not be read; the one from before is used", "error", err)
+		}
+	}
+	return v.roots.Primary()
+}
+
+// UseRoot makes another of the server's root keys the primary one, in tx. From
+// then on new keys are wrapped by it, and those that others of the server's root
+// keys wrap are wrapped anew, in the background. It must be on this server's ring.
+func (v *Vault) UseRoot(ctx context.Context, tx *sqldb.Tx, ref string, e audit.Entry) error {
+	found := false
+	for _, g := range v.roots.Own() {
+		found = found || g.Describe().Ref == ref
+	}
+	if !found {
+		return fault.New(fault.NotFound, "root_key_unknown", "The server has no such root key.").
+			WithHint("Add it to AMBIT_ROOT_KEYS_OTHER on every node, restart them one by one, and try again.")
+	}
+	done, err := changed(tx.ExecContext(ctx, changePrimarySQL, ref, sqldb.Micros(v.now())))
+	if err != nil {
+		return sqldb.Wrap("change the primary root key", err)
+	}
+	if !done {
+		return fault.New(fault.Conflict, "root_key_is_primary", "That is the primary root key already.")
+	}
+	tx.Notify(keyChannel, "primary")
+	e.Action, e.Object = "root_key.changed", ref
+	v.audit.AppendEvent(tx, e)
+	tx.Done(func(committed bool) {
+		if committed {
+			v.rotator.readPrimary.Store(true)
+			v.rotator.poke()
+		}
+	})
+	return nil
+}
+
+// Mode says what becomes of a context whose customer's root key cannot be used.
+type Mode string
+
+const (
+	// Required is a binding that never falls back: without the customer's root key
+	// nothing is sealed or opened.
+	Required Mode = "required"
+	// Preferred is a binding without which new values are sealed under the server's
+	// own root key until the customer's is back. What is under the customer's waits.
+	Preferred Mode = "preferred"
+)
+
+// Binding says that a customer's root key wraps the keys of some contexts: those
+// of an organization, those of one of its users there, or, with neither, all of an
+// environment. The most exact one counts.
+type Binding struct {
+	ID           id.Binding
+	Environment  id.Environment
+	Organization id.Organization // empty: the whole environment
+	User         id.User         // empty: the whole organization
+	Mode         Mode
+	RootRef      string
+	URI          string
+	CreatedBy    audit.Actor
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+	Version      int64
+}
+
+func (b Binding) exactness() int {
+	n := 0
+	if b.Organization != "" {
+		n++
+	}
+	if b.User != "" {
+		n++
+	}
+	return n
+}
+
+const (
+	bindingColumns = `b.id, b.environment_id, b.organization_id, b.user_id, b.mode, b.root_ref, r.uri, b.created_by_kind, b.created_by_id, b.created_at, b.updated_at, b.version`
+	bindingFrom    = ` from key_binding b join root_brought r on r.ref = b.root_ref`
+	bindingForSQL  = `select ` + bindingColumns + bindingFrom + `
+where b.environment_id = $1 and b.organization_id in ('', $2) and b.user_id in ('', $3)`
+	bindingsSQL    = `select ` + bindingColumns + bindingFrom + ` order by b.id`
+	broughtURISQL  = `select uri from root_brought where ref = $1`
+	forgetRootsSQL = `delete from root_brought where ref not in (select root_ref from kek_version) and ref not in (select root_ref from key_binding) returning ref`
+)
+
+func scanBindings(rows sqldb.Rows, err error) ([]Binding, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []Binding
+	for rows.Next() {
+		var b Binding
+		var created, updated int64
+		if err := rows.Scan(&b.ID, &b.Environment, &b.Organization, &b.User, &b.Mode, &b.RootRef, &b.URI, &b.CreatedBy.Kind, &b.CreatedBy.ID, &created, &updated, &b.Version); err != nil {
+			return nil, err
+		}
+		b.CreatedAt, b.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
+		out = append(out, b)
+	}
+	return out, rows.Err()
+}
+
+// bindingFor gives the binding that counts for a context; nil: none.
+func (v *Vault) bindingFor(ctx context.Context, q sqldb.Querier, c keyContext) (*Binding, error) {
+	all, err := scanBindings(q.QueryContext(ctx, bindingForSQL, c.environment, c.items[organizationItem], c.items[userItem]))
+	if err != nil {
+		return nil, sqldb.Wrap("look up whose root key counts", err)
+	}
+	var best *Binding
+	for i, b := range all {
+		if best == nil || b.exactness() > best.exactness() {
+			best = &all[i]
+		}
+	}
+	return best, nil
+}
+
+// desired is the root key that a context's keys should be wrapped by.
+func (v *Vault) desired(ctx context.Context, c keyContext) (string, error) {
+	b, err := v.bindingFor(ctx, v.db.Reader(), c)
+	if err != nil {
+		return "", err
+	}
+	if b != nil {
+		return b.RootRef, nil
+	}
+	return v.primary(ctx).Describe().Ref, nil
+}
+
+func broughtURI(ctx context.Context, q sqldb.Querier, ref string) (uri string, err error) {
+	err = q.QueryRowContext(ctx, broughtURISQL, ref).Scan(&uri)
+	return uri, err
+}
