@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/fips140"
 	"encoding/base64"
 	"slices"
 	"strings"
@@ -31,12 +32,15 @@ func blobs(t testing.TB, key, wrapped []byte, text, additional string) map[strin
 		t.Fatal(err)
 	}
 	seal := func(n int) (nonce, ct, tag []byte) {
-		aead, err := cipher.NewGCMWithNonceSize(block, n)
-		if err != nil {
-			t.Fatal(err)
-		}
 		nonce = bytes.Repeat([]byte{7}, n)
-		out := aead.Seal(nil, nonce, []byte(text), []byte(additional))
+		var out []byte
+		fips140.WithoutEnforcement(func() { // it is the application that seals
+			aead, err := cipher.NewGCMWithNonceSize(block, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = aead.Seal(nil, nonce, []byte(text), []byte(additional))
+		})
 		return nonce, out[:len(out)-16], out[len(out)-16:]
 	}
 	length := leb128(len(wrapped))
@@ -62,6 +66,12 @@ func TestBlobsOfEverySDK(t *testing.T) {
 		for layout, blob := range blobs(t, k.Key.Reveal(), k.Wrapped, text, "row 1") {
 			doc := base64.StdEncoding.EncodeToString(blob)
 			got, value, err := n.DecryptBlob(t.Context(), c, " "+doc+"\n", []byte("row 1"))
+			if layout == "legacy" && fips140.Enforced() {
+				if err == nil {
+					t.Error("its long nonce was taken under FIPS 140 only")
+				}
+				continue
+			}
 			if err != nil || got != layout || !value.Equal(secret.FromString(text)) {
 				t.Errorf("%s with %d bytes: layout %q, %v", layout, len(text), got, err)
 			}

@@ -74,6 +74,8 @@ func NewTransit(t testing.TB) *Transit {
 	}
 	cmd := exec.Command(bin)
 	cmd.Stderr = os.Stderr
+	// The engine is foreign and old: under FIPS 140 only it seals nothing.
+	cmd.Env = append(os.Environ(), "GODEBUG=")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
