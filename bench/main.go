@@ -9,6 +9,7 @@
 //	go run ./bench -json FILE       the same numbers for a program too
 //	go run ./bench -database URL    PostgreSQL that runs already, instead of one of its own
 //	go run ./bench -rows 1000000    the call among few rows and among many
+//	go run ./bench -objects 1000000 secrets instead: written and read among 500 and among many
 //	go run ./bench -streams 2000    the memory that idle live pages take
 //
 // Latency and CPU are measured on the undisturbed server. Round trips are
@@ -63,6 +64,7 @@ type options struct {
 	engines  []string
 	streams  int // idle live pages; 0 is the usual measurement
 	rows     int // of the large database; 0 is the usual measurement
+	objects  int // secrets of the large database; 0 is the usual measurement
 }
 
 func main() {
@@ -74,6 +76,7 @@ func main() {
 	flag.StringVar(&o.database, "database", "", "URL of a PostgreSQL that runs already")
 	flag.IntVar(&o.rows, "rows", 0, "measure in a database of 1,000 and in one of this many sessions, connections and audit entries instead")
 	flag.IntVar(&o.streams, "streams", 0, "measure the memory of this many idle live pages instead, 3,000 at most")
+	flag.IntVar(&o.objects, "objects", 0, "measure secrets among 500 and among this many instead; 500 is among 500 only")
 	part := flag.Bool("parts", false, "be the process of parts.go: used by bench itself")
 	flag.Parse()
 	if *part {
@@ -97,6 +100,10 @@ func main() {
 	}
 	if o.rows != 0 && (o.rows < maxActive || o.rows > 10_000_000) {
 		fmt.Fprintln(os.Stderr, "bench: -rows is 10000 to 10000000")
+		os.Exit(2)
+	}
+	if o.objects != 0 && (o.objects < measuredSecrets || o.objects > 10_000_000) {
+		fmt.Fprintln(os.Stderr, "bench: -objects is 500 to 10000000")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -132,6 +139,9 @@ func run(ctx context.Context, o options, out string) (err error) {
 		measure := brokered
 		if o.rows > 0 {
 			measure = sized
+		}
+		if o.objects > 0 {
+			measure = secrets
 		}
 		rows, err := measure(ctx, o, dir, binary, engine, up)
 		if err != nil {
