@@ -539,3 +539,35 @@ func TestRestartNamesTheOldHead(t *testing.T) {
 		}
 	})
 }
+
+// Reading a value takes one wait for the disk with others, not each its own, and
+// what is written so is an event: no call that is left open.
+func TestAccessesAreWrittenTogether(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w world) {
+		l := w.start(t)
+		var wg sync.WaitGroup
+		before := w.db.Stats().Commits
+		const n = 200
+		for range n {
+			wg.Go(func() {
+				if err := l.Access(t.Context(), w.entry("secret.read")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if commits := w.db.Stats().Commits - before; commits >= n {
+			t.Errorf("%d accesses took %d commits", n, commits)
+		}
+		p, err := l.List(t.Context(), audit.Filter{Environment: w.entry("x").Environment, Action: "secret.read", Limit: 200})
+		if err != nil || len(p.Records) != n || p.Records[0].Kind != audit.KindEvent {
+			t.Errorf("%d on record, %v", len(p.Records), err)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := l.Access(ended, w.entry("secret.read")); !fault.Is(err, "audit_unavailable") {
+			t.Errorf("for somebody who left: got %v", err)
+		}
+	})
+}

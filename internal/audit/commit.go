@@ -86,8 +86,20 @@ func (l *Log) Begin(ctx context.Context, e Entry, fence Fence) (*Intent, error) 
 	if err := l.witness.refusal(); err != nil {
 		return nil, err
 	}
+	return l.join(ctx, KindIntent, e, fence)
+}
+
+// Access is Record for what happens often, such as the reading of a value: e is
+// durable when it returns, and was written with whatever else waited.
+func (l *Log) Access(ctx context.Context, e Entry) error {
+	_, err := l.join(ctx, KindEvent, e, nil)
+	return err
+}
+
+// join has an entry written in the next batch.
+func (l *Log) join(ctx context.Context, kind string, e Entry, fence Fence) (*Intent, error) {
 	e = l.complete(e)
-	in := &Intent{Event: e.ID, ctx: ctx, row: entryRow(KindIntent, e), fence: fence}
+	in := &Intent{Event: e.ID, ctx: ctx, row: entryRow(kind, e), fence: fence}
 	if in.row.err != nil {
 		return nil, unavailable(in.row.err) // alone, not with the batch it would have spoiled
 	}

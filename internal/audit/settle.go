@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -333,7 +334,7 @@ func (l *Log) count(batch []*Intent, refused []error, outcomes int, err error) {
 	l.open.Add(-int64(outcomes))
 	running := l.chain.running()
 	for i, in := range batch {
-		if refused[i] == nil {
+		if refused[i] == nil && in.row.body.Kind == KindIntent {
 			in.run = running
 			l.open.Add(1)
 		}
@@ -343,7 +344,7 @@ func (l *Log) count(batch []*Intent, refused []error, outcomes int, err error) {
 // abandoned counts a batch of which nobody knows whether it was committed: its
 // intents may stand although they were refused, to be settled.
 func (l *Log) abandoned(batch []*Intent) {
-	if len(batch) > 0 {
+	if slices.ContainsFunc(batch, func(in *Intent) bool { return in.row.body.Kind == KindIntent }) {
 		l.open.Add(1)
 	}
 }

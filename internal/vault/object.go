@@ -134,7 +134,7 @@ func (v *Vault) deny(ctx context.Context, c Caller, action, object string, why *
 }
 
 func (v *Vault) record(ctx context.Context, e audit.Entry) error {
-	if err := v.audit.Record(ctx, e); err != nil {
+	if err := v.audit.Access(ctx, e); err != nil {
 		return fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written, so nothing was done.").
 			WithHint("Try again shortly.").WithCause(err).WithRetry(time.Second)
 	}
