@@ -77,7 +77,8 @@ func (v *Vault) advance(ctx context.Context, c Caller, action string, s id.Secre
 			return Object{}, err
 		}
 		var done bool
-		err = v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		err = v.update(ctx, string(o.ID), func(ctx context.Context, tx *sqldb.Tx) error {
+			var err error
 			if done, err = advanceObject(ctx, tx, o); err != nil || !done {
 				return err
 			}

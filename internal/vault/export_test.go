@@ -2,11 +2,13 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
 // Canonical is the encoding of a key context from which its key is found.
@@ -51,4 +53,9 @@ func BlobRest(b Blob) int { return len(b.nonce) + len(b.sealed) }
 func (r Rotation) InBlocksOf(n int64) Rotation {
 	r.block = n
 	return r
+}
+
+// Together runs do in a transaction that others share.
+func (v *Vault) Together(ctx context.Context, key string, do func(ctx context.Context, tx *sqldb.Tx) error) error {
+	return v.update(ctx, key, do)
 }

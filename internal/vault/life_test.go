@@ -9,9 +9,12 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"math/big"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -425,6 +428,91 @@ func TestRevealIsWeighed(t *testing.T) {
 		p, err := n.log.List(t.Context(), audit.Filter{Environment: c.Environment, Action: "secret.read", Decision: "allow"})
 		if err != nil || len(p.Records) != 1 || string(p.Records[0].Evidence) != `{"method":"passkey"}` || string(p.Records[0].User) != "user_1" {
 			t.Errorf("on record: %+v, %v", p.Records, err)
+		}
+	})
+}
+
+// Changes that come at once share transactions; what is wrong with one is no harm to
+// the others, and each is on record once.
+func TestChangesShareTransactions(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		n := newNode(t, db, newKeeper(t))
+		c := newCaller()
+		const many = 40
+		objects := make([]vault.Object, many)
+		for i := range objects {
+			objects[i] = mustCreate(t, n, c, fmt.Sprint("k", i), nil, "v1")
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		var wg sync.WaitGroup
+		before := db.Stats().Commits
+		for round := range 5 {
+			for i, o := range objects {
+				wg.Go(func() {
+					ctx := t.Context()
+					if i == 7 {
+						ctx = gone
+					}
+					_, err := n.Update(ctx, c, o.ID, text(fmt.Sprint("v", round+2)), "")
+					if (err != nil) != (i == 7) {
+						t.Errorf("update of %d: %v", i, err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+		if commits := db.Stats().Commits - before; commits >= 5*many {
+			t.Errorf("%d changes took %d commits", 5*many, commits)
+		}
+		for i, o := range objects {
+			want, versions := "v6", 6
+			if i == 7 {
+				want, versions = "v1", 1
+			}
+			if got := wantValue(t, n, c, o.ID, want); got.Version != int64(versions) {
+				t.Errorf("%d is at version %d, want %d", i, got.Version, versions)
+			}
+		}
+		if got := count(t, db, `select count(*) from audit_entry where action = 'secret.updated'`); got != 5*(many-1) {
+			t.Errorf("%d changes on record, want %d", got, 5*(many-1))
+		}
+	})
+}
+
+// A change that fails, or whose caller has left, takes nobody else's with it.
+func TestSharedTransactionsFailAlone(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		n := newNode(t, db, newKeeper(t))
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		broken := errors.New("broken")
+		var wg sync.WaitGroup
+		for i := range 60 {
+			wg.Go(func() {
+				ctx := t.Context()
+				if i%20 == 9 {
+					ctx = gone
+				}
+				err := n.Together(ctx, fmt.Sprint(i), func(ctx context.Context, tx *sqldb.Tx) error {
+					if _, err := tx.ExecContext(ctx, `insert into lease (name, owner, until) values ($1, $2, 0)`, fmt.Sprint("part ", i), "test"); err != nil {
+						return err
+					}
+					if i%10 == 3 {
+						return broken
+					}
+					return nil
+				})
+				if want := i%10 == 3; errors.Is(err, broken) != want || (err != nil) != (want || i%20 == 9) {
+					t.Errorf("part %d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := count(t, db, `select count(*) from lease where name like 'part %'`); got != 60-6-3 {
+			t.Errorf("%d changes stand, want %d", got, 60-6-3)
 		}
 	})
 }

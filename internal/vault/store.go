@@ -163,10 +163,9 @@ func deleteLabel(ctx context.Context, q sqldb.Querier, s id.Secret, label string
 const insertVersionSQL = `insert into secret_version (object_id, version, version_id, envelope, size, etag, created_at, content, by_kind, by_id, by_name)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
 
-func insertVersion(ctx context.Context, q sqldb.Querier, v version) error {
-	_, err := q.ExecContext(ctx, insertVersionSQL, v.object, v.Version, v.ID, v.envelope, v.Size, v.ETag, sqldb.Micros(v.CreatedAt), v.Content,
-		v.CreatedBy.Kind, v.CreatedBy.ID, v.CreatedByName)
-	return err
+func insertVersion(ctx context.Context, tx *sqldb.Tx, v version) error {
+	return tx.Later(ctx, func(err error) error { return fmt.Errorf("storing a version of a secret: %w", err) }, insertVersionSQL,
+		v.object, v.Version, v.ID, v.envelope, v.Size, v.ETag, sqldb.Micros(v.CreatedAt), v.Content, v.CreatedBy.Kind, v.CreatedBy.ID, v.CreatedByName)
 }
 
 const advanceObjectSQL = `update secret_object set current_version = $1, updated_at = $2, updated_by_kind = $3, updated_by_id = $4, updated_by_name = $5,

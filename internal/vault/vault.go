@@ -151,6 +151,8 @@ type Vault struct {
 	rotation Rotation
 	columns  []Sealed
 	rotator  rotator
+
+	together together // changes of secrets that share a transaction
 }
 
 // New makes a Vault.
