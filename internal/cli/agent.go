@@ -146,9 +146,15 @@ func someCeiling(v client.Ceiling) client.Ceiling {
 
 func (c *command) agentShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show AGENT", Short: "Show one agent", Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		Use: "show AGENT", Short: "Show one agent", Args: takes(1, "one argument: the agent's id or name"), ValidArgsFunction: c.completion(c.agentIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			a, err := cl.Agent(ctx, args[0])
+			agent, err := byName(ctx, "agent", args[0], func(ctx context.Context, p client.Paging) (client.Page[client.Agent], error) {
+				return cl.Agents(ctx, client.AgentFilter{Limit: p.Limit, After: p.After})
+			}, func(a client.Agent) (string, string) { return a.ID, a.Label })
+			if err != nil {
+				return err
+			}
+			a, err := cl.Agent(ctx, agent)
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
 )
 
@@ -203,6 +204,31 @@ func listed[T any](page client.Page[T], err error, entry func(T) (id, label stri
 		out = append(out, id+"\t"+label)
 	}
 	return out, err
+}
+
+// byName is the id of the one thing that has this name; an id stands for itself.
+// A name that several have is refused: they are told by their ids.
+func byName[T any](ctx context.Context, kind, named string, list func(context.Context, client.Paging) (client.Page[T], error), entry func(T) (id, name string)) (string, error) {
+	if strings.HasPrefix(named, kind+"_") {
+		return named, nil
+	}
+	all, err := pages(ctx, paging{all: true}, list)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, v := range all.Data {
+		if id, name := entry(v); strings.EqualFold(name, named) {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return named, nil // the server says that there is none
+	case 1:
+		return found[0], nil
+	}
+	return "", fault.New(fault.Invalid, "name_ambiguous", count(int64(len(found)), "thing has", "things have")+" this name.").WithHint("Use the id: " + words(found))
 }
 
 func (c *command) organizationIDs(ctx context.Context, cl *client.Client) ([]string, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,11 +34,7 @@ func (c *command) sessionList() *cobra.Command {
 				page.Data[i].Grants = some(page.Data[i].Grants)
 			}
 			return showPage(c, page, []string{"AGENT", "STATE", "ON", "ASKED", "ENDS", "ID"}, "No sessions.", func(s client.Session, now time.Time) []string {
-				var on []string
-				for _, g := range s.Grants {
-					on = append(on, g.Provider)
-				}
-				return []string{s.AgentLabel, sessionState(s), words(on), when(s.RequestedAt, now), sessionEnd(s, now), s.ID}
+				return []string{s.AgentLabel, sessionState(s), words(grantedOn(s.Grants)), when(s.RequestedAt, now), sessionEnd(s, now), s.ID}
 			})
 		}),
 	}
@@ -51,11 +48,36 @@ func (c *command) sessionList() *cobra.Command {
 	return cmd
 }
 
-func sessionState(s client.Session) string {
-	if s.Reason != "" {
-		return s.State + " (" + s.Reason + ")"
+// grantedOn names each grant's provider, and its account where a provider has two.
+func grantedOn(grants []client.Grant) []string {
+	at, same := map[string]int{}, map[string]int{}
+	for _, g := range grants {
+		at[g.Provider]++
+		same[g.Provider+" "+g.AccountLabel]++
 	}
-	return s.State
+	var on []string
+	for _, g := range grants {
+		name := g.Provider
+		switch {
+		case same[g.Provider+" "+g.AccountLabel] > 1:
+			name += " " + g.ConnectionID
+		case at[g.Provider] > 1:
+			name += " " + g.AccountLabel
+		}
+		on = append(on, name)
+	}
+	return on
+}
+
+func sessionState(s client.Session) string {
+	if s.Reason == "" {
+		return s.State
+	}
+	why := s.Reason
+	if s.Cause != "" {
+		why += ": " + strings.ReplaceAll(s.Cause, "_", " ")
+	}
+	return s.State + " (" + why + ")"
 }
 
 func sessionEnd(s client.Session, now time.Time) string {
@@ -94,7 +116,8 @@ func (c *command) saySession(s client.Session) {
 		"asked", stamp(s.RequestedAt, now), "approved", stamp(s.ApprovedAt, now), "runs out", stamp(s.ExpiresAt, now), "ended", stamp(s.EndedAt, now))
 	for _, g := range s.Grants {
 		c.say("")
-		c.facts("on", first(g.ProviderName, g.Provider)+", "+g.AccountLabel, "connection", g.ConnectionID, "effects", words(g.Effects), "own approval for", confirmText(g.Confirm))
+		c.facts("on", first(g.ProviderName, g.Provider)+", "+g.AccountLabel, "connection", g.ConnectionID, "effects", words(g.Effects), "own approval for", confirmText(g.Confirm),
+			"cannot be granted", map[string]string{"disconnected": "the account was disconnected", "needs_reauthorization": "the account must be connected again: ambit connection show " + g.ConnectionID, "changed": "a tool is not what the agent asked for any more"}[g.Lost])
 		var rows [][]string
 		for _, t := range g.Tools {
 			rows = append(rows, []string{"  " + t.Name, t.Effect, t.Title})

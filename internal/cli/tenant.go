@@ -148,10 +148,14 @@ func (c *command) orgCreate() *cobra.Command {
 
 func (c *command) orgShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ORG", Short: "Show one organization and its members", Args: takes(1, "one argument: the organization's id"),
+		Use: "show ORG", Short: "Show one organization and its members", Args: takes(1, "one argument: the organization's id or name"),
 		ValidArgsFunction: c.completion(c.organizationIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			o, err := cl.Organization(ctx, args[0])
+			org, err := byName(ctx, "org", args[0], cl.Organizations, func(o client.Organization) (string, string) { return o.ID, o.Name })
+			if err != nil {
+				return err
+			}
+			o, err := cl.Organization(ctx, org)
 			if err != nil {
 				return err
 			}
