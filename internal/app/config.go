@@ -32,6 +32,9 @@ type Config struct {
 	// RootKeysOther are further root keys of the server: those that it may move to,
 	// and those that something is still wrapped by.
 	RootKeysOther []string
+	// MachineIdentity lets customers' root keys be asked for as the identity that
+	// the cloud gives this machine. For the server's own root keys it always may be.
+	MachineIdentity bool
 	// Env looks up one setting of the environment, for what back ends of root keys
 	// want to know. Nil knows none.
 	Env func(string) string

@@ -7,10 +7,17 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/outbound"
 )
 
 // Client gives tests what the edge takes a request's client to be.
 func (a *App) Client(r *http.Request) string { return a.client(r) }
+
+// Keepers is the way out that a back end gets for a root key, the operator's or a
+// customer's.
+func Keepers(cfg Config, client *outbound.Client, scheme string, ours bool) http.RoundTripper {
+	return cfg.options(client, scheme, ours).HTTP.Transport
+}
 
 // Probes is a health whose parts a test breaks.
 type Probes struct{ h health }

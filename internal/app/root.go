@@ -11,6 +11,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/keyring/awskms"
+	"github.com/ambit-dev/ambit/internal/keyring/azurekv"
+	"github.com/ambit-dev/ambit/internal/keyring/gcpkms"
 	"github.com/ambit-dev/ambit/internal/keyring/local"
 	"github.com/ambit-dev/ambit/internal/keyring/transit"
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -19,6 +21,8 @@ import (
 // backEnds open root keys that are somewhere else, by the scheme of their URI.
 var backEnds = map[string]func(ctx context.Context, uri string, o keyring.Options) (keyring.Keeper, error){
 	"awskms":        awskms.Open,
+	"azurekv":       azurekv.Open,
+	"gcpkms":        gcpkms.Open,
 	"transit+https": transit.Open,
 	"transit+http":  transit.Open, // to loopback, which it decides itself
 }
@@ -49,7 +53,7 @@ func openRoot(ctx context.Context, cfg Config, client *outbound.Client, setting 
 		return local.OpenOrCreate(path, mayCreate)
 	}
 	scheme, _, _ := strings.Cut(setting, ":")
-	return backEnds[scheme](ctx, setting, cfg.options(client, true))
+	return backEnds[scheme](ctx, setting, cfg.options(client, scheme, true))
 }
 
 // openBrought opens a root key that a customer names: never a file of this
@@ -61,13 +65,18 @@ func openBrought(ctx context.Context, cfg Config, client *outbound.Client, uri s
 		return nil, fault.New(fault.Invalid, "root_key_scheme", "That is not the URI of a root key that this server can use.").
 			WithHint("It begins with one of: " + strings.Join(schemes(), ", ") + ".")
 	}
-	return open(ctx, uri, cfg.options(client, false))
+	return open(ctx, uri, cfg.options(client, scheme, false))
 }
 
+// clouds are the schemes whose back ends ask the cloud for the machine's identity.
+// The hosts that they ask are their own, whatever a URI says.
+var clouds = []string{"awskms", "azurekv", "gcpkms"}
+
 // options are what a back end may use. The machine's own identity in its cloud is
-// for the operator's keys.
-func (c Config) options(client *outbound.Client, ours bool) keyring.Options {
-	return keyring.Options{HTTP: client.Library(outbound.Library{Party: keyParty, Metadata: ours}), Env: c.Env, Logger: c.Logger}
+// for the operator's keys, and for customers' where the operator says so.
+func (c Config) options(client *outbound.Client, scheme string, ours bool) keyring.Options {
+	metadata := (ours || c.MachineIdentity) && slices.Contains(clouds, scheme)
+	return keyring.Options{HTTP: client.Library(outbound.Library{Party: keyParty, Metadata: metadata}), Env: c.Env, Logger: c.Logger}
 }
 
 // roots opens the server's own root keys. The first is the one in RootKey; which

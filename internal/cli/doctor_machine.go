@@ -22,7 +22,7 @@ import (
 // settingNames are all variables that this program reads.
 func settingNames() []string {
 	return []string{envDataDir, envDatabaseURL, envRootKey, envRootKeysOther, envCheckpoints, envListen, envPublicURL, envTLSCert, envTLSKey, envTrustedProxies, envOutboundAllow,
-		envNoRegistration, envAllowVend, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
+		envNoRegistration, envAllowVend, envMachineID, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
 		envTraceEndpoint, envTraceRatio, envMetricsToken, envLog, envServer, envAPIKey, envSandboxClient, envSandboxSecret, envSandboxRedirect, envSandboxKey}
 }
 

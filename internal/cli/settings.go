@@ -28,6 +28,7 @@ const (
 	envOutboundAllow  = "AMBIT_OUTBOUND_ALLOW"
 	envNoRegistration = "AMBIT_NO_REGISTRATION"
 	envAllowVend      = "AMBIT_ALLOW_VEND"
+	envMachineID      = "AMBIT_MACHINE_IDENTITY"
 	envCallRate       = "AMBIT_CALL_RATE"
 	envKeyGrace       = "AMBIT_KEY_GRACE"
 	envCheckpointReq  = "AMBIT_CHECKPOINT_REQUIRED"
@@ -52,7 +53,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		OutboundAllow: list(c.env[envOutboundAllow]), NotifySocket: c.env[envNotifySocket],
 		TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
 	}
-	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend} {
+	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend, envMachineID: &cfg.MachineIdentity} {
 		if v := c.env[name]; v != "" {
 			b, err := strconv.ParseBool(v)
 			if err != nil {

@@ -29,6 +29,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"app.App.start go":         {"one loop", "closeAll closes stop and waits"},
 	"app.App.stop":             {"nothing is sent", "closeAll closes it"},
 	"app.Config.Force":         {"nothing is sent", "the caller's"},
+	"app.clouds":               {"a table", "never changed"},
 	"app.clock.start go":       {"one loop", "clock.close"},
 	"app.clock.stop":           {"nothing is sent", "clock.close closes it"},
 	"app.console.done":         {"nothing is sent", "closed by what openConsole started"},
@@ -70,6 +71,7 @@ var bounded = map[string]struct{ bound, ends string }{
 
 	"keyring/azurekv.clouds":       {"a table", "never changed"},
 	"keyring/azurekv.keeper.marks": {"64 versions", "emptied when full"},
+	"keyring/gcpkms.kinds":         {"a table", "never changed"},
 	"keyring/gcpkms.classes":       {"a table", "never changed"},
 	"keyring/awskms.classes":       {"a table", "never changed"},
 	"keyring.Guard.Start go":       {"one loop", "Stop"},

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"time"
 
 	"cloud.google.com/go/auth"
@@ -47,6 +49,9 @@ func authorized(o keyring.Options, as string) (keyring.Options, error) {
 	return carrying(o, creds)
 }
 
+// kinds are those of credentials that a server can have.
+var kinds = []credentials.CredType{credentials.ServiceAccount, credentials.ExternalAccount, credentials.ImpersonatedServiceAccount}
+
 func own(o keyring.Options, scope string) (*auth.Credentials, error) {
 	file := o.Getenv("GOOGLE_APPLICATION_CREDENTIALS")
 	if file == "" {
@@ -55,8 +60,18 @@ func own(o keyring.Options, scope string) (*auth.Credentials, error) {
 			TokenProvider: auth.NewCachedTokenProvider(tokens, &auth.CachedTokenProviderOptions{DisableAsyncRefresh: true}),
 		}), nil
 	}
-	creds, err := credentials.DetectDefault(&credentials.DetectOptions{
-		CredentialsFile: file, Scopes: []string{scope}, Client: o.HTTP, DisableAsyncRefresh: true, Logger: slog.New(slog.DiscardHandler),
+	doc, err := os.ReadFile(file)
+	if err != nil {
+		return nil, noCredentials(err)
+	}
+	var head struct {
+		Type credentials.CredType `json:"type"`
+	}
+	if err := json.Unmarshal(doc, &head); err != nil || !slices.Contains(kinds, head.Type) {
+		return nil, noCredentials(err)
+	}
+	creds, err := credentials.NewCredentialsFromJSON(head.Type, doc, &credentials.DetectOptions{
+		Scopes: []string{scope}, Client: o.HTTP, DisableAsyncRefresh: true, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, noCredentials(err)
