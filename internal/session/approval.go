@@ -384,7 +384,7 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 		r := a.row
 		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalApproved, now, p.User(), v.note
 		if a.Kind == KindCall {
-			r.expiresAt = now.Add(callUsableFor)
+			r.expiresAt = notAfter(now.Add(callUsableFor), a.Session.ExpiresAt)
 		}
 		if err := decideApproval(ctx, tx, r, now); err != nil {
 			return err

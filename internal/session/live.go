@@ -330,6 +330,14 @@ func subjectDigest(l Live, c CallSubject) (string, error) {
 	return hexDigest(doc), nil
 }
 
+// notAfter is t, or the end of what it is for.
+func notAfter(t, end time.Time) time.Time {
+	if end.Before(t) {
+		return end
+	}
+	return t
+}
+
 // askForCall makes a request for the approval of one call, or finds the one
 // that already waits.
 func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key string) (id.Approval, error) {
@@ -349,7 +357,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 	}
 	r := approvalRow{
 		id: id.NewApproval(), kind: KindCall, environment: l.environment, organization: l.organization, session: l.session, agent: l.agent, user: l.user,
-		connection: c.Connection, tool: c.Tool, subjectDigest: key, state: ApprovalPending, createdAt: now, expiresAt: now.Add(callPendingFor),
+		connection: c.Connection, tool: c.Tool, subjectDigest: key, state: ApprovalPending, createdAt: now, expiresAt: notAfter(now.Add(callPendingFor), l.expiresAt),
 	}
 	for _, g := range l.grants {
 		if g.connection == c.Connection {

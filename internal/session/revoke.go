@@ -229,7 +229,8 @@ func (w endWhere) detail() map[string]string {
 	return out
 }
 
-// Sweep marks sessions and approvals whose time is over.
+// Sweep marks sessions and approvals whose time is over, and forgets the handles of
+// sessions that ended days ago.
 func (s *Service) Sweep(ctx context.Context) error {
 	now := s.now()
 	due, err := anyDue(ctx, s.db.Reader(), now)
@@ -237,6 +238,9 @@ func (s *Service) Sweep(ctx context.Context) error {
 		return err
 	}
 	return s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := forgetHandles(ctx, tx, now); err != nil {
+			return err
+		}
 		ended, err := expireSessions(ctx, tx, now)
 		if err != nil {
 			return err

@@ -69,7 +69,8 @@ const (
 	MaxMinutes     = 8 * 60
 	MaxPurpose     = 2000 // bytes
 
-	pendingFor     = 15 * time.Minute // an unanswered request lives this long
+	handleFor      = 7 * 24 * time.Hour // a handle, from when it was made: far longer than any session
+	pendingFor     = 15 * time.Minute   // an unanswered request lives this long
 	callPendingFor = 10 * time.Minute
 	callUsableFor  = 10 * time.Minute // an approved call must be made within
 

@@ -314,6 +314,43 @@ func TestRepeatsKeepEightHandles(t *testing.T) {
 		if err := db.Reader().QueryRowContext(t.Context(), `select count(*) from session_handle`).Scan(&rows); err != nil || rows != 8+1 {
 			t.Errorf("%d rows, %v, want 9", rows, err)
 		}
+		// Issue 3, item 3, and a bug: they stayed for ever.
+		s.Clock.Advance(6 * 24 * time.Hour)
+		gatewaytest.Must(t, s.Sessions.Sweep(t.Context()))
+		if got, err := s.Sessions.Check(t.Context(), s.bot, other.Handle, 0); err != nil || got.State != session.Ended {
+			t.Errorf("days after the session: got %s, %v", got.State, err)
+		}
+		s.Clock.Advance(2 * 24 * time.Hour)
+		gatewaytest.Must(t, s.Sessions.Sweep(t.Context()))
+		if err := db.Reader().QueryRowContext(t.Context(), `select count(*) from session_handle`).Scan(&rows); err != nil || rows != 0 {
+			t.Errorf("%d rows, %v, a week later", rows, err)
+		}
+		if _, err := s.Sessions.Check(t.Context(), s.bot, other.Handle, 0); code(err) != "session_not_found" {
+			t.Errorf("a forgotten handle: got %v", err)
+		}
+	})
+}
+
+// A bug: the approval of a single call said that it could be used after the end of
+// its session.
+func TestCallApprovalsEndWithTheirSession(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		handle := s.Active(t, s.owner, s.bot, "tracker", policy.Read, policy.Write, policy.Destructive)
+		ses, err := s.Sessions.Check(t.Context(), s.bot, handle, 0)
+		gatewaytest.Must(t, err)
+		s.Clock.Advance(ses.ExpiresAt.Sub(s.Clock.Now()) - 20*time.Second)
+		_, err = s.Call(t, s.bot, handle, "tracker_delete_issue", map[string]any{"number": 1})
+		request := id.Approval(fault.Of(err).Fields["request_id"])
+		asked, err := s.Sessions.CheckCall(t.Context(), s.bot, handle, request, 0)
+		if err != nil || asked.ExpiresAt.After(ses.ExpiresAt) {
+			t.Errorf("it waits until %v, %v; the session ends at %v", asked.ExpiresAt, err, ses.ExpiresAt)
+		}
+		s.Approve(t, s.owner, request, nil)
+		if got, err := s.Sessions.CheckCall(t.Context(), s.bot, handle, request, 0); err != nil || got.ExpiresAt.After(ses.ExpiresAt) {
+			t.Errorf("it is good until %v, %v; the session ends at %v", got.ExpiresAt, err, ses.ExpiresAt)
+		}
 	})
 }
 

@@ -410,7 +410,10 @@ func scanEnded(rows sqldb.Rows, err error) ([]endedSession, error) {
 const (
 	anyDueSQL = `select exists (select 1 from session where state = 'active' and expires_at <= $1)
 	or exists (select 1 from session where state = 'pending' and pending_until <= $1)
-	or exists (select 1 from approval where state = 'pending' and expires_at <= $1)`
+	or exists (select 1 from approval where state = 'pending' and expires_at <= $1)
+	or exists (select 1 from session_handle where made_at <= $2)`
+	forgetHandlesSQL = `delete from session_handle where hash in (select h.hash from session_handle h join session s on s.id = h.session_id
+	where h.made_at <= $1 and s.state = 'ended' order by h.made_at limit 500)`
 	expireSessionsSQL = `update session set state = 'ended', reason = 'expired', ended_at = $1, version = version + 1
 where state = 'active' and expires_at <= $1 or state = 'pending' and pending_until <= $1
 returning id, environment_id, organization_id, agent_id, user_id, approved_at`
@@ -419,8 +422,15 @@ returning id, environment_id, organization_id, agent_id, user_id, approved_at`
 
 func anyDue(ctx context.Context, q sqldb.Querier, now time.Time) (bool, error) {
 	var due bool
-	err := q.QueryRowContext(ctx, anyDueSQL, sqldb.Micros(now)).Scan(&due)
+	err := q.QueryRowContext(ctx, anyDueSQL, sqldb.Micros(now), sqldb.Micros(now.Add(-handleFor))).Scan(&due)
 	return due, err
+}
+
+// forgetHandles takes the handles of sessions that ended days ago: whoever still
+// has one asks for a session that is not there.
+func forgetHandles(ctx context.Context, q sqldb.Querier, now time.Time) error {
+	_, err := q.ExecContext(ctx, forgetHandlesSQL, sqldb.Micros(now.Add(-handleFor)))
+	return sqldb.Wrap("forget handles", err)
 }
 
 func expireSessions(ctx context.Context, q sqldb.Querier, now time.Time) ([]endedSession, error) {
