@@ -36,6 +36,8 @@ create_keys          oa    -
 manage_providers     oa    providers:write
 manage_tenants       oa    organizations:write
 manage_organization  oa    organizations:write
+view_keys            oar   keys:read
+manage_root_keys     oa    keys:write
 fly                  -     -
 `
 

@@ -46,6 +46,8 @@ const (
 	ScopeUsersRead          Scope = "users:read"
 	ScopeUsersWrite         Scope = "users:write"
 	ScopeAuditRead          Scope = "audit:read"
+	ScopeKeysRead           Scope = "keys:read"
+	ScopeKeysWrite          Scope = "keys:write"
 )
 
 // Scopes lists them all, in the order in which people see them.
@@ -55,6 +57,7 @@ func Scopes() []Scope {
 		ScopeConnectionsRead, ScopeConnectionsWrite, ScopeConnectionsVend,
 		ScopeAgentsRead, ScopeAgentsWrite, ScopeSessionsRead, ScopeSessionsRevoke,
 		ScopeProvidersWrite, ScopeOrganizationsWrite, ScopeUsersRead, ScopeUsersWrite, ScopeAuditRead,
+		ScopeKeysRead, ScopeKeysWrite,
 	}
 }
 
@@ -83,12 +86,14 @@ const (
 	ManageProviders   Permission = "manage_providers"    // an environment's
 	ManageTenants     Permission = "manage_tenants"      // make organizations and environments
 	ManageSettings    Permission = "manage_organization" // of one organization
+	ViewKeys          Permission = "view_keys"           // which key seals what, and where it lies
+	ManageRootKeys    Permission = "manage_root_keys"    // replace, bind and destroy keys; a person must also prove presence for the latter two
 )
 
 // permissions lists them all.
 func permissions() []Permission {
 	return []Permission{View, UseOwn, ViewMembers, ManageMembers, ManageAgents, ApproveSessions, ViewConnections, ManageConnections, VendConnections,
-		ViewSessions, Revoke, ReadAudit, ViewSecrets, RevealSecrets, WriteSecrets, DeleteSecrets, CreateKeys, ManageProviders, ManageTenants, ManageSettings}
+		ViewSessions, Revoke, ReadAudit, ViewSecrets, RevealSecrets, WriteSecrets, DeleteSecrets, CreateKeys, ManageProviders, ManageTenants, ManageSettings, ViewKeys, ManageRootKeys}
 }
 
 // rule says who holds a permission. No scope means that no application does.
@@ -145,6 +150,10 @@ func rules(p Permission) rule {
 		return rule{managing, ScopeProvidersWrite}
 	case ManageTenants:
 		return rule{managing, ScopeOrganizationsWrite}
+	case ViewKeys:
+		return rule{[]Role{RoleOwner, RoleAdmin, RoleAuditor}, ScopeKeysRead}
+	case ManageRootKeys:
+		return rule{managing, ScopeKeysWrite}
 	case ManageSettings:
 		return rule{managing, ScopeOrganizationsWrite}
 	}

@@ -33,6 +33,7 @@ var levels = map[string]int{
 	"internal/account":    3,
 	"internal/agent":      3,
 	"internal/connection": 4,
+	"internal/custody":    4,
 	"internal/session":    5,
 	"internal/credential": 6,
 	"internal/gateway":    7,

@@ -95,6 +95,8 @@ type store interface {
 	// before others.
 	begin(ctx context.Context, limit time.Duration, urgent bool) (transaction, error)
 	ping(ctx context.Context) error
+	// scrub tries once; see [DB.Scrub].
+	scrub(ctx context.Context, table string) (done bool, err error)
 	close() error
 	connections() Connections
 }

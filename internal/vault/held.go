@@ -47,7 +47,8 @@ const (
 
 // keyChannel carries what every node must forget: "key ID" of a key that has
 // another version or was shredded, "root REF" of a root key that must prove itself
-// anew, "primary" when the server's own root key is another.
+// anew, "bound" when contexts are under another root key, "primary" when the server's
+// own root key is another, and nothing for everything.
 const keyChannel = "key"
 
 func (v *Vault) keyChanged(payload string) {
@@ -60,8 +61,12 @@ func (v *Vault) keyChanged(payload string) {
 			v.evict(func(k *contextKey) bool { return k.root == g })
 			g.Doubt()
 		}
+	case "bound":
+		v.mu.Lock()
+		clear(v.byHash)
+		v.mu.Unlock()
 	case "primary", "":
-		if what == "" { // notices may have been missed
+		if what == "" { // all, or notices may have been missed
 			v.evict(func(*contextKey) bool { return true })
 		}
 		v.rotator.readPrimary.Store(true)

@@ -24,8 +24,11 @@ where true on conflict (id) do nothing`
 )
 
 // AdoptRoot makes the root key primary that the database names, or names it there
-// if nobody did. A server that lacks that key is refused.
+// if nobody did. A server that lacks that key is refused. It comes before all else.
 func (v *Vault) AdoptRoot(ctx context.Context) error {
+	if err := v.fillContexts(ctx); err != nil {
+		return err
+	}
 	err := v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		_, err := tx.ExecContext(ctx, adoptPrimarySQL, v.roots.Describe().Ref, sqldb.Micros(v.now()))
 		return err

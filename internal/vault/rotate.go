@@ -67,6 +67,7 @@ func (r Rotation) withDefaults() Rotation {
 type rotator struct {
 	wake        chan struct{}
 	readPrimary *atomic.Bool // the server's root key may be another now
+	scrub       *atomic.Bool // keys were shredded
 	ctx         context.Context
 	cancel      context.CancelFunc
 	wg          *sync.WaitGroup
@@ -74,7 +75,7 @@ type rotator struct {
 
 func newRotator() rotator {
 	ctx, cancel := context.WithCancel(context.Background())
-	return rotator{wake: make(chan struct{}, 1), readPrimary: &atomic.Bool{}, ctx: ctx, cancel: cancel, wg: &sync.WaitGroup{}}
+	return rotator{wake: make(chan struct{}, 1), readPrimary: &atomic.Bool{}, scrub: &atomic.Bool{}, ctx: ctx, cancel: cancel, wg: &sync.WaitGroup{}}
 }
 
 func (r rotator) poke() {
@@ -127,7 +128,7 @@ func (v *Vault) Rotate(ctx context.Context) error {
 		_ = lease.Release(ctx)
 	}()
 	w := &sweep{Vault: v, lease: lease, renewed: time.Now(), last: time.Now()}
-	for _, step := range []func(context.Context) error{w.fillContexts, w.replaceDue, w.followBindings, w.rewrapSeeds, w.rewrapAudit, w.moveValues, w.retire, w.forgetRoots} {
+	for _, step := range []func(context.Context) error{w.replaceDue, w.followBindings, w.rewrapSeeds, w.rewrapAudit, w.moveValues, w.retire, w.forgetRoots, w.scrubAgain} {
 		err = errors.Join(err, step(ctx))
 		if ctx.Err() != nil || errors.Is(err, errLeaseLost) {
 			break
@@ -171,8 +172,6 @@ const (
 
 // fillContexts reads into columns whose the keys are that were made before there
 // were such columns.
-func (w *sweep) fillContexts(ctx context.Context) error { return w.Vault.fillContexts(ctx) }
-
 func (v *Vault) fillContexts(ctx context.Context) error {
 	for {
 		n := 0
@@ -330,6 +329,11 @@ func (w *sweep) rewrapSeeds(ctx context.Context) (err error) {
 
 // rewrapSeed replaces the wrap of one seed, after what takes its place was opened.
 func (w *sweep) rewrapSeed(ctx context.Context, r kekRow) (bool, error) {
+	if c, ok := parseContext(r.context); ok { // one of the server's own root keys may be bound too
+		if ref, err := w.desired(ctx, c); err != nil || ref == r.rootRef {
+			return false, err
+		}
+	}
 	from, err := w.rootOf(ctx, r.rootRef)
 	if err != nil {
 		return false, err

@@ -43,9 +43,6 @@ from kek k left join kek_version v on v.kek_id = k.id and v.version = k.version`
 // Keys lists the keys of an environment, in the order of their ids. With an
 // organization or a user only those whose context names them.
 func (v *Vault) Keys(ctx context.Context, env id.Environment, org id.Organization, user id.User, after id.KEK, limit int) ([]KeyInfo, error) {
-	if err := v.fillContexts(ctx); err != nil {
-		return nil, err
-	}
 	rows, err := v.db.Reader().QueryContext(ctx, keyInfosSQL, env, org, user, after, limit)
 	if err != nil {
 		return nil, sqldb.Wrap("list keys", err)
@@ -65,9 +62,6 @@ func (v *Vault) Keys(ctx context.Context, env id.Environment, org id.Organizatio
 // Key describes one key, and counts what is still under its older versions. With an
 // organization, a key whose context does not name it is absent.
 func (v *Vault) Key(ctx context.Context, env id.Environment, org id.Organization, kek id.KEK) (KeyInfo, error) {
-	if err := v.fillContexts(ctx); err != nil {
-		return KeyInfo{}, err
-	}
 	k, err := v.scanInfo(v.db.Reader().QueryRowContext(ctx, keyInfoSQL, env, org, kek))
 	if sqldb.NoRows(err) {
 		return KeyInfo{}, errNoKey
