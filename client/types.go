@@ -291,6 +291,7 @@ type NewConnection struct {
 	OwnerID        string            `json:"owner_id,omitempty"`
 	ReconnectID    string            `json:"reconnect_id,omitempty"`
 	Fields         map[string]string `json:"fields,omitempty"`
+	Secrets        map[string]string `json:"secrets,omitempty"` // parts that a secret of the vault holds, by its id or name
 }
 
 // Connected is the answer to NewConnection: the connection, or the page where a

@@ -87,6 +87,7 @@ type connectInput struct {
 		OwnerID        string            `json:"owner_id,omitempty" doc:"A member of the organization; \"me\" is the person who calls. Left out, the connection is the organization's."`
 		ReconnectID    string            `json:"reconnect_id,omitempty" doc:"A connection to give a new credential."`
 		Fields         map[string]Hidden `json:"fields,omitempty" doc:"The parts of the credential, such as api_key."`
+		Secrets        map[string]string `json:"secrets,omitempty" doc:"Parts that a secret of the organization holds, by its id or name; also a write-only one. For an API key that has vault:read too. The value is taken once: reconnect to take a newer one."`
 	}
 }
 
@@ -149,7 +150,7 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 		return Connected{}, err
 	}
 	if prov.Record.Auth == provider.OAuth2 {
-		if len(b.Fields) > 0 {
+		if len(b.Fields)+len(b.Secrets) > 0 {
 			return Connected{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Leave fields out; the answer names the page.")
 		}
 		return a.connectPage(ctx, by, org, prov, st.Reconnect)
@@ -157,6 +158,18 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	fields := map[string]secret.Value{}
 	for name, v := range b.Fields {
 		fields[name] = v.Value
+	}
+	for name, ref := range b.Secrets {
+		if _, twice := fields[name]; twice {
+			return Connected{}, fault.New(fault.Invalid, "invalid_credential", "The part "+name+" is given twice.")
+		}
+		c, err := a.vaultCaller(ctx, by, string(org), account.RevealSecrets)
+		if err != nil {
+			return Connected{}, err
+		}
+		if fields[name], err = a.cfg.Vault.Use(ctx, c, ref, prov.Record.ID); err != nil {
+			return Connected{}, err
+		}
 	}
 	c, err := a.cfg.Credentials.AddKey(ctx, by, st, owner, fields, account.Agreement{})
 	if err != nil {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -411,6 +412,55 @@ func TestRevocation(t *testing.T) {
 		res := ask(t, request{method: "GET", url: w.URL + "/v1/sessions/" + string(ses.ID), token: key})
 		if field(t, res, "state") != "ended" || field(t, res, "reason") != "revoked" {
 			t.Errorf("after: %s", res.body)
+		}
+	})
+}
+
+// Issue 4: what nobody reads, connections use: an application connects an account with
+// a write-only secret of the organization, by name, and never holds its value.
+func TestConnectWithASecret(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := apitest.New(t, db, nil)
+		_, key := w.Key(t, w.Env, "", account.Scopes()...)
+		_, blind := w.Key(t, w.Env, "", account.ScopeConnectionsWrite)
+		store := func(name, org string) {
+			body := map[string]any{"name": name, "value": apitest.SandboxKey, "write_only": true}
+			if org != "" {
+				body["key_context"] = map[string]string{"organization_id": org}
+			}
+			if res := ask(t, request{method: "POST", url: w.URL + "/v1/secrets", token: key, body: quote(body)}); res.status != http.StatusCreated {
+				t.Fatalf("store: %d %s", res.status, res.body)
+			}
+		}
+		store("tracker key", string(w.Org))
+		store("of the environment", "")
+		connect := func(token string, more map[string]any) response {
+			body := map[string]any{"organization_id": w.Org, "provider": "sandbox_key"}
+			for k, v := range more {
+				body[k] = v
+			}
+			return ask(t, request{method: "POST", url: w.URL + "/v1/connections", token: token, body: quote(body)})
+		}
+		part := func(name string) map[string]any { return map[string]any{"secrets": map[string]string{"api_key": name}} }
+		if res := connect(key, part(" tracker key")); res.status != http.StatusCreated || bytes.Contains(res.body, []byte(apitest.SandboxKey)) {
+			t.Errorf("by name: %d %s", res.status, res.body)
+		}
+		for what, x := range map[string]struct {
+			res    response
+			status int
+		}{
+			"another organization's": {connect(key, part("of the environment")), http.StatusNotFound}, "none": {connect(key, part("nothing")), http.StatusNotFound},
+			"without the scope": {connect(blind, part("tracker key")), http.StatusForbidden}, "by a person": {connect(w.Login(t, w.Owner), part("tracker key")), http.StatusForbidden},
+			"twice": {connect(key, map[string]any{"secrets": map[string]string{"api_key": "tracker key"}, "fields": map[string]string{"api_key": "x"}}), http.StatusBadRequest},
+		} {
+			if x.res.status != x.status || bytes.Contains(x.res.body, []byte(apitest.SandboxKey)) {
+				t.Errorf("%s: got %d %s, want %d", what, x.res.status, x.res.body, x.status)
+			}
+		}
+		used := w.Actions(t, "secret.used")
+		if len(used) != 4 || used[len(used)-1].Provider != "sandbox_key" || used[len(used)-1].Decision != "allow" || used[len(used)-1].Detail["name"] != "tracker key" {
+			t.Errorf("on record: %+v", used)
 		}
 	})
 }

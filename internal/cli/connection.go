@@ -77,6 +77,7 @@ func (c *command) connectionFacts(v client.Connection) {
 func (c *command) connectionConnect() *cobra.Command {
 	var n client.NewConnection
 	var shared, open bool
+	var stored []string
 	cmd := &cobra.Command{
 		Use: "connect PROVIDER", Short: "Connect an account",
 		Long: "Connect an account. Where the provider has its own sign-in, the command names the page that you open in your browser.\n" +
@@ -106,7 +107,11 @@ func (c *command) connectionConnect() *cobra.Command {
 					n.OwnerID = who.ID
 				}
 			}
-			if v.Auth != "oauth2" {
+			if n.Secrets, err = pairs("--secret", stored); err != nil {
+				return err
+			}
+			v.CredentialFields = slices.DeleteFunc(v.CredentialFields, func(part string) bool { return n.Secrets[part] != "" })
+			if v.Auth != "oauth2" && len(v.CredentialFields) > 0 {
 				if n.Fields, err = c.readFields(ctx, v); err != nil {
 					return err
 				}
@@ -128,6 +133,7 @@ func (c *command) connectionConnect() *cobra.Command {
 		}),
 	}
 	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
+	cmd.Flags().StringArrayVar(&stored, "secret", nil, "take the part PART=SECRET of the key from the vault, with an API key (repeatable)")
 	cmd.Flags().BoolVar(&shared, "shared", false, "make it the organization's, not a user's")
 	cmd.Flags().StringVar(&n.OwnerID, "owner", "", "user whose account it is (default: you; for an API key, the organization)")
 	c.completes(cmd, "owner", c.userIDs)

@@ -80,6 +80,37 @@ func (v *Vault) give(ctx context.Context, c Caller, r objectRow) (Object, secret
 	return r.Object, value, nil
 }
 
+// Use gives a connection at a provider the value of a secret that has this id or
+// name, also of one that is write-only. It is for what sends the value there and
+// shows it to nobody; the record says where it goes.
+func (v *Vault) Use(ctx context.Context, c Caller, ref, provider string) (secret.Value, error) {
+	var r objectRow
+	var err error
+	var sid id.Secret
+	if parseID(&sid, ref) == nil {
+		r, err = objectByID(ctx, v.db.Reader(), c, sid)
+	} else if ref, err = canonicalName(ref); err == nil {
+		r, err = objectByName(ctx, v.db.Reader(), c, ref)
+	} else {
+		return secret.Value{}, v.deny(ctx, c, "secret.used", "", absent)
+	}
+	if err = v.found(ctx, c, Read, "secret.used", ref, r, err); err != nil {
+		return secret.Value{}, err
+	}
+	if c.Actor.Kind == "user" {
+		return secret.Value{}, v.deny(ctx, c, "secret.used", string(r.ID), fault.New(fault.Denied, "api_key_required", "A stored value is put into a connection for API keys only.").
+			WithHint("Set AMBIT_API_KEY to one with the scopes connections:write and vault:read, or give the value itself."))
+	}
+	r.WriteOnly = false
+	value, err := v.openFor(ctx, c, r)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	e := c.entry("secret.used", r.Object)
+	e.Provider = provider
+	return value, v.record(ctx, e)
+}
+
 // openFor opens the value of r unless nobody may have it.
 func (v *Vault) openFor(ctx context.Context, c Caller, r objectRow) (secret.Value, error) {
 	switch {

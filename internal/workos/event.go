@@ -21,7 +21,7 @@ import (
 func events() map[string][]string {
 	return map[string][]string{
 		"vault.data.created":       {"secret.created"},
-		"vault.data.read":          {"secret.read"},
+		"vault.data.read":          {"secret.read", "secret.used"},
 		"vault.data.updated":       {"secret.updated", "secret.restored"},
 		"vault.data.deleted":       {"secret.deleted"},
 		"vault.data.undeleted":     {"secret.undeleted"},
