@@ -318,10 +318,12 @@ func (a *App) closeAll() {
 		a.clock.close()
 		a.Vault.Stop()
 		a.Audit.Stop()
-		a.roots.Stop()
 		a.started = false
 	} else if a.Audit != nil {
 		a.Audit.Stop() // it has begun a run, which is over
+	}
+	if a.roots != nil {
+		a.roots.Stop()
 	}
 	a.stopTelemetry()
 	if a.joined {

@@ -125,7 +125,7 @@ func (c *Config) Validate() error {
 		return invalid("inside_data_dir", "The "+name+" lies inside the data folder, where a copy of the data would hold it too.", "Put it elsewhere.")
 	}
 	for _, key := range append([]string{c.RootKey}, c.RootKeysOther...) {
-		if insideData(c.DataDir, rootPath(key)) {
+		if insideData(c.DataDir, RootFile(key)) {
 			return inside("root key")
 		}
 	}

@@ -112,7 +112,7 @@ func putDatabase(ctx context.Context, cfg Config, file string) error {
 	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.Conflict, "database_exists", "There is a database in "+cfg.DataDir+" already.").WithHint("Stop the server and move that folder away first.")
 	}
-	if path := rootPath(cfg.RootKey); path == "" {
+	if path := RootFile(cfg.RootKey); path == "" {
 		// It is somewhere else, and is asked when the server opens.
 	} else if _, err := os.Stat(path); err != nil {
 		return fault.New(fault.NotFound, "root_key_missing", "There is no root key in "+cfg.RootKey+".").WithHint("A backup is worth nothing without its root key. Point AMBIT_ROOT_KEY at it.")

@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/keyring/azurekv"
 	"github.com/ambit-dev/ambit/internal/keyring/gcpkms"
 	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/pkcs11"
 	"github.com/ambit-dev/ambit/internal/keyring/transit"
 	"github.com/ambit-dev/ambit/internal/outbound"
 )
@@ -27,6 +28,12 @@ var backEnds = map[string]func(ctx context.Context, uri string, o keyring.Option
 	"transit+http":  transit.Open, // to loopback, which it decides itself
 }
 
+// ownBackEnds are for the operator's root keys only: their URIs name files and
+// libraries of this machine.
+var ownBackEnds = map[string]func(ctx context.Context, uri string, o keyring.Options) (keyring.Keeper, error){
+	"pkcs11": pkcs11.Open,
+}
+
 func schemes() []string { return slices.Sorted(maps.Keys(backEnds)) }
 
 // keyParty is whose requests to keepers are.
@@ -35,13 +42,13 @@ const keyParty = "root keys"
 // maxCustomerGrace bounds how late a customer's disabled key takes effect.
 const maxCustomerGrace = 5 * time.Minute
 
-// rootPath is the file that a setting names as root key, or empty for a key
+// RootFile is the file that a setting names as root key, or empty for a key
 // somewhere else.
-func rootPath(setting string) string {
+func RootFile(setting string) string {
 	if path, ok := strings.CutPrefix(setting, "file:"); ok {
 		return path
 	}
-	if scheme, _, ok := strings.Cut(setting, ":"); ok && backEnds[scheme] != nil {
+	if scheme, _, ok := strings.Cut(setting, ":"); ok && (backEnds[scheme] != nil || ownBackEnds[scheme] != nil) {
 		return ""
 	}
 	return setting
@@ -49,15 +56,19 @@ func rootPath(setting string) string {
 
 // openRoot opens a root key that the operator names. Only a file can be made.
 func openRoot(ctx context.Context, cfg Config, client *outbound.Client, setting string, mayCreate bool) (keyring.Keeper, error) {
-	if path := rootPath(setting); path != "" {
+	if path := RootFile(setting); path != "" {
 		return local.OpenOrCreate(path, mayCreate)
 	}
 	scheme, _, _ := strings.Cut(setting, ":")
-	return backEnds[scheme](ctx, setting, cfg.options(client, scheme, true))
+	open := backEnds[scheme]
+	if open == nil {
+		open = ownBackEnds[scheme]
+	}
+	return open(ctx, setting, cfg.options(client, scheme, true))
 }
 
-// openBrought opens a root key that a customer names: never a file of this
-// machine (threats.md T7).
+// openBrought opens a root key that a customer names: never a file or a library of
+// this machine (threats.md T7).
 func openBrought(ctx context.Context, cfg Config, client *outbound.Client, uri string) (keyring.Keeper, error) {
 	scheme, _, _ := strings.Cut(uri, ":")
 	open := backEnds[scheme]

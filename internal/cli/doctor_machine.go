@@ -15,15 +15,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring/local"
+	"github.com/ambit-dev/ambit/internal/keyring/pkcs11"
+	"github.com/ambit-dev/ambit/internal/keyring/transit"
 )
 
 // settingNames are all variables that this program reads.
 func settingNames() []string {
 	return []string{envDataDir, envDatabaseURL, envRootKey, envRootKeysOther, envCheckpoints, envListen, envPublicURL, envTLSCert, envTLSKey, envTrustedProxies, envOutboundAllow,
 		envNoRegistration, envAllowVend, envMachineID, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
-		envTraceEndpoint, envTraceRatio, envMetricsToken, envLog, envServer, envAPIKey, envSandboxClient, envSandboxSecret, envSandboxRedirect, envSandboxKey}
+		envTraceEndpoint, envTraceRatio, envMetricsToken, envLog, transit.EnvCredentials, pkcs11.EnvHelper, pkcs11.EnvPass, envServer, envAPIKey, envSandboxClient, envSandboxSecret, envSandboxRedirect, envSandboxKey}
 }
 
 func sortedNames(env map[string]string) []string { return slices.Sorted(maps.Keys(env)) }
@@ -182,11 +185,15 @@ func size(n uint64) string {
 }
 
 func checkKey(_ context.Context, p *patient) []finding {
-	path := p.cfg.RootKey
+	path := app.RootFile(p.cfg.RootKey)
+	switch {
+	case p.cfg.RootKey == "":
+		return nil
+	case path == "":
+		return []finding{{Level: fine, Says: "the root key is elsewhere: " + p.cfg.RootKey}}
+	}
 	k, err := local.Open(path)
 	switch {
-	case path == "":
-		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		if _, derr := os.Stat(filepath.Join(p.cfg.DataDir, "ambit.db")); derr == nil || p.about != nil {
 			return []finding{{Level: problem, Says: path + " is missing", Why: "Nothing that was sealed can be read without it; the server does not start again.",
@@ -208,8 +215,11 @@ func checkKey(_ context.Context, p *patient) []finding {
 // checkApart looks whether one stolen disk or backup would hold key and data.
 func checkApart(_ context.Context, p *patient) []finding {
 	data, derr := deviceOf(p.cfg.DataDir)
-	key, kerr := deviceOf(p.cfg.RootKey)
+	path := app.RootFile(p.cfg.RootKey)
+	key, kerr := deviceOf(path)
 	switch {
+	case path == "" && p.cfg.RootKey != "":
+		return []finding{{Level: fine, Says: "the root key is elsewhere"}}
 	case p.cfg.DatabaseURL != "" || p.about != nil && p.about.Engine == "postgres":
 		return []finding{{Level: fine, Says: "the database is not in the data folder"}}
 	case derr != nil || kerr != nil:

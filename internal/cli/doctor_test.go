@@ -26,6 +26,8 @@ import (
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/keyring/pkcs11"
+	"github.com/ambit-dev/ambit/internal/keyring/transit"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
@@ -349,6 +351,11 @@ func TestSettingsAreKnown(t *testing.T) {
 			if !strings.Contains(name, "_SANDBOX_") && name != envAPIKey && !bytes.Contains(doc, []byte("`"+name+"`")) {
 				t.Errorf("docs/configuration.md does not explain %s", name)
 			}
+		}
+	}
+	for _, name := range []string{transit.EnvCredentials, pkcs11.EnvHelper, pkcs11.EnvPass} { // defined where they are read
+		if seen++; !slices.Contains(settingNames(), name) || !bytes.Contains(doc, []byte("`"+name+"`")) {
+			t.Errorf("%s is not known to the doctor, or not explained", name)
 		}
 	}
 	if seen != len(settingNames()) {

@@ -53,6 +53,12 @@ func bans() []ban {
 			files: map[string]string{},
 		},
 		{
+			name:  "C: the server has none, so what needs a C library is a helper of its own",
+			what:  func(o types.Object) bool { return inPackage(o, "github.com/miekg/pkcs11") },
+			rooms: []string{"cmd/ambit-pkcs11"},
+			files: map[string]string{},
+		},
+		{
 			name: "an HTTP client: egress goes through outbound",
 			what: func(o types.Object) bool {
 				switch fullName(o) {
@@ -80,7 +86,7 @@ func bans() []ban {
 				}
 				return false
 			},
-			rooms: []string{"internal/cli", "cmd/ambit"},
+			rooms: []string{"internal/cli", "cmd/ambit", "cmd/ambit-pkcs11"},
 			files: map[string]string{},
 		},
 		{
@@ -92,7 +98,7 @@ func bans() []ban {
 				}
 				return false
 			},
-			rooms: []string{"cmd/ambit"},
+			rooms: []string{"cmd/ambit", "cmd/ambit-pkcs11"},
 			files: map[string]string{},
 		},
 		{
@@ -104,7 +110,7 @@ func bans() []ban {
 				}
 				return inPackage(o, "flag", "github.com/spf13/cobra")
 			},
-			rooms: []string{"internal/cli", "cmd/ambit"},
+			rooms: []string{"internal/cli", "cmd/ambit", "cmd/ambit-pkcs11"},
 			files: map[string]string{},
 		},
 		{
@@ -202,6 +208,8 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
@@ -212,6 +220,7 @@ func planted(v secret.Value) {
 	fmt.Println()
 	os.Exit(len(os.Getenv("")))
 	slog.Info("")
+	_ = pkcs11.CKA_ID
 }
 `
 	fset := token.NewFileSet()

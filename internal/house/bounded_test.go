@@ -21,6 +21,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"api.streams.open":  {"100 streams", "a stream at its end"},
 
 	"app.backEnds":             {"a table", "never changed"},
+	"app.ownBackEnds":          {"a table", "never changed"},
 	"app.App.Run go":           {"one for each of two addresses", "drain shuts the server down"},
 	"app.App.closeSoon go":     {"one", "the process, which ends within five seconds"},
 	"app.App.drain go":         {"one", "drain waits for it"},
@@ -86,7 +87,14 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring.Ring.own":             {"the operator's list", "Stop"},
 	"keyring.Ring.watchers":        {"the vaults of this process, which is one", "the process"},
 
-	"keyring/transit.tokens.turn": {"1, who gets or renews a token", "who holds it"},
+	"keyring/pkcs11.child.dead":      {"nothing is sent", "closed when the helper was waited for"},
+	"keyring/pkcs11.child.pending":   {"64 questions", "an answer, or the helper's end"},
+	"keyring/pkcs11.helper.env":      {"the variables that are passed on", "never changed"},
+	"keyring/pkcs11.helper.start go": {"one for each helper, of which a keeper has one", "the helper's end, which close waits for"},
+	"keyring/pkcs11.pathAttributes":  {"a table", "never changed"},
+	"keyring/pkcs11.queryAttributes": {"a table", "never changed"},
+	"keyring/pkcs11.question.answer": {"1", "the question"},
+	"keyring/transit.tokens.turn":    {"1, who gets or renews a token", "who holds it"},
 
 	"mcpserver.jsonType":      {"a table", "never changed"},
 	"mcpserver.waits.byAgent": {"2,048 long polls", "a poll at its end"},

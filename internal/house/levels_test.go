@@ -47,6 +47,7 @@ var levels = map[string]int{
 	"internal/app":        9,
 	"internal/cli":        10,
 	"cmd/ambit":           11,
+	"cmd/ambit-pkcs11":    11,
 
 	// The public client speaks HTTP and knows nothing of the rooms.
 	"client": 0,
@@ -61,21 +62,23 @@ var apart = []string{"bench", "e2e", "internal/house"}
 
 // beside lists imports within one level that the code showed to be right.
 var beside = map[string]string{
-	"internal/id -> internal/fault":                "a malformed id is a typed fault, said in one place",
-	"internal/strictjson -> internal/fault":        "bad input is a typed fault, said in one place",
-	"internal/outbound -> internal/fault":          "a refused destination is a typed fault, said in one place",
-	"internal/crypt -> internal/secret":            "the envelope takes and gives values that do not print",
-	"internal/disk -> internal/failpoint":          "a process dies between a file's content and its name",
-	"internal/keyring/awskms -> internal/keyring":  "a back end returns the description that its room defines",
-	"internal/keyring/azurekv -> internal/keyring": "a back end returns the description that its room defines",
-	"internal/keyring/gcpkms -> internal/keyring":  "a back end returns the description that its room defines",
-	"internal/keyring/local -> internal/keyring":   "a back end returns the description that its room defines",
-	"internal/keyring/transit -> internal/keyring": "a back end returns the description that its room defines",
-	"internal/provider -> internal/account":        "a record is stored on somebody's authority",
-	"internal/provider -> internal/vault":          "the client secret of a record is sealed",
-	"internal/account -> internal/vault":           "the shared secret of an authenticator is sealed",
-	"internal/agent -> internal/account":           "an agent has an owner, and is changed on somebody's authority",
-	"internal/agent -> internal/vault":             "redirect state is sealed",
+	"internal/id -> internal/fault":                           "a malformed id is a typed fault, said in one place",
+	"internal/strictjson -> internal/fault":                   "bad input is a typed fault, said in one place",
+	"internal/outbound -> internal/fault":                     "a refused destination is a typed fault, said in one place",
+	"internal/crypt -> internal/secret":                       "the envelope takes and gives values that do not print",
+	"internal/disk -> internal/failpoint":                     "a process dies between a file's content and its name",
+	"internal/keyring/awskms -> internal/keyring":             "a back end returns the description that its room defines",
+	"internal/keyring/azurekv -> internal/keyring":            "a back end returns the description that its room defines",
+	"internal/keyring/gcpkms -> internal/keyring":             "a back end returns the description that its room defines",
+	"internal/keyring/local -> internal/keyring":              "a back end returns the description that its room defines",
+	"internal/keyring/pkcs11 -> internal/keyring":             "a back end returns the description that its room defines",
+	"internal/keyring/pkcs11 -> internal/keyring/pkcs11/wire": "what is said to the helper is said in one place, for both",
+	"internal/keyring/transit -> internal/keyring":            "a back end returns the description that its room defines",
+	"internal/provider -> internal/account":                   "a record is stored on somebody's authority",
+	"internal/provider -> internal/vault":                     "the client secret of a record is sealed",
+	"internal/account -> internal/vault":                      "the shared secret of an authenticator is sealed",
+	"internal/agent -> internal/account":                      "an agent has an owner, and is changed on somebody's authority",
+	"internal/agent -> internal/vault":                        "redirect state is sealed",
 }
 
 // room returns the key of levels that p belongs to.

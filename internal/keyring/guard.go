@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -396,6 +397,7 @@ func (g *Guard) watch() {
 func (g *Guard) Stop() { g.stopping.Do(g.end) }
 
 func (g *Guard) end() {
+	defer g.close()
 	g.cancel()
 	g.watching.Wait()
 	patience := time.After(g.cfg.Timeout + time.Second)
@@ -405,5 +407,12 @@ func (g *Guard) end() {
 		case <-patience:
 			return
 		}
+	}
+}
+
+// close lets go of what the back end holds, such as a process.
+func (g *Guard) close() {
+	if c, ok := g.keeper.(io.Closer); ok {
+		_ = c.Close()
 	}
 }

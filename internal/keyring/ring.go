@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -308,4 +309,12 @@ func (l *lazy) Describe() Description {
 		return k.Describe()
 	}
 	return Description{Ref: l.ref, Location: l.where}
+}
+
+// Close closes the key if it was opened and is one that can be.
+func (l *lazy) Close() error {
+	if c, ok := l.opened().(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
