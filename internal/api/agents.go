@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -123,6 +124,22 @@ func (a *API) agents(ctx context.Context, by account.Actor, in *agentsInput) (Pa
 	return page(rows, next, agentOf), nil
 }
 
+// registration fills in the page on which a person registers the agent.
+func registration(org id.Organization, name, kind string, c Ceiling) url.Values {
+	q := url.Values{"org": {string(org)}, "name": {name}, "kind": {kind}}
+	if len(c.Providers) > 0 {
+		q.Set("providers", strings.Join(c.Providers, ","))
+	}
+	effects := c.Effects
+	if len(effects) == 0 && len(c.Providers) > 0 {
+		effects = policy.Effects()
+	}
+	for _, e := range effects {
+		q.Add("effect", string(e))
+	}
+	return q
+}
+
 func (a *API) createAgent(ctx context.Context, by account.Actor, in *newAgentInput) (MadeAgent, error) {
 	b := in.Body
 	org, err := a.organization(ctx, by, b.OrganizationID)
@@ -130,7 +147,7 @@ func (a *API) createAgent(ctx context.Context, by account.Actor, in *newAgentInp
 		return MadeAgent{}, err
 	}
 	if _, person := by.Person(); person {
-		return MadeAgent{}, a.browserRequired("/ui/agents/new?org="+url.QueryEscape(string(org)), "A command line's stored login does not make credentials.")
+		return MadeAgent{}, a.browserRequired("/ui/agents/new?"+registration(org, b.Name, b.Kind, b.Ceiling).Encode(), "A command line's stored login does not make credentials.")
 	}
 	n := agent.NewAgent{Environment: by.Environment(), Organization: org, Name: b.Name, Kind: agent.Kind(b.Kind), Ceiling: policy.Ceiling(b.Ceiling)}
 	if err := optionalID(&n.Owner, b.OwnerID); err != nil {

@@ -301,6 +301,15 @@ func TestSearch(t *testing.T) {
 	for _, args := range []map[string]any{{}, {"query": ""}, {"query": "x", "limit": 51}, {"query": "x", "more": true}, {"query": strings.Repeat("x", 401)}, {"Query": "x"}} {
 		c.refused("invalid_arguments", "search_tools", args)
 	}
+	// A bug: two arguments were named, or none, where one was wrong.
+	for says, args := range map[string]map[string]any{
+		"limit is 1 to 50.": {"query": "x", "limit": 51}, "query is 1 to 400 characters.": {"query": "", "limit": 5},
+		`search_tools has no argument "more".`: {"query": "x", "more": true}, "The argument limit has another type": {"query": "x", "limit": "ten"},
+	} {
+		if got := c.refused("invalid_arguments", "search_tools", args); !strings.Contains(got.str("message"), says) {
+			t.Errorf("%v: got %q, want %q", args, got.str("message"), says)
+		}
+	}
 }
 
 // Rule 9: a request whose account ends says so at once, to an agent that waits

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,11 +116,33 @@ func tool[A any](name, title string, effect policy.Effect, description, props, r
 		var args A
 		if raw != nil {
 			if err := strictjson.Unmarshal(raw, &args, strictjson.Limits{}); err != nil {
-				return answer{}, badArguments("The arguments do not fit the input schema of " + name + ".").WithCause(err)
+				return answer{}, badArguments(misfit[A](name, raw)).WithCause(err)
 			}
 		}
 		return run(ctx, c, args)
 	}}
+}
+
+// misfit names the argument that does not fit a tool of ours.
+func misfit[A any](name string, raw json.RawMessage) string {
+	all := "The arguments do not fit the input schema of " + name + "."
+	var members map[string]json.RawMessage
+	if strictjson.Check(raw, strictjson.Limits{}) != nil || json.Unmarshal(raw, &members) != nil {
+		return all
+	}
+	for _, argument := range slices.Sorted(maps.Keys(members)) {
+		one, err := json.Marshal(map[string]json.RawMessage{argument: members[argument]})
+		var args A
+		if err != nil || strictjson.Unmarshal(one, &args, strictjson.Limits{}) == nil {
+			continue
+		}
+		fields := reflect.VisibleFields(reflect.TypeFor[A]())
+		if slices.ContainsFunc(fields, func(f reflect.StructField) bool { return f.Tag.Get("json") == argument }) {
+			return "The argument " + argument + " has another type than the input schema of " + name + " says."
+		}
+		return name + " has no argument " + strconv.QuoteToASCII(argument[:min(len(argument), 40)]) + "."
+	}
+	return all
 }
 
 func (s *Server) whoami(_ context.Context, c caller, _ struct{}) (answer, error) {
@@ -163,8 +188,11 @@ func (s *Server) searchTools(ctx context.Context, c caller, args searchArgs) (an
 	if args.Limit == 0 {
 		args.Limit = 10
 	}
-	if args.Limit < 1 || args.Limit > 50 || strings.TrimSpace(args.Query) == "" || len(args.Query) > 400 {
-		return answer{}, badArguments("query is 1 to 400 characters and limit 1 to 50.")
+	if args.Limit < 1 || args.Limit > 50 {
+		return answer{}, badArguments("limit is 1 to 50.")
+	}
+	if strings.TrimSpace(args.Query) == "" || len(args.Query) > 400 {
+		return answer{}, badArguments("query is 1 to 400 characters.")
 	}
 	tools, err := s.gateway.Tools(ctx, c.who)
 	if err != nil {

@@ -106,7 +106,11 @@ func (s *Server) agentNew(v *visit) (answer, error) {
 	if err := v.actor().May(v.here.Organization, account.ManageAgents); err != nil {
 		return nil, err
 	}
-	return show(s.agentNewPage(v, agent.NewAgent{Ceiling: policy.Ceiling{Effects: []policy.Effect{policy.Read, policy.Write}}})), nil
+	n := newAgent(v) // what a command line was told, for the person to look at
+	if len(v.r.Form["effect"]) == 0 {
+		n.Ceiling.Effects = []policy.Effect{policy.Read, policy.Write}
+	}
+	return show(s.agentNewPage(v, n)), nil
 }
 
 func (s *Server) agentNewPage(v *visit, n agent.NewAgent) *AgentNewPage {

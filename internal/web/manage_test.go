@@ -157,6 +157,10 @@ func TestRegisterAnAgent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.person(t, "owner@example.com", account.RoleOwner)
+	told := fields(b.get("/ui/agents/new?name=report&kind=autonomous&providers=acme&effect=read").want(http.StatusOK).form("/ui/agents"))
+	if told.Get("name") != "report" || told.Get("kind") != "autonomous" || told.Get("providers") != "acme" || strings.Join(told["effect"], " ") != "read" {
+		t.Errorf("the page forgot what a command line was told: %v", told)
+	}
 	page := b.get("/ui/agents/new").want(http.StatusOK)
 	values := fields(page.form("/ui/agents"))
 	values.Set("name", "Nightly report")
