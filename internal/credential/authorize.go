@@ -2,10 +2,7 @@ package credential
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -96,32 +93,7 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	if err != nil {
 		return "", err
 	}
-	u, err := url.Parse(pinned.Authorize)
-	if err != nil {
-		return "", fmt.Errorf("reading an authorization URL: %w", err)
-	}
-	q := u.Query()
-	for k, v := range o.AuthorizeParams {
-		q.Set(k, v)
-	}
-	q.Set("response_type", "code")
-	q.Set("client_id", prov.ClientID)
-	q.Set("redirect_uri", f.redirectURI)
-	q.Set("state", string(state.Reveal()))
-	if len(scopes) > 0 {
-		sep := o.Scopes.Separator
-		if sep == "" {
-			sep = " "
-		}
-		q.Set("scope", strings.Join(scopes, sep))
-	}
-	if o.UsesPKCE() {
-		sum := sha256.Sum256(verifier.Reveal())
-		q.Set("code_challenge", base64.RawURLEncoding.EncodeToString(sum[:]))
-		q.Set("code_challenge_method", "S256")
-	}
-	u.RawQuery = q.Encode()
-	return u.String(), nil
+	return prov.Record.AuthorizationURL(provider.Authorization{ClientID: prov.ClientID, RedirectURI: f.redirectURI, State: state, Verifier: verifier, Scopes: scopes})
 }
 
 // requested gives the scopes to ask for: the base always, and of the catalogue
@@ -143,6 +115,20 @@ func requested(known provider.Scopes, chosen []string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// withUnlisted adds to an answer's scopes those that the provider grants without
+// listing them. Without a list everything that was asked for is granted anyway.
+func withUnlisted(listed []string, known provider.Scopes, asked []string) []string {
+	if listed == nil {
+		return nil
+	}
+	for _, s := range known.Unlisted {
+		if slices.Contains(asked, s) && !slices.Contains(listed, s) {
+			listed = append(listed, s)
+		}
+	}
+	return listed
 }
 
 // Connected is a finished authorization.
@@ -194,6 +180,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	if m, g, err = s.exchange(ctx, f, rec, secret.FromString(q.Get("code"))); err != nil {
 		return Connected{}, err
 	}
+	g.scopes = withUnlisted(g.scopes, rec.OAuth.Scopes, f.scopes)
 	granted := g.scopes
 	if granted == nil {
 		granted = f.scopes // RFC 6749 §5.1: absent means as requested
@@ -284,7 +271,7 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 	if rec.OAuth.UsesPKCE() {
 		form.Set("code_verifier", string(verifier.Reveal()))
 	}
-	g, err := s.ask(ctx, pinned.Token, rec.OAuth.ClientAuth, client, form)
+	g, err := s.ask(ctx, pinned.Token, rec.OAuth, client, form)
 	if err != nil {
 		s.log.Warn("a code could not be exchanged", "provider", f.provider, "error", err)
 		return material{}, grant{}, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").

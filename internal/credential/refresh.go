@@ -210,15 +210,17 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	}
 	form := func() url.Values {
 		f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(old.values[fieldRefreshToken].Reveal())}}
-		for k, v := range o.TokenParams {
-			f.Set(k, v)
+		for _, params := range []map[string]string{o.TokenParams, o.Refresh.Params} {
+			for k, v := range params {
+				f.Set(k, v)
+			}
 		}
 		return f
 	}
 	if err := failpoint.Hit("refresh: before send"); err != nil {
 		return renewal{}, err
 	}
-	g, err := s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
+	g, err := s.ask(ctx, conn.Pinned.Refreshing(), o, client, form())
 	if te := (*tokenError)(nil); errors.As(err, &te) && te.sent && te.class() == classTransient {
 		// The request may have been carried out. If the provider did rotate,
 		// the grant is lost either way; if it did not, once more saves it.
@@ -227,7 +229,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 		case <-ctx.Done():
 		case <-time.After(250 * time.Millisecond):
 			if s.prolong(ctx, *r) {
-				g, err = s.ask(ctx, conn.Pinned.Token, o.ClientAuth, client, form())
+				g, err = s.ask(ctx, conn.Pinned.Refreshing(), o, client, form())
 			}
 		}
 	}
@@ -237,6 +239,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	if err := failpoint.Hit("refresh: answered"); err != nil {
 		return renewal{}, &tokenError{code: "unavailable", sent: true}
 	}
+	g.scopes = withUnlisted(g.scopes, o.Scopes, r.scopes)
 	next, m := g.apply(*r, old, o.DefaultTTL, s.now())
 	next.version = r.version + 1
 	if err := usable(m); err != nil {

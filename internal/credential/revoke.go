@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"time"
@@ -142,10 +143,13 @@ func (s *Service) giveBack(ctx context.Context, conn connection.Connection, clie
 		return fault.New(fault.Conflict, "record_outdated", "The provider record that this connection was made with is not valid any more.").
 			WithHint("Remove the access at the provider.")
 	}
-	form := url.Values{"token": {string(token.Reveal())}, "token_type_hint": {hint}}
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
-	authenticate(conn.Record.OAuth.ClientAuth, client, header, form)
-	resp, err := s.post(ctx, conn.Pinned.Revoke, header, form)
+	o := conn.Record.OAuth
+	header := http.Header{"Accept": {"application/json"}}
+	method, body := revocation(o, client, header, hint, token)
+	if method == "" {
+		return nil
+	}
+	resp, err := s.send(ctx, method, conn.Pinned.Revoke, header, body)
 	if err == nil {
 		err = failpoint.Hit("revoke: answered")
 	}
@@ -155,8 +159,34 @@ func (s *Service) giveBack(ctx context.Context, conn connection.Connection, clie
 	return revokeAnswer(resp)
 }
 
+// revocation is the request that gives a token back in the provider's way. There
+// is none for a refresh token where the access token ends the grant.
+func revocation(o *provider.OAuth, client provider.Client, header http.Header, hint string, token secret.Value) (method string, body []byte) {
+	if hint != "access_token" && o.RevokesByAccess() {
+		return "", nil
+	}
+	switch o.RevokeStyle {
+	case "bearer", "bearer_delete":
+		header.Set("Authorization", "Bearer "+string(token.Reveal()))
+		if o.RevokeStyle == "bearer_delete" {
+			return http.MethodDelete, nil
+		}
+		return http.MethodPost, []byte{}
+	case "client_delete":
+		authenticate("basic", client, header, nil)
+		return http.MethodDelete, encoded(header, url.Values{"access_token": {string(token.Reveal())}}, true)
+	}
+	form := url.Values{"token": {string(token.Reveal())}, "token_type_hint": {hint}} // RFC 7009 §2.1
+	authenticate(o.ClientAuth, client, header, form)
+	return http.MethodPost, encoded(header, form, o.RevokeStyle == "rfc7009_json")
+}
+
 func revokeAnswer(resp *outbound.Response) error {
-	if resp.Status == http.StatusOK || resp.Status == http.StatusNoContent {
+	var said struct {
+		OK *bool `json:"ok"`
+	}
+	refused := json.Unmarshal(resp.Body, &said) == nil && said.OK != nil && !*said.OK // with status 200
+	if !refused && (resp.Status == http.StatusOK || resp.Status == http.StatusNoContent) {
 		return nil
 	}
 	return fault.New(fault.Unavailable, "revocation_refused", "The provider did not revoke the token.").With("status", http.StatusText(resp.Status))
@@ -169,7 +199,7 @@ func revokeAnswer(resp *outbound.Response) error {
 // then the audit tells where to remove the access.
 func (s *Service) replaced(ctx context.Context, conn connection.Connection, old, now material) {
 	token, hint := old.values[fieldRefreshToken], "refresh_token"
-	if token.IsZero() {
+	if o := conn.Record.OAuth; token.IsZero() || o != nil && o.RevokesByAccess() {
 		token, hint = old.values[provider.FieldAccessToken], "access_token"
 	}
 	if token.IsZero() || token.Equal(now.values[fieldRefreshToken]) || token.Equal(now.values[provider.FieldAccessToken]) {

@@ -1,6 +1,8 @@
 package credential
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -67,14 +69,33 @@ const maxTokenAnswer = 1 << 20
 
 // ask posts a form to a pinned token endpoint. Redirects are not followed, and
 // the answer's text goes nowhere but into the parser.
-func (s *Service) ask(ctx context.Context, endpoint string, auth string, client provider.Client, form url.Values) (grant, error) {
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
-	authenticate(auth, client, header, form)
-	resp, err := s.post(ctx, endpoint, header, form)
+func (s *Service) ask(ctx context.Context, endpoint string, o *provider.OAuth, client provider.Client, form url.Values) (grant, error) {
+	header := http.Header{"Accept": {"application/json"}}
+	authenticate(o.ClientAuth, client, header, form)
+	if form.Has("client_id") && o.ClientIDParam != "client_id" && o.ClientIDParam != "" {
+		form.Set(o.ClientIDParam, client.ID)
+		form.Del("client_id")
+	}
+	resp, err := s.send(ctx, http.MethodPost, endpoint, header, encoded(header, form, o.TokenBody == "json"))
 	if err != nil {
 		return grant{}, &tokenError{code: fault.Of(err).Code, sent: outbound.Sent(err)}
 	}
-	return parseGrant(resp)
+	return parseGrant(resp, o.Answer.At, s.now())
+}
+
+// encoded writes a form in the way that an endpoint takes, and says so in header.
+func encoded(header http.Header, form url.Values, asJSON bool) []byte {
+	if !asJSON {
+		header.Set("Content-Type", "application/x-www-form-urlencoded")
+		return []byte(form.Encode())
+	}
+	header.Set("Content-Type", "application/json")
+	fields := map[string]string{}
+	for k := range form {
+		fields[k] = form.Get(k)
+	}
+	out, _ := json.Marshal(fields) // a map of texts always has a JSON form
+	return out
 }
 
 // authenticate puts our client's credential where the provider wants it.
@@ -91,20 +112,24 @@ func authenticate(method string, client provider.Client, header http.Header, for
 	}
 }
 
-func (s *Service) post(ctx context.Context, endpoint string, header http.Header, form url.Values) (*outbound.Response, error) {
+// send makes one request to a pinned endpoint. A nil body is none.
+func (s *Service) send(ctx context.Context, method, endpoint string, header http.Header, body []byte) (*outbound.Response, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "record_invalid", "The provider record's endpoint is not a URL.")
 	}
-	body := form.Encode()
-	again := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil } // on another connection, when nothing was sent on the first
-	first, _ := again()
-	req := &http.Request{Method: http.MethodPost, URL: u, Header: header, Body: first, GetBody: again, ContentLength: int64(len(body))}
+	req := &http.Request{Method: method, URL: u, Header: header}
+	if body != nil {
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil } // on another connection, when nothing was sent on the first
+		req.Body, _ = req.GetBody()
+		req.ContentLength = int64(len(body))
+	}
 	return s.outbound.Do(ctx, outbound.Bound{Bases: []string{endpoint}}, req, outbound.Limits{Body: maxTokenAnswer, Timeout: 30 * time.Second})
 }
 
-// parseGrant reads an answer. An error, whatever its status, is a tokenError.
-func parseGrant(resp *outbound.Response) (grant, error) {
+// parseGrant reads an answer. An error, whatever its status, is a tokenError. at
+// is the member that holds the person's tokens, when the answer has it.
+func parseGrant(resp *outbound.Response, at string, now time.Time) (grant, error) {
 	fields := map[string]string{}
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if media == "application/x-www-form-urlencoded" || media == "text/plain" && !strings.HasPrefix(strings.TrimSpace(string(resp.Body)), "{") {
@@ -117,9 +142,7 @@ func parseGrant(resp *outbound.Response) (grant, error) {
 	} else if strictjson.Check(resp.Body, strictjson.Limits{}) == nil {
 		var doc map[string]json.RawMessage
 		if json.Unmarshal(resp.Body, &doc) == nil {
-			for k, v := range doc {
-				fields[k] = scalar(v, k == "scope")
-			}
+			readFields(fields, doc, at)
 		}
 	}
 	failed := &tokenError{code: fields["error"], status: resp.Status, retry: retryAfter(resp.Header)}
@@ -135,15 +158,53 @@ func parseGrant(resp *outbound.Response) (grant, error) {
 	case resp.Status == http.StatusUnauthorized:
 		failed.code = "invalid_client"
 		return grant{}, failed
+	case fields["ok"] == "false": // the house style of some, with status 200
+		failed.code = "unreadable"
+		return grant{}, failed
 	case resp.Status < 200 || resp.Status > 299, fields["access_token"] == "":
 		failed.code, failed.sent = "unreadable", resp.Status >= 200 && resp.Status <= 299
 		return grant{}, failed
 	}
 	g := grant{access: secret.FromString(fields["access_token"]), refresh: secret.FromString(fields["refresh_token"]), lifetime: lifetime(fields["expires_in"])}
+	if g.lifetime == 0 {
+		g.lifetime = until(fields["expires_at"], now)
+	}
 	if scope, ok := fields["scope"]; ok {
 		g.scopes = strings.FieldsFunc(scope, func(r rune) bool { return r == ' ' || r == ',' })
 	}
 	return g, nil
+}
+
+// readFields takes an answer's members, and those of the member at instead when
+// that holds a token: tokens of two parties in one answer are never mixed.
+func readFields(fields map[string]string, doc map[string]json.RawMessage, at string) {
+	var inner map[string]json.RawMessage
+	if at != "" && json.Unmarshal(doc[at], &inner) == nil && scalar(inner["access_token"], false) != "" {
+		if failure := scalar(doc["error"], false); failure != "" || scalar(doc["ok"], false) == "false" {
+			fields["error"] = cmp.Or(failure, "unreadable")
+			return
+		}
+		doc = inner
+	}
+	for k, v := range doc {
+		fields[k] = scalar(v, k == "scope")
+	}
+}
+
+// until reads expires_at: a time of RFC 3339, or seconds since 1970.
+func until(s string, now time.Time) time.Duration {
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		seconds, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(seconds > 0 && seconds < 1e11) { // to the year 5138; milliseconds are not meant
+			return 0
+		}
+		at = time.Unix(int64(seconds), 0)
+	}
+	if left := at.Sub(now); left > 0 && left <= 10*365*24*time.Hour {
+		return left
+	}
+	return 0
 }
 
 // scalar gives the text of a JSON string, number or boolean. A list of strings is

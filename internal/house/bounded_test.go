@@ -105,8 +105,11 @@ var bounded = map[string]struct{ bound, ends string }{
 	"outbound.pool.recent":    {"as pool.own", "Client.Close"},
 
 	"provider.Library.records": {"the catalog of the program", "never changed"},
+	"provider.authorizeParams": {"a table", "never changed"},
+	"provider.droppable":       {"a table", "never changed"},
 	"provider.keywords":        {"a table", "never changed"},
 	"provider.methods":         {"a table", "never changed"},
+	"provider.revokeStyles":    {"a table", "never changed"},
 
 	"sandbox.Server.Run go":  {"one", "Run waits for it"},
 	"sandbox.Server.access":  {"a few of each of 1,000 grants", "with its grant"},

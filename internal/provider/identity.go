@@ -30,7 +30,7 @@ func Identify(ctx context.Context, client *outbound.Client, pinned Pinned, rec R
 	if rec.Identity == nil {
 		return Account{}, nil
 	}
-	body, red, err := rec.probe(ctx, client, rec.Identity.Method, pinned.Identity, cred)
+	body, red, err := rec.probe(ctx, client, rec.Identity, pinned.Identity, cred)
 	if err != nil {
 		return Account{}, err
 	}
@@ -60,16 +60,25 @@ func CheckHealth(ctx context.Context, client *outbound.Client, pinned Pinned, re
 		_, err := Identify(ctx, client, pinned, rec, cred)
 		return err
 	}
-	_, _, err := rec.probe(ctx, client, http.MethodGet, joinURL(pinned.API[0], rec.Health.Path), cred)
+	_, _, err := rec.probe(ctx, client, &Identity{Method: http.MethodGet}, joinURL(pinned.API[0], rec.Health.Path), cred)
 	return err
 }
 
-func (r Record) probe(ctx context.Context, client *outbound.Client, method, place string, cred Credential) ([]byte, *Redactor, error) {
+func (r Record) probe(ctx context.Context, client *outbound.Client, call *Identity, place string, cred Credential) ([]byte, *Redactor, error) {
 	u, err := url.Parse(place)
 	if err != nil || place == "" {
 		return nil, nil, fault.New(fault.Internal, "record_invalid", "The connection has no place to ask.")
 	}
-	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}, Party: cred.Party}, &Request{Method: method, URL: u}, cred, outbound.Limits{Body: maxProbe})
+	q := url.Values{}
+	for k, v := range call.Query {
+		q.Set(k, v)
+	}
+	u.RawQuery = q.Encode()
+	req := &Request{Method: call.Method, URL: u}
+	if call.Body != nil {
+		req.Body, req.Header = call.Body, http.Header{"Content-Type": {"application/json"}}
+	}
+	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}, Party: cred.Party}, req, cred, outbound.Limits{Body: maxProbe})
 	switch {
 	case err != nil:
 		return nil, nil, err

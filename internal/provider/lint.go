@@ -40,6 +40,7 @@ func (r *Record) compile() []Problem {
 	if r.Website != "" {
 		l.url("website", r.Website, false)
 	}
+	r.lintAbout(l)
 	r.lintAuth(l)
 	r.lintAPI(l)
 	r.lintIdentity(l)
@@ -91,12 +92,15 @@ func (r *Record) lintAuth(l *linter) {
 		}
 	}
 	switch {
-	case o.RevokeStyle != "rfc7009" && o.RevokeStyle != "none":
-		l.add("oauth2.revoke_style", "Use rfc7009 or none.", "%s is not known.", quoted(o.RevokeStyle))
-	case o.RevokeStyle == "rfc7009":
+	case !slices.Contains(revokeStyles, o.RevokeStyle):
+		l.add("oauth2.revoke_style", "Use one of "+strings.Join(revokeStyles, ", ")+".", "%s is not known.", quoted(o.RevokeStyle))
+	case o.RevokeStyle != "none":
 		l.url("oauth2.revoke_url", o.RevokeURL, true)
 	case o.RevokeURL != "":
 		l.add("oauth2.revoke_url", "Remove it, or set revoke_style: rfc7009.", "There is a URL, but revoke_style is none.")
+	}
+	if o.RevokeStyle == "client_delete" && o.ClientAuth == "none" {
+		l.add("oauth2.revoke_style", "Use another, or a client with a secret.", "client_delete takes the client's secret.")
 	}
 	if o.Issuer != "" {
 		l.url("oauth2.issuer", o.Issuer, true)
@@ -111,18 +115,19 @@ func (r *Record) lintAuth(l *linter) {
 		l.add("oauth2.pkce", "Leave pkce on, or use a client secret.", "A client without a secret needs PKCE.")
 	}
 	l.scopes(o)
+	l.tokens(o)
+	authorizing := append([]string{"client_secret", "request", "request_uri", o.ClientIDParam, o.Scopes.Param}, authorizeParams...)
+	asking := []string{o.ClientIDParam, "client_id", "client_secret", "redirect_uri", "grant_type", "code", "code_verifier",
+		"refresh_token", "scope", "client_assertion", "client_assertion_type"}
 	for _, list := range []struct {
 		field    string
 		params   map[string]string
 		reserved []string
 	}{
-		{"oauth2.authorize_params", o.AuthorizeParams, []string{"client_id", "client_secret", "redirect_uri", "response_type", "state", "scope",
-			"code_challenge", "code_challenge_method", "request", "request_uri"}},
-		{"oauth2.token_params", o.TokenParams, []string{"client_id", "client_secret", "redirect_uri", "grant_type", "code", "code_verifier",
-			"refresh_token", "scope", "client_assertion", "client_assertion_type"}},
+		{"oauth2.authorize_params", o.AuthorizeParams, authorizing}, {"oauth2.token_params", o.TokenParams, asking}, {"oauth2.refresh.params", o.Refresh.Params, asking},
 	} {
 		for _, k := range sortedKeys(list.params) {
-			if slices.Contains(list.reserved, strings.ToLower(k)) {
+			if slices.ContainsFunc(list.reserved, func(r string) bool { return strings.EqualFold(r, k) }) {
 				l.add(list.field+"."+k, "Remove it.", "The flow itself sets this parameter.")
 			}
 			l.text(list.field+"."+k, k+list.params[k], 1000, true, false)
@@ -130,6 +135,14 @@ func (r *Record) lintAuth(l *linter) {
 	}
 	if o.DefaultTTL < 0 || o.DefaultTTL > 366*24*3600 {
 		l.add("oauth2.default_ttl_seconds", "Use 0 (unknown) to one year.", "%d is out of range.", o.DefaultTTL)
+	}
+	for _, days := range []struct {
+		field string
+		n     int64
+	}{{"oauth2.refresh.idle_days", o.Refresh.IdleDays}, {"oauth2.refresh.max_days", o.Refresh.MaxDays}} {
+		if days.n < 0 || days.n > 3660 {
+			l.add(days.field, "Use 0 (not said) to 3660.", "%d is out of range.", days.n)
+		}
 	}
 	if o.Refresh.Leeway < 0 || o.Refresh.Leeway > 24*3600 {
 		l.add("oauth2.refresh.leeway_seconds", "Use 0 to one day.", "%d is out of range.", o.Refresh.Leeway)
@@ -145,6 +158,15 @@ func (l *linter) scopes(o *OAuth) {
 	}
 	if o.Scopes.Separator != " " && o.Scopes.Separator != "," {
 		l.add("oauth2.scopes.separator", `Use " " or ",".`, "%s is not a separator in use.", quoted(o.Scopes.Separator))
+	}
+	if o.Scopes.Param == "" {
+		o.Scopes.Param = "scope"
+	}
+	if !validParam(o.Scopes.Param) {
+		l.add("oauth2.scopes.param", "Use the parameter's name, such as user_scope.", "%s is not a plain parameter name.", quoted(o.Scopes.Param))
+	}
+	for i, s := range o.Scopes.Unlisted {
+		l.scope(fmt.Sprintf("oauth2.scopes.unlisted[%d]", i), s)
 	}
 	seen := map[string]bool{}
 	for i, s := range o.Scopes.Base {
@@ -210,6 +232,15 @@ func (r *Record) lintIdentity(l *linter) {
 		l.url("identity.url", i.URL, true)
 	default:
 		l.fixedPath("identity.path", i.Path)
+	}
+	for _, k := range sortedKeys(i.Query) {
+		if !validParam(k) {
+			l.add("identity.query."+k, "Use the parameter's name.", "%s is not a plain parameter name.", quoted(k))
+		}
+		l.text("identity.query."+k, i.Query[k], 500, true, false)
+	}
+	if i.Body != nil && i.Method != "POST" {
+		l.add("identity.body", "Remove it, or set method: POST.", "Only a POST has a body.")
 	}
 	if !validFieldPath(i.ID) {
 		l.add("identity.id", "Name the field of the answer, such as id or data.id.", "%s is not a field path.", quoted(i.ID))

@@ -12,8 +12,11 @@
 package provider
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
+	"net/url"
+	"slices"
 
 	"github.com/ambit-dev/ambit/internal/policy"
 )
@@ -32,7 +35,9 @@ type Record struct {
 	ID             string            `yaml:"id"`      // slug; prefix of every tool's name
 	Name           string            `yaml:"name"`    // what people read
 	Website        string            `yaml:"website"` // where a person manages the account
-	Auth           Auth              `yaml:"auth"`
+	Pipes          string            `yaml:"pipes"`   // its slug on the WorkOS wire, when that is not ID
+	About          About             `yaml:"about"`
+	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key"`
 	OAuth          *OAuth            `yaml:"oauth2"` // set exactly when Auth is OAuth2
 	Identity       *Identity         `yaml:"identity"`
 	API            API               `yaml:"api"`
@@ -49,20 +54,38 @@ type Record struct {
 	guard  []accessRule
 }
 
+// About says how far a record can be relied on. It changes nothing that happens.
+type About struct {
+	Confidence string   `yaml:"confidence" enum:"high,medium,low"` // empty: nothing is said
+	Tried      string   `yaml:"tried"`                             // YYYY-MM-DD of the last trial with the provider itself; empty: not yet tried live
+	Docs       []string `yaml:"docs"`
+	Notes      []string `yaml:"notes"` // what a person who sets it up should know
+}
+
 // OAuth is the authorization half of a record.
 type OAuth struct {
 	AuthorizeURL    string            `yaml:"authorize_url"`
 	TokenURL        string            `yaml:"token_url"`
 	RevokeURL       string            `yaml:"revoke_url"`
-	RevokeStyle     string            `yaml:"revoke_style"` // rfc7009 or none; default follows RevokeURL
-	Issuer          string            `yaml:"issuer"`       // expected iss of RFC 9207; empty: not checked
-	ClientAuth      string            `yaml:"client_auth"`  // basic (default), post or none
-	PKCE            *bool             `yaml:"pkce"`         // default true
+	RevokeStyle     string            `yaml:"revoke_style" enum:"rfc7009,rfc7009_json,bearer,bearer_delete,client_delete,none"` // default follows RevokeURL
+	Issuer          string            `yaml:"issuer"`                                                                           // expected iss of RFC 9207; empty: not checked
+	ClientAuth      string            `yaml:"client_auth" enum:"basic,post,none"`                                               // default basic
+	ClientIDParam   string            `yaml:"client_id_param"`                                                                  // default client_id
+	PKCE            *bool             `yaml:"pkce"`                                                                             // default true
 	Scopes          Scopes            `yaml:"scopes"`
 	AuthorizeParams map[string]string `yaml:"authorize_params"`
+	AuthorizeDrop   []string          `yaml:"authorize_drop"` // parameters of the flow that the provider does not take
 	TokenParams     map[string]string `yaml:"token_params"`
+	TokenBody       string            `yaml:"token_body" enum:"form,json"` // default form
+	Answer          TokenAnswer       `yaml:"token_answer"`
 	Refresh         Refresh           `yaml:"refresh"`
 	DefaultTTL      int64             `yaml:"default_ttl_seconds"` // when an answer has no expires_in; 0: unknown
+}
+
+// RevokesByAccess reports that giving the access token back ends the grant, and
+// that nothing takes the refresh token.
+func (o OAuth) RevokesByAccess() bool {
+	return o.RevokeStyle == "bearer" || o.RevokeStyle == "bearer_delete" || o.RevokeStyle == "client_delete"
 }
 
 // UsesPKCE reports whether S256 is sent.
@@ -71,6 +94,8 @@ func (o OAuth) UsesPKCE() bool { return o.PKCE == nil || *o.PKCE }
 // Scopes says how scopes are written and which there are.
 type Scopes struct {
 	Separator string   `yaml:"separator"` // default one space
+	Param     string   `yaml:"param"`     // of the authorization request; default scope
+	Unlisted  []string `yaml:"unlisted"`  // granted when asked for, although answers do not list them
 	Base      []string `yaml:"base"`      // always asked for
 	Catalog   []Scope  `yaml:"catalog"`
 }
@@ -79,22 +104,35 @@ type Scopes struct {
 type Scope struct {
 	ID    string `yaml:"id"`
 	Title string `yaml:"title"`
-	Risk  string `yaml:"risk"` // read, write or admin
+	Risk  string `yaml:"risk" enum:"read,write,admin"`
 }
 
 // Refresh tells how the provider treats refresh tokens.
 type Refresh struct {
 	Rotates bool  `yaml:"rotates"`        // every refresh kills the token that was used
 	Leeway  int64 `yaml:"leeway_seconds"` // how long the killed one still works, for a lost answer
+
+	URL      string            `yaml:"url"`       // default the token URL
+	Params   map[string]string `yaml:"params"`    // over token_params
+	IdleDays int64             `yaml:"idle_days"` // a grant that is not used for so long ends; 0: not said
+	MaxDays  int64             `yaml:"max_days"`  // a person must sign in again after so many; 0: not said
+}
+
+// TokenAnswer says how a token endpoint's answer differs from RFC 6749 §5.1.
+type TokenAnswer struct {
+	At string `yaml:"at"` // the member that holds the person's tokens, when the answer has it
 }
 
 // Identity is the call that tells whose account a credential opens.
 type Identity struct {
-	Method string `yaml:"method"` // GET (default) or POST
-	URL    string `yaml:"url"`    // absolute, or
-	Path   string `yaml:"path"`   // below the first API base
-	ID     string `yaml:"id"`     // field path such as data.id
-	Label  string `yaml:"label"`
+	Method string `yaml:"method" enum:"GET,POST"` // default GET
+	URL    string `yaml:"url"`                    // absolute, or
+	Path   string `yaml:"path"`                   // below the first API base
+
+	Query map[string]string `yaml:"query"`
+	Body  document          `yaml:"body"` // of a POST, sent as JSON
+	ID    string            `yaml:"id"`   // field path such as data.id
+	Label string            `yaml:"label"`
 }
 
 // API names where calls may go.
@@ -133,7 +171,7 @@ type ToolSpec struct {
 	Name        string        `yaml:"name"`
 	Title       string        `yaml:"title"`
 	Description string        `yaml:"description"`
-	Effect      policy.Effect `yaml:"effect"`
+	Effect      policy.Effect `yaml:"effect" enum:"read,write,destructive,access"`
 	Scopes      []string      `yaml:"scopes"`
 	Input       document      `yaml:"input"`
 	Request     RequestSpec   `yaml:"request"`
@@ -149,7 +187,7 @@ type RequestSpec struct {
 	Query   map[string]string `yaml:"query"`
 	Headers map[string]string `yaml:"headers"`
 	Body    document          `yaml:"body"`
-	Encode  string            `yaml:"encode"` // json (default) or form
+	Encode  string            `yaml:"encode" enum:"json,form"` // default json
 }
 
 // Output limits what an answer shows.
@@ -197,17 +235,42 @@ func (r Record) Tool(name string) (Tool, bool) {
 type Pinned struct {
 	Authorize string   `json:"authorize,omitempty"`
 	Token     string   `json:"token,omitempty"`
+	Refresh   string   `json:"refresh,omitempty"` // when it is not Token
 	Revoke    string   `json:"revoke,omitempty"`
 	Identity  string   `json:"identity,omitempty"`
 	API       []string `json:"api"`
 }
+
+// Refreshing is where a refresh token goes.
+func (p Pinned) Refreshing() string { return cmp.Or(p.Refresh, p.Token) }
+
+// Places lists every URL that p names.
+func (p Pinned) Places() []string {
+	all := append([]string{p.Authorize, p.Token, p.Refresh, p.Revoke, p.Identity}, p.API...)
+	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
+}
+
+// Hosts are those that what a connection holds is sent to, each once.
+func (r Record) Hosts() []string {
+	var out []string
+	for _, place := range r.Pinned().Places() {
+		if u, err := url.Parse(place); err == nil && u.Host != "" && !slices.Contains(out, u.Host) {
+			out = append(out, u.Host)
+		}
+	}
+	return out
+}
+
+// Wire is the record's slug on the WorkOS wire.
+func (r Record) Wire() string { return cmp.Or(r.Pipes, r.ID) }
 
 // Pinned takes the places from the record as it is now.
 func (r Record) Pinned() Pinned {
 	p := Pinned{API: append([]string(nil), r.API.Base...)}
 	if r.OAuth != nil {
 		p.Authorize, p.Token = r.OAuth.AuthorizeURL, r.OAuth.TokenURL
-		if r.OAuth.RevokeStyle == "rfc7009" {
+		p.Refresh = r.OAuth.Refresh.URL
+		if r.OAuth.RevokeStyle != "none" {
 			p.Revoke = r.OAuth.RevokeURL
 		}
 	}

@@ -98,13 +98,13 @@ func (r *row) scan(scan func(...any) error) error {
 // Templates lists the templates, by id.
 func (s *Store) Templates() []Template { return s.catalog.list() }
 
-// Template finds a template.
+// Template finds a template, or an entry of the catalogue.
 func (s *Store) Template(name string) (Template, error) {
-	t, ok := s.catalog.templates[name]
-	if !ok {
-		return Template{}, fault.New(fault.NotFound, "not_found", "No such template.")
+	if t, ok := s.catalog.templates[name]; ok {
+		return t, nil
 	}
-	return t, nil
+	e, err := FindEntry(name)
+	return e.Template, err
 }
 
 // Get finds a provider of env, built-in or its own.
@@ -261,10 +261,7 @@ func raise(env id.Environment, old, next *row, rec Record) account.Raise {
 // wrong one is told now and not at the first call (threats.md O7, O9).
 func (s *Store) reachable(ctx context.Context, rec Record) error {
 	pinned := rec.Pinned()
-	for _, place := range append([]string{pinned.Authorize, pinned.Token, pinned.Revoke, pinned.Identity}, pinned.API...) {
-		if place == "" {
-			continue
-		}
+	for _, place := range pinned.Places() {
 		if err := s.cfg.Outbound.Check(ctx, place); err != nil {
 			return fault.Of(err).With("destination", place)
 		}
@@ -331,7 +328,8 @@ func (s *Store) sealSecret(ctx context.Context, env id.Environment, old, n *row,
 // sameClient reports whether both records send the client secret to the same
 // places.
 func sameClient(was, now Record) bool {
-	return was.Pinned().Token == now.Pinned().Token && was.Pinned().Revoke == now.Pinned().Revoke
+	a, b := was.Pinned(), now.Pinned()
+	return a.Token == b.Token && a.Revoke == b.Revoke && a.Refreshing() == b.Refreshing()
 }
 
 func secretPlace(env id.Environment, r *row) vault.Place {
@@ -490,7 +488,7 @@ func (s *Store) Client(ctx context.Context, env id.Environment, slug string, pin
 		return Client{}, err
 	}
 	now := p.Record.Pinned()
-	if now.Token != pinned.Token || pinned.Revoke != "" && now.Revoke != pinned.Revoke {
+	if now.Token != pinned.Token || now.Refreshing() != pinned.Refreshing() || pinned.Revoke != "" && now.Revoke != pinned.Revoke {
 		return Client{}, fault.New(fault.Conflict, "provider_changed", "The provider's endpoints have changed since this connection was made.").
 			WithHint("Reconnect.")
 	}

@@ -1,8 +1,6 @@
 package web
 
 import (
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -159,9 +157,9 @@ func (s *Server) draftForm(v *visit, d provider.Draft) *ProviderNewPage {
 
 // draftPage says where credentials will go.
 func (s *Server) draftPage(v *visit, d provider.Draft, r account.Raise) *ConfirmPage {
-	p := s.confirming(v, "Confirm a provider", "providers", said("", d.Record.Name, " may be connected. Its keys go to ", andList(destinations(d.Record)), "."), "Add the provider")
+	p := s.confirming(v, "Confirm a provider", "providers", said("", d.Record.Name, " may be connected. Its keys go to ", andList(d.Record.Hosts()), "."), "Add the provider")
 	if r.Action == "provider.updated" {
-		p.Label, p.Said = "Change the provider", said("", d.Record.Name, " changes. Its keys then go to ", andList(destinations(d.Record)), ".")
+		p.Label, p.Said = "Change the provider", said("", d.Record.Name, " changes. Its keys then go to ", andList(d.Record.Hosts()), ".")
 		p.Lines = []string{"Accounts that are connected keep the record they have, until their owner reconnects."}
 	}
 	counts := map[policy.Effect]int{}
@@ -180,18 +178,6 @@ func (s *Server) draftPage(v *visit, d provider.Draft, r account.Raise) *Confirm
 	}
 	p.BackLabel, p.More, p.Text = "Back to the form", "The whole record", string(d.Record.Source())
 	return p
-}
-
-// destinations are the hosts that what a connection holds is sent to.
-func destinations(r provider.Record) []string {
-	var out []string
-	at := r.Pinned()
-	for _, place := range append([]string{at.Authorize, at.Token, at.Revoke, at.Identity}, at.API...) {
-		if u, err := url.Parse(place); err == nil && u.Host != "" && !slices.Contains(out, u.Host) {
-			out = append(out, u.Host)
-		}
-	}
-	return out
 }
 
 func (s *Server) filled(v *visit, name string) ([]byte, error) {

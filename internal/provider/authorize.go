@@ -1,0 +1,52 @@
+package provider
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// Authorization is what one authorization request holds besides the record.
+type Authorization struct {
+	ClientID    string
+	RedirectURI string
+	State       secret.Value
+	Verifier    secret.Value // of RFC 7636; only its S256 challenge is sent
+	Scopes      []string
+}
+
+// AuthorizationURL is where a person signs in at the provider (RFC 6749 §4.1.1).
+// What the flow sets counts over what the record adds.
+func (r Record) AuthorizationURL(a Authorization) (string, error) {
+	o := r.OAuth
+	u, err := url.Parse(o.AuthorizeURL)
+	if err != nil {
+		return "", fmt.Errorf("reading an authorization URL: %w", err)
+	}
+	q := u.Query()
+	for k, v := range o.AuthorizeParams {
+		q.Set(k, v)
+	}
+	q.Set("response_type", "code")
+	q.Set(cmp.Or(o.ClientIDParam, "client_id"), a.ClientID)
+	q.Set("redirect_uri", a.RedirectURI)
+	q.Set("state", string(a.State.Reveal()))
+	if len(a.Scopes) > 0 {
+		q.Set(cmp.Or(o.Scopes.Param, "scope"), strings.Join(a.Scopes, cmp.Or(o.Scopes.Separator, " ")))
+	}
+	if o.UsesPKCE() {
+		sum := sha256.Sum256(a.Verifier.Reveal())
+		q.Set("code_challenge", base64.RawURLEncoding.EncodeToString(sum[:]))
+		q.Set("code_challenge_method", "S256")
+	}
+	for _, name := range o.AuthorizeDrop {
+		q.Del(name)
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
