@@ -224,6 +224,27 @@ type TemplateParam struct {
 	Kind     string `json:"kind"` // text, slug, bool, words or lines
 	Default  string `json:"default"`
 	Required bool   `json:"required"`
+
+	Pattern string   `json:"pattern,omitempty"`
+	Options []string `json:"options,omitempty"`
+	Example string   `json:"example,omitempty"`
+}
+
+// CatalogEntry is a provider that the catalogue knows.
+type CatalogEntry struct {
+	ID         string          `json:"id"` // for FillTemplate
+	Name       string          `json:"name"`
+	Slug       string          `json:"slug"` // on the WorkOS wire
+	Category   string          `json:"category"`
+	Website    string          `json:"website"`
+	Auth       string          `json:"auth"`
+	Confidence string          `json:"confidence"` // of its facts: high, medium or low
+	Tried      string          `json:"tried"`      // in words
+	Hosts      []string        `json:"hosts"`      // with the examples of its parameters
+	Tools      int             `json:"tools"`
+	Docs       []string        `json:"docs,omitempty"`
+	Notes      []string        `json:"notes,omitempty"`
+	Params     []TemplateParam `json:"params"`
 }
 
 // Lint is what a check of a provider record found.

@@ -52,6 +52,10 @@ type TemplateParam struct {
 	Kind     string `json:"kind" enum:"text,slug,bool,words,lines"`
 	Default  string `json:"default"`
 	Required bool   `json:"required"`
+
+	Pattern string   `json:"pattern,omitempty" doc:"A regular expression that all of the value matches."`
+	Options []string `json:"options,omitempty" nullable:"false"`
+	Example string   `json:"example,omitempty"`
 }
 
 // Lint is what a check of a record found.

@@ -20,7 +20,7 @@ import (
 
 func (c *command) providerCommand() *cobra.Command {
 	return c.group("provider", "Providers: the third parties that accounts can be connected at",
-		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerTemplate(), c.providerRemove())
+		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerCatalog(), c.providerTemplate(), c.providerSchema(), c.providerRemove())
 }
 
 func (c *command) providerList() *cobra.Command {
@@ -210,9 +210,11 @@ func (c *command) environmentID(ctx context.Context, cl *client.Client) (string,
 func (c *command) providerTemplate() *cobra.Command {
 	var sets []string
 	cmd := &cobra.Command{
-		Use: "template [NAME]", Short: "Make a record from a template; without a name, list the templates",
-		Long: "Fill in a template and print the record, for `ambit provider add`. Without a name the templates are listed, with what\nthey take. It takes no server.",
+		Use: "template [NAME]", Short: "Make a record from a template or the catalogue; without a name, list the templates",
+		Long: "Fill in a template, or an entry of the catalogue, and print the record, for `ambit provider add`. Without a name the\n" +
+			"templates are listed, with what they take. It takes no server.",
 		Example: "  ambit provider template\n" +
+			"  ambit provider template zendesk --set subdomain=acme > zendesk.yaml\n" +
 			"  ambit provider template custom_api_key --set id=acme --set name=Acme --set api_base=https://api.acme.example/v1 > acme.yaml",
 		Args: upTo(1, "at most one argument: the template's name"),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -223,6 +225,12 @@ func (c *command) providerTemplate() *cobra.Command {
 			var out []string
 			for _, t := range all {
 				out = append(out, t.ID+"\t"+t.Name)
+			}
+			known, _ := provider.Entries()
+			for _, e := range known {
+				if len(args) == 0 {
+					out = append(out, e.ID+"\t"+e.Name)
+				}
 			}
 			return out, cobra.ShellCompDirectiveNoFileComp
 		},
@@ -241,11 +249,11 @@ func (c *command) providerTemplate() *cobra.Command {
 				}
 				return c.listTemplates(all)
 			}
-			at := slices.IndexFunc(all, func(t provider.Template) bool { return t.ID == args[0] })
-			if at < 0 {
-				return fault.New(fault.NotFound, "not_found", "No such template.").WithHint("See: ambit provider template")
+			t, err := findTemplate(all, args[0])
+			if err != nil {
+				return err
 			}
-			rec, err := all[at].Record(params)
+			rec, err := t.Record(params)
 			if err != nil {
 				return err
 			}
@@ -255,6 +263,18 @@ func (c *command) providerTemplate() *cobra.Command {
 	}
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "fill in NAME=VALUE (repeatable)")
 	return cmd
+}
+
+func findTemplate(all []provider.Template, name string) (provider.Template, error) {
+	if at := slices.IndexFunc(all, func(t provider.Template) bool { return t.ID == name }); at >= 0 {
+		return all[at], nil
+	}
+	e, err := provider.FindEntry(name)
+	if err != nil {
+		return provider.Template{}, fault.New(fault.NotFound, "not_found", "No such template, and nothing of that name in the catalogue.").
+			WithHint("See: ambit provider template, ambit provider catalog")
+	}
+	return e.Template, nil
 }
 
 // pairs reads NAME=VALUE.
@@ -288,22 +308,32 @@ func (c *command) listTemplates(all []provider.Template) error {
 			c.say("%s: %s", plain(t.ID), plain(t.Description))
 			var rows [][]string
 			for _, p := range t.Params {
-				need := "optional"
-				switch {
-				case p.Required:
-					need = "required"
-				case p.Default != "":
-					need = "default " + p.Default
-					if strings.TrimSpace(p.Default) == "" {
-						need = "default: a blank"
-					}
-				}
-				rows = append(rows, []string{"  " + p.Name, p.Kind, need, strings.TrimSuffix(p.Title+": "+p.Help, ": ")})
+				rows = append(rows, paramRow(p))
 			}
 			c.table([]string{"  NAME", "KIND", "", "WHAT"}, rows, "")
 			c.say("")
 		}
 	})
+}
+
+func paramRow(p client.TemplateParam) []string {
+	need := "optional"
+	switch {
+	case strings.TrimSpace(p.Default) != "":
+		need = "default " + p.Default
+	case p.Required:
+		need = "required"
+	case p.Default != "":
+		need = "default: a blank"
+	}
+	what := strings.TrimSuffix(p.Title+": "+p.Help, ": ")
+	switch {
+	case len(p.Options) > 0:
+		what += " (" + strings.Join(p.Options, ", ") + ")"
+	case p.Example != "":
+		what += " (such as " + p.Example + ")"
+	}
+	return []string{"  " + p.Name, p.Kind, need, what}
 }
 
 func (c *command) providerRemove() *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -16,7 +17,8 @@ import (
 //go:embed catalog/*.yaml
 var catalogFiles embed.FS
 
-// Template is a record with blanks, for providers that no catalogue can list.
+// Template is a record with blanks. {{name}} stands for a whole value, and, in
+// one whose parameter has a pattern or options, for a part of it.
 type Template struct {
 	ID          string  `yaml:"template"`
 	Name        string  `yaml:"name"`
@@ -34,6 +36,10 @@ type Param struct {
 	Kind     string `yaml:"kind"` // text, slug, bool, words (separated by blanks or commas) or lines
 	Default  string `yaml:"default"`
 	Required bool   `yaml:"required"`
+
+	Pattern string   `yaml:"pattern"` // a regular expression that all of the value must match
+	Options []string `yaml:"options"` // or the values that there are
+	Example string   `yaml:"example"`
 }
 
 // catalog is what the binary brings along.
@@ -135,6 +141,9 @@ func (t Template) Record(params map[string]string) (Record, error) {
 			missing, help = append(missing, p.Name), append(help, p.Title+": "+cmp.Or(p.Help, "required"))
 			continue
 		}
+		if err := p.check(v); err != nil {
+			return Record{}, err
+		}
 		n, err := p.node(v)
 		if err != nil {
 			return Record{}, err
@@ -193,10 +202,7 @@ func fillNode(n *yaml.Node, values map[string]*yaml.Node) *yaml.Node {
 	}
 	switch n.Kind {
 	case yaml.ScalarNode:
-		if name, ok := strings.CutPrefix(n.Value, "{{"); ok {
-			return values[strings.TrimSuffix(name, "}}")]
-		}
-		return n
+		return fillText(n, values)
 	case yaml.MappingNode:
 		out := &yaml.Node{Kind: n.Kind}
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -213,6 +219,46 @@ func fillNode(n *yaml.Node, values map[string]*yaml.Node) *yaml.Node {
 		}
 	}
 	return orNone(out)
+}
+
+// fillText fills the blanks of one value. A blank within a text that is left
+// empty is nothing there.
+func fillText(n *yaml.Node, values map[string]*yaml.Node) *yaml.Node {
+	names := blanks.FindAllStringSubmatch(n.Value, -1)
+	if len(names) == 0 {
+		return n
+	}
+	if names[0][0] == n.Value {
+		return values[names[0][1]]
+	}
+	return textNode(blanks.ReplaceAllStringFunc(n.Value, func(blank string) string {
+		if v := values[strings.Trim(blank, "{}")]; v != nil {
+			return v.Value
+		}
+		return ""
+	}))
+}
+
+var blanks = regexp.MustCompile(`\{\{([a-z][a-z0-9_]*)\}\}`)
+
+// check holds a value against the parameter's pattern and options.
+func (p Param) check(v string) error {
+	if p.Pattern == "" && len(p.Options) == 0 || v == "" {
+		return nil
+	}
+	help := "One of: " + strings.Join(p.Options, ", ")
+	ok := slices.Contains(p.Options, v)
+	if p.Pattern != "" {
+		re, err := regexp.Compile(`\A(?:` + p.Pattern + `)\z`)
+		if err != nil {
+			return fmt.Errorf("the pattern of %s: %w", p.Name, err)
+		}
+		ok, help = re.MatchString(v), "Such as "+p.Example
+	}
+	if ok {
+		return nil
+	}
+	return fault.New(fault.Invalid, "template_param_invalid", "The parameter "+p.Name+" cannot be "+quoted(v)+".").WithHint(cmp.Or(p.Help, help) + ".")
 }
 
 func orNone(n *yaml.Node) *yaml.Node {
