@@ -31,6 +31,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -48,6 +49,7 @@ type Config struct {
 	Sessions    *session.Service
 	Audit       *audit.Log
 	Vault       *vault.Vault
+	Custody     *custody.Service
 	// Verify holds the audit log against its chains and checkpoints.
 	Verify func(ctx context.Context, progress func(entries int64)) (audit.Report, error)
 
@@ -113,7 +115,7 @@ type API struct {
 // New builds the routes and the document.
 func New(cfg Config) (*API, error) {
 	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Sessions == nil ||
-		cfg.Audit == nil || cfg.Vault == nil || cfg.Verify == nil || cfg.PublicURL == nil {
+		cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Verify == nil || cfg.PublicURL == nil {
 		return nil, errors.New("api: the configuration is incomplete")
 	}
 	if cfg.Logger == nil {
@@ -157,6 +159,7 @@ func (a *API) routes() {
 	a.approvalRoutes()
 	a.auditRoutes()
 	a.keyRoutes()
+	a.custodyRoutes()
 	a.secretRoutes()
 }
 

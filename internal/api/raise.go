@@ -65,6 +65,8 @@ func pageOf(r account.Raise) string {
 				q.Add("effect", string(e))
 			}
 		}
+	case "root_key.bound", "root_key.unbound", "key.shredded":
+		path = "/ui/keys"
 	case "connection.reconnected":
 		path = "/ui/connections/new"
 		set("reconnect", r.Object)

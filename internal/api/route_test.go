@@ -14,8 +14,10 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/api"
 	"github.com/ambit-dev/ambit/internal/api/apitest"
+	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sandbox"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/vault"
@@ -165,6 +167,9 @@ var routes = map[string]expected{
 	"list-approvals": {200, 403, 403, 403}, "get-approval": {200, 403, 403, 403},
 	"list-audit": {200, 200, 200, 200}, "stream-audit": {200, 200, 200, 200}, "verify-audit": {200, 200, 200, 403},
 	"list-keys": {200, 403, 403, 403}, "create-key": {403, 403, 403, 403}, "delete-key": {204, 403, 403, 403},
+	"key-status": {200, 200, 200, 403}, "list-context-keys": {200, 200, 200, 200}, "get-context-key": {200, 200, 404, 404}, "rotate-context-key": {200, 200, 404, 404},
+	"shred-keys": {403, 200, 404, 404}, "probe-root-key": {200, 200, 404, 404}, "list-bindings": {200, 200, 200, 200}, "create-binding": {403, 201, 404, 404},
+	"get-binding": {200, 200, 404, 404}, "delete-binding": {403, 204, 404, 404}, "migrate-binding": {200, 200, 404, 404}, "doubt-binding": {204, 204, 404, 404},
 	"list-secrets": {200, 200, 200, 200}, "create-secret": {201, 201, 404, 404}, "get-secret": {200, 200, 404, 404}, "get-secret-value": {403, 200, 404, 404},
 	"update-secret": {200, 200, 404, 404}, "delete-secret": {204, 204, 404, 404}, "edit-secret": {200, 200, 404, 404}, "list-secret-versions": {200, 200, 404, 404},
 	"restore-secret-version": {200, 200, 404, 404}, "undelete-secret": {200, 200, 404, 404}, "decrypt-blob": {403, 200, 400, 400},
@@ -196,6 +201,18 @@ func (s *scene) provider() string {
 		s.t.Fatalf("put a provider: %d %s", res.status, res.body)
 	}
 	return slug
+}
+
+// kek makes a key of a context of its own.
+func (s *scene) kek() id.KEK {
+	s.t.Helper()
+	c := s.w.Applications()
+	o, err := s.w.Vault.Create(s.t.Context(), c, vault.NewObject{Name: s.name("keyed"), Context: map[string]string{"organization_id": string(s.w.Org), "thing": s.name("thing")},
+		Value: vault.Value{Secret: secret.FromString("secret-canary")}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return o.KEK
 }
 
 // param makes a thing of Env for a place in a path.
@@ -233,6 +250,14 @@ func (s *scene) param(name string) string {
 		return o.VersionID
 	case "blob":
 		return s.w.Blob(s.t, "secret-canary")
+	case "kek":
+		return string(s.kek())
+	case "binding":
+		b, err := s.w.Custody.Bind(s.t.Context(), s.w.System().In(s.w.Env), custody.NewBinding{Organization: s.w.Org, URI: s.w.SpareRoot, Mode: vault.Preferred}, account.Agreement{})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return string(b.ID)
 	}
 	s.t.Fatalf("this test knows no %q: add it", name)
 	return ""
@@ -257,6 +282,10 @@ func random(name string) string {
 		return string(id.NewKey())
 	case "secret":
 		return string(id.NewSecret())
+	case "kek":
+		return string(id.NewKEK())
+	case "binding":
+		return string(id.NewBinding())
 	case "blob":
 		return apitest.BlobOf(append([]byte(vault.DataKeyMagic+"0123456789abcdef\x02{}"), make([]byte, 150)...), make([]byte, 32), "x")
 	}
@@ -315,8 +344,12 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"value": "secret-canary"}
 	case "edit-secret":
 		v = map[string]any{"description": "New.", "tags": []string{"a"}, "expires_at": ""}
-	case "restore-secret-version":
+	case "restore-secret-version", "rotate-context-key":
 		v = map[string]any{}
+	case "shred-keys":
+		v = map[string]any{"key_id": thing("kek")}
+	case "probe-root-key", "create-binding":
+		v = map[string]any{"organization_id": thing("organization"), "uri": s.w.SpareRoot}
 	case "decrypt-blob":
 		v = map[string]any{"blob": thing("blob")}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/authserver"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -48,6 +49,7 @@ type App struct {
 	Sessions    *session.Service
 	Audit       *audit.Log
 	Vault       *vault.Vault
+	Custody     *custody.Service
 
 	cfg        Config
 	public     *url.URL
@@ -162,6 +164,8 @@ func (a *App) open(ctx context.Context) (err error) {
 		return err
 	}
 
+	a.Custody = custody.New(custody.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People})
+
 	// Levels 5 to 7: sessions, credentials, the spine.
 	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
@@ -228,7 +232,7 @@ func (a *App) handler() (http.Handler, error) {
 	mcpserver.New(mcpserver.Config{Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, PublicURL: a.public, Version: a.cfg.Version, Limits: a.cfg.limits(), Logger: a.log, Now: a.clock.Now}).Mount(mux)
 	authserver.New(authserver.Config{Agents: a.Agents, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
 	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
-		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
+		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err
 	}

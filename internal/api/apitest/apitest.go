@@ -27,7 +27,9 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
@@ -55,8 +57,11 @@ type World struct {
 	Sessions    *session.Service
 	Audit       *audit.Log
 	Vault       *vault.Vault
+	Custody     *custody.Service
 	Sandbox     string
 	Log         *Lines
+
+	SpareRoot string // the URI of a root key that can be bound
 
 	Owner  *accounttest.Human
 	Env    id.Environment
@@ -81,11 +86,14 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	keys := t.TempDir()
 	keeper := keyringtest.File(t, filepath.Join(keys, "root.key"))
 	checkpoints := filepath.Join(keys, "checkpoints")
-	w.Audit, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: keeper, CheckpointDir: checkpoints, Node: "test"})
+	roots := keyring.RingOf(keeper)
+	w.SpareRoot = "file:" + filepath.Join(keys, "customer.key")
+	roots.Add(keyringtest.File(t, filepath.Join(keys, "customer.key")))
+	w.Audit, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: roots, CheckpointDir: checkpoints, Node: "test"})
 	must(t, err)
 	w.Audit.Start()
 	t.Cleanup(w.Audit.Stop)
-	w.Vault = vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.Audit})
+	w.Vault = vault.New(vault.Config{DB: db, Roots: roots, Audit: w.Audit})
 	w.People, err = account.New(account.Config{DB: db, Vault: w.Vault, Audit: w.Audit, PublicURL: public, OnUserLeft: w.userLeft})
 	must(t, err)
 	w.Agents, err = agent.New(agent.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, PublicURL: public, OnAgentEnded: w.agentEnded})
@@ -111,8 +119,9 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Credentials.Start()
 	t.Cleanup(w.Credentials.Stop)
 
+	w.Custody = custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People})
 	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, Sessions: w.Sessions,
-		Audit: w.Audit, Vault: w.Vault, PublicURL: public, Limits: Generous, Logger: logger,
+		Audit: w.Audit, Vault: w.Vault, Custody: w.Custody, PublicURL: public, Limits: Generous, Logger: logger,
 		Verify: func(ctx context.Context, progress func(int64)) (audit.Report, error) {
 			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: []string{checkpoints}, Progress: progress})
 		}}
