@@ -28,9 +28,18 @@ import (
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest/hsmtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	hsmtest.Main()
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		hsmtest.Remove()
+		keyringtest.RemoveTransit()
+		os.Exit(code)
+	}))
+}
 
 // run serves cfg until the test ends.
 func run(t testing.TB, cfg app.Config) *app.App {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/outbound"
 )
 
@@ -18,6 +19,15 @@ func (a *App) Client(r *http.Request) string { return a.client(r) }
 func Keepers(cfg Config, client *outbound.Client, scheme string, ours bool) http.RoundTripper {
 	return cfg.options(client, scheme, ours).HTTP.Transport
 }
+
+// OpenBrought opens a customer's root key.
+func OpenBrought(ctx context.Context, client *outbound.Client, uri string) (keyring.Keeper, error) {
+	return openBrought(ctx, Config{}, client, uri)
+}
+
+// DoubtRoot has the root key asked before it is used again, as after the minute in
+// which the server asks by itself.
+func (a *App) DoubtRoot() { a.roots.Primary().Doubt() }
 
 // Probes is a health whose parts a test breaks.
 type Probes struct{ h health }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -23,6 +24,9 @@ type Transit struct {
 	t      testing.TB
 	client *http.Client
 }
+
+// engineDir is where it was built; nil: it was not.
+var engineDir atomic.Pointer[string]
 
 // engineBuilt builds the engine once a test binary. ./check has done it before,
 // so that it comes from the build cache.
@@ -36,6 +40,7 @@ var engineBuilt = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	engineDir.Store(&out)
 	bin := filepath.Join(out, "vaulttransit")
 	build := exec.Command("go", "build", "-o", bin, ".")
 	build.Dir = dir
@@ -60,8 +65,8 @@ func repository() string {
 
 // RemoveTransit removes what was built, at the end of a test binary.
 func RemoveTransit() {
-	if bin, err := engineBuilt(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(bin))
+	if dir := engineDir.Load(); dir != nil {
+		_ = os.RemoveAll(*dir)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/pkcs11"
@@ -36,11 +37,15 @@ const Pin = "471147-pin"
 
 var modules = []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib64/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so"}
 
+// helperDir is where it was built; nil: it was not.
+var helperDir atomic.Pointer[string]
+
 var helperBuilt = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ambit-pkcs11")
 	if err != nil {
 		return "", err
 	}
+	helperDir.Store(&dir)
 	bin := filepath.Join(dir, "ambit-pkcs11")
 	build := exec.Command("go", "build", "-o", bin, "github.com/ambit-dev/ambit/cmd/ambit-pkcs11")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
@@ -52,8 +57,8 @@ var helperBuilt = sync.OnceValues(func() (string, error) {
 
 // Remove removes what was built, at the end of a test binary.
 func Remove() {
-	if bin, err := helperBuilt(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(bin))
+	if dir := helperDir.Load(); dir != nil {
+		_ = os.RemoveAll(*dir)
 	}
 }
 
