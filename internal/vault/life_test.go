@@ -516,3 +516,49 @@ func TestSharedTransactionsFailAlone(t *testing.T) {
 		}
 	})
 }
+
+// F5: of nodes that sweep at once, each purge and each reminder is on record once.
+func TestSweepsOfSeveralNodes(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		clock := time.Now()
+		n := at(t, db, &clock)
+		c := newCaller()
+		const many = 250
+		for i := range many {
+			v := text("v")
+			v.RotateBy = clock.Add(time.Hour)
+			o, err := n.Create(t.Context(), c, vault.NewObject{Name: fmt.Sprint("k", i), Value: v})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i%2 == 0 {
+				if _, err := n.Delete(t.Context(), c, o.ID, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		clock = clock.Add(vault.RestoreWindow)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 3 {
+					if err := n.restartedAt(&clock).Sweep(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for action, want := range map[string]int{"secret.purged": many / 2, "secret.rotation_due": many / 2} {
+			if got := count(t, db, `select count(*) from audit_entry where action = $1`, action); got != want {
+				t.Errorf("%s: %d on record, want %d", action, got, want)
+			}
+		}
+	})
+}
+
+// restartedAt is another node on the same database, with the test's time.
+func (n node) restartedAt(clock *time.Time) *vault.Vault {
+	return vault.New(vault.Config{DB: n.db, Keeper: n.keeper, Audit: n.log, Now: func() time.Time { return *clock }})
+}

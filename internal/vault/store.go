@@ -295,7 +295,7 @@ func (q *listQuery) within(rules []Rule) {
 
 func (q *listQuery) selected(o ListOptions) {
 	if o.Deleted {
-		q.and("o.deleted_at <> 0")
+		q.and("o.deleted_at <> 0 and o.purge_at <> 0") // the second has an index of its own
 	} else {
 		q.and("o.deleted_at = 0")
 	}

@@ -53,10 +53,13 @@ func (v *Vault) purge(ctx context.Context) (n int, err error) {
 		}
 		n = len(due)
 		for _, d := range due {
-			if err := purgeObject(ctx, tx, d.id, sqldb.Micros(now)); err != nil {
+			gone, err := purgeObject(ctx, tx, d.id, sqldb.Micros(now))
+			if err != nil {
 				return err
 			}
-			v.audit.AppendEvent(tx, d.entry("secret.purged"))
+			if gone { // and not by another node, whose lease this one has
+				v.audit.AppendEvent(tx, d.entry("secret.purged"))
+			}
 		}
 		return nil
 	})
@@ -86,10 +89,13 @@ func (v *Vault) remind(ctx context.Context, query, told, soon, now string) (n in
 			if !d.at.After(at) {
 				stage, action = 2, now
 			}
-			if _, err := tx.ExecContext(ctx, told, stage, d.id); err != nil {
+			first, err := changed(tx.ExecContext(ctx, told, stage, d.id))
+			if err != nil {
 				return err
 			}
-			v.audit.AppendEvent(tx, d.entry(action))
+			if first {
+				v.audit.AppendEvent(tx, d.entry(action))
+			}
 		}
 		return nil
 	})
@@ -120,8 +126,8 @@ const (
 and (o.expiry_told = 0 and o.expires_at <= $1 or o.expires_at <= $2) order by o.expires_at limit $3`
 	rotationSQL = dueColumns + `o.rotate_by from secret_object o where o.rotate_by <> 0 and o.rotation_told < 2 and o.deleted_at = 0
 and (o.rotation_told = 0 and o.rotate_by <= $1 or o.rotate_by <= $2) order by o.rotate_by limit $3`
-	toldExpirySQL   = `update secret_object set expiry_told = $1 where id = $2`
-	toldRotationSQL = `update secret_object set rotation_told = $1 where id = $2`
+	toldExpirySQL   = `update secret_object set expiry_told = $1 where id = $2 and expiry_told < $1`
+	toldRotationSQL = `update secret_object set rotation_told = $1 where id = $2 and rotation_told < $1`
 )
 
 func dueObjects(ctx context.Context, q sqldb.Querier, query string, args ...any) ([]dueObject, error) {
@@ -143,7 +149,6 @@ func dueObjects(ctx context.Context, q sqldb.Querier, query string, args ...any)
 	return out, rows.Err()
 }
 
-func purgeObject(ctx context.Context, q sqldb.Querier, s id.Secret, now int64) error {
-	_, err := q.ExecContext(ctx, purgeSQL, s, now)
-	return err
+func purgeObject(ctx context.Context, q sqldb.Querier, s id.Secret, now int64) (gone bool, err error) {
+	return changed(q.ExecContext(ctx, purgeSQL, s, now))
 }
