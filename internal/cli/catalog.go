@@ -18,6 +18,7 @@ func (c *command) providerCatalog() *cobra.Command {
 			"it, how sure that is, and what it takes. It takes no server.\n\n" +
 			"ambit provider template ID makes a record of it, for ambit provider add.",
 		Example: "  ambit provider catalog\n  ambit provider catalog google\n  ambit provider catalog zendesk",
+		Args:    upTo(8, "at most eight words"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if e, err := provider.FindEntry(args[0]); err == nil {
