@@ -149,6 +149,7 @@ func TestDescribeAProvider(t *testing.T) {
 	b.get("/ui/connections/new?provider=nowhere").want(http.StatusNotFound)
 	member := s.person(t, "member@example.com", account.RoleMember)
 	member.get("/ui/providers/new").want(http.StatusForbidden)
+	member.get("/ui/providers/catalog?search=zendesk").want(http.StatusOK).says("Zendesk", "not yet tried live").not("/ui/providers/new")
 	member.post("/ui/providers", fields(edit.form("/ui/providers"))).want(http.StatusForbidden)
 }
 
@@ -530,4 +531,25 @@ func TestOtherSitesUseUpNoCodes(t *testing.T) {
 	if d := led(path, "none").want(http.StatusTooManyRequests); !strings.Contains(d.body, "type the code that your terminal shows") || strings.Contains(d.body, "use a passkey") {
 		t.Errorf("the limit says %q", d.text("main"))
 	}
+}
+
+// Issue 5: a provider of the catalogue is found, its tenant filled in, and
+// confirmed with the hosts that it then has.
+func TestCatalogue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	b.get("/ui/providers/catalog?search=no+such+thing").want(http.StatusOK).says("Nothing of that name")
+	list := b.get("/ui/providers/catalog?search=ZENDESK").want(http.StatusOK).says("Zendesk", "high confidence, not yet tried live", "acme.zendesk.com").not("Intercom")
+	page := b.get(list.link("Add")).want(http.StatusOK).says("Add Zendesk", "high confidence, not yet tried live", "/zendesk")
+	with := func(subdomain string) func(url.Values) {
+		return func(v url.Values) {
+			v.Set("param.subdomain", subdomain)
+			v.Set("client_id", "ours")
+			v.Set("client_secret", "secret-canary")
+		}
+	}
+	page.submit("/ui/providers", with("evil.example/")).want(http.StatusUnprocessableEntity) // O7
+	page.submit("/ui/providers", with("acme-help")).follow().says("Zendesk may be connected. Its keys go to acme-help.zendesk.com.").submit("", nil)
+	b.get("/ui/providers").says("Zendesk")
 }

@@ -95,6 +95,19 @@ type ProvidersPage struct {
 
 func (*ProvidersPage) template() string { return "providers" }
 
+// CatalogPage finds a provider that the catalogue knows.
+type CatalogPage struct {
+	Frame
+	Search string
+	Items  []CatalogRow
+	CanAdd bool
+}
+
+func (*CatalogPage) template() string { return "catalog" }
+
+// CatalogRow is one entry of the catalogue.
+type CatalogRow struct{ ID, Name, Category, Kind, Facts, Hosts, Href string }
+
 // ProviderRow is one provider.
 type ProviderRow struct {
 	Slug, Name, Kind, Href string
@@ -111,6 +124,7 @@ type ProviderNewPage struct {
 	Template  string
 	Help      string
 	Params    []ParamField // of a template
+	Switches  bool         // some of them are
 	YAML      string       // or the record itself
 	ClientID  string
 	Callback  string
@@ -132,5 +146,6 @@ func (*ProviderNewPage) template() string { return "provider_new" }
 // ParamField is one blank of a template.
 type ParamField struct {
 	Name, Title, Help, Kind, Value string
+	Options                        []string
 	Required                       bool
 }

@@ -32,6 +32,20 @@ func (s *Server) providerList(v *visit) (answer, error) {
 	return show(p), nil
 }
 
+// providerCatalog searches what the catalogue knows.
+func (s *Server) providerCatalog(v *visit) (answer, error) {
+	p := &CatalogPage{Frame: Frame{Title: "Catalogue", Section: "providers"}, Search: oneLine(v.form("search")), CanAdd: v.mayProviders()}
+	found, err := provider.Search(p.Search)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range found {
+		p.Items = append(p.Items, CatalogRow{ID: e.ID, Name: e.Name, Category: e.Category, Kind: kindOf(e.Shown.Auth), Facts: e.Shown.About.Confidence + " confidence, " + e.Tried(),
+			Hosts: andList(e.Shown.Hosts()), Href: v.query("/ui/providers/new", "template", e.ID)})
+	}
+	return show(p), nil
+}
+
 // providerRevoke ends every session with a provider in this organization.
 func (s *Server) providerRevoke(v *visit) (answer, error) {
 	slug := v.r.PathValue("provider")
@@ -81,16 +95,27 @@ func (s *Server) providerPage(v *visit, template string, stored *provider.Provid
 	p.Callback = s.public.JoinPath(credential.CallbackPath(v.here.Environment, slug)).String()
 	for _, t := range s.providers.Templates() {
 		p.Templates = append(p.Templates, Tab{Label: t.Name, Href: v.query("/ui/providers/new", "template", t.ID), Chosen: t.ID == template})
-		if t.ID != template {
-			continue
+		if t.ID == template {
+			p.fill(t, t.Description, strings.Contains(t.ID, "oauth"))
 		}
-		p.Template, p.Help, p.OAuth = t.ID, t.Description, strings.Contains(t.ID, "oauth")
-		for _, param := range t.Params {
-			p.Params = append(p.Params, ParamField{Name: param.Name, Title: param.Title, Help: param.Help, Kind: param.Kind, Value: param.Default, Required: param.Required})
-		}
+	}
+	if e, err := provider.FindEntry(template); p.Template == "" && template != "" && err == nil {
+		about := e.Shown.About
+		p.Title = "Add " + oneLine(e.Name)
+		p.fill(e.Template, strings.Join(append([]string{"From the catalogue: " + about.Confidence + " confidence, " + e.Tried() + "."}, about.Notes...), " "), e.Shown.Auth == provider.OAuth2)
+		p.Callback = s.public.JoinPath(credential.CallbackPath(v.here.Environment, e.ID)).String()
 	}
 	p.Templates = append(p.Templates, Tab{Label: "YAML", Href: v.query("/ui/providers/new", "template", "yaml"), Chosen: template == "yaml"})
 	return p
+}
+
+// fill asks for what a template takes.
+func (p *ProviderNewPage) fill(t provider.Template, help string, oauth bool) {
+	p.Template, p.Help, p.OAuth = t.ID, help, oauth
+	for _, param := range t.Params {
+		p.Params = append(p.Params, ParamField{Name: param.Name, Title: param.Title, Help: param.Help, Kind: param.Kind, Value: param.Default, Required: param.Required, Options: param.Options})
+		p.Switches = p.Switches || param.Kind == "bool"
+	}
 }
 
 // providerPut takes a record in. It counts once the person agreed to it.

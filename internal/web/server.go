@@ -192,6 +192,7 @@ func (s *Server) routes() []route {
 		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
 		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
 		{"GET /ui/providers", signedIn, s.providerList},
+		{"GET /ui/providers/catalog", signedIn, s.providerCatalog},
 		{"GET /ui/providers/new", signedIn, s.providerNew},
 		{"POST /ui/providers", signedIn, s.providerPut},
 		{"POST /ui/providers/{provider}/revoke", signedIn, s.providerRevoke},
