@@ -124,6 +124,16 @@ func TestAsAnApplication(t *testing.T) {
 
 	templates, err := c.ProviderTemplates(ctx)
 	must(t, err)
+	known, err := c.ProviderCatalog(ctx, "zendesk", client.Paging{})
+	must(t, err)
+	if len(known.Data) != 1 || known.Data[0].Confidence != "high" || known.Data[0].Tried != "not yet tried live" {
+		t.Errorf("the catalogue: %+v", known.Data)
+	}
+	filled, err := c.FillTemplate(ctx, "zendesk", map[string]string{"subdomain": "acme"})
+	must(t, err)
+	if !strings.Contains(filled, "https://acme.zendesk.com/oauth/tokens") {
+		t.Errorf("filled in: %s", filled)
+	}
 	yaml, err := c.FillTemplate(ctx, templates.Data[0].ID, map[string]string{"id": "weather", "name": "Weather", "api_base": w.Sandbox})
 	must(t, err)
 	lint, err := c.LintProvider(ctx, "id: 7")

@@ -221,7 +221,16 @@ func (c *Client) ProviderTemplates(ctx context.Context) (Page[Template], error) 
 	return read[Page[Template]](ctx, c, "/v1/provider-templates", nil)
 }
 
-// FillTemplate makes a record of a template, as YAML.
+// ProviderCatalog searches the providers that the server knows, a page at a time.
+func (c *Client) ProviderCatalog(ctx context.Context, search string, p Paging) (Page[CatalogEntry], error) {
+	q := p.add(url.Values{})
+	if search != "" {
+		q.Set("search", search)
+	}
+	return read[Page[CatalogEntry]](ctx, c, "/v1/provider-catalog", q)
+}
+
+// FillTemplate makes a record of a template or of an entry of the catalogue, as YAML.
 func (c *Client) FillTemplate(ctx context.Context, id string, params map[string]string) (yaml string, err error) {
 	var out struct {
 		YAML string `json:"yaml"`

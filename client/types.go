@@ -181,6 +181,8 @@ type Provider struct {
 	Website          string         `json:"website"`
 	Auth             string         `json:"auth"` // oauth2 or api_key
 	Builtin          bool           `json:"builtin"`
+	Confidence       string         `json:"confidence,omitempty"` // of the record's facts: high, medium, low; empty: not said
+	TriedLive        string         `json:"tried_live,omitempty"` // the day; empty: not yet, or not said
 	ClientID         string         `json:"client_id"`
 	HasClientSecret  bool           `json:"has_client_secret"`
 	CredentialFields []string       `json:"credential_fields"` // what connecting with a key takes

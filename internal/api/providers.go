@@ -17,6 +17,8 @@ type Provider struct {
 	Website          string         `json:"website"`
 	Auth             string         `json:"auth" enum:"oauth2,api_key"`
 	Builtin          bool           `json:"builtin"`
+	Confidence       string         `json:"confidence,omitempty" enum:"high,medium,low" doc:"How sure the facts of the record are; absent when it does not say."`
+	TriedLive        string         `json:"tried_live,omitempty" doc:"The day on which the record was tried with the provider itself; absent: not yet, or not said."`
 	ClientID         string         `json:"client_id,omitempty" doc:"Of the OAuth client at the provider."`
 	HasClientSecret  bool           `json:"has_client_secret"`
 	CredentialFields []string       `json:"credential_fields,omitempty" nullable:"false" doc:"What connecting with a key takes."`
@@ -34,6 +36,29 @@ type ProviderTool struct {
 	Effect      string   `json:"effect" enum:"read,write,destructive,access"`
 	Scopes      []string `json:"scopes,omitempty" nullable:"false"`
 	Generic     bool     `json:"generic,omitempty"`
+}
+
+// CatalogEntry is a provider that the catalogue knows.
+type CatalogEntry struct {
+	ID         string          `json:"id" doc:"Fills in as a template of this id."`
+	Name       string          `json:"name"`
+	Slug       string          `json:"slug" doc:"On the wire of WorkOS' Pipes."`
+	Category   string          `json:"category"`
+	Website    string          `json:"website"`
+	Auth       string          `json:"auth" enum:"oauth2,api_key"`
+	Confidence string          `json:"confidence" enum:"high,medium,low" doc:"Of its facts."`
+	Tried      string          `json:"tried" doc:"Whether it was tried with the provider itself, in words."`
+	Hosts      []string        `json:"hosts" nullable:"false" doc:"Where what a connection holds goes, with the examples of its parameters."`
+	Tools      int             `json:"tools"`
+	Docs       []string        `json:"docs,omitempty" nullable:"false"`
+	Notes      []string        `json:"notes,omitempty" nullable:"false"`
+	Params     []TemplateParam `json:"params" nullable:"false"`
+}
+
+func catalogEntryOf(e provider.Entry) CatalogEntry {
+	r := e.Shown
+	return CatalogEntry{ID: e.ID, Name: e.Name, Slug: r.Wire(), Category: e.Category, Website: r.Website, Auth: string(r.Auth), Confidence: r.About.Confidence,
+		Tried: e.Tried(), Hosts: r.Hosts(), Tools: len(r.Tools()), Docs: r.About.Docs, Notes: r.About.Notes, Params: templateOf(e.Template).Params}
 }
 
 // Template is a provider record with blanks.
@@ -81,7 +106,7 @@ type RecordText struct {
 
 func providerOf(p provider.Provider) Provider {
 	out := Provider{ID: p.Record.ID, Name: p.Record.Name, Website: p.Record.Website, Auth: string(p.Record.Auth), Builtin: p.Builtin, ClientID: p.ClientID,
-		HasClientSecret: p.HasClientSecret, Tools: []ProviderTool{}, UpdatedAt: p.UpdatedAt, Version: p.Version}
+		Confidence: p.Record.About.Confidence, TriedLive: p.Record.About.Tried, HasClientSecret: p.HasClientSecret, Tools: []ProviderTool{}, UpdatedAt: p.UpdatedAt, Version: p.Version}
 	if p.Record.Auth != provider.OAuth2 {
 		out.CredentialFields = p.Record.CredentialFields()
 	}
@@ -148,8 +173,9 @@ func (a *API) providerRoutes() {
 		rules: write, conflicts: true}, a.deleteProvider)
 	handle(a, route{id: "lint-provider", method: http.MethodPost, path: "/v1/providers/lint", tag: "providers", summary: "Check a record and store nothing", rules: read}, a.lintProvider)
 	handle(a, route{id: "list-provider-templates", method: http.MethodGet, path: "/v1/provider-templates", tag: "providers", summary: "List records with blanks", rules: read}, a.templates)
+	handle(a, route{id: "list-provider-catalog", method: http.MethodGet, path: "/v1/provider-catalog", tag: "providers", summary: "Search the providers that Ambit knows", rules: read}, a.catalog)
 	handle(a, route{id: "fill-provider-template", method: http.MethodPost, path: "/v1/provider-templates/{template}/fill", tag: "providers", summary: "Make a record of a template",
-		detail: "It is given back and not stored.", rules: read}, a.fillTemplate)
+		detail: "Takes entries of the catalogue, too. It is given back and not stored.", rules: read}, a.fillTemplate)
 }
 
 func (a *API) providers(ctx context.Context, by account.Actor, in *pagingInput) (Page[Provider], error) {
@@ -212,6 +238,20 @@ func (a *API) lintProvider(_ context.Context, _ account.Actor, in *lintInput) (L
 
 func (a *API) templates(_ context.Context, _ account.Actor, in *pagingInput) (Page[Template], error) {
 	return window(a.cfg.Providers.Templates(), in.Paging, func(t provider.Template) string { return t.ID }, templateOf), nil
+}
+
+type catalogInput struct {
+	Caller
+	Paging
+	Search string `query:"search" maxLength:"100" doc:"Words that are all in the name, the id or the category."`
+}
+
+func (a *API) catalog(_ context.Context, _ account.Actor, in *catalogInput) (Page[CatalogEntry], error) {
+	found, err := provider.Search(in.Search)
+	if err != nil {
+		return Page[CatalogEntry]{}, err
+	}
+	return window(found, in.Paging, func(e provider.Entry) string { return e.ID }, catalogEntryOf), nil
 }
 
 func (a *API) fillTemplate(_ context.Context, _ account.Actor, in *fillInput) (RecordText, error) {

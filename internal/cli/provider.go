@@ -32,14 +32,25 @@ func (c *command) providerList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showPage(c, page, []string{"NAME", "AUTH", "TOOLS", "FROM", "CHANGED", "ID"}, "No providers. Add one: docs/providers.md, or ambit provider template",
+			return showPage(c, page, []string{"NAME", "AUTH", "TOOLS", "FROM", "FACTS", "CHANGED", "ID"}, "No providers. Add one: docs/providers.md, or ambit provider template",
 				func(v client.Provider, now time.Time) []string {
-					return []string{v.Name, v.Auth, fmt.Sprint(len(v.Tools)), map[bool]string{true: "built in", false: "added"}[v.Builtin], when(v.UpdatedAt, now), v.ID}
+					return []string{v.Name, v.Auth, fmt.Sprint(len(v.Tools)), map[bool]string{true: "built in", false: "added"}[v.Builtin], factsOf(v), when(v.UpdatedAt, now), v.ID}
 				})
 		}),
 	}
 	p.flags(cmd)
 	return cmd
+}
+
+// factsOf says how far a record can be relied on; nothing when it does not say.
+func factsOf(v client.Provider) string {
+	switch {
+	case v.Confidence == "":
+		return ""
+	case v.TriedLive == "":
+		return v.Confidence + ", not yet tried live"
+	}
+	return v.Confidence + ", tried live on " + v.TriedLive
 }
 
 func (c *command) providerShow() *cobra.Command {
@@ -63,7 +74,7 @@ func (c *command) providerShow() *cobra.Command {
 				if v.ClientID != "" {
 					secret = map[bool]string{true: "stored", false: "none"}[v.HasClientSecret]
 				}
-				c.facts("provider", v.Name, "id", v.ID, "website", v.Website, "authorization", v.Auth, "client id", v.ClientID, "client secret", secret,
+				c.facts("provider", v.Name, "id", v.ID, "website", v.Website, "authorization", v.Auth, "facts", factsOf(v), "client id", v.ClientID, "client secret", secret,
 					"connecting takes", words(v.CredentialFields), "version", fmt.Sprint(v.Version), "changed", stamp(v.UpdatedAt, time.Now()))
 				c.say("")
 				var rows [][]string
