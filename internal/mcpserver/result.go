@@ -15,6 +15,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
 )
 
 type callResult struct {
@@ -60,10 +61,17 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 	text, facts := body(res)
 	if res.Status >= http.StatusMultipleChoices && res.Status != http.StatusNotModified {
 		message := fmt.Sprintf("The provider answered with status %d.", res.Status)
-		hint := upstreamHint(res.Effect, res.Status)
+		to := res.Header.Get("Location")
+		if to == provider.Redacted { // another host's, which is not passed on
+			to = ""
+		}
+		hint := upstreamHint(res.Effect, res.Status, to != "")
 		refused := map[string]any{"code": "upstream_error", "message": message, "hint": hint, "status": res.Status}
 		if wait, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && wait >= 0 {
 			refused["retry_after"] = wait
+		}
+		if to != "" {
+			refused["location"] = to
 		}
 		if facts != nil {
 			refused["answer"] = facts
@@ -85,12 +93,15 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 
 // upstreamHint says what to do about an answer that is no success. Many a form is
 // answered with a redirect once it has been carried out.
-func upstreamHint(effect policy.Effect, status int) string {
+// located says that the place a redirect leads to is on the same host, and told.
+func upstreamHint(effect policy.Effect, status int, located bool) string {
 	switch {
 	case status < http.StatusBadRequest && effect != policy.Read:
 		return "The provider redirects, and may have carried the call out. Do not repeat it; look first whether it took effect."
+	case status < http.StatusBadRequest && located:
+		return "The provider redirects. Redirects are not followed; look for the tool of the place in location."
 	case status < http.StatusBadRequest:
-		return "The provider redirects. Redirects are not followed; look for the tool of the place it names."
+		return "The provider redirects to another place, which is not followed and not passed on. The same call will end in the same way; tell the person."
 	case status == http.StatusTooManyRequests:
 		return "The provider limits how often it is called. Wait, then call again."
 	case status == http.StatusTooEarly:

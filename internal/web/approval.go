@@ -131,10 +131,27 @@ func askOf(a session.Approval) Ask {
 
 func accounts(grants []session.Grant) []Account {
 	var out []Account
+	apart := apart(grants)
 	for _, g := range grants {
-		out = append(out, Account{Provider: g.ProviderName, Label: g.AccountLabel})
+		out = append(out, Account{Provider: g.ProviderName, Label: apart(g)})
 	}
 	return out
+}
+
+// apart gives the label of each grant's account. Where a provider does not tell
+// whose account a key opens, two have one label, and the end of their ids tells
+// them from each other.
+func apart(grants []session.Grant) func(session.Grant) string {
+	same := map[[2]string]int{}
+	for _, g := range grants {
+		same[[2]string{g.Provider, g.AccountLabel}]++
+	}
+	return func(g session.Grant) string {
+		if same[[2]string{g.Provider, g.AccountLabel}] < 2 {
+			return g.AccountLabel
+		}
+		return g.AccountLabel + " …" + string(g.Connection[max(0, len(g.Connection)-4):])
+	}
 }
 
 // grantedEffects is the union over grants, mildest first.
@@ -218,8 +235,9 @@ func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
 		perProvider[g.Provider]++
 	}
 	var out []GrantCard
+	apart := apart(a.Session.Grants)
 	for _, g := range a.Session.Grants {
-		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Locked: g.Lost != "" || !mayGrant(v, a.Session, g)}
+		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: apart(g), Shared: g.Owner == "", Locked: g.Lost != "" || !mayGrant(v, a.Session, g)}
 		chosen := choice(d, g)
 		switch {
 		case g.Lost == session.LostKey:
