@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/disk"
 )
@@ -65,6 +66,11 @@ func (a *App) openConsole() (*console, error) {
 			refuse(w, err)
 		}
 	})
+	mux.HandleFunc("POST /keys/root", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.UseRoot(r.Context(), r.FormValue("ref")); err != nil {
+			refuse(w, err)
+		}
+	})
 	a.mountConsole(mux)
 	c := &console{srv: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, path: path, done: make(chan struct{})}
 	go func() {
@@ -77,6 +83,11 @@ func (a *App) openConsole() (*console, error) {
 func (c *console) close() {
 	_ = c.srv.Close()
 	<-c.done
+}
+
+// UseRoot makes another of the server's root keys the primary one, for the operator.
+func (a *App) UseRoot(ctx context.Context, ref string) error {
+	return a.Custody.UseRoot(ctx, account.System("console"), ref)
 }
 
 // verify is the work behind VerifyAudit.

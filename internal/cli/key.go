@@ -1,0 +1,379 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+func (c *command) custodyCommand() *cobra.Command {
+	return c.group("key", "Keys: what seals the secrets of each context, and whose root key wraps it", c.keyStatus(), c.contextKeyList(), c.keyShow(), c.keyRotate(),
+		c.keyBindings(), c.keyProbe(), c.keyBind(), c.keyMigrate(), c.keyDoubt(), c.keyUnbind(), c.keyShred())
+}
+
+func (c *command) keyStatus() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show where root keys, keys and values stand, of the whole server", Args: takes(0, "no arguments"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			s, err := cl.KeyStatus(ctx)
+			if err != nil {
+				return err
+			}
+			return c.show(s, func() {
+				rows := make([][]string, 0, len(s.Roots))
+				for _, r := range s.Roots {
+					whose := "customer's"
+					if r.Primary {
+						whose = "primary"
+					} else if r.Own {
+						whose = "own"
+					}
+					rows = append(rows, []string{r.Ref, whose, r.State, fmt.Sprint(r.Keys), fmt.Sprint(r.Audit)})
+				}
+				c.table([]string{"ROOT KEY", "WHOSE", "STATE", "KEYS", "AUDIT"}, rows, "")
+				c.say("\n%d keys, %d shredded.", s.Keys, s.Shredded)
+				if s.WaitingSeeds+s.WaitingVersions == 0 {
+					c.say("Everything is under the key that it should be under.")
+					return
+				}
+				c.say("Waiting: %d keys for another root key, %d values under %d older versions.", s.WaitingSeeds, s.WaitingValues, s.WaitingVersions)
+			})
+		}),
+	}
+}
+
+func (c *command) contextKeyList() *cobra.Command {
+	var p paging
+	var org, user string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the keys of key contexts", Args: takes(0, "no arguments"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			page, err := pages(ctx, p, func(ctx context.Context, q client.Paging) (client.Page[client.ContextKey], error) {
+				return cl.ContextKeys(ctx, org, user, q)
+			})
+			if err != nil {
+				return err
+			}
+			return showPage(c, page, []string{"CONTEXT", "VERSION", "ROOT KEY", "ROTATED", "ID"}, "No keys yet: the first value of a context makes its key.", func(k client.ContextKey, now time.Time) []string {
+				version := fmt.Sprint(k.Version)
+				if !k.ShreddedAt.IsZero() {
+					version = "shredded"
+				}
+				return []string{contextOf(k.Context), version, k.Root, when(k.RotatedAt, now), k.ID}
+			})
+		}),
+	}
+	c.orgFlag(cmd, &org, "whose context names this organization")
+	cmd.Flags().StringVar(&user, "user", "", "whose context names this user")
+	p.flags(cmd)
+	return cmd
+}
+
+// contextOf is a key context on one line.
+func contextOf(items map[string]string) string {
+	if len(items) == 0 {
+		return "(environment)"
+	}
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(items)) {
+		parts = append(parts, k+"="+items[k])
+	}
+	return strings.Join(parts, " ")
+}
+
+func (c *command) keyShow() *cobra.Command {
+	var org string
+	cmd := &cobra.Command{
+		Use: "show KEY", Short: "Describe a key, and count what is under its older versions", Args: takes(1, "one argument: the key's id"),
+		ValidArgsFunction: c.completion(c.contextKeyIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			k, err := cl.ContextKey(ctx, args[0], org)
+			if err != nil {
+				return err
+			}
+			return c.showKey(k)
+		}),
+	}
+	c.orgFlag(cmd, &org, "organization whose it is")
+	return cmd
+}
+
+func (c *command) showKey(k client.ContextKey) error {
+	return c.show(k, func() {
+		c.say("%s\n  context   %s", plain(k.ID), plain(contextOf(k.Context)))
+		if !k.ShreddedAt.IsZero() {
+			c.say("  shredded  %s", k.ShreddedAt.Format(time.RFC3339))
+			return
+		}
+		c.say("  version   %d, since %s; the next by %s\n  root key  %s\n  uses      %d, counted ahead", k.Version, k.RotatedAt.Format(time.RFC3339), k.DueAt.Format(time.DateOnly), plain(k.Root), k.Uses)
+		for _, o := range k.Older {
+			kept := ""
+			if o.Kept {
+				kept = "; kept for data keys that applications hold"
+			}
+			c.say("  older     version %d under %s: %d values%s", o.Version, plain(o.Root), o.Values, kept)
+		}
+	})
+}
+
+func (c *command) keyRotate() *cobra.Command {
+	var org, root, dataDir string
+	var reencrypt bool
+	cmd := &cobra.Command{
+		Use: "rotate [KEY]", Short: "Replace a key, or with --root the server's root key",
+		Long: "Give a key another version. What is under the old one follows in the background; nothing stops meanwhile.\n\n" +
+			"With --root, make another of the server's root keys primary. It is run on the server, whose every node must have that key in\n" +
+			"AMBIT_ROOT_KEY or AMBIT_ROOT_KEYS_OTHER.",
+		Example:           "  ambit key rotate kek_…\n  ambit key rotate kek_… --reencrypt\n  ambit key rotate --root file:3f9c…",
+		Args:              upTo(1, "at most one argument: the key's id"),
+		ValidArgsFunction: c.completion(c.contextKeyIDs, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (root != "") {
+				return usageError{errors.New("ambit key rotate takes a key, or --root")}
+			}
+			if root != "" {
+				return c.rotateRoot(cmd.Context(), dataDir, root)
+			}
+			return c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+				k, err := cl.RotateContextKey(ctx, args[0], org, reencrypt)
+				if err != nil {
+					return err
+				}
+				return c.showKey(k)
+			})(cmd, args)
+		},
+	}
+	c.orgFlag(cmd, &org, "organization whose it is")
+	cmd.Flags().BoolVar(&reencrypt, "reencrypt", false, "encrypt every value anew, and not only wrap its data key anew")
+	cmd.Flags().StringVar(&root, "root", "", "the server's root key to make primary, as ambit key status names it")
+	cmd.Flags().StringVar(&dataDir, "data", "", "data folder of the server, for --root (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
+	_ = cmd.MarkFlagDirname("data")
+	return cmd
+}
+
+func (c *command) rotateRoot(ctx context.Context, dataDir, root string) error {
+	cfg, err := c.serverConfig(dataDir, "")
+	if err != nil {
+		return err
+	}
+	_, err = onServer(ctx, cfg, func(ctx context.Context, socket string) (struct{}, error) {
+		_, err := askConsole(ctx, socket, http.MethodPost, "/keys/root", url.Values{"ref": {root}})
+		return struct{}{}, err
+	}, func(ctx context.Context, a *app.App) (struct{}, error) { return struct{}{}, a.UseRoot(ctx, root) })
+	if err != nil {
+		return err
+	}
+	return c.show(map[string]any{"root": root, "primary": true}, func() {
+		c.say("%s is primary now. What the old root key wraps follows in the background: ambit key status", plain(root))
+	})
+}
+
+// scopeFlags are those that say whose keys are meant.
+func (c *command) scopeFlags(cmd *cobra.Command, org, user *string) {
+	c.orgFlag(cmd, org, "for this organization")
+	cmd.Flags().StringVar(user, "user", "", "for this user only")
+}
+
+func (c *command) keyProbe() *cobra.Command {
+	var n client.NewRootBinding
+	cmd := &cobra.Command{
+		Use: "probe URI", Short: "Try a customer's root key, and change nothing", Args: takes(1, "one argument: the URI of the root key"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			n.URI = args[0]
+			p, err := cl.ProbeRoot(ctx, n)
+			if err != nil {
+				return err
+			}
+			err = c.show(p, func() {
+				c.say("%s", plain(p.Root))
+				for _, s := range p.Steps {
+					mark := "ok  "
+					if !s.OK {
+						mark = "FAIL"
+					}
+					c.say("  %s  %s", mark, plain(s.Text))
+				}
+			})
+			if err == nil && !p.OK {
+				err = fault.New(fault.Invalid, "root_key_unfit", "The root key did not pass.").WithHint("Bind it only when it does.")
+			}
+			return err
+		}),
+	}
+	c.scopeFlags(cmd, &n.OrganizationID, &n.UserID)
+	return cmd
+}
+
+func (c *command) keyBind() *cobra.Command {
+	var n client.NewRootBinding
+	cmd := &cobra.Command{
+		Use: "bind URI", Short: "Let a customer's root key wrap the keys of an organization, or of a user in one",
+		Long: "Let a customer's root key wrap the keys of an organization, of a user in one, or, without --org, of the whole environment.\n" +
+			"It is tried first. What is sealed already follows in the background: ambit key migrate.",
+		Example: "  ambit key bind 'awskms:///arn:aws:kms:…' --org org_…",
+		Args:    takes(1, "one argument: the URI of the root key"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			n.URI = args[0]
+			b, err := cl.BindRoot(ctx, n)
+			if err != nil {
+				return err
+			}
+			return c.showBinding(b)
+		}),
+	}
+	c.scopeFlags(cmd, &n.OrganizationID, &n.UserID)
+	cmd.Flags().StringVar(&n.Mode, "mode", "", "required (default): never without this key; or preferred: new values under the server's while it is away")
+	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"required", "preferred"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (c *command) showBinding(b client.RootBinding) error {
+	return c.show(b, func() {
+		c.say("%s\n  for       %s\n  root key  %s (%s), %s\n  mode      %s\n  keys      %d of %d under it; %d older versions elsewhere", plain(b.ID), plain(scopeOf(b)), plain(b.Root), plain(b.URI), plain(b.State),
+			plain(b.Mode), b.Under, b.Keys, b.Waiting)
+	})
+}
+
+func scopeOf(b client.RootBinding) string {
+	switch {
+	case b.UserID != "":
+		return b.OrganizationID + " " + b.UserID
+	case b.OrganizationID != "":
+		return b.OrganizationID
+	}
+	return "the whole environment"
+}
+
+func (c *command) keyBindings() *cobra.Command {
+	var org string
+	cmd := &cobra.Command{
+		Use: "bindings", Short: "List customers' root keys and what they are bound to", Args: takes(0, "no arguments"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			page, err := cl.RootBindings(ctx, org)
+			if err != nil {
+				return err
+			}
+			return showPage(c, page, []string{"FOR", "MODE", "ROOT KEY", "STATE", "KEYS", "ID"}, "No root key is bound. Bind one with: ambit key bind URI", func(b client.RootBinding, _ time.Time) []string {
+				return []string{scopeOf(b), b.Mode, b.Root, b.State, fmt.Sprintf("%d/%d", b.Under, b.Keys), b.ID}
+			})
+		}),
+	}
+	c.orgFlag(cmd, &org, "of this organization only")
+	return cmd
+}
+
+// migratePause is how often a migration is looked at while somebody waits for it.
+const migratePause = 300 * time.Millisecond
+
+func (c *command) keyMigrate() *cobra.Command {
+	var wait bool
+	cmd := &cobra.Command{
+		Use: "migrate BINDING", Short: "Move what is not under a binding's root key yet, and show how far it is", Args: takes(1, "one argument: the binding's id"),
+		ValidArgsFunction: c.completion(c.bindingIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			shows := c.progress()
+			defer shows.end()
+			for {
+				b, err := cl.MigrateBinding(ctx, args[0])
+				if err != nil || !wait || b.Under == b.Keys {
+					if err != nil {
+						return err
+					}
+					shows.end()
+					return c.showBinding(b)
+				}
+				shows.at(b.Under, "key moved", "keys moved")
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(migratePause):
+				}
+			}
+		}),
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "until all keys are under it")
+	return cmd
+}
+
+func (c *command) keyDoubt() *cobra.Command {
+	return &cobra.Command{
+		Use: "doubt BINDING", Short: "Forget what a root key unwrapped until its keeper says yes again", Args: takes(1, "one argument: the binding's id"),
+		Long:              "Forget what a root key unwrapped, on every node, until its keeper says yes again. For who has disabled their key and does\nnot want to wait the minutes until that is noticed.",
+		ValidArgsFunction: c.completion(c.bindingIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if err := cl.DoubtBinding(ctx, args[0]); err != nil {
+				return err
+			}
+			return c.show(map[string]any{"id": args[0], "doubted": true}, func() { c.say("Every node asks the keeper before it uses that root key again.") })
+		}),
+	}
+}
+
+func (c *command) keyUnbind() *cobra.Command {
+	return &cobra.Command{
+		Use: "unbind BINDING", Short: "Take a customer's root key out again", Args: takes(1, "one argument: the binding's id"),
+		Long:              "Take a customer's root key out again. What it wraps comes back under the server's in the background,\nand needs the key until then.",
+		ValidArgsFunction: c.completion(c.bindingIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if err := cl.UnbindRoot(ctx, args[0]); err != nil {
+				return err
+			}
+			return c.show(map[string]any{"id": args[0], "unbound": true}, func() {
+				c.say("It is bound no more. Keep the key until nothing is under it: ambit key status")
+			})
+		}),
+	}
+}
+
+func (c *command) keyShred() *cobra.Command {
+	var s client.Shred
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "shred [KEY]", Short: "Destroy a key, or all keys of an organization or a user, for good",
+		Long: "Destroy a key, or all keys of an organization or a user, for good. Nobody can read what they sealed any more, and their\n" +
+			"contexts never get another key. Backups from before still hold the keys, wrapped: see docs/keys.md.",
+		Example: "  ambit key shred kek_…\n  ambit key shred --org org_…\n  ambit key shred --user user_…",
+		Args:    upTo(1, "at most one argument: the key's id"), ValidArgsFunction: c.completion(c.contextKeyIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			what := "all keys of " + strings.TrimSpace(s.OrganizationID+" "+s.UserID)
+			if len(args) == 1 {
+				s.KeyID, what = args[0], "the key "+args[0]
+			} else if s.OrganizationID == "" && s.UserID == "" {
+				return usageError{errors.New("ambit key shred takes a key, --org or --user")}
+			}
+			if err := c.confirm(ctx, yes, "Destroy "+what+" for good?"); err != nil {
+				return err
+			}
+			n, err := cl.ShredKeys(ctx, s)
+			if err != nil {
+				return err
+			}
+			return c.show(map[string]any{"keys": n}, func() { c.say("Destroyed %s.", count(int64(n), "key", "keys")) })
+		}),
+	}
+	c.scopeFlags(cmd, &s.OrganizationID, &s.UserID)
+	yesFlag(cmd, &yes)
+	return cmd
+}
+
+func (c *command) contextKeyIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.ContextKeys(ctx, "", "", client.Paging{Limit: completions})
+	return listed(page, err, func(k client.ContextKey) (string, string) { return k.ID, contextOf(k.Context) })
+}
+
+func (c *command) bindingIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := cl.RootBindings(ctx, "")
+	return listed(page, err, func(b client.RootBinding) (string, string) { return b.ID, scopeOf(b) })
+}
