@@ -71,10 +71,16 @@ func Restore(ctx context.Context, cfg Config, file string, keep bool) (out Resto
 		out, err = a.endRestored(ctx, tx, keep)
 		return err
 	})
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	return out, a.Audit.Checkpoint()
 }
 
 func (a *App) endRestored(ctx context.Context, tx *sqldb.Tx, keep bool) (out Restored, err error) {
+	if err = a.Audit.EndRestored(ctx, tx); err != nil {
+		return out, err
+	}
 	if out.Sessions, err = a.Sessions.EndRestored(ctx, tx); err != nil {
 		return out, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,6 +62,13 @@ func TestBackupAndRestore(t *testing.T) {
 	if done.Sessions != 2 || done.Tokens != 1 || done.Logins == 0 || done.Connections != 1 {
 		t.Errorf("ended %+v, want both sessions, the token, the logins, and the connection marked", done)
 	}
+	before, err := app.VerifyData(t.Context(), c.cfg, nil, nil)
+	must(t, err)
+	for _, tail := range before.Unwitnessed { // a bug: the restore's own had no checkpoint
+		if tail.Node == "restore" {
+			t.Errorf("nothing vouches for what the restore wrote: %+v", tail)
+		}
+	}
 	again := c.add(nil)
 	if a := c.call(again, "sandbox_key_list_issues", map[string]any{"session": handle}); a.status != 401 {
 		t.Errorf("the agent's token lives: %s", a.raw)
@@ -93,6 +101,11 @@ func TestBackupAndRestore(t *testing.T) {
 	must(t, err)
 	if report.Intact() || !strings.Contains(report.Problems[0].What, "missing") {
 		t.Errorf("the audit does not tell what was lost: %+v", report.Problems)
+	}
+	// A bug: the next start closed the old chains by an entry in the place of a lost
+	// one, and one fewer was told.
+	if !slices.Equal(before.Problems, report.Problems) {
+		t.Errorf("what is told of the loss changes with a start: %v, then %v", before.Problems, report.Problems)
 	}
 }
 

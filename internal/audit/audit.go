@@ -108,6 +108,7 @@ type Config struct {
 	CheckpointDir string
 	Node          string        // names this process in its chain; for people
 	Every         time.Duration // between checkpoints; default 5 s
+	Again         time.Duration // after which one that stands is written again; default 20 s
 	// Written is told of each entry that was committed, for counting. It must be
 	// quick. It may be nil.
 	Written func(action, decision string)
@@ -134,6 +135,7 @@ type Log struct {
 	every   time.Duration
 	witness witness
 	publish func(path string, content []byte) error // a checkpoint
+	again   time.Duration                           // after which one that stands is written again
 	written func(action, decision string)
 	now     func() time.Time
 	log     *slog.Logger
@@ -164,6 +166,9 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Every == 0 {
 		cfg.Every = 5 * time.Second
 	}
+	if cfg.Again == 0 {
+		cfg.Again = 20 * time.Second
+	}
 	if cfg.Overdue == 0 {
 		cfg.Overdue = max(time.Minute, 3*cfg.Every)
 	}
@@ -178,7 +183,7 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger, spares: newSpares(),
-		publish: disk.Replace, written: cfg.Written, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
+		publish: disk.Replace, again: cfg.Again, written: cfg.Written, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
 		pending: map[*sqldb.Tx]*pendingRows{}, commits: newCommits(), stop: make(chan struct{}), committed: make(chan struct{}),
 		alarms: make(chan Entry, maxAlarms), alarmRate: throttle.New(1.0/60, 1, 1000, time.Now), alarmed: make(chan struct{}),
 		beat: cfg.Heartbeat,

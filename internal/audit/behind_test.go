@@ -2,6 +2,8 @@ package audit_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -92,5 +94,43 @@ func TestIdleServerNoticesThatItsDatabaseWasPutBack(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("it did not notice")
 		}
+	}
+}
+
+// A bug: the checkpoint of a server that had nothing to write grew old, and the
+// doctor took the server for one that writes none. One that stands is written again.
+func TestCheckpointThatStandsIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sqldbtest.Open(t, sqldb.SQLite))
+	l, err := audit.New(t.Context(), audit.Config{DB: w.db, Keeper: w.keeper, CheckpointDir: w.dir, Node: "node", Every: 10 * time.Millisecond, Again: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Start()
+	t.Cleanup(l.Stop)
+	written := func() (at time.Time) {
+		files, _ := filepath.Glob(filepath.Join(w.dir, "*.checkpoint"))
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil && info.ModTime().After(at) {
+				at = info.ModTime()
+			}
+		}
+		return at
+	}
+	var first time.Time
+	for end := time.Now().Add(30 * time.Second); first.IsZero(); first = written() {
+		if time.Now().After(end) {
+			t.Fatal("no checkpoint was written")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	entries := scan[int64](t, w.db, `select count(*) from audit_entry`)
+	for end := time.Now().Add(30 * time.Second); !written().After(first); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the checkpoint was not written again")
+		}
+	}
+	if got := scan[int64](t, w.db, `select count(*) from audit_entry`); got != entries {
+		t.Errorf("%d entries were written for it", got-entries)
 	}
 }

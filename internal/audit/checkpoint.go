@@ -135,7 +135,11 @@ func verifierOf(seed secret.Value) (string, error) {
 	return v, nil
 }
 
-// checkpoints writes one whenever the head has moved, and a last one at stop. A
+// Checkpoint writes one now, for a log that is not started.
+func (l *Log) Checkpoint() error { return l.writeCheckpoint(l.chain.current()) }
+
+// checkpoints writes one whenever the head has moved, and a last one at stop. One
+// that stands is written again now and then, which says that it still does. A
 // folder that hangs holds up nothing but its own checkpoint.
 func (l *Log) checkpoints() {
 	pace := min(l.every, max(l.witness.overdue/4, time.Millisecond))
@@ -173,7 +177,8 @@ func (l *Log) checkpoints() {
 		case <-look.C:
 			h := l.chain.current()
 			l.witness.moved(h.beyond(last))
-			if h.beyond(last) > 0 && !writing && !time.Now().Before(next) {
+			now := time.Now()
+			if moved := h.beyond(last) > 0; !writing && (moved && !now.Before(next) || !moved && h.chain != "" && now.Sub(next) > l.again) {
 				write(h)
 			}
 			l.alarmIfOverdue()

@@ -93,6 +93,16 @@ func closeRunRow(ctx context.Context, q sqldb.Querier, run, by string, at int64,
 	return changedOne(q.ExecContext(ctx, closeRunSQL, over.args(at, by, run)...))
 }
 
+const closeRestoredSQL = `update audit_run set closed_at = $1, closed_by = $2 where closed_at = 0 and id <> $3`
+
+// EndRestored closes, in tx, the runs of a database that was put back. Nothing is
+// added to their chains, whose next places checkpoints may have seen taken; the
+// calls that they left open are settled at the next start.
+func (l *Log) EndRestored(ctx context.Context, tx *sqldb.Tx) error {
+	_, err := tx.ExecContext(ctx, closeRestoredSQL, sqldb.Micros(l.now()), l.node, l.chain.running())
+	return sqldb.Wrap("close the runs of a restored database", err)
+}
+
 const markSettledSQL = `update audit_run set settled_at = $2 where id = $1 and settled_at = 0`
 
 func markSettled(ctx context.Context, q sqldb.Querier, run string, at int64) error {

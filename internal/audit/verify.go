@@ -197,7 +197,7 @@ func (v *verifying) chain(ctx context.Context, c chainRow) error {
 	}
 	v.heads[c.id] = last
 	if cp, ok := v.checkpoints[c.id]; ok && cp.seq > last.seq {
-		v.problem(c.id, last.seq+1, fmt.Sprintf("the last %d entries are missing: a checkpoint of %s saw entry %d", cp.seq-last.seq, cp.time.Format("2006-01-02 15:04:05Z"), cp.seq))
+		v.problem(c.id, last.seq+1, fmt.Sprintf("%s missing: a checkpoint of %s saw entry %d", lastEntries(cp.seq-last.seq), cp.time.Format("2006-01-02 15:04:05Z"), cp.seq))
 	}
 	return nil
 }
@@ -316,4 +316,11 @@ func compareColumns(s stored, b body) string {
 		}
 	}
 	return ""
+}
+
+func lastEntries(n int64) string {
+	if n == 1 {
+		return "the last entry is"
+	}
+	return fmt.Sprintf("the last %d entries are", n)
 }

@@ -419,7 +419,7 @@ func answerRefused(err error, effect policy.Effect, status int) error {
 		wait = outbound.RetryAfter(err)
 	}
 	return fault.New(kind, codeRefused, fmt.Sprintf("The provider answered with status %d, and its answer was refused: %s.", status, why)).
-		WithHint(hint).With("upstream_status", strconv.Itoa(status)).WithCause(err).WithRetry(wait)
+		WithHint(hint).With("status", strconv.Itoa(status)).WithCause(err).WithRetry(wait)
 }
 
 // printable bounds text from an agent for the audit.

@@ -143,7 +143,7 @@ func TestRefusedAnswerSaysWhatIsKnown(t *testing.T) {
 				args = map[string]any{"title": "One"}
 			}
 			_, err := s.do(t, row.tool, args)
-			if f := fault.Of(err); f == nil || f.Code != row.code || !strings.Contains(f.Message, row.says) || !strings.Contains(f.Hint, row.hint) || f.Fields["upstream_status"] != row.sent {
+			if f := fault.Of(err); f == nil || f.Code != row.code || !strings.Contains(f.Message, row.says) || !strings.Contains(f.Hint, row.hint) || f.Fields["status"] != row.sent {
 				t.Errorf("%s: got %v, hint %q, facts %v", name, err, fault.Of(err).Hint, fault.Of(err).Fields)
 			}
 			if got, want := fault.Of(err).RetryAfter, map[string]time.Duration{"a write limited": 7 * time.Second}[name]; got != want {

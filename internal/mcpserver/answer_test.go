@@ -76,6 +76,8 @@ func TestAnswers(t *testing.T) {
 		"redirect here": {map[string]any{"redirect": "/echo"}, map[string]any{"code": "upstream_error", "message": "The provider answered with status 302.", "hint": "The provider redirects. Redirects are not followed; look for the tool of the place in location.", "status": 302.0, "location": "/echo", "answer": "A redirect is not followed."}, "redirect", true},
 		"error":         {map[string]any{"status": 422, "body": map[string]any{"why": "no"}}, map[string]any{"code": "upstream_error", "message": "The provider answered with status 422.", "hint": "Read the provider's answer and correct the call.", "status": 422.0, "answer": map[string]any{"why": "no"}}, `"why"`, true},
 		"error, words":  {map[string]any{"status": 500, "body": "boom", "headers": map[string]string{"Content-Type": "text/plain"}}, map[string]any{"code": "upstream_error", "message": "The provider answered with status 500.", "hint": "The provider has a problem of its own. Try again later; after a change, look first whether it took effect.", "status": 500.0, "answer": "boom"}, "boom", true},
+		// A bug: it came as a success without a code.
+		"no JSON": {map[string]any{"body": "<html>", "headers": map[string]string{"Content-Type": "application/json; charset=utf-8"}}, map[string]any{"code": "upstream_answer_refused", "message": "The provider's answer says it is JSON but is not, so the fields that hold credentials cannot be cut from it.", "hint": "It only reads, so nothing was changed and it may be repeated.", "status": 200.0}, "upstream_answer_refused", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := w.calls(t)
@@ -116,6 +118,15 @@ func TestAnswers(t *testing.T) {
 			if got := c.refused("upstream_error", row.tool, args); !strings.Contains(got.str("hint"), row.hint) || got.facts["status"] != float64(row.status) {
 				t.Errorf("%d to %s: got %v, want %q", row.status, row.tool, got.facts, row.hint)
 			}
+		}
+	})
+	t.Run("withheld after a change", func(t *testing.T) {
+		req := c.worked("request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": []string{"read", "write"}, "purpose": "file another issue"})
+		w.approve(t, a.owner, req.str("request_id"), nil)
+		w.misbehaveAt(t, "/issues", map[string]any{"body": "<html>", "headers": map[string]string{"Content-Type": "application/json"}})
+		got := c.refused("upstream_answer_refused", "sandbox_key_create_issue", map[string]any{"session": req.str("session"), "title": "One"})
+		if !strings.Contains(got.str("hint"), "Do not repeat it") {
+			t.Errorf("got %v", got.facts)
 		}
 	})
 	t.Run("lost", func(t *testing.T) {

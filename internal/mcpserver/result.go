@@ -81,6 +81,15 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 		out.Content, out.StructuredContent, out.IsError = texts(message+" (upstream_error) "+hint+"\n"+text), refused, true
 		return out.withNote(res.Note)
 	}
+	if res.Withheld != "" {
+		hint := "The provider has carried it out. Do not repeat it; look what came of it with another tool."
+		if res.Effect == policy.Read {
+			hint = "It only reads, so nothing was changed and it may be repeated."
+		}
+		out.Content, out.IsError = texts(res.Withheld+" (upstream_answer_refused) "+hint), true
+		out.StructuredContent = map[string]any{"code": "upstream_answer_refused", "message": res.Withheld, "hint": hint, "status": res.Status}
+		return out.withNote(res.Note)
+	}
 	if res.Truncated {
 		text = fmt.Sprintf("(The answer is longer than this tool gives; these are its first %d bytes. Ask for less.)\n%s", len(res.Body), text)
 	}
@@ -145,6 +154,9 @@ func (s *Server) refusal(ctx context.Context, tool string, rev revision, err err
 	facts := map[string]any{}
 	for k, v := range f.Fields {
 		facts[k] = v
+		if n, err := strconv.Atoi(v); err == nil && k == "status" { // of an answer, as in upstream
+			facts[k] = n
+		}
 	}
 	facts["code"], facts["message"] = f.Code, f.Message
 	if f.Hint != "" {
