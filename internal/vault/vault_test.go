@@ -324,6 +324,20 @@ func TestDumpShowsNoSecret(t *testing.T) {
 				dump = func(t *testing.T, _ *sqldb.DB) []byte { return dumpFolder(t, cfg.DataDir) }
 			}
 			text := dump(t, db)
+			if engine == sqldb.SQLite {
+				path := filepath.Join(t.TempDir(), "backup.db")
+				if err := db.Backup(t.Context(), path); err != nil {
+					t.Fatal(err)
+				}
+				raw, err := os.ReadFile(path)
+				if err != nil || !bytes.Contains(raw, []byte("secret 7")) {
+					t.Fatalf("the backup: %v", err)
+				}
+				text = append(text, raw...)
+			}
+			if len(canaries) < 64 {
+				t.Errorf("only %d canaries", len(canaries))
+			}
 			if !bytes.Contains(text, []byte("secret 7")) {
 				t.Fatal("the dump lacks what stands in clear; it proves nothing")
 			}
