@@ -104,8 +104,13 @@ func (c *command) auditList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			names := map[string]string{}
+			if !c.json && len(page.Data) > 0 {
+				names = knownNames(ctx, cl)
+			}
+			named := func(id string) string { return first(names[id], id) }
 			return showPage(c, page, []string{"WHEN", "WHO", "WHAT", "ON", "RESULT", "SESSION", "ENTRY"}, "No entries.", func(e client.Event, now time.Time) []string {
-				return []string{when(e.Time, now), eventActor(e), eventWhat(e), eventObject(e), eventResult(e), e.SessionID, e.ID}
+				return []string{when(e.Time, now), named(eventActor(e)), eventWhat(e), named(eventObject(e)), eventResult(e), e.SessionID, e.ID}
 			})
 		},
 	}
@@ -113,6 +118,29 @@ func (c *command) auditList() *cobra.Command {
 	cmd.Flags().StringVar(&f.until, "until", "", "before this time; as --since")
 	p.flags(cmd)
 	return cmd
+}
+
+// knownNames are what people call the newest agents, people and accounts, by id.
+// Whatever the login may not list keeps its id.
+func knownNames(ctx context.Context, cl *client.Client) map[string]string {
+	names := map[string]string{}
+	p := client.Paging{Limit: largestPage}
+	if agents, err := cl.Agents(ctx, client.AgentFilter{Limit: largestPage}); err == nil {
+		for _, a := range agents.Data {
+			names[a.ID] = first(a.Label, a.Name)
+		}
+	}
+	if users, err := cl.Users(ctx, p); err == nil {
+		for _, u := range users.Data {
+			names[u.ID] = first(u.Name, u.Email)
+		}
+	}
+	if accounts, err := cl.Connections(ctx, client.ConnectionFilter{Limit: largestPage}); err == nil {
+		for _, a := range accounts.Data {
+			names[a.ID] = first(a.ProviderName, a.Provider) + " · " + first(a.AccountLabel, a.AccountID)
+		}
+	}
+	return names
 }
 
 // eventActor is who did it, which is not always the agent that it concerns: a
