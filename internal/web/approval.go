@@ -189,7 +189,7 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v), For: s.forWhom(v, a.Session)}
 	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
 		p.Decided = s.verdict(v, a)
-		p.Title, p.Ask.Past = p.Decided.Word, true
+		p.Title, p.Ask.Past, p.Ask.Granted = p.Decided.Word, true, a.State == session.ApprovalApproved && a.Kind != session.KindCall
 		return p
 	}
 	if a.Kind == session.KindCall {

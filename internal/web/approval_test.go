@@ -77,6 +77,7 @@ func TestApproveNarrowed(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := newScene(t, db)
+		// A bug: after a narrower approval the page said that the agent had asked for what was left.
 		r := s.Ask(t, s.bot, "tracker", policy.Read, policy.Write)
 		s.mia.get("/ui/").want(http.StatusOK).says("Triage bot wants to read and change data")
 		page := s.mia.get(s.page(r)).want(http.StatusOK).says("Triage bot wants to read and change data in", "for 30 minutes", "The agent says (not checked by Ambit)", "Look after the issues.")
@@ -85,7 +86,7 @@ func TestApproveNarrowed(t *testing.T) {
 			v.Set("minutes", "5")
 			v.Set("confirm", "write")
 			v.Set("instructions", "Only the open ones.\r\nPlease.")
-		}).follow().says("Approved", "You approved this", "Only the open ones.")
+		}).follow().says("Approved", "You approved this", "Only the open ones.", "Triage bot was allowed to read data", "for 5 minutes")
 		if strings.Contains(done.body, "<form class=\"decide\"") {
 			t.Error("a decided request can be decided again")
 		}

@@ -28,6 +28,7 @@ type Ask struct {
 	Minutes  int
 	Call     string // the tool's title when the request is for one call
 	Past     bool   // the request is decided
+	Granted  bool   // and these are what was granted, which may be less than was asked for
 }
 
 // ApprovalPage shows one request, open or decided.
