@@ -87,13 +87,6 @@ type secretInput struct {
 	OrganizationID string `query:"organization_id" doc:"Whose it is. Needed by a person who does not run the whole environment."`
 }
 
-type secretVersionInput struct {
-	Caller
-	Secret         string `path:"secret"`
-	Version        string `path:"version" maxLength:"64" doc:"The id of the version."`
-	OrganizationID string `query:"organization_id" doc:"As in get-secret."`
-}
-
 type newSecretInput struct {
 	Caller
 	Body struct {

@@ -21,7 +21,6 @@ import (
 // record says of it, what it must be asked, how it answers, and what comes of it.
 type quirk struct {
 	oauth  provider.OAuth
-	form   url.Values
 	asked  map[string]string // members of the body that must arrive
 	absent string            // a member that must not
 	status int               // default 200

@@ -40,7 +40,7 @@ func bans() []ban {
 				"internal/cli/recover.go":      "prints the sign-in link that the operator asked for",
 				"internal/web/reveal.go":       "puts a fresh sign-in token into its cookie, shows a person once what was made for them",
 				"internal/audit/chain.go":      "the chain's own key, sealed under the root, keys its hash",
-				"internal/audit/checkpoint.go": "the checkpoint's own key signs",
+				"internal/audit/checkpoint.go": "the checkpoint's own key signs, and vouches for rows",
 				"internal/authserver/issue.go": "hands a freshly made token to the client that asked for it, once",
 			},
 		},

@@ -39,7 +39,7 @@ func (b Binding) Scope() Scope { return Scope{b.Environment, b.Organization, b.U
 
 // Bindings lists those of an environment, or of one organization in it.
 func (v *Vault) Bindings(ctx context.Context, env id.Environment, org id.Organization) ([]Binding, error) {
-	all, err := scanBindings(v.db.Reader().QueryContext(ctx, bindingsSQL))
+	all, err := v.bindings(v.db.Reader().QueryContext(ctx, bindingsSQL))
 	if err != nil {
 		return nil, sqldb.Wrap("list the bindings of root keys", err)
 	}
@@ -89,10 +89,10 @@ func (v *Vault) Try(ctx context.Context, s Scope, uri string) (keyring.Report, e
 }
 
 const (
-	insertBroughtSQL = `insert into root_brought (ref, uri, created_at) values ($1, $2, $3) on conflict (ref) do update set uri = excluded.uri`
-	putBindingSQL    = `insert into key_binding (id, environment_id, organization_id, user_id, mode, root_ref, created_by_kind, created_by_id, created_at, updated_at, version)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1)
-on conflict (environment_id, organization_id, user_id) do update set mode = excluded.mode, root_ref = excluded.root_ref, updated_at = excluded.updated_at, version = key_binding.version + 1
+	insertBroughtSQL = `insert into root_brought (ref, uri, created_at, proof) values ($1, $2, $3, $4) on conflict (ref) do update set uri = excluded.uri, proof = excluded.proof`
+	putBindingSQL    = `insert into key_binding (id, environment_id, organization_id, user_id, mode, root_ref, created_by_kind, created_by_id, created_at, updated_at, version, proof)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1, $10)
+on conflict (environment_id, organization_id, user_id) do update set mode = excluded.mode, root_ref = excluded.root_ref, proof = excluded.proof, updated_at = excluded.updated_at, version = key_binding.version + 1
 returning id, version`
 	deleteBindingSQL = `delete from key_binding where id = $1 and version = $2`
 )
@@ -111,11 +111,11 @@ func (v *Vault) Bind(ctx context.Context, tx *sqldb.Tx, w Weighed, b Binding, e 
 		return Binding{}, fault.New(fault.Invalid, "invalid_scope", "A binding is for an environment, an organization, or a user in an organization.")
 	}
 	now := v.now()
-	if _, err := tx.ExecContext(ctx, insertBroughtSQL, b.RootRef, b.URI, sqldb.Micros(now)); err != nil {
+	if _, err := tx.ExecContext(ctx, insertBroughtSQL, b.RootRef, b.URI, sqldb.Micros(now), v.audit.Vouch(vouchedRoot, b.RootRef, b.URI)); err != nil {
 		return Binding{}, sqldb.Wrap("note a root key", err)
 	}
 	b.CreatedBy, b.CreatedAt, b.UpdatedAt = e.Actor, now, now
-	err := tx.QueryRowContext(ctx, putBindingSQL, id.NewBinding(), b.Environment, b.Organization, b.User, b.Mode, b.RootRef, e.Actor.Kind, e.Actor.ID, sqldb.Micros(now)).
+	err := tx.QueryRowContext(ctx, putBindingSQL, id.NewBinding(), b.Environment, b.Organization, b.User, b.Mode, b.RootRef, e.Actor.Kind, e.Actor.ID, sqldb.Micros(now), v.proveBinding(b)).
 		Scan(&b.ID, &b.Version)
 	if err != nil {
 		return Binding{}, sqldb.Wrap("bind a root key", err)

@@ -118,7 +118,7 @@ func (v *Vault) rootOf(ctx context.Context, ref string) (*keyring.Guard, error) 
 	if err == nil {
 		return g, nil
 	}
-	uri, uerr := broughtURI(ctx, v.db.Reader(), ref)
+	uri, uerr := v.broughtURI(ctx, v.db.Reader(), ref)
 	if sqldb.NoRows(uerr) {
 		return nil, err
 	}

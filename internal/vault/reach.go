@@ -72,7 +72,9 @@ func CanonicalRules(rules []Rule) ([]Rule, error) {
 		if c.Prefix, ok = spelled(r.Prefix); !ok || utf8.RuneCountInString(c.Prefix) > MaxName {
 			return nil, invalid("its prefix cannot begin a name")
 		}
-		c.Prefix = strings.TrimLeft(c.Prefix, " ")
+		if c.Prefix = strings.TrimLeft(c.Prefix, " "); c.Prefix == "" && r.Prefix != "" {
+			return nil, invalid("its prefix is only white space, which would be no bound")
+		}
 		if len(r.Context) > 0 {
 			var err error
 			if c.Context, err = canonicalContext(r.Context); err != nil {
@@ -112,6 +114,12 @@ func (r Reach) may(v Verb, name string, items map[string]string) (may, knows boo
 		}
 	}
 	return may, knows
+}
+
+// Lists says whether a secret of this name and context would be in a list.
+func (r Reach) Lists(name string, items map[string]string) bool {
+	may, _ := r.may(List, name, items)
+	return may
 }
 
 // narrowed are the rules that let one see a list, or nil and true without bounds.

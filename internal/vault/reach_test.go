@@ -123,7 +123,9 @@ func TestRulesHaveOneForm(t *testing.T) {
 		t.Errorf("%s: %v %v", doc, back, err)
 	}
 	for what, r := range map[string]vault.Rule{"no verb": {}, "unknown verb": {Verbs: []vault.Verb{vault.Read, "admin"}}, "invisible": {Verbs: vault.Verbs(), Prefix: "a\u200b"},
-		"long": {Verbs: vault.Verbs(), Prefix: strings.Repeat("x", 201)}, "context": {Verbs: vault.Verbs(), Context: map[string]string{"": "x"}}} {
+		"long": {Verbs: vault.Verbs(), Prefix: strings.Repeat("x", 201)}, "context": {Verbs: vault.Verbs(), Context: map[string]string{"": "x"}},
+		// A bug: nothing was left of it, and the key could read everything.
+		"white space": {Verbs: vault.Verbs(), Prefix: " \u00a0"}} {
 		if _, err := vault.CanonicalRules([]vault.Rule{r}); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%s: got %v", what, err)
 		}

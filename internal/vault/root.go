@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"crypto/hmac"
 	"fmt"
 	"time"
 
@@ -139,16 +140,29 @@ func (b Binding) exactness() int {
 }
 
 const (
-	bindingColumns = `b.id, b.environment_id, b.organization_id, b.user_id, b.mode, b.root_ref, r.uri, b.created_by_kind, b.created_by_id, b.created_at, b.updated_at, b.version`
+	bindingColumns = `b.id, b.environment_id, b.organization_id, b.user_id, b.mode, b.root_ref, r.uri, b.created_by_kind, b.created_by_id, b.created_at, b.updated_at, b.version, b.proof, r.proof`
 	bindingFrom    = ` from key_binding b join root_brought r on r.ref = b.root_ref`
 	bindingForSQL  = `select ` + bindingColumns + bindingFrom + `
 where b.environment_id = $1 and b.organization_id in ('', $2) and b.user_id in ('', $3)`
 	bindingsSQL    = `select ` + bindingColumns + bindingFrom + ` order by b.id`
-	broughtURISQL  = `select uri from root_brought where ref = $1`
+	broughtURISQL  = `select uri, proof from root_brought where ref = $1`
 	forgetRootsSQL = `delete from root_brought where ref not in (select root_ref from kek_version) and ref not in (select root_ref from key_binding) returning ref`
 )
 
-func scanBindings(rows sqldb.Rows, err error) ([]Binding, error) {
+// What a server vouches for, so that a writer of the database cannot have keys
+// wrapped by a root key of their own (threats.md K1).
+const (
+	vouchedRoot    = "root key"
+	vouchedBinding = "binding of a root key"
+)
+
+func (v *Vault) proveBinding(b Binding) []byte {
+	return v.audit.Vouch(vouchedBinding, string(b.Environment), string(b.Organization), string(b.User), string(b.Mode), b.RootRef)
+}
+
+// bindings reads bindings. One that no server has made is an alarm, and nothing is
+// done by any of them.
+func (v *Vault) bindings(rows sqldb.Rows, err error) ([]Binding, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -157,8 +171,12 @@ func scanBindings(rows sqldb.Rows, err error) ([]Binding, error) {
 	for rows.Next() {
 		var b Binding
 		var created, updated int64
-		if err := rows.Scan(&b.ID, &b.Environment, &b.Organization, &b.User, &b.Mode, &b.RootRef, &b.URI, &b.CreatedBy.Kind, &b.CreatedBy.ID, &created, &updated, &b.Version); err != nil {
+		var proof, root []byte
+		if err := rows.Scan(&b.ID, &b.Environment, &b.Organization, &b.User, &b.Mode, &b.RootRef, &b.URI, &b.CreatedBy.Kind, &b.CreatedBy.ID, &created, &updated, &b.Version, &proof, &root); err != nil {
 			return nil, err
+		}
+		if !hmac.Equal(proof, v.proveBinding(b)) || !v.audit.Vouches(root, vouchedRoot, b.RootRef, b.URI) {
+			return nil, v.integrity(Place{Environment: b.Environment, Organization: b.Organization, User: b.User, Kind: "binding", Object: string(b.ID), Version: b.Version})
 		}
 		b.CreatedAt, b.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
 		out = append(out, b)
@@ -168,7 +186,7 @@ func scanBindings(rows sqldb.Rows, err error) ([]Binding, error) {
 
 // bindingFor gives the binding that counts for a context; nil: none.
 func (v *Vault) bindingFor(ctx context.Context, q sqldb.Querier, c keyContext) (*Binding, error) {
-	all, err := scanBindings(q.QueryContext(ctx, bindingForSQL, c.environment, c.items[organizationItem], c.items[userItem]))
+	all, err := v.bindings(q.QueryContext(ctx, bindingForSQL, c.environment, c.items[organizationItem], c.items[userItem]))
 	if err != nil {
 		return nil, sqldb.Wrap("look up whose root key counts", err)
 	}
@@ -193,7 +211,11 @@ func (v *Vault) desired(ctx context.Context, c keyContext) (string, error) {
 	return v.primary(ctx).Describe().Ref, nil
 }
 
-func broughtURI(ctx context.Context, q sqldb.Querier, ref string) (uri string, err error) {
-	err = q.QueryRowContext(ctx, broughtURISQL, ref).Scan(&uri)
+// broughtURI is where a customer's root key is, if a server has noted it.
+func (v *Vault) broughtURI(ctx context.Context, q sqldb.Querier, ref string) (uri string, err error) {
+	var proof []byte
+	if err = q.QueryRowContext(ctx, broughtURISQL, ref).Scan(&uri, &proof); err == nil && !v.audit.Vouches(proof, vouchedRoot, ref, uri) {
+		err = v.integrity(Place{Kind: "root key", Object: ref})
+	}
 	return uri, err
 }

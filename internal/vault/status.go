@@ -232,7 +232,7 @@ func (v *Vault) isOwn(g *keyring.Guard) bool {
 	return false
 }
 
-const broughtSQLAll = `select ref, uri from root_brought order by ref`
+const broughtSQLAll = `select ref, uri, proof from root_brought order by ref`
 
 func (v *Vault) broughtRoots(ctx context.Context) (map[string]string, error) {
 	rows, err := v.db.Reader().QueryContext(ctx, broughtSQLAll)
@@ -243,8 +243,12 @@ func (v *Vault) broughtRoots(ctx context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	for rows.Next() {
 		var ref, uri string
-		if err := rows.Scan(&ref, &uri); err != nil {
+		var proof []byte
+		if err := rows.Scan(&ref, &uri, &proof); err != nil {
 			return nil, sqldb.Wrap("list root keys", err)
+		}
+		if !v.audit.Vouches(proof, vouchedRoot, ref, uri) {
+			return nil, v.integrity(Place{Kind: "root key", Object: ref})
 		}
 		out[ref] = uri
 	}

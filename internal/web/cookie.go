@@ -35,11 +35,16 @@ func (c cookie) with(value string, age int) *http.Cookie {
 	return &http.Cookie{Name: c.name, Value: value, Path: "/", MaxAge: age, Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 }
 
-// token reads the cookie; two of one name are nobody's.
-func (c cookie) token(r *http.Request) (secret.Value, bool) {
-	found := r.CookiesNamed(c.name)
-	if len(found) != 1 || found[0].Value == "" {
-		return secret.Value{}, len(found) > 0
+// tokens reads the cookies of the name. On plain http any program behind another
+// port of the host can plant more, for other paths, of which as many reach a page
+// as its path has parts, and twice that (RFC 6265 §5.4).
+func (c cookie) tokens(r *http.Request) (found []secret.Value, sent bool) {
+	for _, k := range r.CookiesNamed(c.name) {
+		if sent = true; k.Value != "" && len(found) < maxCookies {
+			found = append(found, secret.FromString(k.Value))
+		}
 	}
-	return secret.FromString(found[0].Value), true
+	return found, sent
 }
+
+const maxCookies = 20

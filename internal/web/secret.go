@@ -355,12 +355,15 @@ func (s *Server) secretReveal(v *visit) (change, error) {
 // keyRules are the rules of the form for a new key: one, for secrets whose names
 // begin with a text and whose key context has some items.
 func keyRules(form url.Values) ([]vault.Rule, error) {
-	prefix, lines := strings.TrimSpace(form.Get("secret_prefix")), strings.TrimSpace(form.Get("secret_context"))
+	prefix, lines := form.Get("secret_prefix"), form.Get("secret_context")
 	if prefix == "" && lines == "" {
 		return nil, nil
 	}
 	r := vault.Rule{Verbs: vault.Verbs(), Prefix: prefix}
 	for line := range strings.Lines(strings.ReplaceAll(lines, "\r", "")) {
+		if prefix != "" && strings.TrimSpace(line) == "" {
+			continue
+		}
 		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
 		if !ok {
 			return nil, fault.New(fault.Invalid, "invalid_secret_rule", "A part of a key context has the form NAME=VALUE, one on a line.")

@@ -213,6 +213,16 @@ func TestEnrolSignInSignOut(t *testing.T) {
 		t.Errorf("a dead cookie is answered with %q, want it cleared", got)
 	}
 	b.get("/ui/account").says("Add a passkey")
+	// W2, a bug: what a program behind another port of the host planted beside the
+	// cookie signed the person out of everything, what ends access included.
+	with := func(cookies string) *doc {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/ui/account", nil)
+		req.Header.Set("Cookie", cookies)
+		return s.open(t).do(req)
+	}
+	with("ambit=planted; ambit=" + after + "; ambit=").says("Add a passkey")
+	second := s.person(t, "second@example.com", account.RoleMember)
+	with("ambit=" + after + "; ambit=" + second.cookie()).want(http.StatusSeeOther) // two people are nobody
 	out := b.get("/ui/").submit("/ui/signout", nil).want(http.StatusSeeOther).to("/ui/signin")
 	if got := out.header.Get("Set-Cookie"); !strings.Contains(got, "ambit=; Path=/; Max-Age=0") {
 		t.Errorf("signing out sets %q, want the cookie cleared", got)

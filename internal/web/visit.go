@@ -182,24 +182,37 @@ func (s *Server) handle(rt route) http.Handler {
 }
 
 // recognise finds the person behind the cookie, and has the request count as
-// theirs. A cookie that is nobody's is
-// taken away (threats.md W2).
+// theirs. What others planted beside it is passed over; two that are good are
+// nobody's, as is one that no longer counts, and are taken away (threats.md W2).
 func (s *Server) recognise(v *visit) error {
-	token, sent := s.cookie.token(v.r)
+	tokens, sent := s.cookie.tokens(v.r)
 	authenticate := s.people.Authenticate
 	if v.urgent {
 		authenticate = s.people.Urgently().Authenticate
 	}
-	p, err := authenticate(v.ctx(), token, s.address(v.r))
-	if err == nil && p.CLI() {
-		err = fault.New(fault.Unauthenticated, "unauthenticated", "This sign-in belongs to a command line.")
+	var good []account.Person
+	refused := error(fault.New(fault.Unauthenticated, "unauthenticated", "You are not signed in, or not any more.").WithHint("Sign in."))
+	for i, token := range tokens {
+		p, err := authenticate(v.ctx(), token, s.address(v.r))
+		if err == nil && p.CLI() {
+			err = fault.New(fault.Unauthenticated, "unauthenticated", "This sign-in belongs to a command line.")
+		}
+		switch {
+		case err == nil:
+			good = append(good, p)
+		case fault.KindOf(err) != fault.Unauthenticated:
+			return err
+		case i == 0:
+			refused = err
+		}
 	}
-	if err != nil {
-		if sent && fault.KindOf(err) == fault.Unauthenticated {
+	if len(good) != 1 {
+		if sent {
 			s.cookie.clear(v.w)
 		}
-		return err
+		return refused
 	}
+	p := good[0]
 	group, caller := account.ByPerson(p).Counted()
 	if err := throttle.Known(v.w, group, caller); err != nil {
 		return err // said as to anybody: a frame of their own takes work

@@ -81,7 +81,10 @@ func (s *Server) listEvents(ctx context.Context, c vault.Caller, r *http.Request
 		return answer{}, err
 	}
 	for _, rec := range page.Records {
-		out.Data = append(out.Data, wireEvent(rec))
+		// What a key may not list, it does not hear of either.
+		if e := wireEvent(rec); c.Reach.Lists(rec.Detail["name"], keyContext(rec)) {
+			out.Data = append(out.Data, e)
+		}
 	}
 	if page.Next != "" {
 		out.Metadata.After = cursorOf(string(page.Records[len(page.Records)-1].ID))
@@ -167,11 +170,16 @@ func wireEvent(r audit.Record) event {
 			data[name] = v
 		}
 	}
-	if doc := r.Detail["key_context"]; doc != "" {
-		var items map[string]string
-		if json.Unmarshal([]byte(doc), &items) == nil {
-			data["key_context"] = items
-		}
+	if items := keyContext(r); items != nil {
+		data["key_context"] = items
 	}
 	return event{Object: "event", ID: r.ID, Event: eventOf(r.Action), Data: data, Created: stamp(r.Time), Context: map[string]any{}}
+}
+
+// keyContext is that of what an entry is about; nil: none.
+func keyContext(r audit.Record) (items map[string]string) {
+	if json.Unmarshal([]byte(r.Detail["key_context"]), &items) != nil {
+		return nil
+	}
+	return items
 }
