@@ -100,8 +100,9 @@ where (select count(*) from api_key) <> (select count(*) from audit_entry where 
 	{"a secret has the version that it names",
 		`select o.id from secret_object o left join secret_version v on v.object_id = o.id and v.version = o.current_version where v.version is null`},
 	{"secrets and their entries are as many",
-		`select 'there are ' || (select count(*) from secret_object) || ', recorded ' || (select sum(case action when 'secret.created' then 1 else -1 end) from audit_entry where action in ('secret.created', 'secret.deleted'))
-where (select count(*) from secret_object) <> (select coalesce(sum(case action when 'secret.created' then 1 else -1 end), 0) from audit_entry where action in ('secret.created', 'secret.deleted'))`},
+		`select 'there are ' || n || ', recorded ' || made from (select (select count(*) from secret_object where deleted_at = 0) as n,
+(select coalesce(sum(case action when 'secret.deleted' then -1 else 1 end), 0) from audit_entry where action in ('secret.created', 'secret.deleted', 'secret.undeleted') and decision <> 'deny') as made) s
+where n <> made`},
 	{"each key of a context is in the audit",
 		`select 'made ' || (select count(*) from kek) where (select count(*) from kek) <> (select count(*) from audit_entry where action = 'key.created')`},
 }
