@@ -177,11 +177,13 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 	if _, err := load(ctx, options{calls: 500, seconds: 10 * time.Second}, 16, b.call); err != nil { // warm
 		return nil, err
 	}
-	p, err := startParts(ctx, filepath.Join(dir, engine), "http://"+up.Address()+"/items")
-	if err != nil {
-		return nil, err
+	var p *parts
+	if engine == "sqlite" { // which they use
+		if p, err = startParts(ctx, filepath.Join(dir, engine), "http://"+up.Address()+"/items"); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, p.stop()) }()
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
 	if rows, err = rounds(ctx, o, engine, b, p, up, b.call); err != nil {
 		return nil, err
 	}

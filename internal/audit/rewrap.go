@@ -24,21 +24,8 @@ const (
 
 // Roots counts the keys of the audit by the root key that wraps them.
 func (l *Log) Roots(ctx context.Context) (map[string]int64, error) {
-	rows, err := l.db.Reader().QueryContext(ctx, rootsSQL)
-	if err != nil {
-		return nil, sqldb.Wrap("count the keys of the audit", err)
-	}
-	defer rows.Close()
-	out := map[string]int64{}
-	for rows.Next() {
-		var ref string
-		var n int64
-		if err := rows.Scan(&ref, &n); err != nil {
-			return nil, sqldb.Wrap("count the keys of the audit", err)
-		}
-		out[ref] = n
-	}
-	return out, sqldb.Wrap("count the keys of the audit", rows.Err())
+	counts, err := sqldb.Counts(l.db.Reader().QueryContext(ctx, rootsSQL))
+	return counts, sqldb.Wrap("count the keys of the audit", err)
 }
 
 // Rewrap wraps the keys of the audit anew that another root key than the primary

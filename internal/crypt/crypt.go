@@ -268,8 +268,8 @@ func additional(head, bound []byte) []byte { return Fields(string(head), string(
 // WrapKey and UnwrapKey seal a 32-byte seed directly under a root key that is
 // held as bytes. The result is nonce(12) ciphertext(32) tag(16).
 func WrapKey(root, seed secret.Value, aad []byte) ([]byte, error) {
-	if seed.Len() != keyLen {
-		return nil, fmt.Errorf("a seed has %d bytes, not %d", keyLen, seed.Len())
+	if err := CheckSeed(seed); err != nil {
+		return nil, err
 	}
 	aead, err := newAEAD(root.Reveal())
 	if err != nil {
@@ -290,6 +290,17 @@ func UnwrapKey(root secret.Value, blob, aad []byte) (secret.Value, error) {
 	}
 	defer clear(seed)
 	return secret.New(seed), nil
+}
+
+// SeedLen is the length of a seed, in bytes.
+const SeedLen = keyLen
+
+// CheckSeed refuses what is too long or too short to be a seed.
+func CheckSeed(seed secret.Value) error {
+	if seed.Len() != SeedLen {
+		return fmt.Errorf("a seed has %d bytes, not %d", SeedLen, seed.Len())
+	}
+	return nil
 }
 
 // NewSeed makes 32 random bytes of key material.

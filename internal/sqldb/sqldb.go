@@ -324,6 +324,24 @@ type noRow struct{ err error }
 func (r noRow) Scan(...any) error { return r.err }
 func (r noRow) Err() error        { return r.err }
 
+// Counts reads a query of names and numbers to its end.
+func Counts(rows Rows, err error) (map[string]int64, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	counts := map[string]int64{}
+	for rows.Next() {
+		var name string
+		var n int64
+		if err := rows.Scan(&name, &n); err != nil {
+			return nil, err
+		}
+		counts[name] = n
+	}
+	return counts, rows.Err()
+}
+
 // In gives the placeholders of an IN list from $1 on, and their arguments. Lists
 // of about the same length have the same text, so that few statements are
 // compiled: the last value is repeated up to the next power of two.

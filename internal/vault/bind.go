@@ -115,7 +115,7 @@ func (v *Vault) Bind(ctx context.Context, tx *sqldb.Tx, w Weighed, b Binding, e 
 		return Binding{}, sqldb.Wrap("note a root key", err)
 	}
 	b.CreatedBy, b.CreatedAt, b.UpdatedAt = e.Actor, now, now
-	err := tx.QueryRowContext(ctx, putBindingSQL, id.NewBinding(), b.Environment, b.Organization, b.User, b.Mode, b.RootRef, e.Actor.Kind, e.Actor.ID, sqldb.Micros(now), v.proveBinding(b)).
+	err := tx.QueryRowContext(ctx, putBindingSQL, id.NewBinding(), b.Environment, b.Organization, b.User, b.Mode, b.RootRef, e.Actor.Kind, e.Actor.ID, sqldb.Micros(now), v.audit.Vouch(vouchedBinding, b.vouched()...)).
 		Scan(&b.ID, &b.Version)
 	if err != nil {
 		return Binding{}, sqldb.Wrap("bind a root key", err)

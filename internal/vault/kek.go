@@ -60,17 +60,14 @@ const kekColumns = `k.id, k.environment_id, k.context_hash, k.context, k.version
 const versionColumns = `v.version, v.root_ref, v.wrapped_seed, v.commitment, v.wraps, v.created_at`
 
 const (
+	versionFrom = `select ` + kekColumns + `, ` + versionColumns + ` from kek k join kek_version v on v.kek_id = k.id and `
 	// A key that was shredded has no versions.
-	kekByHashSQL = `select ` + kekColumns + `, ` + versionColumns + ` from kek k join kek_version v on v.kek_id = k.id and v.version = k.version
-where k.context_hash = $1 union all
-select ` + kekColumns + `, 0, '', null, null, 0, 0 from kek k where k.context_hash = $1 and k.shredded_at > 0`
-	kekVersionSQL = `select ` + kekColumns + `, ` + versionColumns + ` from kek k join kek_version v on v.kek_id = k.id and v.version = $2
-where k.id = $1 union all
-select ` + kekColumns + `, 0, '', null, null, 0, 0 from kek k where k.id = $1 and k.shredded_at > 0 and $2 >= 0`
-	kekPrimarySQL = `select ` + kekColumns + `, ` + versionColumns + ` from kek k join kek_version v on v.kek_id = k.id and v.version = k.version
-where k.id = $1 union all
-select ` + kekColumns + `, 0, '', null, null, 0, 0 from kek k where k.id = $1 and k.shredded_at > 0`
-	insertKEKSQL = `insert into kek (id, environment_id, context_hash, context, version, created_at, organization_id, user_id)
+	shreddedFrom = ` union all select ` + kekColumns + `, 0, '', null, null, 0, 0 from kek k where k.shredded_at > 0 and `
+
+	kekByHashSQL  = versionFrom + `v.version = k.version where k.context_hash = $1` + shreddedFrom + `k.context_hash = $1`
+	kekPrimarySQL = versionFrom + `v.version = k.version where k.id = $1` + shreddedFrom + `k.id = $1`
+	kekVersionSQL = versionFrom + `v.version = $2 where k.id = $1` + shreddedFrom + `k.id = $1 and $2 >= 0`
+	insertKEKSQL  = `insert into kek (id, environment_id, context_hash, context, version, created_at, organization_id, user_id)
 values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (context_hash) do nothing`
 	insertKEKVersionSQL = `insert into kek_version (kek_id, version, root_ref, wrapped_seed, commitment, wraps, created_at) values ($1, $2, $3, $4, $5, $6, $7)`
 	// To nobody's harm but their own: of two who make the next version the second

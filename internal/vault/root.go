@@ -2,8 +2,8 @@ package vault
 
 import (
 	"context"
-	"crypto/hmac"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -72,11 +72,7 @@ func (v *Vault) primary(ctx context.Context) *keyring.Guard {
 // then on new keys are wrapped by it, and those that others of the server's root
 // keys wrap are wrapped anew, in the background. It must be on this server's ring.
 func (v *Vault) UseRoot(ctx context.Context, tx *sqldb.Tx, ref string, e audit.Entry) error {
-	found := false
-	for _, g := range v.roots.Own() {
-		found = found || g.Describe().Ref == ref
-	}
-	if !found {
+	if !slices.ContainsFunc(v.roots.Own(), func(g *keyring.Guard) bool { return g.Describe().Ref == ref }) {
 		return fault.New(fault.NotFound, "root_key_unknown", "The server has no such root key.").
 			WithHint("Add it to AMBIT_ROOT_KEYS_OTHER on every node, restart them one by one, and try again.")
 	}
@@ -156,8 +152,17 @@ const (
 	vouchedBinding = "binding of a root key"
 )
 
-func (v *Vault) proveBinding(b Binding) []byte {
-	return v.audit.Vouch(vouchedBinding, string(b.Environment), string(b.Organization), string(b.User), string(b.Mode), b.RootRef)
+// vouched are the fields of a binding that a server vouches for.
+func (b Binding) vouched() []string {
+	return []string{string(b.Environment), string(b.Organization), string(b.User), string(b.Mode), b.RootRef}
+}
+
+// checkRoot refuses a customer's root key that no server has noted, as wrong at p.
+func (v *Vault) checkRoot(p Place, ref, uri string, proof []byte) error {
+	if v.audit.Vouches(proof, vouchedRoot, ref, uri) {
+		return nil
+	}
+	return v.integrity(p)
 }
 
 // bindings reads bindings. One that no server has made is an alarm, and nothing is
@@ -175,8 +180,12 @@ func (v *Vault) bindings(rows sqldb.Rows, err error) ([]Binding, error) {
 		if err := rows.Scan(&b.ID, &b.Environment, &b.Organization, &b.User, &b.Mode, &b.RootRef, &b.URI, &b.CreatedBy.Kind, &b.CreatedBy.ID, &created, &updated, &b.Version, &proof, &root); err != nil {
 			return nil, err
 		}
-		if !hmac.Equal(proof, v.proveBinding(b)) || !v.audit.Vouches(root, vouchedRoot, b.RootRef, b.URI) {
-			return nil, v.integrity(Place{Environment: b.Environment, Organization: b.Organization, User: b.User, Kind: "binding", Object: string(b.ID), Version: b.Version})
+		at := Place{Environment: b.Environment, Organization: b.Organization, User: b.User, Kind: "binding", Object: string(b.ID), Version: b.Version}
+		if !v.audit.Vouches(proof, vouchedBinding, b.vouched()...) {
+			return nil, v.integrity(at)
+		}
+		if err := v.checkRoot(at, b.RootRef, b.URI, root); err != nil {
+			return nil, err
 		}
 		b.CreatedAt, b.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
 		out = append(out, b)
@@ -214,8 +223,8 @@ func (v *Vault) desired(ctx context.Context, c keyContext) (string, error) {
 // broughtURI is where a customer's root key is, if a server has noted it.
 func (v *Vault) broughtURI(ctx context.Context, q sqldb.Querier, ref string) (uri string, err error) {
 	var proof []byte
-	if err = q.QueryRowContext(ctx, broughtURISQL, ref).Scan(&uri, &proof); err == nil && !v.audit.Vouches(proof, vouchedRoot, ref, uri) {
-		err = v.integrity(Place{Kind: "root key", Object: ref})
+	if err = q.QueryRowContext(ctx, broughtURISQL, ref).Scan(&uri, &proof); err == nil {
+		err = v.checkRoot(Place{Kind: "root key", Object: ref}, ref, uri, proof)
 	}
 	return uri, err
 }

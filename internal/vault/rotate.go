@@ -496,22 +496,12 @@ func (w *sweep) retireOne(ctx context.Context, r kekRow) (gone bool, err error) 
 // nothing.
 func (w *sweep) forgetRoots(ctx context.Context) error {
 	var refs []string
-	err := w.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		refs = nil
-		rows, err := tx.QueryContext(ctx, forgetRootsSQL)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var ref string
-			if err := rows.Scan(&ref); err != nil {
-				return err
-			}
-			refs = append(refs, ref)
+	err := w.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) (err error) {
+		refs, err = textsOf(ctx, tx, forgetRootsSQL)
+		for _, ref := range refs {
 			w.audit.AppendEvent(tx, audit.Entry{Actor: audit.Actor{Kind: "system", ID: "vault"}, Action: "root_key.forgotten", Object: ref})
 		}
-		return rows.Err()
+		return err
 	})
 	if err != nil {
 		return sqldb.Wrap("forget root keys", err)

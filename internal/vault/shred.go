@@ -35,7 +35,7 @@ func (v *Vault) Shred(ctx context.Context, tx *sqldb.Tx, w Weighed, s Scope, kek
 		return 0, fault.New(fault.Invalid, "invalid_scope", "A whole environment is not shredded.").WithHint("Name an organization, a user or a key.")
 	}
 	args := []any{s.Environment, s.Organization, s.User, kek}
-	ids, err := idsOf(ctx, tx, shreddedKeysSQL, args...)
+	ids, err := textsOf(ctx, tx, shreddedKeysSQL, args...)
 	if err != nil {
 		return 0, sqldb.Wrap("list keys", err)
 	}
@@ -78,7 +78,8 @@ func (v *Vault) Shred(ctx context.Context, tx *sqldb.Tx, w Weighed, s Scope, kek
 	return len(ids), nil
 }
 
-func idsOf(ctx context.Context, q sqldb.Querier, query string, args ...any) ([]string, error) {
+// textsOf reads a column of texts.
+func textsOf(ctx context.Context, q sqldb.Querier, query string, args ...any) ([]string, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
@@ -136,8 +137,10 @@ const (
 	rootCountsSQL = `select root_ref, count(*) from kek_version group by root_ref`
 	keyCountsSQL  = `select count(*), coalesce(sum(case when shredded_at > 0 then 1 else 0 end), 0) from kek`
 	staleSeedsSQL = `select count(*) from kek_version where root_ref <> $1 and root_ref not in (select ref from root_brought)`
-	allOutdated   = `select v.kek_id, v.version from kek_version v join kek k on k.id = v.kek_id where v.version < k.version and v.emptied_at = 0 order by v.kek_id, v.version limit 10000`
 )
+
+// maxWaitingVersions is how many versions that no longer seal Status counts.
+const maxWaitingVersions = 10_000
 
 // Status says where everything stands. It asks no keeper.
 func (v *Vault) Status(ctx context.Context) (s Status, err error) {
@@ -157,23 +160,9 @@ func (v *Vault) Status(ctx context.Context) (s Status, err error) {
 			s.WaitingSeeds += r.Audit
 		}
 	}
-	rows, err := q.QueryContext(ctx, allOutdated)
+	waiting, err := kekRows(ctx, q, outdatedSQL, maxWaitingVersions, 0)
 	if err != nil {
-		return Status{}, sqldb.Wrap("list versions of keys", err)
-	}
-	defer rows.Close()
-	var waiting []kekRow
-	for rows.Next() {
-		var r kekRow
-		var version int64
-		if err := rows.Scan(&r.id, &version); err != nil {
-			return Status{}, sqldb.Wrap("list versions of keys", err)
-		}
-		r.version = uint32(version)
-		waiting = append(waiting, r)
-	}
-	if err := rows.Err(); err != nil {
-		return Status{}, sqldb.Wrap("list versions of keys", err)
+		return Status{}, err
 	}
 	for _, r := range waiting {
 		n, err := v.countUnder(ctx, q, r)
@@ -187,9 +176,9 @@ func (v *Vault) Status(ctx context.Context) (s Status, err error) {
 }
 
 func (v *Vault) rootInfos(ctx context.Context, primary *keyring.Guard) ([]RootInfo, error) {
-	counts, err := countsBy(ctx, v.db.Reader(), rootCountsSQL)
+	counts, err := sqldb.Counts(v.db.Reader().QueryContext(ctx, rootCountsSQL))
 	if err != nil {
-		return nil, err
+		return nil, sqldb.Wrap("count keys", err)
 	}
 	audits, err := v.audit.Roots(ctx)
 	if err != nil {
@@ -210,7 +199,7 @@ func (v *Vault) rootInfos(ctx context.Context, primary *keyring.Guard) ([]RootIn
 		return nil, err
 	}
 	for ref, uri := range brought {
-		if g := v.roots.Bring(ref, uri); !v.isOwn(g) {
+		if g := v.roots.Bring(ref, uri); !slices.Contains(v.roots.Own(), g) {
 			add(g, false)
 		}
 	}
@@ -221,15 +210,6 @@ func (v *Vault) rootInfos(ctx context.Context, primary *keyring.Guard) ([]RootIn
 		out = append(out, RootInfo{Ref: ref, Own: true, Missing: true, Keys: n, Audit: audits[ref]})
 	}
 	return out, nil
-}
-
-func (v *Vault) isOwn(g *keyring.Guard) bool {
-	for _, own := range v.roots.Own() {
-		if g == own {
-			return true
-		}
-	}
-	return false
 }
 
 const broughtSQLAll = `select ref, uri, proof from root_brought order by ref`
@@ -247,28 +227,10 @@ func (v *Vault) broughtRoots(ctx context.Context) (map[string]string, error) {
 		if err := rows.Scan(&ref, &uri, &proof); err != nil {
 			return nil, sqldb.Wrap("list root keys", err)
 		}
-		if !v.audit.Vouches(proof, vouchedRoot, ref, uri) {
-			return nil, v.integrity(Place{Kind: "root key", Object: ref})
+		if err := v.checkRoot(Place{Kind: "root key", Object: ref}, ref, uri, proof); err != nil {
+			return nil, err
 		}
 		out[ref] = uri
 	}
 	return out, sqldb.Wrap("list root keys", rows.Err())
-}
-
-func countsBy(ctx context.Context, q sqldb.Querier, query string) (map[string]int64, error) {
-	rows, err := q.QueryContext(ctx, query)
-	if err != nil {
-		return nil, sqldb.Wrap("count keys", err)
-	}
-	defer rows.Close()
-	out := map[string]int64{}
-	for rows.Next() {
-		var key string
-		var n int64
-		if err := rows.Scan(&key, &n); err != nil {
-			return nil, sqldb.Wrap("count keys", err)
-		}
-		out[key] = n
-	}
-	return out, sqldb.Wrap("count keys", rows.Err())
 }

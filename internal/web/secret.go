@@ -207,6 +207,23 @@ func tagsOf(text string) []string {
 	return out
 }
 
+// pairsOf reads lines of the form NAME=VALUE. Lines of white space are passed over;
+// any other is not ok.
+func pairsOf(text string) (pairs map[string]string, ok bool) {
+	pairs = map[string]string{}
+	for line := range strings.Lines(text) {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return nil, false
+		}
+		pairs[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	return pairs, true
+}
+
 func (s *Server) secretNew(v *visit) (answer, error) {
 	if _, err := v.vaultCaller(account.WriteSecrets); err != nil {
 		return nil, err
@@ -284,16 +301,10 @@ func (s *Server) secretPut(v *visit) (answer, error) {
 
 func (s *Server) secretEdit(v *visit) (answer, error) {
 	return s.secretChange(v, account.WriteSecrets, "saved", func(c vault.Caller, o vault.Object) error {
-		description, tags, metadata := v.form("description"), tagsOf(v.form("tags")), map[string]string{}
-		for line := range strings.Lines(strings.ReplaceAll(v.form("metadata"), "\r", "")) {
-			if line = strings.TrimSpace(line); line == "" {
-				continue
-			}
-			name, text, ok := strings.Cut(line, "=")
-			if !ok {
-				return fault.New(fault.Invalid, "invalid_facts", "A note has the form NAME=TEXT, one on a line.")
-			}
-			metadata[strings.TrimSpace(name)] = strings.TrimSpace(text)
+		description, tags := v.form("description"), tagsOf(v.form("tags"))
+		metadata, ok := pairsOf(v.form("metadata"))
+		if !ok {
+			return fault.New(fault.Invalid, "invalid_facts", "A note has the form NAME=TEXT, one on a line.")
 		}
 		expires, err := dayOf(v.form("expires"), o.ExpiresAt)
 		if err != nil {
@@ -359,19 +370,9 @@ func keyRules(form url.Values) ([]vault.Rule, error) {
 	if prefix == "" && lines == "" {
 		return nil, nil
 	}
-	r := vault.Rule{Verbs: vault.Verbs(), Prefix: prefix}
-	for line := range strings.Lines(strings.ReplaceAll(lines, "\r", "")) {
-		if prefix != "" && strings.TrimSpace(line) == "" {
-			continue
-		}
-		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		if !ok {
-			return nil, fault.New(fault.Invalid, "invalid_secret_rule", "A part of a key context has the form NAME=VALUE, one on a line.")
-		}
-		if r.Context == nil {
-			r.Context = map[string]string{}
-		}
-		r.Context[name] = value
+	items, ok := pairsOf(lines)
+	if !ok || prefix == "" && len(items) == 0 {
+		return nil, fault.New(fault.Invalid, "invalid_secret_rule", "A part of a key context has the form NAME=VALUE, one on a line.")
 	}
-	return vault.CanonicalRules([]vault.Rule{r})
+	return vault.CanonicalRules([]vault.Rule{{Verbs: vault.Verbs(), Prefix: prefix, Context: items}})
 }

@@ -82,8 +82,8 @@ func (s *Server) listEvents(ctx context.Context, c vault.Caller, r *http.Request
 	}
 	for _, rec := range page.Records {
 		// What a key may not list, it does not hear of either.
-		if e := wireEvent(rec); c.Reach.Lists(rec.Detail["name"], keyContext(rec)) {
-			out.Data = append(out.Data, e)
+		if c.Reach.Lists(rec.Detail["name"], keyContext(rec)) {
+			out.Data = append(out.Data, wireEvent(rec))
 		}
 	}
 	if page.Next != "" {

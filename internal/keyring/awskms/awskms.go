@@ -41,8 +41,7 @@ import (
 const (
 	scheme = "awskms"
 	form   = "awskms:///KEY_ARN?region=REGION&role=ROLE_ARN&external_id=ID"
-	// seedLen is what a keeper wraps, maxBlob what KMS gives at most, in bytes.
-	seedLen = 32
+	// maxBlob is what KMS gives at most, in bytes.
 	maxBlob = 6144
 	// attempts is how often one call is tried: a connection that died asks for a
 	// second try, and the Guard decides about any more.
@@ -144,8 +143,8 @@ func encryptionContext(c keyring.Context) map[string]string {
 
 // Wrap encrypts a seed.
 func (k *keeper) Wrap(ctx context.Context, seed secret.Value, c keyring.Context) ([]byte, error) {
-	if seed.Len() != seedLen {
-		return nil, fmt.Errorf("a seed has %d bytes, not %d", seedLen, seed.Len())
+	if err := crypt.CheckSeed(seed); err != nil {
+		return nil, err
 	}
 	out, err := k.client.Encrypt(ctx, &kms.EncryptInput{KeyId: aws.String(k.key), Plaintext: seed.Reveal(), EncryptionContext: encryptionContext(c)})
 	if err != nil {
@@ -174,7 +173,7 @@ func (k *keeper) Unwrap(ctx context.Context, blob []byte, c keyring.Context) (se
 	if err := k.sameKey(out.KeyId); err != nil {
 		return secret.Value{}, err
 	}
-	if len(out.Plaintext) != seedLen {
+	if len(out.Plaintext) != crypt.SeedLen {
 		return secret.Value{}, keyring.Failure(keyring.CodeUnavailable, fmt.Errorf("a seed of %d bytes", len(out.Plaintext)))
 	}
 	return secret.New(out.Plaintext), nil

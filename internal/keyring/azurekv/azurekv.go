@@ -47,9 +47,8 @@ import (
 )
 
 const (
-	scheme  = "azurekv"
-	form    = "azurekv://NAME.vault.azure.net/keys/KEY?tenant=TENANT&client_id=ID&algorithm=RSA-OAEP-256"
-	seedLen = 32 // bytes
+	scheme = "azurekv"
+	form   = "azurekv://NAME.vault.azure.net/keys/KEY?tenant=TENANT&client_id=ID&algorithm=RSA-OAEP-256"
 )
 
 var (
@@ -126,8 +125,8 @@ var retries = policy.RetryOptions{MaxRetries: 1, RetryDelay: 50 * time.Milliseco
 
 // Wrap seals a seed under a one-time key, which the newest version wraps.
 func (k *keeper) Wrap(ctx context.Context, seed secret.Value, c keyring.Context) ([]byte, error) {
-	if seed.Len() != seedLen {
-		return nil, fmt.Errorf("a seed has %d bytes, not %d", seedLen, seed.Len())
+	if err := crypt.CheckSeed(seed); err != nil {
+		return nil, err
 	}
 	once := crypt.NewSeed()
 	name := azkeys.EncryptionAlgorithm(k.algorithm.String())
@@ -169,7 +168,7 @@ func (k *keeper) Unwrap(ctx context.Context, blob []byte, c keyring.Context) (se
 		return secret.Value{}, err
 	case v != head.version:
 		return secret.Value{}, keyring.Failure(keyring.CodeUnavailable, errors.New("an answer of another version"))
-	case len(out.Result) != seedLen:
+	case len(out.Result) != crypt.SeedLen:
 		return secret.Value{}, crypt.ErrIntegrity // somebody else wrapped it
 	}
 	key, err := k.sealing(ctx, head, secret.New(out.Result))
@@ -194,7 +193,7 @@ func (k *keeper) sealing(ctx context.Context, head header, once secret.Value) (s
 		material = crypt.Fields(string(material), string(mark.Reveal()))
 		defer clear(material)
 	}
-	key, err := hkdf.Key(sha256.New, material, nil, "ambit azurekv seal 1", seedLen)
+	key, err := hkdf.Key(sha256.New, material, nil, "ambit azurekv seal 1", crypt.SeedLen)
 	if err != nil {
 		return secret.Value{}, fmt.Errorf("deriving a key: %w", err)
 	}

@@ -32,7 +32,7 @@ func (v version) String() string { return hex.EncodeToString(v[:]) }
 const (
 	formatV1  = 1
 	frontLen  = 1 + 1 + 16 + 2
-	sealedLen = 12 + seedLen + 16
+	sealedLen = 12 + crypt.SeedLen + 16
 	kwLen     = 40  // of 32 bytes under RFC 3394
 	minRSA    = 256 // a key of 2048 bits
 	maxRSA    = 512

@@ -37,8 +37,7 @@ import (
 const (
 	scheme = "gcpkms"
 	form   = "gcpkms://projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY?impersonate=SERVICE_ACCOUNT"
-	// seedLen is what a keeper wraps, maxBlob more than KMS makes of it, in bytes.
-	seedLen = 32
+	// maxBlob is more than KMS makes of a seed, in bytes.
 	maxBlob = 4096
 )
 
@@ -104,8 +103,8 @@ var errSum = errors.New("a checksum does not fit what came with it")
 
 // Wrap encrypts a seed under the primary version.
 func (k *keeper) Wrap(ctx context.Context, seed secret.Value, c keyring.Context) ([]byte, error) {
-	if seed.Len() != seedLen {
-		return nil, fmt.Errorf("a seed has %d bytes, not %d", seedLen, seed.Len())
+	if err := crypt.CheckSeed(seed); err != nil {
+		return nil, err
 	}
 	aad := c.Digest()
 	out, err := k.client.Encrypt(ctx, &kmspb.EncryptRequest{
@@ -143,7 +142,7 @@ func (k *keeper) Unwrap(ctx context.Context, blob []byte, c keyring.Context) (se
 	switch {
 	case out.GetPlaintextCrc32C() == nil || out.GetPlaintextCrc32C().GetValue() != sum(out.GetPlaintext()):
 		return secret.Value{}, keyring.Failure(keyring.CodeUnavailable, errSum)
-	case len(out.GetPlaintext()) != seedLen:
+	case len(out.GetPlaintext()) != crypt.SeedLen:
 		return secret.Value{}, keyring.Failure(keyring.CodeUnavailable, fmt.Errorf("a seed of %d bytes", len(out.GetPlaintext())))
 	}
 	return secret.New(out.GetPlaintext()), nil

@@ -25,8 +25,7 @@ import (
 )
 
 const (
-	seedLength = 32
-	maxBlob    = 256
+	maxBlob = 256
 )
 
 // Keeper is a key of an HSM. It is safe for concurrent use. Close ends the helper.
@@ -57,8 +56,8 @@ func (k *Keeper) Describe() keyring.Description { return k.desc }
 
 // Wrap seals a seed under the newest version of the key.
 func (k *Keeper) Wrap(ctx context.Context, seed secret.Value, c keyring.Context) ([]byte, error) {
-	if seed.Len() != seedLength {
-		return nil, fmt.Errorf("a seed has %d bytes, not %d", seedLength, seed.Len())
+	if err := crypt.CheckSeed(seed); err != nil {
+		return nil, err
 	}
 	return k.ask(ctx, wire.Request{Op: wire.OpWrap, Data: seed.Reveal(), AAD: additional(c)})
 }
@@ -73,7 +72,7 @@ func (k *Keeper) Unwrap(ctx context.Context, blob []byte, c keyring.Context) (se
 	switch {
 	case err != nil:
 		return secret.Value{}, err
-	case len(seed) != seedLength:
+	case len(seed) != crypt.SeedLen:
 		return secret.Value{}, keyring.Failure(keyring.CodeUnavailable, fmt.Errorf("the HSM gave %d bytes", len(seed)))
 	}
 	return secret.New(seed), nil

@@ -30,7 +30,6 @@ const (
 	blobFormat = 1
 	blobHead   = 5
 	maxBlob    = 4 << 10
-	seedLength = 32
 )
 
 // Keeper is a key of a transit engine. It is safe for concurrent use.
@@ -70,8 +69,8 @@ func (k *Keeper) Describe() keyring.Description { return k.desc }
 // before: an encrypt for a key that is not there makes one, wherever the policy of
 // the token lets it.
 func (k *Keeper) Wrap(ctx context.Context, seed secret.Value, c keyring.Context) ([]byte, error) {
-	if seed.Len() != seedLength {
-		return nil, fmt.Errorf("a seed has %d bytes, not %d", seedLength, seed.Len())
+	if err := crypt.CheckSeed(seed); err != nil {
+		return nil, err
 	}
 	if err := k.look(ctx); err != nil {
 		return nil, err
@@ -156,7 +155,7 @@ func (k *Keeper) Unwrap(ctx context.Context, blob []byte, c keyring.Context) (se
 		return secret.Value{}, crypt.ErrIntegrity
 	case err != nil:
 		return secret.Value{}, classed(err)
-	case len(plain) != seedLength:
+	case len(plain) != crypt.SeedLen:
 		return secret.Value{}, keyring.Failure(keyring.CodeUnavailable, fmt.Errorf("the answer holds %d bytes", len(plain)))
 	}
 	return secret.New(plain), nil
