@@ -52,6 +52,9 @@ func (a *API) streamAudit(ctx context.Context, c *call, in *streamInput) (func()
 	if err != nil {
 		return nil, err
 	}
+	if f.Since.IsZero() { // before the answer begins: who has that, is told what happens from then on
+		f.Since = a.now()
+	}
 	caller := c.by.Audit().ID
 	if err := a.streams.begin(caller); err != nil {
 		return nil, err
