@@ -44,14 +44,14 @@ func bad(what string) *fault.Error {
 }
 
 // parse reads transit+https://HOST[:PORT]/MOUNT/keys/NAME. It takes one spelling
-// only: no escapes, no upper-case host, nothing that is not known.
+// only: no escapes, nothing in capitals, nothing that is not known.
 func parse(uri string) (p place, err error) {
 	rest, ok := strings.CutPrefix(uri, "transit+")
 	u, err := url.Parse(rest)
 	switch {
 	case !ok || err != nil || len(uri) > 1024:
 		return p, bad("it does not begin with transit+https://")
-	case u.Scheme != "https" && u.Scheme != "http":
+	case u.Scheme != "https" && u.Scheme != "http" || !strings.HasPrefix(rest, u.Scheme+"://"): // which Parse has in small letters
 		return p, bad("it does not begin with transit+https://")
 	case u.User != nil:
 		return p, bad("it holds a user or password, which belong into files")

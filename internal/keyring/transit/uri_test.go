@@ -22,6 +22,7 @@ func TestParse(t *testing.T) {
 		"transit+https://h//keys/k", "transit+https://h/../keys/k", "transit+https://h/transit/keys/..", "transit+https://h/transit/keys/%6b",
 		"transit+https://user:pw@h/transit/keys/k", "transit+https://h/transit/keys/k#x", "transit+https://H/transit/keys/k",
 		"transit+https://h:/transit/keys/k", "transit+https://h:080/transit/keys/k", "transit+https://h:99999999/transit/keys/k",
+		"transit+httpS://h/transit/keys/k", // found by the fuzzer: a second spelling
 		"transit+http://h/transit/keys/k", "transit+http://10.0.0.1/transit/keys/k", "transit+http://localhost.example.com/transit/keys/k",
 		"transit+https://h/transit/keys/k?token=x", "transit+https://h/transit/keys/k?auth=x", "transit+https://h/transit/keys/k?as=a&as=b",
 		"transit+https://h/transit/keys/k?namespace=../x", "transit+https://h/transit/keys/k?as=../x", "transit+https://h/transit/keys/k?as=a/b",
