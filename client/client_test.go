@@ -129,9 +129,9 @@ func TestAsAnApplication(t *testing.T) {
 	if len(known.Data) != 1 || known.Data[0].Confidence != "high" || known.Data[0].Tried != "not yet tried live" {
 		t.Errorf("the catalogue: %+v", known.Data)
 	}
-	filled, err := c.FillTemplate(ctx, "zendesk", map[string]string{"subdomain": "acme"})
+	filled, err := c.FillTemplate(ctx, "egnyte", map[string]string{"subdomain": "acme"})
 	must(t, err)
-	if !strings.Contains(filled, "https://acme.zendesk.com/oauth/tokens") {
+	if !strings.Contains(filled, "https://acme.egnyte.com/puboauth/token") {
 		t.Errorf("filled in: %s", filled)
 	}
 	yaml, err := c.FillTemplate(ctx, templates.Data[0].ID, map[string]string{"id": "weather", "name": "Weather", "api_base": w.Sandbox})

@@ -186,10 +186,22 @@ type Provider struct {
 	ClientID         string         `json:"client_id"`
 	HasClientSecret  bool           `json:"has_client_secret"`
 	CredentialFields []string       `json:"credential_fields"` // what connecting with a key takes
+	Tenant           []TenantParam  `json:"tenant"`            // what a person chooses of its addresses
 	Tools            []ProviderTool `json:"tools"`
 	YAML             string         `json:"yaml"` // only of one provider, not in lists
 	UpdatedAt        time.Time      `json:"updated_at,omitzero"`
 	Version          int64          `json:"version"`
+}
+
+// TenantParam is one part of a provider's addresses that differs by customer.
+type TenantParam struct {
+	Name    string   `json:"name"`
+	Title   string   `json:"title"`
+	Help    string   `json:"help"`
+	Pattern string   `json:"pattern"` // a regular expression that all of the value matches
+	Options []string `json:"options"` // or the values that there are
+	Default string   `json:"default"`
+	Example string   `json:"example"`
 }
 
 // ProviderTool is one operation of a provider.
@@ -267,23 +279,26 @@ type RecordProblem struct {
 
 // Connection is one owner's account at one provider.
 type Connection struct {
-	ID             string    `json:"id"`
-	EnvironmentID  string    `json:"environment_id"`
-	OrganizationID string    `json:"organization_id"`
-	OwnerID        string    `json:"owner_id"` // empty: the organization's own
-	Provider       string    `json:"provider"`
-	ProviderName   string    `json:"provider_name"`
-	State          string    `json:"state"` // connected, needs_reauthorization or disconnected
-	Reason         string    `json:"reason"`
-	ConnectURL     string    `json:"connect_url"` // where a person connects it again, when it needs that
-	AccountID      string    `json:"account_id"`
-	AccountLabel   string    `json:"account_label"`
-	AuthMethod     string    `json:"auth_method"`
-	Scopes         []string  `json:"scopes"`
-	CreatedAt      time.Time `json:"created_at"`
-	UpdatedAt      time.Time `json:"updated_at"`
-	EndedAt        time.Time `json:"ended_at,omitzero"`
-	Version        int64     `json:"version"`
+	ID             string            `json:"id"`
+	EnvironmentID  string            `json:"environment_id"`
+	OrganizationID string            `json:"organization_id"`
+	OwnerID        string            `json:"owner_id"` // empty: the organization's own
+	Provider       string            `json:"provider"`
+	ProviderName   string            `json:"provider_name"`
+	State          string            `json:"state"` // connected, needs_reauthorization or disconnected
+	Reason         string            `json:"reason"`
+	ConnectURL     string            `json:"connect_url"` // where a person connects it again, when it needs that
+	AccountID      string            `json:"account_id"`
+	AccountLabel   string            `json:"account_label"`
+	AuthMethod     string            `json:"auth_method"`
+	Tenant         map[string]string `json:"tenant"` // which of the provider's addresses the account is at
+	Scopes         []string          `json:"scopes"`
+	MissingScopes  []string          `json:"missing_scopes"`          // asked for and not granted
+	ReauthorizeBy  time.Time         `json:"reauthorize_by,omitzero"` // by when a person must have connected it again; zero: nobody said
+	CreatedAt      time.Time         `json:"created_at"`
+	UpdatedAt      time.Time         `json:"updated_at"`
+	EndedAt        time.Time         `json:"ended_at,omitzero"`
+	Version        int64             `json:"version"`
 }
 
 // ConnectionFilter selects connections.
@@ -314,6 +329,7 @@ type NewConnection struct {
 	OwnerID        string            `json:"owner_id,omitempty"`
 	ReconnectID    string            `json:"reconnect_id,omitempty"`
 	Fields         map[string]string `json:"fields,omitempty"`
+	Tenant         map[string]string `json:"tenant,omitempty"`  // parts of the provider's addresses
 	Secrets        map[string]string `json:"secrets,omitempty"` // parts that a secret of the vault holds, by its id or name
 }
 

@@ -16,23 +16,26 @@ import (
 
 // Connection is one owner's account at one provider. It holds no secret.
 type Connection struct {
-	ID             string    `json:"id"`
-	EnvironmentID  string    `json:"environment_id"`
-	OrganizationID string    `json:"organization_id"`
-	OwnerID        string    `json:"owner_id,omitempty" doc:"Absent: the organization's own."`
-	Provider       string    `json:"provider"`
-	ProviderName   string    `json:"provider_name"`
-	State          string    `json:"state" enum:"connected,needs_reauthorization,disconnected"`
-	Reason         string    `json:"reason,omitempty" doc:"Why the state is not connected."`
-	ConnectURL     string    `json:"connect_url,omitempty" doc:"Where a person connects the account again, when it needs that."`
-	AccountID      string    `json:"account_id"`
-	AccountLabel   string    `json:"account_label"`
-	AuthMethod     string    `json:"auth_method"`
-	Scopes         []string  `json:"scopes" nullable:"false"`
-	CreatedAt      time.Time `json:"created_at"`
-	UpdatedAt      time.Time `json:"updated_at"`
-	EndedAt        time.Time `json:"ended_at,omitzero"`
-	Version        int64     `json:"version"`
+	ID             string            `json:"id"`
+	EnvironmentID  string            `json:"environment_id"`
+	OrganizationID string            `json:"organization_id"`
+	OwnerID        string            `json:"owner_id,omitempty" doc:"Absent: the organization's own."`
+	Provider       string            `json:"provider"`
+	ProviderName   string            `json:"provider_name"`
+	State          string            `json:"state" enum:"connected,needs_reauthorization,disconnected"`
+	Reason         string            `json:"reason,omitempty" doc:"Why the state is not connected."`
+	ConnectURL     string            `json:"connect_url,omitempty" doc:"Where a person connects the account again, when it needs that."`
+	AccountID      string            `json:"account_id"`
+	AccountLabel   string            `json:"account_label"`
+	AuthMethod     string            `json:"auth_method"`
+	Tenant         map[string]string `json:"tenant,omitempty" doc:"Which of the provider's addresses the account is at."`
+	Scopes         []string          `json:"scopes" nullable:"false" doc:"As the provider granted them."`
+	MissingScopes  []string          `json:"missing_scopes" nullable:"false" doc:"Asked for and not granted. What needs them fails; the rest works."`
+	ReauthorizeBy  time.Time         `json:"reauthorize_by,omitzero" doc:"By when a person must have connected it again, where the provider ends every access after a time."`
+	CreatedAt      time.Time         `json:"created_at"`
+	UpdatedAt      time.Time         `json:"updated_at"`
+	EndedAt        time.Time         `json:"ended_at,omitzero"`
+	Version        int64             `json:"version"`
 }
 
 // Connected is a connection that was made, or the page where a person must make it.
@@ -58,7 +61,7 @@ type Disconnected struct {
 func (a *API) connectionOf(c connection.Connection) Connection {
 	out := Connection{ID: string(c.ID), EnvironmentID: string(c.Environment), OrganizationID: string(c.Organization), OwnerID: string(c.Owner),
 		Provider: c.Provider, ProviderName: c.Record.Name, State: string(c.State), Reason: c.Reason, AccountID: c.AccountID, AccountLabel: c.AccountLabel,
-		AuthMethod: c.AuthMethod, Scopes: append([]string{}, c.Scopes...), CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, EndedAt: c.EndedAt, Version: c.Version}
+		AuthMethod: c.AuthMethod, Scopes: append([]string{}, c.Scopes...), MissingScopes: append([]string{}, c.Lacking()...), Tenant: c.Pinned.Values, ReauthorizeBy: c.ReauthorizeBy, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, EndedAt: c.EndedAt, Version: c.Version}
 	if c.State == connection.NeedsReauth {
 		out.ConnectURL = a.cfg.Connections.ReconnectURL(c.ID)
 	}
@@ -87,6 +90,7 @@ type connectInput struct {
 		OwnerID        string            `json:"owner_id,omitempty" doc:"A member of the organization; \"me\" is the person who calls. Left out, the connection is the organization's."`
 		ReconnectID    string            `json:"reconnect_id,omitempty" doc:"A connection to give a new credential."`
 		Fields         map[string]Hidden `json:"fields,omitempty" doc:"The parts of the credential, such as api_key."`
+		Tenant         map[string]string `json:"tenant,omitempty" doc:"Parts of the provider's addresses, as its tenant lists them. A person who signs in at the provider chooses them on the page."`
 		Secrets        map[string]string `json:"secrets,omitempty" doc:"Parts that a secret of the organization holds, by its id or name; also a write-only one. For an API key that has vault:read too. The value is taken once: reconnect to take a newer one."`
 	}
 }
@@ -145,7 +149,7 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	if err != nil {
 		return Connected{}, err
 	}
-	st := credential.Start{Environment: by.Environment(), Organization: org, Provider: b.Provider, OrganizationOwned: owner == ""}
+	st := credential.Start{Environment: by.Environment(), Organization: org, Provider: b.Provider, OrganizationOwned: owner == "", Chosen: b.Tenant}
 	if err := optionalID(&st.Reconnect, b.ReconnectID); err != nil {
 		return Connected{}, err
 	}

@@ -22,10 +22,22 @@ type Provider struct {
 	ClientID         string         `json:"client_id,omitempty" doc:"Of the OAuth client at the provider."`
 	HasClientSecret  bool           `json:"has_client_secret"`
 	CredentialFields []string       `json:"credential_fields,omitempty" nullable:"false" doc:"What connecting with a key takes."`
+	Tenant           []TenantParam  `json:"tenant,omitempty" nullable:"false" doc:"What a person chooses of the provider's addresses when they connect."`
 	Tools            []ProviderTool `json:"tools" nullable:"false"`
 	YAML             string         `json:"yaml,omitempty" doc:"The record. Not in lists."`
 	UpdatedAt        time.Time      `json:"updated_at,omitzero"`
 	Version          int64          `json:"version" doc:"0: built in."`
+}
+
+// TenantParam is one part of a provider's addresses that differs by customer.
+type TenantParam struct {
+	Name    string   `json:"name"`
+	Title   string   `json:"title"`
+	Help    string   `json:"help,omitempty"`
+	Pattern string   `json:"pattern,omitempty" doc:"A regular expression that all of the value matches."`
+	Options []string `json:"options,omitempty" nullable:"false" doc:"Or the values that there are."`
+	Default string   `json:"default,omitempty"`
+	Example string   `json:"example,omitempty"`
 }
 
 // ProviderTool is one operation of a provider.
@@ -109,6 +121,9 @@ func providerOf(p provider.Provider) Provider {
 		Confidence: p.Record.About.Confidence, TriedLive: p.Record.About.Tried, HasClientSecret: p.HasClientSecret, Tools: []ProviderTool{}, UpdatedAt: p.UpdatedAt, Version: p.Version}
 	if p.Record.Auth != provider.OAuth2 {
 		out.CredentialFields = p.Record.CredentialFields()
+	}
+	for _, t := range p.Record.Tenant {
+		out.Tenant = append(out.Tenant, TenantParam(t))
 	}
 	for _, t := range p.Record.Tools() {
 		out.Tools = append(out.Tools, ProviderTool{Name: t.Name, Title: t.Title, Description: t.Description, Effect: string(t.Effect), Scopes: t.Scopes, Generic: t.Generic})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -70,14 +71,14 @@ func (c *command) showConnection(v client.Connection) error {
 func (c *command) connectionFacts(v client.Connection) {
 	now := time.Now()
 	c.facts("provider", first(v.ProviderName, v.Provider), "account", first(v.AccountLabel, v.AccountID), "id", v.ID, "state", v.State, "reason", v.Reason, "connect again at", v.ConnectURL,
-		"owner", first(v.OwnerID, "the organization"), "organization", v.OrganizationID, "kind", v.AuthMethod, "scopes", words(v.Scopes),
+		"owner", first(v.OwnerID, "the organization"), "organization", v.OrganizationID, "kind", v.AuthMethod, "scopes", words(v.Scopes), "not granted", words(v.MissingScopes), "connect again by", stamp(v.ReauthorizeBy, now), "address", assignments(v.Tenant),
 		"connected", stamp(v.CreatedAt, now), "ended", stamp(v.EndedAt, now))
 }
 
 func (c *command) connectionConnect() *cobra.Command {
 	var n client.NewConnection
 	var shared, open bool
-	var stored []string
+	var stored, tenant []string
 	cmd := &cobra.Command{
 		Use: "connect PROVIDER", Short: "Connect an account",
 		Long: "Connect an account. Where the provider has its own sign-in, the command names the page that you open in your browser.\n" +
@@ -110,6 +111,9 @@ func (c *command) connectionConnect() *cobra.Command {
 			if n.Secrets, err = pairs("--secret", stored); err != nil {
 				return err
 			}
+			if n.Tenant, err = pairs("--tenant", tenant); err != nil {
+				return err
+			}
 			v.CredentialFields = slices.DeleteFunc(v.CredentialFields, func(part string) bool { return n.Secrets[part] != "" })
 			if v.Auth != "oauth2" && len(v.CredentialFields) > 0 {
 				if n.Fields, err = c.readFields(ctx, v); err != nil {
@@ -134,6 +138,7 @@ func (c *command) connectionConnect() *cobra.Command {
 	}
 	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
 	cmd.Flags().StringArrayVar(&stored, "secret", nil, "take the part PART=SECRET of the key from the vault, with an API key (repeatable)")
+	cmd.Flags().StringArrayVar(&tenant, "tenant", nil, "part NAME=VALUE of the provider's address, such as subdomain=acme, with a key (repeatable)")
 	cmd.Flags().BoolVar(&shared, "shared", false, "make it the organization's, not a user's")
 	cmd.Flags().StringVar(&n.OwnerID, "owner", "", "user whose account it is (default: you; for an API key, the organization)")
 	c.completes(cmd, "owner", c.userIDs)
@@ -141,6 +146,15 @@ func (c *command) connectionConnect() *cobra.Command {
 	c.completes(cmd, "reconnect", c.connectionIDs)
 	cmd.Flags().BoolVar(&open, "open", false, "open the browser")
 	return cmd
+}
+
+// assignments writes a map as NAME=VALUE, by name.
+func assignments(m map[string]string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, k+"="+m[k])
+	}
+	return plain(strings.Join(out, " "))
 }
 
 // readFields reads the parts of a key.

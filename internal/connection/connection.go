@@ -39,7 +39,10 @@ type Connection struct {
 	AuthMethod        string // kind of credential, such as oauth2 or api_key
 	Pinned            provider.Pinned
 	Record            provider.Record // as it was when the connection was made
+	Place             string          // which tenant's account it is, in a form to compare; empty: the provider has one
 	Scopes            []string        // as the provider granted them
+	Asked             []string        // the scopes that were asked for
+	ReauthorizeBy     time.Time       // when a person must have connected it again; zero: nobody said
 	CredentialVersion int64
 	CreatedAt         time.Time
 	UpdatedAt         time.Time
@@ -49,6 +52,9 @@ type Connection struct {
 
 // Live reports whether the connection has not ended.
 func (c Connection) Live() bool { return c.State != Disconnected }
+
+// Lacking lists the scopes that were asked for and not granted.
+func (c Connection) Lacking() []string { return c.Missing(c.Asked) }
 
 // Missing lists the scopes of want that the connection was not granted. A
 // connection whose credential has no scopes misses none.

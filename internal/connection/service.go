@@ -3,6 +3,7 @@ package connection
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -56,6 +57,7 @@ type Fresh struct {
 	Account           provider.Account
 	AuthMethod        string
 	Scopes            []string
+	Asked             []string // scopes; what is not among Scopes was not granted
 	CredentialVersion int64
 }
 
@@ -85,7 +87,7 @@ func (s *Service) Target(ctx context.Context, f Fresh, reconnect id.Connection) 
 		if c.Organization != f.Organization || c.Owner != f.Owner || c.Provider != f.Record.ID {
 			return Connection{}, false, notFound()
 		}
-		if c.Live() && c.AccountID == f.Account.ID {
+		if c.Live() && c.AccountID == f.Account.ID && c.Place == f.Record.AccountPlace() {
 			return c, true, nil
 		}
 	}
@@ -93,8 +95,8 @@ func (s *Service) Target(ctx context.Context, f Fresh, reconnect id.Connection) 
 		return Connection{}, false, nil
 	}
 	const query = `select ` + columns + ` from connection where environment_id = $1 and organization_id = $2 and user_id = $3 and provider = $4
-		and account_id = $5 and state <> 'disconnected'`
-	c, err := s.one(ctx, s.cfg.DB.Reader(), query, f.Environment, f.Organization, f.Owner, f.Record.ID, f.Account.ID)
+		and account_id = $5 and place = $6 and state <> 'disconnected'`
+	c, err := s.one(ctx, s.cfg.DB.Reader(), query, f.Environment, f.Organization, f.Owner, f.Record.ID, f.Account.ID, f.Record.AccountPlace())
 	if fault.Is(err, "not_found") {
 		return Connection{}, false, nil
 	}
@@ -133,7 +135,7 @@ func (s *Service) Reconnect(ctx context.Context, tx *sqldb.Tx, by account.Actor,
 	switch {
 	case !c.Live():
 		return Connection{}, fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.").With("connect_url", s.ReconnectURL(c.ID))
-	case c.AccountID != f.Account.ID || c.Provider != f.Record.ID || c.Owner != f.Owner || c.Organization != f.Organization || c.Environment != f.Environment:
+	case c.AccountID != f.Account.ID || c.Place != f.Record.AccountPlace() || c.Provider != f.Record.ID || c.Owner != f.Owner || c.Organization != f.Organization || c.Environment != f.Environment:
 		return Connection{}, fault.New(fault.Conflict, "account_differs", "This is another account than the one of the connection.").
 			WithHint("Connect it as a new connection.")
 	}
@@ -160,7 +162,12 @@ func (c *Connection) renew(f Fresh, now time.Time) error {
 			return fault.New(fault.Internal, "scope_invalid", "A granted scope is empty or holds a blank.")
 		}
 	}
+	if open := f.Record.Open(); len(open) > 0 {
+		return fault.New(fault.Internal, "record_open", "The provider's record is not filled in: "+strings.Join(open, ", ")+".")
+	}
 	c.State, c.Reason = Connected, ""
+	c.Place, c.Asked = f.Record.AccountPlace(), append([]string(nil), f.Asked...)
+	c.ReauthorizeBy = f.Record.ReauthorizeBy(now)
 	c.AccountID, c.AccountLabel, c.AuthMethod = f.Account.ID, f.Account.Label, f.AuthMethod
 	c.Record, c.Pinned = f.Record, f.Record.Pinned()
 	c.Scopes = append([]string(nil), f.Scopes...)
@@ -194,6 +201,32 @@ func (s *Service) Mark(ctx context.Context, tx *sqldb.Tx, by audit.Actor, env id
 		action = "connection.needs_reauthorization"
 	}
 	s.audit(tx, by, "", "", action, c, nil)
+	return nil
+}
+
+// Move pins other places of the same record, which the provider named with a new
+// token and the record allows (product.md rule 6). What was approved for the old
+// ones is approved for them no more.
+func (s *Service) Move(ctx context.Context, tx *sqldb.Tx, by audit.Actor, env id.Environment, conn id.Connection, rec provider.Record) error {
+	const query = `update connection set pinned = $3, updated_at = $4, version = version + 1 where environment_id = $1 and id = $2 and state <> 'disconnected'`
+	c, err := s.ByID(ctx, tx, env, conn)
+	if err != nil {
+		return err
+	}
+	if rec.TextDigest() != c.Record.TextDigest() || rec.AccountPlace() != c.Place || len(rec.Open()) > 0 {
+		return fault.New(fault.Internal, "record_differs", "A connection keeps the record that it was made with.")
+	}
+	was := c.Pinned
+	c.Record, c.Pinned = rec, rec.Pinned()
+	pinned, err := json.Marshal(c.Pinned)
+	if err != nil {
+		return fmt.Errorf("encode the pinned places of a connection: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, query, env, conn, pinned, sqldb.Micros(s.cfg.Now())); err != nil {
+		return sqldb.Wrap("move a connection", err)
+	}
+	s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: by, Connection: c.ID, Action: "connection.moved", Object: string(c.ID),
+		Provider: c.Provider, Detail: map[string]string{"from": strings.Join(was.API, " "), "to": strings.Join(c.Pinned.API, " ")}})
 	return nil
 }
 

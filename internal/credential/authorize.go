@@ -3,6 +3,8 @@ package credential
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/json"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,10 +27,11 @@ type Start struct {
 	Environment       id.Environment
 	Organization      id.Organization
 	Provider          string
-	OrganizationOwned bool          // else the account belongs to the person
-	Reconnect         id.Connection // an existing connection to give new life
-	Scopes            []string      // beyond the record's base; empty: its whole catalogue
-	ReturnTo          string        // a path below /ui
+	OrganizationOwned bool              // else the account belongs to the person
+	Reconnect         id.Connection     // an existing connection to give new life
+	Scopes            []string          // beyond the record's base; empty: its whole catalogue
+	Chosen            map[string]string // the parameters of the provider's addresses; a reconnect without any keeps its own
+	ReturnTo          string            // a path below /ui
 }
 
 // flowFor is how long a person may take at the provider (threats.md O4).
@@ -56,15 +59,19 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	if err != nil {
 		return "", err
 	}
-	o := prov.Record.OAuth
-	if o == nil {
+	if prov.Record.OAuth == nil {
 		return "", fault.New(fault.Invalid, "not_oauth", prov.Record.Name+" is connected with a key, not by signing in there.").WithHint("Give the key instead.")
 	}
+	rec, err := s.chosen(ctx, st, prov.Record)
+	if err != nil {
+		return "", err
+	}
+	o := rec.OAuth
 	scopes, err := requested(o.Scopes, st.Scopes)
 	if err != nil {
 		return "", err
 	}
-	pinned := prov.Record.Pinned()
+	pinned := rec.Pinned()
 	if err := s.outbound.Check(ctx, pinned.Token); err != nil {
 		return "", err
 	}
@@ -72,7 +79,7 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	f := flow{
 		id: id.NewFlow(), state: state.Hash(), environment: st.Environment, organization: st.Organization, owner: owner, startedBy: p.User(), login: p.Login(),
 		provider: st.Provider, redirectURI: s.public.JoinPath(CallbackPath(st.Environment, st.Provider)).String(), issuer: o.Issuer, scopes: scopes,
-		reconnect: st.Reconnect, returnTo: st.ReturnTo, expires: s.now().Add(flowFor), created: s.now(),
+		reconnect: st.Reconnect, returnTo: st.ReturnTo, chosen: pinned.Values, expires: s.now().Add(flowFor), created: s.now(),
 	}
 	if f.envelope, err = s.vault.Seal(ctx, f.place(), verifier); err != nil {
 		return "", err
@@ -93,7 +100,26 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	if err != nil {
 		return "", err
 	}
-	return prov.Record.AuthorizationURL(provider.Authorization{ClientID: prov.ClientID, RedirectURI: f.redirectURI, State: state, Verifier: verifier, Scopes: scopes})
+	return rec.AuthorizationURL(provider.Authorization{ClientID: prov.ClientID, RedirectURI: f.redirectURI, State: state, Verifier: verifier, Scopes: scopes})
+}
+
+// chosen fills in what a person chooses of a record's addresses. A reconnect
+// goes to the tenant where the connection is, unless another is chosen.
+func (s *Service) chosen(ctx context.Context, st Start, rec provider.Record) (provider.Record, error) {
+	choice := st.Chosen
+	if st.Reconnect != "" && len(choice) == 0 && len(rec.Tenant) > 0 {
+		c, err := s.connections.ByID(ctx, s.db.Reader(), st.Environment, st.Reconnect)
+		if err != nil {
+			return provider.Record{}, err
+		}
+		choice = map[string]string{}
+		for _, p := range rec.Tenant {
+			if v, ok := c.Pinned.Values[p.Name]; ok {
+				choice[p.Name] = v
+			}
+		}
+	}
+	return rec.Choose(choice)
 }
 
 // requested gives the scopes to ask for: the base always, and of the catalogue
@@ -173,11 +199,15 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	if q.Get("code") == "" {
 		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer holds no code.").WithHint(again)
 	}
-	if rec, err = s.connections.Snapshot(ctx, env, f.digest); err != nil {
+	if rec, err = s.connections.Bound(ctx, env, f.digest, provider.Pinned{Values: f.chosen}); err != nil {
 		return Connected{}, err
 	}
 	var g grant
 	if m, g, err = s.exchange(ctx, f, rec, secret.FromString(q.Get("code"))); err != nil {
+		return Connected{}, err
+	}
+	made, err := told(rec, q, g)
+	if err != nil {
 		return Connected{}, err
 	}
 	g.scopes = withUnlisted(g.scopes, rec.OAuth.Scopes, f.scopes)
@@ -186,7 +216,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 		granted = f.scopes // RFC 6749 §5.1: absent means as requested
 	}
 	by := account.ByPerson(p).In(env)
-	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: rec, AuthMethod: string(provider.OAuth2), Scopes: granted},
+	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: made, AuthMethod: string(provider.OAuth2), Scopes: granted, Asked: f.scopes},
 		f.reconnect, m, g, account.Agreement{}, func(ctx context.Context, tx *sqldb.Tx) error { return endExchange(ctx, tx, f.id) })
 	if err != nil {
 		return Connected{}, err
@@ -198,6 +228,21 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 		}
 	}
 	return done, nil
+}
+
+// told fills in what the provider's answers say of its addresses, before the
+// token goes to any of them.
+func told(rec provider.Record, q url.Values, g grant) (provider.Record, error) {
+	all, err := rec.Captured("callback", func(name string) (string, bool) { return q.Get(name), len(q[name]) == 1 })
+	if err != nil {
+		return provider.Record{}, err
+	}
+	more, err := rec.Captured("token", g.member)
+	if err != nil {
+		return provider.Record{}, err
+	}
+	maps.Copy(all, more)
+	return rec.Bind(all)
 }
 
 // takeFlow uses up the state. Whoever is not the person who began gets the same
@@ -304,7 +349,14 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	if prov.Record.Auth == provider.OAuth2 {
 		return connection.Connection{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Use Connect.")
 	}
-	want := prov.Record.CredentialFields()
+	rec, err := s.chosen(ctx, st, prov.Record)
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	if err := s.outbound.Check(ctx, rec.API.Base[0]); err != nil && len(rec.Open()) == 0 {
+		return connection.Connection{}, err
+	}
+	want := rec.CredentialFields()
 	for name, v := range fields {
 		if !slices.Contains(want, name) || v.Len() > 8192 {
 			return connection.Connection{}, fault.New(fault.Invalid, "invalid_credential", "The provider takes "+strings.Join(want, " and ")+", of at most 8 KiB each.")
@@ -321,7 +373,7 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	if err := usable(m); err != nil {
 		return connection.Connection{}, err
 	}
-	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: prov.Record, AuthMethod: string(provider.APIKey)},
+	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(provider.APIKey)},
 		st.Reconnect, m, grant{}, ag, func(context.Context, *sqldb.Tx) error { return nil })
 }
 
@@ -340,6 +392,9 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 		if kind != provider.OAuth2 { // there the whole answer of the provider is looked at
 			s.refused(ctx, by, f.Owner, flow{environment: f.Environment, organization: f.Organization, provider: f.Record.ID}, "provider.identity", err)
 		}
+		return connection.Connection{}, err
+	}
+	if f.Record, err = f.Record.Bind(f.Account.Values); err != nil {
 		return connection.Connection{}, err
 	}
 	if f.Account.Label == "" {
@@ -445,6 +500,7 @@ type flow struct {
 	scopes       []string
 	reconnect    id.Connection
 	returnTo     string
+	chosen       map[string]string
 	expires      time.Time
 	created      time.Time
 }
@@ -454,17 +510,21 @@ func (f flow) place() vault.Place {
 }
 
 const flowColumns = `id, environment_id, organization_id, user_id, started_by, login_id, provider, envelope, redirect_uri, expected_issuer,
-	record_digest, scopes, connection_id, return_to, expires_at, created_at`
+	record_digest, scopes, connection_id, return_to, expires_at, created_at, chosen`
 
 const (
-	insertFlowSQL = `insert into oauth_flow (state_hash, ` + flowColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`
+	insertFlowSQL = `insert into oauth_flow (state_hash, ` + flowColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`
 	deleteFlowSQL = `delete from oauth_flow where state_hash = $1 returning ` + flowColumns
 	sweepFlowsSQL = `delete from oauth_flow where expires_at < $1`
 )
 
 func insertFlow(ctx context.Context, q sqldb.Querier, f flow) error {
-	_, err := q.ExecContext(ctx, insertFlowSQL, f.state[:], f.id, f.environment, f.organization, f.owner, f.startedBy, f.login, f.provider, f.envelope,
-		f.redirectURI, f.issuer, f.digest[:], strings.Join(f.scopes, " "), f.reconnect, f.returnTo, sqldb.Micros(f.expires), sqldb.Micros(f.created))
+	chosen, err := json.Marshal(f.chosen)
+	if err != nil {
+		return err
+	}
+	_, err = q.ExecContext(ctx, insertFlowSQL, f.state[:], f.id, f.environment, f.organization, f.owner, f.startedBy, f.login, f.provider, f.envelope,
+		f.redirectURI, f.issuer, f.digest[:], strings.Join(f.scopes, " "), f.reconnect, f.returnTo, sqldb.Micros(f.expires), sqldb.Micros(f.created), string(chosen))
 	return err
 }
 
@@ -472,10 +532,13 @@ func insertFlow(ctx context.Context, q sqldb.Querier, f flow) error {
 func deleteFlow(ctx context.Context, q sqldb.Querier, state []byte) (flow, error) {
 	var f flow
 	var digest []byte
-	var scopes string
+	var scopes, chosen string
 	var expires, created int64
 	err := q.QueryRowContext(ctx, deleteFlowSQL, state).Scan(&f.id, &f.environment, &f.organization, &f.owner, &f.startedBy, &f.login, &f.provider, &f.envelope,
-		&f.redirectURI, &f.issuer, &digest, &scopes, &f.reconnect, &f.returnTo, &expires, &created)
+		&f.redirectURI, &f.issuer, &digest, &scopes, &f.reconnect, &f.returnTo, &expires, &created, &chosen)
+	if err == nil {
+		err = json.Unmarshal([]byte(chosen), &f.chosen)
+	}
 	copy(f.digest[:], digest)
 	f.scopes, f.expires, f.created = strings.Fields(scopes), sqldb.Time(expires), sqldb.Time(created)
 	return f, err

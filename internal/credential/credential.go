@@ -212,6 +212,9 @@ func (s *Service) permits(ctx context.Context, p session.Permit, r row) error {
 	if err != nil {
 		return err
 	}
+	if c.State != connection.Connected {
+		return s.connections.MustReconnect(c.ID, "The account must be connected again.")
+	}
 	if c.Record.Digest() != p.Record().Digest() {
 		return fault.New(fault.Denied, "approval_stale", "The account was connected anew while this call was on its way.").WithHint("Make the call again.")
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/failpoint"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -182,6 +183,8 @@ type renewal struct {
 	conn     connection.Connection
 	row      row
 	material material
+	moved    *provider.Record // the answer names other places, which the record allows
+	astray   string           // or ones that it does not: the code of why
 }
 
 // askAnew sends the refresh token of r. It marks r when a request may have been
@@ -207,6 +210,10 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	o := conn.Record.OAuth
 	if o == nil {
 		return renewal{}, s.connections.MustReconnect(r.connection, "The account's credential cannot be refreshed.")
+	}
+	unbound, err := s.connections.Snapshot(ctx, r.environment, conn.Record.TextDigest()) // before there is an answer that could be lost
+	if err != nil {
+		return renewal{}, err
 	}
 	form := func() url.Values {
 		f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(old.values[fieldRefreshToken].Reveal())}}
@@ -246,7 +253,30 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 		s.log.Error("a provider renewed a credential into one that cannot be kept safe", "provider", r.provider, "connection", r.connection)
 		return renewal{}, &tokenError{code: codeUnusable}
 	}
-	return renewal{conn, next, m}, nil
+	got := renewal{conn: conn, row: next, material: m}
+	s.follow(ctx, &got, unbound, g)
+	return got, nil
+}
+
+// follow holds the places that an answer names against the record that the
+// connection was made with. Where they may not be, the tokens are kept all the
+// same, since they may be the only ones; they are sent nowhere before a person has
+// connected the account again (product.md rule 6).
+func (s *Service) follow(ctx context.Context, got *renewal, unbound provider.Record, g grant) {
+	next, moved, err := got.conn.Record.Rebind(unbound, got.conn.Record.Told("token", g.member))
+	if err == nil && moved {
+		for _, place := range next.Pinned().API {
+			if err == nil {
+				err = s.outbound.Check(ctx, place)
+			}
+		}
+	}
+	switch {
+	case err != nil:
+		got.astray = fault.Of(err).Code
+	case moved:
+		got.moved = &next
+	}
 }
 
 // prolong makes our lease last for one more request. Without a lease nothing is
@@ -294,7 +324,7 @@ func (s *Service) keep(ctx context.Context, was row, got renewal) (row, error) {
 					}
 					return s.OnConnectionEnded(ctx, tx, conn)
 				}
-				if err := s.connections.Mark(ctx, tx, system, next.environment, next.connection, connection.Connected, ""); err != nil {
+				if err := s.settle(ctx, tx, got); err != nil {
 					return err
 				}
 				s.audit.AppendEvent(tx, s.entry(next, "credential.refreshed", ""))
@@ -304,6 +334,9 @@ func (s *Service) keep(ctx context.Context, was row, got renewal) (row, error) {
 		switch {
 		case err == nil && stored, sqldb.Uncertain(err):
 			if fresh, known, lerr := s.look(ctx, got, next, err == nil); known {
+				if lerr == nil && got.astray != "" {
+					lerr = s.connections.MustReconnect(next.connection, "The provider's answer leads to an address that is not the account's.")
+				}
 				return fresh, lerr
 			}
 		case err == nil:
@@ -316,6 +349,19 @@ func (s *Service) keep(ctx context.Context, was row, got renewal) (row, error) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// settle tells the connection what a refresh has made of it.
+func (s *Service) settle(ctx context.Context, tx *sqldb.Tx, got renewal) error {
+	if got.astray != "" {
+		return s.connections.Mark(ctx, tx, system, got.row.environment, got.row.connection, connection.NeedsReauth, got.astray)
+	}
+	if got.moved != nil {
+		if err := s.connections.Move(ctx, tx, system, got.row.environment, got.row.connection, *got.moved); err != nil {
+			return err
+		}
+	}
+	return s.connections.Mark(ctx, tx, system, got.row.environment, got.row.connection, connection.Connected, "")
 }
 
 // look finds what became of next after a commit that is certain, or is not. It is

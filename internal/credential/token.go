@@ -28,8 +28,9 @@ import (
 type grant struct {
 	access   secret.Value
 	refresh  secret.Value
-	lifetime time.Duration // zero: not said
-	scopes   []string      // nil: as asked for
+	lifetime time.Duration                    // zero: not said
+	scopes   []string                         // nil: as asked for
+	member   func(path string) (string, bool) // of the answer, for what the record captures
 }
 
 // tokenError is an error answer of a token endpoint. Its text is a code of RFC
@@ -131,6 +132,7 @@ func (s *Service) send(ctx context.Context, method, endpoint string, header http
 // is the member that holds the person's tokens, when the answer has it.
 func parseGrant(resp *outbound.Response, at string, now time.Time) (grant, error) {
 	fields := map[string]string{}
+	member := func(name string) (string, bool) { v, ok := fields[name]; return v, ok }
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if media == "application/x-www-form-urlencoded" || media == "text/plain" && !strings.HasPrefix(strings.TrimSpace(string(resp.Body)), "{") {
 		values, err := url.ParseQuery(string(resp.Body))
@@ -143,6 +145,7 @@ func parseGrant(resp *outbound.Response, at string, now time.Time) (grant, error
 		var doc map[string]json.RawMessage
 		if json.Unmarshal(resp.Body, &doc) == nil {
 			readFields(fields, doc, at)
+			member = provider.FieldIn(resp.Body)
 		}
 	}
 	failed := &tokenError{code: fields["error"], status: resp.Status, retry: retryAfter(resp.Header)}
@@ -165,7 +168,7 @@ func parseGrant(resp *outbound.Response, at string, now time.Time) (grant, error
 		failed.code, failed.sent = "unreadable", resp.Status >= 200 && resp.Status <= 299
 		return grant{}, failed
 	}
-	g := grant{access: secret.FromString(fields["access_token"]), refresh: secret.FromString(fields["refresh_token"]), lifetime: lifetime(fields["expires_in"])}
+	g := grant{access: secret.FromString(fields["access_token"]), refresh: secret.FromString(fields["refresh_token"]), lifetime: lifetime(fields["expires_in"]), member: member}
 	if g.lifetime == 0 {
 		g.lifetime = until(fields["expires_at"], now)
 	}

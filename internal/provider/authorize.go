@@ -50,3 +50,15 @@ func (r Record) AuthorizationURL(a Authorization) (string, error) {
 	u.RawQuery = q.Encode()
 	return u.String(), nil
 }
+
+// SignInHost is where a person signs in, without a port. In a record that is
+// still to be filled in, names stand in braces.
+func (r Record) SignInHost() string {
+	if r.OAuth == nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(r.OAuth.AuthorizeURL, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	host, _, _ = strings.Cut(host, ":")
+	return host
+}

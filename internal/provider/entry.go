@@ -130,9 +130,11 @@ func readEntry(files fs.FS, id string) (Entry, error) {
 	if problem := looseBlank(e.Template); problem != "" {
 		return Entry{}, fmt.Errorf("read the catalogue's %s: %s", name, problem)
 	}
-	if e.Shown, err = e.Fill(examples); err != nil {
+	filled, err := e.Fill(examples)
+	if err != nil {
 		return fail(err)
 	}
+	e.Shown = filled.withExamples()
 	if e.Name = e.Shown.Name; e.Shown.About.Confidence == "" {
 		return Entry{}, fmt.Errorf("read the catalogue's %s: it does not say how sure it is", name)
 	}

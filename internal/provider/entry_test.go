@@ -172,6 +172,21 @@ func TestCatalogueBlanksHold(t *testing.T) {
 			}
 		}
 		domains, shape := domainsOf(e.Shown.Pinned())
+		if open, err := e.Fill(good); err == nil {
+			for _, name := range open.names() {
+				for _, v := range hostile {
+					all := open.examples()
+					all[name] = v
+					r, err := open.Bind(all)
+					if err != nil {
+						continue
+					}
+					if got, gotShape := domainsOf(r.Pinned()); !slices.Equal(got, domains) || gotShape != shape {
+						t.Errorf("%s: %s took %q: %v", e.ID, name, v, r.Pinned())
+					}
+				}
+			}
+		}
 		for _, p := range e.Params[1:] {
 			for _, v := range hostile {
 				filled := maps.Clone(good)
@@ -217,24 +232,33 @@ func TestEntryFills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := e.Fill(map[string]string{"id": "help_desk", "subdomain": "acme-help"})
+	r, err := e.Fill(map[string]string{"id": "help_desk"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Parse(r.Source())
+	parsed, err := Parse(r.Source())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := parsed.Choose(map[string]string{"subdomain": "acme-help"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Pinned{
 		Authorize: "https://acme-help.zendesk.com/oauth/authorizations/new", Token: "https://acme-help.zendesk.com/oauth/tokens",
 		Revoke: "https://acme-help.zendesk.com/api/v2/oauth/tokens/current.json", Identity: "https://acme-help.zendesk.com/api/v2/users/me.json",
-		API: []string{"https://acme-help.zendesk.com/api/v2"},
+		API: []string{"https://acme-help.zendesk.com/api/v2"}, Values: map[string]string{"subdomain": "acme-help"},
 	}
 	if d := cmp.Diff(want, again.Pinned()); d != "" || again.ID != "help_desk" || again.About.Confidence != "high" {
 		t.Errorf("%s, %s, %s", again.ID, again.About.Confidence, d)
 	}
-	if _, err := e.Fill(nil); !fault.Is(err, "template_param_missing") {
+	if _, err := parsed.Choose(nil); !fault.Is(err, "tenant_invalid") {
 		t.Errorf("without its subdomain: %v", err)
+	}
+	if okta, err := FindEntry("okta"); err != nil {
+		t.Error(err)
+	} else if _, err := okta.Fill(nil); !fault.Is(err, "template_param_missing") {
+		t.Errorf("without its parameters: %v", err)
 	}
 	if _, err := FindEntry("../catalog/custom_oauth"); !fault.Is(err, "not_found") {
 		t.Errorf("a path: %v", err)

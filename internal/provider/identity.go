@@ -17,6 +17,8 @@ import (
 type Account struct {
 	ID    string // stable; what a reconnect must match
 	Label string // for people, such as an e-mail address
+
+	Values map[string]string // what the answer tells of the record's names
 }
 
 const (
@@ -49,6 +51,15 @@ func Identify(ctx context.Context, client *outbound.Client, pinned Pinned, rec R
 	if red.Finds([]byte(account.ID)) || red.Finds([]byte(account.Label)) {
 		return Account{}, fault.New(fault.Unavailable, "identity_unreadable", "The provider answers with the credential where the account's name should be.").
 			WithHint("Check identity.id and identity.label in the provider record.")
+	}
+	if account.Values, err = rec.Captured("identity", FieldIn(body)); err != nil {
+		return Account{}, err
+	}
+	for _, v := range account.Values {
+		if red.Finds([]byte(v)) {
+			return Account{}, fault.New(fault.Unavailable, "identity_unreadable", "The provider answers with the credential where an address should be.").
+				WithHint("Check capture in the provider record.")
+		}
 	}
 	return account, nil
 }

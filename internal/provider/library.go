@@ -26,6 +26,11 @@ func (l *Library) Parse(text []byte) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
+	l.keep(digest, r)
+	return r, nil
+}
+
+func (l *Library) keep(digest [32]byte, r Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.records == nil {
@@ -38,7 +43,6 @@ func (l *Library) Parse(text []byte) (Record, error) {
 		delete(l.records, k)
 	}
 	l.records[digest] = r
-	return r, nil
 }
 
 // Known finds a record by the digest of its text.

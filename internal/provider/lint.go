@@ -29,8 +29,8 @@ func (l *linter) add(field, fix, format string, args ...any) {
 	l.problems = append(l.problems, Problem{Field: field, Message: fmt.Sprintf(format, args...), Fix: fix})
 }
 
-// compile fills in defaults, checks every field and builds the tools.
-func (r *Record) compile() []Problem {
+// compileBound fills in defaults, checks every field and builds the tools.
+func (r *Record) compileBound() []Problem {
 	l := &linter{}
 	r.tools, r.guard = nil, nil
 	if !validSlug(r.ID) {

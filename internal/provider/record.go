@@ -15,8 +15,9 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
-	"net/url"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/policy"
 )
@@ -38,6 +39,8 @@ type Record struct {
 	Pipes          string            `yaml:"pipes"`   // its slug on the WorkOS wire, when that is not ID
 	About          About             `yaml:"about"`
 	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key"`
+	Tenant         []TenantParam     `yaml:"tenant"`
+	Capture        []Capture         `yaml:"capture"`
 	OAuth          *OAuth            `yaml:"oauth2"` // set exactly when Auth is OAuth2
 	Identity       *Identity         `yaml:"identity"`
 	API            API               `yaml:"api"`
@@ -50,6 +53,7 @@ type Record struct {
 	Health         *Health           `yaml:"health"`
 
 	source []byte
+	values map[string]string // that it is bound to
 	tools  []Tool
 	guard  []accessRule
 }
@@ -116,6 +120,15 @@ type Refresh struct {
 	Params   map[string]string `yaml:"params"`    // over token_params
 	IdleDays int64             `yaml:"idle_days"` // a grant that is not used for so long ends; 0: not said
 	MaxDays  int64             `yaml:"max_days"`  // a person must sign in again after so many; 0: not said
+}
+
+// ReauthorizeBy is when a person must have signed in again, for a grant that was
+// made at a time; zero when the provider does not say.
+func (r Record) ReauthorizeBy(made time.Time) time.Time {
+	if r.OAuth == nil || r.OAuth.Refresh.MaxDays == 0 {
+		return time.Time{}
+	}
+	return made.AddDate(0, 0, int(r.OAuth.Refresh.MaxDays))
 }
 
 // TokenAnswer says how a token endpoint's answer differs from RFC 6749 §5.1.
@@ -214,8 +227,11 @@ type Tool struct {
 // Source is the YAML that the record was parsed from.
 func (r Record) Source() []byte { return r.source }
 
-// Digest identifies the record's text.
-func (r Record) Digest() [32]byte { return sha256.Sum256(r.source) }
+// TextDigest identifies the record's text.
+func (r Record) TextDigest() [32]byte { return sha256.Sum256(r.source) }
+
+// Digest identifies the record's text and the values that it is bound to.
+func (r Record) Digest() [32]byte { return digestOf(r.TextDigest(), r.values) }
 
 // Tools lists the record's own tools in their order, then the generic ones.
 func (r Record) Tools() []Tool { return r.tools }
@@ -239,6 +255,8 @@ type Pinned struct {
 	Revoke    string   `json:"revoke,omitempty"`
 	Identity  string   `json:"identity,omitempty"`
 	API       []string `json:"api"`
+
+	Values map[string]string `json:"values,omitempty"` // that fill the record's names
 }
 
 // Refreshing is where a refresh token goes.
@@ -250,12 +268,23 @@ func (p Pinned) Places() []string {
 	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
-// Hosts are those that what a connection holds is sent to, each once.
+// Hosts are those that what a connection holds is sent to, each once. In one
+// that is still to be filled in, names stand in braces.
 func (r Record) Hosts() []string {
 	var out []string
 	for _, place := range r.Pinned().Places() {
-		if u, err := url.Parse(place); err == nil && u.Host != "" && !slices.Contains(out, u.Host) {
-			out = append(out, u.Host)
+		_, rest, _ := strings.Cut(place, "://")
+		host, _, _ := strings.Cut(rest, "/")
+		named := []string{host}
+		for _, c := range r.Capture {
+			if host == "{"+c.Name+"}" { // any host below these
+				named = c.Hosts
+			}
+		}
+		for _, h := range named {
+			if h != "" && !slices.Contains(out, h) {
+				out = append(out, h)
+			}
 		}
 	}
 	return out
@@ -266,7 +295,7 @@ func (r Record) Wire() string { return cmp.Or(r.Pipes, r.ID) }
 
 // Pinned takes the places from the record as it is now.
 func (r Record) Pinned() Pinned {
-	p := Pinned{API: append([]string(nil), r.API.Base...)}
+	p := Pinned{API: append([]string(nil), r.API.Base...), Values: r.Values()}
 	if r.OAuth != nil {
 		p.Authorize, p.Token = r.OAuth.AuthorizeURL, r.OAuth.TokenURL
 		p.Refresh = r.OAuth.Refresh.URL

@@ -260,7 +260,8 @@ func raise(env id.Environment, old, next *row, rec Record) account.Raise {
 // reachable holds every URL of a record against the operator's rules, so that a
 // wrong one is told now and not at the first call (threats.md O7, O9).
 func (s *Store) reachable(ctx context.Context, rec Record) error {
-	pinned := rec.Pinned()
+	shown := rec.withExamples()
+	pinned := shown.Pinned()
 	for _, place := range pinned.Places() {
 		if err := s.cfg.Outbound.Check(ctx, place); err != nil {
 			return fault.Of(err).With("destination", place)
@@ -487,14 +488,21 @@ func (s *Store) Client(ctx context.Context, env id.Environment, slug string, pin
 	if err != nil {
 		return Client{}, err
 	}
-	now := p.Record.Pinned()
+	rec, err := s.library.Bind(p.Record, pinned.Values)
+	if err != nil { // it takes other parameters now
+		return Client{}, changed().WithCause(err)
+	}
+	now := rec.Pinned()
 	if now.Token != pinned.Token || now.Refreshing() != pinned.Refreshing() || pinned.Revoke != "" && now.Revoke != pinned.Revoke {
-		return Client{}, fault.New(fault.Conflict, "provider_changed", "The provider's endpoints have changed since this connection was made.").
-			WithHint("Reconnect.")
+		return Client{}, changed()
 	}
 	c := Client{ID: r.clientID}
 	if r.envelope != nil {
 		c.Secret, err = s.cfg.Vault.Open(ctx, secretPlace(env, r), r.envelope)
 	}
 	return c, err
+}
+
+func changed() *fault.Error {
+	return fault.New(fault.Conflict, "provider_changed", "The provider's endpoints have changed since this connection was made.").WithHint("Reconnect.")
 }

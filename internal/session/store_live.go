@@ -88,7 +88,7 @@ func (s *Service) liveGrant(ctx context.Context, env id.Environment, g grantRow)
 	}
 	var digest [32]byte
 	copy(digest[:], g.digest)
-	rec, err := s.connections.Snapshot(ctx, env, digest)
+	rec, err := s.connections.Bound(ctx, env, digest, parsed.pinned)
 	if err != nil {
 		return liveGrant{}, err
 	}

@@ -117,6 +117,11 @@ func (s *Server) reconnectNew(v *visit, p *ConnectionNewPage, again string) (ans
 // credential.AddKey.
 func (s *Server) reconnectForm(v *visit, p *ConnectionNewPage, c connection.Connection) {
 	p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
+	for i, t := range p.Chosen.Tenant {
+		if was := c.Pinned.Values[t.Name]; was != "" {
+			p.Chosen.Tenant[i].Value = was
+		}
+	}
 	if c.AccountID == "" && c.AuthMethod != string(provider.OAuth2) {
 		p.Prove, p.TOTP, p.Nonce = true, s.codeAllowed(v), rand.Text()
 	}
@@ -125,9 +130,11 @@ func (s *Server) reconnectForm(v *visit, p *ConnectionNewPage, c connection.Conn
 func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) {
 	r := prov.Record
 	f := &ProviderForm{Slug: r.ID, Name: r.Name, OAuth: r.Auth == provider.OAuth2}
+	for _, t := range r.Tenant {
+		f.Tenant = append(f.Tenant, ParamField{Name: t.Name, Title: t.Title, Help: t.Help, Value: t.Default, Options: t.Options})
+	}
 	if f.OAuth {
-		u, _ := url.Parse(r.OAuth.AuthorizeURL)
-		f.Host = u.Hostname()
+		f.Host = r.SignInHost()
 		for _, sc := range r.OAuth.Scopes.Catalog {
 			f.Scopes = append(f.Scopes, ScopeChoice{ID: sc.ID, Title: sc.Title, Risk: sc.Risk, Chosen: sc.Risk != "admin"})
 		}
@@ -163,7 +170,7 @@ func (s *Server) findConnection(v *visit, raw string) (connection.Connection, er
 // startOf reads what to connect; a reconnect names all of it by itself.
 func (s *Server) startOf(v *visit) (credential.Start, provider.Provider, error) {
 	st := credential.Start{Environment: v.here.Environment, Organization: v.here.Organization, Provider: v.form("provider"), Scopes: v.r.PostForm["scope"],
-		OrganizationOwned: v.form("owner") == "organization", ReturnTo: returnPath(v.form("return"))}
+		OrganizationOwned: v.form("owner") == "organization", ReturnTo: returnPath(v.form("return")), Chosen: v.fields("tenant.")}
 	if again := v.form("reconnect"); again != "" {
 		c, err := s.findConnection(v, again)
 		if err != nil {
@@ -209,14 +216,17 @@ func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provide
 		owner = ""
 	}
 	fields := map[string]secret.Value{}
-	for name := range v.r.PostForm {
-		if field, ok := strings.CutPrefix(name, "key."); ok && v.form(name) != "" {
-			fields[field] = secret.FromString(v.form(name))
-		}
+	for name, value := range v.fields("key.") {
+		fields[name] = secret.FromString(value)
 	}
 	form := func() (page, error) {
 		p := &ConnectionNewPage{Frame: Frame{Section: "connections"}, Return: st.ReturnTo, Shared: st.OrganizationOwned}
 		s.connectForm(v, p, prov)
+		for i, t := range p.Chosen.Tenant {
+			if chosen := st.Chosen[t.Name]; chosen != "" {
+				p.Chosen.Tenant[i].Value = chosen
+			}
+		}
 		if st.Reconnect == "" {
 			return p, nil
 		}

@@ -540,8 +540,8 @@ func TestCatalogue(t *testing.T) {
 	s := newSite(t)
 	b := s.person(t, "owner@example.com", account.RoleOwner)
 	b.get("/ui/providers/catalog?search=no+such+thing").want(http.StatusOK).says("Nothing of that name")
-	list := b.get("/ui/providers/catalog?search=ZENDESK").want(http.StatusOK).says("Zendesk", "high confidence, not yet tried live", "acme.zendesk.com").not("Intercom")
-	page := b.get(list.link("Add")).want(http.StatusOK).says("Add Zendesk", "high confidence, not yet tried live", "/zendesk")
+	list := b.get("/ui/providers/catalog?search=EGNYTE").want(http.StatusOK).says("Egnyte", "medium confidence, not yet tried live", "acme.egnyte.com").not("Intercom")
+	page := b.get(list.link("Add")).want(http.StatusOK).says("Add Egnyte", "medium confidence, not yet tried live", "/egnyte")
 	with := func(subdomain string) func(url.Values) {
 		return func(v url.Values) {
 			v.Set("param.subdomain", subdomain)
@@ -550,6 +550,18 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	page.submit("/ui/providers", with("evil.example/")).want(http.StatusUnprocessableEntity) // O7
-	page.submit("/ui/providers", with("acme-help")).follow().says("Zendesk may be connected. Its keys go to acme-help.zendesk.com.").submit("", nil)
-	b.get("/ui/providers").says("Zendesk")
+	page.submit("/ui/providers", with("acme-help")).follow().says("Egnyte may be connected. Its keys go to acme-help.egnyte.com.").submit("", nil)
+	b.get("/ui/providers").says("Egnyte")
+	// One whose address a person chooses when they connect.
+	desk := b.get(b.get("/ui/providers/catalog?search=zendesk").link("Add")).want(http.StatusOK)
+	desk.submit("/ui/providers", func(v url.Values) {
+		v.Set("client_id", "ours")
+		v.Set("client_secret", "secret-canary")
+	}).follow().says("Zendesk may be connected. Its keys go to {subdomain}.zendesk.com.").submit("", nil)
+	form := b.get("/ui/connections/new?provider=zendesk").says("Subdomain", "{subdomain}.zendesk.com")
+	at := func(subdomain string) func(url.Values) {
+		return func(v url.Values) { v.Set("tenant.subdomain", subdomain) }
+	}
+	form.submit("/ui/connections", at("evil.example/")).want(http.StatusUnprocessableEntity).says("Subdomain cannot be") // O7
+	form.submit("/ui/connections", at("acme-help")).want(http.StatusOK).says("acme-help.zendesk.com")
 }

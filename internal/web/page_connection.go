@@ -50,6 +50,7 @@ func (*ConnectionNewPage) template() string { return "connection_new" }
 type ProviderForm struct {
 	Slug, Name, Host string
 	OAuth            bool
+	Tenant           []ParamField // which of the provider's addresses it is at
 	Scopes           []ScopeChoice
 	Fields           []KeyField
 }

@@ -48,6 +48,18 @@ func (v *visit) ctx() context.Context { return v.r.Context() }
 // form gives a field of the form or the query, without space around it.
 func (v *visit) form(name string) string { return strings.TrimSpace(v.r.Form.Get(name)) }
 
+// fields gives those of a posted form that are not empty and begin with prefix,
+// without it.
+func (v *visit) fields(prefix string) map[string]string {
+	out := map[string]string{}
+	for name := range v.r.PostForm {
+		if field, ok := strings.CutPrefix(name, prefix); ok && v.form(name) != "" {
+			out[field] = v.form(name)
+		}
+	}
+	return out
+}
+
 func (v *visit) signedIn() bool { return v.person.User() != "" }
 
 // actor is the person acting in the environment of here.
