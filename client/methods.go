@@ -262,6 +262,11 @@ func (c *Client) Disconnect(ctx context.Context, id string) (Disconnected, error
 	return send[Disconnected](ctx, c, http.MethodDelete, "/v1/connections/"+seg(id), nil, true)
 }
 
+// RevokeConnections disconnects many at once, a thousand at most in one call.
+func (c *Client) RevokeConnections(ctx context.Context, aim ConnectionAim) (RevokedConnections, error) {
+	return send[RevokedConnections](ctx, c, http.MethodPost, "/v1/connection-revocations", aim, true)
+}
+
 // Vend fetches a connection's credential for an application whose key has the
 // scope connections:vend. Servers refuse it unless it was switched on.
 func (c *Client) Vend(ctx context.Context, id string) (Credential, error) {

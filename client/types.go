@@ -298,7 +298,27 @@ type Connection struct {
 	CreatedAt      time.Time         `json:"created_at"`
 	UpdatedAt      time.Time         `json:"updated_at"`
 	EndedAt        time.Time         `json:"ended_at,omitzero"`
+	Upstream       string            `json:"upstream"` // of one that has ended: revoked, pending, failed or unsupported
+	Note           string            `json:"note"`     // of one that has ended: what a person still has to do
 	Version        int64             `json:"version"`
+}
+
+// ConnectionAim says which connections are disconnected together. At least one
+// field is set.
+type ConnectionAim struct {
+	OrganizationID string    `json:"organization_id,omitempty"`
+	OwnerID        string    `json:"owner_id,omitempty"`
+	Provider       string    `json:"provider,omitempty"`
+	From           time.Time `json:"from,omitzero"` // made at this time or later
+	To             time.Time `json:"to,omitzero"`   // made before this time
+	DryRun         bool      `json:"dry_run,omitempty"`
+}
+
+// RevokedConnections is what a ConnectionAim has ended, or would.
+type RevokedConnections struct {
+	DryRun      bool         `json:"dry_run"`
+	Connections []Connection `json:"connections"`
+	More        bool         `json:"more"` // repeat the request
 }
 
 // ConnectionFilter selects connections.
@@ -343,7 +363,7 @@ type Connected struct {
 // Disconnected says what became of a connection.
 type Disconnected struct {
 	Connection Connection `json:"connection"`
-	Upstream   string     `json:"upstream"` // revoked, pending, given_up or unsupported
+	Upstream   string     `json:"upstream"` // revoked, pending, failed or unsupported
 	Note       string     `json:"note"`     // what the person still has to do
 }
 

@@ -34,6 +34,8 @@ type Connection struct {
 	ReauthorizeBy  time.Time         `json:"reauthorize_by,omitzero" doc:"By when a person must have connected it again, where the provider ends every access after a time."`
 	CreatedAt      time.Time         `json:"created_at"`
 	UpdatedAt      time.Time         `json:"updated_at"`
+	Upstream       string            `json:"upstream,omitempty" enum:"revoked,pending,failed,unsupported" doc:"Of one that has ended: what became of the credential at the provider. pending is tried again for a week."`
+	Note           string            `json:"note,omitempty" doc:"Of one that has ended: what a person still has to do."`
 	EndedAt        time.Time         `json:"ended_at,omitzero"`
 	Version        int64             `json:"version"`
 }
@@ -54,7 +56,7 @@ func (c Connected) status() int {
 // Disconnected says what became of a connection.
 type Disconnected struct {
 	Connection Connection `json:"connection"`
-	Upstream   string     `json:"upstream" enum:"revoked,pending,given_up,unsupported" doc:"What became of the credential at the provider."`
+	Upstream   string     `json:"upstream" enum:"revoked,pending,failed,unsupported" doc:"What became of the credential at the provider."`
 	Note       string     `json:"note,omitempty" doc:"What the person still has to do."`
 }
 
@@ -105,6 +107,57 @@ func (a *API) connectionRoutes() {
 		rules: rules{scopes: []account.Scope{account.ScopeConnectionsWrite}}, conflicts: true}, a.connect)
 	handle(a, route{id: "delete-connection", method: http.MethodDelete, path: "/v1/connections/{connection}", tag: "connections", summary: "Disconnect for good, here and at the provider",
 		detail: "It ends every session that uses the connection.", rules: rules{scopes: []account.Scope{account.ScopeConnectionsRead, account.ScopeConnectionsWrite}, ends: true}}, a.disconnect)
+	handle(a, route{id: "revoke-connections", method: http.MethodPost, path: "/v1/connection-revocations", tag: "connections", summary: "Disconnect many at once, after an incident",
+		detail: "By provider, organization, owner and the time in which they were made; at least one of these. dry_run lists them and ends none. A thousand at most in one request: repeat it while more is true. Each is ended here before the answer; the providers are told right after.",
+		rules:  rules{scopes: []account.Scope{account.ScopeConnectionsRead, account.ScopeConnectionsWrite}, ends: true}}, a.revokeConnections)
+}
+
+type aimInput struct {
+	Caller
+	Body struct {
+		OrganizationID string    `json:"organization_id,omitempty" doc:"Left out, the whole environment, for who manages that."`
+		OwnerID        string    `json:"owner_id,omitempty"`
+		Provider       string    `json:"provider,omitempty" maxLength:"64"`
+		From           time.Time `json:"from,omitzero" doc:"Made at this time or later."`
+		To             time.Time `json:"to,omitzero" doc:"Made before this time."`
+		DryRun         bool      `json:"dry_run,omitempty" doc:"Only list what it would end."`
+	}
+}
+
+// RevokedConnections is what an aim has ended, or would.
+type RevokedConnections struct {
+	DryRun      bool         `json:"dry_run"`
+	Connections []Connection `json:"connections" nullable:"false"`
+	More        bool         `json:"more" doc:"There are more: repeat the request."`
+}
+
+func (a *API) revokeConnections(ctx context.Context, by account.Actor, in *aimInput) (RevokedConnections, error) {
+	b := in.Body
+	aim := connection.Aim{Provider: b.Provider, From: b.From, To: b.To}
+	if err := optionalID(&aim.Owner, b.OwnerID); err != nil {
+		return RevokedConnections{}, err
+	}
+	if b.OrganizationID != "" {
+		if err := parseID(&aim.Organization, b.OrganizationID); err != nil {
+			return RevokedConnections{}, err
+		}
+		if _, err := a.cfg.People.Urgently().Organization(ctx, by.Environment(), aim.Organization); err != nil {
+			return RevokedConnections{}, err
+		}
+	}
+	act := a.cfg.Credentials.DisconnectAimed
+	if b.DryRun {
+		act = a.cfg.Connections.Aimed
+	}
+	found, err := act(ctx, by, aim)
+	if err != nil {
+		return RevokedConnections{}, err
+	}
+	out := RevokedConnections{DryRun: b.DryRun, More: found.More, Connections: []Connection{}}
+	for _, c := range found.Connections {
+		out.Connections = append(out.Connections, a.connectionOf(c))
+	}
+	return out, nil
 }
 
 func (a *API) connections(ctx context.Context, by account.Actor, in *connectionsInput) (Page[Connection], error) {
@@ -117,7 +170,19 @@ func (a *API) connections(ctx context.Context, by account.Actor, in *connections
 		return Page[Connection]{}, err
 	}
 	p, err := a.cfg.Connections.List(ctx, by, f)
-	return page(p.Connections, p.Next, a.connectionOf), err
+	if err != nil {
+		return Page[Connection]{}, err
+	}
+	upstream, err := a.cfg.Credentials.Upstream(ctx, p.Connections)
+	return page(p.Connections, p.Next, func(c connection.Connection) Connection { return a.endedOf(c, upstream) }), err
+}
+
+// endedOf is connectionOf, with what became of the credential at the provider.
+func (a *API) endedOf(c connection.Connection, upstream map[id.Connection]string) Connection {
+	out := a.connectionOf(c)
+	out.Upstream = upstream[c.ID]
+	out.Note = credential.Note(c, out.Upstream)
+	return out
 }
 
 func (a *API) connection(ctx context.Context, by account.Actor, in *connectionInput) (Connection, error) {
@@ -129,7 +194,8 @@ func (a *API) connection(ctx context.Context, by account.Actor, in *connectionIn
 	if err != nil {
 		return Connection{}, err
 	}
-	return a.connectionOf(c), nil
+	upstream, err := a.cfg.Credentials.Upstream(ctx, []connection.Connection{c})
+	return a.endedOf(c, upstream), err
 }
 
 func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (Connected, error) {

@@ -161,7 +161,7 @@ var routes = map[string]expected{
 	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404},
 	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
 	"lint-provider": {200, 200, 200, 200}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
-	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404},
+	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
 	"vend-credential": {403, 200, 404, 404},
 	"list-sessions":   {200, 200, 200, 200}, "get-session": {200, 200, 404, 404}, "revoke": {200, 200, 404, 404},
 	"list-approvals": {200, 403, 403, 403}, "get-approval": {200, 403, 403, 403},
@@ -336,6 +336,8 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"params": map[string]string{"id": "own", "name": "Own", "api_base": "https://api.example.com"}}
 	case "create-connection":
 		v = map[string]any{"organization_id": thing("organization"), "provider": "sandbox_key", "fields": map[string]string{"api_key": apitest.SandboxKey}}
+	case "revoke-connections":
+		v = map[string]any{"organization_id": thing("organization"), "provider": "not_there"}
 	case "revoke":
 		v = map[string]any{"session_id": thing("session")}
 	case "create-secret":

@@ -16,7 +16,7 @@ import (
 )
 
 func (c *command) connectionCommand() *cobra.Command {
-	return c.group("connection", "Connections: accounts at providers", c.connectionList(), c.connectionShow(), c.connectionConnect(), c.connectionDisconnect())
+	return c.group("connection", "Connections: accounts at providers", c.connectionList(), c.connectionShow(), c.connectionConnect(), c.connectionDisconnect(), c.connectionRevoke())
 }
 
 func (c *command) connectionList() *cobra.Command {
@@ -72,7 +72,7 @@ func (c *command) connectionFacts(v client.Connection) {
 	now := time.Now()
 	c.facts("provider", first(v.ProviderName, v.Provider), "account", first(v.AccountLabel, v.AccountID), "id", v.ID, "state", v.State, "reason", v.Reason, "connect again at", v.ConnectURL,
 		"owner", first(v.OwnerID, "the organization"), "organization", v.OrganizationID, "kind", v.AuthMethod, "scopes", words(v.Scopes), "not granted", words(v.MissingScopes), "connect again by", stamp(v.ReauthorizeBy, now), "address", assignments(v.Tenant),
-		"connected", stamp(v.CreatedAt, now), "ended", stamp(v.EndedAt, now))
+		"connected", stamp(v.CreatedAt, now), "ended", stamp(v.EndedAt, now), "at the provider", upstreamWords[v.Upstream], "left to do", v.Note)
 }
 
 func (c *command) connectionConnect() *cobra.Command {
@@ -211,13 +211,108 @@ func (c *command) connectionDisconnect() *cobra.Command {
 			d.Connection.Scopes = some(d.Connection.Scopes)
 			return c.show(d, func() {
 				c.say("Disconnected %s.", plain(d.Connection.ID))
-				c.facts("at the provider", map[string]string{
-					"revoked": "revoked there too", "pending": "not yet revoked there; tried again until it is",
-					"given_up": "could not be revoked there", "unsupported": "it cannot be told",
-				}[d.Upstream], "left to do", d.Note)
+				c.facts("at the provider", upstreamWords[d.Upstream], "left to do", d.Note)
 			})
 		}),
 	}
 	yesFlag(cmd, &yes)
 	return cmd
+}
+
+// upstreamWords say what became of a credential at its provider.
+var upstreamWords = map[string]string{
+	"revoked": "revoked there too", "pending": "not yet revoked there; tried again for a week", "failed": "could not be revoked there", "unsupported": "it cannot be told",
+}
+
+func (c *command) connectionRevoke() *cobra.Command {
+	var aim client.ConnectionAim
+	var from, to string
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "revoke", Short: "Disconnect many connections at once, after an incident",
+		Long: "Disconnect every connection at a provider, of an organization, of a user, or that was made in a time, for good.\n" +
+			"What they have in common is given with flags, at least one. Sessions that use them end at once, and the providers are\n" +
+			"told right after. Look first with --dry-run.",
+		Example: "  ambit connection revoke --provider acme --from 2026-11-27T08:00:00Z --dry-run\n  ambit connection revoke --provider acme --yes",
+		Args:    takes(0, "no arguments"),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
+			var err error
+			if aim.From, err = instant("--from", from); err != nil {
+				return err
+			}
+			if aim.To, err = instant("--to", to); err != nil {
+				return err
+			}
+			dry := aim.DryRun
+			aim.DryRun = true
+			found, err := cl.RevokeConnections(ctx, aim)
+			if err != nil {
+				return err
+			}
+			if !dry && len(found.Connections) > 0 {
+				many := fmt.Sprint(len(found.Connections))
+				if found.More {
+					many = "more than " + many
+				}
+				if err := c.confirm(ctx, yes, "Disconnect "+many+" connections for good?"); err != nil {
+					return err
+				}
+				aim.DryRun = false
+				if found, err = c.revokeAll(ctx, cl, aim); err != nil {
+					return err
+				}
+			}
+			found.Connections = some(found.Connections)
+			return c.show(found, func() { c.revokedConnections(found) })
+		}),
+	}
+	cmd.Flags().StringVar(&aim.OrganizationID, "org", "", "of this organization (default: of all that you manage)")
+	c.completes(cmd, "org", c.organizationIDs)
+	cmd.Flags().StringVar(&aim.Provider, "provider", "", "at this provider")
+	c.completes(cmd, "provider", c.providerIDs)
+	cmd.Flags().StringVar(&aim.OwnerID, "owner", "", "of this user")
+	c.completes(cmd, "owner", c.userIDs)
+	cmd.Flags().StringVar(&from, "from", "", "made at this time (RFC 3339) or later")
+	cmd.Flags().StringVar(&to, "to", "", "made before this time (RFC 3339)")
+	cmd.Flags().BoolVar(&aim.DryRun, "dry-run", false, "only list what it would disconnect")
+	yesFlag(cmd, &yes)
+	return cmd
+}
+
+// revokeAll repeats until nothing is left.
+func (c *command) revokeAll(ctx context.Context, cl *client.Client, aim client.ConnectionAim) (client.RevokedConnections, error) {
+	var all client.RevokedConnections
+	for {
+		part, err := cl.RevokeConnections(ctx, aim)
+		all.Connections = append(all.Connections, part.Connections...)
+		if err != nil || !part.More {
+			return all, err
+		}
+	}
+}
+
+func (c *command) revokedConnections(r client.RevokedConnections) {
+	for _, v := range r.Connections {
+		c.say("%s  %s · %s  %s", plain(v.ID), plain(first(v.ProviderName, v.Provider)), plain(first(v.AccountLabel, v.AccountID)), plain(first(v.OwnerID, "organization")))
+	}
+	did := "Disconnected"
+	if r.DryRun {
+		did = "Would disconnect"
+	}
+	more := ""
+	if r.More {
+		more = ", and more"
+	}
+	c.say("%s %d%s.", did, len(r.Connections), more)
+}
+
+func instant(flag, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return at, usageError{fmt.Errorf("%s takes a time such as 2026-11-27T08:00:00Z", flag)}
+	}
+	return at, nil
 }

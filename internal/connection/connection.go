@@ -53,6 +53,39 @@ type Connection struct {
 // Live reports whether the connection has not ended.
 func (c Connection) Live() bool { return c.State != Disconnected }
 
+// Why says in a sentence why the connection does not work, or has ended.
+func (c Connection) Why() string {
+	switch c.Reason {
+	case "":
+		return ""
+	case "disconnected":
+		return "Somebody disconnected it."
+	case "bulk_revoked":
+		return "It was disconnected together with others."
+	case "owner_left":
+		return "Its owner left the organization."
+	case Restored:
+		return "It came back with a backup, so it is not known whether it is still wanted."
+	case recordOutdated:
+		return "The provider's record that it was made with is not valid any more."
+	case "credential_rejected":
+		return "The provider does not take its key any more."
+	case "no_refresh_token":
+		return "Its access has expired, and the provider gave nothing to renew it with: it was made without lasting access."
+	case "refresh_outcome_unknown":
+		return "An answer of the provider was lost on the way, and with it perhaps the only key that works."
+	case "destination_refused", "account_differs":
+		return "The provider's answer led to an address that is not this account's, and was not followed."
+	case "reauthorize_by":
+		return "The provider ends every access after a time, and that has come."
+	case "provider_revoked":
+		return "The provider says that the access was revoked there."
+	case "credential_unusable":
+		return "The provider's new key is too short to be kept out of what agents read."
+	}
+	return "The provider has ended the access."
+}
+
 // Lacking lists the scopes that were asked for and not granted.
 func (c Connection) Lacking() []string { return c.Missing(c.Asked) }
 

@@ -73,6 +73,7 @@ type Service struct {
 	work       work
 	background context.Context // of refreshes, which outlive their callers
 	cancel     context.CancelFunc
+	wake       chan struct{}   // revocations have come in that are not to wait for the next round
 	running    context.Context // until Stop: of what may be left for the next process
 	stop       context.CancelFunc
 }
@@ -113,7 +114,7 @@ func New(cfg Config) *Service {
 	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
 		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
 	s.vault.Keeps(keeps()...)
-	s.owner, s.alone = rand.Text(), cfg.Alone
+	s.owner, s.alone, s.wake = rand.Text(), cfg.Alone, make(chan struct{}, 1)
 	s.sealed.byConnection = map[id.Connection]row{}
 	s.background, s.cancel = context.WithCancel(context.Background())
 	s.running, s.stop = context.WithCancel(s.background)

@@ -3,9 +3,12 @@ package credential
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -23,13 +26,15 @@ import (
 const (
 	RevokedUpstream = "revoked"
 	RevokePending   = "pending"     // the provider could not be asked; it is tried again for a week
-	RevokeGivenUp   = "given_up"    // a week went by
+	RevokeFailed    = "failed"      // a week went by
 	Unsupported     = "unsupported" // the provider has no way to revoke it
 )
 
 const (
 	revokeRetries  = 7 * 24 * time.Hour
 	maxRevokePause = 6 * time.Hour
+	revokeWorkers  = 8 // revocations at once, so that a slow provider does not hold up the others
+	revokeRound    = 4 * time.Minute
 )
 
 // Disconnected says what disconnecting did.
@@ -56,13 +61,65 @@ func (s *Service) Disconnect(ctx context.Context, by account.Actor, conn id.Conn
 	if r.revokeState == RevokePending {
 		d.Upstream = s.revokeNow(context.WithoutCancel(ctx), r)
 	}
-	switch d.Upstream {
-	case Unsupported:
-		d.Note = "The provider cannot be told to forget this access. Remove it there: " + c.Record.Website
-	case RevokePending:
-		d.Note = "The provider could not be reached. It is tried again for a week."
-	}
+	d.Note = Note(c, d.Upstream)
 	return d, nil
+}
+
+// Note says what is left to do about a connection that has ended.
+func Note(c connection.Connection, upstream string) string {
+	switch upstream {
+	case Unsupported:
+		return "The provider cannot be told to forget this access. Remove it there: " + c.Record.Website
+	case RevokePending:
+		return "The provider could not be reached. It is tried again for a week."
+	case RevokeFailed:
+		return "The provider did not take it back within a week. Remove the access there: " + c.Record.Website
+	}
+	return ""
+}
+
+// DisconnectAimed ends the connections that an aim selects, here before it returns.
+// The providers are told right after, as for one.
+func (s *Service) DisconnectAimed(ctx context.Context, by account.Actor, aim connection.Aim) (connection.Aimed, error) {
+	ended, err := s.connections.EndAimed(ctx, by, aim)
+	for _, c := range ended.Connections {
+		s.sealed.drop(c.ID)
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return ended, err
+}
+
+// Upstream says what became of the credentials of connections that have ended.
+func (s *Service) Upstream(ctx context.Context, list []connection.Connection) (map[id.Connection]string, error) {
+	var ended []id.Connection
+	for _, c := range list {
+		if !c.Live() {
+			ended = append(ended, c.ID)
+		}
+	}
+	out := map[id.Connection]string{}
+	if len(ended) == 0 {
+		return out, nil
+	}
+	const query = `select connection_id, revoke_state from credential where connection_id in (%s)`
+	marks, args := sqldb.In(ended)
+	rows, err := s.db.Reader().QueryContext(ctx, fmt.Sprintf(query, marks), args...)
+	if err != nil {
+		return nil, sqldb.Wrap("read revocations", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var conn id.Connection
+		var state string
+		if err := rows.Scan(&conn, &state); err != nil {
+			return nil, sqldb.Wrap("read revocations", err)
+		}
+		out[conn] = state
+	}
+	return out, sqldb.Wrap("read revocations", rows.Err())
 }
 
 // OnConnectionEnded puts a credential down for revocation in the transaction in
@@ -86,8 +143,8 @@ func (s *Service) revokeNow(ctx context.Context, r row) string {
 		s.log.Warn("a provider did not take a revocation", "connection", r.connection, "provider", r.provider, "error", err)
 		pause := min(time.Minute<<min(r.revokeTries, 9), maxRevokePause)
 		state, next = RevokePending, s.now().Add(pause)
-		if r.revokeTries > int(revokeRetries/maxRevokePause)+9 {
-			state = RevokeGivenUp
+		if c, err := s.connections.ByID(ctx, s.db.Reader(), r.environment, r.connection); err == nil && s.now().Sub(c.EndedAt) > revokeRetries {
+			state = RevokeFailed
 		}
 	}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
@@ -244,6 +301,7 @@ func (s *Service) retryRevocations() {
 		case <-s.running.Done():
 			return
 		case <-tick.C:
+		case <-s.wake:
 		}
 		if err := s.RetryRevocations(s.running); err != nil && s.running.Err() == nil {
 			s.log.Warn("revocations could not be retried", "error", err)
@@ -268,12 +326,25 @@ func (s *Service) RetryRevocations(ctx context.Context) error {
 	if err := s.reportInterrupted(ctx); err != nil {
 		return err
 	}
-	due, err := dueRevocations(ctx, s.db.Reader(), s.now())
-	if err != nil {
-		return sqldb.Wrap("list open revocations", err)
-	}
-	for _, r := range due {
-		s.revokeNow(ctx, r)
+	round, cancel := context.WithTimeout(ctx, revokeRound) // within the lease
+	defer cancel()
+	for round.Err() == nil {
+		due, err := dueRevocations(round, s.db.Reader(), s.now())
+		if err != nil {
+			return sqldb.Wrap("list open revocations", err)
+		}
+		if len(due) == 0 {
+			return nil
+		}
+		var at errgroup.Group
+		at.SetLimit(revokeWorkers)
+		for _, r := range due {
+			at.Go(func() error {
+				s.revokeNow(ctx, r)
+				return nil
+			})
+		}
+		_ = at.Wait()
 	}
 	return nil
 }

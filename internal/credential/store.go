@@ -108,7 +108,7 @@ where connection_id = $1 and version = $2`
 	storeFailureSQL = `update credential set lease_owner = '', lease_until = 0, attempt_started_at = case when $6 = 1 then attempt_started_at else 0 end,
 	failures = failures + 1, next_attempt_at = $4, last_error = $5
 where connection_id = $1 and version = $2 and lease_owner = $3`
-	dueRevocationsSQL = `select ` + rowColumns + ` from credential where revoke_state = 'pending' and revoke_next_at <= $1 order by revoke_next_at limit 20`
+	dueRevocationsSQL = `select ` + rowColumns + ` from credential where revoke_state = 'pending' and revoke_next_at <= $1 order by revoke_next_at limit 40`
 	setRevokeSQL      = `update credential set revoke_state = $2, revoke_attempts = revoke_attempts + 1, revoke_next_at = $3 where connection_id = $1`
 	beginRevokeSQL    = `update credential set revoke_state = 'pending', revoke_attempts = 0, revoke_next_at = $2 where connection_id = $1`
 	destroySQL        = `update credential set envelope = null, refreshable = $2, revoke_state = $3, revoke_next_at = 0 where connection_id = $1`

@@ -118,7 +118,7 @@ func TestRevocationIsGivenUp(t *testing.T) {
 			s.Clock.Advance(6 * time.Hour)
 			gatewaytest.Must(t, s.Credentials.RetryRevocations(t.Context()))
 		}
-		if r := s.stored(t); r.revoke != credential.RevokeGivenUp || r.sealed || days < 7 || days > 11 {
+		if r := s.stored(t); r.revoke != credential.RevokeFailed || r.sealed || days < 7 || days > 11 {
 			t.Errorf("after %v days: %+v", days, r)
 		}
 	})

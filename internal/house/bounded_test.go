@@ -65,10 +65,13 @@ var bounded = map[string]struct{ bound, ends string }{
 	"cli.kinds":                     {"a table", "never changed"},
 	"cli.profiles":                  {"a table", "never changed"},
 	"cli.sandboxProcess.done":       {"1, or closed", "sandboxProcess"},
+	"cli.upstreamWords":             {"a table", "never changed"},
 	"cli.secondSignal go":           {"one", "its stop waits for it"},
 
-	"credential.Service.Start go":         {"one loop", "Stop"},
-	"credential.sealedCache.byConnection": {"10,000 rows, then it starts anew", "a connection at its end"},
+	"credential.Service.Start go":            {"one loop", "Stop"},
+	"credential.Service.RetryRevocations go": {"8 at a time, 40 in all", "RetryRevocations waits for them"},
+	"credential.Service.wake":                {"1", "the loop of Start"},
+	"credential.sealedCache.byConnection":    {"10,000 rows, then it starts anew", "a connection at its end"},
 
 	"keyring/azurekv.clouds":       {"a table", "never changed"},
 	"keyring/azurekv.keeper.marks": {"64 versions", "emptied when full"},

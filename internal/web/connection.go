@@ -18,24 +18,37 @@ import (
 )
 
 func (s *Server) connectionList(v *visit) (answer, error) {
-	list, err := s.connections.List(v.ctx(), v.actor(), connection.Filter{Organization: v.here.Organization, After: v.form("after")})
+	f := connection.Filter{Organization: v.here.Organization, After: v.form("after")}
+	ended := v.form("ended") != ""
+	if ended {
+		f.State = connection.Disconnected
+	}
+	list, err := s.connections.List(v.ctx(), v.actor(), f)
 	if err != nil {
 		return nil, err
 	}
-	p := &ConnectionsPage{Frame: Frame{Title: "Connections", Section: "connections"}, CanAdd: v.may(account.UseOwn)}
+	upstream, err := s.credentials.Upstream(v.ctx(), list.Connections)
+	if err != nil {
+		return nil, err
+	}
+	p := &ConnectionsPage{Frame: Frame{Title: "Connections", Section: "connections"}, CanAdd: v.may(account.UseOwn), Ended: ended,
+		Live: v.query("/ui/connections"), Past: v.query("/ui/connections", "ended", "1")}
+	if v.may(account.ManageConnections) {
+		p.Incident = v.query("/ui/connections/revoke")
+	}
 	who := s.names(v, v.here.Environment)
 	for _, c := range list.Connections {
-		if c.Live() {
-			p.Items = append(p.Items, connectionRow(v, who, c))
+		if c.Live() != ended {
+			p.Items = append(p.Items, connectionRow(v, who, c, upstream[c.ID]))
 		}
 	}
 	if list.Next != "" {
-		p.Next = v.query("/ui/connections", "after", list.Next)
+		p.Next = v.query("/ui/connections", "after", list.Next, "ended", v.form("ended"))
 	}
 	return show(p), nil
 }
 
-func connectionRow(v *visit, who *names, c connection.Connection) ConnectionRow {
+func connectionRow(v *visit, who *names, c connection.Connection, upstream string) ConnectionRow {
 	row := ConnectionRow{ID: c.ID, Provider: c.Record.Name, Account: c.AccountLabel, Kind: kindOf(provider.Auth(c.AuthMethod)), State: string(c.State), Since: c.CreatedAt,
 		CanChange: connection.MayConnect(v.actor(), c.Organization, c.Owner) == nil, CanStop: v.may(account.Revoke) || c.Owner == v.person.User(),
 		Reconnect: v.query("/ui/connections/new", "provider", c.Provider, "reconnect", string(c.ID))}
@@ -47,8 +60,18 @@ func connectionRow(v *visit, who *names, c connection.Connection) ConnectionRow 
 	default:
 		row.Owner = who.user(c.Owner) + "'s"
 	}
-	if c.State == connection.NeedsReauth {
-		row.Reason = "It does not work any more. Reconnect it, and it goes on under the same name."
+	if lacking := c.Lacking(); len(lacking) > 0 && c.Live() {
+		row.Lacking = strings.Join(lacking, ", ")
+	}
+	switch {
+	case c.State == connection.NeedsReauth:
+		row.Reason = c.Why() + " Reconnect it, and it goes on under the same name."
+	case !c.Live():
+		row.CanChange, row.CanStop, row.Since = false, false, c.EndedAt
+		row.Reason = strings.TrimSpace(c.Why() + " " + upstreamWords(c, upstream))
+		if upstream == credential.Unsupported || upstream == credential.RevokeFailed {
+			row.RemoveAt = link(c.Record.Website)
+		}
 	}
 	return row
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/agent/agenttest"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -564,4 +565,23 @@ func TestCatalogue(t *testing.T) {
 	}
 	form.submit("/ui/connections", at("evil.example/")).want(http.StatusUnprocessableEntity).says("Subdomain cannot be") // O7
 	form.submit("/ui/connections", at("acme-help")).want(http.StatusOK).says("acme-help.zendesk.com")
+}
+
+// Issue 5: after an incident an admin sees first what would end, then ends it, and
+// sees what became of it at the provider. A member does neither.
+func TestDisconnectMany(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	s.KeyProvider(t, "tracker")
+	member := s.person(t, "member@example.com", account.RoleMember)
+	member.get("/ui/connections/new?provider=tracker").submit("/ui/connections", func(v url.Values) { v.Set("key.api_key", gatewaytest.SandboxKey) }).want(http.StatusOK)
+	member.get("/ui/connections").not("Disconnect many")
+	member.get("/ui/connections/revoke?provider=tracker").says("does not allow")
+	b.get("/ui/connections").says("Disconnect many")
+	b.get("/ui/connections/revoke?provider=").says("It is not said which").not("for good</button>")
+	b.get("/ui/connections/revoke?provider=sandbox").says("Nothing is connected that fits")
+	b.get("/ui/connections/revoke?provider=tracker").says("1 account").submit("", nil).want(http.StatusOK).says("1 account disconnected.")
+	b.get("/ui/connections").says("No account connected yet")
+	b.get("/ui/connections?ended=1").says("It was disconnected together with others.", "remove the access there")
 }

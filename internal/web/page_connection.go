@@ -10,9 +10,12 @@ import (
 // ConnectionsPage lists accounts.
 type ConnectionsPage struct {
 	Frame
-	Items  []ConnectionRow
-	Next   string
-	CanAdd bool
+	Items      []ConnectionRow
+	Next       string
+	CanAdd     bool
+	Ended      bool   // those that have ended are shown
+	Live, Past string // where either list is
+	Incident   string // where many are disconnected; empty: not by this person
 }
 
 func (*ConnectionsPage) template() string { return "connections" }
@@ -23,6 +26,8 @@ type ConnectionRow struct {
 	Provider, Account string
 	Owner, Kind       string
 	State, Reason     string
+	Lacking           string       // scopes that were not granted
+	RemoveAt          template.URL // at the provider, what a person must still do
 	Since             time.Time
 	CanChange         bool
 	CanStop           bool   // end the sessions that use it
