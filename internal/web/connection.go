@@ -34,7 +34,7 @@ func (s *Server) connectionList(v *visit) (answer, error) {
 	p := &ConnectionsPage{Frame: Frame{Title: "Connections", Section: "connections"}, CanAdd: v.may(account.UseOwn), Ended: ended,
 		Live: v.query("/ui/connections"), Past: v.query("/ui/connections", "ended", "1")}
 	if v.may(account.ManageConnections) {
-		p.Incident = v.query("/ui/connections/revoke")
+		p.Incident = v.query("/ui/connections/incident")
 	}
 	who := s.names(v, v.here.Environment)
 	for _, c := range list.Connections {

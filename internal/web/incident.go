@@ -94,7 +94,7 @@ func (s *Server) connectionsRevoke(v *visit) (answer, error) {
 	p.Lines = []string{"Their sessions have ended, and their keys are no longer used for anything. The providers are being told."}
 	if ended.More {
 		p.Lines = append(p.Lines, "There are more: do it again for the rest.")
-		p.Back, p.BackLabel = v.query("/ui/connections/revoke", "provider", aim.Provider, "owner", string(aim.Owner), "from", v.form("from"), "to", v.form("to")), "Go on"
+		p.Back, p.BackLabel = v.query("/ui/connections/incident", "provider", aim.Provider, "owner", string(aim.Owner), "from", v.form("from"), "to", v.form("to")), "Go on"
 	}
 	return show(p), nil
 }

@@ -188,7 +188,7 @@ func (s *Server) routes() []route {
 		{"GET /ui/connections/new", signedIn, s.connectionNew},
 		{"POST /ui/connections", signedIn, s.connect},
 		{"POST /ui/connections/challenge", signedIn, s.connectChallenge},
-		{"GET /ui/connections/revoke", signedIn, s.connectionsAim},
+		{"GET /ui/connections/incident", signedIn, s.connectionsAim},
 		{"POST /ui/connections/revoke", signedIn, s.connectionsRevoke},
 		{"POST /ui/connections/{id}/disconnect", signedIn, s.disconnect},
 		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
