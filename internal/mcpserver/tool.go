@@ -109,8 +109,12 @@ func wireTool(t provider.Tool) (*mcp.Tool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the input schema of %s: %w", t.Name, err)
 	}
+	description := t.Description
+	if t.Untried() {
+		description += " Not yet tried live: if its answer does not fit, say so."
+	}
 	return &mcp.Tool{
-		Meta: mcp.Meta{metaEffect: string(t.Effect)}, Name: t.Name, Title: t.Title, Description: t.Description,
+		Meta: mcp.Meta{metaEffect: string(t.Effect)}, Name: t.Name, Title: t.Title, Description: description,
 		InputSchema: schema, Annotations: annotations(t.Title, t.Effect, true),
 	}, nil
 }

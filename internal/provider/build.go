@@ -31,6 +31,8 @@ type Request struct {
 	Header  http.Header
 	Body    []byte
 	Summary Summary
+
+	base string // of the record's, that URL lies below
 }
 
 // Summary is a request as a person reads it before approving. Values are as the
@@ -130,6 +132,11 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 	if err := unmarshal(canonical, &given); err != nil {
 		return nil, badArguments("The arguments are not a JSON object.")
 	}
+	for name, value := range p.defaults {
+		if _, ok := given[name]; !ok {
+			given[name] = value
+		}
+	}
 	draft := p.typed
 	if p.generic != nil {
 		draft = p.request
@@ -162,7 +169,9 @@ type draft struct {
 	query        []param
 	headers      []param
 	body         []byte // JSON
+	shown        []byte // the body as a person reads it, when that differs
 	form         bool
+	raw          *rawBody // instead of body
 }
 
 func (p *plan) typed(args arguments) (*draft, error) {
@@ -175,6 +184,15 @@ func (p *plan) typed(args arguments) (*draft, error) {
 		values, err := scalars(args[seg.arg])
 		if err != nil || len(values) != 1 || args[seg.arg].Kind() == '[' {
 			return nil, badArguments("The argument " + quoted(seg.arg) + " goes into the path: it must be text or a number.")
+		}
+		if seg.many {
+			for part := range strings.SplitSeq(values[0], "/") {
+				if _, err := encodeSegment(part); err != nil {
+					return nil, err
+				}
+				d.segments = append(d.segments, part)
+			}
+			continue
 		}
 		if _, err := encodeSegment(values[0]); err != nil {
 			return nil, err
@@ -189,13 +207,17 @@ func (p *plan) typed(args arguments) (*draft, error) {
 		return nil, err
 	}
 	if p.body != nil {
-		if d.body = p.body.render(args); d.body != nil {
-			if err := bodyNames(d.body, 0); err != nil {
-				return nil, err
-			}
+		if d.body, err = p.body.render(args, false); err == nil && d.body != nil {
+			err = bodyNames(d.body, 0)
+		}
+		if err == nil && p.body.made {
+			d.shown, err = p.body.render(args, true)
 		}
 	}
-	return d, nil
+	if err == nil && p.parts != nil {
+		d.raw, err = p.raw(args)
+	}
+	return d, err
 }
 
 func fill(templates []param, args arguments) ([]param, error) {
@@ -308,7 +330,7 @@ func (d *draft) request() (*Request, error) {
 	if d.slash {
 		path.WriteString("/")
 	}
-	req := &Request{Method: d.method, Header: http.Header{}}
+	req := &Request{Method: d.method, Header: http.Header{}, base: d.base}
 	req.Summary = Summary{Method: d.method, Host: base.Host}
 	raw := strings.TrimRight(d.base, "/") + path.String()
 	var query []string
@@ -334,10 +356,19 @@ func (d *draft) request() (*Request, error) {
 }
 
 func (d *draft) writeBody(req *Request) error {
+	if d.raw != nil {
+		req.Body, req.Summary.Body = d.raw.content, d.raw.shown
+		req.Header.Set("Content-Type", d.raw.media)
+		return nil
+	}
 	if d.body == nil {
 		return nil
 	}
-	for _, f := range flatten(nil, "", d.body) {
+	shown := d.body
+	if d.shown != nil {
+		shown = d.shown
+	}
+	for _, f := range flatten(nil, "", shown) {
 		req.Summary.Body = append(req.Summary.Body, Field{strings.TrimSuffix("body "+f.Name, " "), f.Value})
 	}
 	if !d.form {

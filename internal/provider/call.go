@@ -50,6 +50,9 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	if err != nil {
 		return Answer{}, err
 	}
+	if p := tool.plan.poll; p != nil && resp.Status == p.status {
+		resp = p.follow(ctx, client, pinned, rec, req, cred, resp)
+	}
 	telemetry.Enter(ctx, telemetry.Redact)
 	// Cleaning takes a few times the answer's size, so the process does not do
 	// it for any number of answers at once.
@@ -124,6 +127,12 @@ func (a *Answer) body(resp *outbound.Response, red *Redactor, tool Tool) {
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	declared := media == "application/json" || strings.HasSuffix(media, "+json") || strings.HasSuffix(media, "json-seq") || strings.HasSuffix(media, "ndjson")
 	cut := tool.plan.cut
+	if len(tool.plan.decode) > 0 { // before the search, which then reads what is shown
+		text = decodeFields(text, tool.plan.decode)
+	}
+	if resp.Status < http.StatusBadRequest {
+		text = tool.plan.keep.of(text)
+	}
 	switch out, ok := red.JSON(text, cut); {
 	case ok && !red.Finds(out):
 		a.Body, a.JSON = out, utf8.Valid(out) && !bytes.ContainsRune(out, '\n')

@@ -2,6 +2,7 @@ package provider_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -274,5 +275,70 @@ func BenchmarkCleanAnswer(b *testing.B) {
 		if out, ok := red.JSON(doc, map[string]bool{"token": true}); !ok || red.Finds(out) {
 			b.Fatal("not clean")
 		}
+	}
+}
+
+// deskAt is the record of engine_test.go against a running upstream.
+func deskAt(t testing.TB, h http.HandlerFunc) func(name, args string) provider.Answer {
+	t.Helper()
+	base, client := upstream(t, h)
+	rec := parse(t, strings.Replace(string(desk(t).Source()), "https://api.desk.example/v1", base, 1))
+	return func(name, args string) provider.Answer {
+		t.Helper()
+		tl := tool(t, rec, "desk_"+name)
+		req, err := tl.Build(json.RawMessage(args), rec.Pinned().API...)
+		check(t, err)
+		a, err := provider.Call(t.Context(), client, rec.Pinned(), rec, tl, req, credential(provider.APIKey, "api_key", apiKey))
+		check(t, err)
+		return a
+	}
+}
+
+// Issue 5, rule 1: an answer keeps the fields that the tool names, shows decoded
+// what it says is base64, and the credential comes through neither.
+func TestCallKeepsAndDecodes(t *testing.T) {
+	t.Parallel()
+	text := func(s string) string { return base64.URLEncoding.EncodeToString([]byte(s)) }
+	status := 200
+	call := deskAt(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"id":"7","secret":{"id":1},"owner":{"name":"Ada","mail":"x"},"parts":[{"title":["a",{"id":2}],"body":{"data":%q,"size":9}},{"body":{"data":%q}},{"body":{"data":"?"}}],"token":"t"}`,
+			text("grüße\n"), text("the key is "+apiKey))
+	})
+	a := call("get_page", `{"path":"x"}`)
+	want := `{"id":"7","owner":{"name":"Ada"},"parts":[{"title":["a",{"id":2}],"body":{"data":"grüße\n"}},{"body":{"data":"the key is [redacted]"}},{"body":{"data":"?"}}]}`
+	if !a.JSON || string(a.Body) != want {
+		t.Errorf("got  %s\nwant %s", a.Body, want)
+	}
+	status = 404 // what went wrong is told whole
+	if a := call("get_page", `{"path":"x"}`); !strings.Contains(string(a.Body), `"secret"`) || strings.Contains(string(a.Body), `"token"`) {
+		t.Errorf("got %s", a.Body)
+	}
+}
+
+// Issue 5: an answer that says "not yet" is followed up below the same base,
+// with the credential; what the provider says cannot lead elsewhere.
+func TestCallFollowsUp(t *testing.T) {
+	t.Parallel()
+	var seen []string
+	job, answers := "j 1", 1
+	call := deskAt(t, func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Method+" "+r.RequestURI+" "+r.Header.Get("Authorization"))
+		w.Header().Set("Content-Type", "application/json")
+		if answers--; answers >= 0 {
+			w.WriteHeader(http.StatusAccepted)
+		}
+		fmt.Fprintf(w, `{"job":%q,"left":%d}`, job, answers)
+	})
+	if a := call("run", `{}`); a.Status != 200 || string(a.Body) != `{"job":"j 1","left":-1}` {
+		t.Errorf("got %d %s", a.Status, a.Body)
+	}
+	if d := cmp.Diff([]string{"POST /jobs Bearer " + apiKey, "GET /jobs/j%201 Bearer " + apiKey}, seen); d != "" {
+		t.Error(d)
+	}
+	seen, job, answers = nil, "../keys", 1
+	if a := call("run", `{}`); a.Status != 202 || len(seen) != 1 {
+		t.Errorf("got %d, asked %q", a.Status, seen)
 	}
 }

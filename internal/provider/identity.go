@@ -102,8 +102,18 @@ func (r Record) probe(ctx context.Context, client *outbound.Client, call *Identi
 	return resp.Body, red, nil
 }
 
-// fieldOf reads a scalar by a path such as data.0.id. Numbers keep their digits.
+// fieldOf reads a short printable scalar by a path such as data.0.id. Numbers
+// keep their digits.
 func fieldOf(doc []byte, path string) (string, bool) {
+	text, ok := fieldText(doc, path)
+	if !ok || len(text) > maxAccountField || strings.ContainsFunc(text, unprintable) {
+		return "", false
+	}
+	return text, true
+}
+
+// fieldText is fieldOf for any text.
+func fieldText(doc []byte, path string) (string, bool) {
 	v := jsontext.Value(doc)
 	for part := range strings.SplitSeq(path, ".") {
 		switch v.Kind() {
@@ -136,7 +146,7 @@ func fieldOf(doc []byte, path string) (string, bool) {
 		return "", false
 	}
 	s, err := scalars(v)
-	if err != nil || len(s) != 1 || s[0] == "" || len(s[0]) > maxAccountField || strings.ContainsFunc(s[0], unprintable) {
+	if err != nil || len(s) != 1 || s[0] == "" {
 		return "", false
 	}
 	return s[0], true

@@ -63,16 +63,18 @@ func (r *Record) lintAbout(l *linter) {
 	if c := r.About.Confidence; c != "" && !slices.Contains([]string{"high", "medium", "low"}, c) {
 		l.add("about.confidence", "Use high, medium or low.", "%s is not known.", quoted(c))
 	}
-	if t := r.About.Tried; t != "" {
-		if _, err := time.Parse(time.DateOnly, t); err != nil {
-			l.add("about.tried", "Write the day as 2006-01-02, or leave it out.", "%s is not a day.", quoted(t))
-		}
-	}
+	l.day("about.tried", r.About.Tried)
 	for i, u := range r.About.Docs {
 		l.url(fmt.Sprintf("about.docs[%d]", i), u, false)
 	}
 	for i, n := range r.About.Notes {
 		l.text(fmt.Sprintf("about.notes[%d]", i), n, 500, true, false)
+	}
+}
+
+func (l *linter) day(field, day string) {
+	if _, err := time.Parse(time.DateOnly, day); err != nil && day != "" {
+		l.add(field, "Write the day as 2006-01-02, or leave it out.", "%s is not a day.", quoted(day))
 	}
 }
 

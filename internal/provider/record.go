@@ -186,9 +186,28 @@ type ToolSpec struct {
 	Description string        `yaml:"description"`
 	Effect      policy.Effect `yaml:"effect" enum:"read,write,destructive,access"`
 	Scopes      []string      `yaml:"scopes"`
+	Tried       string        `yaml:"tried"` // YYYY-MM-DD of the last trial with the provider itself; default what about says
 	Input       document      `yaml:"input"`
 	Request     RequestSpec   `yaml:"request"`
+	Target      *TargetSpec   `yaml:"target"` // what names the thing that the call is about
+	Poll        *PollSpec     `yaml:"poll"`
 	Output      Output        `yaml:"output"`
+}
+
+// TargetSpec says how a person learns what a call is about, when an argument is
+// only an id: by another tool of the record that reads, or not at all.
+type TargetSpec struct {
+	Tool      string            `yaml:"tool"`      // by its name in the record; of effect read
+	Arguments map[string]string `yaml:"arguments"` // of that tool; default: those of the same name
+	Name      []string          `yaml:"name"`      // fields of its answer, such as data.title
+	Unnamed   string            `yaml:"unnamed"`   // instead of all that: why nothing can name it
+}
+
+// PollSpec follows up an answer that says "not yet". The credential goes along.
+type PollSpec struct {
+	Status  int    `yaml:"status"`  // of the answer that is no answer yet; default 202
+	Path    string `yaml:"path"`    // below the tool's base; "{name}" is a field of that answer
+	Seconds int    `yaml:"seconds"` // for how long at most; default 30
 }
 
 // RequestSpec is the template of a tool's request. "{name}" stands for an
@@ -200,11 +219,25 @@ type RequestSpec struct {
 	Query   map[string]string `yaml:"query"`
 	Headers map[string]string `yaml:"headers"`
 	Body    document          `yaml:"body"`
-	Encode  string            `yaml:"encode" enum:"json,form"` // default json
+	Encode  string            `yaml:"encode" enum:"json,form,multipart,related,raw"` // default json
+	Parts   []PartSpec        `yaml:"parts"`                                         // instead of body, for the last three
+}
+
+// PartSpec is one part of a multipart body (RFC 2046, RFC 7578), or the whole of
+// a raw one. It is left out when none of the arguments that it names is given.
+type PartSpec struct {
+	Name     string   `yaml:"name"`     // of multipart; a constant
+	Filename string   `yaml:"filename"` // of multipart
+	Type     string   `yaml:"type"`     // media type; default by the kind of content
+	Text     string   `yaml:"text"`     // one of these three
+	Base64   string   `yaml:"base64"`   // text that is decoded before it is sent
+	JSON     document `yaml:"json"`
 }
 
 // Output limits what an answer shows.
 type Output struct {
+	Keep     []string `yaml:"keep"`   // fields that are kept of a good JSON answer, such as files.id; empty: all
+	Decode   []string `yaml:"decode"` // names of fields whose base64 text is shown decoded
 	Cut      []string `yaml:"cut"`
 	MaxBytes int      `yaml:"max_bytes"` // default 256 KiB
 }
@@ -220,9 +253,18 @@ type Tool struct {
 	Input       json.RawMessage // JSON Schema 2020-12 of an object
 	Generic     bool
 	Output      Output
+	// Tried is the day on which somebody tried it with the provider itself. Empty
+	// in a record that says how sure it is means "not yet tried live".
+	Tried  string
+	Target *Target // what names the thing that a call is about; nil: not said
 
+	sure bool // the record says how sure it is
 	plan *plan
 }
+
+// Untried reports that people and agents are to read "not yet tried live": the
+// record says how sure it is, and nobody has tried this tool.
+func (t Tool) Untried() bool { return t.Tried == "" && t.sure }
 
 // Source is the YAML that the record was parsed from.
 func (r Record) Source() []byte { return r.source }

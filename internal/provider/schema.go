@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -65,7 +66,19 @@ func (p *plan) compileSchema(l *linter, field string, doc []byte) json.RawMessag
 		l.add(field, "Correct the schema.", "The schema is not valid: %.200s", err)
 		return nil
 	}
-	p.schema, err = s.Resolve(&jsonschema.ResolveOptions{})
+	p.schema, err = s.Resolve(&jsonschema.ResolveOptions{ValidateDefaults: true})
+	for _, name := range sortedKeys(props) {
+		if of, ok := props[name].(map[string]any); ok && of["default"] != nil {
+			value, err := strictjson.CanonicalOf(of["default"])
+			if err != nil {
+				l.add(field+".properties."+name+".default", "Correct it.", "The default has no JSON form.")
+			}
+			if p.defaults == nil {
+				p.defaults = map[string]jsontext.Value{}
+			}
+			p.defaults[name] = value
+		}
+	}
 	if err != nil {
 		l.add(field, "Correct the schema.", "The schema is not valid: %.200s", err)
 	}

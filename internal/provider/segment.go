@@ -121,7 +121,10 @@ type pathTemplate struct {
 }
 
 // segment is literal text, or text around one argument.
-type segment struct{ before, arg, after string }
+type segment struct {
+	before, arg, after string
+	many               bool // {arg*}: one or more whole segments, at the end
+}
 
 // parsePath reads "/issues/{number}".
 func parsePath(s string, rule bool) (pathTemplate, string) {
@@ -149,6 +152,7 @@ func parsePath(s string, rule bool) (pathTemplate, string) {
 				return t, "has a { without }."
 			}
 			seg = segment{before: part[:open], arg: part[open+1 : open+length], after: part[open+length+1:]}
+			seg.arg, seg.many = strings.CutSuffix(seg.arg, "*")
 			if !validArg(seg.arg) {
 				return t, "has a placeholder that is not a name of letters, digits and _."
 			}
@@ -164,7 +168,20 @@ func parsePath(s string, rule bool) (pathTemplate, string) {
 		}
 		t.segments = append(t.segments, seg)
 	}
+	for i, seg := range t.segments {
+		if seg.many && (rule || t.slash || seg.before+seg.after != "" || i < len(t.segments)-1) {
+			return t, "has a {name*} that is not its whole last segment."
+		}
+	}
 	return t, ""
+}
+
+// asRule is the template as an access rule reads it: many segments are a subtree.
+func (t pathTemplate) asRule() pathTemplate {
+	if n := len(t.segments); n > 0 && t.segments[n-1].many {
+		return pathTemplate{segments: t.segments[:n-1], subtree: true}
+	}
+	return t
 }
 
 func validArg(s string) bool {

@@ -1,12 +1,14 @@
 package provider
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -22,15 +24,22 @@ type plan struct {
 	headers []param
 	body    *bodyTemplate
 	form    bool
-	schema  *jsonschema.Resolved
-	names   map[string]bool // of the arguments; nil while they are not known
-	needs   []string        // required arguments
-	bases   []string        // all bases of the record
-	guard   []accessRule    // what a tool must not reach unless access is set
-	access  bool
-	generic *genericPlan
-	cut     map[string]bool // folded names of answer fields
-	digest  [32]byte
+	encode  string         // how parts are written
+	parts   []partTemplate // instead of body
+	poll    *pollPlan
+	keep    *kept           // nil: all is kept
+	decode  map[string]bool // folded names of answer fields
+	// defaults are what the schema says of arguments that are left out.
+	defaults map[string]jsontext.Value
+	schema   *jsonschema.Resolved
+	names    map[string]bool // of the arguments; nil while they are not known
+	needs    []string        // required arguments
+	bases    []string        // all bases of the record
+	guard    []accessRule    // what a tool must not reach unless access is set
+	access   bool
+	generic  *genericPlan
+	cut      map[string]bool // folded names of answer fields
+	digest   [32]byte
 }
 
 // param is one query parameter or header: a constant, or an argument.
@@ -76,7 +85,7 @@ func (r *Record) compileTools(l *linter) {
 			continue
 		}
 		if t.Effect == policy.Access {
-			guard = append(guard, accessRule{method: t.plan.method, path: t.plan.path})
+			guard = append(guard, accessRule{method: t.plan.method, path: t.plan.path.asRule()})
 		}
 		r.tools, places = append(r.tools, t), append(places, i)
 	}
@@ -88,18 +97,23 @@ func (r *Record) compileTools(l *linter) {
 				"The request is one that makes access, but the effect is %s.", t.Effect)
 		}
 	}
+	r.compileTargets(l, places)
 	own := len(r.tools)
 	r.addGeneric(l)
 	if len(l.problems) > 0 { // such a record is used by nobody
 		r.tools = nil
 		return
 	}
-	for i := range r.tools {
-		var request RequestSpec
-		if i < own {
-			request = r.ToolSpecs[i].Request
+	for _, withTarget := range []bool{false, true} { // what looks a target up has none itself
+		for i, t := range r.tools {
+			var spec ToolSpec
+			if i < own {
+				spec = r.ToolSpecs[i]
+			}
+			if (t.Target != nil) == withTarget {
+				t.plan.digest = r.digest(t, spec)
+			}
 		}
-		r.tools[i].plan.digest = r.digest(r.tools[i], request)
 	}
 }
 
@@ -117,7 +131,7 @@ func (p *plan) meetsGuard() bool {
 }
 
 func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
-	t := Tool{Name: r.ID + "_" + s.Name, Provider: r.ID, Title: s.Title, Description: s.Description, Effect: s.Effect, Scopes: s.Scopes, Output: s.Output}
+	t := Tool{Name: r.ID + "_" + s.Name, Provider: r.ID, Title: s.Title, Description: s.Description, Effect: s.Effect, Scopes: s.Scopes, Output: s.Output, Tried: cmp.Or(s.Tried, r.About.Tried), sure: r.About.Confidence != ""}
 	if s.Name == "" || len(t.Name) > maxToolName || strings.ContainsFunc(s.Name, func(c rune) bool { return c > 0x7f || !isAlnum(byte(c)) && c != '_' }) {
 		l.add(field+".name", "Use A-Z, a-z, 0-9 and _.", "%s is not a tool name of at most %d characters with the provider's id.", quoted(s.Name), maxToolName)
 	}
@@ -140,7 +154,10 @@ func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 		in = document(`{"type":"object"}`)
 	}
 	t.Input = p.compileSchema(l, field+".input", in)
+	l.day(field+".tried", s.Tried)
+	p.compileOutput(l, field+".output", s.Output)
 	r.compileRequest(l, field+".request", s.Request, p)
+	p.compilePoll(l, field+".poll", s.Poll)
 	if s.Request.Method != "" && !effectFits(s.Effect, s.Request.Method) {
 		l.add(field+".effect", "Declare what the method can do.", "%s is too mild for %s.", s.Effect, s.Request.Method)
 	}
@@ -225,8 +242,17 @@ func (r *Record) compileBody(l *linter, field string, s RequestSpec, p *plan, us
 	case "", "json":
 	case "form":
 		p.form = true
+	case "multipart", "related", "raw":
+		r.compileParts(l, field, s, p, used)
+		if s.Method == "GET" || s.Method == "HEAD" {
+			l.add(field+".parts", "Use query, or another method.", "%s takes no body.", s.Method)
+		}
+		return
 	default:
-		l.add(field+".encode", "Use json or form.", "%s is not known.", quoted(s.Encode))
+		l.add(field+".encode", "Use json, form, multipart, related or raw.", "%s is not known.", quoted(s.Encode))
+	}
+	if len(s.Parts) > 0 {
+		l.add(field+".parts", "Set encode: multipart, related or raw, or use body.", "Only those have parts.")
 	}
 	if len(s.Body) == 0 {
 		if p.form {
@@ -246,10 +272,14 @@ func (r *Record) compileBody(l *linter, field string, s RequestSpec, p *plan, us
 		l.add(field+".body", "Write a mapping.", "A form is a mapping of names to values.")
 	}
 	p.body = body
+	l.bodyArguments(field+".body", body, p, used)
+}
+
+func (l *linter) bodyArguments(field string, body *bodyTemplate, p *plan, used map[string]bool) {
 	for _, arg := range body.args() {
 		used[arg] = true
 		if p.names != nil && !p.names[arg] {
-			l.add(field+".body", "Add it to input.properties.", "{%s} is not an argument.", arg)
+			l.add(field, "Add it to input.properties.", "{%s} is not an argument.", arg)
 		}
 	}
 }
@@ -278,7 +308,8 @@ func wholePlaceholder(s string) (string, bool) {
 }
 
 // digest covers all of a tool that decides what a call does and shows.
-func (r *Record) digest(t Tool, req RequestSpec) [32]byte {
+func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
+	req := spec.Request
 	shape := map[string]any{
 		"name": t.Name, "effect": t.Effect, "generic": t.Generic, "input": t.Input, "bases": r.API.Base,
 		"cut": sortedKeys(t.plan.cut), "max_bytes": t.Output.MaxBytes, "headers": r.DefaultHeaders,
@@ -287,7 +318,11 @@ func (r *Record) digest(t Tool, req RequestSpec) [32]byte {
 		shape["methods"], shape["access"] = t.plan.generic.methods, guardText(r)
 	} else {
 		shape["request"] = map[string]any{"method": req.Method, "base": t.plan.base, "path": req.Path, "query": req.Query,
-			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body))}
+			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body)), "parts": req.Parts}
+		shape["poll"], shape["target"], shape["keep"], shape["decode"] = spec.Poll, spec.Target, spec.Output.Keep, spec.Output.Decode
+	}
+	if t.Target != nil && t.Target.plan != nil { // whoever approves the tool approves its look-up
+		shape["look_up"] = t.Target.plan.digest
 	}
 	doc, err := strictjson.CanonicalOf(shape)
 	if err != nil {
