@@ -197,7 +197,7 @@ func TestConnectionLife(t *testing.T) {
 
 		err = w.tx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 			for version, want := range map[int64]bool{2: false, 3: true} {
-				ok, err := w.SetCredential(ctx, tx, w.env, c.ID, version, []string{"read", "more"})
+				ok, err := w.SetCredential(ctx, tx, audit.Actor{Kind: "system", ID: "test"}, w.env, c.ID, version, []string{"read", "more"})
 				if err != nil || ok != want {
 					t.Errorf("credential %d: got %v, %v", version, ok, err)
 				}
@@ -228,7 +228,7 @@ func TestConnectionLife(t *testing.T) {
 		if _, err := w.reconnect(ctx, w.byID(t, c.ID), f); !fault.Is(err, "disconnected") {
 			t.Errorf("reconnect after the end: got %v", err)
 		}
-		want := []string{"connection.connected", "connection.needs_reauthorization", "connection.recovered", "connection.reconnected", "connection.disconnected"}
+		want := []string{"connection.connected", "connection.needs_reauthorization", "connection.recovered", "connection.reconnected", "connection.scopes_changed", "connection.scopes_changed", "connection.disconnected"}
 		if d := cmp.Diff(want, w.actions(t, c.ID)); d != "" {
 			t.Error(d)
 		}

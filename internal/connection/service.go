@@ -26,7 +26,9 @@ type Config struct {
 	// use it end, and its credential is put down for revocation, or nothing
 	// happens at all.
 	OnEnded func(ctx context.Context, tx *sqldb.Tx, c Connection) error
-	Now     func() time.Time
+	// OnChange is told in its transaction of what happens to a connection.
+	OnChange func(ctx context.Context, tx *sqldb.Tx, ch Change) error
+	Now      func() time.Time
 }
 
 // Service is the room's door.
@@ -42,6 +44,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.OnEnded == nil {
 		cfg.OnEnded = func(context.Context, *sqldb.Tx, Connection) error { return nil }
+	}
+	if cfg.OnChange == nil {
+		cfg.OnChange = func(context.Context, *sqldb.Tx, Change) error { return nil }
 	}
 	return &Service{cfg: cfg}
 }
@@ -121,8 +126,7 @@ func (s *Service) Create(ctx context.Context, tx *sqldb.Tx, by account.Actor, f 
 	if err := s.insert(ctx, tx, c, digest); err != nil {
 		return Connection{}, err
 	}
-	s.audit(tx, by.Audit(), by.User(), by.Address(), "connection.connected", c, nil)
-	return c, nil
+	return c, s.tell(ctx, tx, by.Audit(), by.User(), by.Address(), "connection.connected", c, nil, nil)
 }
 
 // Reconnect gives c a new credential, the provider's present record and new
@@ -139,7 +143,7 @@ func (s *Service) Reconnect(ctx context.Context, tx *sqldb.Tx, by account.Actor,
 		return Connection{}, fault.New(fault.Conflict, "account_differs", "This is another account than the one of the connection.").
 			WithHint("Connect it as a new connection.")
 	}
-	now := s.cfg.Now().UTC().Truncate(time.Microsecond)
+	now, had := s.cfg.Now().UTC().Truncate(time.Microsecond), c.Scopes
 	if err := c.renew(f, now); err != nil {
 		return Connection{}, err
 	}
@@ -151,8 +155,10 @@ func (s *Service) Reconnect(ctx context.Context, tx *sqldb.Tx, by account.Actor,
 	if err := s.save(ctx, tx, c, digest); err != nil {
 		return Connection{}, err
 	}
-	s.audit(tx, by.Audit(), by.User(), by.Address(), "connection.reconnected", c, w.Evidence())
-	return c, nil
+	if err := s.tell(ctx, tx, by.Audit(), by.User(), by.Address(), "connection.reconnected", c, w.Evidence(), nil); err != nil {
+		return Connection{}, err
+	}
+	return c, s.scopesChanged(ctx, tx, by.Audit(), c, had)
 }
 
 // renew takes over what an authorization brought.
@@ -200,8 +206,7 @@ func (s *Service) Mark(ctx context.Context, tx *sqldb.Tx, by audit.Actor, env id
 	if state == NeedsReauth {
 		action = "connection.needs_reauthorization"
 	}
-	s.audit(tx, by, "", "", action, c, nil)
-	return nil
+	return s.tell(ctx, tx, by, "", "", action, c, nil, nil)
 }
 
 // Move pins other places of the same record, which the provider named with a new
@@ -233,15 +238,23 @@ func (s *Service) Move(ctx context.Context, tx *sqldb.Tx, by audit.Actor, env id
 // SetCredential tells the connection which version of its credential is current
 // and what it allows, after a refresh. False means that the connection has ended
 // or that a newer version is there already.
-func (s *Service) SetCredential(ctx context.Context, tx *sqldb.Tx, env id.Environment, conn id.Connection, version int64, scopes []string) (bool, error) {
+func (s *Service) SetCredential(ctx context.Context, tx *sqldb.Tx, by audit.Actor, env id.Environment, conn id.Connection, version int64, scopes []string) (bool, error) {
+	c, err := s.ByID(ctx, tx, env, conn)
+	if err != nil {
+		return false, err
+	}
 	const query = `update connection set credential_version = $3, scopes = $4, updated_at = $5, version = version + 1
 		where environment_id = $1 and id = $2 and state <> 'disconnected' and credential_version < $3`
 	res, err := tx.ExecContext(ctx, query, env, conn, version, strings.Join(scopes, " "), sqldb.Micros(s.cfg.Now()))
 	if err != nil {
 		return false, sqldb.Wrap("update a connection", err)
 	}
-	n, err := res.RowsAffected()
-	return n == 1, sqldb.Wrap("update a connection", err)
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return false, sqldb.Wrap("update a connection", err)
+	}
+	was := c.Scopes
+	c.Scopes, c.CredentialVersion = scopes, version
+	return true, s.scopesChanged(ctx, tx, by, c, was)
 }
 
 // Disconnect ends a connection for good, and with it, in the same transaction,
@@ -299,20 +312,5 @@ func (s *Service) end(ctx context.Context, tx *sqldb.Tx, c Connection, reason st
 	if err := s.cfg.OnEnded(ctx, tx, c); err != nil {
 		return c, err
 	}
-	s.audit(tx, by, user, address, "connection.disconnected", c, nil)
-	return c, nil
-}
-
-func (s *Service) audit(tx *sqldb.Tx, by audit.Actor, user id.User, address, action string, c Connection, evidence json.RawMessage) {
-	detail := map[string]string{"account_id": c.AccountID, "account": c.AccountLabel}
-	if c.Reason != "" {
-		detail["reason"] = c.Reason
-	}
-	if c.Owner != "" {
-		detail["owner"] = string(c.Owner)
-	}
-	s.cfg.Audit.AppendEvent(tx, audit.Entry{
-		Environment: c.Environment, Organization: c.Organization, Actor: by, User: user, Connection: c.ID,
-		Action: action, Object: string(c.ID), Provider: c.Provider, Evidence: evidence, Detail: detail, Address: address,
-	})
+	return c, s.tell(ctx, tx, by, user, address, "connection.disconnected", c, nil, nil)
 }

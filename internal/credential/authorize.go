@@ -62,7 +62,11 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	if prov.Record.OAuth == nil {
 		return "", fault.New(fault.Invalid, "not_oauth", prov.Record.Name+" is connected with a key, not by signing in there.").WithHint("Give the key instead.")
 	}
-	rec, err := s.chosen(ctx, st, prov.Record)
+	was, err := s.reconnected(ctx, st, owner)
+	if err != nil {
+		return "", err
+	}
+	rec, err := chosen(st, prov.Record, was)
 	if err != nil {
 		return "", err
 	}
@@ -71,6 +75,7 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	if err != nil {
 		return "", err
 	}
+	scopes = withGranted(was, o.Scopes, scopes)
 	pinned := rec.Pinned()
 	if err := s.outbound.Check(ctx, pinned.Token); err != nil {
 		return "", err
@@ -103,18 +108,27 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	return rec.AuthorizationURL(provider.Authorization{ClientID: prov.ClientID, RedirectURI: f.redirectURI, State: state, Verifier: verifier, Scopes: scopes})
 }
 
+// reconnected is the connection that is to get new life; the zero one when it is
+// to be a new one. Whoever it does not belong to learns nothing of it.
+func (s *Service) reconnected(ctx context.Context, st Start, owner id.User) (connection.Connection, error) {
+	if st.Reconnect == "" {
+		return connection.Connection{}, nil
+	}
+	c, err := s.connections.ByID(ctx, s.db.Reader(), st.Environment, st.Reconnect)
+	if err == nil && (c.Organization != st.Organization || c.Owner != owner || c.Provider != st.Provider) {
+		err = fault.New(fault.NotFound, "not_found", "No such connection.")
+	}
+	return c, err
+}
+
 // chosen fills in what a person chooses of a record's addresses. A reconnect
 // goes to the tenant where the connection is, unless another is chosen.
-func (s *Service) chosen(ctx context.Context, st Start, rec provider.Record) (provider.Record, error) {
+func chosen(st Start, rec provider.Record, was connection.Connection) (provider.Record, error) {
 	choice := st.Chosen
-	if st.Reconnect != "" && len(choice) == 0 && len(rec.Tenant) > 0 {
-		c, err := s.connections.ByID(ctx, s.db.Reader(), st.Environment, st.Reconnect)
-		if err != nil {
-			return provider.Record{}, err
-		}
+	if len(choice) == 0 {
 		choice = map[string]string{}
 		for _, p := range rec.Tenant {
-			if v, ok := c.Pinned.Values[p.Name]; ok {
+			if v, ok := was.Pinned.Values[p.Name]; ok {
 				choice[p.Name] = v
 			}
 		}
@@ -141,6 +155,17 @@ func requested(known provider.Scopes, chosen []string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// withGranted adds to what is asked for what the connection to be reconnected has
+// already, as far as the record still knows it: asking for more takes nothing away.
+func withGranted(was connection.Connection, known provider.Scopes, asked []string) []string {
+	for _, have := range was.Scopes {
+		if _, err := requested(known, []string{have}); err == nil && !slices.Contains(asked, have) {
+			asked = append(asked, have)
+		}
+	}
+	return asked
 }
 
 // withUnlisted adds to an answer's scopes those that the provider grants without
@@ -349,7 +374,11 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	if prov.Record.Auth == provider.OAuth2 {
 		return connection.Connection{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Use Connect.")
 	}
-	rec, err := s.chosen(ctx, st, prov.Record)
+	was, err := s.reconnected(ctx, st, owner)
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	rec, err := chosen(st, prov.Record, was)
 	if err != nil {
 		return connection.Connection{}, err
 	}
@@ -431,6 +460,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	if kind == provider.OAuth2 {
 		r, m = g.apply(r, material{}, f.Record.OAuth.DefaultTTL, s.now())
 	}
+	r.keepAt, r.checkAt = keepAt(f.Record, r, s.now()), checkAt(f.Record, r, s.now())
 	f.CredentialVersion = r.version
 	if r.envelope, err = s.seal(ctx, r, m); err != nil {
 		return connection.Connection{}, err

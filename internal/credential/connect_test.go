@@ -377,9 +377,14 @@ func TestReconnect(t *testing.T) {
 		}
 		// Somebody else's connection is not there to be reconnected.
 		noa := s.Person(t, "noa@example.com", account.RoleMember)
-		back := s.Consent(t, s.Begin(t, noa, func(st *credential.Start) { st.Reconnect = s.conn.ID }), gatewaytest.Mia)
-		if _, err := s.Credentials.Callback(t.Context(), noa.Signed(t), s.Environment, "sandbox", back); code(err) != "not_found" {
+		st := start(s.World, "sandbox")
+		st.Reconnect = s.conn.ID
+		if _, err := s.Credentials.Authorize(t.Context(), noa.Signed(t), st); code(err) != "not_found" {
 			t.Errorf("a foreign connection: got %v, want not_found", err)
+		}
+		st.OrganizationOwned = true
+		if _, err := s.Credentials.Authorize(t.Context(), s.Person(t, "admin@example.com", account.RoleAdmin).Signed(t), st); code(err) != "not_found" {
+			t.Errorf("a member's connection as the organization's: got %v, want not_found", err)
 		}
 	})
 }

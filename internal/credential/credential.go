@@ -130,8 +130,10 @@ func (s *Service) Start() {
 			s.log.Warn("refreshes that an earlier run began are waited for, since their leases could not be ended", "error", err)
 		}
 	}
-	if s.work.begin() {
-		go s.retryRevocations()
+	for _, loop := range []func(){s.retryRevocations, s.keepUp} {
+		if s.work.begin() {
+			go loop()
+		}
 	}
 }
 
@@ -271,7 +273,7 @@ func (s *Service) Rejected(ctx context.Context, p session.Permit, version int64)
 			return false
 		}
 	}
-	if err := s.needsReauthorization(ctx, r, "credential_rejected"); err != nil {
+	if err := s.needsReauthorization(ctx, r, reasonRejected); err != nil {
 		s.log.Warn("a rejected credential could not be marked", "connection", r.connection, "error", err)
 	}
 	return true

@@ -249,6 +249,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	g.scopes = withUnlisted(g.scopes, o.Scopes, r.scopes)
 	next, m := g.apply(*r, old, o.DefaultTTL, s.now())
 	next.version = r.version + 1
+	next.keepAt = keepAt(conn.Record, next, s.now())
 	if err := usable(m); err != nil {
 		s.log.Error("a provider renewed a credential into one that cannot be kept safe", "provider", r.provider, "connection", r.connection)
 		return renewal{}, &tokenError{code: codeUnusable}
@@ -311,7 +312,7 @@ func (s *Service) keep(ctx context.Context, was row, got renewal) (row, error) {
 				if stored, err = storeRefreshed(ctx, tx, was, next); err != nil || !stored {
 					return err
 				}
-				current, err := s.connections.SetCredential(ctx, tx, next.environment, next.connection, next.version, next.scopes)
+				current, err := s.connections.SetCredential(ctx, tx, system, next.environment, next.connection, next.version, next.scopes)
 				if err != nil {
 					return err
 				}
@@ -445,8 +446,11 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 				return err
 			}
 		}
-		s.audit.AppendEvent(tx, s.entry(r, "credential.refresh_failed", reason))
-		return nil
+		event := s.audit.Append(tx, s.entry(r, "credential.refresh_failed", reason))
+		if r.failures > 0 {
+			return nil // told already
+		}
+		return s.connections.RefreshFailed(ctx, tx, event, r.environment, r.connection, reason)
 	})
 	if err != nil {
 		s.log.Error("a failed refresh could not be recorded", "connection", r.connection, "error", err)

@@ -34,6 +34,8 @@ type row struct {
 	revokeState  string
 	revokeTries  int
 	revokeNext   time.Time
+	keepAt       time.Time // when an idle grant is refreshed; zero: never
+	checkAt      time.Time // when the credential is tried; zero: never
 }
 
 func (r row) place() vault.Place {
@@ -87,23 +89,24 @@ func (r row) expired(now time.Time) bool {
 func (r row) leased(now time.Time) bool { return r.leaseOwner != "" && !r.leaseUntil.Before(now) }
 
 const rowColumns = `connection_id, environment_id, organization_id, user_id, provider, kind, version, envelope, expires_at, refreshable, scopes,
-	obtained_at, lease_owner, lease_until, attempt_started_at, failures, next_attempt_at, last_error, revoke_state, revoke_attempts, revoke_next_at`
+	obtained_at, lease_owner, lease_until, attempt_started_at, failures, next_attempt_at, last_error, revoke_state, revoke_attempts, revoke_next_at,
+	keep_at, check_at`
 
 const (
 	loadRowSQL   = `select ` + rowColumns + ` from credential where connection_id = $1`
 	insertRowSQL = `insert into credential (` + rowColumns + `)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', 0, 0, 0, 0, '', '', 0, 0)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', 0, 0, 0, 0, '', '', 0, 0, $13, $14)
 on conflict (connection_id) do update set kind = excluded.kind, version = excluded.version, envelope = excluded.envelope,
 	expires_at = excluded.expires_at, refreshable = excluded.refreshable, scopes = excluded.scopes, obtained_at = excluded.obtained_at,
 	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = '',
-	revoke_state = '', revoke_attempts = 0, revoke_next_at = 0
+	revoke_state = '', revoke_attempts = 0, revoke_next_at = 0, keep_at = excluded.keep_at, check_at = excluded.check_at
 where credential.version = excluded.version - 1`
 	leaseSQL = `update credential set lease_owner = $3, lease_until = $4, attempt_started_at = $5
 where connection_id = $1 and version = $2 and revoke_state = '' and lease_owner = $6`
 	prolongLeaseSQL   = `update credential set lease_until = $4 where connection_id = $1 and version = $2 and lease_owner = $3`
 	releaseLeasesSQL  = `update credential set lease_owner = '', lease_until = 0 where lease_owner <> ''`
 	storeRefreshedSQL = `update credential set version = version + 1, envelope = $3, expires_at = $4, refreshable = $5, scopes = $6, obtained_at = $7,
-	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = ''
+	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = '', keep_at = $8
 where connection_id = $1 and version = $2`
 	storeFailureSQL = `update credential set lease_owner = '', lease_until = 0, attempt_started_at = case when $6 = 1 then attempt_started_at else 0 end,
 	failures = failures + 1, next_attempt_at = $4, last_error = $5
@@ -111,19 +114,20 @@ where connection_id = $1 and version = $2 and lease_owner = $3`
 	dueRevocationsSQL = `select ` + rowColumns + ` from credential where revoke_state = 'pending' and revoke_next_at <= $1 order by revoke_next_at limit 40`
 	setRevokeSQL      = `update credential set revoke_state = $2, revoke_attempts = revoke_attempts + 1, revoke_next_at = $3 where connection_id = $1`
 	beginRevokeSQL    = `update credential set revoke_state = 'pending', revoke_attempts = 0, revoke_next_at = $2 where connection_id = $1`
-	destroySQL        = `update credential set envelope = null, refreshable = $2, revoke_state = $3, revoke_next_at = 0 where connection_id = $1`
+	destroySQL        = `update credential set envelope = null, refreshable = $2, revoke_state = $3, revoke_next_at = 0, keep_at = 0, check_at = 0 where connection_id = $1`
 	destroyVersionSQL = destroySQL + ` and version = $4`
 )
 
 func scanRow(scan func(dest ...any) error) (row, error) {
 	var r row
-	var expires, obtained, lease, attempt, next, revokeNext int64
+	var expires, obtained, lease, attempt, next, revokeNext, keep, check int64
 	var scopes string
 	err := scan(&r.connection, &r.environment, &r.organization, &r.user, &r.provider, &r.kind, &r.version, &r.envelope, &expires, &r.refreshable, &scopes,
-		&obtained, &r.leaseOwner, &lease, &attempt, &r.failures, &next, &r.lastError, &r.revokeState, &r.revokeTries, &revokeNext)
+		&obtained, &r.leaseOwner, &lease, &attempt, &r.failures, &next, &r.lastError, &r.revokeState, &r.revokeTries, &revokeNext, &keep, &check)
 	r.scopes = strings.Fields(scopes)
 	r.expiresAt, r.obtainedAt, r.leaseUntil = sqldb.Time(expires), sqldb.Time(obtained), sqldb.Time(lease)
 	r.attemptAt, r.nextAttempt, r.revokeNext = sqldb.Time(attempt), sqldb.Time(next), sqldb.Time(revokeNext)
+	r.keepAt, r.checkAt = sqldb.Time(keep), sqldb.Time(check)
 	return r, err
 }
 
@@ -135,7 +139,7 @@ func loadRow(ctx context.Context, q sqldb.Querier, conn id.Connection) (row, err
 // reports whether it did.
 func insertRow(ctx context.Context, q sqldb.Querier, r row) (bool, error) {
 	return changed(q.ExecContext(ctx, insertRowSQL, r.connection, r.environment, r.organization, r.user, r.provider, r.kind, r.version, r.envelope,
-		sqldb.Micros(r.expiresAt), flag(r.refreshable), strings.Join(r.scopes, " "), sqldb.Micros(r.obtainedAt)))
+		sqldb.Micros(r.expiresAt), flag(r.refreshable), strings.Join(r.scopes, " "), sqldb.Micros(r.obtainedAt), sqldb.Micros(r.keepAt), sqldb.Micros(r.checkAt)))
 }
 
 // takeLease takes the lease on r from whoever r says has it, if anybody.
@@ -158,7 +162,7 @@ func prolongLease(ctx context.Context, q sqldb.Querier, r row, owner string, unt
 // the database was down.
 func storeRefreshed(ctx context.Context, q sqldb.Querier, was, now row) (bool, error) {
 	return changed(q.ExecContext(ctx, storeRefreshedSQL, was.connection, was.version, now.envelope, sqldb.Micros(now.expiresAt), flag(now.refreshable),
-		strings.Join(now.scopes, " "), sqldb.Micros(now.obtainedAt)))
+		strings.Join(now.scopes, " "), sqldb.Micros(now.obtainedAt), sqldb.Micros(now.keepAt)))
 }
 
 // storeFailure gives the lease back. open keeps the mark that an attempt may
