@@ -185,3 +185,25 @@ func TestIncrementalScopes(t *testing.T) {
 		}
 	})
 }
+
+// A bug: at a provider where one token given back ends the whole grant, a reconnect
+// gave the old one back and ended the new one.
+func TestReconnectDoesNotEndTheNewGrant(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := gatewaytest.New(t, db)
+		in := oauthInput(w)
+		in.YAML = []byte(strings.Replace(string(in.YAML), "revoke_style: rfc7009\n", "revoke_style: rfc7009\n  revokes_grant: true\n", 1))
+		_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), in, account.Agreement{})
+		gatewaytest.Must(t, err)
+		s := scene{World: w, owner: w.Person(t, "mia@example.com", account.RoleMember)}
+		s.conn = w.ConnectOAuth(t, s.owner, gatewaytest.Mia, nil)
+		w.ConnectOAuth(t, s.owner, gatewaytest.Mia, nil)
+		if n := w.Stats(t).Revocations; n != 0 {
+			t.Errorf("%d revocations by a reconnect", n)
+		}
+		if d, err := w.Credentials.Disconnect(t.Context(), s.me(t), s.conn.ID); err != nil || d.Upstream != credential.RevokedUpstream {
+			t.Errorf("a disconnect: %+v, %v", d, err)
+		}
+	})
+}

@@ -259,6 +259,9 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 	if o := conn.Record.OAuth; token.IsZero() || o != nil && o.RevokesByAccess() {
 		token, hint = old.values[provider.FieldAccessToken], "access_token"
 	}
+	if o := conn.Record.OAuth; o != nil && o.RevokesGrant {
+		return // that would end the new one with it
+	}
 	if token.IsZero() || token.Equal(now.values[fieldRefreshToken]) || token.Equal(now.values[provider.FieldAccessToken]) {
 		return
 	}

@@ -72,6 +72,7 @@ type OAuth struct {
 	TokenURL        string            `yaml:"token_url"`
 	RevokeURL       string            `yaml:"revoke_url"`
 	RevokeStyle     string            `yaml:"revoke_style" enum:"rfc7009,rfc7009_json,bearer,bearer_delete,client_delete,none"` // default follows RevokeURL
+	RevokesGrant    bool              `yaml:"revokes_grant"`                                                                    // one token given back ends all that our client has of the account
 	Issuer          string            `yaml:"issuer"`                                                                           // expected iss of RFC 9207; empty: not checked
 	ClientAuth      string            `yaml:"client_auth" enum:"basic,post,none"`                                               // default basic
 	ClientIDParam   string            `yaml:"client_id_param"`                                                                  // default client_id

@@ -60,6 +60,7 @@ func connectionRow(v *visit, who *names, c connection.Connection, upstream strin
 	default:
 		row.Owner = who.user(c.Owner) + "'s"
 	}
+	row.By = c.ReauthorizeBy
 	if lacking := c.Lacking(); len(lacking) > 0 && c.Live() {
 		row.Lacking = strings.Join(lacking, ", ")
 	}
@@ -140,6 +141,9 @@ func (s *Server) reconnectNew(v *visit, p *ConnectionNewPage, again string) (ans
 // credential.AddKey.
 func (s *Server) reconnectForm(v *visit, p *ConnectionNewPage, c connection.Connection) {
 	p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
+	for i, sc := range p.Chosen.Scopes {
+		p.Chosen.Scopes[i].Chosen = sc.Chosen || slices.Contains(c.Scopes, sc.ID) || slices.Contains(c.Asked, sc.ID)
+	}
 	for i, t := range p.Chosen.Tenant {
 		if was := c.Pinned.Values[t.Name]; was != "" {
 			p.Chosen.Tenant[i].Value = was

@@ -26,6 +26,7 @@ type ConnectionRow struct {
 	Provider, Account string
 	Owner, Kind       string
 	State, Reason     string
+	By                time.Time    // when a person must have connected it again; zero: nobody said
 	Lacking           string       // scopes that were not granted
 	RemoveAt          template.URL // at the provider, what a person must still do
 	Since             time.Time
