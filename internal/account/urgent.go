@@ -15,7 +15,7 @@ type way struct {
 	write func(ctx context.Context, fn func(ctx context.Context, tx *sqldb.Tx) error) error
 }
 
-func (s *Service) common() way { return way{s.db.Reader(), s.db.Update} }
+func (s *Service) common() way { return way{s.db.Near(), s.db.Update} }
 
 func (s *Service) urgent(line string) way {
 	return way{s.db.UrgentReader(line), func(ctx context.Context, fn func(ctx context.Context, tx *sqldb.Tx) error) error {

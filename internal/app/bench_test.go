@@ -44,7 +44,7 @@ func BenchmarkServer(b *testing.B) {
 			_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":{}}`)
 		}))
 		defer srv.Close()
-		c := caller{address: srv.Listener.Addr().String(), request: []byte("POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")}
+		c := caller{address: srv.Listener.Addr().String(), requests: [][]byte{[]byte("POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")}}
 		c.measure(b, 1)
 	})
 	for _, engine := range []sqldb.Engine{sqldb.SQLite, sqldb.PostgreSQL} {
@@ -60,10 +60,11 @@ func BenchmarkServer(b *testing.B) {
 	}
 }
 
-// caller sends one request again and again.
+// caller sends requests in turn, again and again.
 type caller struct {
-	address string
-	request []byte
+	address  string
+	requests [][]byte
+	commits  func() uint64 // of the server's database so far; nil: they do not matter
 }
 
 // measure sends b.N requests over n connections.
@@ -77,30 +78,37 @@ func (c caller) measure(b *testing.B, n int) {
 		defer conn.Close()
 		conns[i] = &wire{conn: conn, in: bufio.NewReader(conn)}
 		for range 20 { // what is kept is kept from here on
-			conns[i].send(b, c.request)
+			conns[i].send(b, c.requests[0])
 		}
 	}
-	work := make(chan struct{}, n)
+	work := make(chan []byte, n)
 	b.ReportAllocs()
+	var committed uint64
+	if c.commits != nil {
+		committed = c.commits()
+	}
 	before := cpuTime()
 	b.ResetTimer()
 	done := make(chan struct{})
 	for _, w := range conns {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			for range work {
-				w.send(b, c.request)
+			for request := range work {
+				w.send(b, request)
 			}
 		}()
 	}
-	for range b.N {
-		work <- struct{}{}
+	for i := range b.N {
+		work <- c.requests[i%len(c.requests)]
 	}
 	close(work)
 	for range conns {
 		<-done
 	}
 	b.StopTimer()
+	if c.commits != nil {
+		b.ReportMetric(float64(c.commits()-committed)/float64(b.N), "commits/op")
+	}
 	b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-us/op")
 }
 
@@ -119,7 +127,7 @@ func (w *wire) send(b *testing.B, request []byte) {
 		return
 	}
 	status, err := w.in.ReadSlice('\n')
-	ok := bytes.HasPrefix(status, []byte("HTTP/1.1 200"))
+	ok := bytes.HasPrefix(status, []byte("HTTP/1.1 20"))
 	length := 0
 	for err == nil {
 		var line []byte
@@ -228,9 +236,9 @@ func (s *served) caller(tool string, args map[string]any) caller {
 			"io.modelcontextprotocol/clientInfo": map[string]any{"name": "bench", "version": "1"},
 		},
 	}})
-	return caller{address: s.app.Addresses()[0], request: fmt.Appendf(nil, "POST /mcp HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Length: %d\r\nContent-Type: application/json\r\n"+
+	return caller{address: s.app.Addresses()[0], requests: [][]byte{fmt.Appendf(nil, "POST /mcp HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Length: %d\r\nContent-Type: application/json\r\n"+
 		"Accept: application/json, text/event-stream\r\nAuthorization: Bearer %s\r\nMcp-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: %s\r\nAccept-Encoding: gzip\r\n\r\n%s",
-		s.app.PublicURL().Host, len(body), s.token, tool, body)}
+		s.app.PublicURL().Host, len(body), s.token, tool, body)}}
 }
 
 func must(t testing.TB, err error) {

@@ -92,3 +92,6 @@ func (a *App) InLobby() int { n, _ := a.load.lobby.Waiting(); return n }
 func Pace(h http.Handler, limit time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(pace(w, limit, nil), r) })
 }
+
+// Commits counts the transactions that the server has committed.
+func (a *App) Commits() uint64 { return a.db.Stats().Commits }

@@ -184,10 +184,11 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	l := &Log{
 		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger, spares: newSpares(),
 		publish: disk.Replace, again: cfg.Again, written: cfg.Written, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
-		pending: map[*sqldb.Tx]*pendingRows{}, commits: newCommits(), stop: make(chan struct{}), committed: make(chan struct{}),
+		pending: map[*sqldb.Tx]*pendingRows{}, stop: make(chan struct{}), committed: make(chan struct{}),
 		alarms: make(chan Entry, maxAlarms), alarmRate: throttle.New(1.0/60, 1, 1000, time.Now), alarmed: make(chan struct{}),
 		beat: cfg.Heartbeat,
 	}
+	l.commits = newCommits(l.batch)
 	signer, err := openSigner(ctx, cfg.DB, cfg.Keeper, cfg.CheckpointDir)
 	if err != nil {
 		return nil, err

@@ -30,28 +30,16 @@ type Intent struct {
 	ctx   context.Context // of the caller, while it waits
 	row   row
 	fence Fence
-	turn  chan turn
 	run   string // that it began in
 }
 
-// turn is what a waiting caller is told: how its intent was written, or that the
-// next batch is its to write.
-type turn struct {
-	lead bool
-	err  error
-}
-
-// commits groups intents and outcomes into transactions without a goroutine of
-// its own in between. Who comes when nobody writes, writes what waits, its own
-// intent first; who comes meanwhile, waits. When a batch is written and others
-// wait, the first of them writes the next one. So a single call waits for nobody,
-// and many at once share each wait for the disk.
+// commits groups intents and outcomes into transactions: each round of intents
+// takes the outcomes along that wait.
 type commits struct {
+	line *sqldb.Line[*Intent]
+
 	mu       sync.Mutex
-	free     *sync.Cond // nobody writes
-	writing  bool
 	stopped  bool
-	waiting  []*Intent
 	outcomes []waitingOutcome // oldest first
 	taken    []waitingOutcome // those that are being written
 	late     chan struct{}    // there are outcomes, which may have to be written alone
@@ -72,10 +60,8 @@ const (
 	outcomeWait = 20 * time.Millisecond
 )
 
-func newCommits() *commits {
-	c := &commits{late: make(chan struct{}, 1)}
-	c.free = sync.NewCond(&c.mu)
-	return c
+func newCommits(write func(batch []*Intent, refused []error) error) *commits {
+	return &commits{late: make(chan struct{}, 1), line: &sqldb.Line[*Intent]{Most: maxBatch, Limit: maxWaiting, Work: write}}
 }
 
 // Begin makes the intent of e durable and returns only then. fence runs in the
@@ -103,18 +89,12 @@ func (l *Log) join(ctx context.Context, kind string, e Entry, fence Fence) (*Int
 	if in.row.err != nil {
 		return nil, unavailable(in.row.err) // alone, not with the batch it would have spoiled
 	}
-	lead, err := l.commits.enter(in)
-	if err != nil {
+	if err := l.commits.admits(); err != nil {
 		return nil, err
 	}
-	if !lead {
-		// Whoever writes answers all that waits, so waiting for it cannot leave an
-		// intent behind that the caller believes was never made.
-		t := <-in.turn
-		lead, err = t.lead, t.err
-	}
-	if lead {
-		err = l.lead(in)
+	err := l.commits.line.Do(in)
+	if errors.Is(err, sqldb.ErrLineFull) {
+		err = behind()
 	}
 	if err != nil {
 		return nil, err
@@ -132,32 +112,24 @@ func (l *Log) Finish(in *Intent, o Outcome) {
 	}
 }
 
-// lead writes one batch, with own first if it is not nil, and gives the pen on.
-// It returns what became of own. A panic is an error here: the goroutine may be
-// that of another call than the one that panics.
-func (l *Log) lead(own *Intent) (err error) {
-	batch, outcomes := l.commits.take()
-	refused := make([]error, len(batch))
+// batch writes what waits. A panic is an error here: the goroutine may be that of
+// another call than the one that panics.
+func (l *Log) batch(batch []*Intent, refused []error) (err error) {
+	outcomes := l.commits.take()
+	defer l.commits.written()
 	written := false
-	defer func() { // also after a panic: the others must not wait for ever, and no outcome is lost
-		defer l.commits.leave()
-		if !written {
-			broken := errors.New("the writer of the batch failed")
-			err = unavailable(broken)
-			l.log.Error("writing audit entries panicked", "panic", fmt.Sprintf("%T", recover()), "stack", string(debug.Stack()))
-			for i := range refused {
-				refused[i] = unavailable(broken)
-			}
-			l.abandoned(batch)
-			l.writeAgain(outcomes, broken)
+	defer func() { // no outcome is lost
+		if written {
+			return
 		}
-		for i, in := range batch {
-			if in == own { // who may have no turn
-				err = refused[i]
-				continue
-			}
-			in.turn <- turn{err: refused[i]}
+		broken := errors.New("the writer of the batch failed")
+		err = unavailable(broken)
+		l.log.Error("writing audit entries panicked", "panic", fmt.Sprintf("%T", recover()), "stack", string(debug.Stack()))
+		for i := range refused {
+			refused[i] = unavailable(broken)
 		}
+		l.abandoned(batch)
+		l.writeAgain(outcomes, broken)
 	}()
 	if len(batch) > 0 || len(outcomes) > 0 {
 		err = l.write(batch, outcomes, refused)
@@ -273,41 +245,30 @@ func (l *Log) writeLate() {
 				stopped = wait(left)
 				continue
 			}
-			l.commits.claim()
-			if l.lead(nil) != nil {
+			if l.commits.line.Round() != nil {
 				stopped = wait(100 * time.Millisecond)
 			}
 		}
 	}
 	for l.commits.close() {
-		l.commits.claim()
-		if err := l.lead(nil); err != nil {
+		if err := l.commits.line.Round(); err != nil {
 			l.log.Error("the audit log stopped with entries unwritten", "error", err)
 			return
 		}
 	}
 }
 
-// enter lets a call wait for its intent. lead says that nobody writes, so that it
-// must: by [Log.lead].
-func (c *commits) enter(in *Intent) (lead bool, err error) {
+// admits reports why no intent can be written now.
+func (c *commits) admits() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.stopped:
-		return false, unavailable(errors.New("the log is stopped"))
+		return unavailable(errors.New("the log is stopped"))
 	case len(c.outcomes) > maxOutcomes*9/10:
-		return false, behind()
-	case len(c.waiting) >= maxWaiting:
-		return false, behind()
+		return behind()
 	}
-	lead = !c.writing
-	c.writing = true
-	if !lead {
-		in.turn = make(chan turn, 1)
-	}
-	c.waiting = append(c.waiting, in)
-	return lead, nil
+	return nil
 }
 
 // finish lets an outcome wait, unless it can never be written.
@@ -330,14 +291,19 @@ func (c *commits) tell() {
 	}
 }
 
-// take gives what the next transaction writes.
-func (c *commits) take() (batch []*Intent, outcomes []waitingOutcome) {
+// take gives the outcomes that the next transaction writes, until written.
+func (c *commits) take() []waitingOutcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	batch, c.waiting = cut(c.waiting, maxBatch)
-	outcomes, c.outcomes = cut(c.outcomes, 4*maxBatch)
-	c.taken = outcomes
-	return batch, outcomes
+	n := min(len(c.outcomes), 4*maxBatch)
+	c.taken, c.outcomes = c.outcomes[:n:n], append([]waitingOutcome(nil), c.outcomes[n:]...)
+	return c.taken
+}
+
+func (c *commits) written() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken = nil
 }
 
 // answered gives the calls of a session that have ended with an answer or an error
@@ -354,36 +320,6 @@ func (c *commits) answered(session id.Session) map[id.Event]bool {
 		}
 	}
 	return calls
-}
-
-func cut[T any](list []T, most int) (head, rest []T) {
-	if len(list) <= most {
-		return list, nil
-	}
-	return list[:most:most], append([]T(nil), list[most:]...)
-}
-
-// leave ends the writing of a batch. When calls wait, the first of them leads.
-func (c *commits) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.taken = nil
-	if len(c.waiting) > 0 {
-		c.waiting[0].turn <- turn{lead: true}
-		return
-	}
-	c.writing = false
-	c.free.Signal()
-}
-
-// claim waits until nobody writes.
-func (c *commits) claim() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.writing {
-		c.free.Wait()
-	}
-	c.writing = true
 }
 
 // putBack returns outcomes whose transaction failed, and may have committed after
@@ -416,14 +352,16 @@ func (c *commits) close() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopped = true
-	return len(c.waiting) > 0 || len(c.outcomes) > 0 || c.writing
+	intents, writing := c.line.Waiting()
+	return intents > 0 || len(c.outcomes) > 0 || writing
 }
 
 // depth is how many intents and outcomes wait.
 func (c *commits) depth() (intents, outcomes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.waiting), len(c.outcomes)
+	intents, _ = c.line.Waiting()
+	return intents, len(c.outcomes)
 }
 
 // keepsUp refuses calls while too many outcomes wait to be written.

@@ -39,7 +39,6 @@ var bounded = map[string]struct{ bound, ends string }{
 	"app.health.parts":         {"made once", "never changed"},
 	"app.place.moving":         {"a body and an answer", "the end of the request"},
 	"app.requests.idle":        {"nothing is sent", "closed by the last request"},
-	"audit.Intent.turn":        {"1", "the call that waits, with its Intent"},
 	"audit.Log.Start go":       {"five loops", "Stop"},
 	"audit.Log.alarmed":        {"nothing is sent", "closed by the loop of alarms"},
 	"audit.Log.alarms":         {"256; what is over is logged", "the loop of alarms"},
@@ -52,7 +51,6 @@ var bounded = map[string]struct{ bound, ends string }{
 	"audit.commits.late":       {"1", "the loop of outcomes"},
 	"audit.commits.outcomes":   {"10,000; calls are refused from 9,000 on", "the next commit"},
 	"audit.commits.taken":      {"256, those of one commit", "that commit at its end"},
-	"audit.commits.waiting":    {"1,024; a call over it is refused", "the next commit"},
 	"audit.spares.ready":       {"a few keys", "whoever needs one"},
 	"audit.spares.used":        {"1", "the loop of spares"},
 
@@ -131,6 +129,8 @@ var bounded = map[string]struct{ bound, ends string }{
 	"session.grantCache.grants": {"2,048 forms of a grant, then it starts anew", "the process"},
 	"session.running.bySession": {"the calls under way, of which there are 1,024", "a call at its end"},
 
+	"sqldb.Line.full":           {"nothing is sent", "closed by who comes last, or forgotten by the round that waited for it"},
+	"sqldb.Line.waiting":        {"its Limit, or one for each request under way that changes a secret", "the next round"},
 	"sqldb.Membership.Start go": {"one loop", "Stop"},
 	"sqldb.Membership.lost":     {"nothing is sent", "closed once"},
 	"sqldb.connPool.idle":       {"as many as connections", "close"},
@@ -146,6 +146,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"sqldb.listener.start go":   {"one loop", "listener.stop waits for it"},
 	"sqldb.newHub go":           {"one loop", "hub.stop waits for it"},
 	"sqldb.postgres.close go":   {"one", "the pool's own end, which close waits for a while"},
+	"sqldb.seat.turn":           {"one answer", "the request that waits for it"},
 	"sqldb.settings":            {"a table", "never changed"},
 
 	"telemetry.labels.seen": {"200 codes, then \"other\"", "the process"},
@@ -158,14 +159,12 @@ var bounded = map[string]struct{ bound, ends string }{
 	"throttle.Turns.byKey":    {"callers who run or wait, whom the places of requests bound", "done"},
 	"throttle.turn.line":      {"as many of a key as may run", "done"},
 
-	"vault.Vault.Start go":   {"one loop", "Stop"},
-	"vault.together.waiting": {"one for each request under way that changes a secret", "its transaction, at most 10 s"},
-	"vault.part.turn":        {"one answer", "the request that waits for it"},
-	"vault.Vault.byHash":     {"4,096 keys, then it starts anew", "the keeper's refusal"},
-	"vault.Vault.byID":       {"4,096 keys, then it starts anew", "the keeper's refusal"},
-	"vault.Vault.columns":    {"the columns of the rooms", "never changed once all are put together"},
-	"vault.Vault.trouble":    {"the root keys of the ring", "a root key that works again"},
-	"vault.rotator.wake":     {"1", "the loop of Start"},
+	"vault.Vault.Start go": {"one loop", "Stop"},
+	"vault.Vault.byHash":   {"4,096 keys, then it starts anew", "the keeper's refusal"},
+	"vault.Vault.byID":     {"4,096 keys, then it starts anew", "the keeper's refusal"},
+	"vault.Vault.columns":  {"the columns of the rooms", "never changed once all are put together"},
+	"vault.Vault.trouble":  {"the root keys of the ring", "a root key that works again"},
+	"vault.rotator.wake":   {"1", "the loop of Start"},
 
 	"web.Server.stop":  {"nothing is sent", "Stop closes it"},
 	"web.streams.open": {"3,000 live pages", "a page that goes"},

@@ -94,7 +94,7 @@ var absent = fault.New(fault.NotFound, "not_found", "No such secret.")
 // find gives a secret that c may treat so. One that it may not even know of
 // looks absent.
 func (v *Vault) find(ctx context.Context, c Caller, verb Verb, action string, s id.Secret) (objectRow, error) {
-	r, err := objectByID(ctx, v.db.Reader(), c, s)
+	r, err := objectByID(ctx, v.db.Near(), c, s)
 	return r, v.found(ctx, c, verb, action, string(s), r, err)
 }
 

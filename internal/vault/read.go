@@ -28,7 +28,7 @@ func (v *Vault) GetByName(ctx context.Context, c Caller, name string) (Object, s
 	if err != nil {
 		return Object{}, secret.Value{}, v.deny(ctx, c, "secret.read", "", absent)
 	}
-	r, err := objectByName(ctx, v.db.Reader(), c, canonical)
+	r, err := objectByName(ctx, v.db.Near(), c, canonical)
 	if err = v.found(ctx, c, Read, "secret.read", canonical, r, err); err != nil {
 		return Object{}, secret.Value{}, err
 	}
@@ -88,9 +88,9 @@ func (v *Vault) Use(ctx context.Context, c Caller, ref, provider string) (secret
 	var err error
 	var sid id.Secret
 	if parseID(&sid, ref) == nil {
-		r, err = objectByID(ctx, v.db.Reader(), c, sid)
+		r, err = objectByID(ctx, v.db.Near(), c, sid)
 	} else if ref, err = canonicalName(ref); err == nil {
-		r, err = objectByName(ctx, v.db.Reader(), c, ref)
+		r, err = objectByName(ctx, v.db.Near(), c, ref)
 	} else {
 		return secret.Value{}, v.deny(ctx, c, "secret.used", "", absent)
 	}
@@ -184,7 +184,7 @@ func (v *Vault) DescribeByName(ctx context.Context, c Caller, name string) (Obje
 	if err != nil {
 		return Object{}, v.deny(ctx, c, "secret.described", "", absent)
 	}
-	r, err := objectByName(ctx, v.db.Reader(), c, canonical)
+	r, err := objectByName(ctx, v.db.Near(), c, canonical)
 	if err = v.found(ctx, c, List, "secret.described", canonical, r, err); err != nil {
 		return Object{}, err
 	}

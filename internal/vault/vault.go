@@ -152,7 +152,7 @@ type Vault struct {
 	columns  []Sealed
 	rotator  rotator
 
-	together together // changes of secrets that share a transaction
+	changes *sqldb.Line[*change] // of secrets, that share a transaction
 }
 
 // New makes a Vault.
@@ -169,6 +169,7 @@ func New(cfg Config) *Vault {
 	v := &Vault{db: cfg.DB, roots: cfg.Roots, audit: cfg.Audit, now: cfg.Now, log: cfg.Logger, born: time.Now(), rotation: cfg.Rotation.withDefaults(),
 		byHash: map[string]*contextKey{}, byID: map[string]*contextKey{}, trouble: map[string]bool{}, rotator: newRotator()}
 	v.columns = v.ownColumns()
+	v.changes = v.together()
 	cfg.Roots.Watch(v.rootChanged)
 	cfg.DB.Subscribe(keyChannel, v.keyChanged)
 	return v
