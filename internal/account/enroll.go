@@ -301,61 +301,97 @@ func signInRefused(cause error) error {
 
 // FinishSignIn signs the passkey's owner in.
 func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSON []byte, address string) (secret.Value, error) {
-	challenge, err := s.challengeOf(ctx, flowID)
+	h, err := s.HoldSignIn(ctx, flowID, credentialJSON, address)
 	if err != nil {
 		return secret.Value{}, err
 	}
+	if err := s.Admit(ctx, h); err != nil {
+		return secret.Value{}, err
+	}
+	return h.token, nil
+}
+
+// Held is a sign-in that a passkey has answered for, before anything is written:
+// its token opens nothing until [Service.Admit] has put it on record.
+type Held struct {
+	passkey   passkey
+	challenge [32]byte // digest of the one that was answered
+	entry     audit.Entry
+	token     secret.Value
+	until     time.Time
+}
+
+// Token is what the login will have.
+func (h Held) Token() secret.Value { return h.token }
+
+// Subject names the passkey: of its sign-ins the last counts.
+func (h Held) Subject() string { return string(h.passkey.id) }
+
+// HoldSignIn checks a sign-in and writes nothing of it. Refusals are recorded as
+// far as this server can.
+func (s *Service) HoldSignIn(ctx context.Context, flowID string, credentialJSON []byte, address string) (Held, error) {
+	challenge, err := s.challengeOf(ctx, flowID)
+	if err != nil {
+		return Held{}, err
+	}
 	// Looked at first: an answer that is sent twice is no copied authenticator.
-	digest := sha256.Sum256(challenge)
-	if spent, err := isSpent(ctx, s.db.Reader(), digest); err != nil || spent {
-		return secret.Value{}, orElse(sqldb.Wrap("read spent proofs", err), flowGone())
+	held := Held{challenge: sha256.Sum256(challenge), token: secret.Token(loginPrefix), until: s.now().Add(FlowAge)}
+	if spent, err := isSpent(ctx, s.db.Reader(), held.challenge); err != nil || spent {
+		return Held{}, orElse(sqldb.Wrap("read spent proofs", err), flowGone())
 	}
-	e := audit.Entry{Actor: audit.Actor{Kind: "system", ID: "sign-in"}, Action: "signin.passkey", Address: address}
-	refuse := func(err error) error {
-		if fault.KindOf(err) == fault.Unavailable {
-			return err
-		}
-		s.turnedAway(ctx, e, reason(err))
-		return signInRefused(err)
-	}
+	held.entry = audit.Entry{Actor: audit.Actor{Kind: "system", ID: "sign-in"}, Action: "signin.passkey", Address: address}
 	parsed, err := s.parseAssertion(credentialJSON)
 	if err != nil {
-		return secret.Value{}, refuse(err)
+		return Held{}, s.refuseSignIn(ctx, held.entry, err)
 	}
 	h, err := s.discovered(ctx, parsed)
 	if err != nil {
-		return secret.Value{}, refuse(err)
+		return Held{}, s.refuseSignIn(ctx, held.entry, err)
 	}
-	e.Environment, e.User, e.Object = h.user.Environment, h.user.ID, string(h.user.ID)
-	k, err := s.checkAssertion(h, challenge, parsed)
-	if err != nil {
-		return secret.Value{}, refuse(err)
+	held.entry.Environment, held.entry.User, held.entry.Object = h.user.Environment, h.user.ID, string(h.user.ID)
+	if held.passkey, err = s.checkAssertion(h, challenge, parsed); err != nil {
+		return Held{}, s.refuseSignIn(ctx, held.entry, err)
 	}
-	var login secret.Value
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	return held, nil
+}
+
+// Admit makes the login of a sign-in that was held, and puts it on record.
+func (s *Service) Admit(ctx context.Context, h Held) error {
+	if !s.now().Before(h.until) {
+		return flowGone()
+	}
+	k := h.passkey
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ok, err := lockUser(ctx, tx, k.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
 		}
-		if err := s.Spend(ctx, tx, digest); err != nil {
+		if err := s.Spend(ctx, tx, h.challenge); err != nil {
 			return err
 		}
 		if err := s.spend(ctx, tx, k); err != nil {
 			return err
 		}
-		e := e
+		e := h.entry
 		e.Actor, e.Decision = audit.Actor{Kind: "user", ID: string(k.user)}, "allow"
 		e.Detail = map[string]string{"passkey": string(k.id)}
 		s.audit.Append(tx, e)
-		login, err = s.newLogin(ctx, tx, loginRow{user: k.user, method: MethodPasskey, passkey: k.id, address: address})
-		return err
+		return s.addLogin(ctx, tx, loginRow{user: k.user, method: MethodPasskey, passkey: k.id, address: e.Address}, h.token)
 	})
 	if fault.Is(err, "proof_used") {
-		return secret.Value{}, flowGone()
+		return flowGone()
 	}
 	if err != nil {
-		return secret.Value{}, refuse(sqldb.Wrap("sign in", err))
+		return s.refuseSignIn(ctx, h.entry, sqldb.Wrap("sign in", err))
 	}
-	return login, nil
+	return nil
+}
+
+func (s *Service) refuseSignIn(ctx context.Context, e audit.Entry, err error) error {
+	if fault.KindOf(err) == fault.Unavailable {
+		return err
+	}
+	s.turnedAway(ctx, e, reason(err))
+	return signInRefused(err)
 }
 
 // discovered finds whose passkey answered. The authenticator names the user

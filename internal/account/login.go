@@ -29,12 +29,17 @@ func unauthenticated() error {
 // newLogin makes a login and its token, which is returned once.
 func (s *Service) newLogin(ctx context.Context, tx *sqldb.Tx, l loginRow) (secret.Value, error) {
 	token := secret.Token(loginPrefix)
+	return token, s.addLogin(ctx, tx, l, token)
+}
+
+// addLogin is newLogin for a token that was made before.
+func (s *Service) addLogin(ctx context.Context, tx *sqldb.Tx, l loginRow, token secret.Value) error {
 	l.id, l.hash, l.at = id.NewLogin(), token.Hash(), s.now()
 	l.expires = l.at.Add(LoginAge)
 	if l.method == MethodCLI {
 		l.expires = l.at.Add(CLIAge)
 	}
-	return token, insertLogin(ctx, tx, l)
+	return insertLogin(ctx, tx, l)
 }
 
 // Authenticate gives the person behind a login token, as the database knows

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -76,17 +77,45 @@ type App struct {
 }
 
 // New opens storage, keys and all rooms, and the addresses to listen on. When
-// it returns an error it has closed what it opened.
+// it returns an error it has closed what it opened. With Config.Sealed it waits,
+// and serves sealed, while the root key cannot be used.
 func New(ctx context.Context, cfg Config) (*App, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	a := &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{}), load: newLoad(maxStrangers, maxKnown, maxRevocations)}
-	if err := a.open(ctx); err != nil {
-		a.closeAll()
+	waiting := map[string]account.Held{}
+	for {
+		err := a.open(ctx)
+		if err == nil {
+			a.admit(ctx, waiting)
+			return a, nil
+		}
+		a.closeRooms()
+		if cfg.Sealed == nil || !maySeal(err) {
+			closeAll(a.listen)
+			return nil, err
+		}
+		var held map[string]account.Held
+		if held, err = a.sealed(ctx, err); err != nil {
+			closeAll(a.listen)
+			return nil, err
+		}
+		maps.Copy(waiting, held)
+	}
+}
+
+// sealed is waitSealed with what it needs of open.
+func (a *App) sealed(ctx context.Context, why error) (map[string]account.Held, error) {
+	defer a.closeRooms()
+	if err := a.observe(ctx); err != nil {
 		return nil, err
 	}
-	return a, nil
+	var err error
+	if a.outbound, err = outbound.New(outbound.Policy{Allow: a.cfg.OutboundAllow}); err != nil {
+		return nil, err
+	}
+	return a.waitSealed(ctx, why)
 }
 
 // open fills a; what it opened before an error, closeAll closes.
@@ -96,8 +125,10 @@ func (a *App) open(ctx context.Context) (err error) {
 		host, _ := os.Hostname()
 		a.cfg.Node = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
-	if a.listen, err = listen(cfg.Listen); err != nil {
-		return err
+	if a.listen == nil {
+		if a.listen, err = listen(cfg.Listen); err != nil {
+			return err
+		}
 	}
 	if cfg.PublicURL == "" {
 		_, port, _ := net.SplitHostPort(a.listen[0].Addr().String())
@@ -192,7 +223,12 @@ func (a *App) openRoots(ctx context.Context) error {
 	if a.roots, err = roots(ctx, a.cfg, a.outbound, fresh); err != nil {
 		return err
 	}
-	if err := audit.CheckKey(ctx, a.db, a.roots); err != nil || a.cfg.restoring {
+	if a.cfg.Sealed != nil {
+		err = rootsUsable(ctx, a.db, a.roots)
+	} else {
+		err = audit.CheckKey(ctx, a.db, a.roots)
+	}
+	if err != nil || a.cfg.restoring {
 		return err
 	}
 	return audit.CheckBehind(ctx, a.db, a.cfg.CheckpointDir, actionRestored)
@@ -307,9 +343,12 @@ func (a *App) sweep() {
 
 // closeAll stops in the reverse order of start. It is safe on a half-open App.
 func (a *App) closeAll() {
-	for _, l := range a.listen {
-		_ = l.Close()
-	}
+	closeAll(a.listen)
+	a.closeRooms()
+}
+
+// closeRooms is closeAll but for the addresses. What it closed can be opened again.
+func (a *App) closeRooms() {
 	if a.console != nil {
 		a.console.close()
 	}
@@ -326,8 +365,10 @@ func (a *App) closeAll() {
 	} else if a.Audit != nil {
 		a.Audit.Stop() // it has begun a run, which is over
 	}
+	a.Audit = nil
 	if a.roots != nil {
 		a.roots.Stop()
+		a.roots = nil
 	}
 	a.stopTelemetry()
 	if a.joined {
@@ -336,6 +377,7 @@ func (a *App) closeAll() {
 	}
 	if a.outbound != nil {
 		a.outbound.Close()
+		a.outbound = nil
 	}
 	if a.db != nil {
 		if err := a.db.Close(); err != nil {

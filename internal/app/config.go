@@ -46,6 +46,11 @@ type Config struct {
 	// find something there should not make it, and a key with it.
 	Existing bool
 
+	// Sealed is told when the server cannot use its root key at its start and waits
+	// for it: until then it serves sealed, which is health and sign-in, and refuses
+	// everything else. Nil: New refuses instead.
+	Sealed func(public *url.URL, why *fault.Error)
+
 	restoring bool // a database of an earlier moment is what is wanted
 
 	// Listen is "host:port". localhost means both loopback addresses; port 0

@@ -24,6 +24,7 @@ type elsewhere struct {
 	env             func(string) string
 	allow           []string
 	disable, enable func()
+	server          *keyringtest.Transit // of inTransit
 }
 
 func inTransit(t *testing.T) elsewhere {
@@ -38,6 +39,7 @@ func inTransit(t *testing.T) elsewhere {
 		env:     func(name string) string { return map[string]string{transit.EnvCredentials: root}[name] },
 		disable: func() { v.Token("tok-1", nil, 0, false) },
 		enable:  func() { v.Token("tok-1", keyringtest.Policy("ambit"), 0, false) },
+		server:  v,
 	}
 }
 

@@ -25,6 +25,7 @@ type health struct {
 	parts    []part
 	now      func() time.Time
 	draining atomic.Bool
+	sealed   bool // the server waits for its root key
 
 	mu      sync.Mutex
 	last    Readiness
@@ -44,7 +45,7 @@ type part struct {
 
 // Readiness is the answer of /readyz.
 type Readiness struct {
-	Status string      `json:"status"` // ready, not_ready or draining
+	Status string      `json:"status"` // ready, not_ready, sealed or draining
 	Parts  []PartState `json:"parts"`
 }
 
@@ -135,6 +136,9 @@ func (h *health) lookNow(ctx context.Context) Readiness {
 		if s.State == "failed" {
 			r.Status = "not_ready"
 		}
+	}
+	if h.sealed {
+		r.Status = "sealed"
 	}
 	return r
 }

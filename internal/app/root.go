@@ -93,24 +93,54 @@ func (c Config) options(client *outbound.Client, scheme string, ours bool) keyri
 // roots opens the server's own root keys. The first is the one in RootKey; which
 // one is primary, the database says.
 func roots(ctx context.Context, cfg Config, client *outbound.Client, mayCreate bool) (*keyring.Ring, error) {
-	theirs := min(cfg.KeyGrace, maxCustomerGrace)
-	if cfg.KeyGrace == 0 {
-		theirs = maxCustomerGrace
-	}
-	ring := keyring.NewRing(keyring.RingConfig{
-		Open: func(ctx context.Context, uri string) (keyring.Keeper, error) {
-			return openBrought(ctx, cfg, client, uri)
-		},
-		Guard: keyring.Config{Grace: theirs, Logger: cfg.Logger},
-	})
+	ring := newRing(cfg, client)
 	for i, setting := range append([]string{cfg.RootKey}, cfg.RootKeysOther...) {
 		k, err := openRoot(ctx, cfg, client, setting, mayCreate && i == 0)
+		if err != nil && i > 0 && cfg.Sealed != nil && maySeal(err) {
+			// Only what it wrapped has to wait for it.
+			k, err = later(cfg, client, setting), nil
+			cfg.Logger.Error("a root key cannot be opened; the server starts without it and tries again", "key", setting)
+		}
 		if err != nil {
 			return nil, err
 		}
 		ring.Add(keyring.NewGuard(k, keyring.Config{Grace: cfg.KeyGrace, Logger: cfg.Logger}))
 	}
 	return ring, nil
+}
+
+// rootsLater is roots for a server that waits for its keys: each is opened when it
+// is there.
+func rootsLater(ctx context.Context, cfg Config, client *outbound.Client) (*keyring.Ring, error) {
+	ring := newRing(cfg, client)
+	for _, setting := range append([]string{cfg.RootKey}, cfg.RootKeysOther...) {
+		k, err := openRoot(ctx, cfg, client, setting, false)
+		if err != nil {
+			k = later(cfg, client, setting)
+		}
+		ring.Add(keyring.NewGuard(k, keyring.Config{Grace: cfg.KeyGrace, Logger: cfg.Logger}))
+	}
+	return ring, ctx.Err()
+}
+
+// later is a root key of the operator's that cannot be opened now.
+func later(cfg Config, client *outbound.Client, setting string) keyring.Keeper {
+	return keyring.Lazy("", setting, func(ctx context.Context) (keyring.Keeper, error) {
+		return openRoot(ctx, cfg, client, setting, false)
+	})
+}
+
+func newRing(cfg Config, client *outbound.Client) *keyring.Ring {
+	theirs := min(cfg.KeyGrace, maxCustomerGrace)
+	if cfg.KeyGrace == 0 {
+		theirs = maxCustomerGrace
+	}
+	return keyring.NewRing(keyring.RingConfig{
+		Open: func(ctx context.Context, uri string) (keyring.Keeper, error) {
+			return openBrought(ctx, cfg, client, uri)
+		},
+		Guard: keyring.Config{Grace: theirs, Logger: cfg.Logger},
+	})
 }
 
 // insideData reports whether a root key's file lies in the data folder.

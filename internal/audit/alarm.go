@@ -20,7 +20,7 @@ func (l *Log) Alarm(e Entry) {
 	} else {
 		l.log.Error("alarm", "action", e.Action, "object", e.Object, "code", e.Code)
 	}
-	if first, _ := l.alarmRate.Allow(e.Action + " " + e.Object + " " + e.Code); !first {
+	if first, _ := l.alarmRate.Allow(e.Action + " " + e.Object + " " + e.Code); !first || l.sealed {
 		return
 	}
 	select {

@@ -139,6 +139,7 @@ type Log struct {
 	written func(action, decision string)
 	now     func() time.Time
 	log     *slog.Logger
+	sealed  bool // see Sealed
 
 	chain  *chain
 	spares spares
@@ -256,6 +257,10 @@ func (l *Log) add(tx *sqldb.Tx, rows ...row) {
 	}
 	for _, r := range rows {
 		tx.Named(r.body.Entry.Action, r.body.Kind)
+	}
+	if l.sealed {
+		tx.BeforeCommit(errSealed)
+		return
 	}
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -12,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/internal/app"
+	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 func (c *command) serveCommand() *cobra.Command {
@@ -86,8 +89,14 @@ func collectLess() (restore func()) {
 func (c *command) serve(ctx context.Context, cfg app.Config) error {
 	defer borrowLog(cfg.Logger)()
 	defer collectLess()()
+	cfg.Sealed = func(public *url.URL, why *fault.Error) {
+		fmt.Fprintf(c.stdout, "%s\n%s\nPeople can sign in at %s meanwhile.\n", why.Message, why.Hint, public)
+	}
 	a, err := app.New(ctx, cfg)
 	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // told to stop while it was sealed
+		}
 		return err
 	}
 	link, needed, err := a.People.Bootstrap(ctx)

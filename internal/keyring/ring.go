@@ -103,16 +103,20 @@ func (r *Ring) Wrap(ctx context.Context, seed secret.Value, c Context) ([]byte, 
 }
 
 // Unwrap opens what any of the server's own root keys wrapped, the primary one
-// asked first.
+// asked first. Where none opens it and one could not be asked, that is the error.
 func (r *Ring) Unwrap(ctx context.Context, blob []byte, c Context) (secret.Value, error) {
 	primary := r.Primary()
 	seed, err := primary.Unwrap(ctx, blob, c)
 	for _, g := range r.Own() {
-		if !errors.Is(err, crypt.ErrIntegrity) {
+		if err == nil || ctx.Err() != nil {
 			break
 		}
-		if g != primary {
-			seed, err = g.Unwrap(ctx, blob, c)
+		if g == primary {
+			continue
+		}
+		found, other := g.Unwrap(ctx, blob, c)
+		if other == nil || errors.Is(err, crypt.ErrIntegrity) {
+			seed, err = found, other
 		}
 	}
 	return seed, err
@@ -140,6 +144,11 @@ func (r *Ring) ByRef(ref string) (*Guard, error) {
 	}
 	if g, ok := r.brought[ref]; ok {
 		return g, nil
+	}
+	for _, g := range r.own {
+		if g.Describe().Ref == "" { // not opened yet: it may be this one
+			return nil, Failure(CodeUnavailable, fmt.Errorf("the root key %s is not on the ring, and that at %s is not there yet", ref, g.Describe().Location))
+		}
 	}
 	return nil, fault.New(fault.Unavailable, CodeMismatch, "The root key does not open this vault.").
 		WithHint("Start the server with the root key that this was sealed under (AMBIT_ROOT_KEY, AMBIT_ROOT_KEYS_OTHER).").

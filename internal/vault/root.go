@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -30,6 +31,9 @@ func (v *Vault) AdoptRoot(ctx context.Context) error {
 	if err := v.fillContexts(ctx); err != nil {
 		return err
 	}
+	if v.roots.Describe().Ref == "" {
+		return keyring.Failure(keyring.CodeUnavailable, errors.New("the root key was not opened yet"))
+	}
 	err := v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		_, err := tx.ExecContext(ctx, adoptPrimarySQL, v.roots.Describe().Ref, sqldb.Micros(v.now()))
 		return err
@@ -38,6 +42,24 @@ func (v *Vault) AdoptRoot(ctx context.Context) error {
 		return sqldb.Wrap("note the primary root key", err)
 	}
 	return v.readPrimary(ctx)
+}
+
+// PrimaryOf gives the root key on the ring that the database names as primary, or
+// that of the ring where it names none. It takes a database that nobody has
+// migrated yet, and writes nothing.
+func PrimaryOf(ctx context.Context, db *sqldb.DB, roots *keyring.Ring) (*keyring.Guard, error) {
+	if made, err := db.HasTable(ctx, "root_primary"); err != nil || !made {
+		return roots.Primary(), err
+	}
+	var ref string
+	err := db.Reader().QueryRowContext(ctx, primarySQL).Scan(&ref)
+	switch {
+	case sqldb.NoRows(err):
+		return roots.Primary(), nil
+	case err != nil:
+		return nil, sqldb.Wrap("read the primary root key", err)
+	}
+	return roots.ByRef(ref)
 }
 
 func (v *Vault) readPrimary(ctx context.Context) error {
