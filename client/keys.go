@@ -14,7 +14,11 @@ type ContextKey struct {
 	Context       map[string]string `json:"key_context"`
 	Version       int64             `json:"version"` // that seals; 0 of a key that was shredded
 	Root          string            `json:"root"`    // the root key that wraps it
-	Uses          int64             `json:"uses"`    // counted ahead
+	RootState     string            `json:"root_state"`
+	Uses          int64             `json:"uses"` // counted ahead
+	MaxUses       int64             `json:"max_uses"`
+	Values        int64             `json:"values"` // under all its versions; lists count no more than 10,000 of a kind
+	Moving        int64             `json:"moving"` // older versions under which there may be values
 	CreatedAt     time.Time         `json:"created_at"`
 	RotatedAt     time.Time         `json:"rotated_at,omitzero"`
 	DueAt         time.Time         `json:"due_at,omitzero"` // when its age alone replaces it

@@ -18,7 +18,11 @@ type ContextKey struct {
 	Context       map[string]string `json:"key_context"`
 	Version       int64             `json:"version" doc:"That seals; 0 of a key that was shredded."`
 	Root          string            `json:"root" doc:"The root key that wraps it."`
+	RootState     string            `json:"root_state,omitempty" enum:"fine,unavailable,throttled,denied,mismatch" doc:"Of that root key, as it was last asked. Absent of a key that was shredded."`
 	Uses          int64             `json:"uses" doc:"How many values that version may have sealed, counted ahead."`
+	MaxUses       int64             `json:"max_uses" doc:"How many it seals at most; before that another version takes its place."`
+	Values        int64             `json:"values" doc:"How many are under all its versions. Lists count no more than 10,000 of a kind."`
+	Moving        int64             `json:"moving" doc:"Older versions under which there may be values that are still to be moved."`
 	CreatedAt     time.Time         `json:"created_at"`
 	RotatedAt     time.Time         `json:"rotated_at,omitzero"`
 	DueAt         time.Time         `json:"due_at,omitzero" doc:"When its age alone replaces it."`
@@ -35,8 +39,11 @@ type OlderKey struct {
 }
 
 func contextKeyOf(k vault.KeyInfo) ContextKey {
-	out := ContextKey{ID: string(k.ID), EnvironmentID: string(k.Environment), Context: notNil(k.Context), Version: k.Version, Root: k.Root, Uses: k.Wraps,
+	out := ContextKey{ID: string(k.ID), EnvironmentID: string(k.Environment), Context: notNil(k.Context), Version: k.Version, Root: k.Root, Uses: k.Wraps, MaxUses: k.MaxWraps, Values: k.Values, Moving: k.Moving,
 		CreatedAt: k.CreatedAt, RotatedAt: k.RotatedAt, DueAt: k.DueAt, ShreddedAt: k.ShreddedAt, Older: []OlderKey{}}
+	if k.Root != "" {
+		out.RootState = k.State.Class.String()
+	}
 	for _, o := range k.Older {
 		out.Older = append(out.Older, OlderKey(o))
 	}

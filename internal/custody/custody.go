@@ -39,7 +39,17 @@ func (s *Service) may(ctx context.Context, by account.Actor, org id.Organization
 			return err
 		}
 	}
-	return by.May(org, p)
+	return over(by, org, p)
+}
+
+// over decides about what org has. Who runs the environment rules over all of it,
+// and so over the keys of each organization in it.
+func over(by account.Actor, org id.Organization, p account.Permission) error {
+	err := by.May(org, p)
+	if fault.KindOf(err) == fault.NotFound && by.May("", p) == nil {
+		return nil
+	}
+	return err
 }
 
 func entry(by account.Actor) audit.Entry {
@@ -143,7 +153,7 @@ func (s *Service) measured(ctx context.Context, b vault.Binding) (Binding, error
 func (s *Service) find(ctx context.Context, by account.Actor, binding id.Binding, p account.Permission) (vault.Binding, error) {
 	b, err := s.Vault.Binding(ctx, by.Environment(), by.Organization(), binding)
 	if err == nil {
-		err = by.May(b.Organization, p)
+		err = over(by, b.Organization, p)
 	}
 	if fault.Is(err, "not_found") {
 		err = fault.New(fault.NotFound, "not_found", "No such binding.")
@@ -175,13 +185,37 @@ func (n NewBinding) scope(env id.Environment) vault.Scope {
 
 const maxURI = 2000
 
+// Over refuses who may not replace, bind and destroy keys of org, or without one of the
+// whole environment.
+func (s *Service) Over(ctx context.Context, by account.Actor, org id.Organization) error {
+	return s.may(ctx, by, org, account.ManageRootKeys)
+}
+
+// Check says what is wrong with the URI of a root key. It asks no keeper.
+func (s *Service) Check(ctx context.Context, by account.Actor, n NewBinding) error {
+	if err := s.may(ctx, by, n.Organization, account.ManageRootKeys); err != nil {
+		return err
+	}
+	if err := n.valid(); err != nil {
+		return err
+	}
+	return s.Vault.CheckRoot(ctx, n.URI)
+}
+
+func (n NewBinding) valid() error {
+	if len(n.URI) > maxURI || strings.TrimSpace(n.URI) == "" {
+		return fault.New(fault.Invalid, "root_key_scheme", "That is not the URI of a root key.")
+	}
+	return nil
+}
+
 // Probe tries a root key for a scope, and changes nothing.
 func (s *Service) Probe(ctx context.Context, by account.Actor, n NewBinding) (keyring.Report, error) {
 	if err := s.may(ctx, by, n.Organization, account.ManageRootKeys); err != nil {
 		return keyring.Report{}, err
 	}
-	if len(n.URI) > maxURI || strings.TrimSpace(n.URI) == "" {
-		return keyring.Report{}, fault.New(fault.Invalid, "root_key_scheme", "That is not the URI of a root key.")
+	if err := n.valid(); err != nil {
+		return keyring.Report{}, err
 	}
 	e := entry(by)
 	e.Action, e.Object, e.Organization = "root_key.probed", n.scope(by.Environment()).String(), n.Organization
@@ -266,6 +300,19 @@ func (s *Service) Doubt(ctx context.Context, by account.Actor, binding id.Bindin
 		s.Vault.Doubt(tx, b, entry(by))
 		return nil
 	})
+}
+
+// Loss counts what Shred would make unreadable.
+func (s *Service) Loss(ctx context.Context, by account.Actor, org id.Organization, user id.User, kek id.KEK) (vault.Loss, error) {
+	if err := s.may(ctx, by, org, account.ManageRootKeys); err != nil {
+		return vault.Loss{}, err
+	}
+	if kek != "" {
+		if _, err := s.Vault.Key(ctx, by.Environment(), org, kek); err != nil {
+			return vault.Loss{}, err
+		}
+	}
+	return s.Vault.Loss(ctx, vault.Scope{Environment: by.Environment(), Organization: org, User: user}, kek)
 }
 
 // Shred destroys keys for good: that of one context if kek is given, or all of an

@@ -70,22 +70,40 @@ func (v *Vault) Binding(ctx context.Context, env id.Environment, org id.Organiza
 // A file is found only among the server's own root keys (threats.md T7).
 func (v *Vault) Try(ctx context.Context, s Scope, uri string) (keyring.Report, error) {
 	labels := keyring.Context{Environment: string(s.Environment), Organization: string(s.Organization)}
+	g, stop, err := v.named(ctx, uri)
+	if err != nil {
+		return keyring.Report{}, err
+	}
+	defer stop()
+	return keyring.Probe(ctx, g, labels), nil
+}
+
+// CheckRoot says what is wrong with the URI of a root key. It asks no keeper.
+func (v *Vault) CheckRoot(ctx context.Context, uri string) error {
+	_, stop, err := v.named(ctx, uri)
+	if err == nil {
+		stop()
+	}
+	return err
+}
+
+// named opens the root key that a URI names, until stop. One of the server's own
+// goes by its ref, too.
+func (v *Vault) named(ctx context.Context, uri string) (g *keyring.Guard, stop func(), err error) {
 	for _, g := range v.roots.Own() {
 		d := g.Describe()
 		if uri != d.Ref && uri != "file:"+d.Location && uri != d.Location {
 			continue
 		}
 		if g == v.primary(ctx) {
-			return keyring.Report{}, fault.New(fault.Invalid, "root_key_is_primary", "That is the server's own root key.").WithHint("Bind another one, or none.")
+			return nil, nil, fault.New(fault.Invalid, "root_key_is_primary", "That is the server's own root key.").WithHint("Bind another one, or none.")
 		}
-		return keyring.Probe(ctx, g, labels), nil
+		return g, func() {}, nil
 	}
-	g, err := v.roots.Open(ctx, uri)
-	if err != nil {
-		return keyring.Report{}, err
+	if g, err = v.roots.Open(ctx, uri); err != nil {
+		return nil, nil, err
 	}
-	defer g.Stop()
-	return keyring.Probe(ctx, g, labels), nil
+	return g, g.Stop, nil
 }
 
 const (
@@ -178,17 +196,19 @@ type Moved struct {
 	Keys    int64         // contexts of the scope
 	Under   int64         // of them sealing under the bound root key
 	Waiting int64         // versions that other root keys wrap and that still hold values, or may
+	Holding int64         // of these, versions that are not known to be empty
 	State   keyring.State // of the root key
 }
 
 const movedSQL = `select count(*), coalesce(sum(case when v.root_ref = $4 then 1 else 0 end), 0),
-	coalesce(sum((select count(*) from kek_version o where o.kek_id = k.id and o.root_ref <> $4 and o.version <> k.version)), 0)
+	coalesce(sum((select count(*) from kek_version o where o.kek_id = k.id and o.root_ref <> $4 and o.version <> k.version)), 0),
+	coalesce(sum((select count(*) from kek_version o where o.kek_id = k.id and o.root_ref <> $4 and o.version <> k.version and o.emptied_at = 0)), 0)
 from kek k join kek_version v on v.kek_id = k.id and v.version = k.version
 where k.shredded_at = 0 and k.environment_id = $1 and ($2 = '' or k.organization_id = $2) and ($3 = '' or k.user_id = $3)`
 
 // Progress says how far a binding is carried out.
 func (v *Vault) Progress(ctx context.Context, b Binding) (m Moved, err error) {
-	err = v.db.Reader().QueryRowContext(ctx, movedSQL, b.Environment, b.Organization, b.User, b.RootRef).Scan(&m.Keys, &m.Under, &m.Waiting)
+	err = v.db.Reader().QueryRowContext(ctx, movedSQL, b.Environment, b.Organization, b.User, b.RootRef).Scan(&m.Keys, &m.Under, &m.Waiting, &m.Holding)
 	if err != nil {
 		return Moved{}, sqldb.Wrap("count keys", err)
 	}

@@ -2,9 +2,13 @@ package vault
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -15,15 +19,23 @@ type KeyInfo struct {
 	ID          id.KEK
 	Environment id.Environment
 	Context     map[string]string
-	Version     int64  // that seals; 0 of a shredded key
-	Root        string // ref of the root key that wraps it
-	Wraps       int64  // how many values that version may have sealed, counted ahead
+	Version     int64         // that seals; 0 of a shredded key
+	Root        string        // ref of the root key that wraps it
+	Own         bool          // that is the server's own; else a customer brought it
+	State       keyring.State // of that root key
+	Wraps       int64         // how many values that version may have sealed, counted ahead
+	MaxWraps    int64         // how many it seals at most, before another takes its place
+	Values      int64         // under all its versions; Keys counts no more than MaxCounted
+	Moving      int64         // older versions under which there may be values
 	CreatedAt   time.Time
 	RotatedAt   time.Time // when that version was made
 	DueAt       time.Time // when age alone replaces it
 	ShreddedAt  time.Time // zero: it stands
 	Older       []OlderVersion
 }
+
+// MaxCounted is how many values Keys counts of each key in each column.
+const MaxCounted = 10_000
 
 // OlderVersion is a version that still opens what is under it.
 type OlderVersion struct {
@@ -34,7 +46,8 @@ type OlderVersion struct {
 }
 
 const (
-	keyInfoFrom = `select k.id, k.environment_id, k.context, k.created_at, k.shredded_at, coalesce(v.version, 0), coalesce(v.root_ref, ''), coalesce(v.wraps, 0), coalesce(v.created_at, 0)
+	keyInfoFrom = `select k.id, k.environment_id, k.context, k.created_at, k.shredded_at, coalesce(v.version, 0), coalesce(v.root_ref, ''), coalesce(v.wraps, 0), coalesce(v.created_at, 0),
+	(select count(*) from kek_version o where o.kek_id = k.id and o.version < k.version and o.emptied_at = 0)
 from kek k left join kek_version v on v.kek_id = k.id and v.version = k.version`
 	keyInfosSQL = keyInfoFrom + ` where k.environment_id = $1 and ($2 = '' or k.organization_id = $2) and ($3 = '' or k.user_id = $3) and k.id > $4 order by k.id limit $5`
 	keyInfoSQL  = keyInfoFrom + ` where k.environment_id = $1 and ($2 = '' or k.organization_id = $2) and k.id = $3`
@@ -44,6 +57,17 @@ from kek k left join kek_version v on v.kek_id = k.id and v.version = k.version`
 // Keys lists the keys of an environment, in the order of their ids. With an
 // organization or a user only those whose context names them.
 func (v *Vault) Keys(ctx context.Context, env id.Environment, org id.Organization, user id.User, after id.KEK, limit int) ([]KeyInfo, error) {
+	out, err := v.keyInfos(ctx, env, org, user, after, limit)
+	for i := range out {
+		v.describeRoot(ctx, &out[i])
+		if out[i].Values, err = v.countUpTo(ctx, out[i].ID, v.columns...); err != nil {
+			return nil, err
+		}
+	}
+	return out, err
+}
+
+func (v *Vault) keyInfos(ctx context.Context, env id.Environment, org id.Organization, user id.User, after id.KEK, limit int) ([]KeyInfo, error) {
 	rows, err := v.db.Reader().QueryContext(ctx, keyInfosSQL, env, org, user, after, limit)
 	if err != nil {
 		return nil, sqldb.Wrap("list keys", err)
@@ -60,6 +84,70 @@ func (v *Vault) Keys(ctx context.Context, env id.Environment, org id.Organizatio
 	return out, sqldb.Wrap("list keys", rows.Err())
 }
 
+// describeRoot says how the root key of k is. One that this server cannot open is
+// another key than it should be.
+func (v *Vault) describeRoot(ctx context.Context, k *KeyInfo) {
+	if k.Root == "" {
+		return
+	}
+	g, err := v.rootOf(ctx, k.Root)
+	if err != nil {
+		k.Own, k.State = true, keyring.State{Class: keyring.Mismatch}
+		return
+	}
+	k.Own, k.State = slices.Contains(v.roots.Own(), g), g.State()
+}
+
+// countUpTo counts the values under all versions of a key, of each column no more
+// than MaxCounted.
+func (v *Vault) countUpTo(ctx context.Context, kek id.KEK, columns ...Sealed) (n int64, err error) {
+	parts := []string{"0"}
+	for _, col := range columns {
+		parts = append(parts, fmt.Sprintf(`(select count(*) from (select 1 from %s s where s.%s is not null and substr(s.%s, 2, 20) between $1 and $2 limit %d) x)`,
+			col.Table, col.Column, col.Column, MaxCounted))
+	}
+	err = v.db.Reader().QueryRowContext(ctx, `select `+strings.Join(parts, " + "), crypt.Prefix(kek.Bytes(), 0), crypt.Prefix(kek.Bytes(), math.MaxUint32)).Scan(&n)
+	return n, sqldb.Wrap("count values", err)
+}
+
+// Loss says what is unreadable without some keys.
+type Loss struct {
+	Keys   int
+	Values map[string]int64 // by the table that they are in; of each key no more than MaxCounted in a column
+	More   bool             // there are more keys than were looked at, or more values than were counted
+}
+
+// maxLossKeys is how many keys Loss looks at.
+const maxLossKeys = 200
+
+// Loss counts what would be lost with the keys of a scope, or with one of them.
+func (v *Vault) Loss(ctx context.Context, s Scope, kek id.KEK) (Loss, error) {
+	out := Loss{Values: map[string]int64{}}
+	keys := []KeyInfo{{ID: kek}}
+	if kek == "" {
+		var err error
+		if keys, err = v.keyInfos(ctx, s.Environment, s.Organization, s.User, "", maxLossKeys+1); err != nil {
+			return Loss{}, err
+		}
+		out.More = len(keys) > maxLossKeys
+	}
+	for _, k := range keys[:min(len(keys), maxLossKeys)] {
+		if !k.ShreddedAt.IsZero() {
+			continue
+		}
+		out.Keys++
+		for _, col := range v.columns {
+			n, err := v.countUpTo(ctx, k.ID, col)
+			if err != nil {
+				return Loss{}, err
+			}
+			out.Values[col.Table] += n
+			out.More = out.More || n == MaxCounted
+		}
+	}
+	return out, nil
+}
+
 // Key describes one key, and counts what is still under its older versions. With an
 // organization, a key whose context does not name it is absent.
 func (v *Vault) Key(ctx context.Context, env id.Environment, org id.Organization, kek id.KEK) (KeyInfo, error) {
@@ -70,6 +158,7 @@ func (v *Vault) Key(ctx context.Context, env id.Environment, org id.Organization
 	if err != nil {
 		return KeyInfo{}, sqldb.Wrap("read a key", err)
 	}
+	v.describeRoot(ctx, &k)
 	rows, err := v.db.Reader().QueryContext(ctx, olderSQL, kek)
 	if err != nil {
 		return KeyInfo{}, sqldb.Wrap("read a key", err)
@@ -91,18 +180,22 @@ func (v *Vault) Key(ctx context.Context, env id.Environment, org id.Organization
 		if k.Older[i].Values, err = v.countUnder(ctx, v.db.Reader(), kekRow{id: kek, version: uint32(k.Older[i].Version)}); err != nil {
 			return KeyInfo{}, err
 		}
+		k.Values += k.Older[i].Values
 	}
-	return k, nil
+	newest, err := v.countUnder(ctx, v.db.Reader(), kekRow{id: kek, version: uint32(k.Version)})
+	k.Values += newest
+	return k, err
 }
 
 func (v *Vault) scanInfo(row interface{ Scan(...any) error }) (KeyInfo, error) {
 	var k KeyInfo
 	var canonical []byte
 	var created, shredded, rotated int64
-	if err := row.Scan(&k.ID, &k.Environment, &canonical, &created, &shredded, &k.Version, &k.Root, &k.Wraps, &rotated); err != nil {
+	if err := row.Scan(&k.ID, &k.Environment, &canonical, &created, &shredded, &k.Version, &k.Root, &k.Wraps, &rotated, &k.Moving); err != nil {
 		return KeyInfo{}, err
 	}
 	c, _ := parseContext(canonical)
+	k.MaxWraps = v.rotation.MaxWraps
 	k.Context, k.CreatedAt, k.ShreddedAt, k.RotatedAt = c.items, sqldb.Time(created), sqldb.Time(shredded), sqldb.Time(rotated)
 	if !k.RotatedAt.IsZero() {
 		k.DueAt = k.RotatedAt.Add(v.rotation.MaxAge)
