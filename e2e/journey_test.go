@@ -213,8 +213,8 @@ func TestPersonAndAgent(t *testing.T) {
 		a.refusedWith("revoked", "sandbox_list_issues", map[string]any{"session": handle})
 
 		for name, path := range map[string]string{
-			"agents": "/ui/agents", "agent-new": "/ui/agents/new", "providers": "/ui/providers", "catalog": "/ui/providers/catalog", "provider-new": "/ui/providers/new", "keys": "/ui/keys",
-			"key-new": "/ui/keys/new", "organization": "/ui/organization", "account": "/ui/account", "nothing-here": "/ui/approvals/apr_00000000000000000000000000",
+			"agents": "/ui/agents", "agent-new": "/ui/agents/new", "providers": "/ui/providers", "catalog": "/ui/providers/catalog", "provider-new": "/ui/providers/new", "apikeys": "/ui/apikeys", "keys": "/ui/keys",
+			"apikey-new": "/ui/apikeys/new", "organization": "/ui/organization", "account": "/ui/account", "nothing-here": "/ui/approvals/apr_00000000000000000000000000",
 		} {
 			b.open(path)
 			b.inspect(name)

@@ -369,7 +369,7 @@ func (l *life) wake(ctx context.Context) error {
 var keyForm = regexp.MustCompile(`sk_[A-Za-z0-9_-]{20,}`)
 
 func (l *life) key(ctx context.Context) error {
-	_, shown, err := l.w.Owner.Person.Do(ctx, l.w.URL+"/ui/keys/new", "/ui/keys", func(v url.Values) {
+	_, shown, err := l.w.Owner.Person.Do(ctx, l.w.URL+"/ui/apikeys/new", "/ui/apikeys", func(v url.Values) {
 		v.Set("name", l.name("key"))
 		v["scope"] = []string{"vault:read", "vault:write"}
 	})
@@ -402,7 +402,7 @@ func (l *life) key(ctx context.Context) error {
 		return nil
 	}
 	works.changing("revoked")
-	if _, err := l.w.Owner.Person.Submit(ctx, l.w.URL+"/ui/keys", "/ui/keys/"+who.ID+"/revoke", nil); err != nil {
+	if _, err := l.w.Owner.Person.Submit(ctx, l.w.URL+"/ui/apikeys", "/ui/apikeys/"+who.ID+"/revoke", nil); err != nil {
 		return err
 	}
 	works.changed("revoked")

@@ -75,7 +75,7 @@ func (a *API) keys(ctx context.Context, by account.Actor, in *keysInput) (Page[A
 }
 
 func (a *API) createKey(context.Context, account.Actor, *callerInput) error {
-	return a.browserRequired("/ui/keys/new", "API keys are made by a person, with their passkey.")
+	return a.browserRequired("/ui/apikeys/new", "API keys are made by a person, with their passkey.")
 }
 
 func (a *API) revokeKey(ctx context.Context, by account.Actor, in *keyInput) error {

@@ -22,6 +22,21 @@ func (a *API) confirmation(err error) error {
 	return a.browserRequired(pageOf(need.Raise), "This takes your passkey; a command line's stored login is not enough.")
 }
 
+// whose says whose keys a change is about, as the forms for keys read it.
+func whose(q url.Values, r account.Raise) {
+	q.Set("reach", "organization")
+	if r.Organization == "" {
+		q.Set("reach", "environment")
+		q.Set("environment", string(r.Environment))
+	}
+	if user := r.Facts["user_id"]; user != "" {
+		q.Set("user_id", user)
+		if r.Organization != "" {
+			q.Set("reach", "user")
+		}
+	}
+}
+
 // pageOf is where the web UI asks for a change. The address carries what is
 // wanted and no authority: the page says it in words, and takes a proof.
 func pageOf(r account.Raise) string {
@@ -65,8 +80,19 @@ func pageOf(r account.Raise) string {
 				q.Add("effect", string(e))
 			}
 		}
-	case "root_key.bound", "root_key.unbound", "key.shredded":
-		path = "/ui/keys"
+	case "root_key.bound":
+		path = "/ui/keys/bind"
+		set("uri", r.To)
+		set("mode", r.Facts["mode"])
+		whose(q, r)
+	case "root_key.unbound":
+		path = "/ui/bindings/" + r.Facts["binding"] + "/end"
+	case "key.shredded":
+		path = "/ui/keys/shred"
+		whose(q, r)
+		if strings.HasPrefix(r.Object, "kek_") {
+			set("key", r.Object)
+		}
 	case "connection.reconnected":
 		path = "/ui/connections/new"
 		set("reconnect", r.Object)

@@ -275,7 +275,7 @@ func (a *App) handler() (http.Handler, error) {
 	management.Mount(mux)
 	workos.New(workos.Config{People: a.People, Vault: a.Vault, Audit: a.Audit, Address: a.address, Logger: a.log}).Mount(mux)
 	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
-		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
+		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err
 	}

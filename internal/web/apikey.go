@@ -12,8 +12,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
-func (s *Server) keyList(v *visit) (answer, error) {
-	p := &KeysPage{Frame: Frame{Title: "API keys", Section: "keys"}, CanAdd: v.may(account.CreateKeys)}
+func (s *Server) apiKeyList(v *visit) (answer, error) {
+	p := &APIKeysPage{Frame: Frame{Title: "API keys", Section: "apikeys"}, CanAdd: v.may(account.CreateKeys)}
 	list, next, err := s.people.Keys(v.ctx(), v.actor(), v.here.Organization, account.List{After: v.form("after")})
 	if err != nil {
 		return nil, err
@@ -26,18 +26,21 @@ func (s *Server) keyList(v *visit) (answer, error) {
 		list = append(slices.DeleteFunc(whole, func(k account.APIKey) bool { return k.Organization != "" }), list...)
 	}
 	for _, k := range list {
-		p.Items = append(p.Items, s.keyRow(v, k))
+		p.Items = append(p.Items, s.apiKeyRow(v, k))
 	}
 	if next != "" {
-		p.Next = v.query("/ui/keys", "after", next)
+		p.Next = v.query("/ui/apikeys", "after", next)
 	}
 	return show(p), nil
 }
 
+// apiKeyMoved is where the form for a new API key was once.
+func (s *Server) apiKeyMoved(v *visit) (answer, error) { return goTo(v.query("/ui/apikeys/new")), nil }
+
 func (v *visit) mayWhole() bool { return v.actor().May("", account.CreateKeys) == nil }
 
-func (s *Server) keyRow(v *visit, k account.APIKey) KeyRow {
-	row := KeyRow{ID: k.ID, Name: k.Name, Reach: v.here.OrganizationName, Scopes: k.Scopes, Created: k.CreatedAt, Expires: k.ExpiresAt}
+func (s *Server) apiKeyRow(v *visit, k account.APIKey) APIKeyRow {
+	row := APIKeyRow{ID: k.ID, Name: k.Name, Reach: v.here.OrganizationName, Scopes: k.Scopes, Created: k.CreatedAt, Expires: k.ExpiresAt}
 	if k.Organization == "" {
 		row.Reach = "All of " + v.here.EnvironmentName
 	}
@@ -72,16 +75,16 @@ func ruleText(r vault.Rule) string {
 	return text
 }
 
-func (s *Server) keyNew(v *visit) (answer, error) {
+func (s *Server) apiKeyNew(v *visit) (answer, error) {
 	if err := v.actor().May(v.here.Organization, account.CreateKeys); err != nil {
 		return nil, err
 	}
-	return show(s.keyNewPage(v)), nil
+	return show(s.apiKeyNewPage(v)), nil
 }
 
-// keyNewPage is the form as it was last filled in.
-func (s *Server) keyNewPage(v *visit) *KeyNewPage {
-	p := &KeyNewPage{Frame: Frame{Title: "Make an API key", Section: "keys", Narrow: true}, Name: v.form("name"), MayWhole: v.mayWhole(), Whole: v.form("reach") == "environment", TOTP: s.codeAllowed(v)}
+// apiKeyNewPage is the form as it was last filled in.
+func (s *Server) apiKeyNewPage(v *visit) *APIKeyNewPage {
+	p := &APIKeyNewPage{Frame: Frame{Title: "Make an API key", Section: "apikeys", Narrow: true}, Name: v.form("name"), MayWhole: v.mayWhole(), Whole: v.form("reach") == "environment", TOTP: s.codeAllowed(v)}
 	for _, scope := range account.Scopes() {
 		p.Scopes = append(p.Scopes, Option{Value: scope, Label: scopeLabel(scope), Chosen: slices.Contains(v.r.Form["scope"], scope)})
 	}
@@ -124,7 +127,7 @@ func (s *Server) newKey(v *visit) (account.NewKey, error) {
 	return n, nil
 }
 
-func (s *Server) keyChallenge(v *visit) (answer, error) {
+func (s *Server) apiKeyChallenge(v *visit) (answer, error) {
 	n, err := s.newKey(v)
 	if err != nil {
 		return nil, err
@@ -132,20 +135,20 @@ func (s *Server) keyChallenge(v *visit) (answer, error) {
 	return s.challenge(v, s.people.KeyDigest(v.person, n))
 }
 
-func (s *Server) keyCreate(v *visit) (answer, error) {
+func (s *Server) apiKeyCreate(v *visit) (answer, error) {
 	n, err := s.newKey(v)
 	if err != nil {
-		return again(s.keyNewPage(v), err)
+		return again(s.apiKeyNewPage(v), err)
 	}
 	k, value, err := s.people.CreateKey(v.ctx(), v.person, n, v.proof())
 	if err != nil {
-		return again(s.keyNewPage(v), err)
+		return again(s.apiKeyNewPage(v), err)
 	}
-	return show(&OncePage{Frame: Frame{Title: "API key", Section: "keys", Narrow: true}, Word: "Made", Sentence: "The key " + oneLine(k.Name) + " is ready.",
-		Values: []Fact{{Name: "API key", Value: reveal(value)}}, Back: v.query("/ui/keys")}), nil
+	return show(&OncePage{Frame: Frame{Title: "API key", Section: "apikeys", Narrow: true}, Word: "Made", Sentence: "The key " + oneLine(k.Name) + " is ready.",
+		Values: []Fact{{Name: "API key", Value: reveal(value)}}, Back: v.query("/ui/apikeys")}), nil
 }
 
-func (s *Server) keyRevoke(v *visit) (answer, error) {
+func (s *Server) apiKeyRevoke(v *visit) (answer, error) {
 	kid, err := parseID(id.Key(v.r.PathValue("id")))
 	if err != nil {
 		return nil, err
@@ -156,5 +159,5 @@ func (s *Server) keyRevoke(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return goTo(v.query("/ui/keys", "done", "key_revoked")), nil
+	return goTo(v.query("/ui/apikeys", "done", "key_revoked")), nil
 }

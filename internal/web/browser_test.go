@@ -8,6 +8,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,8 +17,10 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/web"
@@ -29,6 +32,9 @@ type site struct {
 	server *httptest.Server
 	URL    string
 	Pages  *web.Server
+
+	Custody *custody.Service
+	Spare   string // a root key that can be bound
 }
 
 func newSite(t *testing.T) *site {
@@ -44,8 +50,11 @@ func siteOn(t *testing.T, db *sqldb.DB) *site {
 func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	t.Helper()
 	w := gatewaytest.New(t, db)
+	spare := filepath.Join(t.TempDir(), "customer.key")
+	w.Roots.Add(keyringtest.File(t, spare))
+	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials,
-		Sessions: w.Sessions, Audit: w.Audit, Vault: w.Vault, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
+		Sessions: w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +63,7 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	t.Cleanup(pages.Stop)
-	return &site{World: w, server: srv, URL: srv.URL, Pages: pages}
+	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Custody: keys, Spare: "file:" + spare}
 }
 
 // browser is one person's browser with a passkey; it sends what a form holds
@@ -199,7 +208,8 @@ func (d *doc) submit(action string, change func(url.Values)) *doc {
 	if begin := attr(form, "data-begin"); begin != "" {
 		d.b.prove(begin, attr(form, "data-passkey"), values)
 	}
-	return d.b.post(attr(form, "action"), values)
+	to, _, _ := strings.Cut(attr(form, "action"), "#")
+	return d.b.post(to, values)
 }
 
 // confirmed sends a form whose change must be confirmed, checks that the page
@@ -238,7 +248,7 @@ func (b *browser) prove(begin, kind string, values url.Values) {
 func (d *doc) form(action string) *html.Node {
 	d.b.t.Helper()
 	for n := range d.root.Descendants() {
-		if n.Type == html.ElementNode && n.Data == "form" && (strings.Split(attr(n, "action"), "?")[0] == action || action == "" && has(n, "data-begin")) {
+		if n.Type == html.ElementNode && n.Data == "form" && (strings.FieldsFunc(attr(n, "action")+"?", func(r rune) bool { return r == '?' || r == '#' })[0] == action || action == "" && has(n, "data-begin")) {
 			return n
 		}
 	}

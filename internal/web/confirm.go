@@ -100,7 +100,8 @@ func (s *Server) confirm(v *visit, c change) (answer, error) {
 		}
 		proof := v.proof()
 		if len(proof.Assertion) == 0 && proof.TOTP == "" {
-			if _, ok := p.(*ConfirmPage); ok {
+			switch p.(type) {
+			case *ConfirmPage, *ShredPage:
 				return show(p), nil
 			}
 			return again(p, fault.New(fault.Invalid, "proof_required", "This needs your passkey or a code of your authenticator app."))

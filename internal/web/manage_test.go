@@ -282,27 +282,27 @@ func TestAPIKeys(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.person(t, "owner@example.com", account.RoleOwner)
-	b.get("/ui/keys").says("No API key yet")
-	page := b.get("/ui/keys/new").want(http.StatusOK)
+	b.get("/ui/apikeys").says("No API key yet")
+	page := b.get("/ui/apikeys/new").want(http.StatusOK)
 	fill := func(v url.Values) { v.Set("name", "Billing"); v["scope"] = []string{"vault:read"} }
-	values := fields(page.form("/ui/keys"))
+	values := fields(page.form("/ui/apikeys"))
 	fill(values)
-	b.post("/ui/keys", values).want(http.StatusUnprocessableEntity).says("needs your passkey")
-	b.prove("/ui/keys/challenge", "get", values)
+	b.post("/ui/apikeys", values).want(http.StatusUnprocessableEntity).says("needs your passkey")
+	b.prove("/ui/apikeys/challenge", "get", values)
 	values.Add("scope", "vault:delete")
-	b.post("/ui/keys", values).want(http.StatusForbidden)
-	once := page.submit("/ui/keys", fill).want(http.StatusOK)
+	b.post("/ui/apikeys", values).want(http.StatusForbidden)
+	once := page.submit("/ui/apikeys", fill).want(http.StatusOK)
 	value := codeAfter(once, "sk_")
 	k, err := s.Accounts.AuthenticateKey(t.Context(), secret.FromString(value))
 	if err != nil || k.Name() != "Billing" || !k.Has("vault:read") || k.Has("vault:delete") || k.Organization() != s.Organization {
 		t.Fatalf("got %+v, %v", k, err)
 	}
-	list := b.get("/ui/keys").says("Billing", "vault:read").not(value)
-	list.submit("/ui/keys/"+string(k.ID())+"/revoke", nil).follow().says("no longer works", "Revoked")
+	list := b.get("/ui/apikeys").says("Billing", "vault:read").not(value)
+	list.submit("/ui/apikeys/"+string(k.ID())+"/revoke", nil).follow().says("no longer works", "Revoked")
 	if _, err := s.Accounts.AuthenticateKey(t.Context(), secret.FromString(value)); err == nil {
 		t.Error("a revoked key still works")
 	}
-	s.person(t, "member@example.com", account.RoleMember).get("/ui/keys/new").want(http.StatusForbidden)
+	s.person(t, "member@example.com", account.RoleMember).get("/ui/apikeys/new").want(http.StatusForbidden)
 }
 
 // U8: an organization's audit is for those who may read it; anybody else sees

@@ -13,10 +13,12 @@ type names struct {
 	env    id.Environment
 	agents map[id.Agent]string
 	users  map[id.User]string
+
+	organizations map[id.Organization]string
 }
 
 func (s *Server) names(v *visit, env id.Environment) *names {
-	return &names{s: s, v: v, env: env, agents: map[id.Agent]string{}, users: map[id.User]string{}}
+	return &names{s: s, v: v, env: env, agents: map[id.Agent]string{}, users: map[id.User]string{}, organizations: map[id.Organization]string{}}
 }
 
 func (n *names) agent(a id.Agent) string {

@@ -36,18 +36,18 @@ type MemberRow struct {
 	You, Disabled bool
 }
 
-// KeysPage lists API keys.
-type KeysPage struct {
+// APIKeysPage lists API keys.
+type APIKeysPage struct {
 	Frame
-	Items  []KeyRow
+	Items  []APIKeyRow
 	Next   string
 	CanAdd bool
 }
 
-func (*KeysPage) template() string { return "keys" }
+func (*APIKeysPage) template() string { return "apikeys" }
 
-// KeyRow is one API key.
-type KeyRow struct {
+// APIKeyRow is one API key.
+type APIKeyRow struct {
 	ID               id.Key
 	Name, Reach      string
 	Scopes           []string
@@ -56,8 +56,8 @@ type KeyRow struct {
 	Ended            string
 }
 
-// KeyNewPage makes an API key.
-type KeyNewPage struct {
+// APIKeyNewPage makes an API key.
+type APIKeyNewPage struct {
 	Frame
 	Name     string
 	MayWhole bool
@@ -69,4 +69,4 @@ type KeyNewPage struct {
 	SecretPrefix, SecretContext string // for some secrets only
 }
 
-func (*KeyNewPage) template() string { return "key_new" }
+func (*APIKeyNewPage) template() string { return "apikey_new" }

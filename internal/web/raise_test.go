@@ -21,6 +21,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -28,6 +29,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // Rule 4: for every form it is decided whether a cookie is enough for it.
@@ -66,7 +68,7 @@ func (s *site) everything(t testing.TB, db *sqldb.DB) map[string][]string {
 	for table, columns := range map[string]string{
 		"environment": "id || name", "organization": "id || name || require_passkey", "person": "id || email || name || disabled_at", "membership": "organization_id || user_id || role",
 		"passkey": "id || label", "totp": "user_id || sealed_version", "enroll_link": "id", "api_key": "id || revoked_at", "agent": "id || ceiling || disabled_at || owner_id",
-		"oauth_client": "id || version", "provider": "slug || version || client_id", "connection": "id || state || credential_version", "credential": "connection_id || version", "cli_request": "id || user_id",
+		"oauth_client": "id || version", "provider": "slug || version || client_id", "connection": "id || state || credential_version", "credential": "connection_id || version", "kek": "id || version || shredded_at", "key_binding": "id || root_ref", "cli_request": "id || user_id",
 	} {
 		rows, err := db.Reader().QueryContext(t.Context(), "select "+columns+" from "+table)
 		if err != nil {
@@ -134,6 +136,11 @@ func (s *site) raising(t *testing.T) []attempt {
 		return v
 	}
 	members := "/ui/organization/members/"
+	// A root key is bound to one person's keys, and taken out of another's.
+	bound, err := s.Custody.Bind(ctx, s.System.In(s.Environment), custody.NewBinding{Organization: s.Organization, User: boss, URI: s.Spare, Mode: vault.Required}, account.Agreement{})
+	must(err)
+	_, err = s.Vault.Seal(ctx, vault.Place{Environment: s.Environment, Organization: s.Organization, User: leaving, Kind: "credential", Object: "1", Version: 1}, secret.FromString("x"))
+	must(err)
 	return []attempt{
 		// The demand comes first: it is read from the version of the organization, which changes of members move.
 		{"/ui/organization/settings", with("version", fmt.Sprint(o.Version)), "codes of authenticator apps approve again"},
@@ -147,6 +154,9 @@ func (s *site) raising(t *testing.T) []attempt {
 		{"/ui/environments/new", with("name", "staging"), "a new environment, staging"},
 		{"/ui/agents/" + string(a.ID) + "/ceiling", with("version", fmt.Sprint(a.Version), "effect", "read", "effect", "write", "providers", "tracker"), "may be granted more"},
 		{"/ui/agents/" + string(off.ID) + "/enable", with(), "may sign in and ask for access again"},
+		{"/ui/keys/bind", with("reach", "user", "user_id", string(member), "uri", s.Spare), s.Spare},
+		{"/ui/bindings/" + string(bound.ID) + "/end", with(), "is no longer sealed under"},
+		{"/ui/keys/shred", with("reach", "user", "user_id", string(leaving), "typed", string(leaving)), "You destroy all keys of Leah"},
 		{"/ui/account/profile", with("name", "Owner", "email", "thief@example.com"), "You will be known as thief@example.com"},
 	}
 }

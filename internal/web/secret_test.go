@@ -109,28 +109,28 @@ func TestKeyForSomeSecrets(t *testing.T) {
 		v.Set("secret_prefix", "prod/")
 		v.Set("secret_context", "region=eu")
 	}
-	b.get("/ui/keys/new").submit("/ui/keys", fill).want(http.StatusOK).says("sk_")
-	b.get("/ui/keys").says("Only secrets whose name begins with prod/", "region eu")
+	b.get("/ui/apikeys/new").submit("/ui/apikeys", fill).want(http.StatusOK).says("sk_")
+	b.get("/ui/apikeys").says("Only secrets whose name begins with prod/", "region eu")
 	// A bug: a line of nothing after the last part was no part.
-	b.get("/ui/keys/new").submit("/ui/keys", func(v url.Values) {
+	b.get("/ui/apikeys/new").submit("/ui/apikeys", func(v url.Values) {
 		fill(v)
 		v.Set("secret_prefix", "")
 		v.Set("secret_context", "region=us\r\n \r\n")
 	}).want(http.StatusOK).says("sk_")
-	b.get("/ui/keys").says("region us")
+	b.get("/ui/apikeys").says("region us")
 	for name, x := range map[string][2]string{"secret_prefix": {" \u00a0", "only white space"}, "secret_context": {" \r\n", "NAME=VALUE"}} { // no bound is left of either
-		v := fields(b.get("/ui/keys/new").form("/ui/keys"))
+		v := fields(b.get("/ui/apikeys/new").form("/ui/apikeys"))
 		fill(v)
 		v.Set("secret_prefix", "")
 		v.Set("secret_context", "")
 		v.Set(name, x[0])
-		b.post("/ui/keys/challenge", v).want(http.StatusUnprocessableEntity).says(x[1])
+		b.post("/ui/apikeys/challenge", v).want(http.StatusUnprocessableEntity).says(x[1])
 	}
-	page := b.get("/ui/keys/new")
-	values := fields(page.form("/ui/keys"))
+	page := b.get("/ui/apikeys/new")
+	values := fields(page.form("/ui/apikeys"))
 	fill(values)
 	values.Set("name", "Wider")
-	b.prove("/ui/keys/challenge", "get", values)
+	b.prove("/ui/apikeys/challenge", "get", values)
 	values.Set("secret_prefix", "")
-	b.post("/ui/keys", values).want(http.StatusForbidden)
+	b.post("/ui/apikeys", values).want(http.StatusForbidden)
 }

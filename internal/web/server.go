@@ -29,6 +29,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
@@ -45,6 +46,7 @@ type Config struct {
 	Sessions    *session.Service
 	Audit       *audit.Log
 	Vault       *vault.Vault
+	Custody     *custody.Service
 	// Subscribe calls fn on every notice of a channel, as sqldb.DB does.
 	Subscribe func(channel string, fn func(payload string)) (cancel func())
 	PublicURL *url.URL
@@ -83,6 +85,7 @@ type Server struct {
 	sessions    *session.Service
 	audit       *audit.Log
 	vault       *vault.Vault
+	custody     *custody.Service
 	subscribe   func(string, func(string)) func()
 	public      *url.URL
 	address     func(*http.Request) string
@@ -101,7 +104,7 @@ type Server struct {
 // New makes a Server and parses its templates.
 func New(cfg Config) (*Server, error) {
 	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Connections == nil || cfg.Credentials == nil ||
-		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
+		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
 		return nil, errors.New("web: the configuration is incomplete")
 	}
 	if cfg.Now == nil {
@@ -121,7 +124,7 @@ func New(cfg Config) (*Server, error) {
 	l := cfg.Limits.withDefaults()
 	return &Server{refusals: throttle.New(l.RefusalRate, l.RefusalBurst, addresses, cfg.Now),
 		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
-		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
+		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, custody: cfg.Custody, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil
 }
 
@@ -225,10 +228,23 @@ func (s *Server) routes() []route {
 		{"POST /ui/secrets/{id}/undelete", signedIn, s.secretUndelete},
 
 		{"GET /ui/keys", signedIn, s.keyList},
-		{"GET /ui/keys/new", signedIn, s.keyNew},
-		{"POST /ui/keys/challenge", signedIn, s.keyChallenge},
-		{"POST /ui/keys", signedIn, s.keyCreate},
-		{"POST /ui/keys/{id}/revoke", signedIn, s.keyRevoke},
+		{"GET /ui/keys/progress", signedIn, s.keysProgress},
+		{"GET /ui/keys/new", signedIn, s.apiKeyMoved},
+		{"GET /ui/keys/bind", signedIn, s.bindWizard},
+		{"POST /ui/keys/probe", signedIn, s.bindProbe},
+		{"GET /ui/keys/{id}", signedIn, s.keyShow},
+		{"GET /ui/keys/{id}/progress", signedIn, s.keyProgress},
+		{"POST /ui/keys/{id}/rotate", signedIn, s.keyRotate},
+		{"GET /ui/bindings/{id}", signedIn, s.bindingShow},
+		{"GET /ui/bindings/{id}/progress", signedIn, s.bindingProgress},
+		{"POST /ui/bindings/{id}/migrate", signedIn, s.bindingMigrate},
+		{"POST /ui/bindings/{id}/doubt", signedIn, s.bindingDoubt},
+
+		{"GET /ui/apikeys", signedIn, s.apiKeyList},
+		{"GET /ui/apikeys/new", signedIn, s.apiKeyNew},
+		{"POST /ui/apikeys/challenge", signedIn, s.apiKeyChallenge},
+		{"POST /ui/apikeys", signedIn, s.apiKeyCreate},
+		{"POST /ui/apikeys/{id}/revoke", signedIn, s.apiKeyRevoke},
 
 		{"GET /ui/audit", signedIn, s.auditList},
 
@@ -277,6 +293,9 @@ func (s *Server) raisingForms() []route {
 		s.confirmed("/ui/environments/new", s.environmentNew),
 		s.confirmed("/ui/account/profile", s.profile),
 		s.confirmed("/ui/secrets/{id}/reveal", s.secretReveal),
+		s.confirmed("/ui/keys/shred", s.keyShred),
+		s.confirmed("/ui/bindings/{id}/end", s.bindingEnd),
+		s.confirmed("/ui/keys/bind", s.bind)[1:], // its GET is the wizard: trying a root key asks its keeper
 	)
 }
 

@@ -49,7 +49,7 @@ func TestStolenCookieMakesNothing(t *testing.T) {
 		code := url.Values{"code": {"123456"}, "grant": {"x"}, "label": {"mine"}, "credential": {"{}"}, "nonce": {"n"}, "name": {"x"}, "kind": {"autonomous"}, "scope": {"vault:read"}, "days": {"7"}}
 		for _, path := range []string{
 			"/ui/account/passkeys/begin", "/ui/account/passkeys", "/ui/account/passkeys/new", "/ui/account/authenticator", "/ui/account/authenticator/confirm",
-			"/ui/agents", "/ui/keys", "/ui/organization/members/" + string(new.User()) + "/invite",
+			"/ui/agents", "/ui/apikeys", "/ui/organization/members/" + string(new.User()) + "/invite",
 		} {
 			thief.post(path, url.Values{}).refused()
 			thief.post(path, code).refused()

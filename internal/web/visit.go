@@ -414,6 +414,9 @@ func notes(code string) *Notice {
 		"authenticator": "The authenticator app is set up.", "user_disabled": "They are shut out, and what acted for them has ended.", "user_enabled": "They can sign in again.",
 		"environment": "The environment is there, and you own it. It stands in the menu.", "signed_out": "Signed out there.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
 		"stored": "Stored.", "restored": "The old value is the current one again.", "secret_deleted": "Deleted. It can be taken back for 30 days.", "undeleted": "It is back.",
+		"key_rotated": "The key has another version. What is under the old one follows by itself.", "key_reencrypted": "The key has another version. Every value is encrypted anew under it, by itself.",
+		"migrating": "What is not under the root key yet is moved now.", "doubted": "Forgotten on every node. The keeper is asked before this root key is used again.",
+		"unbound": "Taken out. Keep the key usable until nothing is under it.", "bound": "Bound. What is sealed from now on is under this root key, and what was sealed before follows by itself.",
 	}[code]
 	if text == "" {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"net/url"
 	"path/filepath"
 	"sync"
@@ -58,6 +59,9 @@ type World struct {
 	OnAgentEnded func(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error
 
 	Keeper *keyring.Guard
+	Roots  *keyring.Ring // with Keeper as its primary root key
+	// OpenRoot opens root keys that customers bring; nil opens none.
+	OpenRoot func(ctx context.Context, uri string) (keyring.Keeper, error)
 
 	keys string // folder of checkpoints
 	node string
@@ -100,11 +104,18 @@ func (w *World) rooms(t testing.TB) {
 	public, err := url.Parse(PublicURL)
 	must(t, err)
 	keeper := w.Keeper
+	w.Roots = keyring.NewRing(keyring.RingConfig{Open: func(ctx context.Context, uri string) (keyring.Keeper, error) {
+		if w.OpenRoot == nil {
+			return nil, errors.New("this world opens no root keys")
+		}
+		return w.OpenRoot(ctx, uri)
+	}})
+	w.Roots.Add(keeper)
 	w.Audit, err = audit.New(ctx, audit.Config{DB: db, Keeper: keeper, CheckpointDir: filepath.Join(w.keys, "checkpoints"), Node: w.node, Now: w.Clock.Now})
 	must(t, err)
 	w.Audit.Start()
 	t.Cleanup(w.Audit.Stop)
-	w.Vault = vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.Audit, Now: w.Clock.Now})
+	w.Vault = vault.New(vault.Config{DB: db, Roots: w.Roots, Audit: w.Audit, Now: w.Clock.Now})
 	w.Accounts, err = account.New(account.Config{DB: db, Vault: w.Vault, Audit: w.Audit, PublicURL: public, Now: w.Clock.Now,
 		OnUserLeft: func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
 			if w.OnUserLeft != nil {

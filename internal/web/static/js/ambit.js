@@ -87,4 +87,21 @@ if (document.body.dataset.events) {
   addEventListener("pageshow", (event) => event.persisted && location.reload());
 }
 
+// Work that goes on by itself: how far it is, until it is done; then the page is
+// shown as it is now.
+async function follow(box) {
+  const [bar, text] = [box.querySelector("progress"), box.querySelector("p")];
+  for (let wait = 500; ; wait = 1500) {
+    await new Promise((wake) => setTimeout(wake, wait));
+    const answer = document.hidden ? null : await fetch(box.dataset.progress, { headers: { Accept: "application/json" } }).catch(() => null);
+    if (answer && !answer.ok) return;
+    if (!answer) continue;
+    const at = await answer.json();
+    if (bar) [bar.max, bar.value] = [at.max, at.value];
+    if (text.textContent !== at.text) text.textContent = at.text;
+    if (at.done) return location.reload();
+  }
+}
+all("[data-progress]").forEach(follow);
+
 passkeys();
