@@ -202,7 +202,7 @@ func TestWizardOfEachService(t *testing.T) {
 	// What the service's own reader refuses is said before anything is tried.
 	b.get("/ui/keys/bind?" + url.Values{"service": {"awskms"}, "arn": {"arn:aws:s3:::bucket"}, "org": {org}}.Encode()).says("names no key").not("Try the key")
 	// Credentials that the server lacks are for later: what to paste is shown all the same.
-	b.get("/ui/keys/bind?" + url.Values{"service": {"transit"}, "address": {"https://vault.example.com"}, "mount": {"transit"}, "key": {"root"}, "org": {org}}.Encode()).says("has no credentials", "Try the key")
+	b.get("/ui/keys/bind?"+url.Values{"service": {"transit"}, "address": {"https://vault.example.com"}, "mount": {"transit"}, "key": {"root"}, "org": {org}}.Encode()).says("has no credentials", "Try the key")
 	b.get("/ui/keys/bind?" + url.Values{"uri": {"https://example.com/key"}, "org": {org}}.Encode()).says("Bring your own key")
 }
 
