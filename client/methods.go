@@ -216,6 +216,11 @@ func (c *Client) LintProvider(ctx context.Context, yaml string) (Lint, error) {
 	return send[Lint](ctx, c, http.MethodPost, "/v1/providers/lint", map[string]string{"yaml": yaml}, true)
 }
 
+// ImportProvider drafts a record from an OpenAPI description and stores nothing.
+func (c *Client) ImportProvider(ctx context.Context, p ImportProvider) (ImportedRecord, error) {
+	return send[ImportedRecord](ctx, c, http.MethodPost, "/v1/providers/import", p, true)
+}
+
 // ProviderTemplates lists the records with blanks.
 func (c *Client) ProviderTemplates(ctx context.Context) (Page[Template], error) {
 	return read[Page[Template]](ctx, c, "/v1/provider-templates", nil)

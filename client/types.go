@@ -261,6 +261,30 @@ type CatalogEntry struct {
 	Params     []TemplateParam `json:"params"`
 }
 
+// ImportProvider names an OpenAPI description: its URL, or the document itself.
+type ImportProvider struct {
+	URL      string   `json:"url,omitempty"` // where the server reads it
+	Document string   `json:"document,omitempty"`
+	ID       string   `json:"id,omitempty"`     // of the record; empty: made of the title
+	Server   string   `json:"server,omitempty"` // where calls go; empty: the first of the description
+	Only     []string `json:"only,omitempty"`   // beginnings of the paths to take; empty: all
+}
+
+// ImportedRecord is a record to be reviewed, then put.
+type ImportedRecord struct {
+	YAML    string       `json:"yaml"`
+	ID      string       `json:"id"`
+	Tools   int          `json:"tools"`
+	Left    []ImportNote `json:"left_out"` // what of the description is not in the record
+	Flagged []ImportNote `json:"flagged"`  // what a person should look at, for it was guessed
+}
+
+// ImportNote says one thing about one place of a description.
+type ImportNote struct {
+	Where string `json:"where"` // such as DELETE /pets/{id}
+	Text  string `json:"text"`
+}
+
 // Lint is what a check of a provider record found.
 type Lint struct {
 	Valid    bool            `json:"valid"`

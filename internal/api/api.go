@@ -34,6 +34,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
@@ -44,6 +45,7 @@ type Config struct {
 	People      *account.Service
 	Agents      *agent.Service
 	Providers   *provider.Store
+	Importer    *openapi.Importer
 	Connections *connection.Service
 	Credentials *credential.Service
 	Sessions    *session.Service
@@ -114,7 +116,7 @@ type API struct {
 
 // New builds the routes and the document.
 func New(cfg Config) (*API, error) {
-	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Sessions == nil ||
+	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Sessions == nil ||
 		cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Verify == nil || cfg.PublicURL == nil {
 		return nil, errors.New("api: the configuration is incomplete")
 	}

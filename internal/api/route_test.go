@@ -160,7 +160,7 @@ var routes = map[string]expected{
 	"list-agents": {200, 200, 200, 200}, "create-agent": {403, 201, 404, 404}, "get-agent": {200, 200, 404, 404},
 	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404},
 	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
-	"lint-provider": {200, 200, 200, 200}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
+	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
 	"vend-credential": {403, 200, 404, 404},
 	"list-sessions":   {200, 200, 200, 200}, "get-session": {200, 200, 404, 404}, "revoke": {200, 200, 404, 404},
@@ -332,6 +332,8 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"yaml": s.record(last)}
 	case "lint-provider":
 		v = map[string]any{"yaml": s.record("fine")}
+	case "import-provider":
+		v = map[string]any{"document": "openapi: 3.1.0\ninfo: {title: Fine}\nservers: [{url: \"https://fine.example\"}]\npaths: {/x: {get: {responses: {\"200\": {description: ok}}}}}\n"}
 	case "fill-provider-template":
 		v = map[string]any{"params": map[string]string{"id": "own", "name": "Own", "api_base": "https://api.example.com"}}
 	case "create-connection":

@@ -32,6 +32,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/telemetry"
@@ -267,14 +268,15 @@ func (a *App) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mcpserver.New(mcpserver.Config{Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, PublicURL: a.public, Version: a.cfg.Version, Limits: a.cfg.limits(), Logger: a.log, Now: a.clock.Now}).Mount(mux)
 	authserver.New(authserver.Config{Agents: a.Agents, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
-	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
+	importer := openapi.NewImporter(a.outbound)
+	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err
 	}
 	management.Mount(mux)
 	workos.New(workos.Config{People: a.People, Vault: a.Vault, Audit: a.Audit, Address: a.address, Logger: a.log}).Mount(mux)
-	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
+	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err

@@ -118,28 +118,35 @@ func (c *command) askHidden(ctx context.Context, f *os.File, what string) ([]byt
 	return text, nil
 }
 
-func readAll(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+func readAll(r io.Reader) ([]byte, error) { return readUpTo(r, maxInput) }
+
+func readUpTo(r io.Reader, limit int) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the input: %w", err)
 	}
-	if len(text) > maxInput {
-		return nil, fault.New(fault.TooLarge, "input_too_large", "The input is over 1 MiB.")
+	if len(text) > limit {
+		return nil, fault.New(fault.TooLarge, "input_too_large", fmt.Sprintf("The input is over %d MiB.", limit>>20))
 	}
 	return text, nil
 }
 
 // readFile reads a file, or standard input for "-".
 func (c *command) readFile(ctx context.Context, path string) ([]byte, error) {
+	return c.readLarge(ctx, path, maxInput)
+}
+
+// readLarge is readFile with a limit in bytes, a multiple of 1 MiB.
+func (c *command) readLarge(ctx context.Context, path string, limit int) ([]byte, error) {
 	if path == "-" {
-		return awaiting(ctx, func() ([]byte, error) { return readAll(c.stdin) })
+		return awaiting(ctx, func() ([]byte, error) { return readUpTo(c.stdin, limit) })
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "file_unreadable", "The file cannot be read: "+path+deeperThan(err)+".").WithCause(err)
 	}
 	defer f.Close()
-	return readAll(f)
+	return readUpTo(f, limit)
 }
 
 // secretFile is a new file for a secret that is shown once, so there must be a

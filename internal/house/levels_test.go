@@ -74,6 +74,8 @@ var beside = map[string]string{
 	"internal/keyring/pkcs11 -> internal/keyring":             "a back end returns the description that its room defines",
 	"internal/keyring/pkcs11 -> internal/keyring/pkcs11/wire": "what is said to the helper is said in one place, for both",
 	"internal/keyring/transit -> internal/keyring":            "a back end returns the description that its room defines",
+	"internal/provider/openapi -> internal/account":           "the server reads an address on somebody's authority",
+	"internal/provider/openapi -> internal/provider":          "what it drafts is held against the linter",
 	"internal/provider -> internal/account":                   "a record is stored on somebody's authority",
 	"internal/provider -> internal/vault":                     "the client secret of a record is sealed",
 	"internal/account -> internal/vault":                      "the shared secret of an authenticator is sealed",

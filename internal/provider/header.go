@@ -49,6 +49,10 @@ func overridesMethod(name string) bool {
 		"method_override", "httpmethod", "methodoverride", "xhttpmethodoverride"}, name)
 }
 
+// OverridesMethod reports whether a server may take a parameter or field of this
+// name for the request's method. No tool can have one.
+func OverridesMethod(name string) bool { return overridesMethod(name) }
+
 // plainName reports whether a parameter's name is one that every reader on the
 // way takes for the same.
 func plainName(name string) bool {

@@ -21,6 +21,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
+	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/web"
@@ -53,7 +54,7 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	spare := filepath.Join(t.TempDir(), "customer.key")
 	w.Roots.Add(keyringtest.File(t, spare))
 	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})
-	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials,
+	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Connections: w.Connections, Credentials: w.Credentials,
 		Sessions: w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)

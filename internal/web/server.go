@@ -31,6 +31,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
@@ -41,6 +42,7 @@ type Config struct {
 	People      *account.Service
 	Agents      *agent.Service
 	Providers   *provider.Store
+	Importer    *openapi.Importer
 	Connections *connection.Service
 	Credentials *credential.Service
 	Sessions    *session.Service
@@ -103,7 +105,7 @@ type Server struct {
 
 // New makes a Server and parses its templates.
 func New(cfg Config) (*Server, error) {
-	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Connections == nil || cfg.Credentials == nil ||
+	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil ||
 		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
 		return nil, errors.New("web: the configuration is incomplete")
 	}

@@ -33,6 +33,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -120,7 +121,7 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	t.Cleanup(w.Credentials.Stop)
 
 	w.Custody = custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People})
-	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, Sessions: w.Sessions,
+	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(out), Connections: w.Connections, Credentials: w.Credentials, Sessions: w.Sessions,
 		Audit: w.Audit, Vault: w.Vault, Custody: w.Custody, PublicURL: public, Limits: Generous, Logger: logger,
 		Verify: func(ctx context.Context, progress func(int64)) (audit.Report, error) {
 			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: []string{checkpoints}, Progress: progress})
