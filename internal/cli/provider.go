@@ -130,7 +130,7 @@ func (c *command) providerAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if rec.Auth == provider.OAuth2 && put.ClientID == "" {
+			if rec.NeedsClient() && put.ClientID == "" {
 				if put.ClientID, err = storedClient(ctx, cl, rec, redirect); err != nil {
 					return err
 				}
@@ -175,6 +175,10 @@ func storedClient(ctx context.Context, cl *client.Client, rec provider.Record, r
 	v, err := cl.Provider(ctx, rec.ID)
 	if err != nil && !client.Is(err, "not_found") {
 		return "", err
+	}
+	if v.ClientID == "" && redirect == "" {
+		return "", fault.New(fault.Invalid, "client_id_missing", rec.Name+" needs an access key of yours.").
+			WithHint("Give its id with --client-id, and its secret with --client-secret-stdin.")
 	}
 	if v.ClientID == "" {
 		return "", fault.New(fault.Invalid, "client_id_missing", rec.Name+" needs an OAuth client of yours.").

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/url"
 	"slices"
@@ -351,7 +352,7 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 	if err := failpoint.Hit("exchange: answered"); err != nil {
 		return m, g, err
 	}
-	return m, g, usable(m)
+	return m, g, usable(rec, m)
 }
 
 // AddKey connects an account with an API key or a name and password. owner is
@@ -385,25 +386,51 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	if err := s.outbound.Check(ctx, rec.API.Base[0]); err != nil && len(rec.Open()) == 0 {
 		return connection.Connection{}, err
 	}
-	want := rec.CredentialFields()
-	for name, v := range fields {
-		if !slices.Contains(want, name) || v.Len() > 8192 {
-			return connection.Connection{}, fault.New(fault.Invalid, "invalid_credential", "The provider takes "+strings.Join(want, " and ")+", of at most 8 KiB each.")
-		}
-	}
-	m := material{values: map[string]secret.Value{}}
-	for _, name := range want {
-		v := fields[name]
-		if v.IsZero() {
-			return connection.Connection{}, fault.New(fault.Invalid, "invalid_credential", "The "+name+" is missing.").WithHint("Give " + strings.Join(want, " and ") + ".")
-		}
-		m.values[name] = v
-	}
-	if err := usable(m); err != nil {
+	values, err := rec.Take(fields)
+	if err != nil {
 		return connection.Connection{}, err
 	}
-	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(provider.APIKey)},
-		st.Reconnect, m, grant{}, ag, func(context.Context, *sqldb.Tx) error { return nil })
+	m, kind := material{values: values}, rec.Auth
+	var g grant
+	if kind.Minted() {
+		if g, err = s.mint(ctx, st, rec, m); err != nil {
+			s.refused(ctx, by, owner, flow{environment: st.Environment, organization: st.Organization, provider: st.Provider, reconnect: st.Reconnect}, "provider.mint", err)
+			return connection.Connection{}, err
+		}
+		if rec, err = told(rec, nil, g); err != nil {
+			return connection.Connection{}, err
+		}
+		m = g.onto(m)
+	}
+	if err := usable(rec, m); err != nil {
+		return connection.Connection{}, err
+	}
+	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(kind), Scopes: g.scopes},
+		st.Reconnect, m, g, ag, func(context.Context, *sqldb.Tx) error { return nil })
+}
+
+// mint makes of what a person gave, for the first time, what a call carries.
+func (s *Service) mint(ctx context.Context, st Start, rec provider.Record, m material) (grant, error) {
+	o := order{organization: st.Organization, record: rec, pinned: rec.Pinned(), have: m}
+	var err error
+	if rec.NeedsClient() {
+		if o.client, err = s.providers.Client(ctx, st.Environment, rec.ID, o.pinned); err != nil {
+			return grant{}, err
+		}
+	}
+	g, err := s.renew(ctx, o)
+	te := (*tokenError)(nil)
+	switch {
+	case !errors.As(err, &te):
+		return g, err
+	case te.class() == classGrant:
+		return g, fault.New(fault.Invalid, codeRejected, rec.Name+" did not accept what was given ("+te.code+").").
+			WithHint("Check that it is complete, still valid, and allowed to do this.").WithCause(err)
+	case te.class() == classClient:
+		return g, fault.New(fault.Unavailable, "upstream_unreachable", "The provider refuses Ambit's own registration.").
+			WithHint("An admin must check the provider's client id and secret.").WithCause(err)
+	}
+	return g, fault.New(fault.Unavailable, "exchange_failed", rec.Name+" gave no token ("+te.code+").").WithHint("Try again in a moment.").WithRetry(te.retry).WithCause(err)
 }
 
 // connect asks the provider whose account this is, seals the credential and
@@ -412,10 +439,7 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant, ag account.Agreement,
 	finish func(ctx context.Context, tx *sqldb.Tx) error) (connection.Connection, error) {
 	kind := provider.Auth(f.AuthMethod)
-	use := provider.Credential{Kind: kind, Values: m.values}
-	if kind == provider.OAuth2 {
-		use.Values = map[string]secret.Value{provider.FieldAccessToken: m.values[provider.FieldAccessToken]}
-	}
+	use := provider.Credential{Kind: kind, Values: schemeOf(kind).carries(m)}
 	var err error
 	if f.Account, err = provider.Identify(ctx, s.outbound, f.Record.Pinned(), f.Record, use); err != nil {
 		if kind != provider.OAuth2 { // there the whole answer of the provider is looked at
@@ -457,8 +481,11 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 		}
 	}
 	r.connection = f.ID
-	if kind == provider.OAuth2 {
+	switch {
+	case kind == provider.OAuth2:
 		r, m = g.apply(r, material{}, f.Record.OAuth.DefaultTTL, s.now())
+	case kind.Minted():
+		r, m = g.apply(r, m, f.Record.Mint.DefaultTTL, s.now())
 	}
 	r.keepAt, r.checkAt = keepAt(f.Record, r, s.now()), checkAt(f.Record, r, s.now())
 	f.CredentialVersion = r.version

@@ -54,7 +54,8 @@ func TestConnectByOAuth(t *testing.T) {
 		if s := w.Stats(t); s.Codes != 1 || s.Reuses != 0 {
 			t.Errorf("the provider counts %+v", s)
 		}
-		if got := w.Actions(t); !strings.Contains(strings.Join(got, " "), "connection.authorizing connection.connected") {
+		// A bug of this test: a key's entry of the same moment can come between them.
+		if got := w.Actions(t); slices.Index(got, "connection.authorizing") < 0 || slices.Index(got, "connection.connected") < slices.Index(got, "connection.authorizing") {
 			t.Errorf("audit: %v", got)
 		}
 	})

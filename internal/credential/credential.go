@@ -285,10 +285,7 @@ func (s *Service) open(ctx context.Context, r row) (provider.Credential, error) 
 	if err != nil {
 		return provider.Credential{}, err
 	}
-	if r.kind == provider.OAuth2 {
-		m.values = map[string]secret.Value{provider.FieldAccessToken: m.values[provider.FieldAccessToken]}
-	}
-	return provider.Credential{Kind: r.kind, Values: m.values, Party: string(r.connection)}, nil
+	return provider.Credential{Kind: r.kind, Values: schemeOf(r.kind).carries(m), Party: string(r.connection)}, nil
 }
 
 // Kept beside the access token and never injected: the refresh token, and a mark

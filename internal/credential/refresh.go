@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -207,7 +206,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	if err != nil {
 		return renewal{}, err
 	}
-	o := conn.Record.OAuth
+	o := conn.Record.Endpoint()
 	if o == nil {
 		return renewal{}, s.connections.MustReconnect(r.connection, "The account's credential cannot be refreshed.")
 	}
@@ -215,19 +214,13 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	if err != nil {
 		return renewal{}, err
 	}
-	form := func() url.Values {
-		f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(old.values[fieldRefreshToken].Reveal())}}
-		for _, params := range []map[string]string{o.TokenParams, o.Refresh.Params} {
-			for k, v := range params {
-				f.Set(k, v)
-			}
-		}
-		return f
+	renew := func() (grant, error) {
+		return s.renew(ctx, order{organization: r.organization, record: conn.Record, pinned: conn.Pinned, client: client, have: old})
 	}
 	if err := failpoint.Hit("refresh: before send"); err != nil {
 		return renewal{}, err
 	}
-	g, err := s.ask(ctx, conn.Pinned.Refreshing(), o, client, form())
+	g, err := renew()
 	if te := (*tokenError)(nil); errors.As(err, &te) && te.sent && te.class() == classTransient {
 		// The request may have been carried out. If the provider did rotate,
 		// the grant is lost either way; if it did not, once more saves it.
@@ -236,7 +229,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 		case <-ctx.Done():
 		case <-time.After(250 * time.Millisecond):
 			if s.prolong(ctx, *r) {
-				g, err = s.ask(ctx, conn.Pinned.Refreshing(), o, client, form())
+				g, err = renew()
 			}
 		}
 	}
@@ -250,7 +243,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	next, m := g.apply(*r, old, o.DefaultTTL, s.now())
 	next.version = r.version + 1
 	next.keepAt = keepAt(conn.Record, next, s.now())
-	if err := usable(m); err != nil {
+	if err := usable(conn.Record, m); err != nil {
 		s.log.Error("a provider renewed a credential into one that cannot be kept safe", "provider", r.provider, "connection", r.connection)
 		return renewal{}, &tokenError{code: codeUnusable}
 	}
@@ -432,7 +425,7 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 	// A grant that one answer calls dead may be the victim of a lost answer to
 	// an earlier attempt. The reason says so.
 	reason := te.code
-	if class == classGrant && open && te.code != codeUnusable {
+	if class == classGrant && open && te.code != codeUnusable && r.kind == provider.OAuth2 {
 		reason = "refresh_outcome_unknown"
 	}
 	dead := class == classGrant

@@ -126,7 +126,7 @@ func (s *Service) Upstream(ctx context.Context, list []connection.Connection) (m
 // which its connection ends, whatever ended it. What a provider cannot revoke is
 // destroyed at once.
 func (s *Service) OnConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
-	if c.Record.Auth == provider.OAuth2 && c.Pinned.Revoke != "" {
+	if c.Pinned.Revoke != "" {
 		_, err := tx.ExecContext(ctx, beginRevokeSQL, c.ID, sqldb.Micros(s.now()))
 		return sqldb.Wrap("put a credential down for revocation", err)
 	}
@@ -185,6 +185,9 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 	if err != nil {
 		return err
 	}
+	if conn.Record.Auth == provider.ClientCredentials {
+		client = ownClient(m)
+	}
 	for _, t := range []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}} {
 		if v := m.values[t.field]; !v.IsZero() {
 			if err := s.giveBack(ctx, conn, client, t.hint, v); err != nil {
@@ -196,11 +199,11 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 }
 
 func (s *Service) giveBack(ctx context.Context, conn connection.Connection, client provider.Client, hint string, token secret.Value) error {
-	if conn.Record.OAuth == nil { // of a release that read records otherwise
+	o := conn.Record.Endpoint()
+	if o == nil { // of a release that read records otherwise
 		return fault.New(fault.Conflict, "record_outdated", "The provider record that this connection was made with is not valid any more.").
 			WithHint("Remove the access at the provider.")
 	}
-	o := conn.Record.OAuth
 	header := http.Header{"Accept": {"application/json"}}
 	method, body := revocation(o, client, header, hint, token)
 	if method == "" {
@@ -235,6 +238,7 @@ func revocation(o *provider.OAuth, client provider.Client, header http.Header, h
 	}
 	form := url.Values{"token": {string(token.Reveal())}, "token_type_hint": {hint}} // RFC 7009 §2.1
 	authenticate(o.ClientAuth, client, header, form)
+	renameClient(form, o)
 	return http.MethodPost, encoded(header, form, o.RevokeStyle == "rfc7009_json")
 }
 
@@ -256,7 +260,7 @@ func revokeAnswer(resp *outbound.Response) error {
 // then the audit tells where to remove the access.
 func (s *Service) replaced(ctx context.Context, conn connection.Connection, old, now material) {
 	token, hint := old.values[fieldRefreshToken], "refresh_token"
-	if o := conn.Record.OAuth; token.IsZero() || o != nil && o.RevokesByAccess() {
+	if o := conn.Record.Endpoint(); token.IsZero() || o != nil && o.RevokesByAccess() {
 		token, hint = old.values[provider.FieldAccessToken], "access_token"
 	}
 	if o := conn.Record.OAuth; o != nil && o.RevokesGrant {

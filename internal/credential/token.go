@@ -31,6 +31,7 @@ type grant struct {
 	lifetime time.Duration                    // zero: not said
 	scopes   []string                         // nil: as asked for
 	member   func(path string) (string, bool) // of the answer, for what the record captures
+	parts    map[string]secret.Value          // what a call carries instead of an access token
 }
 
 // tokenError is an error answer of a token endpoint. Its text is a code of RFC
@@ -56,7 +57,7 @@ const (
 
 func (e *tokenError) class() string {
 	switch e.code {
-	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required", codeUnusable:
+	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required", codeUnusable, codeRejected:
 		return classGrant
 	case "invalid_client", "unauthorized_client":
 		return classClient
@@ -66,22 +67,27 @@ func (e *tokenError) class() string {
 	return classTransient
 }
 
-const maxTokenAnswer = 1 << 20
+// codeRejected says that what a person gave for a connection is not accepted.
+const codeRejected = "credential_rejected"
+
+var tokenLimits = outbound.Limits{Body: 1 << 20, Timeout: 30 * time.Second}
 
 // ask posts a form to a pinned token endpoint. Redirects are not followed, and
 // the answer's text goes nowhere but into the parser.
 func (s *Service) ask(ctx context.Context, endpoint string, o *provider.OAuth, client provider.Client, form url.Values) (grant, error) {
 	header := http.Header{"Accept": {"application/json"}}
 	authenticate(o.ClientAuth, client, header, form)
-	if form.Has("client_id") && o.ClientIDParam != "client_id" && o.ClientIDParam != "" {
-		form.Set(o.ClientIDParam, client.ID)
-		form.Del("client_id")
-	}
+	renameClient(form, o)
 	resp, err := s.send(ctx, http.MethodPost, endpoint, header, encoded(header, form, o.TokenBody == "json"))
 	if err != nil {
-		return grant{}, &tokenError{code: fault.Of(err).Code, sent: outbound.Sent(err)}
+		return grant{}, unanswered(err)
 	}
 	return parseGrant(resp, o.Answer.At, s.now())
+}
+
+// unanswered is a request to a token endpoint that came to no whole answer.
+func unanswered(err error) *tokenError {
+	return &tokenError{code: fault.Of(err).Code, sent: outbound.Sent(err)}
 }
 
 // encoded writes a form in the way that an endpoint takes, and says so in header.
@@ -99,6 +105,14 @@ func encoded(header http.Header, form url.Values, asJSON bool) []byte {
 	return out
 }
 
+// renameClient gives client_id the name that the provider has for it.
+func renameClient(form url.Values, o *provider.OAuth) {
+	if id := form["client_id"]; id != nil && o.ClientIDParam != "client_id" && o.ClientIDParam != "" {
+		form[o.ClientIDParam] = id
+		form.Del("client_id")
+	}
+}
+
 // authenticate puts our client's credential where the provider wants it.
 func authenticate(method string, client provider.Client, header http.Header, form url.Values) {
 	switch method {
@@ -107,6 +121,7 @@ func authenticate(method string, client provider.Client, header http.Header, for
 		form.Set("client_secret", string(client.Secret.Reveal()))
 	case "none":
 		form.Set("client_id", client.ID)
+	case "assertion": // RFC 7523 §2.1: says who asks by itself
 	default: // RFC 6749 §2.3.1: both parts are form-encoded first
 		req := &http.Request{Header: header}
 		req.SetBasicAuth(url.QueryEscape(client.ID), url.QueryEscape(string(client.Secret.Reveal())))
@@ -115,7 +130,20 @@ func authenticate(method string, client provider.Client, header http.Header, for
 
 // send makes one request to a pinned endpoint. A nil body is none.
 func (s *Service) send(ctx context.Context, method, endpoint string, header http.Header, body []byte) (*outbound.Response, error) {
-	u, err := url.Parse(endpoint)
+	return s.sendWithin(ctx, method, endpoint, endpoint, header, body)
+}
+
+// sendWithin makes one request to a place at or below a pinned one.
+func (s *Service) sendWithin(ctx context.Context, method, pinned, place string, header http.Header, body []byte) (*outbound.Response, error) {
+	req, err := request(method, place, header, body)
+	if err != nil {
+		return nil, err
+	}
+	return s.outbound.Do(ctx, outbound.Bound{Bases: []string{pinned}}, req, tokenLimits)
+}
+
+func request(method, place string, header http.Header, body []byte) (*http.Request, error) {
+	u, err := url.Parse(place)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "record_invalid", "The provider record's endpoint is not a URL.")
 	}
@@ -125,7 +153,7 @@ func (s *Service) send(ctx context.Context, method, endpoint string, header http
 		req.Body, _ = req.GetBody()
 		req.ContentLength = int64(len(body))
 	}
-	return s.outbound.Do(ctx, outbound.Bound{Bases: []string{endpoint}}, req, outbound.Limits{Body: maxTokenAnswer, Timeout: 30 * time.Second})
+	return req, nil
 }
 
 // parseGrant reads an answer. An error, whatever its status, is a tokenError. at
@@ -245,14 +273,10 @@ func retryAfter(h http.Header) time.Duration {
 	return min(time.Duration(n)*time.Second, time.Hour)
 }
 
-// apply makes the row and material that follow from an answer. A provider that
-// sends no new refresh token leaves the old one in force (RFC 6749 §6).
+// apply makes the row and material that follow from an answer.
 func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row, material) {
-	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
-	if g.refresh.IsZero() {
-		m.values[fieldRefreshToken] = old.values[fieldRefreshToken]
-	}
-	if m.values[fieldGrant] = old.values[fieldGrant]; old.values == nil {
+	m := g.onto(old)
+	if old.values == nil {
 		m.values[fieldGrant] = secret.FromString(rand.Text()) // the first of its grant
 	}
 	life := g.lifetime
@@ -269,6 +293,6 @@ func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row,
 	if g.scopes != nil {
 		r.scopes = g.scopes
 	}
-	r.refreshable = !m.values[fieldRefreshToken].IsZero()
+	r.refreshable = schemeOf(r.kind).renews(m)
 	return r, m
 }

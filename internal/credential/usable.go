@@ -17,8 +17,11 @@ const codeUnusable = "credential_unusable"
 
 // usable refuses a credential whose secret parts the redactor could not find in
 // every form (threats.md U1).
-func usable(m material) error {
-	for _, name := range []string{provider.FieldAPIKey, provider.FieldPassword, provider.FieldAccessToken} {
+func usable(rec provider.Record, m material) error {
+	for _, name := range rec.Carried() {
+		if rec.Public(name) {
+			continue
+		}
 		v, ok := m.values[name]
 		if !ok || v.IsZero() {
 			continue

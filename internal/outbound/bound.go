@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"net/url"
@@ -20,6 +21,9 @@ type Bound struct {
 	// carries. Only requests of one party share an HTTP/1 connection; without a
 	// party each takes one of its own.
 	Party string
+	// Certificate is presented to a server that asks for one. Such a request has a
+	// connection of its own, which nobody uses after it.
+	Certificate *tls.Certificate
 }
 
 // urlRef is a URL that passed parse or reparse: absolute, http or https, without

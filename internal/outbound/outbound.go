@@ -77,6 +77,7 @@ type Client struct {
 	listed   *net.Dialer     // for allowed host:port; refuses metadata only
 	clouds   *net.Dialer     // for metadata services, and nothing else
 	pool     *pool
+	roots    *x509.CertPool
 	timeout  time.Duration
 	maxConns int64
 	conns    atomic.Int64        // open, to all upstreams
@@ -118,7 +119,7 @@ func New(p Policy) (*Client, error) {
 		}
 		c.allowed[key] = true
 	}
-	c.pool = newPool(func() *http.Transport { return c.transport(p.Roots) })
+	c.pool, c.roots = newPool(func() *http.Transport { return c.transport(p.Roots) }), p.Roots
 	return c, nil
 }
 
@@ -136,6 +137,14 @@ func (c *Client) transport(roots *x509.CertPool) *http.Transport {
 		IdleConnTimeout:        idle,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}
+}
+
+// presenting is a transport for one request that shows a certificate.
+func (c *Client) presenting(cert tls.Certificate) *http.Transport {
+	t := c.transport(c.roots)
+	t.TLSClientConfig.Certificates = []tls.Certificate{cert}
+	t.DisableKeepAlives = true
+	return t
 }
 
 // Close drops idle connections. Requests that run are not touched.
@@ -173,7 +182,15 @@ func (c *Client) Do(ctx context.Context, bound Bound, req *http.Request, lim Lim
 	limited, cancel := context.WithTimeout(ctx, lim.Timeout)
 	defer cancel()
 	a := &attempt{host: out.URL.Host, replayable: replayable(out)}
-	resp, err := c.pool.roundTrip(out.WithContext(httptrace.WithClientTrace(limited, a.trace(limited))), bound.Party, a)
+	out = out.WithContext(httptrace.WithClientTrace(limited, a.trace(limited)))
+	var resp *http.Response
+	if bound.Certificate != nil {
+		own := c.presenting(*bound.Certificate)
+		defer own.CloseIdleConnections()
+		resp, err = own.RoundTrip(out)
+	} else {
+		resp, err = c.pool.roundTrip(out, bound.Party, a)
+	}
 	if err != nil {
 		return nil, a.fail(ctx, limited, err)
 	}

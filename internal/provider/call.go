@@ -90,6 +90,9 @@ func (r Record) send(ctx context.Context, client *outbound.Client, bound outboun
 	if err != nil {
 		return nil, nil, err
 	}
+	if bound.Certificate, err = r.certificate(cred); err != nil {
+		return nil, nil, err
+	}
 	resp, err := client.Do(ctx, bound, out, lim)
 	if status, ok := outbound.Answered(err); ok && status == http.StatusUnauthorized {
 		// The credential is refused, however that is written: the text is not passed on.

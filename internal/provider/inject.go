@@ -9,17 +9,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/secret"
-)
-
-// The names of a credential's parts.
-const (
-	FieldAccessToken = "access_token"
-	FieldAPIKey      = "api_key"
-	FieldUsername    = "username" // names an account; not a secret on its own
-	FieldPassword    = "password"
 )
 
 // Credential is the material that goes into one request. It prints nothing.
@@ -29,32 +22,6 @@ type Credential struct {
 	// Party is whose it is. Requests of one party may share what is left open to
 	// the provider; see outbound.Bound.
 	Party string
-}
-
-func (r *Record) credentialNames() []string {
-	if r.Auth == OAuth2 {
-		return []string{FieldAccessToken}
-	}
-	return []string{FieldAPIKey, FieldUsername, FieldPassword}
-}
-
-// CredentialFields lists the parts that the record's injection uses: what a
-// person fills in to connect with a key.
-func (r Record) CredentialFields() []string {
-	var used []string
-	templates := []string{r.Injection.Format}
-	if b := r.Injection.Basic; b != nil {
-		templates = []string{b.Username, b.Password}
-	}
-	for _, t := range templates {
-		parts, _ := parseFormat(t)
-		for _, p := range parts {
-			if p.arg != "" && !slices.Contains(used, p.arg) {
-				used = append(used, p.arg)
-			}
-		}
-	}
-	return used
 }
 
 // formatPart is literal text or one placeholder.
@@ -117,23 +84,31 @@ func (c Credential) render(template string) ([]byte, error) {
 func (r Record) Inject(req *http.Request, c Credential) (*Redactor, error) {
 	var forms formSet
 	for _, name := range sortedKeys(c.Values) {
-		if name != FieldUsername {
+		if !r.Public(name) {
 			forms.add(c.Values[name].Reveal())
 		}
 	}
+	if err := r.put(req, c, &forms); err != nil {
+		return nil, err
+	}
+	return newRedactor(&forms), nil
+}
+
+// put puts the credential into req, and every text that it became into forms.
+func (r Record) put(req *http.Request, c Credential, forms *formSet) error {
 	in := r.Injection
 	switch {
 	case in.Basic != nil:
 		user, err := c.render(in.Basic.Username)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		pass, err := c.render(in.Basic.Password)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if slices.Contains(user, ':') {
-			return nil, fault.New(fault.Conflict, "credential_unusable", "The user name holds a colon, which Basic authentication does not take.").WithHint("Reconnect.")
+			return fault.New(fault.Conflict, "credential_unusable", "The user name holds a colon, which Basic authentication does not take.").WithHint("Reconnect.")
 		}
 		pair := slices.Concat(user, []byte(":"), pass)
 		value := "Basic " + base64.StdEncoding.EncodeToString(pair)
@@ -143,21 +118,44 @@ func (r Record) Inject(req *http.Request, c Credential) (*Redactor, error) {
 	case in.Header != "":
 		value, err := c.render(in.Format)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		setHeader(req.Header, in.Header, string(value))
 		forms.add(value)
 	case in.Query != "":
 		value, err := c.render(in.Format)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		setQuery(req.URL, in.Query, string(value))
 		forms.add(value)
+	case len(in.Headers) > 0:
+		for _, name := range sortedKeys(in.Headers) {
+			value, err := c.render(in.Headers[name])
+			if err != nil {
+				return err
+			}
+			setHeader(req.Header, name, string(value))
+			if !r.onlyPublic(in.Headers[name]) {
+				forms.add(value)
+			}
+		}
+	case in.Sign == SignAWS:
+		if err := SignForAWS(req, c.Values, in.Service, in.Region, time.Now()); err != nil {
+			return err
+		}
+		forms.add([]byte(req.Header.Get("Authorization")))
+	case in.Certificate: // is in the handshake
 	default:
-		return nil, fault.New(fault.Internal, "record_invalid", "The provider record says nowhere where the credential goes.")
+		return fault.New(fault.Internal, "record_invalid", "The provider record says nowhere where the credential goes.")
 	}
-	return newRedactor(&forms), nil
+	return nil
+}
+
+// onlyPublic reports whether a template holds no secret.
+func (r Record) onlyPublic(format string) bool {
+	parts, _ := parseFormat(format)
+	return !slices.ContainsFunc(parts, func(p formatPart) bool { return p.arg != "" && !r.Public(p.arg) })
 }
 
 // setHeader leaves exactly one field of this name, whatever its spelling was.

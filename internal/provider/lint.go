@@ -42,6 +42,8 @@ func (r *Record) compileBound() []Problem {
 	}
 	r.lintAbout(l)
 	r.lintAuth(l)
+	r.lintFields(l)
+	r.lintMint(l)
 	r.lintAPI(l)
 	r.lintIdentity(l)
 	r.lintInjection(l)
@@ -64,18 +66,17 @@ func (r *Record) compileBound() []Problem {
 
 // knownAuth is false for a record whose kind of credential is itself wrong, and
 // told as that.
-func (r *Record) knownAuth() bool { return r.Auth == APIKey || r.Auth == OAuth2 }
+func (r *Record) knownAuth() bool { return r.Auth == APIKey || r.Auth == OAuth2 || r.Auth.Minted() }
 
 func (r *Record) lintAuth(l *linter) {
-	switch r.Auth {
-	case APIKey:
-		if r.OAuth != nil {
-			l.add("oauth2", "Remove the section, or set auth: oauth2.", "The section is there, but auth is api_key.")
-		}
-		return
-	case OAuth2:
-	default:
+	switch {
+	case !r.knownAuth():
 		l.add("auth", "Write auth: oauth2 or auth: api_key.", "%s is not a kind of authorization.", quoted(string(r.Auth)))
+		return
+	case r.Auth != OAuth2:
+		if r.OAuth != nil {
+			l.add("oauth2", "Remove the section, or set auth: oauth2.", "The section is there, but auth is %s.", r.Auth)
+		}
 		return
 	}
 	if r.OAuth == nil {
@@ -304,64 +305,90 @@ func asciiHost(h string) bool {
 
 func (r *Record) lintInjection(l *linter) {
 	in := r.Injection
-	if in == (Injection{}) && r.Auth == OAuth2 {
+	if in.empty() && (r.Auth == OAuth2 || r.Auth.Minted() && r.Auth != AWSAssumeRole) {
 		r.Injection = Injection{Header: "Authorization", Format: "Bearer {access_token}"}
 		return
 	}
 	n := 0
-	for _, set := range []bool{in.Header != "", in.Query != "", in.Basic != nil} {
+	for _, set := range []bool{in.Header != "", in.Query != "", in.Basic != nil, len(in.Headers) > 0, in.Sign != ""} {
 		if set {
 			n++
 		}
 	}
-	if n != 1 {
-		l.add("inject", `Write for example header: Authorization and format: "Bearer {api_key}".`, "Exactly one of header, query and basic is needed.")
+	if n != 1 && (n != 0 || !in.Certificate) {
+		l.add("inject", `Write for example header: Authorization and format: "Bearer {api_key}".`, "Exactly one of header, query, basic, headers and sign is needed.")
 		return
 	}
-	templates := map[string]string{"inject.format": in.Format}
+	if in.Certificate && r.Auth != APIKey {
+		l.add("inject.client_certificate", "Remove it, or set auth: api_key.", "Only what a person gave can be presented.")
+	}
+	r.lintSign(l)
+	if in.Format != "" && in.Header == "" && in.Query == "" {
+		l.add("inject.format", "Remove it.", "Only header and query have it.")
+	}
 	switch {
-	case in.Basic != nil:
-		if in.Format != "" {
-			l.add("inject.format", "Remove it.", "Basic has its own templates.")
-		}
-		templates = map[string]string{"inject.basic.username": in.Basic.Username, "inject.basic.password": in.Basic.Password}
-	case in.Header != "" && (!httpguts.ValidHeaderFieldName(in.Header) || forbiddenHeader(in.Header) && !strings.EqualFold(in.Header, "authorization")):
-		l.add("inject.header", "Use Authorization or the provider's own header.", "%s cannot carry a credential.", quoted(in.Header))
+	case in.Header != "":
+		l.carrier("inject.header", in.Header)
 	case in.Query != "" && !httpguts.ValidHeaderFieldName(in.Query):
 		l.add("inject.query", "Use the parameter's name, such as api_key.", "%s is not a plain parameter name.", quoted(in.Query))
 	}
-	found := 0
-	for _, field := range sortedKeys(templates) {
-		parts, problem := parseFormat(templates[field])
+	for _, name := range sortedKeys(in.Headers) {
+		l.carrier("inject.headers."+name, name)
+	}
+	r.lintTemplates(l)
+}
+
+func (in Injection) empty() bool {
+	return in.Header == "" && in.Query == "" && in.Format == "" && in.Basic == nil && len(in.Headers) == 0 && in.Sign == "" && !in.Certificate
+}
+
+// carrier checks the name of a header that carries a credential.
+func (l *linter) carrier(field, name string) {
+	if !httpguts.ValidHeaderFieldName(name) || forbiddenHeader(name) && !strings.EqualFold(name, "authorization") {
+		l.add(field, "Use Authorization or the provider's own header.", "%s cannot carry a credential.", quoted(name))
+	}
+}
+
+// lintTemplates checks that the injection's texts hold parts that there are, and
+// a secret among them.
+func (r *Record) lintTemplates(l *linter) {
+	in, names := r.Injection, r.partNames()
+	found := in.Sign != "" || in.Certificate
+	for _, t := range in.templates() {
+		parts, problem := parseFormat(t.text)
 		if problem != "" {
-			l.add(field, `Write for example "Bearer {api_key}".`, "The template %s", problem)
+			l.add(t.field, `Write for example "Bearer {api_key}".`, "The template %s", problem)
 		}
 		for _, p := range parts {
 			if p.arg == "" {
 				continue
 			}
-			if r.knownAuth() && !slices.Contains(r.credentialNames(), p.arg) {
-				l.add(field, "Use one of "+strings.Join(r.credentialNames(), ", ")+".", "{%s} is not part of this kind of credential.", p.arg)
+			if r.knownAuth() && !slices.Contains(names, p.arg) {
+				l.add(t.field, "Use one of "+strings.Join(names, ", ")+".", "{%s} is not part of this kind of credential.", p.arg)
 			}
-			if p.arg != FieldUsername {
-				found++
-			}
+			found = found || !r.Public(p.arg)
 		}
 	}
-	if found == 0 {
+	if !found {
 		l.add("inject", `Put a placeholder such as {api_key} into the template.`, "The template holds no secret.")
+	}
+	for _, name := range in.parts() {
+		if len(r.Fields) > 0 && r.Auth == APIKey && !slices.Contains(names, name) {
+			l.add("fields", "Ask for it.", "The part %s is used and not asked for.", name)
+		}
 	}
 }
 
 func (r *Record) lintHeaders(l *linter) {
 	for _, k := range sortedKeys(r.DefaultHeaders) {
-		l.header("default_headers."+k, k, r.DefaultHeaders[k], r.Injection.Header)
+		l.header("default_headers."+k, k, r.DefaultHeaders[k], r.Injection)
 	}
 }
 
-func (l *linter) header(field, name, value, injected string) {
+func (l *linter) header(field, name, value string, in Injection) {
+	injected := append(sortedKeys(in.Headers), in.Header)
 	switch {
-	case !httpguts.ValidHeaderFieldName(name) || forbiddenHeader(name) || injected != "" && strings.EqualFold(name, injected):
+	case !httpguts.ValidHeaderFieldName(name) || forbiddenHeader(name) || slices.ContainsFunc(injected, func(i string) bool { return strings.EqualFold(name, i) }):
 		l.add(field, "Remove it.", "This header cannot be set by a record.")
 	case !httpguts.ValidHeaderFieldValue(value) || len(value) > 1000:
 		l.add(field, "Write one line of plain text.", "The value is not a header value.")

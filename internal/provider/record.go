@@ -22,14 +22,6 @@ import (
 	"github.com/ambit-dev/ambit/internal/policy"
 )
 
-// Auth says what kind of credential a connection holds.
-type Auth string
-
-const (
-	OAuth2 Auth = "oauth2"
-	APIKey Auth = "api_key"
-)
-
 // Record describes one provider. [Parse] makes it; it is immutable and safe to
 // share.
 type Record struct {
@@ -38,10 +30,12 @@ type Record struct {
 	Website        string            `yaml:"website"` // where a person manages the account
 	Pipes          string            `yaml:"pipes"`   // its slug on the WorkOS wire, when that is not ID
 	About          About             `yaml:"about"`
-	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key"`
+	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role"`
 	Tenant         []TenantParam     `yaml:"tenant"`
 	Capture        []Capture         `yaml:"capture"`
 	OAuth          *OAuth            `yaml:"oauth2"` // set exactly when Auth is OAuth2
+	Fields         []Part            `yaml:"fields"` // what a person gives, where inject does not say it all
+	Mint           *Mint             `yaml:"mint"`   // set exactly when Auth is minted
 	Identity       *Identity         `yaml:"identity"`
 	API            API               `yaml:"api"`
 	Injection      Injection         `yaml:"inject"`
@@ -154,12 +148,21 @@ type API struct {
 	Base []string `yaml:"base"` // "https://host[:port][/prefix]"; the first is the default
 }
 
-// Injection says where the credential goes: one of header, query, basic.
+// Injection says where the credential goes: one of header, query, basic, headers
+// and sign.
 type Injection struct {
-	Header string `yaml:"header"`
-	Query  string `yaml:"query"`
-	Format string `yaml:"format"` // for header and query, such as "Bearer {access_token}"
-	Basic  *Basic `yaml:"basic"`
+	Header  string            `yaml:"header"`
+	Query   string            `yaml:"query"`
+	Format  string            `yaml:"format"` // for header and query, such as "Bearer {access_token}"
+	Basic   *Basic            `yaml:"basic"`
+	Headers map[string]string `yaml:"headers"` // templates by name, where it takes several
+	Sign    string            `yaml:"sign" enum:"aws_sigv4"`
+	// Service and Region are what a signature is for, where the host does not say.
+	Service string `yaml:"service"`
+	Region  string `yaml:"region"`
+	// Certificate presents the parts certificate and private_key in the TLS
+	// handshake, alone or beside the others.
+	Certificate bool `yaml:"client_certificate"`
 }
 
 // Basic holds the templates of RFC 7617's two parts.
@@ -344,6 +347,12 @@ func (r Record) Pinned() Pinned {
 		p.Refresh = r.OAuth.Refresh.URL
 		if r.OAuth.RevokeStyle != "none" {
 			p.Revoke = r.OAuth.RevokeURL
+		}
+	}
+	if r.Mint != nil {
+		p.Token = r.Mint.TokenURL
+		if r.Mint.RevokeStyle != "none" {
+			p.Revoke = r.Mint.RevokeURL
 		}
 	}
 	if r.Identity != nil {

@@ -72,7 +72,7 @@ type Provider struct {
 // Input is what Put stores.
 type Input struct {
 	YAML         []byte
-	ClientID     string       // for oauth2
+	ClientID     string       // where the record needs a client of ours
 	ClientSecret secret.Value // zero keeps the stored one
 	IfVersion    int64        // refuse unless this is the stored version; 0: whatever it is
 }
@@ -284,9 +284,9 @@ func (s *Store) next(ctx context.Context, env id.Environment, old *row, rec Reco
 	} else if in.IfVersion != 0 {
 		return nil, moved()
 	}
-	if rec.Auth != OAuth2 {
+	if !rec.NeedsClient() {
 		if in.ClientID != "" || !in.ClientSecret.IsZero() {
-			return nil, fault.New(fault.Invalid, "client_not_used", "An api_key provider has no OAuth client.").WithHint("Leave client id and secret out.")
+			return nil, fault.New(fault.Invalid, "client_not_used", "A provider of the kind "+string(rec.Auth)+" has no client of ours.").WithHint("Leave client id and secret out.")
 		}
 		n.envelope, n.secretVersion = nil, 0
 		return n, nil
@@ -295,7 +295,7 @@ func (s *Store) next(ctx context.Context, env id.Environment, old *row, rec Reco
 		return nil, fault.New(fault.Invalid, "client_id_invalid", "The id of the OAuth client is missing or not plain text.").
 			WithHint("Register an OAuth client at the provider and give its client id.")
 	}
-	if rec.OAuth.ClientAuth == "none" {
+	if rec.OAuth != nil && rec.OAuth.ClientAuth == "none" {
 		if !in.ClientSecret.IsZero() {
 			return nil, fault.New(fault.Invalid, "client_not_used", "client_auth is none, so there is no client secret.")
 		}

@@ -300,6 +300,11 @@ func (r *Record) own() {
 		o := *r.OAuth
 		r.OAuth = &o
 	}
+	if r.Mint != nil {
+		m := *r.Mint
+		m.Claims = maps.Clone(m.Claims)
+		r.Mint = &m
+	}
 	if r.Identity != nil {
 		i := *r.Identity
 		r.Identity = &i
@@ -315,6 +320,14 @@ func (r *Record) eachPlace(visit func(*string)) {
 	if o := r.OAuth; o != nil {
 		for _, s := range []*string{&o.AuthorizeURL, &o.TokenURL, &o.RevokeURL, &o.Refresh.URL} {
 			visit(s)
+		}
+	}
+	if m := r.Mint; m != nil {
+		visit(&m.TokenURL)
+		visit(&m.RevokeURL)
+		aud := m.Claims["aud"]
+		if visit(&aud); aud != "" {
+			m.Claims["aud"] = aud
 		}
 	}
 	if i := r.Identity; i != nil {
@@ -437,8 +450,8 @@ func (r *Record) lintPlaces(l *linter) {
 		if c.From == "identity" && r.Identity == nil {
 			l.add(field+".from", "Add the section identity.", "There is no identity call.")
 		}
-		if r.Auth != OAuth2 && c.From != "identity" {
-			l.add(field+".from", "Use identity.", "Only oauth2 providers give tokens.")
+		if asked := r.Auth == ClientCredentials || r.Auth == JWTBearer; r.Auth != OAuth2 && c.From != "identity" && (c.From != "token" || !asked) {
+			l.add(field+".from", "Use identity.", "A provider of this kind answers with no token, or has no callback.")
 		}
 		if !validFieldPath(c.Field) {
 			l.add(field+".field", "Name the field, such as instance_url.", "%s is not a field path.", quoted(c.Field))
@@ -510,6 +523,10 @@ func (r *Record) lintUse(l *linter, declared map[string]bool) {
 		check("oauth2.token_url", o.TokenURL)
 		check("oauth2.revoke_url", o.RevokeURL)
 		check("oauth2.refresh.url", o.Refresh.URL)
+	}
+	if m := r.Mint; m != nil {
+		check("mint.token_url", m.TokenURL)
+		check("mint.revoke_url", m.RevokeURL)
 	}
 	if i := r.Identity; i != nil {
 		check("identity.url", i.URL, "token", "callback")

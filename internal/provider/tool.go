@@ -223,7 +223,7 @@ func (r *Record) compileRequest(l *linter, field string, s RequestSpec, p *plan)
 	for _, k := range sortedKeys(s.Headers) {
 		v := param{name: k, value: s.Headers[k]}
 		at := field + ".headers." + k
-		l.header(at, k, v.value, r.Injection.Header)
+		l.header(at, k, v.value, r.Injection)
 		if v.arg = l.placeholder(at, v.value, p, used); v.arg != "" && !argumentHeader(k) {
 			l.add(at, "Use a constant, or make it a query parameter.", "The value of this header cannot come from an argument.")
 		}

@@ -166,18 +166,19 @@ func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provi
 			f.Scopes = append(f.Scopes, ScopeChoice{ID: sc.ID, Title: sc.Title, Risk: sc.Risk, Chosen: sc.Risk != "admin"})
 		}
 	} else {
-		for _, name := range r.CredentialFields() {
-			f.Fields = append(f.Fields, KeyField{Name: name, Label: fieldLabel(name)})
+		for _, part := range r.Given() {
+			f.Fields = append(f.Fields, partField(v, part))
 		}
 	}
 	p.Title, p.Narrow, p.Chosen, p.MayShare = "Connect "+r.Name, true, f, v.may(account.ManageConnections)
 }
 
-func fieldLabel(name string) string {
-	if known := map[string]string{"api_key": "API key", "username": "User name", "password": "Password", "token": "Token"}[name]; known != "" {
-		return known
+func partField(v *visit, p provider.Part) KeyField {
+	f := KeyField{Name: p.Name, Label: p.Title, Help: p.Help, Public: p.Public, Lines: p.Lines, Optional: p.Optional}
+	if p.Name == provider.FieldRoleARN {
+		f.Help += ": " + string(v.here.Organization)
 	}
-	return upper(strings.ReplaceAll(name, "_", " "))
+	return f
 }
 
 func (s *Server) findConnection(v *visit, raw string) (connection.Connection, error) {

@@ -114,7 +114,7 @@ func fixtures() map[string]page {
 	p["connection_pick"] = &ConnectionNewPage{Frame: frame("Connect an account", "connections", false), Providers: []ProviderRow{{"sandbox", "Sandbox", "OAuth", "/ui/connections/new?provider=sandbox", 9, true}, {"weather", "Weather", "API key", "/ui/connections/new?provider=weather", 3, false}}}
 	p["connection_oauth"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), MayShare: true, Chosen: &ProviderForm{Slug: "sandbox", Name: "Sandbox", Host: "sandbox.example", OAuth: true, Scopes: []ScopeChoice{{"issues:read", "Read issues", "read", true}, {"issues:write", "Change issues", "write", true}, {"admin", "Make tokens", "admin", false}}}}
 	p["connection_tenant"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "zendesk", Name: "Zendesk", Host: "{subdomain}.zendesk.com", OAuth: true, Tenant: []ParamField{{Name: "subdomain", Title: "Subdomain", Help: "acme of acme.zendesk.com"}, {Name: "region", Title: "Region", Options: []string{"eu", "us"}, Value: "us"}}}}
-	p["connection_key"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{"api_key", "API key"}}}}
+	p["connection_key"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{Name: "api_key", Label: "API key"}}}}
 	p["leave"] = &LeavePage{Frame: frame("Continue", "connections", true), Sentence: "Sign in at Sandbox to connect your account.", Host: "sandbox.example", URL: "https://sandbox.example/authorize?state=x", Label: "Continue to Sandbox", Back: "/ui/connections"}
 	p["connected"] = &ResultPage{Frame: frame("Connected", "connections", true), Word: "Connected", Icon: "good", Sentence: "Sandbox is connected as mia@sandbox.example.", Back: "/ui/connections", BackLabel: "See connections"}
 	p["providers"] = &ProvidersPage{Frame: frame("Providers", "providers", false), CanAdd: true, CanStop: true, Items: []ProviderRow{{"sandbox", "Sandbox", "OAuth", "", 9, true}, {"weather", "Weather", "API key", "", 3, false}}}
@@ -169,7 +169,7 @@ func fixtures() map[string]page {
 	told.Viewer.Here = "/ui/"
 	told.Viewer.Notices = []NoticeRow{{id.NewEvent(), "A recovery link was made on the server for Ada Novak.", at(-5 * time.Hour), id.NewUser()}, {id.NewEvent(), "x", at(-6 * time.Hour), id.NewUser()}}
 	p["inbox_told"] = &InboxPage{Frame: told, FirstSteps: "claude mcp add --transport http ambit http://localhost:7420/mcp"}
-	p["connection_replace"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{"api_key", "API key"}}}, Reconnect: id.NewConnection(), ReconnectLabel: "Weather", Prove: true, TOTP: true, Nonce: "n"}
+	p["connection_replace"] = &ConnectionNewPage{Frame: frame("Connect", "connections", true), Chosen: &ProviderForm{Slug: "weather", Name: "Weather", Fields: []KeyField{{Name: "api_key", Label: "API key"}}}, Reconnect: id.NewConnection(), ReconnectLabel: "Weather", Prove: true, TOTP: true, Nonce: "n"}
 	row := func(name string, chip Mark, tags ...string) SecretRow {
 		return SecretRow{ID: id.NewSecret(), Href: "/ui/secrets/secret_x", Name: name, Tags: tags, Chip: chip, Version: 4, Updated: at(-3 * time.Hour), By: "Billing back end"}
 	}

@@ -67,8 +67,11 @@ type ScopeChoice struct {
 	Chosen          bool
 }
 
-// KeyField is one secret that a person types in.
-type KeyField struct{ Name, Label string }
+// KeyField is one part of a credential that a person types in.
+type KeyField struct {
+	Name, Label, Help       string
+	Public, Lines, Optional bool
+}
 
 // LeavePage holds a link to another site. A form's answer may not redirect
 // there under our form-action.

@@ -90,7 +90,7 @@ func (s *Server) providerPage(v *visit, template string, stored *provider.Provid
 	slug := "SHORT-NAME"
 	if stored != nil {
 		p.Title, p.Editing, p.YAML, p.ClientID, p.Version = "Edit a provider", true, string(stored.Record.Source()), stored.ClientID, stored.Version
-		p.OAuth, slug = stored.Record.Auth == provider.OAuth2, stored.Record.ID
+		p.OAuth, slug = stored.Record.NeedsClient(), stored.Record.ID
 	}
 	p.Callback = s.public.JoinPath(credential.CallbackPath(v.here.Environment, slug)).String()
 	for _, t := range s.providers.Templates() {
@@ -176,7 +176,7 @@ func (s *Server) providerAccept(v *visit) (change, error) {
 // draftForm is the form of a record that was handed in.
 func (s *Server) draftForm(v *visit, d provider.Draft) *ProviderNewPage {
 	p := s.providerPage(v, "", nil)
-	p.YAML, p.ClientID, p.OAuth, p.Version, p.Editing, p.Draft = string(d.Record.Source()), d.ClientID, d.Record.Auth == provider.OAuth2, d.IfVersion, true, d.ID
+	p.YAML, p.ClientID, p.OAuth, p.Version, p.Editing, p.Draft = string(d.Record.Source()), d.ClientID, d.Record.NeedsClient(), d.IfVersion, true, d.ID
 	return p
 }
 

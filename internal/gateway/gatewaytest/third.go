@@ -40,6 +40,7 @@ type traffic struct {
 	keys     []string
 	held     map[string]*hold
 	watch    func(Arrival)
+	others   map[string]http.Handler
 }
 
 // hold keeps back one answer that the third party has made.
@@ -53,9 +54,15 @@ func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		tr.mu.Lock()
 		tr.arrivals = append(tr.arrivals, a)
 		watch := tr.watch
+		first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		other := tr.others[first]
 		tr.mu.Unlock()
 		if watch != nil {
 			watch(a)
+		}
+		if other != nil {
+			other.ServeHTTP(w, r)
+			return
 		}
 	}
 	if strings.HasPrefix(r.URL.Path, "/mirror/") {
@@ -163,6 +170,16 @@ func (w *World) Watch(fn func(Arrival)) {
 	w.traffic.mu.Lock()
 	defer w.traffic.mu.Unlock()
 	w.traffic.watch = fn
+}
+
+// Serve has h answer at the third party whatever begins with this path segment.
+func (w *World) Serve(segment string, h http.Handler) {
+	w.traffic.mu.Lock()
+	defer w.traffic.mu.Unlock()
+	if w.traffic.others == nil {
+		w.traffic.others = map[string]http.Handler{}
+	}
+	w.traffic.others[segment] = h
 }
 
 // Fault makes the third party misbehave; see package sandbox.
