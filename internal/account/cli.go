@@ -148,10 +148,33 @@ func (s *Service) ConfirmCLI(ctx context.Context, p Person, userCode string, pro
 	return sqldb.Wrap("confirm a command line", err)
 }
 
+// RefuseCLI ends the request behind a code: nobody can confirm it any more, and
+// its command line stops waiting. It takes no proof, as whatever takes access away.
+func (s *Service) RefuseCLI(ctx context.Context, p Person, userCode string) error {
+	r, err := s.CLIRequest(ctx, p, userCode)
+	if err != nil {
+		return err
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		ok, err := takeCLI(ctx, tx, r)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fault.New(fault.Expired, "flow_expired", "This was answered already.").WithHint("If a command line that you do not know is signed in, end it on your account page.")
+		}
+		e := personEntry(p, "cli.refused", r.id)
+		e.Decision, e.Detail = "deny", map[string]string{"cli_address": r.Address}
+		s.audit.Append(tx, e)
+		return nil
+	})
+	return sqldb.Wrap("refuse a command line", err)
+}
+
 // PollCLI gives the login once the person has confirmed it, exactly once. Until
 // then the error has the code authorization_pending.
 func (s *Service) PollCLI(ctx context.Context, poll secret.Value, address string) (secret.Value, error) {
-	gone := fault.New(fault.Expired, "flow_expired", "The code was not confirmed in time, or has been used.").WithHint("Run ambit login again.")
+	gone := fault.New(fault.Expired, "flow_expired", "The code was refused, not confirmed in time, or used already.").WithHint("Run ambit login again.")
 	if !secret.IsToken(poll, pollPrefix) {
 		return secret.Value{}, gone
 	}

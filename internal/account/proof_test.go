@@ -215,6 +215,7 @@ func TestCommandLineProvesNothing(t *testing.T) {
 				return w.RemovePasskey(ctx, cli, must(w.Passkeys(ctx, cli))(t)[0].ID, account.Proof{})
 			},
 			"ConfirmCLI":    func() error { return w.ConfirmCLI(ctx, cli, "BCDF-GHJK", account.Proof{}) },
+			"RefuseCLI":     func() error { return w.RefuseCLI(ctx, cli, "BCDF-GHJK") },
 			"CLIRequest":    func() error { _, err := w.CLIRequest(ctx, cli, "BCDF-GHJK"); return err },
 			"SetProfile":    func() error { return w.SetProfile(ctx, cli, "x", "", none) },
 			"DismissNotice": func() error { return w.DismissNotice(ctx, cli, id.NewEvent()) },
@@ -268,6 +269,14 @@ func TestCommandLineSignIn(t *testing.T) {
 		_, err = w.PollCLI(ctx, poll, "")
 		wantCode(t, err, "flow_expired")
 		_, err = w.PollCLI(ctx, login, "")
+		wantCode(t, err, "flow_expired")
+
+		unwanted, unwantedPoll, err := w.StartCLI(ctx, "203.0.113.4")
+		check(t, err)
+		check(t, w.RefuseCLI(ctx, owner.Person, unwanted))
+		err = w.ConfirmCLI(ctx, owner.Person, unwanted, owner.Proof(t, w.CLIDigest(owner.Person, unwanted)))
+		wantCode(t, err, "not_found")
+		_, err = w.PollCLI(ctx, unwantedPoll, "")
 		wantCode(t, err, "flow_expired")
 
 		w.advance(account.FlowAge)

@@ -436,8 +436,8 @@ func (s *Server) cli(v *visit) (answer, error) {
 func (s *Server) cliPage(v *visit, r account.CLIRequest) *ConfirmPage {
 	to := "/ui/cli/" + r.Code
 	return &ConfirmPage{Frame: Frame{Title: "Sign in a command line", Narrow: true}, Eyebrow: "Sign in a command line", Sentence: "Does your terminal show this code?", Code: r.Code[:4] + "-" + r.Code[4:],
-		Lines:  []string{"It asked from " + oneLine(r.Address) + ".", "Then that command line acts as you, except for approving, revealing, making keys, and giving anybody more than they have. If you did not start this yourself, close the page."},
-		Action: to, Begin: to + "/challenge", Label: "Yes, sign it in", Back: home, TOTP: s.codeAllowed(v)}
+		Lines:  []string{"It asked from " + oneLine(r.Address) + ".", "Then that command line acts as you, except for approving, revealing, making keys, and giving anybody more than they have. If you did not start this yourself, refuse it."},
+		Action: to, Begin: to + "/challenge", Label: "Yes, sign it in", Refuse: to + "/refuse", TOTP: s.codeAllowed(v)}
 }
 
 func (s *Server) cliChallenge(v *visit) (answer, error) {
@@ -457,4 +457,12 @@ func (s *Server) cliConfirm(v *visit) (answer, error) {
 		return again(s.cliPage(v, r), err)
 	}
 	return show(&ResultPage{Frame: Frame{Title: "Signed in", Narrow: true}, Word: "Signed in", Icon: "good", Sentence: "The command line is signed in. Go back to it.", Back: home, BackLabel: "To the inbox"}), nil
+}
+
+// cliRefuse ends what waits behind a code.
+func (s *Server) cliRefuse(v *visit) (answer, error) {
+	if err := s.people.RefuseCLI(v.ctx(), v.person, v.r.PathValue("code")); err != nil {
+		return codeAgain(v.r.PathValue("code"), err)
+	}
+	return show(&ResultPage{Frame: Frame{Title: "Refused", Narrow: true}, Word: "Refused", Icon: "bad", Sentence: "The command line is not signed in, and its code is void.", Back: home, BackLabel: "To the inbox"}), nil
 }

@@ -481,6 +481,16 @@ func TestSignInACommandLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Who did not start it refuses it, and it waits no longer.
+	code, poll, err = s.Accounts.StartCLI(t.Context(), "198.51.100.9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unwanted := "/ui/cli/" + strings.ReplaceAll(code, "-", "") + "/refuse"
+	b.get("/ui/cli?code="+url.QueryEscape(code)).follow().submit(unwanted, nil).want(http.StatusOK).says("is not signed in")
+	if _, err := s.Accounts.PollCLI(t.Context(), poll, ""); !fault.Is(err, "flow_expired") {
+		t.Fatalf("after the refusal: got %v", err)
+	}
 	// A mistyped code used to be a dead end: it is asked for again, with what was typed.
 	for _, typed := range []string{"BCDF-GHJK", "ABC"} {
 		d := b.get("/ui/cli?code="+typed).want(http.StatusNotFound).says("eight letters in two groups, like BCDF-GHJK", "Go on")

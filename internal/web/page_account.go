@@ -96,6 +96,7 @@ type ConfirmPage struct {
 	Action, Begin, Label    string
 	Danger                  bool
 	Back, BackLabel         string
+	Refuse                  string // where a refusal goes, in place of Back
 	TOTP                    bool
 	Nonce                   string // makes each confirmation one of its kind
 	Fields                  []Fact // what the form was filled in with

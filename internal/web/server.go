@@ -274,6 +274,7 @@ func (s *Server) routes() []route {
 		{"GET /ui/cli/{code}", signedIn, s.cli},
 		{"POST /ui/cli/{code}/challenge", signedIn, s.cliChallenge},
 		{"POST /ui/cli/{code}", signedIn, s.cliConfirm},
+		{"POST /ui/cli/{code}/refuse", signedIn, s.cliRefuse},
 
 		{"/ui/", signedIn, s.absent},
 	})
