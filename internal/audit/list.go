@@ -314,3 +314,13 @@ func (l *Log) Follow(ctx context.Context, f Filter, fn func(Record) error) error
 		}
 	}
 }
+
+// In the very words of the index audit_entry_by_root_key.
+const rootKeyChangesSQL = `select count(*) from audit_entry where environment_id = $1 and organization_id = $2 and user_id = $3 and action in ('root_key.bound', 'root_key.unbound')`
+
+// RootKeyChanges is how often a root key was bound to exactly this scope, or taken
+// from it, as far as it is on record.
+func RootKeyChanges(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization, user id.User) (n int64, err error) {
+	err = q.QueryRowContext(ctx, rootKeyChangesSQL, env, org, user).Scan(&n)
+	return n, err
+}

@@ -39,7 +39,7 @@ func (b Binding) Scope() Scope { return Scope{b.Environment, b.Organization, b.U
 
 // Bindings lists those of an environment, or of one organization in it.
 func (v *Vault) Bindings(ctx context.Context, env id.Environment, org id.Organization) ([]Binding, error) {
-	all, err := v.bindings(v.db.Reader().QueryContext(ctx, bindingsSQL))
+	all, err := v.bindings(ctx, v.db.Reader(), bindingsSQL)
 	if err != nil {
 		return nil, sqldb.Wrap("list the bindings of root keys", err)
 	}
@@ -112,6 +112,7 @@ const (
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1, $10)
 on conflict (environment_id, organization_id, user_id) do update set mode = excluded.mode, root_ref = excluded.root_ref, proof = excluded.proof, updated_at = excluded.updated_at, version = key_binding.version + 1
 returning id, version`
+	turnSQL          = `update key_binding set turn = $1, turn_proof = $2 where id = $3`
 	deleteBindingSQL = `delete from key_binding where id = $1 and version = $2`
 )
 
@@ -135,6 +136,13 @@ func (v *Vault) Bind(ctx context.Context, tx *sqldb.Tx, w Weighed, b Binding, e 
 	b.CreatedBy, b.CreatedAt, b.UpdatedAt = e.Actor, now, now
 	err := tx.QueryRowContext(ctx, putBindingSQL, id.NewBinding(), b.Environment, b.Organization, b.User, b.Mode, b.RootRef, e.Actor.Kind, e.Actor.ID, sqldb.Micros(now), v.audit.Vouch(vouchedBinding, b.vouched()...)).
 		Scan(&b.ID, &b.Version)
+	if err == nil { // the row is ours until the end, so nobody else takes this turn
+		b.turn, err = audit.RootKeyChanges(ctx, tx, b.Environment, b.Organization, b.User)
+	}
+	if err == nil {
+		b.turn++ // with the entry below
+		_, err = tx.ExecContext(ctx, turnSQL, b.turn, v.audit.Vouch(vouchedTurn, b.vouchedTurn()...), b.ID)
+	}
 	if err != nil {
 		return Binding{}, sqldb.Wrap("bind a root key", err)
 	}
@@ -158,11 +166,16 @@ func (v *Vault) Unbind(ctx context.Context, tx *sqldb.Tx, w Weighed, b Binding, 
 	if !done {
 		return fault.New(fault.Conflict, "version_conflict", "The binding was changed in the meantime.").WithHint("Look at it again.")
 	}
-	e.Action, e.Object, e.Environment, e.Organization, e.User = "root_key.unbound", string(b.ID), b.Environment, b.Organization, b.User
-	e.Detail = map[string]string{"root": b.RootRef, "scope": b.Scope().String()}
-	v.audit.AppendEvent(tx, e)
+	v.audit.AppendEvent(tx, b.unbound(e))
 	v.followSoon(tx)
 	return nil
+}
+
+// unbound is the record of a binding's end.
+func (b Binding) unbound(e audit.Entry) audit.Entry {
+	e.Action, e.Object, e.Environment, e.Organization, e.User = "root_key.unbound", string(b.ID), b.Environment, b.Organization, b.User
+	e.Detail = map[string]string{"root": b.RootRef, "scope": b.Scope().String()}
+	return e
 }
 
 // followSoon has every node look up anew which keys seal, once tx has committed.

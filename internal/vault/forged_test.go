@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -76,6 +77,55 @@ func TestForgedRootKeysGetNothing(t *testing.T) {
 				until(t, func() bool {
 					return count(t, db, `select count(*) from audit_entry where action = 'vault.integrity_failed'`) > 0
 				})
+			})
+		})
+	}
+}
+
+// K1, K7: the row of a binding that was ended, or replaced, does not count when a
+// writer of the database puts it back, whatever else of it they change; and no
+// change of a binding that the servers make is taken for one.
+func TestEndedBindingsStayEnded(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*testing.T, *byok, vault.Binding){
+		"unbound": func(t *testing.T, b *byok, bound vault.Binding) {
+			b.do(t, func(ctx context.Context, tx *sqldb.Tx) error {
+				return b.Unbind(ctx, tx, weighed{}, bound, audit.Entry{Actor: b.c.Actor})
+			})
+		},
+		"replaced": func(t *testing.T, b *byok, _ vault.Binding) { b.bind(t, vault.Preferred) },
+		"shredded": func(t *testing.T, b *byok, _ vault.Binding) {
+			b.do(t, func(ctx context.Context, tx *sqldb.Tx) error {
+				_, err := b.Shred(ctx, tx, weighed{}, vault.Scope{Environment: b.c.Environment, Organization: b.org}, "", audit.Entry{Actor: b.c.Actor})
+				return err
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+				b := newBYOK(t, db)
+				first := b.bind(t, vault.Required)
+				exec(t, db, `create table old_binding as select * from key_binding`, `create table old_root as select * from root_brought`)
+				end(t, b, first)
+				if all, err := b.Bindings(t.Context(), b.c.Environment, ""); err != nil {
+					t.Fatalf("what servers did is taken for a forgery: %v, %v", all, err)
+				}
+				for what, change := range map[string]string{
+					"as it was": "", "not counted": `update key_binding set turn = 0`, "counted on": `update key_binding set turn = turn + 1, version = version + 1`,
+				} {
+					exec(t, db, `delete from key_binding`, `insert into root_brought select * from old_root where ref not in (select ref from root_brought)`, `insert into key_binding select * from old_binding`)
+					if change != "" {
+						exec(t, db, change)
+					}
+					v := b.beside(t)
+					if all, err := v.Bindings(t.Context(), b.c.Environment, ""); !fault.Is(err, "sealed_value_invalid") {
+						t.Errorf("%s, put back %s: believed as %v, %v", name, what, all, err)
+					}
+					if _, err := v.Create(t.Context(), b.c, vault.NewObject{Name: what, Context: map[string]string{"organization_id": string(b.org), "user": what}, Value: vault.Value{Secret: value(1, 1)}}); err == nil {
+						t.Errorf("%s, put back %s: a value was sealed", name, what)
+					}
+				}
 			})
 		})
 	}

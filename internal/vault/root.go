@@ -1,10 +1,12 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -144,6 +146,8 @@ type Binding struct {
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	Version      int64
+
+	turn int64 // which change of its scope's root key this is; 0: not counted
 }
 
 func (b Binding) exactness() int {
@@ -158,7 +162,7 @@ func (b Binding) exactness() int {
 }
 
 const (
-	bindingColumns = `b.id, b.environment_id, b.organization_id, b.user_id, b.mode, b.root_ref, r.uri, b.created_by_kind, b.created_by_id, b.created_at, b.updated_at, b.version, b.proof, r.proof`
+	bindingColumns = `b.id, b.environment_id, b.organization_id, b.user_id, b.mode, b.root_ref, r.uri, b.created_by_kind, b.created_by_id, b.created_at, b.updated_at, b.version, b.proof, b.turn, b.turn_proof, r.proof`
 	bindingFrom    = ` from key_binding b join root_brought r on r.ref = b.root_ref`
 	bindingForSQL  = `select ` + bindingColumns + bindingFrom + `
 where b.environment_id = $1 and b.organization_id in ('', $2) and b.user_id in ('', $3)`
@@ -172,11 +176,30 @@ where b.environment_id = $1 and b.organization_id in ('', $2) and b.user_id in (
 const (
 	vouchedRoot    = "root key"
 	vouchedBinding = "binding of a root key"
+	vouchedTurn    = "turn of a binding"
 )
 
 // vouched are the fields of a binding that a server vouches for.
 func (b Binding) vouched() []string {
 	return []string{string(b.Environment), string(b.Organization), string(b.User), string(b.Mode), b.RootRef}
+}
+
+// vouchedTurn are those and which change of its scope's root key the binding is.
+func (b Binding) vouchedTurn() []string {
+	return append(b.vouched(), string(b.ID), strconv.FormatInt(b.turn, 10))
+}
+
+// stands reports whether a binding is the last change of its scope's root key that
+// is on record. Whoever puts back the row of one that was ended would have to take
+// later entries out of the audit too, which shows there (threats.md K7).
+func (v *Vault) stands(ctx context.Context, q sqldb.Querier, b Binding, proof []byte) (bool, error) {
+	if b.turn == 0 { // of a binary that did not count: good while it is the only one there ever was
+		b.turn = 1
+	} else if !v.audit.Vouches(proof, vouchedTurn, b.vouchedTurn()...) {
+		return false, nil
+	}
+	now, err := audit.RootKeyChanges(ctx, q, b.Environment, b.Organization, b.User)
+	return now == b.turn, err
 }
 
 // checkRoot refuses a customer's root key that no server has noted, as wrong at p.
@@ -187,37 +210,48 @@ func (v *Vault) checkRoot(p Place, ref, uri string, proof []byte) error {
 	return v.integrity(p)
 }
 
-// bindings reads bindings. One that no server has made is an alarm, and nothing is
-// done by any of them.
-func (v *Vault) bindings(rows sqldb.Rows, err error) ([]Binding, error) {
+// bindings reads bindings. One that no server has made, or that has ended, is an
+// alarm, and nothing is done by any of them.
+func (v *Vault) bindings(ctx context.Context, q sqldb.Querier, query string, args ...any) ([]Binding, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	type proofs struct{ binding, turn, root []byte }
 	var out []Binding
+	var shown []proofs
+	defer rows.Close()
 	for rows.Next() {
 		var b Binding
+		var p proofs
 		var created, updated int64
-		var proof, root []byte
-		if err := rows.Scan(&b.ID, &b.Environment, &b.Organization, &b.User, &b.Mode, &b.RootRef, &b.URI, &b.CreatedBy.Kind, &b.CreatedBy.ID, &created, &updated, &b.Version, &proof, &root); err != nil {
-			return nil, err
-		}
-		at := Place{Environment: b.Environment, Organization: b.Organization, User: b.User, Kind: "binding", Object: string(b.ID), Version: b.Version}
-		if !v.audit.Vouches(proof, vouchedBinding, b.vouched()...) {
-			return nil, v.integrity(at)
-		}
-		if err := v.checkRoot(at, b.RootRef, b.URI, root); err != nil {
+		if err := rows.Scan(&b.ID, &b.Environment, &b.Organization, &b.User, &b.Mode, &b.RootRef, &b.URI, &b.CreatedBy.Kind, &b.CreatedBy.ID, &created, &updated, &b.Version, &p.binding, &b.turn, &p.turn, &p.root); err != nil {
 			return nil, err
 		}
 		b.CreatedAt, b.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
-		out = append(out, b)
+		out, shown = append(out, b), append(shown, p)
 	}
-	return out, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
+	for i, b := range out {
+		at := Place{Environment: b.Environment, Organization: b.Organization, User: b.User, Kind: "binding", Object: string(b.ID), Version: b.Version}
+		if !v.audit.Vouches(shown[i].binding, vouchedBinding, b.vouched()...) {
+			return nil, v.integrity(at)
+		}
+		if stands, err := v.stands(ctx, q, b, shown[i].turn); err != nil || !stands {
+			return nil, cmp.Or(err, v.integrity(at))
+		}
+		if err := v.checkRoot(at, b.RootRef, b.URI, shown[i].root); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // bindingFor gives the binding that counts for a context; nil: none.
 func (v *Vault) bindingFor(ctx context.Context, q sqldb.Querier, c keyContext) (*Binding, error) {
-	all, err := v.bindings(q.QueryContext(ctx, bindingForSQL, c.environment, c.items[organizationItem], c.items[userItem]))
+	all, err := v.bindings(ctx, q, bindingForSQL, c.environment, c.items[organizationItem], c.items[userItem])
 	if err != nil {
 		return nil, sqldb.Wrap("look up whose root key counts", err)
 	}

@@ -292,7 +292,7 @@ func (w *sweep) replace(ctx context.Context, r kekRow, why string) (bool, error)
 // that another root key has ever wrapped is worth as little as that one, so it is
 // not wrapped anew.
 func (w *sweep) followBindings(ctx context.Context) error {
-	all, err := w.bindings(w.db.Reader().QueryContext(ctx, bindingsSQL))
+	all, err := w.bindings(ctx, w.db.Reader(), bindingsSQL)
 	if err != nil {
 		return sqldb.Wrap("list the bindings of root keys", err)
 	}

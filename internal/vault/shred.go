@@ -15,7 +15,8 @@ const (
 	shreddedKeysSQL = `select id from kek where environment_id = $1 and ($2 = '' or organization_id = $2) and ($3 = '' or user_id = $3) and ($4 = '' or id = $4) and shredded_at = 0 order by id`
 	tombstoneSQL    = `update kek set shredded_at = $5 where environment_id = $1 and ($2 = '' or organization_id = $2) and ($3 = '' or user_id = $3) and ($4 = '' or id = $4) and shredded_at = 0`
 	destroySQL      = `delete from kek_version where kek_id in (select id from kek where environment_id = $1 and ($2 = '' or organization_id = $2) and ($3 = '' or user_id = $3) and ($4 = '' or id = $4))`
-	unbindAllSQL    = `delete from key_binding where environment_id = $1 and ($2 = '' or organization_id = $2) and ($3 = '' or user_id = $3)`
+	unbindAllSQL    = `delete from key_binding where environment_id = $1 and ($2 = '' or organization_id = $2) and ($3 = '' or user_id = $3)
+	returning id, environment_id, organization_id, user_id, root_ref`
 )
 
 // Shred destroys, in tx, the keys of a scope for good: of an organization, a user,
@@ -49,7 +50,7 @@ func (v *Vault) Shred(ctx context.Context, tx *sqldb.Tx, w Weighed, s Scope, kek
 		return 0, sqldb.Wrap("shred keys", err)
 	}
 	if kek == "" {
-		if _, err := tx.ExecContext(ctx, unbindAllSQL, args[:3]...); err != nil {
+		if err := v.unbindAll(ctx, tx, e, args[:3]...); err != nil {
 			return 0, sqldb.Wrap("end bindings of root keys", err)
 		}
 	}
@@ -76,6 +77,23 @@ func (v *Vault) Shred(ctx context.Context, tx *sqldb.Tx, w Weighed, s Scope, kek
 		}
 	})
 	return len(ids), nil
+}
+
+// unbindAll ends the bindings of a scope and of all scopes in it.
+func (v *Vault) unbindAll(ctx context.Context, tx *sqldb.Tx, e audit.Entry, scope ...any) error {
+	rows, err := tx.QueryContext(ctx, unbindAllSQL, scope...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var b Binding
+		if err := rows.Scan(&b.ID, &b.Environment, &b.Organization, &b.User, &b.RootRef); err != nil {
+			return err
+		}
+		v.audit.AppendEvent(tx, b.unbound(e))
+	}
+	return rows.Err()
 }
 
 // textsOf reads a column of texts.
