@@ -99,7 +99,24 @@ func indented(v any) string {
 	return string(text)
 }
 
-type object map[string]any
+// awsPolicy and awsStatement are in the order in which people write them.
+type awsPolicy struct {
+	Version   string
+	Statement []awsStatement
+}
+
+type awsStatement struct {
+	Sid       string `json:",omitempty"`
+	Effect    string
+	Principal map[string]string `json:",omitempty"`
+	Action    any
+	Resource  string                       `json:",omitempty"`
+	Condition map[string]map[string]string `json:",omitempty"`
+}
+
+func equals(item, value string) map[string]map[string]string {
+	return map[string]map[string]string{"StringEquals": {item: value}}
+}
 
 var keyServices = []keyService{
 	{
@@ -115,23 +132,22 @@ var keyServices = []keyService{
 		allow: func(f url.Values, whose [2]string) []Statement {
 			self := or(f.Get("principal"), "arn:aws:iam::ACCOUNT:role/AMBIT")
 			user := or(f.Get("role"), self)
-			allowed := func(sid, item, value string) object {
-				return object{"Sid": sid, "Effect": "Allow", "Principal": object{"AWS": user}, "Action": []string{"kms:Encrypt", "kms:Decrypt"}, "Resource": "*",
-					"Condition": object{"StringEquals": object{"kms:EncryptionContext:" + item: value}}}
+			allowed := func(sid, item, value string) awsStatement {
+				return awsStatement{Sid: sid, Effect: "Allow", Principal: map[string]string{"AWS": user}, Action: []string{"kms:Encrypt", "kms:Decrypt"}, Resource: "*", Condition: equals("kms:EncryptionContext:"+item, value)}
 			}
 			out := []Statement{{"Key policy", "Add both statements to the policy of the key. The first lets Ambit use it for this data only, the second lets it ask whether it still may.",
-				indented([]object{allowed("AmbitUsesTheKey", whose[0], whose[1]), allowed("AmbitAsksWhetherItMay", "purpose", "probe")})}}
+				indented([]awsStatement{allowed("AmbitUsesTheKey", whose[0], whose[1]), allowed("AmbitAsksWhetherItMay", "purpose", "probe")})}}
 			if f.Get("role") == "" {
 				return out
 			}
-			trust := object{"Effect": "Allow", "Principal": object{"AWS": self}, "Action": "sts:AssumeRole"}
+			trust := awsStatement{Effect: "Allow", Principal: map[string]string{"AWS": self}, Action: "sts:AssumeRole"}
 			if x := f.Get("external_id"); x != "" {
-				trust["Condition"] = object{"StringEquals": object{"sts:ExternalId": x}}
+				trust.Condition = equals("sts:ExternalId", x)
 			}
 			return append(out,
-				Statement{"Trust policy of the role", "In your account: who may assume " + f.Get("role") + ".", indented(object{"Version": "2012-10-17", "Statement": []object{trust}})},
+				Statement{"Trust policy of the role", "In your account: who may assume " + f.Get("role") + ".", indented(awsPolicy{"2012-10-17", []awsStatement{trust}})},
 				Statement{"Policy of Ambit's role", "For whoever runs this server: its role may assume yours.",
-					indented(object{"Version": "2012-10-17", "Statement": []object{{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": f.Get("role")}}})})
+					indented(awsPolicy{"2012-10-17", []awsStatement{{Effect: "Allow", Action: "sts:AssumeRole", Resource: f.Get("role")}}})})
 		},
 		take: []string{"Disable the key (aws kms disable-key), schedule its deletion, or remove the statements.", "The data can be read again once the key is enabled. After its deletion, never."},
 	},

@@ -59,9 +59,9 @@ func TestRefusals(t *testing.T) {
 		{"disabled", func(_ *awstest.Server, k *awstest.Key) { k.Be("Disabled") }, keyring.Denied},
 		{"pending deletion", func(_ *awstest.Server, k *awstest.Key) { k.Be("PendingDeletion") }, keyring.Denied},
 		{"policy", func(_ *awstest.Server, k *awstest.Key) { k.Be("Denied") }, keyring.Denied},
-		{"condition", func(_ *awstest.Server, k *awstest.Key) { k.Require("organization", "org_2") }, keyring.Denied},
+		{"condition", func(_ *awstest.Server, k *awstest.Key) { k.Allow(map[string]string{"organization": "org_2"}) }, keyring.Denied},
 		{"access key deleted", func(s *awstest.Server, _ *awstest.Key) { s.Forget(awstest.AccessKey) }, keyring.Denied},
-		{"fine condition", func(_ *awstest.Server, k *awstest.Key) { k.Require("organization", "org_1") }, keyring.Fine},
+		{"fine condition", func(_ *awstest.Server, k *awstest.Key) { k.Allow(map[string]string{"organization": "org_1"}) }, keyring.Fine},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

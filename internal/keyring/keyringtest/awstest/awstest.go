@@ -48,7 +48,7 @@ type Key struct {
 	roots    []secret.Value // by version; the last one wraps
 	state    string
 	contexts []map[string]string // that were asked with
-	requires map[string]string   // of the encryption context
+	allows   []map[string]string // of the encryption context, one of them; none: whatever
 }
 
 // Server is the service.
@@ -122,11 +122,23 @@ func (k *Key) Be(state string) {
 	k.state = state
 }
 
-// Require refuses calls whose encryption context has not this item.
-func (k *Key) Require(name, value string) {
+// Allow is a policy of the key: it takes calls whose encryption context has the items
+// of one of the statements.
+func (k *Key) Allow(statements ...map[string]string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.requires = map[string]string{name: value}
+	k.allows = statements
+}
+
+func (k *Key) allowed(context map[string]string) bool {
+	return len(k.allows) == 0 || slices.ContainsFunc(k.allows, func(statement map[string]string) bool {
+		for name, v := range statement {
+			if context[name] != v {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Contexts are the encryption contexts that were asked with, as CloudTrail shows
@@ -208,10 +220,8 @@ func (k *Key) do(target string, in request) (out map[string]any, code string) {
 	case "Denied":
 		return nil, "AccessDeniedException"
 	}
-	for name, v := range k.requires {
-		if in.EncryptionContext[name] != v {
-			return nil, "AccessDeniedException"
-		}
+	if !k.allowed(in.EncryptionContext) {
+		return nil, "AccessDeniedException"
 	}
 	k.contexts = append(k.contexts, in.EncryptionContext)
 	switch target {
