@@ -27,6 +27,10 @@ func TestPragmasOnEveryConnection(t *testing.T) {
 			}
 		}
 	})
+	var size int
+	if err := db.Reader().QueryRowContext(t.Context(), `pragma page_size`).Scan(&size); err != nil || size != 2048 {
+		t.Errorf("a new file has pages of %d bytes, %v, want 2048", size, err)
+	}
 	if connections["0"] != 1 || connections["1"] < 4 {
 		t.Errorf("got %v, want one connection that writes and several that do not", connections)
 	}
