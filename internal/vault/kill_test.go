@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -32,6 +33,7 @@ type place struct {
 	Roots       []string // files
 	Checkpoints string
 	Replace     []id.KEK
+	Customer    *customerAct // unless nil, what is done instead
 }
 
 // open gives a server's keys at that place; the caller closes the database.
@@ -40,7 +42,7 @@ func (p place) open(ctx context.Context) (*sqldb.DB, *audit.Log, *vault.Vault, *
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
-	ring := keyring.NewRing(keyring.RingConfig{})
+	ring := keyring.NewRing(keyring.RingConfig{Open: func(_ context.Context, uri string) (keyring.Keeper, error) { return local.Open(uri) }})
 	for _, path := range p.Roots {
 		k, err := local.OpenOrCreate(path, true)
 		if err != nil {
@@ -67,6 +69,14 @@ func killChild(doc string) error {
 	if err != nil {
 		return err
 	}
+	if p.Customer != nil {
+		if err := p.Customer.do(ctx, db, v); err != nil {
+			return err
+		}
+		log.Stop()
+		ring.Stop()
+		return db.Close()
+	}
 	for i, kek := range p.Replace {
 		if err := v.Replace(ctx, kek, i == 1); err != nil {
 			return err
@@ -89,12 +99,16 @@ func killChild(doc string) error {
 	return db.Close()
 }
 
+// failpointsDir is where withFailpoints built; TestMain removes it.
+var failpointsDir atomic.Pointer[string]
+
 // withFailpoints is this test with failpoints in it, built once.
 var withFailpoints = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ambit-keys")
 	if err != nil {
 		return "", err
 	}
+	failpointsDir.Store(&dir)
 	path := filepath.Join(dir, "vault.test")
 	out, err := osexec.Command("go", "test", "-c", "-tags", "failpoint", "-o", path, ".").CombinedOutput()
 	if err != nil {
@@ -111,7 +125,6 @@ func TestK3KilledAtEveryStep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(program)) })
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()

@@ -24,7 +24,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if dir := failpointsDir.Load(); dir != nil {
+			_ = os.RemoveAll(*dir)
+		}
+		os.Exit(code)
+	}))
 }
 
 func newKeeper(t *testing.T) *keyring.Guard {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -281,7 +283,9 @@ func TestSealNeedsAPlace(t *testing.T) {
 	}
 }
 
-// K6: a copy of the database holds none of the planted values, in no encoding.
+// Issue 4, proofs; K6: a copy of the database's files, with the write-ahead log, what
+// PostgreSQL dumps and its heap, and a backup hold none of the planted values, in no
+// encoding.
 func TestDumpShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, engine := range sqldbtest.Engines() {
@@ -293,7 +297,7 @@ func TestDumpShowsNoSecret(t *testing.T) {
 			c := newCaller()
 			var canaries []string
 			canary := func() secret.Value {
-				text := fmt.Sprintf("canary-%02d-%s", len(canaries), id.NewEvent())
+				text := fmt.Sprintf("canary-%02d +/<%s", len(canaries), id.NewEvent())
 				canaries = append(canaries, text)
 				return secret.FromString(text)
 			}
@@ -356,10 +360,19 @@ func TestDumpShowsNoSecret(t *testing.T) {
 // the middle is independent of what stands around it.
 func encodings(s string) map[string]string {
 	sum := secret.FromString(s).Hash()
-	all := map[string]string{"text": s, "hex": hex.EncodeToString([]byte(s)), "reversed": reverse(s),
-		"hash": string(sum[:]), "hash in hex": hex.EncodeToString(sum[:])}
+	plain, _ := json.Marshal(s) // strings always encode
+	var percent, units strings.Builder
+	for _, b := range []byte(s) {
+		fmt.Fprintf(&percent, "%%%02X", b)
+		fmt.Fprintf(&units, "\\u%04x", b)
+	}
+	all := map[string]string{"text": s, "hex": hex.EncodeToString([]byte(s)), "upper hex": strings.ToUpper(hex.EncodeToString([]byte(s))), "reversed": reverse(s),
+		"hash": string(sum[:]), "hash in hex": hex.EncodeToString(sum[:]), "JSON": strings.Trim(string(plain), `"`), "JSON units": units.String(),
+		"query": url.QueryEscape(s), "path": url.PathEscape(s), "percent": percent.String(), "percent in lower case": strings.ToLower(percent.String())}
 	for shift := range 3 {
-		all[fmt.Sprint("base64 ", shift)] = base64.StdEncoding.EncodeToString([]byte(s[shift:]))[:len(s)-8]
+		for name, coding := range map[string]*base64.Encoding{"base64": base64.StdEncoding, "base64url": base64.URLEncoding, "raw base64": base64.RawStdEncoding} {
+			all[fmt.Sprint(name, " ", shift)] = coding.EncodeToString([]byte(s[shift:]))[:len(s)-8]
+		}
 	}
 	return all
 }
@@ -414,6 +427,17 @@ func dumpPostgres(t *testing.T, db *sqldb.DB) (all []byte) {
 		for _, row := range column(`select r::text from "` + table + `" r`) {
 			all = append(all, row...)
 		}
+	}
+	// And what stands in its files, deleted rows among it.
+	column(`checkpoint`)
+	base := column(`select current_setting('data_directory')`)[0]
+	for _, path := range column(`select pg_relation_filepath(c.oid) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = current_schema() and c.relkind in ('r', 'i')
+		union all select pg_relation_filepath(c.reltoastrelid) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = current_schema() and c.reltoastrelid <> 0`) {
+		raw, err := os.ReadFile(filepath.Join(base, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, raw...)
 	}
 	return all
 }
