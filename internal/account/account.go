@@ -73,6 +73,7 @@ type Organization struct {
 	Name           string
 	ExternalID     string // a product's own name for it; unique in the environment
 	RequirePasskey bool   // codes of an authenticator app prove nothing here
+	NoVending      bool   // no credential of its connections is handed to an application: no standing access
 	CreatedAt      time.Time
 	Version        int64
 }

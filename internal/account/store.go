@@ -15,13 +15,13 @@ const (
 	listEnvironmentsSQL  = environmentColumns + ` order by id`
 	environmentByIDSQL   = environmentColumns + ` where id = $1`
 
-	insertOrganizationSQL = `insert into organization (id, environment_id, name, external_id, require_passkey, created_at, version) values ($1, $2, $3, $4, $5, $6, 1)`
-	organizationColumns   = `select id, environment_id, name, external_id, require_passkey, created_at, version from organization`
+	insertOrganizationSQL = `insert into organization (id, environment_id, name, external_id, require_passkey, no_vending, created_at, version) values ($1, $2, $3, $4, $5, 0, $6, 1)`
+	organizationColumns   = `select id, environment_id, name, external_id, require_passkey, no_vending, created_at, version from organization`
 	organizationByIDSQL   = organizationColumns + ` where id = $1`
 	organizationByNameSQL = organizationColumns + ` where environment_id = $1 and external_id = $2 and external_id <> ''`
 	listOrganizationsSQL  = organizationColumns + ` where environment_id = $1 and id > $2 order by id limit $3`
 	listOwnSQL            = organizationColumns + ` where environment_id = $1 and id > $2 and id in (select organization_id from membership where user_id = $4) order by id limit $3`
-	updateOrganizationSQL = `update organization set name = $1, require_passkey = $2, version = version + 1 where id = $3 and version = $4`
+	updateOrganizationSQL = `update organization set name = $1, require_passkey = $2, no_vending = $5, version = version + 1 where id = $3 and version = $4`
 	lockOrganizationSQL   = `update organization set version = version + 1 where id = $1`
 )
 
@@ -56,9 +56,9 @@ func insertOrganization(ctx context.Context, tx *sqldb.Tx, o Organization) error
 
 func scanOrganization(row scanner) (Organization, error) {
 	var o Organization
-	var require, created int64
-	err := row.Scan(&o.ID, &o.Environment, &o.Name, &o.ExternalID, &require, &created, &o.Version)
-	o.RequirePasskey, o.CreatedAt = require != 0, sqldb.Time(created)
+	var require, still, created int64
+	err := row.Scan(&o.ID, &o.Environment, &o.Name, &o.ExternalID, &require, &still, &created, &o.Version)
+	o.RequirePasskey, o.NoVending, o.CreatedAt = require != 0, still != 0, sqldb.Time(created)
 	return o, err
 }
 
@@ -82,7 +82,7 @@ func updateOrganization(ctx context.Context, tx *sqldb.Tx, w Weighed, o Organiza
 	if err := w.For(string(o.ID)); err != nil {
 		return false, err
 	}
-	return changed(tx.ExecContext(ctx, updateOrganizationSQL, o.Name, number(o.RequirePasskey), o.ID, o.Version))
+	return changed(tx.ExecContext(ctx, updateOrganizationSQL, o.Name, number(o.RequirePasskey), o.ID, o.Version, number(o.NoVending)))
 }
 
 // lockOrganization makes changes to an organization's members wait for each

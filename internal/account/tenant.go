@@ -146,6 +146,21 @@ func organizationIn(ctx context.Context, q sqldb.Querier, env id.Environment, or
 	return o, sqldb.Wrap("read an organization", err)
 }
 
+// CodeNoVending is the refusal to hand an application a credential of an
+// organization that has said that it has no standing access.
+const CodeNoVending = "no_standing_access"
+
+// Vends refuses where an organization lets no credential be handed to an
+// application. It reads with q, so that the answer belongs to its transaction.
+func (s *Service) Vends(ctx context.Context, q sqldb.Querier, org id.Organization) error {
+	o, err := selectOrganization(ctx, q, org)
+	if err == nil && o.NoVending {
+		return fault.New(fault.Denied, CodeNoVending, "This organization lets no credential be handed to an application.").
+			WithHint("Work through a session that a person approves, or have an owner of the organization allow it.")
+	}
+	return sqldb.Wrap("read an organization", err)
+}
+
 // OrganizationByExternalID is Organization by the product's own name.
 func (s *Service) OrganizationByExternalID(ctx context.Context, env id.Environment, external string) (Organization, error) {
 	o, err := selectOrganizationByExternalID(ctx, s.db.Reader(), env, external)
@@ -188,19 +203,20 @@ func (s *Service) Organizations(ctx context.Context, by Actor, env id.Environmen
 type OrganizationChange struct {
 	Name           *string
 	RequirePasskey *bool
+	NoVending      *bool
 }
 
 // UpdateOrganization changes an organization that is still at version. Who
-// takes back the demand for passkeys is an owner, and agrees: it lowers what
-// approving needs. Making the demand shuts nobody out for good, since a code
-// still registers a first passkey (see Unlock).
+// takes back the demand for passkeys, or lets credentials be vended again, is an
+// owner, and agrees: it lowers what guards the organization. Making the demand
+// shuts nobody out for good, since a code still registers a first passkey (see
+// Unlock).
 func (s *Service) UpdateOrganization(ctx context.Context, by Actor, org id.Organization, version int64, c OrganizationChange, ag Agreement) (Organization, error) {
 	o, by, err := s.reach(ctx, by, org, ManageSettings)
 	if err != nil {
 		return Organization{}, err
 	}
-	r := Raise{Action: "organization.changed", Environment: o.Environment, Organization: o.ID, Object: string(o.ID), Version: version,
-		From: "passkey", To: "passkey or code"}
+	was := o
 	moved := fault.New(fault.Conflict, "version_conflict", "The organization was changed meanwhile.").WithHint("Read it again.")
 	if o.Version != version {
 		return Organization{}, moved
@@ -222,6 +238,16 @@ func (s *Service) UpdateOrganization(ctx context.Context, by Actor, org id.Organ
 		o.RequirePasskey = *c.RequirePasskey
 		detail["require_passkey"] = fmt.Sprint(o.RequirePasskey)
 	}
+	if c.NoVending != nil && *c.NoVending != o.NoVending {
+		if o.NoVending && !by.ownerOf(o) {
+			return Organization{}, fault.New(fault.Denied, "not_allowed", "Only an owner lets credentials be handed to applications again.")
+		}
+		lowers = lowers || o.NoVending
+		o.NoVending = *c.NoVending
+		detail["no_vending"] = fmt.Sprint(o.NoVending)
+	}
+	r := Raise{Action: "organization.changed", Environment: o.Environment, Organization: o.ID, Object: string(o.ID), Version: version,
+		From: was.guards(), To: o.guards()}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		w, err := s.Weigh(ctx, tx, by, r, lowers, ag)
 		if err != nil {
@@ -244,6 +270,18 @@ func (s *Service) UpdateOrganization(ctx context.Context, by Actor, org id.Organ
 	}
 	o.Version++
 	return o, nil
+}
+
+// guards says in words what guards an organization.
+func (o Organization) guards() string {
+	approving, vending := "passkey or code", ""
+	if o.RequirePasskey {
+		approving = "passkey"
+	}
+	if o.NoVending {
+		vending = ", no vending"
+	}
+	return approving + vending
 }
 
 // within gives by acting in env, which exists.

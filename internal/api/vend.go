@@ -91,7 +91,7 @@ func (a *API) vend(ctx context.Context, by account.Actor, in *connectionInput) (
 	if err := parseID(&conn, in.Connection); err != nil {
 		return Credential{}, err
 	}
-	v, err := a.cfg.Credentials.Vend(ctx, by, conn)
+	v, err := a.cfg.Credentials.Vend(ctx, by, conn, "")
 	if err != nil {
 		return Credential{}, err
 	}

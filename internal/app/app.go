@@ -28,6 +28,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -43,15 +44,16 @@ import (
 
 // App is a server that is open and not yet serving.
 type App struct {
-	People      *account.Service
-	Agents      *agent.Service
-	Providers   *provider.Store
-	Connections *connection.Service
-	Credentials *credential.Service
-	Sessions    *session.Service
-	Audit       *audit.Log
-	Vault       *vault.Vault
-	Custody     *custody.Service
+	People       *account.Service
+	Agents       *agent.Service
+	Providers    *provider.Store
+	Connections  *connection.Service
+	Credentials  *credential.Service
+	Integrations *integration.Service
+	Sessions     *session.Service
+	Audit        *audit.Log
+	Vault        *vault.Vault
+	Custody      *custody.Service
 
 	cfg        Config
 	public     *url.URL
@@ -202,6 +204,8 @@ func (a *App) open(ctx context.Context) (err error) {
 	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
 		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, Now: a.clock.Now, Logger: cfg.Logger})
+	a.Integrations = integration.New(integration.Config{DB: a.db, Audit: a.Audit, People: a.People, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
+		Vends: cfg.AllowVend, Now: a.clock.Now})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
 		Outbound: a.outbound, Ready: a.mayCall, SessionRate: cfg.CallRate, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
 	a.health = a.newHealth()
@@ -275,7 +279,7 @@ func (a *App) handler() (http.Handler, error) {
 		return nil, err
 	}
 	management.Mount(mux)
-	workos.New(workos.Config{People: a.People, Vault: a.Vault, Audit: a.Audit, Address: a.address, Logger: a.log}).Mount(mux)
+	workos.New(workos.Config{People: a.People, Vault: a.Vault, Audit: a.Audit, Integrations: a.Integrations, PublicURL: a.public, Address: a.address, Logger: a.log}).Mount(mux)
 	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
 	if err != nil {

@@ -211,6 +211,8 @@ func turnAway(w http.ResponseWriter, r *http.Request, status int, f *fault.Error
 		api.Refuse(w, status, f)
 	case "vault":
 		workos.Refuse(w, status, f)
+	case "pipes":
+		workos.RefusePipes(w, status, f)
 	case "oauth", "discovery":
 		authserver.Refuse(w, status, f)
 	default:

@@ -98,6 +98,8 @@ func door(path string) string {
 		return first
 	case "events":
 		return "vault"
+	case "data-integrations", "user_management", "organizations":
+		return "pipes"
 	case ".well-known":
 		return "discovery"
 	}

@@ -61,6 +61,15 @@ func seesAll(by account.Actor, org id.Organization) bool {
 	return !person || p.May(org, account.RoleOwner, account.RoleAdmin, account.RoleAuditor)
 }
 
+// OwnedBy lists the live connections of exactly one owner at one provider, oldest
+// first, for other rooms, which have established on their own that they may. No
+// owner is the organization itself. It gives no more than fits a page.
+func (s *Service) OwnedBy(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization, owner id.User, provider string) ([]Connection, error) {
+	const query = `select ` + columns + ` from connection where environment_id = $1 and organization_id = $2 and user_id = $3 and provider = $4
+		and state <> 'disconnected' order by id limit $5`
+	return s.many(ctx, q, query, env, org, owner, provider, maxPage)
+}
+
 // Filter selects connections. Empty fields select nothing away.
 type Filter struct {
 	// Organization is the tenant. Without it a person gets their own connections

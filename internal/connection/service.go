@@ -182,6 +182,17 @@ func (c *Connection) renew(f Fresh, now time.Time) error {
 	return nil
 }
 
+// Grant notes which scopes a connection has, as its application says it has them.
+func (s *Service) Grant(ctx context.Context, tx *sqldb.Tx, by account.Actor, c Connection, scopes []string) error {
+	const query = `update connection set scopes = $3, updated_at = $4, version = version + 1 where environment_id = $1 and id = $2 and state <> 'disconnected'`
+	if _, err := tx.ExecContext(ctx, query, c.Environment, c.ID, strings.Join(scopes, " "), sqldb.Micros(s.cfg.Now())); err != nil {
+		return sqldb.Wrap("update a connection", err)
+	}
+	was := c.Scopes
+	c.Scopes = scopes
+	return s.scopesChanged(ctx, tx, by.Audit(), c, was)
+}
+
 // Mark records whether the credential works: Connected, or NeedsReauth with a
 // stable reason. An ended connection stays ended; a state that is so already is
 // left alone. A change is told in the audit.

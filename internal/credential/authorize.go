@@ -33,6 +33,18 @@ type Start struct {
 	Scopes            []string          // beyond the record's base; empty: its whole catalogue
 	Chosen            map[string]string // the parameters of the provider's addresses; a reconnect without any keeps its own
 	ReturnTo          string            // a path below /ui
+	Wanted            []string          // exactly these scopes, which those who run the environment chose; over Scopes
+
+	// Also runs in the transaction that stores the connection, at its end; nil:
+	// nothing.
+	Also func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error
+}
+
+func (st Start) also(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+	if st.Also == nil {
+		return nil
+	}
+	return st.Also(ctx, tx, c)
 }
 
 // flowFor is how long a person may take at the provider (threats.md O4).
@@ -73,6 +85,9 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	}
 	o := rec.OAuth
 	scopes, err := requested(o.Scopes, st.Scopes)
+	if len(st.Wanted) > 0 {
+		scopes, err = st.Wanted, nil
+	}
 	if err != nil {
 		return "", err
 	}
@@ -243,7 +258,9 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	}
 	by := account.ByPerson(p).In(env)
 	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: made, AuthMethod: string(provider.OAuth2), Scopes: granted, Asked: f.scopes},
-		f.reconnect, m, g, account.Agreement{}, func(ctx context.Context, tx *sqldb.Tx) error { return endExchange(ctx, tx, f.id) })
+		f.reconnect, m, g, account.Agreement{}, func(ctx context.Context, tx *sqldb.Tx, _ connection.Connection) error {
+			return endExchange(ctx, tx, f.id)
+		})
 	if err != nil {
 		return Connected{}, err
 	}
@@ -359,7 +376,7 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 // empty for an account of the organization. A new connection is nothing until a
 // person approves its use, and shows whose account it is; a reconnect with a key
 // of another account than it had is refused (threats.md O15). Where the provider does not tell whose account a key
-// opens, a person who reconnects agrees to it: sessions that are open would go
+// opens and agents have tools there, a person who reconnects agrees to it: sessions that are open would go
 // on with the account of whoever gave the key.
 func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner id.User, fields map[string]secret.Value, ag account.Agreement) (connection.Connection, error) {
 	if by.Environment() != st.Environment {
@@ -406,7 +423,7 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 		return connection.Connection{}, err
 	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(kind), Scopes: g.scopes},
-		st.Reconnect, m, g, ag, func(context.Context, *sqldb.Tx) error { return nil })
+		st.Reconnect, m, g, ag, st.also)
 }
 
 // mint makes of what a person gave, for the first time, what a call carries.
@@ -437,11 +454,12 @@ func (s *Service) mint(ctx context.Context, st Start, rec provider.Record, m mat
 // stores both: as a new connection, or as a new version of the one that has
 // this account already. finish runs in the transaction that stores them.
 func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant, ag account.Agreement,
-	finish func(ctx context.Context, tx *sqldb.Tx) error) (connection.Connection, error) {
+	finish func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error) (connection.Connection, error) {
 	kind := provider.Auth(f.AuthMethod)
 	use := provider.Credential{Kind: kind, Values: schemeOf(kind).carries(m)}
 	var err error
-	if f.Account, err = provider.Identify(ctx, s.outbound, f.Record.Pinned(), f.Record, use); err != nil {
+	if g.unasked { // nothing works that could be asked with
+	} else if f.Account, err = provider.Identify(ctx, s.outbound, f.Record.Pinned(), f.Record, use); err != nil {
 		if kind != provider.OAuth2 { // there the whole answer of the provider is looked at
 			s.refused(ctx, by, f.Owner, flow{environment: f.Environment, organization: f.Organization, provider: f.Record.ID}, "provider.identity", err)
 		}
@@ -494,7 +512,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	}
 	var c connection.Connection
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		w, err := s.people.Weigh(ctx, tx, by, replaces(target), found && target.AccountID == "", ag)
+		w, err := s.people.Weigh(ctx, tx, by, replaces(target), found && target.AccountID == "" && len(target.Record.Tools()) > 0, ag)
 		if err != nil {
 			return err
 		}
@@ -513,7 +531,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 		if !stored {
 			return fault.New(fault.Conflict, "version_conflict", "The connection was refreshed in the meantime.").WithHint("Start connecting again.")
 		}
-		return finish(ctx, tx)
+		return finish(ctx, tx, c)
 	})
 	if err != nil {
 		return connection.Connection{}, err

@@ -77,7 +77,7 @@ func TestRule2CredentialsLeaveOnThreeRoadsOnly(t *testing.T) {
 			"a key of another environment":   {s.appIn(t, env.ID, "", account.ScopeConnectionsVend), "not_found"},
 			"a key of the very organization": {s.appIn(t, s.Environment, s.Organization, account.ScopeConnectionsVend), ""},
 		} {
-			if v, err := s.Credentials.Vend(ctx, row.by, s.conn.ID); code(err) != row.want || (row.want == "") != (len(v.Credential.Values) == 1) {
+			if v, err := s.Credentials.Vend(ctx, row.by, s.conn.ID, ""); code(err) != row.want || (row.want == "") != (len(v.Credential.Values) == 1) {
 				t.Errorf("vend to %s: %d values, %v, want %q", name, len(v.Credential.Values), err, row.want)
 			}
 		}

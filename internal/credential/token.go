@@ -29,6 +29,8 @@ type grant struct {
 	access   secret.Value
 	refresh  secret.Value
 	lifetime time.Duration                    // zero: not said
+	unasked  bool                             // there is nothing that its account could be asked for with
+	spent    bool                             // the access token has expired, or there is none
 	scopes   []string                         // nil: as asked for
 	member   func(path string) (string, bool) // of the answer, for what the record captures
 	parts    map[string]secret.Value          // what a call carries instead of an access token
@@ -289,6 +291,9 @@ func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row,
 	r.obtainedAt, r.expiresAt = now, time.Time{}
 	if life > 0 {
 		r.expiresAt = now.Add(life)
+	}
+	if g.spent {
+		r.expiresAt = now
 	}
 	if g.scopes != nil {
 		r.scopes = g.scopes

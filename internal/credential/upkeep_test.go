@@ -279,18 +279,18 @@ func TestVend(t *testing.T) {
 		s := newScene(t, db)
 		app := s.app(t, account.ScopeConnectionsVend)
 		s.expire()
-		v, err := s.Credentials.Vend(t.Context(), app, s.conn.ID)
+		v, err := s.Credentials.Vend(t.Context(), app, s.conn.ID, "")
 		if err != nil || v.Version != 2 || len(v.Credential.Values) != 1 || v.Credential.Values[provider.FieldAccessToken].IsZero() {
 			t.Errorf("got version %d with %d values, %v: want the access token of a refreshed credential alone", v.Version, len(v.Credential.Values), err)
 		}
 		mend := gatewaytest.Break(t, s.DB, "insert on audit_entry")
-		if v, err := s.Credentials.Vend(t.Context(), app, s.conn.ID); code(err) != "audit_unavailable" || len(v.Credential.Values) != 0 {
+		if v, err := s.Credentials.Vend(t.Context(), app, s.conn.ID, ""); code(err) != "audit_unavailable" || len(v.Credential.Values) != 0 {
 			t.Errorf("the audit cannot be written: got %d values, %v", len(v.Credential.Values), err)
 		}
 		mend()
 		_, err = s.Credentials.Disconnect(t.Context(), s.me(t), s.conn.ID)
 		gatewaytest.Must(t, err)
-		if _, err := s.Credentials.Vend(t.Context(), app, s.conn.ID); code(err) != "disconnected" {
+		if _, err := s.Credentials.Vend(t.Context(), app, s.conn.ID, ""); code(err) != "disconnected" {
 			t.Errorf("disconnected: got %v", err)
 		}
 		page, err := s.Audit.List(t.Context(), audit.Filter{Environment: s.Environment, Action: "credential.vended"})
@@ -323,7 +323,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			for range 10 {
 				wg.Go(func() { _, _, _ = w.Credentials.Token(t.Context(), p) })
 				wg.Go(func() { _, _, _ = w.Credentials.Refresh(t.Context(), p, 1) })
-				wg.Go(func() { _, _ = w.Credentials.Vend(t.Context(), app, s.conn.ID) })
+				wg.Go(func() { _, _ = w.Credentials.Vend(t.Context(), app, s.conn.ID, "") })
 			}
 			wg.Go(func() { _ = w.Credentials.RetryRevocations(t.Context()) })
 		}

@@ -1,9 +1,12 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -18,16 +21,22 @@ import (
 type Vended struct {
 	Credential provider.Credential
 	Version    int64
+	Connection connection.Connection // as it was at that moment
+	ExpiresAt  time.Time             // zero: it does not, or nobody knows
 }
 
 // Vend gives a connection's credential, never its refresh token, to an
 // application whose key has the scope for it: the second road of product.md
 // rule 2. That it was given is on record before it leaves; a refusal is too.
-func (s *Service) Vend(ctx context.Context, by account.Actor, conn id.Connection) (Vended, error) {
-	v, err := s.vend(ctx, by, conn)
+//
+// whom is the user for whom the application says that it asks, of a connection of
+// the organization; empty: it did not say. The owner of a connection is always
+// named.
+func (s *Service) Vend(ctx context.Context, by account.Actor, conn id.Connection, whom id.User) (Vended, error) {
+	v, err := s.vend(ctx, by, conn, whom)
 	if err != nil {
 		rerr := s.audit.Record(ctx, audit.Entry{
-			Environment: by.Environment(), Organization: by.Organization(), Actor: by.Audit(), Connection: conn, Action: "credential.vended",
+			Environment: by.Environment(), Organization: by.Organization(), Actor: by.Audit(), User: whom, Connection: conn, Action: "credential.vended",
 			Object: string(conn), Decision: "deny", Rule: "vend", Code: fault.Of(err).Code, Address: by.Address(),
 		})
 		if rerr != nil {
@@ -37,7 +46,7 @@ func (s *Service) Vend(ctx context.Context, by account.Actor, conn id.Connection
 	return v, err
 }
 
-func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection) (Vended, error) {
+func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection, whom id.User) (Vended, error) {
 	if by.Audit().Kind != "api_key" {
 		return Vended{}, fault.New(fault.Denied, "api_key_required", "Credentials are vended to API keys only.").
 			WithHint("Use the API key of an application, with the scope " + account.ScopeConnectionsVend + ".")
@@ -46,11 +55,10 @@ func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection
 	if err := by.May(by.Organization(), account.VendConnections); err != nil {
 		return Vended{}, err
 	}
-	c, err := s.vendable(ctx, s.db.Reader(), by, conn)
-	if err != nil {
+	if _, err := s.vendable(ctx, s.db.Reader(), by, conn); err != nil {
 		return Vended{}, err
 	}
-	r, err := s.load(ctx, c.ID)
+	r, err := s.load(ctx, conn)
 	if err != nil {
 		return Vended{}, err
 	}
@@ -61,14 +69,20 @@ func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection
 	if err != nil {
 		return Vended{}, err
 	}
+	var c connection.Connection
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		// Read again in this transaction: nothing is vended of what has ended.
-		if _, err := s.vendable(ctx, tx, by, conn); err != nil {
+		var err error
+		if c, err = s.vendable(ctx, tx, by, conn); err != nil {
 			return err
 		}
 		e := s.entry(r, "credential.vended", "")
 		e.Actor, e.Decision, e.Rule, e.Address = by.Audit(), "allow", "vend", by.Address()
-		e.Detail = map[string]string{"version": fmt.Sprint(r.version), "key_name": by.Name()}
+		e.User = cmp.Or(e.User, whom)
+		e.Detail = map[string]string{"version": fmt.Sprint(r.version), "key_name": by.Name(), "auth_method": c.AuthMethod, "account": c.AccountLabel}
+		if len(c.Scopes) > 0 {
+			e.Detail["scopes"] = strings.Join(c.Scopes, " ")
+		}
 		s.audit.AppendEvent(tx, e)
 		return nil
 	})
@@ -78,7 +92,7 @@ func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection
 	if err != nil {
 		return Vended{}, err
 	}
-	return Vended{Credential: cred, Version: r.version}, nil
+	return Vended{Credential: cred, Version: r.version, Connection: c, ExpiresAt: r.expiresAt}, nil
 }
 
 // vendable reads a connection that by may have the credential of.
@@ -89,6 +103,9 @@ func (s *Service) vendable(ctx context.Context, q sqldb.Querier, by account.Acto
 	}
 	if err := by.May(c.Organization, account.VendConnections); err != nil {
 		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such connection.").WithCause(err)
+	}
+	if err := s.people.Vends(ctx, q, c.Organization); err != nil {
+		return c, err
 	}
 	switch c.State {
 	case connection.Connected:

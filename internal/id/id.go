@@ -41,6 +41,7 @@ type (
 	draft        struct{}
 	dataKey      struct{}
 	binding      struct{}
+	integration  struct{}
 )
 
 func (environment) prefix() string  { return "env" }
@@ -61,12 +62,14 @@ func (passkey) prefix() string      { return "pk" }
 func (draft) prefix() string        { return "draft" }
 func (dataKey) prefix() string      { return "dek" }
 func (binding) prefix() string      { return "bind" }
+func (integration) prefix() string  { return "int" }
 
 // The nouns of the product, and the few that serve them: a client is an OAuth
 // client registration of an agent, a login is a person's browser or CLI
 // sign-in, a flow is one OAuth authorization in progress, a draft is a change
 // that a person has still to agree to, a data key is one that an application keeps
-// its own data under, a binding says whose root key counts.
+// its own data under, a binding says whose root key counts, an integration is a
+// provider as an application offers it to its users.
 type (
 	Environment  = ID[environment]
 	Organization = ID[organization]
@@ -86,6 +89,7 @@ type (
 	Draft        = ID[draft]
 	DataKey      = ID[dataKey]
 	Binding      = ID[binding]
+	Integration  = ID[integration]
 )
 
 const (
@@ -122,6 +126,7 @@ func NewPasskey() Passkey           { return fresh[passkey]() }
 func NewDraft() Draft               { return fresh[draft]() }
 func NewDataKey() DataKey           { return fresh[dataKey]() }
 func NewBinding() Binding           { return fresh[binding]() }
+func NewIntegration() Integration   { return fresh[integration]() }
 
 // Parse checks that s is a well-formed id of kind K. A malformed id gets the
 // same NotFound as an unknown one, so that a caller learns nothing from it.

@@ -75,6 +75,10 @@ type Input struct {
 	ClientID     string       // where the record needs a client of ours
 	ClientSecret secret.Value // zero keeps the stored one
 	IfVersion    int64        // refuse unless this is the stored version; 0: whatever it is
+	NoClient     bool         // without a ClientID it is a provider to which others bring their clients
+
+	// Also runs in the transaction that stores the provider; nil: nothing.
+	Also func(ctx context.Context, tx *sqldb.Tx, p Provider) error
 }
 
 // row is a stored provider.
@@ -210,6 +214,15 @@ func (s *Store) put(ctx context.Context, by account.Actor, in Input, ag account.
 			return err
 		}
 		s.audit(tx, by, r.Action, rec.ID, w.Evidence(), map[string]string{"record_digest": r.To})
+		if in.Also != nil {
+			p, err := s.provider(next)
+			if err == nil {
+				err = in.Also(ctx, tx, p)
+			}
+			if err != nil {
+				return err
+			}
+		}
 		return also(ctx, tx)
 	})
 	if err != nil {
@@ -287,6 +300,13 @@ func (s *Store) next(ctx context.Context, env id.Environment, old *row, rec Reco
 	if !rec.NeedsClient() {
 		if in.ClientID != "" || !in.ClientSecret.IsZero() {
 			return nil, fault.New(fault.Invalid, "client_not_used", "A provider of the kind "+string(rec.Auth)+" has no client of ours.").WithHint("Leave client id and secret out.")
+		}
+		n.envelope, n.secretVersion = nil, 0
+		return n, nil
+	}
+	if in.ClientID == "" && in.NoClient {
+		if !in.ClientSecret.IsZero() {
+			return nil, fault.New(fault.Invalid, "client_id_invalid", "A client secret belongs to a client id.")
 		}
 		n.envelope, n.secretVersion = nil, 0
 		return n, nil
@@ -496,6 +516,9 @@ func (s *Store) Client(ctx context.Context, env id.Environment, slug string, pin
 	if now.Token != pinned.Token || now.Refreshing() != pinned.Refreshing() || pinned.Revoke != "" && now.Revoke != pinned.Revoke {
 		return Client{}, changed()
 	}
+	if r.clientID == "" {
+		return Client{}, noClient()
+	}
 	c := Client{ID: r.clientID}
 	if r.envelope != nil {
 		c.Secret, err = s.cfg.Vault.Open(ctx, secretPlace(env, r), r.envelope)
@@ -505,4 +528,9 @@ func (s *Store) Client(ctx context.Context, env id.Environment, slug string, pin
 
 func changed() *fault.Error {
 	return fault.New(fault.Conflict, "provider_changed", "The provider's endpoints have changed since this connection was made.").WithHint("Reconnect.")
+}
+
+func noClient() error {
+	return fault.New(fault.Conflict, "no_client", "No OAuth client is configured for this provider.").
+		WithHint("Register one at the provider and give its client id and secret.")
 }

@@ -1,11 +1,14 @@
 // Package workos answers the WorkOS wire: an application that uses a WorkOS SDK
 // changes its base URL and goes on working. The shapes and quirks of that wire
-// stay in this room; what they mean is done elsewhere. It speaks all of Vault, and
-// of the events those of Vault, for an application's API key only, never an agent's.
+// stay in this room; what they mean is done elsewhere. It speaks all of Vault and
+// of Pipes, and tells of what happened, for an application's API key only. An
+// agent's token is turned away whatever the route.
 //
-// An error has the body {"error", "message", "code"}: "error" is what Vault's
-// SDKs read, the other two what the SDKs read everywhere else. Creating twice
-// under one Idempotency-Key creates once, since the SDKs retry on their own.
+// An error of Vault has the body {"error", "message", "code"}: "error" is what
+// Vault's SDKs read, the other two what the SDKs read everywhere else, and what
+// an error of Pipes has. Creating a secret twice under one Idempotency-Key creates
+// it once, since the SDKs retry on their own; a credential that is vended is kept
+// for no repetition.
 package workos
 
 import (
@@ -18,6 +21,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,27 +30,33 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
-// Config is what a Server needs. People, Vault and Audit are required.
+// Config is what a Server needs. All but Address and Logger are required.
 type Config struct {
-	People  *account.Service
-	Vault   *vault.Vault
-	Audit   *audit.Log
-	Address func(*http.Request) string // of the client; nil is the peer's
-	Logger  *slog.Logger
+	People       *account.Service
+	Vault        *vault.Vault
+	Audit        *audit.Log
+	Integrations *integration.Service
+	PublicURL    *url.URL
+	Address      func(*http.Request) string // of the client; nil is the peer's
+	Logger       *slog.Logger
 }
 
 // Server answers requests. It is safe for concurrent use.
 type Server struct {
-	people  *account.Service
-	vault   *vault.Vault
-	audit   *audit.Log
-	address func(*http.Request) string
-	log     *slog.Logger
+	people       *account.Service
+	vault        *vault.Vault
+	audit        *audit.Log
+	integrations *integration.Service
+	public       *url.URL
+	address      func(*http.Request) string
+	log          *slog.Logger
 }
 
 // New makes a Server.
@@ -60,7 +70,7 @@ func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Server{people: cfg.People, vault: cfg.Vault, audit: cfg.Audit, address: cfg.Address, log: cfg.Logger}
+	return &Server{people: cfg.People, vault: cfg.Vault, audit: cfg.Audit, integrations: cfg.Integrations, public: cfg.PublicURL, address: cfg.Address, log: cfg.Logger}
 }
 
 // Mount adds the routes to mux.
@@ -76,6 +86,7 @@ func (s *Server) Mount(mux *http.ServeMux) {
 	mux.Handle("POST /vault/v1/keys/data-key", s.route("data_key.created", write, s.createDataKey))
 	mux.Handle("POST /vault/v1/keys/decrypt", s.route("data_key.decrypted", read, s.decryptDataKey))
 	mux.Handle("POST /vault/v1/keys/rekey", s.route("data_key.rekeyed", write, s.rekeyDataKey, read))
+	s.pipes(mux)
 	mux.Handle("GET /events", s.route("audit.listed", account.ScopeAuditRead, s.listEvents))
 	mux.HandleFunc("/vault/v1/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, fault.New(fault.NotFound, "not_found", "There is no such endpoint."))
@@ -110,40 +121,66 @@ func (s *Server) route(action string, scope account.Scope, h handler, more ...ac
 	})
 }
 
-// caller is the application whose key the request carries.
+// caller is the application whose key the request carries, as the vault takes it.
 func (s *Server) caller(w http.ResponseWriter, r *http.Request, action string, scopes []account.Scope) (vault.Caller, error) {
+	key, err := s.application(w, r)
+	if err == nil {
+		err = s.scoped(r, key, action, scopes)
+	}
+	if err != nil {
+		return vault.Caller{}, err
+	}
+	return vault.Caller{Actor: audit.Actor{Kind: "api_key", ID: string(key.ID())}, Name: key.Name(), Environment: key.Environment(),
+		Organization: key.Organization(), Reach: key.Reach(), Address: s.address(r)}, nil
+}
+
+// agents are the beginnings of what an agent may hold: its tokens, its secret, and
+// a session's handle, which is no credential but shows who sends it.
+func agents() []string { return []string{"amb_at_", "amb_rt_", "amb_cs_", session.HandlePrefix} }
+
+// application finds whose key the request carries, and counts the request as theirs.
+func (s *Server) application(w http.ResponseWriter, r *http.Request) (account.Key, error) {
 	unauthenticated := fault.New(fault.Unauthenticated, "unauthorized", "The request carries no API key.").
 		WithHint("Send Authorization: Bearer followed by your API key.")
 	values := r.Header.Values("Authorization")
+	for _, v := range values {
+		_, token, _ := strings.Cut(strings.TrimSpace(v), " ")
+		for _, prefix := range agents() {
+			if strings.HasPrefix(strings.TrimSpace(token), prefix) {
+				return account.Key{}, fault.New(fault.Denied, "agent_not_allowed", "Agents cannot use this.").
+					WithHint("An agent works through /mcp, in a session that a person approved.")
+			}
+		}
+	}
 	if len(values) != 1 {
-		return vault.Caller{}, unauthenticated
+		return account.Key{}, unauthenticated
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "bearer") || token == "" {
-		return vault.Caller{}, unauthenticated
+		return account.Key{}, unauthenticated
 	}
 	key, err := s.people.AuthenticateKey(r.Context(), secret.FromString(token))
 	if err != nil {
-		return vault.Caller{}, err
+		return account.Key{}, err
 	}
 	group, name := account.ByKey(key).Counted()
-	if err := throttle.Known(w, group, name); err != nil {
-		return vault.Caller{}, err
-	}
-	c := vault.Caller{Actor: audit.Actor{Kind: "api_key", ID: string(key.ID())}, Name: key.Name(), Environment: key.Environment(),
-		Organization: key.Organization(), Reach: key.Reach(), Address: s.address(r)}
+	return key, throttle.Known(w, group, name)
+}
+
+// scoped refuses a key that lacks one of scopes, and records that.
+func (s *Server) scoped(r *http.Request, key account.Key, action string, scopes []account.Scope) error {
 	lacking := slices.IndexFunc(scopes, func(scope account.Scope) bool { return !key.Has(scope) })
 	if lacking < 0 {
-		return c, nil
+		return nil
 	}
 	denied := fault.New(fault.Denied, "insufficient_scope", "This API key lacks the scope "+scopes[lacking]+".").
 		WithHint("Use a key that has it.")
-	err = s.audit.Record(r.Context(), audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: c.Actor, Action: action,
-		Decision: "deny", Code: denied.Code, Address: c.Address})
+	err := s.audit.Record(r.Context(), audit.Entry{Environment: key.Environment(), Organization: key.Organization(),
+		Actor: audit.Actor{Kind: "api_key", ID: string(key.ID())}, Action: action, Decision: "deny", Code: denied.Code, Address: s.address(r)})
 	if err != nil {
-		return vault.Caller{}, fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written.").WithCause(err)
+		return fault.New(fault.Unavailable, "audit_unavailable", "The audit log cannot be written.").WithCause(err)
 	}
-	return vault.Caller{}, denied
+	return denied
 }
 
 // maxBody lets a value of the greatest size through in any JSON spelling.
@@ -177,8 +214,14 @@ type unprocessable struct{ error }
 
 func (u unprocessable) Unwrap() error { return u.error }
 
-// fail writes an error. This is the one place where faults become statuses.
+// fail writes an error of Vault.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	Refuse(w, s.statusOf(w, r, err), fault.Of(err))
+}
+
+// statusOf is the one place where faults become statuses. What nobody foresaw is
+// logged.
+func (s *Server) statusOf(w http.ResponseWriter, r *http.Request, err error) int {
 	f := fault.Of(err)
 	status := map[fault.Kind]int{
 		fault.Invalid: http.StatusBadRequest, fault.Unauthenticated: http.StatusUnauthorized, fault.Denied: http.StatusForbidden,
@@ -197,20 +240,29 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case status == http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	Refuse(w, status, f)
+	return status
 }
 
-// Refuse writes an error in the form of this wire; the edge uses it for what is
+// Refuse writes an error in the form of Vault; the edge uses it for what is
 // turned away before a route sees it.
 func Refuse(w http.ResponseWriter, status int, f *fault.Error) {
+	refuse(w, status, f, map[string]string{"error": f.Message})
+}
+
+// RefusePipes is Refuse in the form of Pipes.
+func RefusePipes(w http.ResponseWriter, status int, f *fault.Error) {
+	refuse(w, status, f, map[string]string{})
+}
+
+func refuse(w http.ResponseWriter, status int, f *fault.Error, body map[string]string) {
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
 	}
-	message := f.Message
+	body["message"], body["code"] = f.Message, f.Code
 	if f.Hint != "" {
-		message += " " + f.Hint
+		body["message"] += " " + f.Hint
 	}
-	doc, jerr := json.Marshal(map[string]string{"error": f.Message, "message": message, "code": f.Code})
+	doc, jerr := json.Marshal(body)
 	if jerr != nil {
 		doc = []byte("{}") // strings always encode
 	}

@@ -393,13 +393,14 @@ func TestAuthentication(t *testing.T) {
 		others := map[string]string{"read": s.issue(t, "r", "", account.ScopeVaultRead), "write": s.issue(t, "w", "", account.ScopeVaultWrite),
 			"delete": s.issue(t, "d", "", account.ScopeVaultDelete), "audit": s.issue(t, "a", "", account.ScopeAuditRead)}
 		for _, r := range routes {
-			for what, key := range map[string]string{"none": "", "wrong": "sk_x", "unknown": string(secret.Token("sk_").Reveal()), "agent's": string(secret.Token("amb_at_").Reveal()),
+			for what, key := range map[string]string{"none": "", "wrong": "sk_x", "unknown": string(secret.Token("sk_").Reveal()),
 				"revoked": string(token.Reveal()), "cut": s.key[:len(s.key)-1], "longer": s.key + "A", "padded": " " + s.key, "other case": strings.ToUpper(s.key)} {
 				got := s.as(t, key, r.method, r.path, r.body)
 				if got.status != 401 || got.header.Get("WWW-Authenticate") == "" || strings.Contains(got.raw, "canary") {
 					t.Errorf("%s %s with key %s: got %d %s", r.method, r.path, what, got.status, got.raw)
 				}
 			}
+			s.as(t, string(secret.Token("amb_at_").Reveal()), r.method, r.path, r.body).fails(t, "an agent", 403, "agent_not_allowed")
 			got := s.as(t, "", r.method, r.path, r.body, "Authorization", "Bearer "+s.key, "Authorization", "Bearer sk_x")
 			got.fails(t, "two keys", 401, "unauthorized")
 			s.as(t, "", r.method, r.path, r.body, "Authorization", "Basic "+s.key).fails(t, "basic", 401, "unauthorized")

@@ -10,6 +10,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // Person is a member of the world's organization with a passkey of their own.
@@ -29,6 +30,9 @@ func (w *World) Person(t testing.TB, email string, role account.Role) *Person {
 
 // Signed gives the person as signed in.
 func (p *Person) Signed(testing.TB) account.Person { return p.human.Person }
+
+// Token is that of the person's login.
+func (p *Person) Token() secret.Value { return p.human.Token }
 
 // Prove agrees with the passkey to the thing that digest stands for.
 func (p *Person) Prove(t testing.TB, digest [32]byte, org id.Organization) account.Evidence {

@@ -1,0 +1,141 @@
+package integration
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// Setting is what one organization changes of an integration for itself.
+type Setting struct {
+	Enabled   bool
+	Scopes    []string // nil: those of the integration
+	UpdatedAt time.Time
+	Version   int64 // 0: the organization has changed nothing
+}
+
+// Configured is an integration with what an organization made of it.
+type Configured struct {
+	Integration
+	Organization id.Organization
+	Setting      Setting
+}
+
+// Offered reports whether the organization and its users can connect there.
+func (c Configured) Offered() bool { return c.Enabled && c.Setting.Enabled }
+
+// Asks are the scopes that connections of the organization are asked for.
+func (c Configured) Asks() []string {
+	if c.Setting.Scopes != nil {
+		return slices.Clone(c.Setting.Scopes)
+	}
+	return c.Integration.Asks()
+}
+
+// configured adds an organization's setting. Without an organization there is none.
+func (s *Service) configured(ctx context.Context, i Integration, org id.Organization) (Configured, error) {
+	c := Configured{Integration: i, Organization: org, Setting: Setting{Enabled: true}}
+	if org == "" {
+		return c, nil
+	}
+	all, err := selectSettings(ctx, s.cfg.DB.Reader(), i.Environment, org)
+	if set, ok := all[i.Provider.Record.ID]; ok {
+		c.Setting = set
+	}
+	return c, err
+}
+
+// Settings lists the integrations for users with what an organization made of each.
+func (s *Service) Settings(ctx context.Context, by account.Actor, organization string) ([]Configured, error) {
+	sub, err := s.who(ctx, by, Names{Organization: organization})
+	if err != nil {
+		return nil, err
+	}
+	if err := by.May(sub.Organization, account.ViewConnections); err != nil && sub.Organization != "" {
+		return nil, err
+	}
+	all, err := s.all(ctx, by.Environment())
+	if err != nil {
+		return nil, err
+	}
+	set := map[string]Setting{}
+	if sub.Organization != "" {
+		if set, err = selectSettings(ctx, s.cfg.DB.Reader(), by.Environment(), sub.Organization); err != nil {
+			return nil, err
+		}
+	}
+	var out []Configured
+	for _, i := range all {
+		c := Configured{Integration: i, Organization: sub.Organization, Setting: Setting{Enabled: true}}
+		if v, ok := set[i.Provider.Record.ID]; ok {
+			c.Setting = v
+		}
+		if i.Ownership == Users {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// SettingChange says what an organization changes; nil leaves a thing as it is.
+type SettingChange struct {
+	Enabled *bool
+	Scopes  *[]string // of nil: those of the integration
+}
+
+// Configure changes an integration for one organization: off, or with fewer scopes.
+func (s *Service) Configure(ctx context.Context, by account.Actor, organization, slug string, c SettingChange) (Configured, error) {
+	i, err := s.find(ctx, s.cfg.DB.Reader(), by.Environment(), slug, Users)
+	if err != nil {
+		return Configured{}, err
+	}
+	sub, err := s.whoever(ctx, by, Names{Organization: organization})
+	if err != nil {
+		return Configured{}, err
+	}
+	if err := by.May(sub.Organization, account.ManageProviders); err != nil {
+		return Configured{}, err
+	}
+	out, err := s.configured(ctx, i, sub.Organization)
+	if err != nil {
+		return Configured{}, err
+	}
+	if c.Enabled != nil {
+		out.Setting.Enabled = *c.Enabled
+	}
+	if c.Scopes != nil {
+		for _, scope := range *c.Scopes {
+			if !slices.Contains(i.allowed(), scope) {
+				return Configured{}, fault.New(fault.Invalid, "scope_not_allowed", "The integration does not allow the scope "+scope+".").
+					WithHint("Choose among the scopes of the integration.")
+			}
+		}
+		out.Setting.Scopes = *c.Scopes
+	}
+	out.Setting.UpdatedAt = s.cfg.Now()
+	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := putSetting(ctx, tx, i.Environment, sub.Organization, i.Provider.Record.ID, out.Setting); err != nil {
+			return err
+		}
+		s.audit(tx, by, "integration.configured", i, sub.Organization)
+		return nil
+	})
+	out.Setting.Version++
+	return out, err
+}
+
+// allowed lists the scopes that an organization may choose from.
+func (i Integration) allowed() []string {
+	out := i.Asks()
+	if o := i.Provider.Record.OAuth; o != nil && i.Scopes == nil {
+		for _, s := range o.Scopes.Catalog {
+			out = append(out, s.ID)
+		}
+	}
+	return out
+}
