@@ -54,7 +54,9 @@ type Report struct {
 	Time time.Time `json:"time"`
 	Go   string    `json:"go"`
 	CPUs int       `json:"cpus"`
-	Rows []Row     `json:"rows"`
+	Rows []Row     `json:"rows,omitempty"`
+	// Secrets are the rows of -objects.
+	Secrets []SecretRow `json:"secrets,omitempty"`
 }
 
 type options struct {
@@ -141,7 +143,12 @@ func run(ctx context.Context, o options, out string) (err error) {
 			measure = sized
 		}
 		if o.objects > 0 {
-			measure = secrets
+			rows, err := secrets(ctx, o, dir, binary, engine, up)
+			if err != nil {
+				return fmt.Errorf("%s: %w", engine, err)
+			}
+			report.Secrets = append(report.Secrets, rows...)
+			continue
 		}
 		rows, err := measure(ctx, o, dir, binary, engine, up)
 		if err != nil {
@@ -149,7 +156,11 @@ func run(ctx context.Context, o options, out string) (err error) {
 		}
 		report.Rows = append(report.Rows, rows...)
 	}
-	show(report)
+	if o.objects > 0 {
+		showSecrets(report)
+	} else {
+		show(report)
+	}
 	if out == "" {
 		return nil
 	}

@@ -174,6 +174,21 @@ func (c *cluster) syncs(ctx context.Context, work func() (int, error)) (float64,
 	return float64(after-before) / float64(calls), err
 }
 
+// cpu is what the server's processes have used. Those that have ended are not
+// counted. ok is false for a server that is not our own.
+func (c *cluster) cpu() (used time.Duration, ok bool) {
+	if c == nil || c.own == nil {
+		return 0, false
+	}
+	for _, pid := range c.own.Processes() {
+		one, err := cpuTime(pid)
+		if err == nil { // it may have ended
+			used += one
+		}
+	}
+	return used, true
+}
+
 func (c *cluster) stop() error {
 	var err error
 	if c.drop != nil {

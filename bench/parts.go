@@ -29,13 +29,16 @@ type parts struct {
 	url     string
 }
 
-// startParts starts one with its database in dir.
-func startParts(ctx context.Context, dir, upstream string) (*parts, error) {
+// startParts starts one with its database in a folder, or at a URL of PostgreSQL. Without
+// an upstream it does what every read of a secret must: it reads a row by its key,
+// makes one durable, in a transaction with those of others that came meanwhile, and
+// answers.
+func startParts(ctx context.Context, database, upstream string) (*parts, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{process: exec.CommandContext(ctx, self, "-parts", dir, upstream)}
+	p := &parts{process: exec.CommandContext(ctx, self, "-parts", database, upstream)}
 	p.process.Stderr = os.Stderr
 	if p.input, err = p.process.StdinPipe(); err != nil {
 		return nil, err
@@ -81,26 +84,29 @@ func (p *parts) call(ctx context.Context) error {
 var partsClient = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}
 
 // serveParts is that process. It prints its address and ends with its input.
-func serveParts(dir, upstream string) error {
+func serveParts(database, upstream string) error {
 	ctx := context.Background()
-	db, err := sqldb.Open(ctx, sqldb.Config{DataDir: filepath.Join(dir, "parts")})
+	cfg, table := sqldb.Config{DataDir: filepath.Join(database, "parts")}, `create table entry (id integer primary key, body blob not null) strict`
+	if strings.HasPrefix(database, "postgres://") {
+		cfg, table = sqldb.Config{URL: database}, `create table entry (id bigint generated always as identity primary key, body bytea not null)`
+	}
+	db, err := sqldb.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
 	err = db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		_, err := tx.ExecContext(ctx, `create table entry (id integer primary key, body blob not null) strict`)
+		_, err := tx.ExecContext(ctx, table)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	if upstream == "" {
+		return servePartsOfARead(ctx, db)
 	}
 	row := bytes.Repeat([]byte("x"), 1000)
-	srv := &http.Server{ReadTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return serveUntilInputEnds(func(w http.ResponseWriter, r *http.Request) {
 		answer, err := func() ([]byte, error) {
 			if _, err := io.ReadAll(io.LimitReader(r.Body, 1<<20)); err != nil {
 				return nil, err
@@ -128,7 +134,53 @@ func serveParts(dir, upstream string) error {
 			return
 		}
 		_, _ = w.Write(answer)
-	})}
+	})
+}
+
+// servePartsOfARead is serveParts without an upstream.
+func servePartsOfARead(ctx context.Context, db *sqldb.DB) error {
+	const insert, read = `insert into entry (body) values ($1)`, `select body from entry where id = $1`
+	row := bytes.Repeat([]byte("x"), 700)
+	add := func(ctx context.Context, tx *sqldb.Tx) error {
+		return tx.Later(ctx, func(err error) error { return err }, insert, row)
+	}
+	line := &sqldb.Line[struct{}]{Most: 64, Work: func(batch []struct{}, answers []error) error {
+		err := db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+			for range batch {
+				if err := add(ctx, tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for i := range answers {
+			answers[i] = err
+		}
+		return err
+	}}
+	if err := db.Update(ctx, add); err != nil { // the row that is read
+		return err
+	}
+	return serveUntilInputEnds(func(w http.ResponseWriter, r *http.Request) {
+		var value []byte
+		err := db.Near().QueryRowContext(r.Context(), read, 1).Scan(&value)
+		if err == nil {
+			err = line.Do(struct{}{})
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		_, _ = w.Write(value)
+	})
+}
+
+func serveUntilInputEnds(handler http.HandlerFunc) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{ReadTimeout: time.Minute, Handler: handler}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		_ = srv.Close()

@@ -170,6 +170,15 @@ func (p *Postgres) Stop() error {
 	return os.RemoveAll(p.home)
 }
 
+// Processes are those of the server now, by their ids: its first one and what that
+// has started.
+func (p *Postgres) Processes() []int {
+	if p.cmd == nil {
+		return nil
+	}
+	return append(childrenOf(p.cmd.Process.Pid), p.cmd.Process.Pid)
+}
+
 // signal ends the postmaster and waits for its children too: a new one refuses
 // to start while one of them holds the shared memory.
 func (p *Postgres) signal(s syscall.Signal) {

@@ -328,6 +328,23 @@ func (t *postgresTx) execLater(_ context.Context, explain func(error) error, que
 	return err
 }
 
+func (t *postgresTx) flush(ctx context.Context) error {
+	n := len(t.waiting) - 1
+	if n < 0 || n == 0 && !t.active { // nothing, or nothing but the beginning
+		return nil
+	}
+	s := t.waiting[n]
+	t.waiting = t.waiting[:n]
+	results, err := t.send(ctx, s.query, s.args)
+	if err != nil {
+		return err
+	}
+	if _, err = last(results); err != nil {
+		err = s.failed(err)
+	}
+	return err
+}
+
 func (t *postgresTx) query(ctx context.Context, query string, args []any) (Rows, error) {
 	args, err := plain(args)
 	if err != nil {

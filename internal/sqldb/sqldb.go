@@ -117,6 +117,8 @@ type transaction interface {
 	exec(ctx context.Context, query string, args []any) (Result, error)
 	// execLater may put the statement off to the next one or to the commit.
 	execLater(ctx context.Context, explain func(error) error, query string, args []any) error
+	// flush runs what was put off.
+	flush(ctx context.Context) error
 	query(ctx context.Context, query string, args []any) (Rows, error)
 	row(ctx context.Context, query string, args []any) Row
 	commit() error

@@ -113,6 +113,8 @@ func (t *liteTx) execLater(ctx context.Context, explain func(error) error, query
 	return nil
 }
 
+func (t *liteTx) flush(context.Context) error { return nil } // nothing is put off
+
 func (t *liteTx) query(ctx context.Context, query string, args []any) (Rows, error) {
 	cursor, err := t.conn.Query(ctx, query, args)
 	if err != nil {

@@ -268,6 +268,18 @@ func (tx *Tx) Later(ctx context.Context, explain func(error) error, query string
 	return err
 }
 
+// Flush runs what [Tx.Later] put off, all in one message, and gives the error of the
+// first that failed. It is for what may well fail: with the commit, a failure costs
+// the audit its chain.
+func (tx *Tx) Flush(ctx context.Context) error {
+	if tx.failed != nil {
+		return fmt.Errorf("an earlier statement ended the transaction: %w", tx.failed)
+	}
+	err := tx.on.flush(ctx)
+	tx.fail(err)
+	return err
+}
+
 // QueryContext runs a query.
 func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
 	if err := tx.ready(args); err != nil {

@@ -444,18 +444,23 @@ func TestLater(t *testing.T) {
 		if seen != 1 {
 			t.Errorf("the next statement saw %d rows, want 1", seen)
 		}
-		for _, with := range []string{"the next statement", "the commit"} {
+		for _, with := range []string{"the next statement", "the flush", "the commit"} {
 			done := []bool{}
 			err := db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
 				tx.Done(func(ok bool) { done = append(done, ok) })
-				if err := put(ctx, tx, "b"); err != nil {
+				if err := errors.Join(tx.Flush(ctx), put(ctx, tx, "b"), tx.Flush(ctx)); err != nil { // nothing waits
 					return err
 				}
 				if err := tx.Later(ctx, explain, insertItem, "a", "t", 2, true, nil); err != nil {
 					return err
 				}
-				if with == "the commit" {
+				switch with {
+				case "the commit":
 					return nil
+				case "the flush":
+					if err := tx.Flush(ctx); !errors.Is(err, refused) {
+						t.Errorf("the flush gave %v", err)
+					}
 				}
 				return put(ctx, tx, "c")
 			})

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -76,20 +77,18 @@ func (v *Vault) advance(ctx context.Context, c Caller, action string, s id.Secre
 		if err != nil {
 			return Object{}, err
 		}
-		var done bool
 		err = v.update(ctx, string(o.ID), func(ctx context.Context, tx *sqldb.Tx) error {
-			var err error
-			if done, err = advanceObject(ctx, tx, o); err != nil || !done {
+			if err := advanceObject(ctx, tx, o); err != nil {
 				return err
 			}
 			v.audit.AppendEvent(tx, c.entry(action, o, append(detail, "key_context", contextText(o.Context))...))
 			return insertVersion(ctx, tx, row)
 		})
-		if err != nil {
-			return Object{}, sqldb.Wrap("update a secret", err)
-		}
-		if done {
+		if err == nil {
 			return o, nil
+		}
+		if !errors.Is(err, errOvertaken) {
+			return Object{}, sqldb.Wrap("update a secret", err)
 		}
 	}
 	return Object{}, errRaced
@@ -150,7 +149,7 @@ func (v *Vault) Change(ctx context.Context, c Caller, s id.Secret, edit Edit) (O
 		o.UpdatedAt, o.UpdatedBy, o.UpdatedByName = micro(v.now()), c.Actor, c.Name
 		before, after := labelsOf(r.Context, r.Tags), labelsOf(o.Context, o.Tags)
 		var done bool
-		err = v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		err = v.update(ctx, string(o.ID), func(ctx context.Context, tx *sqldb.Tx) error {
 			if done, err = editObject(ctx, tx, o, r.UpdatedAt); err != nil || !done {
 				return err
 			}
@@ -209,7 +208,7 @@ func (v *Vault) Delete(ctx context.Context, c Caller, s id.Secret, versionCheck 
 		o.DeletedAt = micro(v.now())
 		o.PurgeAt = o.DeletedAt.Add(RestoreWindow)
 		var done bool
-		err = v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		err = v.update(ctx, string(o.ID), func(ctx context.Context, tx *sqldb.Tx) error {
 			if done, err = deleteObject(ctx, tx, o); err != nil || !done {
 				return err
 			}

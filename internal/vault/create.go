@@ -53,7 +53,7 @@ func (v *Vault) CreateOnce(ctx context.Context, c Caller, once Once, n NewObject
 		return Object{}, false, err
 	}
 	first := true
-	err = v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err = v.update(ctx, string(o.Environment)+" "+o.Name, func(ctx context.Context, tx *sqldb.Tx) error {
 		if first, err = v.remember(ctx, tx, c, once, digest, o); err != nil || !first {
 			return err
 		}

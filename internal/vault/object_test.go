@@ -146,6 +146,9 @@ func TestVersionCheckUnderARace(t *testing.T) {
 		if err != nil || len(versions) != 8 {
 			t.Errorf("got %d versions, %v; want 8", len(versions), err)
 		}
+		if chains := count(t, db, `select count(*) from audit_chain`); chains != 1 {
+			t.Errorf("who was overtaken left the audit with %d chains, want 1", chains)
+		}
 	})
 }
 

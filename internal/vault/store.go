@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -105,7 +106,7 @@ const insertObjectSQL = `insert into secret_object (id, environment_id, organiza
 	updated_at, updated_by_kind, updated_by_id, updated_by_name, created_at, description, text_folded, tags, metadata, write_only, expires_at, rotate_by)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`
 
-func insertObject(ctx context.Context, q sqldb.Querier, o Object) error {
+func insertObject(ctx context.Context, tx *sqldb.Tx, o Object) error {
 	items, err := strictjson.CanonicalOf(o.Context)
 	if err != nil {
 		return fmt.Errorf("encoding a key context: %w", err)
@@ -114,11 +115,12 @@ func insertObject(ctx context.Context, q sqldb.Querier, o Object) error {
 	if err != nil {
 		return err
 	}
-	_, err = q.ExecContext(ctx, insertObjectSQL, o.ID, o.Environment, o.Context[organizationItem], o.Name, folded(o.Name), items, o.KEK, o.Version,
+	return tx.Later(ctx, storing, insertObjectSQL, o.ID, o.Environment, o.Context[organizationItem], o.Name, folded(o.Name), items, o.KEK, o.Version,
 		sqldb.Micros(o.UpdatedAt), o.UpdatedBy.Kind, o.UpdatedBy.ID, o.UpdatedByName, sqldb.Micros(o.CreatedAt),
 		o.Description, folded(o.Description), tags, metadata, number(o.WriteOnly), sqldb.Micros(o.ExpiresAt), sqldb.Micros(o.RotateBy))
-	return err
 }
+
+func storing(err error) error { return fmt.Errorf("storing a secret: %w", err) }
 
 func (f Facts) encode() (tags, metadata []byte, err error) {
 	tags, metadata = []byte("[]"), []byte("{}")
@@ -146,9 +148,9 @@ const (
 	deleteLabelSQL = `delete from secret_label where object_id = $1 and label = $2`
 )
 
-func insertLabels(ctx context.Context, q sqldb.Querier, s id.Secret, env id.Environment, labels []string) error {
+func insertLabels(ctx context.Context, tx *sqldb.Tx, s id.Secret, env id.Environment, labels []string) error {
 	for _, l := range labels {
-		if _, err := q.ExecContext(ctx, insertLabelSQL, s, l, env); err != nil {
+		if err := tx.Later(ctx, storing, insertLabelSQL, s, l, env); err != nil {
 			return err
 		}
 	}
@@ -160,11 +162,24 @@ func deleteLabel(ctx context.Context, q sqldb.Querier, s id.Secret, label string
 	return err
 }
 
+// A version goes with the secret that has it as its current one by then, and has
+// nowhere to go if that was overtaken or deleted: the secret's id must not be null.
+// So nobody has to wait for what the statements before it did.
 const insertVersionSQL = `insert into secret_version (object_id, version, version_id, envelope, size, etag, created_at, content, by_kind, by_id, by_name)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
+values ((select id from secret_object where id = $1 and current_version = $2 and deleted_at = 0), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
 
+// errOvertaken says that a secret was changed or deleted since it was read.
+var errOvertaken = errors.New("the secret was changed meanwhile")
+
+// insertVersion stores the value of a secret whose row is written before it in the
+// same transaction, which fails with errOvertaken if that could not be.
 func insertVersion(ctx context.Context, tx *sqldb.Tx, v version) error {
-	return tx.Later(ctx, func(err error) error { return fmt.Errorf("storing a version of a secret: %w", err) }, insertVersionSQL,
+	return tx.Later(ctx, func(err error) error {
+		if sqldb.IsNull(err) || sqldb.IsUnique(err) {
+			return errOvertaken
+		}
+		return storing(err)
+	}, insertVersionSQL,
 		v.object, v.Version, v.ID, v.envelope, v.Size, v.ETag, sqldb.Micros(v.CreatedAt), v.Content, v.CreatedBy.Kind, v.CreatedBy.ID, v.CreatedByName)
 }
 
@@ -172,10 +187,11 @@ const advanceObjectSQL = `update secret_object set current_version = $1, updated
 	expires_at = $6, rotate_by = $7, expiry_told = 0, rotation_told = 0
 where id = $8 and current_version = $9 and deleted_at = 0`
 
-// advanceObject makes o.Version the current one, if the one before still is.
-func advanceObject(ctx context.Context, q sqldb.Querier, o Object) (bool, error) {
-	return changed(q.ExecContext(ctx, advanceObjectSQL, o.Version, sqldb.Micros(o.UpdatedAt), o.UpdatedBy.Kind, o.UpdatedBy.ID, o.UpdatedByName,
-		sqldb.Micros(o.ExpiresAt), sqldb.Micros(o.RotateBy), o.ID, o.Version-1))
+// advanceObject makes o.Version the current one, if the one before still is. Only
+// insertVersion finds out whether it was.
+func advanceObject(ctx context.Context, tx *sqldb.Tx, o Object) error {
+	return tx.Later(ctx, storing, advanceObjectSQL, o.Version, sqldb.Micros(o.UpdatedAt), o.UpdatedBy.Kind, o.UpdatedBy.ID, o.UpdatedByName,
+		sqldb.Micros(o.ExpiresAt), sqldb.Micros(o.RotateBy), o.ID, o.Version-1)
 }
 
 const editObjectSQL = `update secret_object set description = $1, text_folded = $2, tags = $3, metadata = $4, write_only = $5,

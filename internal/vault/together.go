@@ -35,16 +35,27 @@ var errAlone = errors.New("the change did not go with others")
 func (v *Vault) update(ctx context.Context, key string, do func(ctx context.Context, tx *sqldb.Tx) error) error {
 	err := v.changes.Do(&change{key: key, ctx: ctx, do: do})
 	if errors.Is(err, errAlone) {
-		return v.db.Update(ctx, do)
+		return v.db.Update(ctx, flushed(do))
 	}
 	return err
+}
+
+// flushed is do with all that it put off: the end of a transaction, where the audit
+// writes, is no place to find out that somebody was faster.
+func flushed(do func(ctx context.Context, tx *sqldb.Tx) error) func(ctx context.Context, tx *sqldb.Tx) error {
+	return func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := do(ctx, tx); err != nil {
+			return err
+		}
+		return tx.Flush(ctx)
+	}
 }
 
 // changeAll does changes in one transaction. When it fails, each is to run alone,
 // since the fault may be that of one; unless they may have been made.
 func (v *Vault) changeAll(batch []*change, answers []error) error {
 	if len(batch) == 1 {
-		answers[0] = v.db.Update(batch[0].ctx, batch[0].do)
+		answers[0] = v.db.Update(batch[0].ctx, flushed(batch[0].do))
 		return nil
 	}
 	// The transaction is not its leader's alone, so that one's leaving ends it for nobody.
@@ -60,7 +71,7 @@ func (v *Vault) changeAll(batch []*change, answers []error) error {
 				return err
 			}
 		}
-		return nil
+		return tx.Flush(ctx)
 	})
 	if err != nil && !sqldb.Uncertain(err) {
 		err = errAlone
