@@ -154,7 +154,10 @@ func (f Filter) where(first string) (string, []any) {
 	eq("organization_id", string(f.Organization))
 	eq("agent_id", string(f.Agent))
 	eq("user_id", string(f.User))
-	eq("session_id", string(f.Session))
+	if f.Session != "" {
+		conds = append(conds, "session_id <> ''") // for the index
+		eq("session_id", string(f.Session))
+	}
 	eq("connection_id", string(f.Connection))
 	eq("decision", f.Decision)
 	if f.Happened {
@@ -226,7 +229,7 @@ func (l *Log) records(ctx context.Context, q sqldb.Querier, rows []stored) ([]Re
 	return out, nil
 }
 
-const unfinishedSQL = `select ` + entryColumns + ` from audit_entry i where i.session_id = $1 and i.kind = 'intent'
+const unfinishedSQL = `select ` + entryColumns + ` from audit_entry i where i.session_id = $1 and i.session_id <> '' and i.kind = 'intent'
 and not exists (select 1 from audit_entry o where o.ref = i.id and o.ref <> '' and o.kind = 'outcome') order by i.time, i.id limit 200`
 
 // Unfinished lists the calls of a session that have begun and whose outcome is

@@ -98,14 +98,21 @@ const (
 )
 
 func fresh[K Kind]() ID[K] {
+	var k K
+	return ID[K](k.prefix() + "_" + Sortable())
+}
+
+// Sortable is the part of an id behind its prefix, of 26 characters: the time in
+// milliseconds and 80 random bits, so that what is made later sorts behind and an
+// index grows at its end.
+func Sortable() string {
 	var b [16]byte
 	_, _ = rand.Read(b[6:])
 	ms := uint64(time.Now().UnixMilli())
 	var t [8]byte
 	binary.BigEndian.PutUint64(t[:], ms)
 	copy(b[:6], t[2:])
-	var k K
-	return ID[K](k.prefix() + "_" + encode(b))
+	return encode(b)
 }
 
 func NewEnvironment() Environment   { return fresh[environment]() }

@@ -70,7 +70,7 @@ func (v *Vault) advance(ctx context.Context, c Caller, action string, s id.Secre
 			return Object{}, err
 		}
 		o := r.Object
-		o.Version, o.VersionID = o.Version+1, newVersionID()
+		o.Version, o.VersionID = o.Version+1, id.Sortable()
 		o.UpdatedAt, o.UpdatedBy, o.UpdatedByName = micro(v.now()), c.Actor, c.Name
 		o.hold(value)
 		row, err := v.sealVersion(ctx, &o, value.Secret)

@@ -88,7 +88,7 @@ func nameExists() error {
 // newObject checks n, completes its value, and decides whether c may store it.
 func (v *Vault) newObject(ctx context.Context, c Caller, n *NewObject) (o Object, err error) {
 	now := micro(v.now())
-	o = Object{ID: id.NewSecret(), Environment: c.Environment, Version: 1, VersionID: newVersionID(), CreatedAt: now,
+	o = Object{ID: id.NewSecret(), Environment: c.Environment, Version: 1, VersionID: id.Sortable(), CreatedAt: now,
 		UpdatedAt: now, UpdatedBy: c.Actor, UpdatedByName: c.Name, WriteOnly: n.WriteOnly}
 	if o.Name, err = canonicalName(n.Name); err != nil {
 		return Object{}, err

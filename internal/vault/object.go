@@ -2,11 +2,9 @@ package vault
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -86,8 +84,6 @@ type VersionInfo struct {
 	Size          int64  // of the value, in bytes
 	ETag          string // differs between any two versions; says nothing about the value
 }
-
-func newVersionID() string { return strings.ToLower(rand.Text()) }
 
 var absent = fault.New(fault.NotFound, "not_found", "No such secret.")
 
