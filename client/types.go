@@ -373,8 +373,11 @@ type NewConnection struct {
 	OwnerID        string            `json:"owner_id,omitempty"`
 	ReconnectID    string            `json:"reconnect_id,omitempty"`
 	Fields         map[string]string `json:"fields,omitempty"`
-	Tenant         map[string]string `json:"tenant,omitempty"`  // parts of the provider's addresses
-	Secrets        map[string]string `json:"secrets,omitempty"` // parts that a secret of the vault holds, by its id or name
+	ExpiresAt      *time.Time        `json:"expires_at,omitempty"` // of an access_token among Fields
+	Scopes         []string          `json:"scopes,omitempty"`     // as granted to it
+	Captured       map[string]string `json:"captured,omitempty"`   // what the record captures when a person signs in
+	Tenant         map[string]string `json:"tenant,omitempty"`     // parts of the provider's addresses
+	Secrets        map[string]string `json:"secrets,omitempty"`    // parts that a secret of the vault holds, by its id or name
 }
 
 // Connected is the answer to NewConnection: the connection, or the page where a

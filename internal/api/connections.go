@@ -91,7 +91,10 @@ type connectInput struct {
 		Provider       string            `json:"provider" minLength:"1" maxLength:"64"`
 		OwnerID        string            `json:"owner_id,omitempty" doc:"A member of the organization; \"me\" is the person who calls. Left out, the connection is the organization's."`
 		ReconnectID    string            `json:"reconnect_id,omitempty" doc:"A connection to give a new credential."`
-		Fields         map[string]Hidden `json:"fields,omitempty" doc:"The parts of the credential, such as api_key."`
+		Fields         map[string]Hidden `json:"fields,omitempty" doc:"The parts of the credential, such as api_key. For a provider where a person signs in, access_token and refresh_token of another system that has the same OAuth client; from then on only Ambit may refresh."`
+		ExpiresAt      *time.Time        `json:"expires_at,omitempty" doc:"When the access_token ends."`
+		Scopes         []string          `json:"scopes,omitempty" maxItems:"100" doc:"What was granted to it."`
+		Told           map[string]string `json:"captured,omitempty" doc:"What the provider's record captures when a person signs in, such as instance, for tokens of another system."`
 		Tenant         map[string]string `json:"tenant,omitempty" doc:"Parts of the provider's addresses, as its tenant lists them. A person who signs in at the provider chooses them on the page."`
 		Secrets        map[string]string `json:"secrets,omitempty" doc:"Parts that a secret of the organization holds, by its id or name; also a write-only one. For an API key that has vault:read too. The value is taken once: reconnect to take a newer one."`
 	}
@@ -219,10 +222,7 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	if err := optionalID(&st.Reconnect, b.ReconnectID); err != nil {
 		return Connected{}, err
 	}
-	if prov.Record.Auth == provider.OAuth2 {
-		if len(b.Fields)+len(b.Secrets) > 0 {
-			return Connected{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Leave fields out; the answer names the page.")
-		}
+	if prov.Record.Auth == provider.OAuth2 && len(b.Fields)+len(b.Secrets) == 0 {
 		return a.connectPage(ctx, by, org, prov, st.Reconnect)
 	}
 	fields := map[string]secret.Value{}
@@ -241,12 +241,32 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 			return Connected{}, err
 		}
 	}
-	c, err := a.cfg.Credentials.AddKey(ctx, by, st, owner, fields, account.Agreement{})
+	var c connection.Connection
+	if prov.Record.Auth == provider.OAuth2 {
+		c, err = a.importTokens(ctx, by, in, st, owner, fields)
+	} else {
+		c, err = a.cfg.Credentials.AddKey(ctx, by, st, owner, fields, account.Agreement{})
+	}
 	if err != nil {
 		return Connected{}, err
 	}
 	made := a.connectionOf(c)
 	return Connected{Connection: &made}, nil
+}
+
+// importTokens takes over tokens that another system has.
+func (a *API) importTokens(ctx context.Context, by account.Actor, in *connectInput, st credential.Start, owner id.User, fields map[string]secret.Value) (connection.Connection, error) {
+	took := credential.Held{Access: fields["access_token"], Refresh: fields["refresh_token"], Scopes: in.Body.Scopes, Told: in.Body.Told}
+	if in.Body.ExpiresAt != nil {
+		took.ExpiresAt = *in.Body.ExpiresAt
+	}
+	for name := range fields {
+		if name != "access_token" && name != "refresh_token" {
+			return connection.Connection{}, fault.New(fault.Invalid, "not_key", "People sign in at this provider.").
+				WithHint("Leave fields out, and the answer names the page. To take over tokens of another system, give access_token and refresh_token.")
+		}
+	}
+	return a.cfg.Credentials.TakeOver(ctx, by, st, owner, took, account.Agreement{})
 }
 
 // connectPage names the page where a person signs in at the provider: for a new

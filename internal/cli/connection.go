@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -77,8 +79,8 @@ func (c *command) connectionFacts(v client.Connection) {
 
 func (c *command) connectionConnect() *cobra.Command {
 	var n client.NewConnection
-	var shared, open bool
-	var stored, tenant []string
+	var shared, open, tokens bool
+	var stored, tenant, captured, files []string
 	cmd := &cobra.Command{
 		Use: "connect PROVIDER", Short: "Connect an account",
 		Long: "Connect an account. Where the provider has its own sign-in, the command names the page that you open in your browser.\n" +
@@ -114,11 +116,29 @@ func (c *command) connectionConnect() *cobra.Command {
 			if n.Tenant, err = pairs("--tenant", tenant); err != nil {
 				return err
 			}
-			v.CredentialFields = slices.DeleteFunc(v.CredentialFields, func(part string) bool { return n.Secrets[part] != "" })
+			fromFile, err := c.fieldFiles(files)
+			if err != nil {
+				return err
+			}
+			v.CredentialFields = slices.DeleteFunc(v.CredentialFields, func(part string) bool { return n.Secrets[part] != "" || fromFile[part] != "" })
+			if n.Captured, err = pairs("--captured", captured); err != nil {
+				return err
+			}
+			if tokens {
+				if n.Fields, err = c.readTokens(ctx); err != nil {
+					return err
+				}
+			}
 			if v.Auth != "oauth2" && len(v.CredentialFields) > 0 {
 				if n.Fields, err = c.readFields(ctx, v); err != nil {
 					return err
 				}
+			}
+			if len(fromFile) > 0 {
+				if n.Fields == nil {
+					n.Fields = map[string]string{}
+				}
+				maps.Copy(n.Fields, fromFile)
 			}
 			made, err := cl.Connect(ctx, n)
 			if err != nil {
@@ -139,6 +159,10 @@ func (c *command) connectionConnect() *cobra.Command {
 	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
 	cmd.Flags().StringArrayVar(&stored, "secret", nil, "take the part PART=SECRET of the key from the vault, with an API key (repeatable)")
 	cmd.Flags().StringArrayVar(&tenant, "tenant", nil, "part NAME=VALUE of the provider's address, such as subdomain=acme, with a key (repeatable)")
+	cmd.Flags().StringArrayVar(&files, "file", nil, "read the part PART=FILE of the credential from a file, such as private_key=key.pem (repeatable)")
+	cmd.Flags().BoolVar(&tokens, "tokens", false, "take over tokens of another system with the same OAuth client: access_token=… and refresh_token=…, one a line, from standard input")
+	cmd.Flags().StringArrayVar(&captured, "captured", nil, "with --tokens, part NAME=VALUE that the provider would tell, such as instance=acme.my.salesforce.com (repeatable)")
+	cmd.Flags().StringSliceVar(&n.Scopes, "scope", nil, "with --tokens, a scope that was granted (repeatable)")
 	cmd.Flags().BoolVar(&shared, "shared", false, "make it the organization's, not a user's")
 	cmd.Flags().StringVar(&n.OwnerID, "owner", "", "user whose account it is (default: you; for an API key, the organization)")
 	c.completes(cmd, "owner", c.userIDs)
@@ -155,6 +179,44 @@ func assignments(m map[string]string) string {
 		out = append(out, k+"="+m[k])
 	}
 	return plain(strings.Join(out, " "))
+}
+
+// fieldFiles reads parts of a credential that are files.
+func (c *command) fieldFiles(list []string) (map[string]string, error) {
+	names, err := pairs("--file", list)
+	if err != nil {
+		return nil, err
+	}
+	for part, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "file_unreadable", "The file of "+plain(part)+" cannot be read.").WithCause(err)
+		}
+		text, err := io.ReadAll(io.LimitReader(f, 64<<10))
+		_ = f.Close()
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "file_unreadable", "The file of "+plain(part)+" cannot be read.").WithCause(err)
+		}
+		names[part] = strings.TrimSpace(string(text))
+	}
+	return names, nil
+}
+
+// readTokens reads the tokens of another system.
+func (c *command) readTokens(ctx context.Context) (map[string]string, error) {
+	text, err := c.readSecret(ctx, "the tokens")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for i, line := range strings.Split(text, "\n") {
+		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\r"), "=")
+		if _, twice := out[name]; !ok || twice || value == "" || name != "access_token" && name != "refresh_token" {
+			return nil, fault.New(fault.Invalid, "credential_malformed", fmt.Sprintf("Line %d of the tokens is not access_token=… or refresh_token=….", i+1))
+		}
+		out[name] = value
+	}
+	return out, nil
 }
 
 // readFields reads the parts of a key.

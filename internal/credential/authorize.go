@@ -379,26 +379,12 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 // opens and agents have tools there, a person who reconnects agrees to it: sessions that are open would go
 // on with the account of whoever gave the key.
 func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner id.User, fields map[string]secret.Value, ag account.Agreement) (connection.Connection, error) {
-	if by.Environment() != st.Environment {
-		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such organization.")
-	}
-	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
-		return connection.Connection{}, err
-	}
-	prov, err := s.providers.Get(ctx, st.Environment, st.Provider)
+	rec, err := s.place(ctx, by, st, owner)
 	if err != nil {
 		return connection.Connection{}, err
 	}
-	if prov.Record.Auth == provider.OAuth2 {
-		return connection.Connection{}, fault.New(fault.Invalid, "not_key", prov.Record.Name+" is connected by signing in there.").WithHint("Use Connect.")
-	}
-	was, err := s.reconnected(ctx, st, owner)
-	if err != nil {
-		return connection.Connection{}, err
-	}
-	rec, err := chosen(st, prov.Record, was)
-	if err != nil {
-		return connection.Connection{}, err
+	if rec.Auth == provider.OAuth2 {
+		return connection.Connection{}, fault.New(fault.Invalid, "not_key", rec.Name+" is connected by signing in there.").WithHint("Use Connect.")
 	}
 	if err := s.outbound.Check(ctx, rec.API.Base[0]); err != nil && len(rec.Open()) == 0 {
 		return connection.Connection{}, err
@@ -460,7 +446,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	var err error
 	if g.unasked { // nothing works that could be asked with
 	} else if f.Account, err = provider.Identify(ctx, s.outbound, f.Record.Pinned(), f.Record, use); err != nil {
-		if kind != provider.OAuth2 { // there the whole answer of the provider is looked at
+		if kind != provider.OAuth2 || g.given { // else the whole answer of the provider is looked at
 			s.refused(ctx, by, f.Owner, flow{environment: f.Environment, organization: f.Organization, provider: f.Record.ID}, "provider.identity", err)
 		}
 		return connection.Connection{}, err
@@ -478,7 +464,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	if err != nil {
 		return connection.Connection{}, err
 	}
-	if kind != provider.OAuth2 && again != "" && target.ID != again {
+	if (kind != provider.OAuth2 || g.given) && again != "" && target.ID != again {
 		if err := s.sameAccount(ctx, f, again); err != nil {
 			s.refused(ctx, by, f.Owner, flow{environment: f.Environment, organization: f.Organization, provider: f.Record.ID, reconnect: again}, "connection.account", err)
 			return connection.Connection{}, err

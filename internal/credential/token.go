@@ -33,6 +33,7 @@ type grant struct {
 	spent    bool                             // the access token has expired, or there is none
 	scopes   []string                         // nil: as asked for
 	member   func(path string) (string, bool) // of the answer, for what the record captures
+	given    bool                             // somebody handed it in, and did not sign in for it
 	parts    map[string]secret.Value          // what a call carries instead of an access token
 }
 
