@@ -62,7 +62,7 @@ func (a Aim) allowed(by account.Actor) (Aim, error) {
 func (s *Service) aimed(ctx context.Context, q sqldb.Querier, env id.Environment, a Aim, limit int) ([]Connection, error) {
 	const query = `select ` + columns + ` from connection where environment_id = $1 and state <> 'disconnected'
 		and ($2 = '' or organization_id = $2) and ($3 = '' or user_id = $3) and ($4 = '' or provider = $4)
-		and created_at >= $5 and ($6 = 0 or created_at < $6) order by id limit $7`
+		and created_at >= $5 and (created_at < $6 or $6 = 0) order by id limit $7`
 	return s.many(ctx, q, query, env, a.Organization, a.Owner, a.Provider, sqldb.Micros(a.From), sqldb.Micros(a.To), limit)
 }
 

@@ -88,7 +88,7 @@ func (s *Service) giveGrantBack(ctx context.Context, f flow, rec provider.Record
 	if conn.Pinned.Revoke == "" {
 		return Unsupported
 	}
-	client, err := s.providers.Client(ctx, f.environment, f.provider, conn.Pinned)
+	client, err := s.client(ctx, conn)
 	for _, t := range []struct {
 		hint  string
 		token secret.Value

@@ -202,7 +202,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	if err != nil {
 		return renewal{}, err
 	}
-	client, err := s.providers.Client(ctx, r.environment, r.provider, conn.Pinned)
+	client, err := s.client(ctx, conn)
 	if err != nil {
 		return renewal{}, err
 	}

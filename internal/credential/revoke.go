@@ -181,7 +181,7 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 	if err != nil {
 		return err
 	}
-	client, err := s.providers.Client(ctx, r.environment, r.provider, conn.Pinned)
+	client, err := s.client(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -273,7 +273,7 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 		s.leftBehind(ctx, conn, Unsupported, Unsupported)
 		return
 	}
-	client, err := s.providers.Client(ctx, conn.Environment, conn.Provider, conn.Pinned)
+	client, err := s.client(ctx, conn)
 	if err == nil {
 		err = s.giveBack(ctx, conn, client, hint, token)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -61,6 +62,14 @@ func (s *Service) renew(ctx context.Context, o order) (grant, error) {
 		g.member = func(string) (string, bool) { return "", false }
 	}
 	return g, err
+}
+
+// client opens our client at a connection's provider, where its kind needs one.
+func (s *Service) client(ctx context.Context, c connection.Connection) (provider.Client, error) {
+	if !c.Record.NeedsClient() {
+		return provider.Client{}, nil
+	}
+	return s.providers.Client(ctx, c.Environment, c.Provider, c.Pinned)
 }
 
 // errNothing says that a kind of credential has nothing to renew.
