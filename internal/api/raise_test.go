@@ -10,8 +10,12 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/api/apitest"
+	"github.com/ambit-dev/ambit/internal/custody"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 // Rule 4: for every operation that changes something it is decided whether a
@@ -138,4 +142,53 @@ func TestStoredLoginRaisesNothing(t *testing.T) {
 			t.Errorf("a first owner: %d, %v", res.status, err)
 		}
 	})
+}
+
+// Issue 4, "CLI and UI": a command line that binds a root key, takes one out or destroys
+// keys is sent to the page that asks for exactly that, filled in, and not to API keys.
+func TestStoredLoginIsSentToKeys(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
+	login, ctx, org := w.Login(t, w.Owner), t.Context(), string(w.Org)
+	member := string(w.User(t, "member"))
+	bound, err := w.Custody.Bind(ctx, w.System().In(w.Env), custody.NewBinding{Organization: w.Org, User: id.User(member), URI: w.SpareRoot, Mode: vault.Required}, account.Agreement{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Vault.Seal(ctx, vault.Place{Environment: w.Env, Organization: w.Org, User: id.User(member), Kind: "credential", Object: "1", Version: 1}, secret.FromString("x")); err != nil {
+		t.Fatal(err)
+	}
+	keys, _, err := w.Custody.Keys(ctx, w.System().In(w.Env), w.Org, id.User(member), "", 1)
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	env := string(w.Env)
+	for _, x := range []struct {
+		method, path string
+		body         any
+		page         string
+		query        url.Values
+	}{
+		{"POST", "/v1/keys/bindings", map[string]any{"organization_id": org, "uri": w.SpareRoot, "mode": "preferred"}, "/ui/keys/bind", url.Values{"org": {org}, "reach": {"organization"}, "uri": {w.SpareRoot}, "mode": {"preferred"}}},
+		{"POST", "/v1/keys/bindings", map[string]any{"organization_id": org, "user_id": member, "uri": w.SpareRoot}, "/ui/keys/bind", url.Values{"org": {org}, "reach": {"user"}, "user_id": {member}, "uri": {w.SpareRoot}, "mode": {"required"}}},
+		{"POST", "/v1/keys/bindings", map[string]any{"uri": w.SpareRoot}, "/ui/keys/bind", url.Values{"reach": {"environment"}, "environment": {env}, "uri": {w.SpareRoot}, "mode": {"required"}}},
+		{"DELETE", "/v1/keys/bindings/" + string(bound.ID), nil, "/ui/bindings/" + string(bound.ID) + "/end", url.Values{"org": {org}}},
+		{"POST", "/v1/keys/shred", map[string]any{"organization_id": org}, "/ui/keys/shred", url.Values{"org": {org}, "reach": {"organization"}}},
+		{"POST", "/v1/keys/shred", map[string]any{"user_id": member}, "/ui/keys/shred", url.Values{"reach": {"environment"}, "environment": {env}, "user_id": {member}}},
+		{"POST", "/v1/keys/shred", map[string]any{"organization_id": org, "key_id": string(keys[0].ID)}, "/ui/keys/shred", url.Values{"org": {org}, "reach": {"organization"}, "key": {string(keys[0].ID)}}},
+	} {
+		q := request{method: x.method, url: w.URL + x.path, token: login}
+		if x.body != nil {
+			q.body = quote(x.body)
+		}
+		res := ask(t, q)
+		at, err := url.Parse(res.Error["url"])
+		if err != nil || res.code() != "browser_required" {
+			t.Errorf("%s %s: got %d %s", x.method, x.path, res.status, res.body)
+			continue
+		}
+		if at.Path != x.page || at.Query().Encode() != x.query.Encode() {
+			t.Errorf("%s %v: is sent to %s, want %s?%s", x.path, x.body, res.Error["url"], x.page, x.query.Encode())
+		}
+	}
 }

@@ -32,6 +32,7 @@ func (c *command) keyStatus() *cobra.Command {
 				return err
 			}
 			return c.show(s, func() {
+				now := time.Now()
 				rows := make([][]string, 0, len(s.Roots))
 				for _, r := range s.Roots {
 					whose := "customer's"
@@ -40,9 +41,9 @@ func (c *command) keyStatus() *cobra.Command {
 					} else if r.Own {
 						whose = "own"
 					}
-					rows = append(rows, []string{r.Ref, whose, r.State, fmt.Sprint(r.Keys), fmt.Sprint(r.Audit)})
+					rows = append(rows, []string{r.Ref, whose, r.State, when(r.Since, now), fmt.Sprint(r.Keys), fmt.Sprint(r.Audit), r.Location})
 				}
-				c.table([]string{"ROOT KEY", "WHOSE", "STATE", "KEYS", "AUDIT"}, rows, "")
+				c.table([]string{"ROOT KEY", "WHOSE", "STATE", "SINCE", "KEYS", "AUDIT", "WHERE"}, rows, "")
 				c.say("\n%d keys, %d shredded.", s.Keys, s.Shredded)
 				if s.WaitingSeeds+s.WaitingVersions == 0 {
 					c.say("Everything is under the key that it should be under.")
@@ -66,12 +67,13 @@ func (c *command) contextKeyList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showPage(c, page, []string{"CONTEXT", "VERSION", "ROOT KEY", "ROTATED", "ID"}, "No keys yet: the first value of a context makes its key.", func(k client.ContextKey, now time.Time) []string {
+			named := c.keyNames(ctx, cl)
+			return showPage(c, page, []string{"CONTEXT", "VERSION", "VALUES", "STATE", "ROTATED", "NEXT", "ROOT KEY", "ID"}, "No keys yet: the first value of a context makes its key.", func(k client.ContextKey, now time.Time) []string {
 				version := fmt.Sprint(k.Version)
 				if !k.ShreddedAt.IsZero() {
-					version = "shredded"
+					version = "-"
 				}
-				return []string{contextOf(k.Context), version, k.Root, when(k.RotatedAt, now), k.ID}
+				return []string{named.context(k.Context), version, fmt.Sprint(k.Values), contextKeyState(k), when(k.RotatedAt, now), when(k.DueAt, now), k.Root, k.ID}
 			})
 		}),
 	}
@@ -91,6 +93,88 @@ func contextOf(items map[string]string) string {
 		parts = append(parts, k+"="+items[k])
 	}
 	return strings.Join(parts, " ")
+}
+
+// contextKeyState says in a word what somebody should know of a key.
+func contextKeyState(k client.ContextKey) string {
+	switch {
+	case !k.ShreddedAt.IsZero():
+		return "shredded"
+	case k.RootState != "fine":
+		return k.RootState
+	case k.Moving > 0:
+		return "moving"
+	}
+	return "fine"
+}
+
+// keyNames says organizations and users by name, each asked for once. Who may not see
+// them gets their ids; so does JSON.
+type keyNames struct {
+	ctx   context.Context
+	cl    *client.Client
+	known map[string]string
+}
+
+func (c *command) keyNames(ctx context.Context, cl *client.Client) *keyNames {
+	return &keyNames{ctx: ctx, cl: cl, known: map[string]string{}}
+}
+
+func (n *keyNames) name(id string, ask func(context.Context, string) (string, error)) string {
+	if _, ok := n.known[id]; !ok {
+		n.known[id] = id
+		if name, err := ask(n.ctx, id); err == nil && name != "" {
+			n.known[id] = name
+		}
+	}
+	return n.known[id]
+}
+
+func (n *keyNames) organization(id string) string {
+	return n.name(id, func(ctx context.Context, id string) (string, error) {
+		o, err := n.cl.Organization(ctx, id)
+		return o.Name, err
+	})
+}
+
+func (n *keyNames) user(id string) string {
+	return n.name(id, func(ctx context.Context, id string) (string, error) {
+		u, err := n.cl.User(ctx, id)
+		return u.Name, err
+	})
+}
+
+// context is a key context on one line.
+func (n *keyNames) context(items map[string]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(items)) {
+		switch k {
+		case "organization_id":
+			parts = append(parts, n.organization(items[k]))
+		case "user_id":
+			parts = append(parts, n.user(items[k]))
+		default:
+			parts = append(parts, k+"="+items[k])
+		}
+	}
+	if len(parts) == 0 {
+		return "(environment)"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (n *keyNames) scope(b client.RootBinding) string {
+	items := map[string]string{}
+	if b.OrganizationID != "" {
+		items["organization_id"] = b.OrganizationID
+	}
+	if b.UserID != "" {
+		items["user_id"] = b.UserID
+	}
+	if len(items) == 0 {
+		return "the whole environment"
+	}
+	return n.context(items)
 }
 
 func (c *command) keyShow() *cobra.Command {
@@ -117,20 +201,21 @@ func (c *command) showKey(k client.ContextKey) error {
 			c.say("  shredded  %s", k.ShreddedAt.Format(time.RFC3339))
 			return
 		}
-		c.say("  version   %d, since %s; the next by %s\n  root key  %s\n  uses      %d, counted ahead", k.Version, k.RotatedAt.Format(time.RFC3339), k.DueAt.Format(time.DateOnly), plain(k.Root), k.Uses)
+		c.say("  version   %d, since %s; the next by %s\n  root key  %s, %s\n  values    %d\n  uses      %d of %d, counted ahead", k.Version, k.RotatedAt.Format(time.RFC3339), k.DueAt.Format(time.DateOnly),
+			plain(k.Root), plain(k.RootState), k.Values, k.Uses, k.MaxUses)
 		for _, o := range k.Older {
 			kept := ""
 			if o.Kept {
 				kept = "; kept for data keys that applications hold"
 			}
-			c.say("  older     version %d under %s: %d values%s", o.Version, plain(o.Root), o.Values, kept)
+			c.say("  older     version %d under %s: %s%s", o.Version, plain(o.Root), count(o.Values, "value", "values"), kept)
 		}
 	})
 }
 
 func (c *command) keyRotate() *cobra.Command {
 	var org, root, dataDir string
-	var reencrypt bool
+	var reencrypt, wait bool
 	cmd := &cobra.Command{
 		Use: "rotate [KEY]", Short: "Replace a key, or with --root the server's root key",
 		Long: "Give a key another version. What is under the old one follows in the background; nothing stops meanwhile.\n\n" +
@@ -148,6 +233,9 @@ func (c *command) keyRotate() *cobra.Command {
 			}
 			return c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 				k, err := cl.RotateContextKey(ctx, args[0], org, reencrypt)
+				if err == nil && wait {
+					k, err = c.awaitKey(ctx, cl, k, org)
+				}
 				if err != nil {
 					return err
 				}
@@ -157,10 +245,35 @@ func (c *command) keyRotate() *cobra.Command {
 	}
 	c.orgFlag(cmd, &org, "organization whose it is")
 	cmd.Flags().BoolVar(&reencrypt, "reencrypt", false, "encrypt every value anew, and not only wrap its data key anew")
+	cmd.Flags().BoolVar(&wait, "wait", false, "until nothing is under older versions any more")
 	cmd.Flags().StringVar(&root, "root", "", "the server's root key to make primary, as ambit key status names it")
 	cmd.Flags().StringVar(&dataDir, "data", "", "data folder of the server, for --root (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
 	_ = cmd.MarkFlagDirname("data")
 	return cmd
+}
+
+// awaitKey waits until everything is under the version of k that seals, and shows how
+// much is.
+func (c *command) awaitKey(ctx context.Context, cl *client.Client, k client.ContextKey, org string) (client.ContextKey, error) {
+	shows := c.progress()
+	defer shows.end()
+	for k.Moving > 0 {
+		moved := k.Values
+		for _, o := range k.Older {
+			moved -= o.Values
+		}
+		shows.at(moved, "value moved", "values moved")
+		select {
+		case <-ctx.Done():
+			return k, ctx.Err()
+		case <-time.After(migratePause):
+		}
+		var err error
+		if k, err = cl.ContextKey(ctx, k.ID, org); err != nil {
+			return k, err
+		}
+	}
+	return k, nil
 }
 
 func (c *command) rotateRoot(ctx context.Context, dataDir, root string) error {
@@ -265,8 +378,9 @@ func (c *command) keyBindings() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showPage(c, page, []string{"FOR", "MODE", "ROOT KEY", "STATE", "KEYS", "ID"}, "No root key is bound. Bind one with: ambit key bind URI", func(b client.RootBinding, _ time.Time) []string {
-				return []string{scopeOf(b), b.Mode, b.Root, b.State, fmt.Sprintf("%d/%d", b.Under, b.Keys), b.ID}
+			named := c.keyNames(ctx, cl)
+			return showPage(c, page, []string{"FOR", "MODE", "STATE", "KEYS", "ROOT KEY", "ID"}, "No root key is bound. Bind one with: ambit key bind URI", func(b client.RootBinding, _ time.Time) []string {
+				return []string{named.scope(b), b.Mode, b.State, fmt.Sprintf("%d of %d", b.Under, b.Keys), b.URI, b.ID}
 			})
 		}),
 	}
@@ -353,7 +467,7 @@ func (c *command) keyShred() *cobra.Command {
 			} else if s.OrganizationID == "" && s.UserID == "" {
 				return usageError{errors.New("ambit key shred takes a key, --org or --user")}
 			}
-			if err := c.confirm(ctx, yes, "Destroy "+what+" for good?"); err != nil {
+			if err := c.confirm(ctx, yes, "Destroy "+what+" for good? Nobody can read what they sealed any more."); err != nil {
 				return err
 			}
 			n, err := cl.ShredKeys(ctx, s)

@@ -157,7 +157,7 @@ func notFound(prefix string) error {
 
 func noun(prefix string) string {
 	names := map[string]string{
-		"env": "environment", "org": "organization", "key": "API key", "conn": "connection", "kek": "key",
+		"env": "environment", "org": "organization", "key": "API key", "conn": "connection", "kek": "key", "bind": "binding",
 		"ses": "session", "apr": "approval", "evt": "event", "pk": "passkey", "dek": "data key",
 	}
 	if n, ok := names[prefix]; ok {

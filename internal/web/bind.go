@@ -181,8 +181,8 @@ func (s *Server) bind(v *visit) (change, error) {
 			if w.User != "" {
 				items["user_id"] = string(w.User)
 			}
-			p := s.confirming(v, "Bind a root key", "keys", said("", s.names(v, v.here.Environment).context(items), " is sealed under ", w.URI, "."), "Bind it")
-			p.Lines = []string{modeWords(w.Mode) + ".", "Whoever rules over that key can make everything of it unreadable, for as long as they like or for good. What is sealed already follows by itself."}
+			p := s.confirming(v, "Bind a root key", "keys", said("", s.names(v, v.here.Environment).context(items), " is sealed under ", "a root key of your own", "."), "Bind it")
+			p.Lines = []string{w.URI, modeWords(w.Mode) + ".", "Whoever rules over that key can make everything of it unreadable, for as long as they like or for good. What is sealed already follows by itself."}
 			return p, nil
 		}}, nil
 }

@@ -182,7 +182,7 @@ func fixtures() map[string]page {
 	p["secret"] = &SecretPage{Frame: frame("prod/db-password", "secrets", true), SecretRow: row("prod/db-password", Mark{"Rotate soon", "warn"}, "pci", "team-a"), Description: "The main database. " + evil, TagText: "pci, team-a",
 		Expires: "2027-01-31", Rotate: "2026-12-01", Metadata: "owner=ops\n", Version: "v4", Reveal: "/ui/secrets/secret_x/reveal", CanReveal: true, CanWrite: true, CanDelete: true,
 		Facts:    []Fact{{"Holds", "Text, 24 bytes", false}, {"organization_id", "org_01jd0000000000000000000001", false}, {"Sealed under", string(id.NewKEK()), true}, {"Id", string(id.NewSecret()), true}, {"owner", evil, false}},
-		Versions: []SecretVersionRow{{"v4", 4, true, "Text, 24 bytes", at(-3 * time.Hour), "Billing back end", "/ui/x"}, {"v3", 3, false, "A file, 2048 bytes", at(-72 * time.Hour), "Mia Okafor", "/ui/x"}}}
+		Versions: []SecretVersionRow{{"v4", 4, true, "Text, 24 bytes", at(-3 * time.Hour), "Billing back end", "/ui/x", "/ui/y"}, {"v3", 3, false, "A file, 2048 bytes", at(-72 * time.Hour), "Mia Okafor", "/ui/x", "/ui/y"}}}
 	p["secret_deleted"] = &SecretPage{Frame: frame("old/token", "secrets", true), SecretRow: gone, CanDelete: true, Facts: []Fact{{"Id", string(id.NewSecret()), true}}}
 	p["secret_new"] = &SecretNewPage{Frame: frame("Store a secret", "secrets", true), MayWhole: true}
 	p["secret_value"] = &SecretValuePage{Frame: frame("Value", "secrets", true), Name: "prod/db-password", Value: "correct horse battery staple", Holds: "Text, 28 bytes", Back: "/ui/secrets/secret_x"}

@@ -61,7 +61,9 @@ func (s *Server) keyList(v *visit) (answer, error) {
 		}
 		p.Moving = wholeProgress(st)
 		for _, r := range st.Roots {
-			p.Roots = append(p.Roots, s.rootRow(r))
+			if !slices.ContainsFunc(bindings, func(b custody.Binding) bool { return b.RootRef == r.Ref && !r.Own }) { // which stands above
+				p.Roots = append(p.Roots, s.rootRow(r))
+			}
 		}
 	}
 	return show(p), nil
@@ -458,14 +460,14 @@ func (s *Server) keyShred(v *visit) (change, error) {
 		return change{}, err
 	}
 	user, kek := id.User(v.form("user_id")), id.KEK(v.form("key"))
+	var k vault.KeyInfo
 	if kek != "" {
-		var k vault.KeyInfo
 		if k, org, err = s.findKey(v, string(kek)); err != nil {
 			return change{}, err
 		}
 		kek, user = k.ID, ""
 	}
-	p, err := s.shredPage(v, org, user, kek)
+	p, err := s.shredPage(v, org, user, k)
 	if err != nil {
 		return change{}, err
 	}
@@ -486,7 +488,8 @@ func (s *Server) keyShred(v *visit) (change, error) {
 		ask:  func(account.Raise) (page, error) { return p, nil }}, nil
 }
 
-func (s *Server) shredPage(v *visit, org id.Organization, user id.User, kek id.KEK) (*ShredPage, error) {
+func (s *Server) shredPage(v *visit, org id.Organization, user id.User, k vault.KeyInfo) (*ShredPage, error) {
+	kek := k.ID
 	loss, err := s.custody.Loss(v.ctx(), v.actor(), org, user, kek)
 	if err != nil {
 		return nil, err
@@ -495,7 +498,7 @@ func (s *Server) shredPage(v *visit, org id.Organization, user id.User, kek id.K
 	p := &ShredPage{Frame: Frame{Title: "Destroy keys", Section: "keys", Narrow: true}, Keys: loss.Keys, More: loss.More, Typed: v.form("typed"), Nonce: rand.Text(), TOTP: s.codeAllowed(v), Back: v.query("/ui/keys")}
 	switch {
 	case kek != "":
-		p.What, p.Type, p.Back = "one key", string(kek), v.query("/ui/keys/"+string(kek))
+		p.What, p.Type, p.Back = "the key of "+n.context(k.Context), string(kek), v.query("/ui/keys/"+string(kek))
 	case user != "" && org != "":
 		p.What, p.Type = "all keys of "+n.user(user)+" in "+n.organization(org), string(user)
 	case user != "":
@@ -503,6 +506,7 @@ func (s *Server) shredPage(v *visit, org id.Organization, user id.User, kek id.K
 	default:
 		p.What, p.Type = "all keys of "+n.organization(org), strings.Join(strings.Fields(n.organization(org)), " ")
 	}
+	p.Accounts = loss.Values["credential"] > 0
 	for _, kind := range lossKinds {
 		switch n := loss.Values[kind.table]; n {
 		case 0:

@@ -49,16 +49,16 @@ func TestRootKeyIsBroughtThroughTheWizard(t *testing.T) {
 		named.Set("ref", s.Spare)
 		page = b.get("/ui/keys/bind?"+named.Encode()).want(http.StatusOK).says("Allow its use", "AMBIT_ROOT_KEYS_OTHER", s.Spare)
 		page = page.submit("/ui/keys/probe", nil).want(http.StatusOK).says("It wraps", "It unwraps what it wrapped", "does not open for another context", "does not open when it was changed", "Bind it")
-		page = page.confirmed("/ui/keys/bind", nil, orgName(s)+" is sealed under "+s.Spare, "Required: without this key nothing is sealed or opened").follow().
+		page = page.confirmed("/ui/keys/bind", nil, orgName(s)+" is sealed under a root key of your own", s.Spare, "Required: without this key nothing is sealed or opened").follow().
 			says("Bound.", "0 of 1 key under this root key", "Switching the data off")
 		at := page.url.Path
+		b.get(at).submit(at+"/migrate", nil).follow().says("is moved now")
 		if err := s.Vault.Rotate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		b.get(at).says("1 of 1 key under this root key")
 		b.get("/ui/keys").says("1 of 1 key under it", "Version 2", "under the customer's own root key")
 		b.get(kek).submit(rotate, nil).follow().says("The key has another version", "0 of 1 value under version 3")
-		b.get(at).submit(at+"/migrate", nil).follow().says("is moved now")
 		if err := s.Vault.Rotate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestShreddingSaysWhatIsLost(t *testing.T) {
 	b.store("prod/db", "first")
 	b.store("prod/mail", "second")
 	kek := b.get("/ui/keys").link(orgName(s))
-	page := b.get(b.get(kek).link("Destroy the key")).want(http.StatusOK).says("You destroy one key, for good", "2 versions of secrets")
+	page := b.get(b.get(kek).link("Destroy the key")).want(http.StatusOK).says("You destroy the key of "+orgName(s)+", for good", "2 versions of secrets")
 	wrong := fields(page.form("/ui/keys/shred"))
 	wrong.Set("typed", "yes")
 	b.post("/ui/keys/shred/challenge", wrong, "Accept", "application/json").want(http.StatusUnprocessableEntity).says("is not kek_")

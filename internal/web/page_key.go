@@ -112,16 +112,17 @@ func (*BindingPage) template() string { return "binding" }
 // ShredPage asks for the end of keys, and says what goes with them.
 type ShredPage struct {
 	Frame
-	What   string // whose keys
-	Keys   int
-	Lost   []string
-	More   bool
-	Type   string // what the person types
-	Typed  string
-	Fields []Fact
-	Nonce  string
-	TOTP   bool
-	Back   string
+	What     string // whose keys
+	Keys     int
+	Lost     []string
+	Accounts bool // connections are among it
+	More     bool
+	Type     string // what the person types
+	Typed    string
+	Fields   []Fact
+	Nonce    string
+	TOTP     bool
+	Back     string
 }
 
 func (*ShredPage) template() string { return "shred" }

@@ -67,6 +67,7 @@ type SecretVersionRow struct {
 	At      time.Time
 	By      string
 	Reveal  string
+	Save    string
 }
 
 // SecretNewPage is the form for a new secret.

@@ -1,12 +1,17 @@
 package web
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -164,6 +169,7 @@ func (s *Server) secretPage(v *visit, c vault.Caller, o vault.Object) (*SecretPa
 	for _, x := range versions[:min(len(versions), 50)] {
 		row := SecretVersionRow{ID: x.ID, Number: x.Version, Current: x.Current, Holds: holds(x.Content, x.Size), At: x.CreatedAt, By: x.CreatedByName}
 		row.Reveal = v.query("/ui/secrets/"+string(o.ID)+"/reveal", "version", x.ID)
+		row.Save = v.query("/ui/secrets/"+string(o.ID)+"/reveal", "version", x.ID, "as", "file")
 		p.Versions = append(p.Versions, row)
 	}
 	return p, nil
@@ -236,21 +242,46 @@ func (s *Server) secretNewPage(v *visit) *SecretNewPage {
 		Expires: v.form("expires"), Rotate: v.form("rotate"), MayWhole: v.here.Operates() && v.actor().May("", account.WriteSecrets) == nil, Whole: v.form("reach") == "environment", WriteOnly: v.form("write_only") != ""}
 }
 
-// valueOf reads the value of a form. Browsers send line breaks as two characters.
+// valueOf reads the value of a form: what was typed, in which browsers send line breaks
+// as two characters, or a file, as it is.
 func (v *visit) valueOf() (vault.Value, error) {
+	raw, err := v.file("file")
+	if err != nil {
+		return vault.Value{}, err
+	}
 	text := strings.ReplaceAll(v.r.PostForm.Get("value"), "\r\n", "\n")
-	if text == "" {
-		return vault.Value{}, fault.New(fault.Invalid, "invalid_value", "The value is empty.")
+	switch {
+	case text == "" && len(raw) == 0:
+		return vault.Value{}, fault.New(fault.Invalid, "invalid_value", "The value is empty.").WithHint("Type it, or choose a file.")
+	case text != "" && len(raw) > 0:
+		return vault.Value{}, fault.New(fault.Invalid, "invalid_value", "There is a text and a file.").WithHint("A value is one of the two.")
+	case text != "":
+		raw = []byte(text)
 	}
-	out := vault.Value{Secret: secret.FromString(text)}
-	if strings.Contains(text, "-----BEGIN CERTIFICATE-----") {
+	out := vault.Value{Secret: secret.New(raw)}
+	switch {
+	case bytes.Contains(raw, []byte("-----BEGIN CERTIFICATE-----")):
 		out.Content = vault.Certificate
+	case !utf8.Valid(raw) || bytes.IndexByte(raw, 0) >= 0:
+		out.Content = vault.Binary
 	}
-	var err error
 	if out.ExpiresAt, err = dayOf(v.form("expires"), time.Time{}); err == nil {
 		out.RotateBy, err = dayOf(v.form("rotate"), time.Time{})
 	}
 	return out, err
+}
+
+// file reads the file of a form, whole; empty: none was chosen.
+func (v *visit) file(name string) ([]byte, error) {
+	f, _, err := v.r.FormFile(name)
+	if errors.Is(err, http.ErrMissingFile) || errors.Is(err, http.ErrNotMultipart) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "invalid_form", "The file could not be read.").WithCause(err)
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 func (s *Server) secretCreate(v *visit) (answer, error) {
@@ -352,13 +383,19 @@ func (s *Server) secretReveal(v *visit) (change, error) {
 			if err != nil {
 				return nil, err
 			}
+			if v.form("as") == "file" {
+				return attachment{name: fileName(shown.Name), value: value}, nil
+			}
 			p := &SecretValuePage{Frame: Frame{Title: "Value", Section: "secrets", Narrow: true}, Name: shown.Name, Holds: holds(shown.Content, shown.Size), Back: secretAt(v, o)}
 			p.Value, p.Encoded = revealValue(value)
 			return show(p), nil
 		},
 		ask: func(r account.Raise) (page, error) {
 			p := s.confirming(v, "Show a value", "secrets", said("", "You", " see the value of ", o.Name, "."), "Show it")
-			p.Lines = []string{fmt.Sprintf("Version %d. It stands in the audit that you saw it.", r.Version)}
+			if v.form("as") == "file" {
+				p.Label, p.Lines = "Save it as a file", []string{"On this device, where nothing seals it."}
+			}
+			p.Lines = append(p.Lines, fmt.Sprintf("Version %d. It stands in the audit that you saw it.", r.Version))
 			return p, nil
 		}}, nil
 }

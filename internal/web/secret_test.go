@@ -1,6 +1,8 @@
 package web_test
 
 import (
+	"bytes"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"strings"
@@ -133,4 +135,57 @@ func TestKeyForSomeSecrets(t *testing.T) {
 	b.prove("/ui/apikeys/challenge", "get", values)
 	values.Set("secret_prefix", "")
 	b.post("/ui/apikeys", values).want(http.StatusForbidden)
+}
+
+// upload sends a form with a file, as a browser does.
+func (b *browser) upload(path string, form url.Values, content []byte) *doc {
+	b.t.Helper()
+	var body bytes.Buffer
+	w := multipart.NewWriter(&body)
+	for name := range form {
+		_ = w.WriteField(name, form.Get(name))
+	}
+	part, err := w.CreateFormFile("file", "client.p12")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, _ = part.Write(content)
+	_ = w.Close()
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPost, b.site.URL+path, &body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", w.FormDataContentType())
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	return b.do(req)
+}
+
+// Issue 4, objects: files go in and come out through the pages as they are, up to 1
+// MiB; a value is a text or a file, and a file leaves only with a passkey.
+func TestSecretFiles(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	file := append([]byte{0, 0xff, '\r', '\n', 0xfe}, bytes.Repeat([]byte("\x00\r\n"), 349_000)...) // close to 1 MiB
+	form := fields(b.get("/ui/secrets/new").form("/ui/secrets"))
+	form.Set("name", "prod/../client key.p12")
+	form.Set("value", "")
+	made := b.upload("/ui/secrets", form, file).follow().says("A file, 1047005 bytes")
+	at := made.url.Path
+	ask := b.get(made.link("Save")).want(http.StatusOK).says("Save it as a file")
+	thief := s.thief(t, b)
+	thief.post(at+"/reveal", fields(ask.form(at+"/reveal"))).want(http.StatusOK).says("Save it as a file")
+	got := ask.submit(at+"/reveal", nil).want(http.StatusOK)
+	if got.body != string(file) || got.header.Get("Content-Disposition") != `attachment; filename="client_key.p12"` || got.header.Get("Content-Type") != "application/octet-stream" {
+		t.Errorf("%d bytes come back, with %v", len(got.body), got.header)
+	}
+	form.Set("value", "both")
+	b.upload("/ui/secrets", form, []byte("x")).want(http.StatusUnprocessableEntity).says("There is a text and a file")
+	form.Set("value", "")
+	b.upload("/ui/secrets", form, make([]byte, 1<<20+1)).says("over 1048576 bytes")
+	b.upload("/ui/secrets", form, make([]byte, 2<<20)).want(http.StatusRequestEntityTooLarge).says("too large")
+	form.Set("name", "text")
+	b.upload("/ui/secrets", form, []byte("just text")).follow().says("Text, 9 bytes")
+	version := fields(b.get(at).form(at + "/value"))
+	b.upload(at+"/value", version, []byte("-----BEGIN")).follow().says("Version 2", "Text, 10 bytes")
 }

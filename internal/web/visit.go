@@ -3,8 +3,10 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -17,10 +19,15 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/throttle"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
-// maxForm bounds a posted form; the largest is a provider's record.
-const maxForm = 1 << 20
+const (
+	// maxForm bounds a posted form; the largest is a provider's record.
+	maxForm = 1 << 20
+	// maxUpload bounds one with a file, which is a value of a secret.
+	maxUpload = vault.MaxValue + 256<<10
+)
 
 // visit is one request and who makes it. here is the organization that the page
 // is about: named by ?org=, else the person's first.
@@ -236,11 +243,25 @@ func (s *Server) recognise(v *visit) error {
 	return nil
 }
 
+// parseForm reads the form into memory, also one with a file: a value is never on
+// disk as it is.
+func (v *visit) parseForm() error {
+	kind, _, _ := mime.ParseMediaType(v.r.Header.Get("Content-Type"))
+	if kind != "multipart/form-data" {
+		v.r.Body = http.MaxBytesReader(v.w, v.r.Body, maxForm)
+		return v.r.ParseForm()
+	}
+	v.r.Body = http.MaxBytesReader(v.w, v.r.Body, maxUpload)
+	return v.r.ParseMultipartForm(maxUpload)
+}
+
 // parse reads the form, and the organization that it is about: one that the
 // person is in, or one of an environment that they run.
 func (s *Server) parse(v *visit) error {
-	v.r.Body = http.MaxBytesReader(v.w, v.r.Body, maxForm)
-	if err := v.r.ParseForm(); err != nil {
+	if err := v.parseForm(); err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return fault.New(fault.TooLarge, "form_too_large", "That is too large: a value has 1 MiB at most.").WithCause(err)
+		}
 		return fault.New(fault.Invalid, "invalid_form", "The form could not be read.").WithHint("Go back, reload the page and send it again.").WithCause(err)
 	}
 	if org := v.form("org"); org != "" && v.signedIn() {
