@@ -64,6 +64,19 @@ func refused(rules []accessRule, bases []string, method string, base string, seg
 	return false
 }
 
+// bundles reports whether a path takes requests inside its request, or a query
+// that may be anything: what a generic tool is held to would not hold there.
+func bundles(base string, segments []string) bool {
+	all := segments
+	if u, err := url.Parse(base); err == nil {
+		all = append(pathSegments(u), segments...)
+	}
+	return slices.ContainsFunc(all, func(s string) bool {
+		name, _, _ := strings.Cut(lenient(s), ".")
+		return slices.Contains([]string{"batch", "graphql", "composite", "jsonrpc"}, strings.Trim(name, "$_-:"))
+	})
+}
+
 func pathSegments(u *url.URL) []string {
 	path := strings.Trim(u.Path, "/")
 	if path == "" {

@@ -145,8 +145,12 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.generic != nil && bundles(d.base, d.segments) {
+		return nil, fault.New(fault.Denied, "access_refused", "This path takes other requests or queries inside a request, which nobody could approve one by one. This tool refuses it.").
+			WithHint("Make the requests one by one.")
+	}
 	if !p.access && refused(p.guard, p.bases, d.method, d.base, d.segments) {
-		return nil, fault.New(fault.Denied, "access_refused", "This request makes keys, members, webhooks or permissions. This tool refuses it.").
+		return nil, fault.New(fault.Denied, "access_refused", "This request makes keys, members, webhooks or permissions, or is left to a tool of its own. This tool refuses it.").
 			WithHint("Use the provider's own tool for it, which a person approves call by call.")
 	}
 	if !slices.Contains(api, d.base) {

@@ -200,9 +200,13 @@ func fillNode(n *yaml.Node, values map[string]*yaml.Node) *yaml.Node {
 	if n == nil {
 		return nil
 	}
-	switch n.Kind {
-	case yaml.ScalarNode:
+	switch {
+	case n.Kind == yaml.ScalarNode:
 		return fillText(n, values)
+	case len(n.Content) == 0:
+		return n // it was meant to be empty
+	}
+	switch n.Kind {
 	case yaml.MappingNode:
 		out := &yaml.Node{Kind: n.Kind}
 		for i := 0; i+1 < len(n.Content); i += 2 {

@@ -3,6 +3,7 @@ package provider
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -39,7 +40,7 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 		Description: fmt.Sprintf("%s %s by one HTTP request (%s) to its API at %s. Give the path below that address. "+
 			"What makes keys, members, webhooks or permissions is refused here.", g.verb, r.Name, strings.Join(g.methods, ", "), strings.Join(r.API.Base, ", ")),
 	}
-	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: r.guard, generic: &genericPlan{methods: g.methods, reserved: r.Injection.Query}}
+	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: slices.Concat(r.guard, r.refuse), generic: &genericPlan{methods: g.methods, reserved: r.Injection.Query}}
 	t.plan = p
 	props := map[string]any{
 		"method": map[string]any{"type": "string", "enum": g.methods},

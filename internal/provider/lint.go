@@ -32,7 +32,7 @@ func (l *linter) add(field, fix, format string, args ...any) {
 // compileBound fills in defaults, checks every field and builds the tools.
 func (r *Record) compileBound() []Problem {
 	l := &linter{}
-	r.tools, r.guard = nil, nil
+	r.tools = nil
 	if !validSlug(r.ID) {
 		l.add("id", "Use 2 to 40 of a-z, 0-9 and _, starting with a letter.", "%s is not a slug.", quoted(r.ID))
 	}
@@ -51,17 +51,21 @@ func (r *Record) compileBound() []Problem {
 	for i, name := range r.Cut {
 		l.text(fmt.Sprintf("cut[%d]", i), name, 200, true, false)
 	}
-	for i, s := range r.Access {
-		field := fmt.Sprintf("access[%d]", i)
-		rule, problem := parseRule(s)
-		if problem != "" {
-			l.add(field, `Write it as "POST /keys", "* /admin/**" or "DELETE /users/{id}".`, "The rule %s", problem)
-			continue
-		}
-		r.guard = append(r.guard, rule)
-	}
+	r.guard, r.refuse = l.rules("access", r.Access), l.rules("generic.refuse", r.Generic.Refuse)
 	r.compileTools(l)
 	return l.problems
+}
+
+func (l *linter) rules(field string, list []string) (rules []accessRule) {
+	for i, s := range list {
+		rule, problem := parseRule(s)
+		if problem != "" {
+			l.add(fmt.Sprintf("%s[%d]", field, i), `Write it as "POST /keys", "* /admin/**" or "DELETE /users/{id}".`, "The rule %s", problem)
+			continue
+		}
+		rules = append(rules, rule)
+	}
+	return rules
 }
 
 // knownAuth is false for a record whose kind of credential is itself wrong, and

@@ -50,6 +50,7 @@ type Record struct {
 	values map[string]string // that it is bound to
 	tools  []Tool
 	guard  []accessRule
+	refuse []accessRule // of Generic
 }
 
 // About says how far a record can be relied on. It changes nothing that happens.
@@ -176,6 +177,9 @@ type Generic struct {
 	Read        bool `yaml:"read"`
 	Write       bool `yaml:"write"`
 	Destructive bool `yaml:"destructive"`
+	// Refuse is "METHOD /path/{x}", as in Access: what the generic tools leave to
+	// tools of the record's own, such as sending, which are asked about one by one.
+	Refuse []string `yaml:"refuse"`
 }
 
 // Health is a cheap call that succeeds while the credential works.

@@ -315,7 +315,7 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 		"cut": sortedKeys(t.plan.cut), "max_bytes": t.Output.MaxBytes, "headers": r.DefaultHeaders,
 	}
 	if t.Generic {
-		shape["methods"], shape["access"] = t.plan.generic.methods, guardText(r)
+		shape["methods"], shape["access"] = t.plan.generic.methods, append(guardText(r), r.Generic.Refuse...)
 	} else {
 		shape["request"] = map[string]any{"method": req.Method, "base": t.plan.base, "path": req.Path, "query": req.Query,
 			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body)), "parts": req.Parts}
