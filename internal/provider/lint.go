@@ -152,7 +152,7 @@ func (r *Record) lintAuth(l *linter) {
 	if o.Refresh.Leeway < 0 || o.Refresh.Leeway > 24*3600 {
 		l.add("oauth2.refresh.leeway_seconds", "Use 0 to one day.", "%d is out of range.", o.Refresh.Leeway)
 	}
-	if r.Identity == nil && (len(r.ToolSpecs) > 0 || r.Generic != Generic{}) {
+	if r.Identity == nil && (len(r.ToolSpecs) > 0 || r.Generic.Read || r.Generic.Write || r.Generic.Destructive) {
 		l.add("identity", "Add identity with path (or url) and id.", "An OAuth connection counts for agents only once it is known whose account it opens.")
 	}
 }
