@@ -272,6 +272,73 @@ func (c *Client) RevokeConnections(ctx context.Context, aim ConnectionAim) (Revo
 	return send[RevokedConnections](ctx, c, http.MethodPost, "/v1/connection-revocations", aim, true)
 }
 
+// Webhooks lists those of an organization, or with none of the whole environment.
+func (c *Client) Webhooks(ctx context.Context, organization string) (Page[Webhook], error) {
+	q := url.Values{}
+	if organization != "" {
+		q.Set("organization_id", organization)
+	}
+	return read[Page[Webhook]](ctx, c, "/v1/webhooks", q)
+}
+
+// CreateWebhook has an application told of what happens to connections.
+func (c *Client) CreateWebhook(ctx context.Context, in WebhookInput) (MadeWebhook, error) {
+	return send[MadeWebhook](ctx, c, http.MethodPost, "/v1/webhooks", in, false)
+}
+
+// Webhook reads one.
+func (c *Client) Webhook(ctx context.Context, id string) (Webhook, error) {
+	return read[Webhook](ctx, c, "/v1/webhooks/"+seg(id), nil)
+}
+
+// UpdateWebhook replaces a webhook's address, description and events.
+func (c *Client) UpdateWebhook(ctx context.Context, id string, in WebhookInput) (Webhook, error) {
+	in.OrganizationID = ""
+	return send[Webhook](ctx, c, http.MethodPut, "/v1/webhooks/"+seg(id), in, true)
+}
+
+// DeleteWebhook removes a webhook and what was still to be told.
+func (c *Client) DeleteWebhook(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/webhooks/" + seg(id), repeat: true}, nil)
+}
+
+// EnableWebhook enables a webhook; ReplayWebhook sends what it missed.
+func (c *Client) EnableWebhook(ctx context.Context, id string) (Webhook, error) {
+	return send[Webhook](ctx, c, http.MethodPost, "/v1/webhooks/"+seg(id)+"/enable", nil, true)
+}
+
+// DisableWebhook disables a webhook; what happens is held for a month.
+func (c *Client) DisableWebhook(ctx context.Context, id string) (Webhook, error) {
+	return send[Webhook](ctx, c, http.MethodPost, "/v1/webhooks/"+seg(id)+"/disable", nil, true)
+}
+
+// RotateWebhook replaces a webhook's secret. For overlap the old one signs as well.
+func (c *Client) RotateWebhook(ctx context.Context, id string, overlap time.Duration) (MadeWebhook, error) {
+	return send[MadeWebhook](ctx, c, http.MethodPost, "/v1/webhooks/"+seg(id)+"/rotate", map[string]int64{"overlap_seconds": int64(overlap / time.Second)}, false)
+}
+
+// TestWebhook sends a webhook an event that says nothing.
+func (c *Client) TestWebhook(ctx context.Context, id string) (WebhookDelivery, error) {
+	return send[WebhookDelivery](ctx, c, http.MethodPost, "/v1/webhooks/"+seg(id)+"/test", nil, false)
+}
+
+// WebhookDeliveries lists what was told, newest first; an empty state is any.
+func (c *Client) WebhookDeliveries(ctx context.Context, id, state string, p Paging) (Page[WebhookDelivery], error) {
+	q := p.add(url.Values{})
+	if state != "" {
+		q.Set("state", state)
+	}
+	return read[Page[WebhookDelivery]](ctx, c, "/v1/webhooks/"+seg(id)+"/deliveries", q)
+}
+
+// ReplayWebhook sends again, and gives how many deliveries that are.
+func (c *Client) ReplayWebhook(ctx context.Context, id string, r WebhookReplay) (int64, error) {
+	out, err := send[struct {
+		Deliveries int64 `json:"deliveries"`
+	}](ctx, c, http.MethodPost, "/v1/webhooks/"+seg(id)+"/replay", r, true)
+	return out.Deliveries, err
+}
+
 // Vend fetches a connection's credential for an application whose key has the
 // scope connections:vend. Servers refuse it unless it was switched on.
 func (c *Client) Vend(ctx context.Context, id string) (Credential, error) {

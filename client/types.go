@@ -345,6 +345,61 @@ type RevokedConnections struct {
 	More        bool         `json:"more"` // repeat the request
 }
 
+// Webhook is where an application is told of what happens.
+type Webhook struct {
+	ID             string    `json:"id"`
+	EnvironmentID  string    `json:"environment_id"`
+	OrganizationID string    `json:"organization_id"` // empty: the whole environment
+	URL            string    `json:"url"`
+	Description    string    `json:"description"`
+	Events         []string  `json:"events"` // empty: all
+	State          string    `json:"state"`  // enabled or disabled
+	Reason         string    `json:"reason"` // why it is disabled: switched_off, failing or gone
+	FailingSince   time.Time `json:"failing_since,omitzero"`
+	OldSecretUntil time.Time `json:"old_secret_until,omitzero"` // until when a replaced secret signs as well
+	CreatedAt      time.Time `json:"created_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
+	Version        int64     `json:"version"`
+}
+
+// MadeWebhook is a webhook with its secret, which is shown once.
+type MadeWebhook struct {
+	Webhook
+	Secret string `json:"secret"`
+}
+
+// WebhookInput is what is said of a webhook.
+type WebhookInput struct {
+	OrganizationID string   `json:"organization_id,omitempty"` // of a new one only
+	URL            string   `json:"url"`
+	Description    string   `json:"description,omitempty"`
+	Events         []string `json:"events,omitempty"`
+}
+
+// WebhookDelivery is one event on its way to one webhook.
+type WebhookDelivery struct {
+	ID        string    `json:"id"`
+	WebhookID string    `json:"webhook_id"`
+	EventID   string    `json:"event_id"`
+	Event     string    `json:"event"`
+	State     string    `json:"state"` // pending, delivered, failed or held
+	Attempts  int       `json:"attempts"`
+	NextAt    time.Time `json:"next_at,omitzero"`
+	Status    int       `json:"status"` // that the receiver answered last
+	Error     string    `json:"error"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// WebhookReplay says what is sent again: one delivery, or what was not delivered
+// in a time.
+type WebhookReplay struct {
+	DeliveryID string    `json:"delivery_id,omitempty"`
+	From       time.Time `json:"from,omitzero"`
+	To         time.Time `json:"to,omitzero"`
+	Delivered  bool      `json:"delivered,omitempty"` // also what was
+}
+
 // ConnectionFilter selects connections.
 type ConnectionFilter struct {
 	OrganizationID string

@@ -38,6 +38,7 @@ manage_tenants       oa    organizations:write
 manage_organization  oa    organizations:write
 view_keys            oar   keys:read
 manage_root_keys     oa    keys:write
+manage_webhooks      oa    webhooks:write
 fly                  -     -
 `
 

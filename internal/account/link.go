@@ -257,15 +257,23 @@ const (
 	NoticeRecovery   = "user.recovery_link"
 	NoticeFirstOwner = "user.first_owner_link"
 	NoticeRestored   = "server.restored"
+	NoticeWebhook    = "webhook.disabled"
 )
 
 // Notice is something that an owner must be told.
 type Notice struct {
 	ID       id.Event
-	Kind     string  // user.recovery_link, user.first_owner_link or server.restored
-	User     id.User // whom it is about; of a restore, who is told
+	Kind     string  // user.recovery_link, user.first_owner_link server.restored or webhook.disabled
+	User     id.User // whom it is about; of a restore and a webhook, who is told
 	UserName string
 	At       time.Time
+}
+
+// NoticeOwners tells the owners of whoever runs env, in the caller's transaction,
+// of what the audit entry event says.
+func (s *Service) NoticeOwners(ctx context.Context, tx *sqldb.Tx, env id.Environment, kind string, event id.Event, at time.Time) error {
+	_, err := tx.ExecContext(ctx, noticeToOwnersSQL, event, kind, sqldb.Micros(at), env)
+	return sqldb.Wrap("tell the owners", err)
 }
 
 // Notices lists what the person has not dismissed, newest first.

@@ -19,7 +19,8 @@ const (
 	insertNoticeSQL = `insert into owner_notice (event_id, owner_id, kind, user_id, created_at, dismissed_at) values ($1, $2, $3, $4, $5, 0)`
 	noticeToAllSQL  = `insert into owner_notice (event_id, owner_id, kind, user_id, created_at, dismissed_at)
 		select distinct cast($1 as text), m.user_id, cast($2 as text), m.user_id, cast($3 as bigint), 0 from membership m join environment e on e.operator_id = m.organization_id where m.role = 'owner'`
-	noticesSQL = `select n.event_id, n.kind, n.user_id, p.name, n.created_at from owner_notice n join person p on p.id = n.user_id
+	noticeToOwnersSQL = noticeToAllSQL + ` and e.id = $4`
+	noticesSQL        = `select n.event_id, n.kind, n.user_id, p.name, n.created_at from owner_notice n join person p on p.id = n.user_id
 		where n.owner_id = $1 and n.dismissed_at = 0 order by n.event_id desc limit 100`
 	dismissSQL = `update owner_notice set dismissed_at = $1 where owner_id = $2 and event_id = $3 and dismissed_at = 0`
 )

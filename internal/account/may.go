@@ -48,6 +48,7 @@ const (
 	ScopeAuditRead          Scope = "audit:read"
 	ScopeKeysRead           Scope = "keys:read"
 	ScopeKeysWrite          Scope = "keys:write"
+	ScopeWebhooksWrite      Scope = "webhooks:write"
 )
 
 // Scopes lists them all, in the order in which people see them.
@@ -57,7 +58,7 @@ func Scopes() []Scope {
 		ScopeConnectionsRead, ScopeConnectionsWrite, ScopeConnectionsVend,
 		ScopeAgentsRead, ScopeAgentsWrite, ScopeSessionsRead, ScopeSessionsRevoke,
 		ScopeProvidersWrite, ScopeOrganizationsWrite, ScopeUsersRead, ScopeUsersWrite, ScopeAuditRead,
-		ScopeKeysRead, ScopeKeysWrite,
+		ScopeKeysRead, ScopeKeysWrite, ScopeWebhooksWrite,
 	}
 }
 
@@ -86,6 +87,7 @@ const (
 	ManageProviders   Permission = "manage_providers"    // an environment's
 	ManageTenants     Permission = "manage_tenants"      // make organizations and environments
 	ManageSettings    Permission = "manage_organization" // of one organization
+	ManageWebhooks    Permission = "manage_webhooks"     // see and change who is told of what happens
 	ViewKeys          Permission = "view_keys"           // which key seals what, and where it lies
 	ManageRootKeys    Permission = "manage_root_keys"    // replace, bind and destroy keys; a person must also prove presence for the latter two
 )
@@ -93,7 +95,7 @@ const (
 // permissions lists them all.
 func permissions() []Permission {
 	return []Permission{View, UseOwn, ViewMembers, ManageMembers, ManageAgents, ApproveSessions, ViewConnections, ManageConnections, VendConnections,
-		ViewSessions, Revoke, ReadAudit, ViewSecrets, RevealSecrets, WriteSecrets, DeleteSecrets, CreateKeys, ManageProviders, ManageTenants, ManageSettings, ViewKeys, ManageRootKeys}
+		ViewSessions, Revoke, ReadAudit, ViewSecrets, RevealSecrets, WriteSecrets, DeleteSecrets, CreateKeys, ManageProviders, ManageTenants, ManageSettings, ManageWebhooks, ViewKeys, ManageRootKeys}
 }
 
 // rule says who holds a permission. No scope means that no application does.
@@ -156,6 +158,8 @@ func rules(p Permission) rule {
 		return rule{managing, ScopeKeysWrite}
 	case ManageSettings:
 		return rule{managing, ScopeOrganizationsWrite}
+	case ManageWebhooks:
+		return rule{managing, ScopeWebhooksWrite}
 	}
 	return rule{}
 }

@@ -38,6 +38,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
+	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
 // Config is what an API needs. The rooms and PublicURL are required.
@@ -52,6 +53,7 @@ type Config struct {
 	Audit       *audit.Log
 	Vault       *vault.Vault
 	Custody     *custody.Service
+	Webhooks    *webhook.Service
 	// Verify holds the audit log against its chains and checkpoints.
 	Verify func(ctx context.Context, progress func(entries int64)) (audit.Report, error)
 
@@ -117,7 +119,7 @@ type API struct {
 // New builds the routes and the document.
 func New(cfg Config) (*API, error) {
 	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Sessions == nil ||
-		cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Verify == nil || cfg.PublicURL == nil {
+		cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Webhooks == nil || cfg.Verify == nil || cfg.PublicURL == nil {
 		return nil, errors.New("api: the configuration is incomplete")
 	}
 	if cfg.Logger == nil {
@@ -156,6 +158,7 @@ func (a *API) routes() {
 	a.agentRoutes()
 	a.providerRoutes()
 	a.connectionRoutes()
+	a.webhookRoutes()
 	a.vendRoutes()
 	a.sessionRoutes()
 	a.approvalRoutes()

@@ -21,6 +21,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/vault"
+	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
 // operation is one route as the OpenAPI document tells it.
@@ -162,6 +163,9 @@ var routes = map[string]expected{
 	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
+	"list-webhooks": {200, 200, 200, 200}, "create-webhook": {201, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
+	"enable-webhook": {200, 200, 404, 404}, "disable-webhook": {200, 200, 404, 404}, "rotate-webhook-secret": {200, 200, 404, 404}, "test-webhook": {200, 200, 404, 404},
+	"list-webhook-deliveries": {200, 200, 404, 404}, "replay-webhook": {200, 200, 404, 404},
 	"vend-credential": {403, 200, 404, 404},
 	"list-sessions":   {200, 200, 200, 200}, "get-session": {200, 200, 404, 404}, "revoke": {200, 200, 404, 404},
 	"list-approvals": {200, 403, 403, 403}, "get-approval": {200, 403, 403, 403},
@@ -232,6 +236,12 @@ func (s *scene) param(name string) string {
 		return "custom_api_key"
 	case "connection":
 		return string(s.w.Connection(s.t, ""))
+	case "webhook":
+		e, _, err := s.w.Webhooks.Create(s.t.Context(), s.w.System().In(s.w.Env), webhook.Input{URL: s.w.Sandbox + "/hook", Organization: s.w.Org})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return string(e.ID)
 	case "session":
 		return string(s.w.Request(s.t, s.name("agent")).ID)
 	case "approval":
@@ -274,6 +284,8 @@ func random(name string) string {
 		return string(id.NewAgent())
 	case "connection":
 		return string(id.NewConnection())
+	case "webhook":
+		return string(id.NewWebhook())
 	case "session":
 		return string(id.NewSession())
 	case "approval":
@@ -338,6 +350,10 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"params": map[string]string{"id": "own", "name": "Own", "api_base": "https://api.example.com"}}
 	case "create-connection":
 		v = map[string]any{"organization_id": thing("organization"), "provider": "sandbox_key", "fields": map[string]string{"api_key": apitest.SandboxKey}}
+	case "create-webhook", "update-webhook":
+		v = map[string]any{"url": s.w.Sandbox + "/hook", "events": []string{"connection.revoked"}}
+	case "rotate-webhook-secret", "replay-webhook":
+		v = map[string]any{}
 	case "revoke-connections":
 		v = map[string]any{"organization_id": thing("organization"), "provider": "not_there"}
 	case "revoke":

@@ -192,3 +192,6 @@ func (a *API) decryptBlob(ctx context.Context, by account.Actor, in *decryptInpu
 	out.Value, out.Bytes = either(value)
 	return out, nil
 }
+
+// webhookSecret shows a webhook's fresh secret to whoever made it, once.
+func webhookSecret(v secret.Value) string { return string(v.Reveal()) }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +40,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/telemetry"
 	"github.com/ambit-dev/ambit/internal/vault"
 	"github.com/ambit-dev/ambit/internal/web"
+	"github.com/ambit-dev/ambit/internal/webhook"
 	"github.com/ambit-dev/ambit/internal/workos"
 )
 
@@ -54,6 +56,7 @@ type App struct {
 	Audit        *audit.Log
 	Vault        *vault.Vault
 	Custody      *custody.Service
+	Webhooks     *webhook.Service
 
 	cfg        Config
 	public     *url.URL
@@ -192,7 +195,8 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, PublicURL: a.public, OnEnded: a.onConnectionEnded, Now: a.clock.Now})
+	a.Webhooks = webhook.New(webhook.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, Kinds: slices.Sorted(maps.Keys(connection.Changes())), Now: a.clock.Now, Logger: cfg.Logger})
+	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, PublicURL: a.public, OnEnded: a.onConnectionEnded, OnChange: a.onConnectionChange, Now: a.clock.Now})
 	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
 	if err != nil {
 		return err
@@ -267,6 +271,11 @@ func (a *App) onConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.
 	return a.Credentials.OnConnectionEnded(ctx, tx, c)
 }
 
+func (a *App) onConnectionChange(ctx context.Context, tx *sqldb.Tx, ch connection.Change) error {
+	c := ch.Connection
+	return a.Webhooks.Emit(ctx, tx, webhook.Event{ID: ch.ID, Environment: c.Environment, Organization: c.Organization, Kind: ch.Kind, At: ch.At, Data: ch.Data()})
+}
+
 // handler mounts every door.
 func (a *App) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
@@ -274,7 +283,7 @@ func (a *App) handler() (http.Handler, error) {
 	authserver.New(authserver.Config{Agents: a.Agents, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
 	importer := openapi.NewImporter(a.outbound)
 	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials,
-		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
+		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Webhooks: a.Webhooks, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -320,6 +329,7 @@ func (a *App) start() {
 	a.Agents.Start()
 	a.Sessions.Start()
 	a.Credentials.Start()
+	a.Webhooks.Start()
 	a.wg.Go(a.sweep)
 }
 
@@ -361,6 +371,7 @@ func (a *App) closeRooms() {
 	if a.started {
 		close(a.stop)
 		a.wg.Wait()
+		a.Webhooks.Stop()
 		a.Credentials.Stop()
 		a.Sessions.Stop()
 		a.Agents.Stop()

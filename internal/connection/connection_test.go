@@ -36,6 +36,7 @@ type world struct {
 	env     id.Environment
 	org     id.Organization
 	clock   atomic.Int64
+	changes []string        // kinds that OnChange was told of
 	ended   []id.Connection // what OnEnded was called with
 	veto    error           // what OnEnded answers
 }
@@ -66,6 +67,10 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 // node is another process on the same database.
 func (w *world) node() *connection.Service {
 	return connection.New(connection.Config{DB: w.db, Audit: w.audit, PublicURL: w.public, Now: func() time.Time { return time.UnixMicro(w.clock.Add(1000)).UTC() },
+		OnChange: func(_ context.Context, _ *sqldb.Tx, ch connection.Change) error {
+			w.changes = append(w.changes, ch.Kind)
+			return nil
+		},
 		OnEnded: func(_ context.Context, _ *sqldb.Tx, c connection.Connection) error {
 			if c.State != connection.Disconnected {
 				return errors.New("the hook sees a connection that has not ended")
@@ -231,6 +236,10 @@ func TestConnectionLife(t *testing.T) {
 		want := []string{"connection.connected", "connection.needs_reauthorization", "connection.recovered", "connection.reconnected", "connection.scopes_changed", "connection.scopes_changed", "connection.disconnected"}
 		if d := cmp.Diff(want, w.actions(t, c.ID)); d != "" {
 			t.Error(d)
+		}
+		told := []string{connection.ChangeConnected, connection.ChangeNeedsReauth, connection.ChangeRecovered, connection.ChangeReauthorized, connection.ChangeScopes, connection.ChangeScopes, connection.ChangeRevoked}
+		if d := cmp.Diff(told, w.changes); d != "" {
+			t.Errorf("told others: %s", d)
 		}
 		// The account can be connected anew, as another connection.
 		if fresh := w.mustCreate(t, me, "acme", "ann"); fresh.ID == c.ID {

@@ -145,3 +145,19 @@ func (s *Service) TellExpiring(ctx context.Context, by audit.Actor, before time.
 	}
 	return nil
 }
+
+// Data is what an application is told of a change. It holds no secret.
+func (ch Change) Data() map[string]any {
+	c := ch.Connection
+	data := map[string]any{"object": "connection", "id": c.ID, "organization_id": c.Organization, "provider": c.Provider, "state": c.State, "account_id": c.AccountID,
+		"account_label": c.AccountLabel, "auth_method": c.AuthMethod, "scopes": append([]string{}, c.Scopes...), "missing_scopes": append([]string{}, c.Lacking()...)}
+	for name, v := range map[string]string{"owner_id": string(c.Owner), "reason": c.Reason, "reauthorize_by": stamp(c.ReauthorizeBy), "error_code": ch.Code} {
+		if v != "" {
+			data[name] = v
+		}
+	}
+	if len(ch.Scopes) > 0 {
+		data["scopes_lost"] = ch.Scopes
+	}
+	return data
+}

@@ -41,6 +41,7 @@ func bans() []ban {
 				"internal/web/reveal.go":       "puts a fresh sign-in token into its cookie, shows a person once what was made for them",
 				"internal/audit/chain.go":      "the chain's own key, sealed under the root, keys its hash",
 				"internal/audit/checkpoint.go": "the checkpoint's own key signs, and vouches for rows",
+				"internal/webhook/sign.go":     "keys the signature of what an application is told",
 				"internal/authserver/issue.go": "hands a freshly made token to the client that asked for it, once",
 			},
 		},

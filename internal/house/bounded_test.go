@@ -161,6 +161,10 @@ var bounded = map[string]struct{ bound, ends string }{
 
 	"telemetry.labels.seen": {"200 codes, then \"other\"", "the process"},
 
+	"webhook.Service.Deliver go": {"8 at a time, 40 in all", "Deliver waits for them"},
+	"webhook.Service.Start go":   {"one loop", "Stop"},
+	"webhook.Service.done":       {"nothing is sent", "closed by the loop of Start"},
+
 	"throttle.Limiter.byKey":  {"as many keys as it was made for; whole budgets and the one used least recently go", "the process"},
 	"throttle.Limiter.recent": {"as Limiter.byKey", "the process"},
 	"throttle.Lobby.guests":   {"as many as it was made for; the slowest goes", "a guest who leaves"},

@@ -34,6 +34,7 @@ var levels = map[string]int{
 	"internal/agent":       3,
 	"internal/connection":  4,
 	"internal/custody":     4,
+	"internal/webhook":     4,
 	"internal/session":     5,
 	"internal/credential":  6,
 	"internal/gateway":     7,

@@ -42,6 +42,8 @@ type (
 	dataKey      struct{}
 	binding      struct{}
 	integration  struct{}
+	webhook      struct{}
+	delivery     struct{}
 )
 
 func (environment) prefix() string  { return "env" }
@@ -63,6 +65,8 @@ func (draft) prefix() string        { return "draft" }
 func (dataKey) prefix() string      { return "dek" }
 func (binding) prefix() string      { return "bind" }
 func (integration) prefix() string  { return "int" }
+func (webhook) prefix() string      { return "hook" }
+func (delivery) prefix() string     { return "dlv" }
 
 // The nouns of the product, and the few that serve them: a client is an OAuth
 // client registration of an agent, a login is a person's browser or CLI
@@ -90,6 +94,8 @@ type (
 	DataKey      = ID[dataKey]
 	Binding      = ID[binding]
 	Integration  = ID[integration]
+	Webhook      = ID[webhook]
+	Delivery     = ID[delivery]
 )
 
 const (
@@ -134,6 +140,8 @@ func NewDraft() Draft               { return fresh[draft]() }
 func NewDataKey() DataKey           { return fresh[dataKey]() }
 func NewBinding() Binding           { return fresh[binding]() }
 func NewIntegration() Integration   { return fresh[integration]() }
+func NewWebhook() Webhook           { return fresh[webhook]() }
+func NewDelivery() Delivery         { return fresh[delivery]() }
 
 // Parse checks that s is a well-formed id of kind K. A malformed id gets the
 // same NotFound as an unknown one, so that a caller learns nothing from it.

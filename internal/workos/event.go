@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/vault"
@@ -19,6 +20,14 @@ import (
 // events are the actions of the audit that this wire tells of, by its names for
 // them. Those that only Ambit has are named in the same way.
 func events() map[string][]string {
+	all := connection.Changes()
+	for event, actions := range vaultEvents() {
+		all[event] = actions
+	}
+	return all
+}
+
+func vaultEvents() map[string][]string {
 	return map[string][]string{
 		"vault.data.created":       {"secret.created"},
 		"vault.data.read":          {"secret.read", "secret.used"},
@@ -82,7 +91,7 @@ func (s *Server) listEvents(ctx context.Context, c vault.Caller, r *http.Request
 	}
 	for _, rec := range page.Records {
 		// What a key may not list, it does not hear of either.
-		if c.Reach.Lists(rec.Detail["name"], keyContext(rec)) {
+		if rec.Connection != "" && strings.HasPrefix(eventOf(rec.Action), "connection.") || c.Reach.Lists(rec.Detail["name"], keyContext(rec)) {
 			out.Data = append(out.Data, wireEvent(rec))
 		}
 	}
@@ -154,6 +163,9 @@ func wireEvent(r audit.Record) event {
 	more := map[string]string{"kv_name": r.Detail["name"], "key_id": r.Detail["key_id"], "version_id": r.Detail["version_id"], "organization_id": string(r.Organization),
 		"agent_id": string(r.Agent), "user_id": string(r.User), "session_id": string(r.Session), "ip_address": r.Address}
 	switch {
+	case strings.HasPrefix(r.Action, "connection."), r.Action == "credential.refresh_failed":
+		more["connection_id"], more["provider"], more["reason"], more["error_code"] = r.Object, r.Provider, r.Detail["reason"], r.Code
+		more["account_label"], more["owner_id"], more["reauthorize_by"] = r.Detail["account"], r.Detail["owner"], r.Detail["reauthorize_by"]
 	case strings.HasPrefix(r.Action, "secret."):
 		more["kv_id"] = r.Object
 	case strings.HasPrefix(r.Action, "key."):

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -39,6 +40,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/vault"
+	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
 // SandboxKey opens the sandbox. It must never be in an answer but a vended one.
@@ -59,6 +61,7 @@ type World struct {
 	Audit       *audit.Log
 	Vault       *vault.Vault
 	Custody     *custody.Service
+	Webhooks    *webhook.Service
 	Sandbox     string
 	Log         *Lines
 
@@ -120,9 +123,10 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Credentials.Start()
 	t.Cleanup(w.Credentials.Stop)
 
+	w.Webhooks = webhook.New(webhook.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Outbound: out, Kinds: slices.Sorted(maps.Keys(connection.Changes()))})
 	w.Custody = custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People})
 	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(out), Connections: w.Connections, Credentials: w.Credentials, Sessions: w.Sessions,
-		Audit: w.Audit, Vault: w.Vault, Custody: w.Custody, PublicURL: public, Limits: Generous, Logger: logger,
+		Audit: w.Audit, Vault: w.Vault, Custody: w.Custody, Webhooks: w.Webhooks, PublicURL: public, Limits: Generous, Logger: logger,
 		Verify: func(ctx context.Context, progress func(int64)) (audit.Report, error) {
 			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: []string{checkpoints}, Progress: progress})
 		}}

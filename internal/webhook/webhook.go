@@ -1,0 +1,405 @@
+// Package webhook tells applications of what happens. A telling is written in the
+// transaction of what happened, so that none is lost, and then delivered at least
+// once: a POST of JSON, signed as the Standard Webhooks specification says, to an
+// address that passes the same gates as every other that leaves for a place that a
+// tenant chose (package outbound). Its webhook-id is that of the audit entry which
+// says the same, so that who gets it twice can tell.
+//
+// An endpoint that does not answer is asked less and less often; after five days of
+// failures it is switched off, and the owners of its environment are told. What was
+// not delivered stays for a month and can be sent again, one telling or all of a
+// time.
+package webhook
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/vault"
+)
+
+// Config is what a Service needs.
+type Config struct {
+	DB       *sqldb.DB
+	Vault    *vault.Vault
+	Audit    *audit.Log
+	People   *account.Service
+	Outbound *outbound.Client
+	Kinds    []string // of events that there are
+	Now      func() time.Time
+	Logger   *slog.Logger
+}
+
+// Service keeps endpoints and delivers to them. Start it.
+type Service struct {
+	cfg  Config
+	log  *slog.Logger
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// KindTest is the event that only a person asks for, to try an endpoint.
+const KindTest = "webhook.test"
+
+const (
+	maxEndpoints = 50 // of one environment or organization
+	maxURL       = 2000
+	maxText      = 200
+	// DefaultOverlap is how long both secrets sign when one is replaced.
+	DefaultOverlap = 24 * time.Hour
+	maxOverlap     = 30 * 24 * time.Hour
+)
+
+// New makes a Service.
+func New(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Vault.Keeps(keeps()...)
+	return &Service{cfg: cfg, log: cfg.Logger}
+}
+
+// Kinds lists the events that an endpoint can ask for.
+func (s *Service) Kinds() []string { return slices.Clone(s.cfg.Kinds) }
+
+// Endpoint is where an application is told.
+type Endpoint struct {
+	ID           id.Webhook
+	Environment  id.Environment
+	Organization id.Organization // empty: of the whole environment
+	URL          string
+	Description  string
+	Events       []string // empty: all
+	Enabled      bool
+	Reason       string    // why it is not: failing, gone or switched_off
+	OldUntil     time.Time // until when a replaced secret signs too; zero: there is none
+	FailingSince time.Time
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+	Version      int64
+
+	secret, old   []byte
+	secretVersion int64
+	failures      int
+	pausedUntil   time.Time
+}
+
+// Input is what is said of an endpoint.
+type Input struct {
+	Organization id.Organization // of a new one; empty: the whole environment
+	URL          string
+	Description  string
+	Events       []string
+}
+
+// Create adds an endpoint and gives the secret that its deliveries are signed
+// with, which is shown this once.
+func (s *Service) Create(ctx context.Context, by account.Actor, in Input) (Endpoint, secret.Value, error) {
+	if in.Organization == "" {
+		in.Organization = by.Organization()
+	}
+	if err := by.May(in.Organization, account.ManageWebhooks); err != nil {
+		return Endpoint{}, secret.Value{}, err
+	}
+	if err := s.check(ctx, in); err != nil {
+		return Endpoint{}, secret.Value{}, err
+	}
+	now := s.now()
+	e := Endpoint{ID: id.NewWebhook(), Environment: by.Environment(), Organization: in.Organization, URL: in.URL, Description: in.Description, Events: in.Events, Enabled: true,
+		CreatedAt: now, UpdatedAt: now, Version: 1, secretVersion: 1}
+	sec, err := s.newSecret(ctx, &e)
+	if err != nil {
+		return Endpoint{}, secret.Value{}, err
+	}
+	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		n, err := countEndpoints(ctx, tx, e.Environment, e.Organization)
+		if err != nil {
+			return err
+		}
+		if n >= maxEndpoints {
+			return fault.New(fault.TooLarge, "too_many_webhooks", "There are as many webhooks here as there can be.").WithHint("Remove one that is not used any more.")
+		}
+		if err := insertEndpoint(ctx, tx, e); err != nil {
+			return err
+		}
+		s.audit(tx, by, "webhook.created", e)
+		return nil
+	})
+	return e, sec, err
+}
+
+// newSecret gives e another secret: 256 random bits, as Standard Webhooks writes
+// them.
+func (s *Service) newSecret(ctx context.Context, e *Endpoint) (secret.Value, error) {
+	raw := make([]byte, 32)
+	_, _ = rand.Read(raw)
+	v := secret.FromString("whsec_" + base64.StdEncoding.EncodeToString(raw))
+	var err error
+	e.secret, err = s.cfg.Vault.Seal(ctx, e.place(e.secretVersion), v)
+	return v, err
+}
+
+func (e Endpoint) place(version int64) vault.Place {
+	return vault.Place{Environment: e.Environment, Organization: e.Organization, Kind: "webhook", Object: string(e.ID), Version: version}
+}
+
+func (s *Service) check(ctx context.Context, in Input) error {
+	u, err := url.Parse(in.URL)
+	if err != nil || len(in.URL) > maxURL || u.Fragment != "" || u.User != nil {
+		return fault.New(fault.Invalid, "webhook_url", "That is not an address to send to.").WithHint("Give a URL such as https://example.com/hooks, without a user name or fragment.")
+	}
+	if err := s.cfg.Outbound.Check(ctx, bare(in.URL)); err != nil {
+		return err
+	}
+	if len(in.Description) > maxText {
+		return fault.New(fault.TooLarge, "description_too_long", "The description is over 200 bytes.")
+	}
+	for _, kind := range in.Events {
+		if !slices.Contains(s.cfg.Kinds, kind) {
+			return fault.New(fault.Invalid, "unknown_event", "There is no such event.").WithHint("The events are: " + strings.Join(s.cfg.Kinds, ", ") + ".")
+		}
+	}
+	return nil
+}
+
+// bare is a URL without its query.
+func bare(raw string) string {
+	before, _, _ := strings.Cut(raw, "?")
+	return before
+}
+
+// Get finds an endpoint that the actor manages.
+func (s *Service) Get(ctx context.Context, by account.Actor, hook id.Webhook) (Endpoint, error) {
+	return s.get(ctx, s.cfg.DB.Reader(), by, hook)
+}
+
+func (s *Service) get(ctx context.Context, q sqldb.Querier, by account.Actor, hook id.Webhook) (Endpoint, error) {
+	if _, person := by.Person(); !person {
+		if err := by.May(by.Organization(), account.ManageWebhooks); err != nil { // before a look-up could tell more
+			return Endpoint{}, err
+		}
+	}
+	e, err := endpoint(ctx, q, by.Environment(), hook)
+	if sqldb.NoRows(err) || err == nil && by.May(e.Organization, account.ManageWebhooks) != nil {
+		return Endpoint{}, fault.New(fault.NotFound, "not_found", "No such webhook.")
+	}
+	return e, sqldb.Wrap("read a webhook", err)
+}
+
+// List gives the endpoints of an organization, or of the whole environment when org
+// is empty.
+func (s *Service) List(ctx context.Context, by account.Actor, org id.Organization) ([]Endpoint, error) {
+	if org == "" {
+		org = by.Organization()
+	}
+	if err := by.May(org, account.ManageWebhooks); err != nil {
+		return nil, err
+	}
+	list, err := endpoints(ctx, s.cfg.DB.Reader(), by.Environment(), org)
+	return list, sqldb.Wrap("list webhooks", err)
+}
+
+// Edit changes address, description and events. What is said replaces all three.
+func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, in Input) (Endpoint, error) {
+	if err := s.check(ctx, in); err != nil {
+		return Endpoint{}, err
+	}
+	return s.change(ctx, by, hook, "webhook.updated", func(e *Endpoint) error {
+		e.URL, e.Description, e.Events = in.URL, in.Description, in.Events
+		return nil
+	})
+}
+
+// Enable switches an endpoint on again; what is delivered from then on is what
+// happens from then on. Replay sends the rest.
+func (s *Service) Enable(ctx context.Context, by account.Actor, hook id.Webhook) (Endpoint, error) {
+	return s.change(ctx, by, hook, "webhook.enabled", func(e *Endpoint) error {
+		e.Enabled, e.Reason, e.failures, e.FailingSince, e.pausedUntil = true, "", 0, time.Time{}, time.Time{}
+		return nil
+	})
+}
+
+// Disable switches an endpoint off until somebody enables it.
+func (s *Service) Disable(ctx context.Context, by account.Actor, hook id.Webhook) (Endpoint, error) {
+	return s.change(ctx, by, hook, "webhook.disabled", func(e *Endpoint) error {
+		e.Enabled, e.Reason = false, "switched_off"
+		return nil
+	})
+}
+
+// Rotate gives an endpoint a new secret, which is shown this once. For overlap the
+// old one signs as well: there is then a signature of each.
+func (s *Service) Rotate(ctx context.Context, by account.Actor, hook id.Webhook, overlap time.Duration) (Endpoint, secret.Value, error) {
+	if overlap < 0 || overlap > maxOverlap {
+		return Endpoint{}, secret.Value{}, fault.New(fault.Invalid, "overlap_invalid", "Both secrets sign for 0 seconds to 30 days.")
+	}
+	now, err := s.Get(ctx, by, hook)
+	if err != nil {
+		return Endpoint{}, secret.Value{}, err
+	}
+	next := now
+	next.secretVersion++
+	sec, err := s.newSecret(ctx, &next)
+	if err != nil {
+		return Endpoint{}, secret.Value{}, err
+	}
+	e, err := s.change(ctx, by, hook, "webhook.rotated", func(e *Endpoint) error {
+		if e.secretVersion != now.secretVersion {
+			return moved()
+		}
+		e.old, e.OldUntil = nil, time.Time{}
+		if overlap > 0 {
+			e.old, e.OldUntil = e.secret, s.now().Add(overlap)
+		}
+		e.secret, e.secretVersion = next.secret, next.secretVersion
+		return nil
+	})
+	if err != nil {
+		return Endpoint{}, secret.Value{}, err
+	}
+	return e, sec, nil
+}
+
+func moved() error {
+	return fault.New(fault.Conflict, "version_conflict", "The webhook was changed in the meantime.").WithHint("Read it again and repeat the change.")
+}
+
+func (s *Service) change(ctx context.Context, by account.Actor, hook id.Webhook, action string, fn func(*Endpoint) error) (Endpoint, error) {
+	var e Endpoint
+	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var err error
+		if e, err = s.get(ctx, tx, by, hook); err != nil {
+			return err
+		}
+		if err := fn(&e); err != nil {
+			return err
+		}
+		e.UpdatedAt = s.now()
+		e.Version++
+		if err := saveEndpoint(ctx, tx, e); err != nil {
+			return err
+		}
+		s.audit(tx, by, action, e)
+		return nil
+	})
+	return e, err
+}
+
+// Delete removes an endpoint and what was to be told to it.
+func (s *Service) Delete(ctx context.Context, by account.Actor, hook id.Webhook) error {
+	return s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		e, err := s.get(ctx, tx, by, hook)
+		if err != nil {
+			return err
+		}
+		if err := deleteEndpoint(ctx, tx, e.ID); err != nil {
+			return err
+		}
+		s.audit(tx, by, "webhook.deleted", e)
+		return nil
+	})
+}
+
+// audit names where an endpoint is by its host only: the rest of an address may be
+// what keeps others from sending there.
+func (s *Service) audit(tx *sqldb.Tx, by account.Actor, action string, e Endpoint) {
+	s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: e.Environment, Organization: e.Organization, Actor: by.Audit(), User: by.User(), Action: action, Object: string(e.ID),
+		Detail: map[string]string{"host": e.host(), "events": strings.Join(e.Events, " ")}, Address: by.Address()})
+}
+
+func (e Endpoint) host() string {
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// Event is one thing that happened.
+type Event struct {
+	ID           id.Event // of its audit entry
+	Environment  id.Environment
+	Organization id.Organization
+	Kind         string
+	At           time.Time
+	Data         map[string]any
+}
+
+// message is the body of a delivery.
+type message struct {
+	Type      string         `json:"type"`
+	Timestamp string         `json:"timestamp"`
+	ID        id.Event       `json:"id"`
+	Data      map[string]any `json:"data"`
+}
+
+// Emit puts an event down for every endpoint that asked for it, in the transaction
+// in which it happens. For one that is switched off it is kept, to be replayed.
+func (s *Service) Emit(ctx context.Context, tx *sqldb.Tx, ev Event) error {
+	to, err := listening(ctx, tx, ev.Environment, ev.Organization)
+	if err != nil {
+		return sqldb.Wrap("find who is to be told", err)
+	}
+	to = slices.DeleteFunc(to, func(e Endpoint) bool { return len(e.Events) > 0 && !slices.Contains(e.Events, ev.Kind) })
+	if len(to) == 0 {
+		return nil
+	}
+	return s.emit(ctx, tx, ev, to)
+}
+
+func (s *Service) emit(ctx context.Context, tx *sqldb.Tx, ev Event, to []Endpoint) error {
+	body, err := json.Marshal(message{Type: ev.Kind, Timestamp: ev.At.UTC().Format(time.RFC3339Nano), ID: ev.ID, Data: ev.Data})
+	if err != nil {
+		return err
+	}
+	for _, e := range to {
+		d := Delivery{ID: id.NewDelivery(), Webhook: e.ID, Event: ev.ID, Kind: ev.Kind, State: Pending, CreatedAt: s.now(), environment: e.Environment, body: body}
+		if !e.Enabled {
+			d.State = Held
+		}
+		if err := insertDelivery(ctx, tx, d, sqldb.Micros(s.now())); err != nil {
+			return sqldb.Wrap("put a delivery down", err)
+		}
+	}
+	return nil
+}
+
+// Test sends an endpoint an event that says nothing, to see whether it arrives.
+func (s *Service) Test(ctx context.Context, by account.Actor, hook id.Webhook) (Delivery, error) {
+	var event id.Event
+	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		e, err := s.get(ctx, tx, by, hook)
+		if err != nil {
+			return err
+		}
+		if !e.Enabled {
+			return fault.New(fault.Conflict, "webhook_disabled", "The webhook is switched off.").WithHint("Enable it first.")
+		}
+		event = s.cfg.Audit.Append(tx, audit.Entry{Environment: e.Environment, Organization: e.Organization, Actor: by.Audit(), User: by.User(), Action: "webhook.tested", Object: string(e.ID), Address: by.Address()})
+		return s.emit(ctx, tx, Event{ID: event, Environment: e.Environment, Kind: KindTest, At: s.now(), Data: map[string]any{"object": "test"}}, []Endpoint{e})
+	})
+	if err != nil {
+		return Delivery{}, err
+	}
+	d, err := deliveryOf(ctx, s.cfg.DB.Reader(), hook, event)
+	return d, sqldb.Wrap("read a delivery", err)
+}
+
+func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
