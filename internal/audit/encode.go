@@ -87,7 +87,10 @@ func (e *Entry) write(w *writer) {
 	if len(e.Detail) > 0 {
 		w.name("detail")
 		w.open()
-		for _, k := range slices.Sorted(maps.Keys(e.Detail)) {
+		var room [12]string // of most
+		names := slices.AppendSeq(room[:0], maps.Keys(e.Detail))
+		slices.Sort(names)
+		for _, k := range names {
 			w.ok = w.ok && ascii(k)
 			w.comma()
 			w.quote(k)

@@ -14,8 +14,8 @@ import (
 // alone is served at once.
 //
 // Those whom a round has answered often come back at once. So the next one waits
-// until as many are there as the last one knew of, but no longer than the last one
-// took. When they stay away, no round after it waits for them again.
+// until as many are there as the last one knew of, but no longer than twice what that
+// one took. When they stay away, no round after it waits for them again.
 //
 // Its fields are set before its first use. It is safe for concurrent use.
 type Line[T any] struct {
@@ -104,7 +104,7 @@ func (l *Line[T]) enough() bool { return len(l.waiting) >= min(l.known, l.Most) 
 // gather waits for those who may come back.
 func (l *Line[T]) gather() {
 	l.mu.Lock()
-	left := time.Until(l.ended.Add(min(l.took, patience)))
+	left := time.Until(l.ended.Add(min(2*l.took, patience)))
 	if l.enough() || left <= 0 {
 		l.mu.Unlock()
 		return

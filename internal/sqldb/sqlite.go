@@ -18,13 +18,7 @@ import (
 // pragma is a setting that every SQLite connection gets when it is opened.
 type pragma struct{ name, set, want string }
 
-// The connection that writes keeps its pages over commits, so it has room for the
-// inner pages of large tables; one that reads loses its own with each commit.
 func pragmas(queryOnly string) []pragma {
-	cache := "-32768" // KiB
-	if queryOnly == "1" {
-		cache = "-2048"
-	}
 	return []pragma{
 		{"busy_timeout", "5000", "5000"}, // first, so that the others may wait
 		{"journal_mode", "WAL", "wal"},
@@ -33,7 +27,6 @@ func pragmas(queryOnly string) []pragma {
 		{"secure_delete", "1", "1"},
 		{"temp_store", "MEMORY", "2"}, // no row ever in a temporary file
 		{"trusted_schema", "0", "0"},
-		{"cache_size", cache, cache},
 		{"query_only", queryOnly, queryOnly}, // last: it would refuse journal_mode
 	}
 }

@@ -84,8 +84,11 @@ const contextFormat = "ambit key context 1"
 
 // canonical is injective: equal bytes mean equal contexts.
 func (c keyContext) canonical() []byte {
-	parts := []string{contextFormat, string(c.environment)}
-	for _, k := range slices.Sorted(maps.Keys(c.items)) {
+	var room [MaxContextItems]string // or more, of an older server
+	names := slices.AppendSeq(room[:0], maps.Keys(c.items))
+	slices.Sort(names)
+	parts := append(make([]string, 0, 2+2*len(names)), contextFormat, string(c.environment))
+	for _, k := range names {
 		parts = append(parts, k, c.items[k])
 	}
 	return crypt.Fields(parts...)

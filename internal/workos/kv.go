@@ -121,7 +121,7 @@ func contextOf(items map[string]string) map[string]string {
 	return items
 }
 
-// decode reads the body into v, and gives it in canonical form. What is no JSON
+// decode reads the body into v, and gives it as it came. What is no JSON
 // is a bad request; JSON of another shape cannot be processed.
 func decode(r *http.Request, v any) ([]byte, error) {
 	doc, err := body(r)
@@ -129,23 +129,28 @@ func decode(r *http.Request, v any) ([]byte, error) {
 		return nil, err
 	}
 	limits := strictjson.Limits{Bytes: maxBody, Depth: 4, Items: 100}
-	if err := strictjson.Check(doc, limits); err != nil {
-		return nil, err
-	}
 	if err := strictjson.Unmarshal(doc, v, limits); err != nil {
+		if bad := strictjson.Check(doc, limits); bad != nil {
+			return nil, bad
+		}
 		return nil, unprocessable{err}
 	}
-	return strictjson.Canonical(doc)
+	return doc, nil
 }
 
-// onceOf names the request by its Idempotency-Key, if it has one.
-func onceOf(r *http.Request, canonical []byte) (vault.Once, error) {
+// onceOf names the request by its Idempotency-Key, if it has one. However its body
+// is written, it is the same request.
+func onceOf(r *http.Request, doc []byte) (vault.Once, error) {
 	keys := r.Header.Values("Idempotency-Key")
 	if len(keys) == 0 {
 		return vault.Once{}, nil
 	}
 	if len(keys) > 1 || len(keys[0]) < 1 || len(keys[0]) > 255 {
 		return vault.Once{}, fault.New(fault.Invalid, "invalid_idempotency_key", "An Idempotency-Key has 1 to 255 characters, and a request has one of them.")
+	}
+	canonical, err := strictjson.Canonical(doc)
+	if err != nil {
+		return vault.Once{}, err
 	}
 	route := append([]byte(r.Method+" "+r.URL.Path+"\n"), canonical...)
 	return vault.Once{Key: keys[0], Digest: sha256.Sum256(route)}, nil
