@@ -118,7 +118,7 @@ func (a *App) sealed(ctx context.Context, why error) (map[string]account.Held, e
 		return nil, err
 	}
 	var err error
-	if a.outbound, err = outbound.New(outbound.Policy{Allow: a.cfg.OutboundAllow}); err != nil {
+	if a.outbound, err = a.cfg.newOutbound(); err != nil {
 		return nil, err
 	}
 	return a.waitSealed(ctx, why)
@@ -156,7 +156,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err := a.observe(ctx); err != nil {
 		return err
 	}
-	if a.outbound, err = outbound.New(outbound.Policy{Allow: cfg.OutboundAllow}); err != nil {
+	if a.outbound, err = cfg.newOutbound(); err != nil {
 		return err
 	}
 

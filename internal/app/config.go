@@ -35,6 +35,9 @@ type Config struct {
 	// MachineIdentity lets customers' root keys be asked for as the identity that
 	// the cloud gives this machine. For the server's own root keys it always may be.
 	MachineIdentity bool
+	// TransitCA is a PEM file of certificate authorities that servers of transit keys
+	// may have their certificates from, beside those that the system trusts.
+	TransitCA string
 	// Env looks up one setting of the environment, for what back ends of root keys
 	// want to know. Nil knows none.
 	Env func(string) string

@@ -20,6 +20,9 @@ func Keepers(cfg Config, client *outbound.Client, scheme string, ours bool) http
 	return cfg.options(client, scheme, ours).HTTP.Transport
 }
 
+// NewOutbound makes the way out of a server.
+func (c Config) NewOutbound() (*outbound.Client, error) { return c.newOutbound() }
+
 // OpenBrought opens a customer's root key.
 func OpenBrought(ctx context.Context, client *outbound.Client, uri string) (keyring.Keeper, error) {
 	return openBrought(ctx, Config{}, client, uri)

@@ -2,7 +2,11 @@ package app
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,11 +87,59 @@ func openBrought(ctx context.Context, cfg Config, client *outbound.Client, uri s
 // The hosts that they ask are their own, whatever a URI says.
 var clouds = []string{"awskms", "azurekv", "gcpkms"}
 
+// privateCA are the schemes of services that people run themselves. The clouds' have
+// certificates that the public can check, and no other is taken for them.
+var privateCA = []string{"transit+https"}
+
+// newOutbound makes the way out.
+func (c Config) newOutbound() (*outbound.Client, error) {
+	p := outbound.Policy{Allow: c.OutboundAllow}
+	if c.TransitCA != "" {
+		var err error
+		if p.Private, _, err = ReadCA(c.TransitCA); err != nil {
+			return nil, err
+		}
+	}
+	return outbound.New(p)
+}
+
+// ReadCA reads the certificates of authorities, in PEM, beside those that the system
+// trusts.
+func ReadCA(path string) (*x509.CertPool, []*x509.Certificate, error) {
+	raw, err := os.ReadFile(path)
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(raw); block != nil && err == nil; block, rest = pem.Decode(rest) {
+		var c *x509.Certificate
+		if block.Type != "CERTIFICATE" {
+			err = errors.New("it holds a " + strings.ToLower(block.Type))
+		} else if c, err = x509.ParseCertificate(block.Bytes); err == nil && !c.IsCA {
+			err = errors.New("the certificate of " + c.Subject.String() + " is no authority's")
+		}
+		certs = append(certs, c)
+	}
+	if err == nil && len(certs) == 0 {
+		err = errors.New("it holds no certificate")
+	}
+	if err != nil {
+		return nil, nil, fault.New(fault.Invalid, "transit_ca_invalid", "The certificates in "+path+" cannot be used.").
+			WithHint("AMBIT_TRANSIT_CA names a PEM file with the certificates of authorities, and nothing else.").WithCause(err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	for _, c := range certs {
+		pool.AddCert(c)
+	}
+	return pool, certs, nil
+}
+
 // options are what a back end may use. The machine's own identity in its cloud is
 // for the operator's keys, and for customers' where the operator says so.
 func (c Config) options(client *outbound.Client, scheme string, ours bool) keyring.Options {
 	metadata := (ours || c.MachineIdentity) && slices.Contains(clouds, scheme)
-	return keyring.Options{HTTP: client.Library(outbound.Library{Party: keyParty, Metadata: metadata}), Env: c.Env, Logger: c.Logger}
+	private := slices.Contains(privateCA, scheme)
+	return keyring.Options{HTTP: client.Library(outbound.Library{Party: keyParty, Metadata: metadata, Private: private}), Env: c.Env, Logger: c.Logger}
 }
 
 // roots opens the server's own root keys. The first is the one in RootKey; which
@@ -138,6 +190,12 @@ func newRing(cfg Config, client *outbound.Client) *keyring.Ring {
 	return keyring.NewRing(keyring.RingConfig{
 		Open: func(ctx context.Context, uri string) (keyring.Keeper, error) {
 			return openBrought(ctx, cfg, client, uri)
+		},
+		Admit: func(uri, owner string) error {
+			if strings.HasPrefix(uri, "awskms:") {
+				return awskms.Admit(uri, owner)
+			}
+			return nil
 		},
 		Guard: keyring.Config{Grace: theirs, Logger: cfg.Logger},
 	})

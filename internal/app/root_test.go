@@ -2,7 +2,13 @@ package app_test
 
 import (
 	"context"
+	"encoding/pem"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/app"
@@ -38,6 +44,52 @@ func TestMachineIdentity(t *testing.T) {
 		}
 		if want := map[bool]string{true: "upstream_cancelled", false: "destination_denied"}[row.may]; !fault.Is(err, want) {
 			t.Errorf("%+v: got %v, want %s", row, err, want)
+		}
+	}
+}
+
+// Issue 4: a Vault whose certificate comes from an authority of one's own is believed
+// where the operator names that authority, and for transit keys alone.
+func TestTransitCA(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
+	t.Cleanup(srv.Close)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "ca.pem")
+	must(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
+	cfg := app.Config{OutboundAllow: []string{srv.Listener.Addr().String()}}
+	asks := func(cfg app.Config, scheme string) error {
+		client, err := cfg.NewOutbound()
+		must(t, err)
+		defer client.Close()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
+		must(t, err)
+		resp, err := app.Keepers(cfg, client, scheme, true).RoundTrip(req)
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
+		return err
+	}
+	if err := asks(cfg, "transit+https"); err == nil {
+		t.Error("an unknown authority was believed")
+	}
+	cfg.TransitCA = file
+	if err := asks(cfg, "transit+https"); err != nil {
+		t.Errorf("with the authority named: %v", err)
+	}
+	for _, scheme := range []string{"awskms", "gcpkms", "azurekv"} {
+		if err := asks(cfg, scheme); err == nil {
+			t.Errorf("the authority was believed for %s", scheme)
+		}
+	}
+	for name, text := range map[string]string{"empty": "", "no PEM": "hello", "a key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}))} {
+		bad := filepath.Join(dir, name)
+		must(t, os.WriteFile(bad, []byte(text), 0o600))
+		for _, path := range []string{bad, bad + ".none"} {
+			if _, err := (app.Config{TransitCA: path}).NewOutbound(); !fault.Is(err, "transit_ca_invalid") {
+				t.Errorf("%s: got %v", name, err)
+			}
 		}
 	}
 }

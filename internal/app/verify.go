@@ -9,7 +9,6 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
-	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -30,7 +29,7 @@ func VerifyData(ctx context.Context, cfg Config, checkpoints []string, progress 
 			return audit.Report{}, fault.New(fault.NotFound, "no_database", "There is no database in "+cfg.DataDir+".").WithHint("Name the data folder of the server with --data.")
 		}
 	}
-	client, err := outbound.New(outbound.Policy{Allow: cfg.OutboundAllow})
+	client, err := cfg.newOutbound()
 	if err != nil {
 		return audit.Report{}, err
 	}

@@ -25,7 +25,7 @@ import (
 // settingNames are all variables that this program reads.
 func settingNames() []string {
 	return []string{envDataDir, envDatabaseURL, envRootKey, envRootKeysOther, envCheckpoints, envListen, envPublicURL, envTLSCert, envTLSKey, envTrustedProxies, envOutboundAllow,
-		envNoRegistration, envAllowVend, envMachineID, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
+		envNoRegistration, envAllowVend, envMachineID, envTransitCA, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
 		envTraceEndpoint, envTraceRatio, envMetricsToken, envLog, transit.EnvCredentials, pkcs11.EnvHelper, pkcs11.EnvPass, envServer, envAPIKey, envSandboxClient, envSandboxSecret, envSandboxRedirect, envSandboxKey}
 }
 
@@ -184,13 +184,32 @@ func size(n uint64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
+// checkCA looks at the authorities of transit servers.
+func checkCA(p *patient) (list []finding) {
+	if p.cfg.TransitCA == "" {
+		return nil
+	}
+	_, certs, err := app.ReadCA(p.cfg.TransitCA)
+	if err != nil {
+		f := fault.Of(err)
+		return []finding{{Level: problem, Says: f.Message, Why: "A server does not start like this.", Mend: f.Hint}}
+	}
+	for _, c := range certs {
+		if left := time.Until(c.NotAfter); left < 30*24*time.Hour {
+			list = append(list, finding{Level: warning, Says: fmt.Sprintf("the authority %s in %s ends on %s", c.Subject, p.cfg.TransitCA, c.NotAfter.Format("2006-01-02")),
+				Why: "From then on the keeper of the root key is not believed.", Mend: "Put the new certificate beside it and restart the server."})
+		}
+	}
+	return append(list, finding{Level: fine, Says: fmt.Sprintf("%d more authorities are trusted for transit keys", len(certs))})
+}
+
 func checkKey(_ context.Context, p *patient) []finding {
 	path := app.RootFile(p.cfg.RootKey)
 	switch {
 	case p.cfg.RootKey == "":
 		return nil
 	case path == "":
-		return []finding{{Level: fine, Says: "the root key is elsewhere: " + p.cfg.RootKey}}
+		return append([]finding{{Level: fine, Says: "the root key is elsewhere: " + p.cfg.RootKey}}, checkCA(p)...)
 	}
 	k, err := local.Open(path)
 	switch {

@@ -29,6 +29,7 @@ const (
 	envNoRegistration = "AMBIT_NO_REGISTRATION"
 	envAllowVend      = "AMBIT_ALLOW_VEND"
 	envMachineID      = "AMBIT_MACHINE_IDENTITY"
+	envTransitCA      = "AMBIT_TRANSIT_CA"
 	envCallRate       = "AMBIT_CALL_RATE"
 	envKeyGrace       = "AMBIT_KEY_GRACE"
 	envCheckpointReq  = "AMBIT_CHECKPOINT_REQUIRED"
@@ -51,7 +52,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		RootKey: c.env[envRootKey], RootKeysOther: list(c.env[envRootKeysOther]), Env: func(name string) string { return c.env[name] }, CheckpointDir: c.env[envCheckpoints],
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
 		OutboundAllow: list(c.env[envOutboundAllow]), NotifySocket: c.env[envNotifySocket],
-		TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
+		TransitCA: c.env[envTransitCA], TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
 	}
 	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend, envMachineID: &cfg.MachineIdentity} {
 		if v := c.env[name]; v != "" {

@@ -47,7 +47,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 		people, err := account.New(account.Config{DB: db, Vault: v, Audit: log, PublicURL: public})
 		must(t, err)
 		w := &world{Service: custody.New(custody.Config{DB: db, Vault: v, Audit: log, People: people}), owner: accounttest.Owner(t, people),
-			spare: "file:" + filepath.Join(dir, "customer.key")}
+			spare: roots.Own()[1].Describe().Ref}
 		w.env, w.org = w.owner.Organizations()[0].Environment, w.owner.Organizations()[0].Organization
 		w.seal(t, w.org, "")
 		fn(t, w)

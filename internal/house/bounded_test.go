@@ -30,6 +30,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"app.App.waitSealed go":    {"one for each of two addresses", "waitSealed shuts the server down and waits"},
 	"app.sealed.held":          {"64 sign-ins", "the end of the sealed state"},
 	"app.whySealed":            {"a table", "never changed"},
+	"app.privateCA":            {"a table", "never changed"},
 	"app.App.start go":         {"one loop", "closeAll closes stop and waits"},
 	"app.App.stop":             {"nothing is sent", "closeAll closes it"},
 	"app.Config.Force":         {"nothing is sent", "the caller's"},

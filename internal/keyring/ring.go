@@ -19,6 +19,9 @@ type RingConfig struct {
 	// Open opens the root key that a URI names; nil opens none. The URI holds no
 	// secret.
 	Open func(ctx context.Context, uri string) (Keeper, error)
+	// Admit refuses a URI that is not for owner to bring, the id of an organization or
+	// an environment; nil admits all.
+	Admit func(uri, owner string) error
 	// Guard says how root keys are treated that the ring opens itself.
 	Guard Config
 }
@@ -157,8 +160,8 @@ func (r *Ring) ByRef(ref string) (*Guard, error) {
 
 // Bring gives the root key of a customer, by its ref and the URI to open it by.
 // Nothing is opened before something is wrapped or unwrapped; a key with another
-// ref found there is a mismatch.
-func (r *Ring) Bring(ref, uri string) *Guard {
+// ref found there is a mismatch. It is asked now and then with labels.
+func (r *Ring) Bring(ref, uri string, labels Context) *Guard {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, g := range r.own {
@@ -169,13 +172,14 @@ func (r *Ring) Bring(ref, uri string) *Guard {
 	if g, ok := r.brought[ref]; ok {
 		return g
 	}
-	open := r.cfg.Open
+	open, cfg := r.cfg.Open, r.cfg.Guard
+	cfg.Labels = labels
 	g := NewGuard(Lazy(ref, uri, func(ctx context.Context) (Keeper, error) {
 		if open == nil {
 			return nil, errors.New("this server opens no root keys of others")
 		}
 		return open(ctx, uri)
-	}), r.cfg.Guard)
+	}), cfg)
 	g.Watch(func(is State) { r.tell(g, is) })
 	r.brought[ref] = g
 	if r.started && !r.stopped {
@@ -184,11 +188,16 @@ func (r *Ring) Bring(ref, uri string) *Guard {
 	return g
 }
 
-// Open opens a root key that is not on the ring, to try it. The caller stops the
-// guard.
-func (r *Ring) Open(ctx context.Context, uri string) (*Guard, error) {
+// Open opens a root key that is not on the ring, to try it for owner; without one,
+// whose it is is not looked at. The caller stops the guard.
+func (r *Ring) Open(ctx context.Context, uri, owner string) (*Guard, error) {
 	if r.cfg.Open == nil {
 		return nil, fault.New(fault.Invalid, "root_key_scheme", "This server opens no root keys of others.")
+	}
+	if r.cfg.Admit != nil && owner != "" {
+		if err := r.cfg.Admit(uri, owner); err != nil {
+			return nil, err
+		}
 	}
 	k, err := r.cfg.Open(ctx, uri)
 	if err != nil {

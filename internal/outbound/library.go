@@ -23,6 +23,8 @@ type Library struct {
 	// They hand the machine's own credentials to whoever asks, so it is the
 	// operator who says so, and never for a request that a tenant can shape.
 	Metadata bool
+	// Private accepts the authorities of [Policy].Private.
+	Private bool
 }
 
 // maxLibraryBody bounds what a library may send at once, in bytes.
@@ -33,6 +35,9 @@ const maxLibraryBody = 1 << 20
 // the library chooses whom it asks, and the addresses are judged as always.
 // Redirects are answers.
 func (c *Client) Library(l Library) *http.Client {
+	if l.Private && c.private != nil {
+		c = c.private
+	}
 	t := &trip{client: c, library: l}
 	if l.Metadata {
 		t.metadata = c.transport(nil)

@@ -47,6 +47,9 @@ type Policy struct {
 	Allow []string
 	// Roots are the accepted certificate authorities; nil is the system's.
 	Roots *x509.CertPool
+	// Private are the authorities that clients with [Library].Private accept; nil is
+	// Roots. They vouch for nobody else.
+	Private *x509.CertPool
 	// Timeout is how long a request may take that sets no limit of its own, from
 	// dial to last body byte; default 30 s.
 	Timeout time.Duration
@@ -78,6 +81,7 @@ type Client struct {
 	clouds   *net.Dialer     // for metadata services, and nothing else
 	pool     *pool
 	roots    *x509.CertPool
+	private  *Client // with other authorities; nil: none
 	timeout  time.Duration
 	maxConns int64
 	conns    atomic.Int64        // open, to all upstreams
@@ -119,6 +123,14 @@ func New(p Policy) (*Client, error) {
 		}
 		c.allowed[key] = true
 	}
+	if p.Private != nil {
+		own := p
+		own.Roots, own.Private = p.Private, nil
+		var err error
+		if c.private, err = New(own); err != nil {
+			return nil, err
+		}
+	}
 	c.pool, c.roots = newPool(func() *http.Transport { return c.transport(p.Roots) }), p.Roots
 	return c, nil
 }
@@ -148,7 +160,12 @@ func (c *Client) presenting(cert tls.Certificate) *http.Transport {
 }
 
 // Close drops idle connections. Requests that run are not touched.
-func (c *Client) Close() { c.pool.closeIdle() }
+func (c *Client) Close() {
+	c.pool.closeIdle()
+	if c.private != nil {
+		c.private.Close()
+	}
+}
 
 // Check judges a URL when it is configured: well-formed, no userinfo, https
 // unless the operator listed its host and port, and no private address written

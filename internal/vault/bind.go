@@ -70,7 +70,11 @@ func (v *Vault) Binding(ctx context.Context, env id.Environment, org id.Organiza
 // A file is found only among the server's own root keys (threats.md T7).
 func (v *Vault) Try(ctx context.Context, s Scope, uri string) (keyring.Report, error) {
 	labels := keyring.Context{Environment: string(s.Environment), Organization: string(s.Organization)}
-	g, stop, err := v.named(ctx, uri)
+	owner := string(s.Environment)
+	if s.Organization != "" {
+		owner = string(s.Organization)
+	}
+	g, stop, err := v.named(ctx, uri, owner)
 	if err != nil {
 		return keyring.Report{}, err
 	}
@@ -80,7 +84,7 @@ func (v *Vault) Try(ctx context.Context, s Scope, uri string) (keyring.Report, e
 
 // CheckRoot says what is wrong with the URI of a root key. It asks no keeper.
 func (v *Vault) CheckRoot(ctx context.Context, uri string) error {
-	_, stop, err := v.named(ctx, uri)
+	_, stop, err := v.named(ctx, uri, "")
 	if err == nil {
 		stop()
 	}
@@ -88,11 +92,11 @@ func (v *Vault) CheckRoot(ctx context.Context, uri string) error {
 }
 
 // named opens the root key that a URI names, until stop. One of the server's own
-// goes by its ref, too.
-func (v *Vault) named(ctx context.Context, uri string) (g *keyring.Guard, stop func(), err error) {
+// goes by its ref, and by that alone: by where it lies, whoever may try keys could
+// find out where that is.
+func (v *Vault) named(ctx context.Context, uri, owner string) (g *keyring.Guard, stop func(), err error) {
 	for _, g := range v.roots.Own() {
-		d := g.Describe()
-		if uri != d.Ref && uri != "file:"+d.Location && uri != d.Location {
+		if uri != g.Describe().Ref {
 			continue
 		}
 		if g == v.primary(ctx) {
@@ -100,7 +104,7 @@ func (v *Vault) named(ctx context.Context, uri string) (g *keyring.Guard, stop f
 		}
 		return g, func() {}, nil
 	}
-	if g, err = v.roots.Open(ctx, uri); err != nil {
+	if g, err = v.roots.Open(ctx, uri, owner); err != nil {
 		return nil, nil, err
 	}
 	return g, g.Stop, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type byok struct {
 	c        vault.Caller
 	org      id.Organization
 	clock    *offset
+	only     string       // unless empty, the one organization that the customer's key is for
 	mine     vault.Object // of the customer
 	other    vault.Object
 }
@@ -56,6 +58,9 @@ func (b *byok) newRing(t *testing.T, own *keyring.Guard) *keyring.Ring {
 	r := keyring.NewRing(keyring.RingConfig{Guard: keyring.Config{Now: b.clock.Now, Timeout: 2 * time.Second}, Open: func(_ context.Context, uri string) (keyring.Keeper, error) {
 		if uri != b.uri {
 			return nil, fault.New(fault.Invalid, "root_key_scheme", "no such key")
+		}
+		if b.only != "" {
+			return choosy{b.customer.Keeper(t), b.only}, nil
 		}
 		return b.customer.Keeper(t), nil
 	}})
@@ -241,8 +246,20 @@ func TestProbeBeforeBinding(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "some.key")
 	keyringtest.File(t, path)
-	if _, err := b.Try(t.Context(), scope, "file:"+path); !fault.Is(err, "root_key_scheme") {
-		t.Errorf("T7, a file of the server's machine: got %v", err)
+	// A bug: a path was answered in another way where it was that of the server's own
+	// key, so whoever may try keys found out where it lies.
+	var said []string
+	for _, path := range []string{path, b.ring.Primary().Describe().Location} {
+		for _, uri := range []string{path, "file:" + path} {
+			_, err := b.Try(t.Context(), scope, uri)
+			said = append(said, fault.Of(err).Code+fault.Of(err).Message)
+			if !fault.Is(err, "root_key_scheme") {
+				t.Errorf("T7, a file of the server's machine: got %v", err)
+			}
+		}
+	}
+	if slices.Sort(said); said[0] != said[len(said)-1] {
+		t.Errorf("files are told apart: %q", said)
 	}
 	b.customer.Be(keyringtest.Denied)
 	if r, err := b.Try(t.Context(), scope, b.uri); err != nil || !fault.Is(r.Err(), keyring.CodeDenied) {
@@ -338,4 +355,51 @@ func files(t *testing.T, db *sqldb.DB, cfg sqldb.Config) (all []byte) {
 		t.Fatal(err)
 	}
 	return raw
+}
+
+// Issue 4, a bug: the root key of a customer who lets it be used for one organization
+// alone was asked without saying for whom, and counted as forbidden.
+func TestCustomersKeyIsAskedForItsOwner(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		b := newBYOK(t, db)
+		b.only = string(b.org)
+		b.ring = b.newRing(t, b.ring.Primary())
+		b.Vault = vault.New(vault.Config{DB: db, Roots: b.ring, Audit: b.log, Now: b.clock.Now, Rotation: quick})
+		binding := b.bind(t, vault.Required)
+		mustRotate(t, b.Vault)
+		for _, v := range []*vault.Vault{b.Vault, b.beside(t)} {
+			b.clock.Advance(6 * time.Minute) // past the grace, so that the key has to be asked
+			if err := b.reads(t, v, b.mine); err != nil {
+				t.Errorf("bound: %v", err)
+			}
+			if _, err := v.Progress(t.Context(), binding); err != nil {
+				t.Error(err)
+			}
+			b.clock.Advance(6 * time.Minute)
+			if err := b.reads(t, v, b.mine); err != nil {
+				t.Errorf("asked again: %v", err)
+			}
+		}
+	})
+}
+
+// choosy is a key whose owner allows one organization.
+type choosy struct {
+	keyring.Keeper
+	only string
+}
+
+func (c choosy) Wrap(ctx context.Context, seed secret.Value, of keyring.Context) ([]byte, error) {
+	if of.Organization != c.only {
+		return nil, keyring.Failure(keyring.CodeDenied, nil)
+	}
+	return c.Keeper.Wrap(ctx, seed, of)
+}
+
+func (c choosy) Unwrap(ctx context.Context, blob []byte, of keyring.Context) (secret.Value, error) {
+	if of.Organization != c.only {
+		return secret.Value{}, keyring.Failure(keyring.CodeDenied, nil)
+	}
+	return c.Keeper.Unwrap(ctx, blob, of)
 }

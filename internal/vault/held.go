@@ -125,7 +125,24 @@ func (v *Vault) rootOf(ctx context.Context, ref string) (*keyring.Guard, error) 
 	if uerr != nil {
 		return nil, sqldb.Wrap("look up a root key", uerr)
 	}
-	return v.roots.Bring(ref, uri), nil
+	labels, err := rootLabels(ctx, v.db.Reader(), ref)
+	if err != nil {
+		return nil, sqldb.Wrap("look up whose a root key is", err)
+	}
+	return v.roots.Bring(ref, uri, labels), nil
+}
+
+const rootLabelsSQL = `select environment_id, organization_id from key_binding where root_ref = $1
+union all select k.environment_id, k.organization_id from kek_version v join kek k on k.id = v.kek_id where v.root_ref = $1 limit 1`
+
+// rootLabels are those of somebody whose keys a customer's root key wraps: its owner
+// may let it be used for them alone, also when it is only asked whether it is there.
+func rootLabels(ctx context.Context, q sqldb.Querier, ref string) (c keyring.Context, err error) {
+	err = q.QueryRowContext(ctx, rootLabelsSQL, ref).Scan(&c.Environment, &c.Organization)
+	if sqldb.NoRows(err) {
+		err = nil
+	}
+	return c, err
 }
 
 // held gives a key from memory, if it may be used: the one that seals for the

@@ -292,7 +292,11 @@ func (v *Vault) rootInfos(ctx context.Context, primary *keyring.Guard) ([]RootIn
 		return nil, err
 	}
 	for ref, uri := range brought {
-		if g := v.roots.Bring(ref, uri); !slices.Contains(v.roots.Own(), g) {
+		labels, err := rootLabels(ctx, v.db.Reader(), ref)
+		if err != nil {
+			return nil, sqldb.Wrap("look up whose a root key is", err)
+		}
+		if g := v.roots.Bring(ref, uri, labels); !slices.Contains(v.roots.Own(), g) {
 			add(g, false)
 		}
 	}

@@ -51,8 +51,8 @@ func siteOn(t *testing.T, db *sqldb.DB) *site {
 func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	t.Helper()
 	w := gatewaytest.New(t, db)
-	spare := filepath.Join(t.TempDir(), "customer.key")
-	w.Roots.Add(keyringtest.File(t, spare))
+	spare := keyringtest.File(t, filepath.Join(t.TempDir(), "customer.key"))
+	w.Roots.Add(spare)
 	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Connections: w.Connections, Credentials: w.Credentials,
 		Sessions: w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
@@ -64,7 +64,7 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	t.Cleanup(pages.Stop)
-	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Custody: keys, Spare: "file:" + spare}
+	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Custody: keys, Spare: spare.Describe().Ref}
 }
 
 // browser is one person's browser with a passkey; it sends what a form holds

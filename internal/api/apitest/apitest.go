@@ -91,8 +91,9 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	keeper := keyringtest.File(t, filepath.Join(keys, "root.key"))
 	checkpoints := filepath.Join(keys, "checkpoints")
 	roots := keyring.RingOf(keeper)
-	w.SpareRoot = "file:" + filepath.Join(keys, "customer.key")
-	roots.Add(keyringtest.File(t, filepath.Join(keys, "customer.key")))
+	spare := keyringtest.File(t, filepath.Join(keys, "customer.key"))
+	w.SpareRoot = spare.Describe().Ref
+	roots.Add(spare)
 	w.Audit, err = audit.New(t.Context(), audit.Config{DB: db, Keeper: roots, CheckpointDir: checkpoints, Node: "test"})
 	must(t, err)
 	w.Audit.Start()

@@ -34,6 +34,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
@@ -94,6 +95,18 @@ func Open(_ context.Context, uri string, o keyring.Options) (keyring.Keeper, err
 		name = p.region + "/" + name
 	}
 	return &keeper{client: client, key: p.key, desc: keyring.Description{Ref: keyring.Ref(scheme, name), Location: "AWS KMS " + name}}, nil
+}
+
+// Admit refuses a role that another of this server's customers has made: the role is
+// assumed with the id of the owner as external id and with no other, which is what
+// its trust policy is to ask for.
+func Admit(uri, owner string) error {
+	_, params, err := keyring.ParseURI(uri, scheme, form, "region", "role", "external_id")
+	if err == nil && params["role"] != "" && params["external_id"] != owner {
+		return fault.New(fault.Invalid, "root_key_external_id", "The external id is another one than that of whose key it is to be.").
+			WithHint("Write external_id=" + owner + ", and have the trust policy of the role ask for it.")
+	}
+	return err
 }
 
 func parse(uri string, o keyring.Options) (place, error) {

@@ -231,3 +231,19 @@ func BenchmarkWrapAndUnwrap(b *testing.B) {
 	k := open(b, s, "awskms:///"+s.Key().ARN)
 	keyringtest.Benchmark(b, k)
 }
+
+// Issue 4: a role is assumed for its owner only. With the external id of another
+// customer, or none, the role that they made could be named by anybody here.
+func TestExternalIDIsTheOwners(t *testing.T) {
+	t.Parallel()
+	const arn = "awskms:///arn:aws:kms:eu-central-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	const role = "role=arn:aws:iam::444455556666:role/ambit-key"
+	for uri, want := range map[string]string{
+		arn: "", arn + "?" + role + "&external_id=org_a": "", arn + "?" + role + "&external_id=org_b": "root_key_external_id", arn + "?" + role: "root_key_external_id",
+		arn + "?" + role + "&external_id=org_b&external_id=org_a": "root_key_uri_invalid", "awskms://host/x": "",
+	} {
+		if err := awskms.Admit(uri, "org_a"); err == nil && want != "" || err != nil && !fault.Is(err, want) {
+			t.Errorf("%s: got %v, want %q", uri, err, want)
+		}
+	}
+}
