@@ -366,6 +366,14 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 			WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
 	}
 	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
+	if how := rec.OAuth.Longer; how != nil {
+		longer, err := s.swap(ctx, pinned.Longer, how, client, g.access)
+		if err != nil {
+			return m, g, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token that lives long enough.").WithHint("Start connecting again.").WithCause(err)
+		}
+		g.access, g.lifetime = longer.access, longer.lifetime
+		m.values[provider.FieldAccessToken] = g.access
+	}
 	if err := failpoint.Hit("exchange: answered"); err != nil {
 		return m, g, err
 	}
@@ -487,9 +495,9 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	r.connection = f.ID
 	switch {
 	case kind == provider.OAuth2:
-		r, m = g.apply(r, material{}, f.Record.OAuth.DefaultTTL, s.now())
+		r, m = g.apply(f.Record, r, material{}, s.now())
 	case kind.Minted():
-		r, m = g.apply(r, m, f.Record.Mint.DefaultTTL, s.now())
+		r, m = g.apply(f.Record, r, m, s.now())
 	}
 	r.keepAt, r.checkAt = keepAt(f.Record, r, s.now()), checkAt(f.Record, r, s.now())
 	f.CredentialVersion = r.version

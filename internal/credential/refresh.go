@@ -240,7 +240,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 		return renewal{}, &tokenError{code: "unavailable", sent: true}
 	}
 	g.scopes = withUnlisted(g.scopes, o.Scopes, r.scopes)
-	next, m := g.apply(*r, old, o.DefaultTTL, s.now())
+	next, m := g.apply(conn.Record, *r, old, s.now())
 	next.version = r.version + 1
 	next.keepAt = keepAt(conn.Record, next, s.now())
 	if err := usable(conn.Record, m); err != nil {

@@ -25,7 +25,7 @@ type scheme interface {
 	// be renewed.
 	carries(m material) map[string]secret.Value
 	// renews reports whether m can be renewed without a person.
-	renews(m material) bool
+	renews(rec provider.Record, m material) bool
 }
 
 // order is what a renewal is made of.
@@ -80,13 +80,16 @@ type asGiven struct{}
 
 func (asGiven) renew(context.Context, *Service, order) (grant, error) { return grant{}, errNothing }
 func (asGiven) carries(m material) map[string]secret.Value            { return m.values }
-func (asGiven) renews(material) bool                                  { return false }
+func (asGiven) renews(provider.Record, material) bool                 { return false }
 
 // oauth renews with a refresh token (RFC 6749 §6).
 type oauth struct{}
 
 func (oauth) renew(ctx context.Context, s *Service, o order) (grant, error) {
 	p := o.record.OAuth
+	if p.Refresh.Swap != nil {
+		return s.swap(ctx, o.pinned.Refreshing(), p.Refresh.Swap, o.client, o.have.values[provider.FieldAccessToken])
+	}
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(o.have.values[fieldRefreshToken].Reveal())}}
 	for _, params := range []map[string]string{p.TokenParams, p.Refresh.Params} {
 		for k, v := range params {
@@ -97,13 +100,32 @@ func (oauth) renew(ctx context.Context, s *Service, o order) (grant, error) {
 }
 
 func (oauth) carries(m material) map[string]secret.Value { return only(m, provider.FieldAccessToken) }
-func (oauth) renews(m material) bool                     { return !m.values[fieldRefreshToken].IsZero() }
+func (oauth) renews(rec provider.Record, m material) bool {
+	return !m.values[fieldRefreshToken].IsZero() || rec.OAuth != nil && rec.OAuth.Refresh.Swap != nil
+}
+
+// swap asks for a newer token with the one that there is. Both go in the query, as
+// the providers want it, and no address is ever logged.
+func (s *Service) swap(ctx context.Context, endpoint string, how *provider.Swap, client provider.Client, token secret.Value) (grant, error) {
+	q := url.Values{"grant_type": {how.Grant}, how.Token: {string(token.Reveal())}}
+	if how.Client != "none" {
+		q.Set("client_secret", string(client.Secret.Reveal()))
+	}
+	if how.Client == "both" {
+		q.Set("client_id", client.ID)
+	}
+	resp, err := s.sendWithin(ctx, http.MethodGet, endpoint, endpoint+"?"+q.Encode(), http.Header{"Accept": {"application/json"}}, nil)
+	if err != nil {
+		return grant{}, unanswered(err)
+	}
+	return parseGrant(resp, "", s.now())
+}
 
 // minted is common to the kinds whose parts live long.
 type minted struct{}
 
 func (minted) carries(m material) map[string]secret.Value { return only(m, provider.FieldAccessToken) }
-func (minted) renews(material) bool                       { return true }
+func (minted) renews(provider.Record, material) bool      { return true }
 
 func only(m material, names ...string) map[string]secret.Value {
 	out := map[string]secret.Value{}
@@ -197,7 +219,7 @@ func (installation) renew(ctx context.Context, s *Service, o order) (grant, erro
 // trusts us for somebody else (the confused deputy of AWS's own guide).
 type role struct{}
 
-func (role) renews(material) bool { return true }
+func (role) renews(provider.Record, material) bool { return true }
 func (role) carries(m material) map[string]secret.Value {
 	return only(m, provider.FieldAccessKeyID, provider.FieldSecretAccessKey, provider.FieldSessionToken)
 }

@@ -60,7 +60,8 @@ const (
 
 func (e *tokenError) class() string {
 	switch e.code {
-	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required", codeUnusable, codeRejected:
+	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required", "consent_required", "login_required", "token_expired", "account_inactive", "invalid_auth",
+		"invalid_code", "invalid_token", "expired_token", codeUnusable, codeRejected:
 		return classGrant
 	case "invalid_client", "unauthorized_client":
 		return classClient
@@ -179,6 +180,9 @@ func parseGrant(resp *outbound.Response, at string, now time.Time) (grant, error
 			member = provider.FieldIn(resp.Body)
 		}
 	}
+	if fields["error"] == "" {
+		fields["error"] = nestedError(resp.Body)
+	}
 	failed := &tokenError{code: fields["error"], status: resp.Status, retry: retryAfter(resp.Header)}
 	switch {
 	case resp.Status == http.StatusTooManyRequests || resp.Status >= 500 || resp.Status == http.StatusRequestTimeout:
@@ -223,6 +227,28 @@ func readFields(fields map[string]string, doc map[string]json.RawMessage, at str
 	for k, v := range doc {
 		fields[k] = scalar(v, k == "scope")
 	}
+}
+
+// nestedError reads an error that is an object with a number, as Meta has it: 190
+// is a token that has ended. What else it says is not read.
+func nestedError(body []byte) string {
+	var doc struct {
+		Error *struct {
+			Code int `json:"code"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(body, &doc) != nil || doc.Error == nil {
+		return ""
+	}
+	switch doc.Error.Code {
+	case 190, 102, 463, 467:
+		return "invalid_grant"
+	case 1, 2, 4, 17, 341:
+		return "temporarily_unavailable"
+	case 101, 191:
+		return "invalid_client"
+	}
+	return "unreadable"
 }
 
 // until reads expires_at: a time of RFC 3339, or seconds since 1970.
@@ -277,7 +303,7 @@ func retryAfter(h http.Header) time.Duration {
 }
 
 // apply makes the row and material that follow from an answer.
-func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row, material) {
+func (g grant) apply(rec provider.Record, r row, old material, now time.Time) (row, material) {
 	m := g.onto(old)
 	if old.values == nil {
 		m.values[fieldGrant] = secret.FromString(rand.Text()) // the first of its grant
@@ -287,7 +313,7 @@ func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row,
 		life = r.expiresAt.Sub(r.obtainedAt) // as it was before
 	}
 	if life == 0 {
-		life = time.Duration(defaultTTL) * time.Second
+		life = time.Duration(rec.Endpoint().DefaultTTL) * time.Second
 	}
 	r.obtainedAt, r.expiresAt = now, time.Time{}
 	if life > 0 {
@@ -299,6 +325,6 @@ func (g grant) apply(r row, old material, defaultTTL int64, now time.Time) (row,
 	if g.scopes != nil {
 		r.scopes = g.scopes
 	}
-	r.refreshable = schemeOf(r.kind).renews(m)
+	r.refreshable = schemeOf(r.kind).renews(rec, m)
 	return r, m
 }

@@ -41,8 +41,33 @@ func (l *linter) tokens(o *OAuth) {
 	if at := o.Answer.At; at != "" && (!validParam(at) || at == "error") {
 		l.add("oauth2.token_answer.at", "Name the member of the answer, such as authed_user.", "%s is not a member's name.", quoted(at))
 	}
+	for _, w := range []struct {
+		at string
+		s  *Swap
+	}{{"oauth2.longer", o.Longer}, {"oauth2.refresh.swap", o.Refresh.Swap}} {
+		if w.s != nil {
+			l.swap(w.at, w.s)
+		}
+	}
+	if o.Refresh.Swap != nil && o.Refresh.URL != "" {
+		l.add("oauth2.refresh.url", "Remove it.", "swap has its own.")
+	}
 	if o.Refresh.URL != "" {
 		l.url("oauth2.refresh.url", o.Refresh.URL, true)
+	}
+}
+
+func (l *linter) swap(at string, s *Swap) {
+	l.url(at+".url", s.URL, true)
+	if s.Token == "" {
+		s.Token = FieldAccessToken
+	}
+	if s.Client == "" {
+		s.Client = "none"
+	}
+	l.oneOf(at+".client", s.Client, "both", "secret", "none")
+	if !validParam(s.Token) || !validParam(s.Grant) || s.Token == "client_secret" || s.Token == "grant_type" {
+		l.add(at, "Write grant_type and token_param as the provider spells them.", "%s and %s are no parameters.", quoted(s.Grant), quoted(s.Token))
 	}
 }
 

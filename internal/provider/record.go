@@ -78,6 +78,7 @@ type OAuth struct {
 	TokenParams     map[string]string `yaml:"token_params"`
 	TokenBody       string            `yaml:"token_body" enum:"form,json"` // default form
 	Answer          TokenAnswer       `yaml:"token_answer"`
+	Longer          *Swap             `yaml:"longer"` // what makes the first token one that lives long
 	Refresh         Refresh           `yaml:"refresh"`
 	DefaultTTL      int64             `yaml:"default_ttl_seconds"` // when an answer has no expires_in; 0: unknown
 }
@@ -114,6 +115,7 @@ type Refresh struct {
 
 	URL      string            `yaml:"url"`       // default the token URL
 	Params   map[string]string `yaml:"params"`    // over token_params
+	Swap     *Swap             `yaml:"swap"`      // in place of a refresh token
 	IdleDays int64             `yaml:"idle_days"` // a grant that is not used for so long ends; 0: not said
 	MaxDays  int64             `yaml:"max_days"`  // a person must sign in again after so many; 0: not said
 }
@@ -125,6 +127,15 @@ func (r Record) ReauthorizeBy(made time.Time) time.Time {
 		return time.Time{}
 	}
 	return made.AddDate(0, 0, int(r.OAuth.Refresh.MaxDays))
+}
+
+// Swap asks for a newer access token with the one that there is, by GET, as Meta
+// does in place of refresh tokens.
+type Swap struct {
+	URL    string `yaml:"url"`
+	Grant  string `yaml:"grant_type"`
+	Token  string `yaml:"token_param"`                    // which carries the token; default access_token
+	Client string `yaml:"client" enum:"both,secret,none"` // what of our client is sent; default none
 }
 
 // TokenAnswer says how a token endpoint's answer differs from RFC 6749 §5.1.
@@ -302,6 +313,7 @@ type Pinned struct {
 	Authorize string   `json:"authorize,omitempty"`
 	Token     string   `json:"token,omitempty"`
 	Refresh   string   `json:"refresh,omitempty"` // when it is not Token
+	Longer    string   `json:"longer,omitempty"`  // where the first token is swapped
 	Revoke    string   `json:"revoke,omitempty"`
 	Identity  string   `json:"identity,omitempty"`
 	API       []string `json:"api"`
@@ -314,7 +326,7 @@ func (p Pinned) Refreshing() string { return cmp.Or(p.Refresh, p.Token) }
 
 // Places lists every URL that p names.
 func (p Pinned) Places() []string {
-	all := append([]string{p.Authorize, p.Token, p.Refresh, p.Revoke, p.Identity}, p.API...)
+	all := append([]string{p.Authorize, p.Token, p.Refresh, p.Longer, p.Revoke, p.Identity}, p.API...)
 	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
@@ -349,6 +361,12 @@ func (r Record) Pinned() Pinned {
 	if r.OAuth != nil {
 		p.Authorize, p.Token = r.OAuth.AuthorizeURL, r.OAuth.TokenURL
 		p.Refresh = r.OAuth.Refresh.URL
+		if s := r.OAuth.Refresh.Swap; s != nil {
+			p.Refresh = s.URL
+		}
+		if r.OAuth.Longer != nil {
+			p.Longer = r.OAuth.Longer.URL
+		}
 		if r.OAuth.RevokeStyle != "none" {
 			p.Revoke = r.OAuth.RevokeURL
 		}

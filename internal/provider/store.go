@@ -350,7 +350,7 @@ func (s *Store) sealSecret(ctx context.Context, env id.Environment, old, n *row,
 // places.
 func sameClient(was, now Record) bool {
 	a, b := was.Pinned(), now.Pinned()
-	return a.Token == b.Token && a.Revoke == b.Revoke && a.Refreshing() == b.Refreshing()
+	return a.Token == b.Token && a.Longer == b.Longer && a.Revoke == b.Revoke && a.Refreshing() == b.Refreshing()
 }
 
 func secretPlace(env id.Environment, r *row) vault.Place {
@@ -513,7 +513,7 @@ func (s *Store) Client(ctx context.Context, env id.Environment, slug string, pin
 		return Client{}, changed().WithCause(err)
 	}
 	now := rec.Pinned()
-	if now.Token != pinned.Token || now.Refreshing() != pinned.Refreshing() || pinned.Revoke != "" && now.Revoke != pinned.Revoke {
+	if now.Token != pinned.Token || now.Longer != pinned.Longer || now.Refreshing() != pinned.Refreshing() || pinned.Revoke != "" && now.Revoke != pinned.Revoke {
 		return Client{}, changed()
 	}
 	if r.clientID == "" {

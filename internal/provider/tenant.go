@@ -523,6 +523,11 @@ func (r *Record) lintUse(l *linter, declared map[string]bool) {
 		check("oauth2.token_url", o.TokenURL)
 		check("oauth2.revoke_url", o.RevokeURL)
 		check("oauth2.refresh.url", o.Refresh.URL)
+		for _, s := range []*Swap{o.Longer, o.Refresh.Swap} {
+			if s != nil && placeName.MatchString(s.URL) {
+				l.add("oauth2", "Write the address out.", "A swap's address has no parameters.")
+			}
+		}
 	}
 	if m := r.Mint; m != nil {
 		check("mint.token_url", m.TokenURL)
