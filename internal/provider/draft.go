@@ -45,12 +45,19 @@ func draftPlace(env id.Environment, user id.User, r draftRow) vault.Place {
 	return vault.Place{Environment: env, User: user, Kind: "provider_draft", Object: string(r.id), Version: 1, Provider: r.slug}
 }
 
-// Draft checks what Put would be given and keeps it. A draft that it follows
-// gives its client secret when there is no new one, and is forgotten.
+// Draft checks what Put would be given and keeps it. A draft that it follows, or
+// one that says the same, gives its client secret when there is no new one, and
+// is forgotten.
 func (s *Store) Draft(ctx context.Context, by account.Actor, in Input, follows id.Draft) (Draft, error) {
 	env, user := by.Environment(), by.User()
 	if user == "" {
 		return Draft{}, fault.New(fault.Denied, "person_required", "A draft is a person's.")
+	}
+	if follows == "" {
+		var err error
+		if follows, err = s.sameDraft(ctx, by, in); err != nil {
+			return Draft{}, err
+		}
 	}
 	if follows != "" && in.ClientSecret.IsZero() {
 		var err error
@@ -142,6 +149,8 @@ const (
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
 	draftSQL = `select id, slug, record, client_id, client_secret, if_version, expires_at from provider_draft
 		where id = $1 and environment_id = $2 and user_id = $3 and expires_at > $4`
+	sameDraftSQL = `select id from provider_draft where environment_id = $1 and user_id = $2 and record = $3 and client_id = $4 and if_version = $5 and expires_at > $6
+		order by id desc limit 1`
 	deleteDraftSQL = `delete from provider_draft where user_id = $1 and id = $2`
 	sweepDraftsSQL = `delete from provider_draft where expires_at <= $1 or user_id = $2 and id not in (
 		select id from provider_draft where user_id = $2 order by id desc limit $3)`
@@ -156,6 +165,16 @@ func (s *Store) draft(ctx context.Context, by account.Actor, draft id.Draft) (dr
 			WithHint("Look under Providers, or hand it in again.")
 	}
 	return r, sqldb.Wrap("read a draft", err)
+}
+
+// sameDraft finds what the person has handed in with the same words.
+func (s *Store) sameDraft(ctx context.Context, by account.Actor, in Input) (id.Draft, error) {
+	var found id.Draft
+	err := s.cfg.DB.Reader().QueryRowContext(ctx, sameDraftSQL, by.Environment(), by.User(), in.YAML, in.ClientID, in.IfVersion, sqldb.Micros(s.cfg.Now())).Scan(&found)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return found, sqldb.Wrap("look for the same draft", err)
 }
 
 // insertDraft also forgets what is too old or too many.

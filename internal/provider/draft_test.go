@@ -88,6 +88,17 @@ func TestDrafts(t *testing.T) {
 			_, err = w.Accept(ctx, by, d.ID, account.Agreement{})
 			wantCode(t, name, err, "not_found")
 		}
+		// The same words handed in twice, as a second press of a button does, are
+		// one draft, with the secret that came the first time.
+		twice := trackerInput(t)
+		twice.ClientSecret = secret.Value{}
+		d, err = w.Draft(ctx, w.by(), twice, "")
+		check(t, err)
+		var drafts int
+		check(t, w.db.Reader().QueryRowContext(ctx, `select count(*) from provider_draft`).Scan(&drafts))
+		if drafts != 1 || !d.NewSecret {
+			t.Errorf("%d drafts, with a secret: %v; want one that has it", drafts, d.NewSecret)
+		}
 		_, err = w.Accept(ctx, w.by(), d.ID, account.Agreement{})
 		wantCode(t, "without an agreement", err, "proof_required")
 		accept := func(draft id.Draft) (p provider.Provider, err error) {

@@ -1,9 +1,11 @@
 package web_test
 
 import (
+	"html"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -551,6 +554,25 @@ func TestCatalogue(t *testing.T) {
 	s := newSite(t)
 	b := s.person(t, "owner@example.com", account.RoleOwner)
 	b.get("/ui/providers/catalog?search=no+such+thing").want(http.StatusOK).says("Nothing of that name")
+	// The catalogue is long, so that it comes in pages, each entry once.
+	seen, place, pages := map[string]bool{}, "/ui/providers/catalog", 0
+	for ; place != "" && pages < 20; pages++ {
+		got := b.get(place).want(http.StatusOK)
+		place = ""
+		for _, id := range regexp.MustCompile(`template=([a-z0-9_]+)`).FindAllStringSubmatch(got.body, -1) {
+			if seen[id[1]] {
+				t.Errorf("%s is on two pages", id[1])
+			}
+			seen[id[1]] = true
+		}
+		if m := regexp.MustCompile(`href="(/ui/providers/catalog\?[^"]*after=[^"]*)"`).FindStringSubmatch(got.body); m != nil {
+			place = html.UnescapeString(m[1])
+		}
+	}
+	all, err := provider.Entries()
+	if err != nil || len(seen) != len(all) || pages != (len(all)+24)/25 {
+		t.Errorf("%d entries on %d pages (%v), want %d", len(seen), pages, err, len(all))
+	}
 	list := b.get("/ui/providers/catalog?search=EGNYTE").want(http.StatusOK).says("Egnyte", "medium confidence, not yet tried live", "acme.egnyte.com").not("Intercom")
 	page := b.get(list.link("Add")).want(http.StatusOK).says("Add Egnyte", "medium confidence, not yet tried live", "/egnyte")
 	with := func(subdomain string) func(url.Values) {

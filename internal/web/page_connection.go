@@ -109,8 +109,10 @@ func (*ProvidersPage) template() string { return "providers" }
 type CatalogPage struct {
 	Frame
 	Search string
+	Found  int // on all pages
 	Items  []CatalogRow
 	CanAdd bool
+	Next   string
 }
 
 func (*CatalogPage) template() string { return "catalog" }

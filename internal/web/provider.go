@@ -1,6 +1,8 @@
 package web
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,6 +34,9 @@ func (s *Server) providerList(v *visit) (answer, error) {
 	return show(p), nil
 }
 
+// catalogPage is how many entries of the catalogue are shown at once.
+const catalogPage = 25
+
 // providerCatalog searches what the catalogue knows.
 func (s *Server) providerCatalog(v *visit) (answer, error) {
 	p := &CatalogPage{Frame: Frame{Title: "Catalogue", Section: "providers"}, Search: oneLine(v.form("search")), CanAdd: v.mayProviders()}
@@ -39,7 +44,17 @@ func (s *Server) providerCatalog(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range found {
+	p.Found = len(found)
+	after := v.form("after")
+	from, _ := slices.BinarySearchFunc(found, after, func(e provider.Entry, id string) int { return cmp.Compare(e.ID, id) })
+	if from < len(found) && found[from].ID == after {
+		from++
+	}
+	for _, e := range found[from:] {
+		if len(p.Items) == catalogPage {
+			p.Next = v.query("/ui/providers/catalog", "search", p.Search, "after", p.Items[len(p.Items)-1].ID)
+			break
+		}
 		p.Items = append(p.Items, CatalogRow{ID: e.ID, Name: e.Name, Category: e.Category, Kind: kindOf(e.Shown.Auth), Facts: e.Shown.About.Confidence + " confidence, " + e.Tried(),
 			Hosts: andList(e.Shown.Hosts()), Href: v.query("/ui/providers/new", "template", e.ID)})
 	}
