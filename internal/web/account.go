@@ -213,7 +213,7 @@ func (s *Server) notices(v *visit) ([]NoticeRow, error) {
 			row.About, row.Text = "", "The database was put back from a backup. Sessions and sign-ins of then were ended; what was revoked or changed after the backup may be as it was before."
 		}
 		if n.Kind == account.NoticeWebhook {
-			row.About, row.Text = "", "A webhook did not answer for days, so nothing is sent there any more. Enable it again under Organization, Webhooks."
+			row.About, row.Text = "", "A webhook did not answer for days, so nothing is sent there any more. Mend it, then: ambit webhook enable."
 		}
 		if n.Kind == account.NoticeFirstOwner {
 			row.Text = "An application made a sign-in link for " + oneLine(n.UserName) + ", as the first owner of an organization."
