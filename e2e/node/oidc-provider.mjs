@@ -19,7 +19,7 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   clients: [{
     client_id, client_secret, redirect_uris,
-    grant_types: ["authorization_code", "refresh_token"], response_types: ["code"],
+    grant_types: ["authorization_code", "refresh_token", "client_credentials"], response_types: ["code"],
     token_endpoint_auth_method: "client_secret_basic",
   }],
   scopes: ["openid", "offline_access", "email", "files:read", "files:write"],
@@ -30,8 +30,8 @@ const provider = new Provider(issuer, {
   pkce: { required: () => true },
   rotateRefreshToken: true,
   issueRefreshToken: async () => true,
-  ttl: { AccessToken: ttl, AuthorizationCode: 60, RefreshToken: 3600, Grant: 3600, Interaction: 600, Session: 3600, IdToken: 60 },
-  features: { devInteractions: { enabled: false }, revocation: { enabled: true }, introspection: { enabled: true }, userinfo: { enabled: true } },
+  ttl: { AccessToken: ttl, ClientCredentials: 600, AuthorizationCode: 60, RefreshToken: 3600, Grant: 3600, Interaction: 600, Session: 3600, IdToken: 60 },
+  features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false }, revocation: { enabled: true }, introspection: { enabled: true }, userinfo: { enabled: true } },
 });
 
 provider.on("access_token.saved", (token) => { latest = token.jti; });

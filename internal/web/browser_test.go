@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -55,7 +56,8 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	w.Roots.Add(spare)
 	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Connections: w.Connections, Credentials: w.Credentials,
-		Sessions: w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
+		Integrations: integration.New(integration.Config{DB: w.DB, Audit: w.Audit, People: w.Accounts, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, Now: w.Clock.Now}),
+		Sessions:     w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

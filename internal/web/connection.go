@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -87,6 +88,9 @@ func kindOf(a provider.Auth) string {
 // connectionNew lets a person pick a provider, or, once picked, connect there.
 func (s *Server) connectionNew(v *visit) (answer, error) {
 	p := &ConnectionNewPage{Frame: Frame{Title: "Connect an account", Section: "connections"}, Return: returnPath(v.form("return"))}
+	if back := returnPath("/ui/return/" + v.form("back")); v.form("back") != "" {
+		p.Return = back
+	}
 	if again := v.form("reconnect"); again != "" {
 		return s.reconnectNew(v, p, again)
 	}
@@ -219,6 +223,13 @@ func (s *Server) connect(v *visit) (answer, error) {
 	if prov.Record.Auth != provider.OAuth2 {
 		return s.confirm(v, s.connectKey(v, st, prov))
 	}
+	owned := integration.Users
+	if st.OrganizationOwned {
+		owned = integration.Organizations
+	}
+	if st.Wanted, err = s.integrations.Wanted(v.ctx(), st.Environment, st.Organization, st.Provider, owned); err != nil {
+		return nil, err
+	}
 	to, err := s.credentials.Authorize(v.ctx(), v.person, st)
 	if err != nil {
 		return nil, err
@@ -291,6 +302,17 @@ func connected(v *visit, done credential.Connected) answer {
 		p.Back, p.BackLabel = back, "Go on"
 	}
 	return show(p)
+}
+
+// goBack leads to where a product wanted its user back, which only its back end
+// has said: the address in the browser names none.
+func (s *Server) goBack(v *visit) (answer, error) {
+	to, err := s.integrations.Return(v.ctx(), v.person, secret.FromString(v.r.PathValue("token")))
+	if err != nil {
+		return nil, err
+	}
+	return leave(to, LeavePage{Frame: Frame{Title: "Connected", Section: "connections", Narrow: true}, Sentence: "The account is connected. Go on where you came from.",
+		Label: "Go on", Back: v.query("/ui/connections")})
 }
 
 // callback is where a provider sends the person back. Its state is used up

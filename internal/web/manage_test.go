@@ -373,6 +373,9 @@ func TestPeople(t *testing.T) {
 		t.Errorf("got %+v, %v, want passkeys demanded", org, err)
 	}
 	b.get("/ui/organization").confirmed("/ui/organization/settings", func(v url.Values) { v.Del("require_passkey") }, "codes of authenticator apps approve again").follow().says("Saved")
+	// Standing access is given up at once, and taken back with a passkey.
+	b.get("/ui/organization").submit("/ui/organization/settings", func(v url.Values) { v.Set("no_vending", "yes") }).follow().says("Saved")
+	b.get("/ui/organization").confirmed("/ui/organization/settings", func(v url.Values) { v.Del("no_vending") }, "keys of its accounts are handed to applications again").follow().says("Saved")
 
 	b.get("/ui/organization").submit("/ui/users/"+who+"/disable", nil).follow().says("shut out", "Disabled")
 	b.get("/ui/organization").confirmed("/ui/users/"+who+"/enable", nil, "Ada can sign in again.", "an auditor of").follow().says("can sign in again")

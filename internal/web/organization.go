@@ -33,7 +33,7 @@ func (s *Server) organizationPage(v *visit) (*OrganizationPage, error) {
 	}
 	p := &OrganizationPage{Frame: Frame{Title: "Organization", Section: "organization"}, Role: string(v.here.Role), Runs: v.here.Runs, Name: v.form("name"), Email: v.form("email"),
 		Roles: roleOptions(cmp.Or(account.Role(v.form("role")), account.RoleMember)), CanManage: v.may(account.ManageMembers),
-		CanStop: v.may(account.Revoke), CanSet: v.here.Role == account.RoleOwner, RequirePasskey: org.RequirePasskey, Version: org.Version}
+		CanStop: v.may(account.Revoke), CanSet: v.here.Role == account.RoleOwner, RequirePasskey: org.RequirePasskey, NoVending: org.NoVending, Version: org.Version}
 	for _, m := range members {
 		p.Members = append(p.Members, MemberRow{ID: m.ID, Name: m.Name, Email: m.Email, Role: string(m.Role), Roles: roleOptions(m.Role), You: m.ID == v.person.User(), Disabled: !m.DisabledAt.IsZero()})
 	}
@@ -189,13 +189,14 @@ func (s *Server) userAble(v *visit, done string, set func(context.Context, accou
 		ask: func(r account.Raise) (page, error) { return s.ablePage(v, r), nil }}, nil
 }
 
-// organizationSettings changes what approving needs.
+// organizationSettings changes what approving needs, and whether credentials are
+// handed to applications.
 func (s *Server) organizationSettings(v *visit) (change, error) {
 	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
-	demand := v.form("require_passkey") == "yes"
+	demand, still := v.form("require_passkey") == "yes", v.form("no_vending") == "yes"
 	return change{back: v.query("/ui/organization"), form: s.byMembers(v),
 		try: func(ag account.Agreement) (answer, error) {
-			_, err := s.people.UpdateOrganization(v.ctx(), v.actor(), v.here.Organization, version, account.OrganizationChange{RequirePasskey: &demand}, ag)
+			_, err := s.people.UpdateOrganization(v.ctx(), v.actor(), v.here.Organization, version, account.OrganizationChange{RequirePasskey: &demand, NoVending: &still}, ag)
 			return goTo(v.query("/ui/organization", "done", "saved")), err
 		},
 		ask: func(r account.Raise) (page, error) { return s.settingsPage(v, r), nil }}, nil

@@ -23,6 +23,7 @@ type OrganizationPage struct {
 	CanStop        bool
 	Version        int64
 	RequirePasskey bool
+	NoVending      bool // no credential is handed to an application
 }
 
 func (*OrganizationPage) template() string { return "organization" }

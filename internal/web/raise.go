@@ -130,8 +130,23 @@ func (s *Server) ablePage(v *visit, r account.Raise) *ConfirmPage {
 }
 
 func (s *Server) settingsPage(v *visit, r account.Raise) *ConfirmPage {
-	p := s.confirming(v, "How people confirm", "organization", said("In ", v.here.OrganizationName, ", ", "codes of authenticator apps", " approve again."), "Accept codes")
-	p.Lines = []string{"Until now approving takes a passkey here. A code can be read out to somebody; a passkey cannot."}
+	codes := strings.HasPrefix(r.To, "passkey or code") && !strings.HasPrefix(r.From, "passkey or code")
+	vending := strings.HasSuffix(r.From, "no vending") && !strings.HasSuffix(r.To, "no vending")
+	allowed, line := "codes of authenticator apps", "Until now approving takes a passkey here. A code can be read out to somebody; a passkey cannot."
+	verb := " approve again."
+	if vending {
+		verb = " are handed to applications again."
+		if allowed = "keys of its accounts"; codes {
+			allowed, verb = "codes of authenticator apps", " approve again, and keys of its accounts are handed to applications again."
+		}
+	}
+	p := s.confirming(v, "What guards it", "organization", said("In ", v.here.OrganizationName, ", ", allowed, verb), "Allow it")
+	if codes {
+		p.Lines = append(p.Lines, line)
+	}
+	if vending {
+		p.Lines = append(p.Lines, "Whoever holds an API key with the scope for it then gets a credential itself, and uses it outside of any session.")
+	}
 	return p
 }
 

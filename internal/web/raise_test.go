@@ -66,7 +66,7 @@ func (s *site) everything(t testing.TB, db *sqldb.DB) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
 	for table, columns := range map[string]string{
-		"environment": "id || name", "organization": "id || name || require_passkey", "person": "id || email || name || disabled_at", "membership": "organization_id || user_id || role",
+		"environment": "id || name", "organization": "id || name || require_passkey || no_vending", "person": "id || email || name || disabled_at", "membership": "organization_id || user_id || role",
 		"passkey": "id || label", "totp": "user_id || sealed_version", "enroll_link": "id", "api_key": "id || revoked_at", "agent": "id || ceiling || disabled_at || owner_id",
 		"oauth_client": "id || version", "provider": "slug || version || client_id", "connection": "id || state || credential_version", "credential": "connection_id || version", "kek": "id || version || shredded_at", "key_binding": "id || root_ref", "cli_request": "id || user_id",
 	} {

@@ -30,6 +30,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/custody"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -39,16 +40,17 @@ import (
 
 // Config is what a Server needs. All but Address, Now and Logger are required.
 type Config struct {
-	People      *account.Service
-	Agents      *agent.Service
-	Providers   *provider.Store
-	Importer    *openapi.Importer
-	Connections *connection.Service
-	Credentials *credential.Service
-	Sessions    *session.Service
-	Audit       *audit.Log
-	Vault       *vault.Vault
-	Custody     *custody.Service
+	People       *account.Service
+	Agents       *agent.Service
+	Providers    *provider.Store
+	Importer     *openapi.Importer
+	Connections  *connection.Service
+	Credentials  *credential.Service
+	Integrations *integration.Service
+	Sessions     *session.Service
+	Audit        *audit.Log
+	Vault        *vault.Vault
+	Custody      *custody.Service
 	// Subscribe calls fn on every notice of a channel, as sqldb.DB does.
 	Subscribe func(channel string, fn func(payload string)) (cancel func())
 	PublicURL *url.URL
@@ -79,20 +81,21 @@ func (l Limits) withDefaults() Limits {
 
 // Server serves the pages below /ui. It is safe for concurrent use.
 type Server struct {
-	people      *account.Service
-	agents      *agent.Service
-	providers   *provider.Store
-	connections *connection.Service
-	credentials *credential.Service
-	sessions    *session.Service
-	audit       *audit.Log
-	vault       *vault.Vault
-	custody     *custody.Service
-	subscribe   func(string, func(string)) func()
-	public      *url.URL
-	address     func(*http.Request) string
-	now         func() time.Time
-	log         *slog.Logger
+	people       *account.Service
+	agents       *agent.Service
+	providers    *provider.Store
+	connections  *connection.Service
+	credentials  *credential.Service
+	integrations *integration.Service
+	sessions     *session.Service
+	audit        *audit.Log
+	vault        *vault.Vault
+	custody      *custody.Service
+	subscribe    func(string, func(string)) func()
+	public       *url.URL
+	address      func(*http.Request) string
+	now          func() time.Time
+	log          *slog.Logger
 
 	renderer *renderer
 	cookie   cookie
@@ -105,7 +108,7 @@ type Server struct {
 
 // New makes a Server and parses its templates.
 func New(cfg Config) (*Server, error) {
-	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil ||
+	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Integrations == nil ||
 		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
 		return nil, errors.New("web: the configuration is incomplete")
 	}
@@ -125,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 	const addresses = 20_000
 	l := cfg.Limits.withDefaults()
 	return &Server{refusals: throttle.New(l.RefusalRate, l.RefusalBurst, addresses, cfg.Now),
-		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials,
+		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials, integrations: cfg.Integrations,
 		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, custody: cfg.Custody, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil
 }
@@ -198,6 +201,7 @@ func (s *Server) routes() []route {
 		{"POST /ui/connections/{id}/disconnect", signedIn, s.disconnect},
 		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
 		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
+		{"GET /ui/return/{token}", signedIn, s.goBack},
 		{"GET /ui/providers", signedIn, s.providerList},
 		{"GET /ui/providers/catalog", signedIn, s.providerCatalog},
 		{"GET /ui/providers/new", signedIn, s.providerNew},

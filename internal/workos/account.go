@@ -419,7 +419,7 @@ func (s *Server) authorize(ctx context.Context, by account.Actor, r *http.Reques
 	if err != nil {
 		return answer{}, err
 	}
-	to, err := s.integrations.Authorize(ctx, by, aim, in.ReturnTo, in.Config)
+	to, err := s.integrations.Authorize(ctx, by, aim, in.ReturnTo)
 	if err != nil {
 		return answer{}, err
 	}

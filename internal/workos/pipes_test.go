@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/workos"
@@ -431,6 +433,88 @@ func TestConfigurations(t *testing.T) {
 		p.do(t, "POST", "/data-integrations/sandbox/authorize", `{"user_id":"u-1","organization_id":"other"}`).wants(t, "on elsewhere", 200)
 		if got := p.do(t, "PUT", at, `{"scopes":null,"enabled":true}`).wants(t, "reset", 200); got.body["scopes"] != nil || got.body["enabled"] != true {
 			t.Errorf("reset: %s", got.raw)
+		}
+	})
+}
+
+// Issue 5, threats.md S5: every route of Pipes against every kind of caller.
+func TestEachPipesRouteAgainstEachCaller(t *testing.T) {
+	eachProduct(t, func(t *testing.T, p *product) {
+		mia := p.Person(t, "mia@example.com", account.RoleMember)
+		agent := string(p.Consented(t, mia, "Bot").Tokens.Access.Reveal())
+		login := string(mia.Token().Reveal())
+		_, revoked, err := p.people.IssueKey(t.Context(), account.NewKey{Environment: p.env, Name: "revoked", Scopes: account.Scopes()})
+		gatewaytest.Must(t, err)
+		k, err := p.people.AuthenticateKey(t.Context(), revoked)
+		gatewaytest.Must(t, err)
+		gatewaytest.Must(t, p.people.RevokeKey(t.Context(), account.System("test").In(p.env), k.ID()))
+		read, write, vend, setup := account.ScopeConnectionsRead, account.ScopeConnectionsWrite, account.ScopeConnectionsVend, account.ScopeProvidersWrite
+		without := map[account.Scope]string{}
+		for _, s := range []account.Scope{read, write, vend, setup} {
+			without[s] = p.issue(t, "without "+s, "", slices.DeleteFunc(account.Scopes(), func(o account.Scope) bool { return o == s })...)
+		}
+		user, org := "/user_management/users/u/", "/organizations/o/"
+		for route, scopes := range map[string][]account.Scope{
+			"GET /data-integrations": {read}, "POST /data-integrations": {setup},
+			"GET /data-integrations/sandbox": {read}, "PUT /data-integrations/sandbox": {setup}, "DELETE /data-integrations/sandbox": {setup, read, write},
+			"GET /data-integrations/sandbox/organization": {read}, "PUT /data-integrations/sandbox/organization": {setup}, "DELETE /data-integrations/sandbox/organization": {setup, read, write},
+			"POST /data-integrations/sandbox/authorize": {write}, "POST /data-integrations/sandbox/token": {vend}, "POST /data-integrations/sandbox/credentials": {vend},
+			"POST /data-integrations/sandbox/api-key": {write}, "PUT /data-integrations/sandbox/api-key": {write},
+			"POST /data-integrations/sandbox/client-credentials": {write}, "PUT /data-integrations/sandbox/client-credentials": {write},
+			"GET " + user + "connected_accounts/sandbox": {read}, "POST " + user + "connected_accounts/sandbox": {write},
+			"PUT " + user + "connected_accounts/sandbox": {write}, "DELETE " + user + "connected_accounts/sandbox": {write, read}, "GET " + user + "data_providers": {read},
+			"GET " + org + "connected_accounts/sandbox": {read}, "POST " + org + "connected_accounts/sandbox": {write},
+			"PUT " + org + "connected_accounts/sandbox": {write}, "DELETE " + org + "connected_accounts/sandbox": {write, read}, "GET " + org + "data_providers": {read},
+			"GET " + org + "data_integration_configurations": {read}, "PUT " + org + "data_integration_configurations/sandbox": {setup},
+		} {
+			method, path, _ := strings.Cut(route, " ")
+			as := func(who, token string, status int, code string, headers ...string) {
+				t.Helper()
+				p.as(t, token, method, path, "{}", headers...).denies(t, route+" by "+who, status, code)
+			}
+			as("nobody", "", 401, "unauthorized")
+			as("a cookie", "", 401, "unauthorized", "Cookie", "ambit_login="+login+"; __Host-ambit_login="+login)
+			as("a browser's login", login, 401, "invalid_api_key")
+			as("a revoked key", string(revoked.Reveal()), 401, "invalid_api_key")
+			as("an agent", agent, 403, "agent_not_allowed")
+			as("an agent's secret", "amb_cs_"+strings.Repeat("A", 43), 403, "agent_not_allowed")
+			as("an agent's refresh token", "amb_rt_"+strings.Repeat("A", 43), 403, "agent_not_allowed")
+			for _, s := range scopes {
+				as("a key without "+s, without[s], 403, "insufficient_scope")
+			}
+		}
+		p.do(t, "GET", "/organizations/o/no_such_thing", "").denies(t, "no route", 404, "not_found")
+	})
+}
+
+// Issue 5: a person who connects comes back where their product wanted them, and
+// nobody else is sent anywhere.
+func TestAuthorizeLeadsBack(t *testing.T) {
+	eachProduct(t, func(t *testing.T, p *product) {
+		mia, ben := p.Person(t, "mia@example.com", account.RoleMember), p.Person(t, "ben@example.com", account.RoleMember)
+		ask := func(to string) reply {
+			return p.do(t, "POST", "/data-integrations/sandbox/authorize", fmt.Sprintf(`{"user_id":%q,"organization_id":%q,"return_to":%q}`, mia.ID, p.org, to))
+		}
+		for _, to := range []string{"javascript:alert(1)", "//evil.example/", "http://evil.example/", "https://user:secret@evil.example/", "/ui/", "ftp://x.example/"} {
+			ask(to).denies(t, to, 422, "invalid_return_to")
+		}
+		got := ask("https://product.example/done").wants(t, "authorize", 200)
+		at, err := url.Parse(fmt.Sprint(got.body["url"]))
+		gatewaytest.Must(t, err)
+		if at.Host != p.PublicURL.Host || at.Path != "/ui/connections/new" || strings.Contains(at.String(), "product.example") {
+			t.Errorf("the page: %s", at)
+		}
+		rooms := integration.New(integration.Config{DB: p.DB, Audit: p.Audit, People: p.Accounts, Providers: p.Providers, Connections: p.Connections, Credentials: p.Credentials, Now: p.Clock.Now})
+		token := secret.FromString(at.Query().Get("back"))
+		if to, err := rooms.Return(t.Context(), mia.Signed(t), token); err != nil || to != "https://product.example/done" {
+			t.Errorf("back: %q, %v", to, err)
+		}
+		if to, err := rooms.Return(t.Context(), ben.Signed(t), token); err == nil {
+			t.Errorf("another person was sent to %s", to)
+		}
+		p.Clock.Advance(2 * time.Hour)
+		if to, err := rooms.Return(t.Context(), mia.Signed(t), token); err == nil {
+			t.Errorf("after two hours: sent to %s", to)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package workos
 import (
 	"context"
 	"encoding/base64"
+	"maps"
 	"net/http"
 	"unicode/utf8"
 
@@ -94,10 +95,7 @@ func (s *Server) credentials(ctx context.Context, by account.Actor, r *http.Requ
 		out["scopes"], out["missing_scopes"] = listed(v.Connection.Scopes), listed(v.Missing)
 	}
 	if method == string(provider.ClientCredentials) {
-		out["metadata"] = v.Connection.Record.Values()
-		if out["metadata"] == nil {
-			out["metadata"] = map[string]string{}
-		}
+		out["metadata"] = maps.Clone(config) // what the provider told with the token
 	}
 	return answer{http.StatusOK, map[string]any{"active": true, "credential": out}}, nil
 }
