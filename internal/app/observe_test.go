@@ -98,3 +98,37 @@ func TestDashboardAndDocsKnowEveryMetric(t *testing.T) {
 		}
 	}
 }
+
+// K11: what only the operator may do, such as changing the root key, making links for
+// people, copying the database and reading memory, is on the socket of the data
+// folder's owner, and nowhere on the network, whatever is shown there.
+func TestK11OperationsAreOnTheSocketOnly(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	a := run(t, app.Config{DataDir: dir})
+	info, err := os.Stat(filepath.Join(dir, app.ConsoleSocket))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", info, err)
+	}
+	client, console := plainClient(t), consoleClient(t, dir)
+	for _, path := range []string{"/about", "/people", "/debug/pprof/", "/debug/pprof/goroutine?debug=1"} {
+		if resp, _ := get(t, console, "http://console"+path, "", nil); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s is not on the socket: this proves nothing", path)
+		}
+	}
+	for _, op := range []string{"GET /about", "GET /people", "POST /recover", "POST /backup", "POST /keys/root", "GET /debug/pprof/", "GET /debug/pprof/goroutine?debug=1", "POST /v1/sys/rotate", "POST /v1/keys/root"} {
+		method, path, _ := strings.Cut(op, " ")
+		req, err := http.NewRequestWithContext(t.Context(), method, a.PublicURL().String()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode < 400 || resp.StatusCode == http.StatusInternalServerError {
+			t.Errorf("%s over the network: %d", op, resp.StatusCode)
+		}
+	}
+}

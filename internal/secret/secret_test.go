@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -77,6 +78,21 @@ func TestIsTokenRefusesEveryVariation(t *testing.T) {
 	for _, bad := range []string{tok + "A", tok + "=", " " + tok, tok + "\n", strings.ToUpper(tok), "amb_rt_" + tok[7:]} {
 		if secret.IsToken(secret.FromString(bad), "amb_at_") {
 			t.Errorf("variation %q accepted", bad)
+		}
+	}
+}
+
+// K9: two secrets cannot be compared in a time that tells how much of them agrees: ==
+// on values does not compile, and Equal looks at all of both.
+func TestK9ComparedInConstantTimeOnly(t *testing.T) {
+	t.Parallel()
+	if reflect.TypeFor[secret.Value]().Comparable() {
+		t.Error("values can be compared with ==")
+	}
+	v := secret.FromString("canary-7f3a9c")
+	for other, want := range map[string]bool{"canary-7f3a9c": true, "canary-7f3a9d": false, "danary-7f3a9c": false, "canary-7f3a9": false, "canary-7f3a9cc": false, "": false} {
+		if got := v.Equal(secret.FromString(other)); got != want {
+			t.Errorf("equal to %q: %v", other, got)
 		}
 	}
 }

@@ -272,6 +272,13 @@ func TestK2UsesAreCounted(t *testing.T) {
 			}
 		}
 		counted := func() int { return count(t, db, `select wraps from kek_version order by version desc limit 1`) }
+		usual := vault.New(vault.Config{DB: db, Roots: keyring.RingOf(n.keeper), Audit: n.log}) // where nobody says otherwise
+		seal(usual, 1)
+		keys, err := usual.Keys(t.Context(), p.Environment, "", "", "", 1)
+		if err != nil || len(keys) != 1 || keys[0].MaxWraps != 1<<30 || keys[0].DueAt.Sub(keys[0].RotatedAt) != 90*24*time.Hour {
+			t.Errorf("by default: %+v, %v", keys, err)
+		}
+		exec(t, db, `delete from kek_version`, `delete from kek`)
 		seal(n.Vault, 8)
 		if got := counted(); got != 8 {
 			t.Errorf("8 uses are counted as %d", got)

@@ -49,7 +49,9 @@ func neighbours() []vault.Place {
 	return all
 }
 
-// K1: what was sealed for one place opens there and nowhere else.
+// K1, T4: what was sealed for one place opens there and nowhere else, also while the
+// keys of all of them are held in memory: no two places that differ in one component
+// share a key there.
 func TestOpensInItsOwnPlaceOnly(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
