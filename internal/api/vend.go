@@ -49,7 +49,7 @@ var _ json.Unmarshaler = (*Hidden)(nil)
 // Credential is what an application is vended: the parts that a request to the
 // provider is made with, never a refresh token.
 type Credential struct {
-	Kind    string            `json:"kind" enum:"oauth2,api_key"`
+	Kind    string            `json:"kind" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role"`
 	Values  map[string]string `json:"values" doc:"Such as access_token."`
 	Version int64             `json:"version"`
 }
