@@ -550,6 +550,24 @@ func TestOtherSitesUseUpNoCodes(t *testing.T) {
 	}
 }
 
+// Issue 5: an OpenAPI description becomes a record in the form, with what was
+// left out and guessed beside it, and nothing is there before it is confirmed.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	const text = "openapi: 3.1.0\ninfo: {title: Shop}\nservers: [{url: \"https://shop.example\"}]\npaths:\n  /orders: {get: {responses: {\"200\": {description: ok}}}}\n" +
+		"  /old: {get: {deprecated: true, responses: {\"200\": {description: ok}}}}\n  /tokens: {post: {responses: {\"200\": {description: ok}}}}\n"
+	page := b.get("/ui/providers/new?template=yaml").want(http.StatusOK)
+	page.submit("/ui/providers/import", func(v url.Values) { v.Set("document", "openapi: 2") }).want(http.StatusUnprocessableEntity).says("OpenAPI 3.0 or 3.1")
+	page.submit("/ui/providers/import", func(v url.Values) { v.Set("url", "https://10.0.0.1/openapi.json") }).want(http.StatusForbidden)
+	got := page.submit("/ui/providers/import", func(v url.Values) { v.Set("document", text) }).want(http.StatusOK).
+		says("with 2 tools", "GET /old", "The description calls it deprecated", "POST /tokens", "The path speaks of tokens")
+	got.submit("/ui/providers", nil).follow().says("Shop may be connected. Its keys go to shop.example.", "It has 2 tools")
+	b.get("/ui/providers").not("Shop")
+	s.person(t, "approver@example.com", account.RoleApprover).post("/ui/providers/import", url.Values{"document": {text}}).want(http.StatusForbidden)
+}
+
 // Issue 5: a provider of the catalogue is found, its tenant filled in, and
 // confirmed with the hosts that it then has.
 func TestCatalogue(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider/openapi"
 )
 
 // ConnectionsPage lists accounts.
@@ -143,6 +144,9 @@ type ProviderNewPage struct {
 	Version   int64
 	Draft     id.Draft        // what it was filled in with
 	Problems  []RecordProblem // of the record, when it was refused
+	Import    bool            // offers to draft it from a description
+	Left      []openapi.Note  // of a description: what is not in the record
+	Flagged   []openapi.Note  // and what was guessed
 }
 
 // RecordProblem is one thing that is wrong with a record. Line is 0 for one made

@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
 )
@@ -121,6 +122,7 @@ func (s *Server) providerPage(v *visit, template string, stored *provider.Provid
 		p.Callback = s.public.JoinPath(credential.CallbackPath(v.here.Environment, e.ID)).String()
 	}
 	p.Templates = append(p.Templates, Tab{Label: "YAML", Href: v.query("/ui/providers/new", "template", "yaml"), Chosen: template == "yaml"})
+	p.Import = template == "yaml"
 	return p
 }
 
@@ -131,6 +133,23 @@ func (p *ProviderNewPage) fill(t provider.Template, help string, oauth bool) {
 		p.Params = append(p.Params, ParamField{Name: param.Name, Title: param.Title, Help: param.Help, Kind: param.Kind, Value: param.Default, Required: param.Required, Options: param.Options})
 		p.Switches = p.Switches || param.Kind == "bool"
 	}
+}
+
+// providerImport drafts a record from an OpenAPI description and shows it in the
+// form, with what was left out and guessed. Nothing is kept.
+func (s *Server) providerImport(v *visit) (answer, error) {
+	p := s.providerPage(v, "yaml", nil)
+	d, err := s.importer.Import(v.ctx(), v.actor(), []byte(v.r.PostForm.Get("document")), openapi.Options{Source: v.form("url")})
+	if err != nil {
+		return again(p, err)
+	}
+	rec, err := provider.Parse([]byte(d.YAML))
+	if err != nil {
+		return nil, err
+	}
+	p.YAML, p.OAuth, p.Left, p.Flagged = d.YAML, rec.Auth == provider.OAuth2, d.Left, d.Flagged
+	p.Help = "Drafted from the description, with " + plural(d.Tools, "tool") + ". Read it, above all what each tool is said to do, and correct it."
+	return show(p), nil
 }
 
 // providerPut takes a record in. It counts once the person agreed to it.

@@ -84,6 +84,7 @@ type Server struct {
 	people       *account.Service
 	agents       *agent.Service
 	providers    *provider.Store
+	importer     *openapi.Importer
 	connections  *connection.Service
 	credentials  *credential.Service
 	integrations *integration.Service
@@ -128,7 +129,7 @@ func New(cfg Config) (*Server, error) {
 	const addresses = 20_000
 	l := cfg.Limits.withDefaults()
 	return &Server{refusals: throttle.New(l.RefusalRate, l.RefusalBurst, addresses, cfg.Now),
-		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, connections: cfg.Connections, credentials: cfg.Credentials, integrations: cfg.Integrations,
+		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, importer: cfg.Importer, connections: cfg.Connections, credentials: cfg.Credentials, integrations: cfg.Integrations,
 		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, custody: cfg.Custody, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil
 }
@@ -206,6 +207,7 @@ func (s *Server) routes() []route {
 		{"GET /ui/providers/catalog", signedIn, s.providerCatalog},
 		{"GET /ui/providers/new", signedIn, s.providerNew},
 		{"POST /ui/providers", signedIn, s.providerPut},
+		{"POST /ui/providers/import", signedIn, s.providerImport},
 		{"POST /ui/providers/{provider}/revoke", signedIn, s.providerRevoke},
 
 		{"GET /ui/agents", signedIn, s.agentList},
