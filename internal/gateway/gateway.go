@@ -51,7 +51,7 @@ type Call struct {
 type Result struct {
 	provider.Answer
 	Event  id.Event      // the audit entry of the call
-	Effect policy.Effect // of the tool
+	Effect policy.Effect // of the call
 	Note   string        // what the person who approved this very call told the agent
 }
 
@@ -197,6 +197,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	if err != nil {
 		return Result{}, g.refuse(ctx, entry, "tool.arguments", err)
 	}
+	entry.Effect = string(req.Effect)
 	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
 	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
 	if err != nil {
@@ -225,9 +226,9 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	outcome.Duration = g.now().Sub(started)
 	g.audit.Finish(intent, outcome)
 	if err != nil {
-		return Result{}, withNote(g.explain(running, err, target.Tool.Effect, outcome), permit.Note())
+		return Result{}, withNote(g.explain(running, err, req.Effect, outcome), permit.Note())
 	}
-	return Result{Answer: answer, Event: intent.Event, Effect: target.Tool.Effect, Note: permit.Note()}, nil
+	return Result{Answer: answer, Event: intent.Event, Effect: req.Effect, Note: permit.Note()}, nil
 }
 
 // withNote lets a failure carry what the approver wrote: the approval is used

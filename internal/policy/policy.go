@@ -30,6 +30,14 @@ const (
 // Effects lists all effects, mildest first.
 func Effects() []Effect { return []Effect{Read, Write, Destructive, Access} }
 
+// Worse is the stronger of two effects.
+func Worse(a, b Effect) Effect {
+	if slices.Index(Effects(), b) > slices.Index(Effects(), a) {
+		return b
+	}
+	return a
+}
+
 // ParseEffect reads an effect's name.
 func ParseEffect(s string) (Effect, error) {
 	if e := Effect(s); slices.Contains(Effects(), e) {

@@ -16,6 +16,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/strictjson"
 )
 
@@ -31,6 +32,10 @@ type Request struct {
 	Header  http.Header
 	Body    []byte
 	Summary Summary
+	// Effect is the tool's, or that of the statement which it carries, whichever is
+	// the stronger; Why says what in the statement decided.
+	Effect policy.Effect
+	Why    string
 
 	base string // of the record's, that URL lies below
 }
@@ -161,7 +166,10 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.Args = canonical
+	req.Args, req.Effect = canonical, t.Effect
+	if v, ok := p.judge(given, d); ok && policy.Worse(t.Effect, v.Effect) != t.Effect {
+		req.Effect, req.Why = v.Effect, v.Why
+	}
 	return req, nil
 }
 
@@ -282,6 +290,13 @@ func (p *plan) request(args arguments) (*draft, error) {
 		if err := bodyNames(d.body, 0); err != nil {
 			return nil, err
 		}
+	}
+	if p.generic.effect == policy.Read && d.body != nil != (d.method == "POST") {
+		return nil, badArguments("A body goes with POST, and POST with a body.")
+	}
+	if p.generic.effect == policy.Read && d.method == "POST" && !p.takesGraphQL(d) {
+		return nil, fault.New(fault.Invalid, "invalid_arguments", "This tool posts GraphQL only, to "+strings.Join(p.generic.graphQLPaths, ", ")+".").
+			WithHint("Use GET, or the tool that writes.")
 	}
 	return d, nil
 }

@@ -3,6 +3,7 @@ package provider_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 )
 
@@ -263,4 +265,82 @@ func FuzzBuildBodies(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Issue 5: what a statement can change raises the effect of its call, never
+// lowers it; so does GraphQL on generic tools, wherever it may hide.
+func TestBuildJudgesStatements(t *testing.T) {
+	t.Parallel()
+	r := desk(t)
+	for _, row := range []struct {
+		tool, args string
+		want       policy.Effect
+	}{
+		{"query", `{"statement":"select 1"}`, policy.Read},
+		{"query", `{"statement":"update t set a = 1"}`, policy.Write},
+		{"query", `{"statement":"drop table t"}`, policy.Destructive},
+		{"query", `{"statement":"grant a to b"}`, policy.Access},
+		{"destroy_rows", `{"statement":"select 1"}`, policy.Destructive},
+		{"destroy_rows", `{"statement":"create user u"}`, policy.Access},
+		{"read", `{"path":"/graphql","method":"POST","body":{"query":"{ a }","variables":{}}}`, policy.Read},
+		{"read", `{"path":"/graphql","method":"POST","body":[{"query":"{ a }"},{"query":"mutation { update }"}]}`, policy.Write},
+		{"read", `{"path":"/GraphQL;x","method":"POST","body":{"query":"mutation { update }"}}`, policy.Write},
+		{"read", `{"path":"/graphql","query":{"query":"mutation { deleteAll }"}}`, policy.Destructive},
+		{"read", `{"path":"/graphql","query":{"query":"{ a }"}}`, policy.Read},
+		{"read", `{"path":"/graphql","query":{"id":"stored"}}`, policy.Destructive},
+		{"read", `{"path":"/graphql"}`, policy.Destructive},
+		{"read", `{"path":"/pages"}`, policy.Read},
+		{"write", `{"path":"/graphql","method":"POST","body":{"query":"{ a }"}}`, policy.Write},
+		{"write", `{"path":"/graphql","method":"POST","body":{"query":"{ a }","extensions":{"persistedQuery":{}}}}`, policy.Destructive},
+		{"write", `{"path":"/graphql","method":"POST","body":{"query":"mutation { webhookCreate }"}}`, policy.Access},
+		{"write", `{"path":"/graphql","method":"POST","query":{"query":"mutation { deleteAll }"},"body":{"query":"{ a }"}}`, policy.Destructive},
+		{"write", `{"path":"/graphql","method":"POST","body":[]}`, policy.Destructive},
+		{"write", `{"path":"/pages","method":"POST","body":{"query":"mutation { deleteAll }"}}`, policy.Write},
+	} {
+		if req := build(t, r, row.tool, row.args); req.Effect != row.want || (req.Why != "") != (req.Effect != tool(t, r, "desk_"+row.tool).Effect) {
+			t.Errorf("%s %s: got %s (%s), want %s", row.tool, row.args, req.Effect, req.Why, row.want)
+		}
+	}
+	for _, args := range []string{`{"path":"/pages","method":"POST","body":{"query":"{ a }"}}`, `{"path":"/graphql","method":"POST"}`, `{"path":"/graphql","body":{"query":"{ a }"}}`, `{"path":"/graphql/x","method":"POST","body":{}}`} {
+		if _, err := tool(t, r, "desk_read").Build(json.RawMessage(args), r.Pinned().API...); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: got %v", args, err)
+		}
+	}
+}
+
+// What a record cannot say of its tools, and that each mistake is told where it
+// is.
+func TestToolsThatCannotBe(t *testing.T) {
+	t.Parallel()
+	whole := string(desk(t).Source())
+	for _, row := range []struct{ old, new, field string }{
+		{"argument: statement}\n  - name: destroy_rows", "argument: other}\n  - name: destroy_rows", "classify.argument"},
+		{"language: sql, dialect", "language: cobol, dialect", "classify.language"},
+		{"dialect: snowflake", "dialect: oracle", "classify.dialect"},
+		{"tool: get_page, name: [id, owner.name]", "tool: send, name: [id]", "target.tool"},
+		{"tool: get_page, name: [id, owner.name]", "tool: query, arguments: {statement: \"{path}\"}, name: [id]", "target.tool"},
+		{"tool: get_page, name: [id, owner.name]", "tool: get_page", "target.name"},
+		{"tool: get_page, name: [id, owner.name]", "tool: get_page, name: [id], unnamed: x", "target"},
+		{"tool: get_page, name: [id, owner.name]", "tool: get_page, name: [id], arguments: {other: x}", "target.arguments"},
+		{"/pages/{path*}\"}\n    output", "/pages/{path*}/x\"}\n    output", "request.path"},
+		{"/pages/{path*}\"}\n    output", "/pages/a{path*}\"}\n    output", "request.path"},
+		{`poll: {path: "/jobs/{job}"}`, `poll: {path: "/jobs/{job}", seconds: 600}`, "poll.seconds"},
+		{`poll: {path: "/jobs/{job}"}`, `poll: {path: "/jobs/{job}", status: 404}`, "poll.status"},
+		{`poll: {path: "/jobs/{job}"}`, `poll: {path: "jobs"}`, "poll.path"},
+		{"default: 20", "default: 200", "input"},
+		{"{name: note, text:", "{text:", "parts[0].name"},
+		{"type: text/markdown", "type: markdown", "parts[2].type"},
+		{`html: "{html}"`, `from: "{html}"`, "request.body"},
+		{"tried: \"2026-11-02\"", "tried: yesterday", "tried"},
+		{"graphql: [/graphql]", `graphql: ["/{x}"]`, "generic.graphql[0]"},
+	} {
+		text := strings.Replace(whole, row.old, row.new, 1)
+		if text == whole {
+			t.Fatalf("%q is not in the record", row.old)
+		}
+		_, err := provider.Parse([]byte(text))
+		if problems := provider.Problems(err); !strings.Contains(fmt.Sprint(problems), row.field) {
+			t.Errorf("%s: got %v", row.new, problems)
+		}
+	}
 }

@@ -18,6 +18,9 @@ type genericTool struct {
 }
 
 func (r *Record) addGeneric(l *linter) {
+	for i, path := range r.Generic.GraphQL {
+		l.fixedPath(fmt.Sprintf("generic.graphql[%d]", i), path)
+	}
 	for _, g := range []struct {
 		on   bool
 		tool genericTool
@@ -28,6 +31,9 @@ func (r *Record) addGeneric(l *linter) {
 			[]string{"DELETE", "POST", "PUT", "PATCH"}, true}},
 	} {
 		if g.on {
+			if len(r.Generic.GraphQL) > 0 && g.tool.effect == policy.Read {
+				g.tool.methods, g.tool.body = append(g.tool.methods, "POST"), true
+			}
 			r.tools = append(r.tools, r.genericTool(l, g.tool))
 		}
 	}
@@ -40,7 +46,15 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 		Description: fmt.Sprintf("%s %s by one HTTP request (%s) to its API at %s. Give the path below that address. "+
 			"What makes keys, members, webhooks or permissions is refused here.", g.verb, r.Name, strings.Join(g.methods, ", "), strings.Join(r.API.Base, ", ")),
 	}
-	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: slices.Concat(r.guard, r.refuse), generic: &genericPlan{methods: g.methods, reserved: r.Injection.Query}}
+	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: slices.Concat(r.guard, r.refuse), generic: &genericPlan{effect: g.effect, methods: g.methods, reserved: r.Injection.Query, graphQLPaths: r.Generic.GraphQL}}
+	for _, path := range r.Generic.GraphQL {
+		if template, problem := parsePath(path, false); problem == "" {
+			p.generic.graphQL = append(p.generic.graphQL, accessRule{method: "*", path: template})
+		}
+	}
+	if len(r.Generic.GraphQL) > 0 {
+		t.Description += " GraphQL goes to " + strings.Join(r.Generic.GraphQL, ", ") + " as POST: what its query or mutation can change decides."
+	}
 	t.plan = p
 	props := map[string]any{
 		"method": map[string]any{"type": "string", "enum": g.methods},
@@ -51,9 +65,10 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 			}},
 	}
 	required := []string{"method", "path"}
-	if !g.body {
+	if g.effect == policy.Read {
 		required = []string{"path"} // GET when not said
-	} else {
+	}
+	if g.body {
 		props["body"] = map[string]any{"type": []string{"object", "array"}, "description": "Sent as JSON."}
 	}
 	if len(r.API.Base) > 1 {

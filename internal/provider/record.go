@@ -191,6 +191,9 @@ type Generic struct {
 	// Refuse is "METHOD /path/{x}", as in Access: what the generic tools leave to
 	// tools of the record's own, such as sending, which are asked about one by one.
 	Refuse []string `yaml:"refuse"`
+	// GraphQL lists the paths that take GraphQL, such as /graphql. A query there
+	// reads, a mutation writes.
+	GraphQL []string `yaml:"graphql"`
 }
 
 // Health is a cheap call that succeeds while the credential works.
@@ -208,9 +211,18 @@ type ToolSpec struct {
 	Tried       string        `yaml:"tried"` // YYYY-MM-DD of the last trial with the provider itself; default what about says
 	Input       document      `yaml:"input"`
 	Request     RequestSpec   `yaml:"request"`
+	Classify    *ClassifySpec `yaml:"classify"`
 	Target      *TargetSpec   `yaml:"target"` // what names the thing that the call is about
 	Poll        *PollSpec     `yaml:"poll"`
 	Output      Output        `yaml:"output"`
+}
+
+// ClassifySpec names the argument that is a statement. What it can change raises
+// the effect of the call over that of the tool (package statement).
+type ClassifySpec struct {
+	Language string `yaml:"language" enum:"sql,graphql"`
+	Dialect  string `yaml:"dialect" enum:"postgres,snowflake"` // of SQL; empty: what dialects read differently is destructive
+	Argument string `yaml:"argument"`
 }
 
 // TargetSpec says how a person learns what a call is about, when an argument is

@@ -50,11 +50,11 @@ func (r *Record) compileTarget(l *linter, field string, t Tool, s *TargetSpec) *
 			found, ok = other, true
 		}
 	}
-	if t.Effect == policy.Read {
+	if t.Effect == policy.Read && t.plan.classify == nil {
 		l.add(field, "Remove it.", "Nobody is asked about a tool that only reads.")
 		return nil
 	}
-	if !ok || found.Effect != policy.Read {
+	if !ok || found.Effect != policy.Read || found.plan.classify != nil {
 		l.add(field+".tool", "Name a tool of this record that reads.", "%s is no tool that reads.", quoted(s.Tool))
 		return nil
 	}

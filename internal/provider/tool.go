@@ -38,6 +38,7 @@ type plan struct {
 	guard    []accessRule    // what a tool must not reach unless access is set
 	access   bool
 	generic  *genericPlan
+	classify *ClassifySpec
 	cut      map[string]bool // folded names of answer fields
 	digest   [32]byte
 }
@@ -47,8 +48,11 @@ type param struct{ name, value, arg string }
 
 // genericPlan bounds what a generic tool may do.
 type genericPlan struct {
-	methods  []string
-	reserved string // query parameter that carries the credential
+	effect       policy.Effect
+	methods      []string
+	reserved     string // query parameter that carries the credential
+	graphQL      []accessRule
+	graphQLPaths []string
 }
 
 // Digest identifies what a person approves when they approve this tool: name,
@@ -158,6 +162,7 @@ func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 	p.compileOutput(l, field+".output", s.Output)
 	r.compileRequest(l, field+".request", s.Request, p)
 	p.compilePoll(l, field+".poll", s.Poll)
+	p.compileClassify(l, field+".classify", s.Classify)
 	if s.Request.Method != "" && !effectFits(s.Effect, s.Request.Method) {
 		l.add(field+".effect", "Declare what the method can do.", "%s is too mild for %s.", s.Effect, s.Request.Method)
 	}
@@ -315,11 +320,11 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 		"cut": sortedKeys(t.plan.cut), "max_bytes": t.Output.MaxBytes, "headers": r.DefaultHeaders,
 	}
 	if t.Generic {
-		shape["methods"], shape["access"] = t.plan.generic.methods, append(guardText(r), r.Generic.Refuse...)
+		shape["methods"], shape["access"], shape["graphql"] = t.plan.generic.methods, append(guardText(r), r.Generic.Refuse...), t.plan.generic.graphQLPaths
 	} else {
 		shape["request"] = map[string]any{"method": req.Method, "base": t.plan.base, "path": req.Path, "query": req.Query,
 			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body)), "parts": req.Parts}
-		shape["poll"], shape["target"], shape["keep"], shape["decode"] = spec.Poll, spec.Target, spec.Output.Keep, spec.Output.Decode
+		shape["poll"], shape["target"], shape["keep"], shape["decode"], shape["classify"] = spec.Poll, spec.Target, spec.Output.Keep, spec.Output.Decode, spec.Classify
 	}
 	if t.Target != nil && t.Target.plan != nil { // whoever approves the tool approves its look-up
 		shape["look_up"] = t.Target.plan.digest

@@ -56,6 +56,7 @@ type CallSubject struct {
 	Title        string          `json:"title"`
 	ToolDigest   string          `json:"tool_digest"`
 	Effect       policy.Effect   `json:"effect"`
+	Why          string          `json:"why,omitempty"` // what in its statement makes it worse than its tool
 	Connection   id.Connection   `json:"connection_id"`
 	Provider     string          `json:"provider"`
 	ProviderName string          `json:"provider_name"`
@@ -208,6 +209,9 @@ func risks(a Approval) []string {
 	effects := map[policy.Effect]bool{}
 	if a.Call != nil {
 		effects[a.Call.Effect] = true
+		if a.Call.Why != "" {
+			out = append(out, "It is worse than the tool says: "+a.Call.Why+".")
+		}
 	} else {
 		for _, g := range a.Session.Grants {
 			for _, e := range g.Effects {

@@ -224,7 +224,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 	}
 	toolDigest := t.Tool.Digest()
 	r := policy.Request{
-		Ceiling: l.ceiling, Grant: t.grant.policy, Provider: t.grant.policy.Provider, Tool: t.Tool.Name, Effect: t.Tool.Effect, Generic: t.Tool.Generic,
+		Ceiling: l.ceiling, Grant: t.grant.policy, Provider: t.grant.policy.Provider, Tool: t.Tool.Name, Effect: effectOf(t, req), Generic: t.Tool.Generic,
 		ToolApproved: t.grant.digests[t.Tool.Name] == hex.EncodeToString(toolDigest[:]),
 	}
 	d.Policy = policy.Decide(r)
@@ -254,18 +254,29 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 		}
 	}
 	if d.Policy.Verdict != policy.Allow {
-		return Permit{}, d, refusal(d.Policy, t.Tool.Name)
+		return Permit{}, d, refusal(d.Policy, t, req)
 	}
 	return Permit{session: l.session, environment: l.environment, organization: l.organization, agent: l.agent, user: l.user, until: l.expiresAt,
 		grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, note: note, service: s}, d, nil
 }
 
-func refusal(d policy.Decision, tool string) error {
+// effectOf is what a call can change: what its tool declares, or its statement
+// shows, whichever is the stronger.
+func effectOf(t Target, req *provider.Request) policy.Effect {
+	return policy.Worse(t.Tool.Effect, req.Effect)
+}
+
+func refusal(d policy.Decision, t Target, req *provider.Request) error {
+	tool := t.Tool.Name
 	switch d.Code {
 	case "approval_stale":
 		return fault.New(fault.Denied, d.Code, "The tool "+quote(tool)+" is no longer the one that was approved.").WithHint("Request a new session.")
 	case "access_refused":
 		return fault.New(fault.Denied, d.Code, "Generic tools cannot make keys, members, webhooks or permissions.").WithHint("Use the provider's own tool for it.")
+	}
+	if effect := effectOf(t, req); effect != t.Tool.Effect {
+		return fault.New(fault.Denied, "not_granted", fmt.Sprintf("This call is %s: %s. The session does not include that.", effect, req.Why)).
+			WithHint(fmt.Sprintf("Request a session with the effect %s, for this tool and one of the provider's tools that has it, and tell the person why.", effect))
 	}
 	return fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").WithHint("Request a session that names the tool, and tell the person why.")
 }
@@ -299,7 +310,7 @@ func callSubject(t Target, req *provider.Request) CallSubject {
 	digest := t.Tool.Digest()
 	sum := req.Summary
 	c := CallSubject{
-		Tool: t.Tool.Name, Title: t.Tool.Title, ToolDigest: hex.EncodeToString(digest[:]), Effect: t.Tool.Effect, Connection: t.grant.connection,
+		Tool: t.Tool.Name, Title: t.Tool.Title, ToolDigest: hex.EncodeToString(digest[:]), Effect: effectOf(t, req), Why: req.Why, Connection: t.grant.connection,
 		Provider: t.grant.policy.Provider, ProviderName: t.grant.record.Name, AccountLabel: t.grant.account,
 		Method: sum.Method, URL: "https://" + sum.Host + sum.Path, Arguments: json.RawMessage(req.Args),
 	}
