@@ -201,7 +201,11 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
 	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
 	if err != nil {
-		return Result{}, g.refuse(ctx, entry, decided.Policy.Rule, err)
+		err = g.refuse(ctx, entry, decided.Policy.Rule, err)
+		if decided.Asked {
+			g.lookUp(ctx, seen, live, target, req, entry)
+		}
+		return Result{}, err
 	}
 
 	// 3. The intent is durable, and no revoke came before it. A revoke that comes

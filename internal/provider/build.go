@@ -150,7 +150,7 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.generic != nil && bundles(d.base, d.segments) {
+	if p.generic != nil && bundles(d.base, d.segments) && !p.takesGraphQL(d) {
 		return nil, fault.New(fault.Denied, "access_refused", "This path takes other requests or queries inside a request, which nobody could approve one by one. This tool refuses it.").
 			WithHint("Make the requests one by one.")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/policy"
 )
@@ -139,5 +140,49 @@ func curatedTool(t *testing.T, r Record, tool Tool, c curatedCase) {
 	a := clean(resp, req.URL, newRedactor(&formSet{}), tool)
 	if d := cmp.Diff(string(c.Kept), string(a.Body)); d != "" || !a.JSON && len(c.Kept) > 0 {
 		t.Errorf("%s: what is kept of the answer (-want +got), withheld %q:\n%s", c.Tool, a.Withheld, d)
+	}
+}
+
+// Issue 5: a record that gives somebody access is no record like another, however
+// its name is written.
+func TestSalesforceRecordsThatGiveAccess(t *testing.T) {
+	t.Parallel()
+	e, err := FindEntry("salesforce")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool, ok := e.Shown.Tool("salesforce_create_record")
+	if !ok {
+		t.Fatal("no such tool")
+	}
+	for _, object := range []string{"User", "user", "PermissionSetAssignment", "AccountShare", "GROUPMEMBER", "User;x"} {
+		args, err := json.Marshal(map[string]any{"object": object, "fields": map[string]string{"Name": "x"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if req, err := tool.Build(args, e.Shown.API.Base...); err == nil {
+			t.Errorf("%s: built %s %s", object, req.Method, req.URL)
+		}
+	}
+}
+
+// Issue 5: sending mail is a tool's own work, which a person approves; the tools
+// that make any request refuse it.
+func TestGmailSendsByItsOwnToolOnly(t *testing.T) {
+	t.Parallel()
+	e, err := FindEntry("gmail")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/gmail/v1/users/me/messages/send", "/gmail/v1/users/me/Drafts/send"} {
+		for _, name := range []string{"gmail_write", "gmail_destroy"} {
+			tool, ok := e.Shown.Tool(name)
+			if !ok {
+				t.Fatalf("no tool %s", name)
+			}
+			if _, err := tool.Build(json.RawMessage(`{"method":"POST","path":"`+path+`","body":{}}`), e.Shown.API.Base...); !fault.Is(err, "access_refused") {
+				t.Errorf("%s %s: got %v", name, path, err)
+			}
+		}
 	}
 }

@@ -21,6 +21,11 @@ func (r *Record) addGeneric(l *linter) {
 	for i, path := range r.Generic.GraphQL {
 		l.fixedPath(fmt.Sprintf("generic.graphql[%d]", i), path)
 	}
+	for _, t := range r.tools { // what reads statements is not passed by
+		if c := t.plan.classify; c != nil && (c.Language == "sql" || len(r.Generic.GraphQL) == 0) {
+			r.refuse = append(r.refuse, accessRule{method: t.plan.method, path: t.plan.path.asRule()})
+		}
+	}
 	for _, g := range []struct {
 		on   bool
 		tool genericTool

@@ -88,7 +88,7 @@ func (r *Record) compileTools(l *linter) {
 		if len(l.problems) > before {
 			continue
 		}
-		if t.Effect == policy.Access {
+		if t.Effect == policy.Access && t.plan.classify == nil { // of one with a statement, the path says nothing
 			guard = append(guard, accessRule{method: t.plan.method, path: t.plan.path.asRule()})
 		}
 		r.tools, places = append(r.tools, t), append(places, i)

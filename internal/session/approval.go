@@ -45,6 +45,7 @@ type Approval struct {
 	DecidedBy id.User
 	Note      string // what the person told the agent, or why it was denied
 	Risk      []string
+	Target    string // of a call: what it is about, as the provider says; empty: nobody knows
 	Lost      string // of an open call: why it could not be made as its connection stands now
 
 	row approvalRow
@@ -63,8 +64,9 @@ type CallSubject struct {
 	AccountLabel string          `json:"account"`
 	Method       string          `json:"method"`
 	URL          string          `json:"url"`
-	Fields       []Field         `json:"fields"`    // what will be sent, readable, in order
-	Arguments    json.RawMessage `json:"arguments"` // canonical
+	Unnamed      string          `json:"unnamed,omitempty"` // why nothing can name what it is about
+	Fields       []Field         `json:"fields"`            // what will be sent, readable, in order
+	Arguments    json.RawMessage `json:"arguments"`         // canonical
 }
 
 // Field is one readable part of a call.
@@ -170,6 +172,9 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 			return Approval{}, err
 		}
 		if a.Call, err = decodeSubject(plain); err != nil {
+			return Approval{}, err
+		}
+		if a.Target, err = s.target(ctx, r); err != nil {
 			return Approval{}, err
 		}
 	}

@@ -208,6 +208,7 @@ type Decided struct {
 	Policy         policy.Decision
 	ArgumentDigest string
 	Approval       id.Approval
+	Asked          bool // Approval was asked for by this very call
 }
 
 // Permit decides one call: grant and policy give a Permit, a request for a
@@ -243,8 +244,8 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 		} else if !sqldb.NoRows(err) {
 			return Permit{}, d, sqldb.Wrap("look for the approval of a call", err)
 		} else {
-			a, err := s.askForCall(ctx, l, subject, key)
-			d.Approval = a
+			a, asked, err := s.askForCall(ctx, l, subject, key)
+			d.Approval, d.Asked = a, asked
 			if err != nil {
 				return Permit{}, d, err
 			}
@@ -320,6 +321,9 @@ func callSubject(t Target, req *provider.Request) CallSubject {
 			c.URL += "?" + req.URL.RawQuery
 		}
 	}
+	if t.Tool.Target != nil {
+		c.Unnamed = t.Tool.Target.Unnamed
+	}
 	for _, part := range [][]Field{sum.Query, sum.Header, sum.Body} {
 		c.Fields = append(c.Fields, part...)
 	}
@@ -350,21 +354,21 @@ func notAfter(t, end time.Time) time.Time {
 }
 
 // askForCall makes a request for the approval of one call, or finds the one
-// that already waits.
-func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key string) (id.Approval, error) {
+// that already waits. made says which.
+func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key string) (asked id.Approval, made bool, err error) {
 	now := s.now()
 	switch waiting, err := pendingCall(ctx, s.db.Reader(), l.session, key, now); {
 	case err == nil:
-		return waiting, nil
+		return waiting, false, nil
 	case !sqldb.NoRows(err):
-		return "", sqldb.Wrap("look for an open request", err)
+		return "", false, sqldb.Wrap("look for an open request", err)
 	}
 	if err := s.deniedBefore(ctx, l.session, key, now); err != nil {
-		return "", err
+		return "", false, err
 	}
 	doc, err := json.Marshal(c)
 	if err != nil {
-		return "", fmt.Errorf("encoding a call: %w", err)
+		return "", false, fmt.Errorf("encoding a call: %w", err)
 	}
 	r := approvalRow{
 		id: id.NewApproval(), kind: KindCall, environment: l.environment, organization: l.organization, session: l.session, agent: l.agent, user: l.user,
@@ -377,9 +381,8 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 	}
 	// What the agent wants to send may hold anything, so it is sealed.
 	if r.subject, err = s.vault.Seal(ctx, r.place(), secret.New(doc)); err != nil {
-		return "", err
+		return "", false, err
 	}
-	var asked id.Approval
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := tx.Serialize(ctx, "call "+string(l.session)); err != nil {
 			return sqldb.Wrap("wait for other requests", err)
@@ -402,7 +405,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 			return fault.New(fault.Limited, "rate_limited", "The person denied a call of this session, so no other call can be asked for for a while.").
 				WithHint("Calls that need no approval go on. Ask the person in words what they would approve, and make that call after the time in retry_after.").WithRetry(wait)
 		}
-		asked = r.id
+		asked, made = r.id, true
 		if err := insertApproval(ctx, tx, r); err != nil {
 			return sqldb.Wrap("store a request", err)
 		}
@@ -415,9 +418,9 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 		return nil
 	})
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	return asked, nil
+	return asked, made, nil
 }
 
 // deniedBefore answers a call that a person has denied with their words, for as
@@ -442,16 +445,26 @@ func (r approvalRow) place() vault.Place {
 	return vault.Place{Environment: r.environment, Organization: r.organization, User: r.user, Kind: "approval", Object: string(r.id), Version: 1}
 }
 
-// keeps is the column of sealed subjects.
-func keeps() vault.Sealed {
-	return vault.Sealed{
-		Table: "approval", Column: "subject", Key: []string{"id"}, Fields: `s.id, s.environment_id, s.organization_id, s.user_id`,
-		Place: func(scan func(dest ...any) error) (vault.Place, error) {
-			var r approvalRow
-			err := scan(&r.id, &r.environment, &r.organization, &r.user)
-			return r.place(), err
-		},
+// targetPlace is where the sealed name of what a call is about belongs.
+func (r approvalRow) targetPlace() vault.Place {
+	p := r.place()
+	p.Kind = "approval_target"
+	return p
+}
+
+// keeps lists the columns of sealed subjects and targets.
+func keeps() []vault.Sealed {
+	column := func(name string, place func(approvalRow) vault.Place) vault.Sealed {
+		return vault.Sealed{
+			Table: "approval", Column: name, Key: []string{"id"}, Fields: `s.id, s.environment_id, s.organization_id, s.user_id`,
+			Place: func(scan func(dest ...any) error) (vault.Place, error) {
+				var r approvalRow
+				err := scan(&r.id, &r.environment, &r.organization, &r.user)
+				return place(r), err
+			},
+		}
 	}
+	return []vault.Sealed{column("subject", approvalRow.place), column("target", approvalRow.targetPlace)}
 }
 
 func decodeSubject(v secret.Value) (*CallSubject, error) {
@@ -461,6 +474,9 @@ func decodeSubject(v secret.Value) (*CallSubject, error) {
 	}
 	return &c, nil
 }
+
+// textOf is what a provider said that a call is about, which is no credential.
+func textOf(v secret.Value) string { return string(v.Reveal()) }
 
 // Connection and Provider say where the call would go.
 func (t Target) Connection() id.Connection { return t.grant.connection }

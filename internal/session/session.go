@@ -196,7 +196,7 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.Vault.Keeps(keeps())
+	cfg.Vault.Keeps(keeps()...)
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, public: cfg.PublicURL,
 		now: cfg.Now, ready: cfg.Ready, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(),

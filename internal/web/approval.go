@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"net/url"
@@ -194,6 +195,10 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 	}
 	if a.Kind == session.KindCall {
 		p.Call = callView(a.Call)
+		p.Call.Target = a.Target
+		if a.Target == "" && (a.Call.Effect == policy.Destructive || a.Call.Effect == policy.Access) {
+			p.Call.Unnamed = cmp.Or(a.Call.Unnamed, "Nobody could name it. The ids below are all there is.")
+		}
 		if a.Lost != "" {
 			p.Reconnect = a.Call.Connection
 			p.Risks = append([]string{"The account must be connected again before this call can be made."}, p.Risks...)

@@ -95,6 +95,9 @@ type CallView struct {
 	Method, Host, Path string
 	Effect             policy.Effect
 	Fields             []Fact
+	// Target is what the provider says that the call is about: its text, which may
+	// say anything. Unnamed says why there is none, for a call that needs one.
+	Target, Unnamed string
 }
 
 // Verdict is what became of a request.

@@ -1,0 +1,2 @@
+-- What the provider says that a call is about, sealed; empty: nothing is known.
+alter table approval add column target blob not null default x'';
