@@ -95,6 +95,19 @@ func (p *product) vends(t *testing.T) []audit.Record {
 	return page.Records
 }
 
+// vended gives a record of a vending that ended with code; "" is one that went well.
+// Which of two is the newer, records of one moment do not tell.
+func (p *product) vended(t *testing.T, code string) audit.Record {
+	t.Helper()
+	for _, r := range p.vends(t) {
+		if r.Code == code {
+			return r
+		}
+	}
+	t.Fatalf("no vending with the code %q is on record", code)
+	return audit.Record{}
+}
+
 const userKey = `{"user_id":"u-1","organization_id":"acme","secret":"` + gatewaytest.SandboxKey + `"}`
 
 // Issue 5, workos.md 2.2: integrations, made of the catalogue, of a description, and
@@ -299,7 +312,7 @@ func TestVendingToAProduct(t *testing.T) {
 		if got.body["active"] != true || first["object"] != "access_token" || fmt.Sprint(first["access_token"]) == "" || first["expires_at"] == nil || len(first["scopes"].([]any)) == 0 || len(keys(first)) != 5 {
 			t.Fatalf("token: %s", got.raw)
 		}
-		if r := p.vends(t)[0]; r.Decision != "allow" || r.User != mia.ID || r.Connection != conn.ID || r.Actor.Kind != "api_key" || r.Detail["key_name"] != "back end" || r.Detail["auth_method"] != "oauth2" || r.Address == "" {
+		if r := p.vended(t, ""); r.Decision != "allow" || r.User != mia.ID || r.Connection != conn.ID || r.Actor.Kind != "api_key" || r.Detail["key_name"] != "back end" || r.Detail["auth_method"] != "oauth2" || r.Address == "" {
 			t.Errorf("on record: %+v", r.Entry)
 		}
 		// It is refreshed before it is vended, and an answer is kept for no repetition.
@@ -325,7 +338,7 @@ func TestVendingToAProduct(t *testing.T) {
 		if none.body["active"] != false || none.body["error"] != "not_installed" {
 			t.Errorf("nobody: %s", none.raw)
 		}
-		if r := p.vends(t)[0]; r.Decision != "deny" || r.Code != "not_installed" {
+		if r := p.vended(t, "not_installed"); r.Decision != "deny" {
 			t.Errorf("on record: %+v", r.Entry)
 		}
 		if _, err := p.Accounts.UserByExternalID(t.Context(), p.env, "nobody-yet"); err == nil {
@@ -360,7 +373,7 @@ func TestVendingToAProduct(t *testing.T) {
 		gatewaytest.Must(t, err)
 		p.do(t, "POST", "/data-integrations/sandbox/token", ask).denies(t, "no standing access", 403, "no_standing_access")
 		p.do(t, "POST", "/data-integrations/sandbox/credentials", ask).denies(t, "no standing access", 403, "no_standing_access")
-		if r := p.vends(t)[0]; r.Decision != "deny" || r.Code != "no_standing_access" || r.Connection != conn.ID {
+		if r := p.vended(t, "no_standing_access"); r.Decision != "deny" || r.Connection != conn.ID {
 			t.Errorf("on record: %+v", r.Entry)
 		}
 		// The operator's word counts over everybody's.
