@@ -58,6 +58,9 @@ const (
 	// outcomeWait is how long an outcome waits for an intent to be written with: a
 	// call at a time costs one wait for the disk, not two.
 	outcomeWait = 20 * time.Millisecond
+	// maxClosed is how often a log that stops goes on in a new run, because another
+	// node took it for dead.
+	maxClosed = 3
 )
 
 func newCommits(write func(batch []*Intent, refused []error) error) *commits {
@@ -250,8 +253,13 @@ func (l *Log) writeLate() {
 			}
 		}
 	}
-	for l.commits.close() {
-		if err := l.commits.line.Round(); err != nil {
+	for closed := 0; l.commits.close(); {
+		err := l.commits.line.Round()
+		if sqldb.IsUnique(err) && closed < maxClosed { // its run was closed, and the next one can be written to
+			closed++
+			continue
+		}
+		if err != nil {
 			l.log.Error("the audit log stopped with entries unwritten", "error", err)
 			return
 		}

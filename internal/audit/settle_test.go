@@ -365,6 +365,33 @@ func TestStalledNodeHearsOfItsEnd(t *testing.T) {
 	}
 }
 
+// A node that was taken for dead and stops before it knows still tells how its last
+// call ended. It gave up at the first refusal, and the late end was lost.
+func TestStoppingAfterItWasTakenForDead(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w world) {
+		a, b := w.node(t, "a", w.db, time.Hour), w.node(t, "b", w.db, time.Hour)
+		in, err := a.Begin(t.Context(), w.entry("tool.call"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.takeForDead(t, "a")
+		if err := b.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if o := w.outcomes(t, b)[string(in.Event)]; o.Status != "unknown" {
+			t.Fatalf("the call is %+v, want it settled", o)
+		}
+		a.Finish(in, audit.Outcome{Status: "ok"})
+		a.Stop()
+		if n := w.entries(t, "call.ended_late"); n != 1 {
+			t.Errorf("%d late ends are on record, want 1", n)
+		}
+		b.Stop()
+		w.wantIntact(t)
+	})
+}
+
 // While one node works at full speed, another takes it for dead again and again.
 // Whatever the order, each call has one outcome, one that was settled first has its
 // late end beside it, and the chains are whole.

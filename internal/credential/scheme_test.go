@@ -80,16 +80,6 @@ func (n *internet) calls(t *testing.T, slug, tool string, args map[string]any) (
 	return n.asked[len(n.asked)-1], err
 }
 
-// count counts the requests to a host.
-func (n *internet) count(host string) (c int) {
-	for _, s := range n.asked {
-		if s.Host == host {
-			c++
-		}
-	}
-	return c
-}
-
 func (n *internet) clientCredentials(t *testing.T) {
 	n.asked = nil
 	n.provider(t, "databricks_m2m", map[string]string{})
