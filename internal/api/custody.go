@@ -7,6 +7,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/custody"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
@@ -251,6 +252,10 @@ func (a *API) rotateKey(ctx context.Context, by account.Actor, in *rotateKeyInpu
 }
 
 func (a *API) shredKeys(ctx context.Context, by account.Actor, in *shredInput) (Shredded, error) {
+	if in.Body.OrganizationID == "" && in.Body.UserID == "" && in.Body.KeyID == "" { // nothing said must not be everything
+		return Shredded{}, fault.New(fault.Invalid, "aim_missing", "Nothing is named that should be destroyed.").
+			WithHint("Name organization_id, user_id or key_id. Shredding cannot be undone.")
+	}
 	org, err := a.organization(ctx, by, in.Body.OrganizationID)
 	if err != nil {
 		return Shredded{}, err

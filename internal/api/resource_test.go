@@ -116,6 +116,26 @@ func ids(t testing.TB, w *apitest.World, path, token string, pages int) []string
 	return out
 }
 
+// Nothing said is not everything: an empty request of an organization's key destroyed
+// all keys of the organization.
+func TestShreddingNeedsAnAim(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := apitest.New(t, db, nil)
+		w.Connection(t, "")
+		for _, org := range []id.Organization{"", w.Org} {
+			_, key := w.Key(t, w.Env, org, account.ScopeKeysRead, account.ScopeKeysWrite)
+			if res := ask(t, request{method: "POST", url: w.URL + "/v1/keys/shred", token: key, body: "{}"}); res.status != http.StatusBadRequest || !bytes.Contains(res.body, []byte("aim_missing")) {
+				t.Errorf("a key of %q: %d %s", org, res.status, res.body)
+			}
+		}
+		_, key := w.Key(t, w.Env, "", account.ScopeKeysRead)
+		if res := ask(t, request{method: "GET", url: w.URL + "/v1/keys/contexts", token: key}); res.status != http.StatusOK || bytes.Contains(res.body, []byte(`"shredded_at":"2`)) {
+			t.Errorf("the keys: %d %s", res.status, res.body)
+		}
+	})
+}
+
 // Rule 2: a credential leaves for an application only, when the operator allows
 // it, and on record; its refresh token never does.
 func TestVend(t *testing.T) {

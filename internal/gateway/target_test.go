@@ -38,7 +38,7 @@ func TestCallIsNamedAndJudged(t *testing.T) {
     effect: read
     input: {type: object, required: [statement], properties: {statement: {type: string}}}
     request: {method: POST, path: /issues, body: {title: "{statement}"}}
-    classify: {language: sql, argument: statement}
+    classify: {language: sql, dialect: postgres, argument: statement}
 `, 1)
 		s.Put(t, record)
 		s.owner = s.Person(t, "mia@example.com", account.RoleMember)

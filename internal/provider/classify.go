@@ -18,8 +18,13 @@ func (p *plan) compileClassify(l *linter, field string, s *ClassifySpec) {
 	if s.Language != "sql" && s.Language != "graphql" {
 		l.add(field+".language", "Use sql or graphql.", "%s is not known.", quoted(s.Language))
 	}
-	if s.Dialect != "" && (s.Language != "sql" || !slices.Contains(statement.Dialects(), statement.Dialect(s.Dialect))) {
-		l.add(field+".dialect", "Use postgres or snowflake, or leave it out.", "%s is no dialect of this language.", quoted(s.Dialect))
+	switch known := slices.Contains(statement.Dialects(), statement.Dialect(s.Dialect)); {
+	case s.Language == "sql" && s.Dialect == "":
+		l.add(field+".dialect", "Use postgres or snowflake. The SQL of others cannot be told apart: leave classify out, and let the tool be destructive.", "The dialect of the SQL is missing.")
+	case s.Language == "sql" && !known:
+		l.add(field+".dialect", "Use postgres or snowflake.", "%s is no dialect of this language.", quoted(s.Dialect))
+	case s.Language != "sql" && s.Dialect != "":
+		l.add(field+".dialect", "Leave it out.", "%s is no dialect of this language.", quoted(s.Dialect))
 	}
 	if p.names != nil && !slices.Contains(p.needs, s.Argument) {
 		l.add(field+".argument", "Name a required argument.", "%s is not a required argument.", quoted(s.Argument))

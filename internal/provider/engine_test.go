@@ -317,6 +317,7 @@ func TestToolsThatCannotBe(t *testing.T) {
 		{"argument: statement}\n  - name: destroy_rows", "argument: other}\n  - name: destroy_rows", "classify.argument"},
 		{"language: sql, dialect", "language: cobol, dialect", "classify.language"},
 		{"dialect: snowflake", "dialect: oracle", "classify.dialect"},
+		{"language: sql, dialect: snowflake", "language: sql", "classify.dialect"},
 		{"tool: get_page, name: [id, owner.name]", "tool: send, name: [id]", "target.tool"},
 		{"tool: get_page, name: [id, owner.name]", "tool: query, arguments: {statement: \"{path}\"}, name: [id]", "target.tool"},
 		{"tool: get_page, name: [id, owner.name]", "tool: get_page", "target.name"},

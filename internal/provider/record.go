@@ -221,7 +221,7 @@ type ToolSpec struct {
 // the effect of the call over that of the tool (package statement).
 type ClassifySpec struct {
 	Language string `yaml:"language" enum:"sql,graphql"`
-	Dialect  string `yaml:"dialect" enum:"postgres,snowflake"` // of SQL; empty: what dialects read differently is destructive
+	Dialect  string `yaml:"dialect" enum:"postgres,snowflake"` // of SQL, which needs one
 	Argument string `yaml:"argument"`
 }
 

@@ -7,19 +7,19 @@ import (
 	"unicode/utf8"
 )
 
-// Dialect is whose SQL a text is. They disagree on where a string or a comment
-// ends, which is where a statement can hide.
+// Dialect is whose SQL a text is. They disagree on where a string, a comment or a
+// statement ends, which is where another can hide.
 type Dialect string
 
 const (
-	// Standard is any: what dialects read differently cannot be read.
-	Standard  Dialect = ""
 	Postgres  Dialect = "postgres"
 	Snowflake Dialect = "snowflake"
 )
 
-// Dialects lists them.
-func Dialects() []Dialect { return []Dialect{Standard, Postgres, Snowflake} }
+// Dialects lists those that can be read. There is none for what is unknown: in one
+// dialect two hyphens begin a comment only before a space, in another no semicolon
+// stands between statements.
+func Dialects() []Dialect { return []Dialect{Postgres, Snowflake} }
 
 type kind byte
 
@@ -97,10 +97,10 @@ func (l *lexer) next() error {
 			return l.line()
 		}
 		return errUnreadable // an operator here, a comment there
-	case c == '#' && l.dialect != Postgres, c == '`', c == '[' && l.dialect == Standard:
+	case c == '#' && l.dialect != Postgres, c == '`':
 		return errUnreadable
 	case c == '\'':
-		return l.quoted(l.dialect == Snowflake, l.dialect != Standard)
+		return l.quoted(l.dialect == Snowflake)
 	case c == '"':
 		return l.identifier()
 	case c == '$':
@@ -115,9 +115,6 @@ func (l *lexer) next() error {
 	for _, long := range []string{"->>", "::", "=>"} {
 		if l.has(long) {
 			l.at += len(long)
-			if long == "->>" && l.dialect == Standard {
-				return errUnreadable // an operator here, the end of a statement there
-			}
 			return l.emit(op, long)
 		}
 	}
@@ -169,13 +166,10 @@ func (l *lexer) comment() error {
 	return nil
 }
 
-// quoted reads a string. escapes says that a backslash hides the next character,
-// known that it is known whether it does.
-func (l *lexer) quoted(escapes, known bool) error {
+// quoted reads a string. escapes says that a backslash hides the next character.
+func (l *lexer) quoted(escapes bool) error {
 	for i := l.at + 1; i < len(l.src); i++ {
 		switch c := l.src[i]; {
-		case c == '\\' && !known:
-			return errUnreadable
 		case c == '\\' && escapes:
 			i++
 		case c == '\'' && i+1 < len(l.src) && l.src[i+1] == '\'':
@@ -192,8 +186,6 @@ func (l *lexer) identifier() error {
 	var b strings.Builder
 	for i := l.at + 1; i < len(l.src); i++ {
 		switch c := l.src[i]; {
-		case c == '\\' && l.dialect == Standard:
-			return errUnreadable
 		case c == '"' && i+1 < len(l.src) && l.src[i+1] == '"':
 			b.WriteByte('"')
 			i++
@@ -217,7 +209,7 @@ func (l *lexer) dollar() error {
 	}
 	opens := n < len(rest) && rest[n] == '$'
 	switch {
-	case opens && (n == 0 || l.dialect == Postgres && !digit(rest[0])) && l.dialect != Standard:
+	case opens && (n == 0 || l.dialect == Postgres && !digit(rest[0])):
 		tag := "$" + rest[:n+1]
 		end := strings.Index(rest[n+1:], tag)
 		if end < 0 {
@@ -293,14 +285,11 @@ func (l *lexer) word() error {
 	if l.at < len(l.src) && (l.src[l.at] == '\'' || w == "U" && l.has(`&`)) {
 		switch {
 		case w == "E" && l.dialect == Postgres:
-			return l.quoted(true, true)
-		case (w == "B" || w == "X" || w == "N") && l.dialect != Standard:
-			return l.quoted(l.dialect == Snowflake, true)
+			return l.quoted(true)
+		case w == "B" || w == "X" || w == "N":
+			return l.quoted(l.dialect == Snowflake)
 		case w == "U" && (l.has(`&'`) || l.has(`&"`)):
 			return errUnreadable // its escapes can be chosen
-		case w == "U" && l.src[l.at] == '&':
-		case l.dialect == Standard:
-			return errUnreadable
 		}
 	}
 	if strings.Contains(w, "$$") {

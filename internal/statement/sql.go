@@ -14,7 +14,11 @@ import (
 // DELETE, TRUNCATE, all DDL, and what runs code (CALL, EXECUTE, DO, blocks) is
 // destructive. GRANT, REVOKE, and DDL about users, roles, policies, shares,
 // secrets and integrations is access.
+// Without a dialect nothing is known of it.
 func SQL(src string, d Dialect) Verdict {
+	if !slices.Contains(Dialects(), d) {
+		return destructive("whose SQL it is is not known")
+	}
 	all, err := lex(src, d)
 	if err != nil {
 		return destructive("the statement cannot be read")
@@ -206,9 +210,11 @@ func (s *sql) parts(start int) Verdict {
 		case t.is("UPDATE", "MERGE"):
 			out = out.worse(Verdict{policy.Write, t.text + " changes or locks rows"})
 		case t.is("INTO") && query:
-			if !s.at(i-1).is("INSERT", "MERGE") {
+			if !s.at(i-1).is("INSERT", "MERGE") || s.at(i-2).op(".") {
 				out = out.worse(destructive("SELECT INTO makes a table"))
 			}
+		case t.is("NEXTVAL") && s.at(i-1).op("."):
+			out = out.worse(Verdict{policy.Write, "NEXTVAL moves a sequence"})
 		case t.is("SHARE") && s.at(i-1).is("FOR", "KEY"):
 			out = out.worse(Verdict{policy.Write, "FOR SHARE locks rows"})
 		case t.is("CALL", "EXECUTE", "GRANT", "ALTER", "DROP", "CREATE"):

@@ -15,7 +15,6 @@ func TestSQL(t *testing.T) {
 		any = statement.Dialect("any")
 		pg  = statement.Postgres
 		sf  = statement.Snowflake
-		std = statement.Standard
 	)
 	rows := map[policy.Effect]map[statement.Dialect][]string{
 		policy.Read: {
@@ -35,14 +34,14 @@ func TestSQL(t *testing.T) {
 			any: {"insert into t values (1)", "insert into s.t (a, b) select 1, 2", "update t set a = 1 where b = 2", "merge into t using u on (a = b) when matched then update set c = 1 when not matched then insert (a) values (1)",
 				"select 1; update t set a = 1", "with x as (select 1) insert into t select * from x", "select * from t for update", "set x = 1", "use role admin", "begin", "commit; select 1",
 				"explain update t set a = 1"},
-			pg: {"with x as (insert into t values (1) returning a) select * from x", "select nextval('s')", "select set_config('a', 'b', false)", "select * from t for key share", "begin isolation level serializable read only",
+			pg: {"with x as (insert into t values (1) returning a) select * from x", "select nextval('s')", "select s.nextval", "select set_config('a', 'b', false)", "select * from t for key share", "begin isolation level serializable read only",
 				"insert into t (a) values (1) on conflict (a) do update set b = 1 returning *", "reset role"},
-			sf: {"copy into t from @s", "copy into t (a, b) from @s", "show tables ->> insert into t select 1"},
+			sf: {"copy into t from @s", "copy into t (a, b) from @s", "select s.nextval", "show tables ->> insert into t select 1"},
 		},
 		policy.Destructive: {
 			any: {"delete from t", "truncate t", "drop table t", "create table t (a int)", "alter table t add b int", "with x as (delete from t returning *) select * from x", "select 1; drop table t",
 				"select 1 /* ; */ ; /* x */ drop table t", "merge into t using u on a = b when matched then delete", "call p()", "execute immediate 'x'", "select evil()", "select s.lower(a) from t", "select lower(evil(a)) from t",
-				"select a into b from c", "", ";", "--", "select 'open", "select \"open", "select /* open", "select /* /* */ */ 1", "select /*! drop table t */ 1", "select (1", "select 1)", "hello", "explain delete from t",
+				"select a into b from c", "select t.insert into b from t", "", ";", "--", "select 'open", "select \"open", "select /* open", "select /* /* */ */ 1", "select /*! drop table t */ 1", "select (1", "select 1)", "hello", "explain delete from t",
 				"insert into t select evil()", "update t set a = evil()", "select a.b.c(1)", "select f (1)", "select f/**/(1)", "select f\n(1)", "select \x00", "select \u00a0 1", "select 'a' 'b'", "select e'a'\n'\\' || '; drop table t --'",
 				"select 1into x", "select '\xff'", "declare x int; begin end", "begin delete from t; end", "begin let x := 1; end", "vacuum", "explain explain delete from t", "comment on table t is 'x'", "select 1 \\; drop table t",
 				"select `a`", "do 'x'", "copy t to 'f'", "lock table t", "notify x", "select (f)(1)", "-- a\r drop table t", "select xmlelement(name a)", "replace into t values (1)", "undrop table t"},
@@ -51,7 +50,6 @@ func TestSQL(t *testing.T) {
 				"listen x", "discard all", "select pg_catalog.pg_reload_conf()", "select 1 from a where b in (select evil(c))", "create schema s", "refresh materialized view v", "select 1 group by rollup(a), evil(b)", "select set(1)"},
 			sf: {"execute task t", "insert overwrite into t select 1", "copy into @s from t", "copy into 's3://b' from t", "select system$cancel_query('x')", "select identifier('f')(1)", "begin\n drop table t; end", "create task t as select 1",
 				"select 1 from @s/a--b ; drop table t", "put file://a @s", "select a # b", "show tables ->> drop table t", "with x as procedure () returns int as $$ x $$ call x()", "select ai_complete('a', 'b')", `select "lower"(a) from t`},
-			std: {`select 'a\'`, "select # x\n 1", "select 1 // 2", "select [a] from t", "select $$a$$", "select r'\\'", "select a ->> b"},
 		},
 		policy.Access: {
 			any: {"grant select on t to u", "revoke all on t from u", "create user u", "create or replace role r", "alter user u set password = 'x'", "drop role r", "select 1; grant a to b", "alter table t owner to u", "create policy p on t",
@@ -71,6 +69,19 @@ func TestSQL(t *testing.T) {
 						t.Errorf("%q in %q: got %q (%s), want %s", src, dialect, got.Effect, got.Why, want)
 					}
 				}
+			}
+		}
+	}
+}
+
+// Without a dialect everything is destructive. It was read by what two dialects have
+// in common, and in MySQL and SQL Server these change something.
+func TestSQLOfNobodyKnowsWhom(t *testing.T) {
+	t.Parallel()
+	for _, src := range []string{"select 1", "SELECT 1 --1; DELETE FROM users", "SELECT 1 EXEC xp_cmdshell 'dir'", "SELECT 1 SHUTDOWN"} {
+		for _, d := range []statement.Dialect{"", "mysql"} {
+			if got := statement.SQL(src, d); got.Effect != policy.Destructive || got.Why == "" {
+				t.Errorf("%q in %q: got %q (%s)", src, d, got.Effect, got.Why)
 			}
 		}
 	}
