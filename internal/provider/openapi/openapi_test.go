@@ -111,12 +111,68 @@ func TestEffects(t *testing.T) {
 		"GET /keyboards": policy.Read, "GET /monkeys": policy.Read, "GET /items/{token}": policy.Read, "POST /items/{invite}": policy.Write,
 	} {
 		method, path, _ := strings.Cut(request, " ")
-		if got, why := effectOf(method, path, ""); got != want || (why == "") != (got == want && why == "") {
+		if got, why := effectOf(method, path, "", ""); got != want || (why == "") != (got == want && why == "") {
 			t.Errorf("%s: %s (%s), want %s", request, got, why, want)
 		}
 	}
-	if got, why := effectOf("POST", "/x/{id}/y", "deleteX"); got != policy.Destructive || why == "" {
-		t.Errorf("a POST called deleteX: %s (%s)", got, why)
+}
+
+// Finding F6: a GET that deletes or sends was drafted as read, and a name that
+// speaks of members or roles did not count. Words of the path, of the name and at
+// the summary's beginning raise the effect over the method's, and that is told.
+func TestEffectsOfNames(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		method, path, id, summary string
+		want                      policy.Effect
+		raised                    bool
+	}{
+		// As they were found.
+		{"GET", "/users/delete", "deleteUser", "", policy.Access, true},
+		{"GET", "/send", "sendMail", "", policy.Destructive, true},
+		{"GET", "/x", "purgeAll", "", policy.Destructive, true},
+		{"PUT", "/m", "addMember", "", policy.Access, true},
+		{"PATCH", "/m", "grantRole", "", policy.Access, true},
+		// The same said by one place alone, and written otherwise.
+		{"GET", "/users/delete", "", "", policy.Destructive, true},
+		{"GET", "/users/delete", "getUsersDelete", "Get", policy.Destructive, true},
+		{"GET", "/deleteuser", "", "", policy.Destructive, true},
+		{"GET", "/x", "x-purge_all", "", policy.Destructive, true},
+		{"GET", "/x", "XMLPurgeAll", "", policy.Destructive, true},
+		{"GET", "/x", "x", "Deletes a crate", policy.Destructive, true},
+		{"GET", "/x", "x", "publishes it", policy.Destructive, true},
+		{"HEAD", "/x", "cancelOrder", "", policy.Destructive, true},
+		{"GET", "/x", "createItem", "", policy.Write, true},
+		{"GET", "/x", "x", "Approve it", policy.Write, true},
+		{"GET", "/jobs/{id}/start", "getJobStart", "", policy.Write, true},
+		{"GET", "/run", "getRun", "", policy.Write, true}, // the name is made of method and path
+		{"GET", "/x", "inviteGuest", "", policy.Access, true},
+		{"GET", "/x", "addWebhook", "", policy.Access, true},
+		{"GET", "/x", "listApiKeys", "", policy.Access, true},
+		{"GET", "/x", "getClientSecret", "", policy.Access, true},
+		{"POST", "/x", "createUser", "", policy.Access, true},
+		{"POST", "/x", "x", "Share a file", policy.Access, true},
+		{"POST", "/x/{id}/y", "deleteX", "", policy.Destructive, true},
+		{"POST", "/x", "refundOrder", "", policy.Destructive, true},
+		{"DELETE", "/x", "removeCollaborator", "", policy.Access, true},
+		// Nothing is raised that a method says, and things are no deeds.
+		{"DELETE", "/items/{id}", "getItem", "List items", policy.Destructive, false},
+		{"POST", "/items", "createItem", "Create an item", policy.Write, false},
+		{"GET", "/refunds/{id}", "getRefund", "Get a refund", policy.Read, false},
+		{"GET", "/posts/{id}/updates", "posts/list-updates", "", policy.Read, false},
+		{"GET", "/payments", "", "", policy.Read, false},
+		{"GET", "/senders", "listSenders", "Lists senders", policy.Read, false},
+		{"GET", "/items/deleted", "listDeletedItems", "", policy.Read, false},
+		{"GET", "/members", "listMembers", "", policy.Read, false},
+	} {
+		got, why := effectOf(c.method, c.path, c.id, c.summary)
+		if got != c.want || (why != "") != c.raised {
+			t.Errorf("%s %s (%s: %q): %s, %q; want %s, raised: %v", c.method, c.path, c.id, c.summary, got, why, c.want, c.raised)
+		}
+	}
+	d, err := Read(t.Context(), []byte(strings.Replace(small, "operationId: x", "operationId: purgeAll", 1)), Options{})
+	if err != nil || len(d.Flagged) == 0 || !strings.Contains(report(d), "look at: GET /x: Its name speaks of purge,") || !strings.Contains(d.YAML, "effect: destructive") {
+		t.Errorf("a GET that purges is not told of: %v\n%s", err, report(d))
 	}
 }
 

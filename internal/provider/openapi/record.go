@@ -164,7 +164,7 @@ func (d *draft) record() (Draft, error) {
 	}
 	d.out.Cut = slices.Sorted(maps.Keys(d.cut))
 	d.out.About = about{Confidence: "low", Notes: []string{
-		fmt.Sprintf("Drafted from an OpenAPI description (%s). Effects were guessed from methods and paths.", oneLine(d.doc.OpenAPI, 20)),
+		fmt.Sprintf("Drafted from an OpenAPI description (%s). Effects were guessed from methods, paths and names.", oneLine(d.doc.OpenAPI, 20)),
 	}}
 	text, err := d.settle()
 	if err != nil {
@@ -290,7 +290,7 @@ func (d *draft) operation(where, method, path string, item *openapi3.PathItem, o
 	if b.shape.forbids {
 		return "Part of its input takes no value at all."
 	}
-	effect, guess := effectOf(method, path, op.OperationID)
+	effect, guess := effectOf(method, path, op.OperationID, op.Summary)
 	t.Effect = string(effect)
 	t.Name = d.name(op.OperationID, method, path)
 	if t.Title == "" {
