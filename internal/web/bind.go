@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"strings"
@@ -42,6 +43,9 @@ func (s *Server) wished(v *visit) (w wish, err error) {
 		w.fields = w.service.split(uri)
 	} else if w.service, w.fields = serviceNamed(v.form("service")), v.r.Form; w.service == nil {
 		return w, nil
+	}
+	if w.fields.Get("role") != "" && w.fields.Get("external_id") == "" { // of AWS, which asks for it
+		w.fields.Set("external_id", cmp.Or(string(w.Organization), string(v.here.Environment)))
 	}
 	if w.service.complete(w.fields) {
 		w.URI = w.service.uri(trimmed(w.service, w.fields))

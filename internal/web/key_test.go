@@ -164,6 +164,10 @@ func TestWizardOfEachService(t *testing.T) {
 		{"awskms", "awskms:///arn:aws:kms:eu-central-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab?external_id=acme&role=arn%3Aaws%3Aiam%3A%3A444455556666%3Arole%2Fambit-key",
 			url.Values{"arn": {"arn:aws:kms:eu-central-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab"}, "role": {"arn:aws:iam::444455556666:role/ambit-key"}, "external_id": {"acme"}, "principal": {"arn:aws:iam::111122223333:role/ambit"}},
 			[]string{`"kms:EncryptionContext:organization": "` + org + `"`, `"kms:EncryptionContext:purpose": "probe"`, `"sts:ExternalId": "acme"`, "arn:aws:iam::111122223333:role/ambit"}},
+		// A role without an external id was to be pasted without a condition: anybody's server could use it.
+		{"awskms", "awskms:///arn:aws:kms:eu-central-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab?external_id=" + org + "&role=arn%3Aaws%3Aiam%3A%3A444455556666%3Arole%2Fambit-key",
+			url.Values{"arn": {"arn:aws:kms:eu-central-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab"}, "role": {"arn:aws:iam::444455556666:role/ambit-key"}},
+			[]string{`"sts:ExternalId": "` + org + `"`}},
 		{"gcpkms", "gcpkms://projects/acme-prod/locations/europe-west3/keyRings/ambit/cryptoKeys/root?impersonate=ambit-key%40acme-prod.iam.gserviceaccount.com",
 			url.Values{"project": {"acme-prod"}, "location": {"europe-west3"}, "ring": {"ambit"}, "key": {"root"}, "impersonate": {"ambit-key@acme-prod.iam.gserviceaccount.com"}},
 			[]string{"gcloud kms keys add-iam-policy-binding root", "roles/iam.serviceAccountTokenCreator"}},

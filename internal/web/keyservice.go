@@ -124,7 +124,7 @@ var keyServices = []keyService{
 		fields: []keyField{
 			{Name: "arn", Label: "ARN of the key", Sample: "arn:aws:kms:eu-central-1:444455556666:key/1234abcd-…", Required: true, Hint: "A symmetric key for encryption. Not an alias: one can be pointed at another key."},
 			{Name: "role", Label: "ARN of the role that Ambit assumes", Sample: "arn:aws:iam::444455556666:role/ambit-key", Hint: "In your account. Empty where Ambit uses the key as itself."},
-			{Name: "external_id", Label: "External id", Hint: "Where there is a role: the id of the organization, or of the environment for a key of all of it. The role's trust policy asks for it."},
+			{Name: "external_id", Label: "External id", Hint: "Filled in where there is a role: the id of the organization, or of the environment for a key of all of it. The role's trust policy asks for it."},
 			{Name: "principal", Label: "ARN of Ambit's own role", Sample: "arn:aws:iam::111122223333:role/ambit", Hint: "Whoever runs this server tells you. It stands in what you paste, and nowhere else."},
 		},
 		uri:  func(f url.Values) string { return "awskms:///" + f.Get("arn") + query(f, "role", "external_id") },
@@ -140,10 +140,7 @@ var keyServices = []keyService{
 			if f.Get("role") == "" {
 				return out
 			}
-			trust := awsStatement{Effect: "Allow", Principal: map[string]string{"AWS": self}, Action: "sts:AssumeRole"}
-			if x := f.Get("external_id"); x != "" {
-				trust.Condition = equals("sts:ExternalId", x)
-			}
+			trust := awsStatement{Effect: "Allow", Principal: map[string]string{"AWS": self}, Action: "sts:AssumeRole", Condition: equals("sts:ExternalId", or(f.Get("external_id"), whose[1]))}
 			return append(out,
 				Statement{"Trust policy of the role", "In your account: who may assume " + f.Get("role") + ".", indented(awsPolicy{"2012-10-17", []awsStatement{trust}})},
 				Statement{"Policy of Ambit's role", "For whoever runs this server: its role may assume yours.",
