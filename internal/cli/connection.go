@@ -324,6 +324,7 @@ func (c *command) connectionRevoke() *cobra.Command {
 					return err
 				}
 			}
+			found.DryRun = dry // also of an aim that met none
 			found.Connections = some(found.Connections)
 			return c.show(found, func() { c.revokedConnections(found) })
 		}),
