@@ -35,6 +35,10 @@ type Start struct {
 	ReturnTo          string            // a path below /ui
 	Wanted            []string          // exactly these scopes, which those who run the environment chose; over Scopes
 
+	// Whose makes who is to own the connection, once all that can be refused before
+	// was: nobody is made for nothing. nil: they are there.
+	Whose func(ctx context.Context) (id.Organization, id.User, error)
+
 	// Also runs in the transaction that stores the connection, at its end; nil:
 	// nothing.
 	Also func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error
@@ -258,9 +262,9 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	}
 	by := account.ByPerson(p).In(env)
 	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: made, AuthMethod: string(provider.OAuth2), Scopes: granted, Asked: f.scopes},
-		f.reconnect, m, g, account.Agreement{}, func(ctx context.Context, tx *sqldb.Tx, _ connection.Connection) error {
+		Start{Reconnect: f.reconnect, Also: func(ctx context.Context, tx *sqldb.Tx, _ connection.Connection) error {
 			return endExchange(ctx, tx, f.id)
-		})
+		}}, m, g, account.Agreement{})
 	if err != nil {
 		return Connected{}, err
 	}
@@ -403,6 +407,11 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	}
 	m, kind := material{values: values}, rec.Auth
 	var g grant
+	if kind == provider.AWSAssumeRole && st.Whose != nil { // the role is told for which organization
+		if st.Organization, owner, err = st.Whose(ctx); err != nil {
+			return connection.Connection{}, err
+		}
+	}
 	if kind.Minted() {
 		if g, err = s.mint(ctx, st, rec, m); err != nil {
 			s.refused(ctx, by, owner, flow{environment: st.Environment, organization: st.Organization, provider: st.Provider, reconnect: st.Reconnect}, "provider.mint", err)
@@ -417,7 +426,7 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 		return connection.Connection{}, err
 	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(kind), Scopes: g.scopes},
-		st.Reconnect, m, g, ag, st.also)
+		st, m, g, ag)
 }
 
 // mint makes of what a person gave, for the first time, what a call carries.
@@ -446,9 +455,9 @@ func (s *Service) mint(ctx context.Context, st Start, rec provider.Record, m mat
 
 // connect asks the provider whose account this is, seals the credential and
 // stores both: as a new connection, or as a new version of the one that has
-// this account already. finish runs in the transaction that stores them.
-func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, again id.Connection, m material, g grant, ag account.Agreement,
-	finish func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error) (connection.Connection, error) {
+// this account already. Of st only Reconnect, Whose and Also count.
+func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, st Start, m material, g grant, ag account.Agreement) (connection.Connection, error) {
+	again := st.Reconnect
 	kind := provider.Auth(f.AuthMethod)
 	use := provider.Credential{Kind: kind, Values: schemeOf(kind).carries(m)}
 	var err error
@@ -467,6 +476,14 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	}
 	if err := failpoint.Hit("connect: identified"); err != nil {
 		return connection.Connection{}, err
+	}
+	if st.Whose != nil {
+		if f.Organization, f.Owner, err = st.Whose(ctx); err != nil {
+			return connection.Connection{}, err
+		}
+		if err = connection.MayConnect(by, f.Organization, f.Owner); err != nil {
+			return connection.Connection{}, err
+		}
 	}
 	target, found, err := s.connections.Target(ctx, f, again)
 	if err != nil {
@@ -525,7 +542,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 		if !stored {
 			return fault.New(fault.Conflict, "version_conflict", "The connection was refreshed in the meantime.").WithHint("Start connecting again.")
 		}
-		return finish(ctx, tx, c)
+		return st.also(ctx, tx, c)
 	})
 	if err != nil {
 		return connection.Connection{}, err

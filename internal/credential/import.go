@@ -70,7 +70,7 @@ func (s *Service) Import(ctx context.Context, by account.Actor, st Start, owner 
 		return connection.Connection{}, err
 	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(provider.OAuth2),
-		Scopes: t.Scopes, Asked: t.Scopes}, st.Reconnect, m, g, account.Agreement{}, st.also)
+		Scopes: t.Scopes, Asked: t.Scopes}, st, m, g, account.Agreement{})
 }
 
 const maxToken = 16 << 10

@@ -80,7 +80,7 @@ func (s *Service) taken(ctx context.Context, by account.Actor, st Start, owner i
 		return connection.Connection{}, err
 	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(provider.OAuth2), Scopes: g.scopes},
-		st.Reconnect, m, g, ag, st.also)
+		st, m, g, ag)
 }
 
 // takeOverFailed gives back what a refresh brought that nobody will use: the token

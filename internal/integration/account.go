@@ -40,19 +40,20 @@ type aimed struct {
 }
 
 // aim finds the integration, whom the application means, and what they have there.
-func (s *Service) aim(ctx context.Context, by account.Actor, a Aim, create bool) (aimed, error) {
+// For what writes, somebody who is not there is made later, with make.
+func (s *Service) aim(ctx context.Context, by account.Actor, a Aim, write bool) (aimed, error) {
 	i, err := s.find(ctx, s.cfg.DB.Reader(), by.Environment(), a.Slug, a.Ownership)
 	if err != nil {
 		return aimed{}, err
 	}
 	out := aimed{}
-	if out.subject, err = s.resolve(ctx, by, a.Names, create); err != nil {
+	if out.subject, err = s.who(ctx, by, a.Names); err != nil {
 		return aimed{}, err
 	}
 	if a.Ownership == Organizations && a.Names.Organization == "" && by.Organization() == "" {
 		return aimed{}, fault.New(fault.Invalid, "organization_required", "organization_id is missing.")
 	}
-	if a.Ownership == Organizations && out.subject.User == "" && a.Names.User != "" || a.Ownership == Organizations && out.subject.unknown {
+	if a.Ownership == Organizations && out.subject.unknown && !write {
 		return aimed{}, fault.New(fault.NotFound, "user_not_found", "The user is no active member of the organization.")
 	}
 	if out.Configured, err = s.configured(ctx, i, out.subject.Organization); err != nil {
@@ -238,7 +239,7 @@ func (s *Service) PutKey(ctx context.Context, by account.Actor, which Aim, inten
 	if err != nil {
 		return Configured{}, Account{}, err
 	}
-	st.Chosen = chosen
+	st.Chosen, st.Whose = chosen, s.maker(by, which, &a)
 	c, err := s.cfg.Credentials.AddKey(ctx, by, st, owner, fields, account.Agreement{})
 	if err != nil {
 		return Configured{}, Account{}, err
@@ -246,7 +247,26 @@ func (s *Service) PutKey(ctx context.Context, by account.Actor, which Aim, inten
 	return s.now(ctx, by, a, which, c)
 }
 
-// writable finds what an application is about to change, and makes whom it names.
+// make makes whom a request names, once nothing else refuses it: of what fails
+// nobody stays behind.
+func (s *Service) make(ctx context.Context, by account.Actor, which Aim, a *aimed) error {
+	sub, err := s.whoever(ctx, by, which.Names)
+	if err == nil {
+		a.subject, a.Organization = sub, sub.Organization
+	}
+	return err
+}
+
+// maker is make, as connecting calls it.
+func (s *Service) maker(by account.Actor, which Aim, a *aimed) func(context.Context) (id.Organization, id.User, error) {
+	return func(ctx context.Context) (id.Organization, id.User, error) {
+		err := s.make(ctx, by, which, a)
+		h := a.subject.Holder(a.Ownership)
+		return h.Organization, h.User, err
+	}
+}
+
+// writable finds what an application is about to change.
 func (s *Service) writable(ctx context.Context, by account.Actor, which Aim) (aimed, error) {
 	if err := by.May(by.Organization(), account.ManageConnections); err != nil {
 		return aimed{}, err
@@ -287,6 +307,7 @@ func (s *Service) imported(ctx context.Context, by account.Actor, a aimed, which
 	if err != nil {
 		return Configured{}, Account{}, err
 	}
+	st.Whose = s.maker(by, which, &a)
 	c, err := s.cfg.Credentials.Import(ctx, by, st, owner, in.Tokens)
 	if err == nil && in.State == connection.NeedsReauth {
 		c, err = s.cfg.Credentials.SetState(ctx, by, c.ID, in.State, nil)

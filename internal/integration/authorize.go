@@ -41,6 +41,12 @@ func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, re
 	if !a.Usable() {
 		return "", fault.New(fault.Conflict, "no_client", "No OAuth client is configured for this provider.").WithHint("Give the integration its credentials.")
 	}
+	if err := checkReturn(returnTo); err != nil {
+		return "", err
+	}
+	if err := s.make(ctx, by, which, &a); err != nil {
+		return "", err
+	}
 	to := s.cfg.Connections.ConnectURL(a.subject.Organization, a.Provider.Record.ID)
 	if there, why := a.one(which); why == "" {
 		to = s.cfg.Connections.ReconnectURL(there.ID)
@@ -55,14 +61,22 @@ func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, re
 	return to + "&back=" + back, nil
 }
 
-func (s *Service) keepReturn(ctx context.Context, env id.Environment, user id.User, to string) (string, error) {
+// checkReturn takes an address to come back to, or none.
+func checkReturn(to string) error {
+	if to == "" {
+		return nil
+	}
 	u, err := url.Parse(to)
 	if err != nil || len(to) > 2000 || u.User != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())) {
-		return "", fault.New(fault.Invalid, "invalid_return_to", "return_to is no https URL.").WithHint("Loopback may be http.")
+		return fault.New(fault.Invalid, "invalid_return_to", "return_to is no https URL.").WithHint("Loopback may be http.")
 	}
+	return nil
+}
+
+func (s *Service) keepReturn(ctx context.Context, env id.Environment, user id.User, to string) (string, error) {
 	token, now := secret.Token(""), s.cfg.Now()
 	hash := token.Hash()
-	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if _, err := tx.ExecContext(ctx, sweepReturnsSQL, sqldb.Micros(now)); err != nil {
 			return err
 		}

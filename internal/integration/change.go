@@ -78,6 +78,8 @@ func (s *Service) Create(ctx context.Context, by account.Actor, n Offer) (Integr
 	i.UpdatedAt = i.CreatedAt
 	have, err := s.cfg.Providers.ByWire(ctx, env, n.Slug)
 	switch {
+	case err == nil && n.Custom != nil:
+		return Integration{}, there()
 	case err == nil:
 		rows, err := selectIntegrations(ctx, s.cfg.DB.Reader(), env, have.Record.ID)
 		if err != nil {
@@ -110,7 +112,29 @@ func (s *Service) Create(ctx context.Context, by account.Actor, n Offer) (Integr
 	}
 	in.Also = also
 	i.Provider, err = s.cfg.Providers.Put(ctx, by, *in, account.Agreement{})
+	if fault.Is(err, "provider_exists") { // under another slug with the same id, or somebody else was faster
+		err = there()
+	}
 	return i, err
+}
+
+// there refuses to describe anew what is there: its connections would go on at
+// other hosts, and its tools be gone.
+func there() error {
+	return fault.New(fault.Conflict, "provider_exists", "There is a provider of this name already.").
+		WithHint("Change it with PUT /data-integrations/{slug}, offer it as it is without custom_provider, or choose another name.")
+}
+
+// free holds what an application describes to a name that is not the catalogue's:
+// a person would take it for that provider.
+func free(slug string) error {
+	for _, name := range []string{slug, provider.IDOf(slug)} {
+		if _, err := provider.FindEntry(name); !fault.Is(err, "not_found") {
+			return orElse(err, fault.New(fault.Conflict, "provider_reserved", "The name "+slug+" is one of the catalogue.").
+				WithHint("Leave custom_provider away, or choose another name."))
+		}
+	}
+	return nil
 }
 
 func mismatch(r provider.Record) error {
@@ -122,7 +146,9 @@ func (s *Service) input(have provider.Provider, n Offer) (*provider.Input, provi
 	rec, err := have.Record, error(nil)
 	switch {
 	case n.Custom != nil:
-		rec, err = n.Custom.Record()
+		if err = free(n.Custom.Slug); err == nil {
+			rec, err = n.Custom.Record()
+		}
 	case have.Record.ID == "":
 		rec, err = s.known(n)
 	case n.Client == nil || n.Client.ID == "":
@@ -131,7 +157,7 @@ func (s *Service) input(have provider.Provider, n Offer) (*provider.Input, provi
 	if err != nil {
 		return nil, provider.Record{}, err
 	}
-	in := &provider.Input{YAML: rec.Source(), ClientID: have.ClientID, NoClient: true}
+	in := &provider.Input{YAML: rec.Source(), ClientID: have.ClientID, NoClient: true, New: have.Record.ID == ""}
 	if n.Client != nil && n.Client.Kind == ClientCustom {
 		in.ClientID, in.ClientSecret = n.Client.ID, n.Client.Secret
 	}

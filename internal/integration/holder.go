@@ -53,6 +53,16 @@ func (s *Service) whoever(ctx context.Context, by account.Actor, n Names) (Subje
 	return s.resolve(ctx, by, n, true)
 }
 
+func noUser() *fault.Error {
+	return fault.New(fault.NotFound, "user_not_found", "There is no such user.").
+		WithHint("Make the user first, or use a key with the scope " + account.ScopeUsersWrite + ", for which users are made just in time.")
+}
+
+func noOrganization() *fault.Error {
+	return fault.New(fault.NotFound, "organization_not_found", "There is no such organization.").
+		WithHint("Name one with organization_id, or use a key of the whole environment with the scope " + account.ScopeOrganizationsWrite + ", for which organizations are made just in time.")
+}
+
 func (s *Service) resolve(ctx context.Context, by account.Actor, n Names, create bool) (Subject, error) {
 	var sub Subject
 	if n.User == "" && n.Organization == "" {
@@ -82,7 +92,7 @@ func (s *Service) resolve(ctx context.Context, by account.Actor, n Names, create
 	}
 	// What belongs to another organization looks absent to a key of one.
 	if by.Organization() != "" && sub.Organization != by.Organization() {
-		return Subject{}, fault.New(fault.NotFound, "organization_not_found", "There is no such organization.")
+		return Subject{}, noOrganization()
 	}
 	return sub, s.member(ctx, by, &sub, create)
 }
@@ -90,31 +100,56 @@ func (s *Service) resolve(ctx context.Context, by account.Actor, n Names, create
 // personal is the external id of the organization of one user alone.
 func personal(u id.User) string { return "personal/" + string(u) }
 
-// user finds a user by our id or the product's. Not ok is one who could be made.
+// here is the user as the actor sees them: to a key of one organization only its
+// active members are there, so that it does not learn who else has an account.
+func (s *Service) here(ctx context.Context, by account.Actor, u account.User, err error) (account.User, error) {
+	if err != nil || by.Organization() == "" {
+		return u, err
+	}
+	if in, err := s.cfg.People.Active(ctx, by.Environment(), by.Organization(), u.ID); err != nil || !in {
+		return account.User{}, orElse(err, noUser())
+	}
+	return u, nil
+}
+
+func orElse(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// user finds a user by our id or the product's. Not ok is one who could be made;
+// nobody is made of a name that looks like our id.
 func (s *Service) user(ctx context.Context, by account.Actor, name string, create bool) (user id.User, ok bool, err error) {
+	uid, err := parsed(id.User(""), name)
+	ours := err == nil
 	look := func() (account.User, error) {
-		if uid, err := parsed(id.User(""), name); err == nil {
-			if u, err := s.cfg.People.User(ctx, by.Environment(), uid); !fault.Is(err, "not_found") {
+		if ours {
+			u, err := s.cfg.People.User(ctx, by.Environment(), uid)
+			if u, err = s.here(ctx, by, u, err); fault.KindOf(err) != fault.NotFound {
 				return u, err
 			}
 		}
-		return s.cfg.People.UserByExternalID(ctx, by.Environment(), name)
+		u, err := s.cfg.People.UserByExternalID(ctx, by.Environment(), name)
+		return s.here(ctx, by, u, err)
 	}
 	u, err := look()
-	if !fault.Is(err, "not_found") {
+	if fault.KindOf(err) != fault.NotFound {
 		return u.ID, err == nil, err
 	}
-	if by.May(by.Organization(), account.ManageMembers) != nil {
-		return "", false, fault.New(fault.NotFound, "user_not_found", "There is no such user.").
-			WithHint("Make the user first, or use a key with the scope " + account.ScopeUsersWrite + ", for which users are made just in time.")
+	if ours || by.May(by.Organization(), account.ManageMembers) != nil {
+		return "", false, noUser()
 	}
 	if !create {
 		return "", false, nil
 	}
 	n := account.NewUser{Environment: by.Environment(), Name: name, ExternalID: name, Organization: by.Organization()}
 	made, err := s.cfg.People.CreateUser(ctx, by, n, account.Agreement{})
-	if fault.KindOf(err) == fault.Conflict { // somebody else was faster
-		made, err = look()
+	if fault.KindOf(err) == fault.Conflict { // somebody else was faster, or it is somebody of another organization
+		if made, err = look(); fault.KindOf(err) == fault.NotFound {
+			err = noUser()
+		}
 	}
 	return made.ID, err == nil, err
 }
@@ -133,13 +168,12 @@ func (s *Service) organization(ctx context.Context, by account.Actor, name, labe
 	o, err := look()
 	if !fault.Is(err, "not_found") {
 		if err == nil && by.Organization() != "" && o.ID != by.Organization() {
-			return "", fault.New(fault.NotFound, "organization_not_found", "There is no such organization.")
+			return "", noOrganization()
 		}
 		return o.ID, err
 	}
 	if by.May("", account.ManageTenants) != nil {
-		return "", fault.New(fault.NotFound, "organization_not_found", "There is no such organization.").
-			WithHint("Name one with organization_id, or use a key of the whole environment with the scope " + account.ScopeOrganizationsWrite + ", for which organizations are made just in time.")
+		return "", noOrganization()
 	}
 	if !create {
 		return "", nil

@@ -94,7 +94,7 @@ func (s *Service) Configure(ctx context.Context, by account.Actor, organization,
 	if err != nil {
 		return Configured{}, err
 	}
-	sub, err := s.whoever(ctx, by, Names{Organization: organization})
+	sub, err := s.who(ctx, by, Names{Organization: organization})
 	if err != nil {
 		return Configured{}, err
 	}
@@ -117,6 +117,10 @@ func (s *Service) Configure(ctx context.Context, by account.Actor, organization,
 		}
 		out.Setting.Scopes = *c.Scopes
 	}
+	if sub, err = s.whoever(ctx, by, Names{Organization: organization}); err != nil { // nobody is made for what is refused
+		return Configured{}, err
+	}
+	out.Organization = sub.Organization
 	out.Setting.UpdatedAt = s.cfg.Now()
 	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := putSetting(ctx, tx, i.Environment, sub.Organization, i.Provider.Record.ID, out.Setting); err != nil {

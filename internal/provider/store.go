@@ -75,6 +75,7 @@ type Input struct {
 	ClientID     string       // where the record needs a client of ours
 	ClientSecret secret.Value // zero keeps the stored one
 	IfVersion    int64        // refuse unless this is the stored version; 0: whatever it is
+	New          bool         // refuse if there is one of this id
 	NoClient     bool         // without a ClientID it is a provider to which others bring their clients
 
 	// Also runs in the transaction that stores the provider; nil: nothing.
@@ -290,6 +291,9 @@ func (s *Store) next(ctx context.Context, env id.Environment, old *row, rec Reco
 		n.version = old.version + 1
 		if in.IfVersion != 0 && (in.IfVersion != old.version || old.deletedAt != 0) {
 			return nil, moved()
+		}
+		if in.New && old.deletedAt == 0 {
+			return nil, fault.New(fault.Conflict, "provider_exists", "There is a provider "+rec.ID+" already.").WithHint("Choose another id.")
 		}
 		if old.deletedAt == 0 {
 			n.envelope, n.secretVersion = old.envelope, old.secretVersion
