@@ -301,87 +301,68 @@ func signInRefused(cause error) error {
 
 // FinishSignIn signs the passkey's owner in.
 func (s *Service) FinishSignIn(ctx context.Context, flowID string, credentialJSON []byte, address string) (secret.Value, error) {
-	h, err := s.HoldSignIn(ctx, flowID, credentialJSON, address)
+	in, err := s.checkSignIn(ctx, &Waiting{}, flowID, credentialJSON, address)
 	if err != nil {
 		return secret.Value{}, err
 	}
-	if err := s.Admit(ctx, h); err != nil {
+	if err := s.admit(ctx, in); err != nil {
 		return secret.Value{}, err
 	}
-	return h.token, nil
+	return in.token, nil
 }
 
-// Held is a sign-in that a passkey has answered for, before anything is written:
-// its token opens nothing until [Service.Admit] has put it on record.
-type Held struct {
-	passkey   passkey
-	challenge [32]byte // digest of the one that was answered
-	entry     audit.Entry
-	token     secret.Value
-	until     time.Time
-}
-
-// Token is what the login will have.
-func (h Held) Token() secret.Value { return h.token }
-
-// Subject names the passkey: of its sign-ins the last counts.
-func (h Held) Subject() string { return string(h.passkey.id) }
-
-// HoldSignIn checks a sign-in and writes nothing of it. Refusals are recorded as
+// checkSignIn checks a sign-in and writes nothing of it. Refusals are recorded as
 // far as this server can.
-func (s *Service) HoldSignIn(ctx context.Context, flowID string, credentialJSON []byte, address string) (Held, error) {
+func (s *Service) checkSignIn(ctx context.Context, w *Waiting, flowID string, credentialJSON []byte, address string) (signIn, error) {
 	challenge, err := s.challengeOf(ctx, flowID)
 	if err != nil {
-		return Held{}, err
+		return signIn{}, err
 	}
 	// Looked at first: an answer that is sent twice is no copied authenticator.
-	held := Held{challenge: sha256.Sum256(challenge), token: secret.Token(loginPrefix), until: s.now().Add(FlowAge)}
-	if spent, err := isSpent(ctx, s.db.Reader(), held.challenge); err != nil || spent {
-		return Held{}, orElse(sqldb.Wrap("read spent proofs", err), flowGone())
+	in := signIn{challenge: sha256.Sum256(challenge), token: secret.Token(loginPrefix), until: s.now().Add(FlowAge)}
+	if spent, err := isSpent(ctx, s.db.Reader(), in.challenge); err != nil || spent || w.has(in.challenge) {
+		return signIn{}, orElse(sqldb.Wrap("read spent proofs", err), flowGone())
 	}
-	held.entry = audit.Entry{Actor: audit.Actor{Kind: "system", ID: "sign-in"}, Action: "signin.passkey", Address: address}
+	in.entry = audit.Entry{Actor: audit.Actor{Kind: "system", ID: "sign-in"}, Action: "signin.passkey", Address: address}
 	parsed, err := s.parseAssertion(credentialJSON)
 	if err != nil {
-		return Held{}, s.refuseSignIn(ctx, held.entry, err)
+		return signIn{}, s.refuseSignIn(ctx, in.entry, err)
 	}
 	h, err := s.discovered(ctx, parsed)
 	if err != nil {
-		return Held{}, s.refuseSignIn(ctx, held.entry, err)
+		return signIn{}, s.refuseSignIn(ctx, in.entry, err)
 	}
-	held.entry.Environment, held.entry.User, held.entry.Object = h.user.Environment, h.user.ID, string(h.user.ID)
-	if held.passkey, err = s.checkAssertion(h, challenge, parsed); err != nil {
-		return Held{}, s.refuseSignIn(ctx, held.entry, err)
+	in.entry.Environment, in.entry.User, in.entry.Object = h.user.Environment, h.user.ID, string(h.user.ID)
+	if in.passkey, err = s.checkAssertion(h, challenge, parsed); err != nil {
+		return signIn{}, s.refuseSignIn(ctx, in.entry, err)
 	}
-	return held, nil
+	return in, nil
 }
 
-// Admit makes the login of a sign-in that was held, and puts it on record.
-func (s *Service) Admit(ctx context.Context, h Held) error {
-	if !s.now().Before(h.until) {
-		return flowGone()
-	}
-	k := h.passkey
+// admit makes the login of a sign-in that was checked, and puts it on record.
+func (s *Service) admit(ctx context.Context, in signIn) error {
+	k := in.passkey
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ok, err := lockUser(ctx, tx, k.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
 		}
-		if err := s.Spend(ctx, tx, h.challenge); err != nil {
+		if err := s.Spend(ctx, tx, in.challenge); err != nil {
 			return err
 		}
 		if err := s.spend(ctx, tx, k); err != nil {
 			return err
 		}
-		e := h.entry
+		e := in.entry
 		e.Actor, e.Decision = audit.Actor{Kind: "user", ID: string(k.user)}, "allow"
 		e.Detail = map[string]string{"passkey": string(k.id)}
 		s.audit.Append(tx, e)
-		return s.addLogin(ctx, tx, loginRow{user: k.user, method: MethodPasskey, passkey: k.id, address: e.Address}, h.token)
+		return s.addLogin(ctx, tx, loginRow{user: k.user, method: MethodPasskey, passkey: k.id, address: e.Address}, in.token)
 	})
-	if fault.Is(err, "proof_used") {
+	if fault.Is(err, codeProofUsed) {
 		return flowGone()
 	}
 	if err != nil {
-		return s.refuseSignIn(ctx, h.entry, sqldb.Wrap("sign in", err))
+		return s.refuseSignIn(ctx, in.entry, sqldb.Wrap("sign in", err))
 	}
 	return nil
 }

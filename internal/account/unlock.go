@@ -110,6 +110,8 @@ func proofFirst() error {
 		WithHint("Start again on your account page; a confirmation is good for five minutes and one change.")
 }
 
+const codeProofUsed = "proof_used"
+
 // Spend lets the proof over digest act once, in the transaction that acts. What
 // the audit keeps of a proof would otherwise act again for whoever reads it
 // and holds the same login. A digest must name the login: spent ones are
@@ -124,7 +126,7 @@ func (s *Service) Spend(ctx context.Context, tx *sqldb.Tx, digest [32]byte) erro
 		return err
 	}
 	if !ok {
-		return fault.New(fault.Conflict, "proof_used", "This confirmation has been used already.").WithHint("Open the form again and confirm it anew.")
+		return fault.New(fault.Conflict, codeProofUsed, "This confirmation has been used already.").WithHint("Open the form again and confirm it anew.")
 	}
 	return nil
 }

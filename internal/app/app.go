@@ -90,11 +90,11 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 		return nil, err
 	}
 	a := &App{cfg: cfg, log: cfg.Logger, stop: make(chan struct{}), load: newLoad(maxStrangers, maxKnown, maxRevocations)}
-	waiting := map[string]account.Held{}
+	waiting := &account.Waiting{}
 	for {
 		err := a.open(ctx)
 		if err == nil {
-			a.admit(ctx, waiting)
+			a.People.Admit(ctx, waiting)
 			return a, nil
 		}
 		a.closeRooms()
@@ -102,26 +102,24 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 			closeAll(a.listen)
 			return nil, err
 		}
-		var held map[string]account.Held
-		if held, err = a.sealed(ctx, err); err != nil {
+		if err := a.sealed(ctx, err, waiting); err != nil {
 			closeAll(a.listen)
 			return nil, err
 		}
-		maps.Copy(waiting, held)
 	}
 }
 
 // sealed is waitSealed with what it needs of open.
-func (a *App) sealed(ctx context.Context, why error) (map[string]account.Held, error) {
+func (a *App) sealed(ctx context.Context, why error, waiting *account.Waiting) error {
 	defer a.closeRooms()
 	if err := a.observe(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	var err error
 	if a.outbound, err = a.cfg.newOutbound(); err != nil {
-		return nil, err
+		return err
 	}
-	return a.waitSealed(ctx, why)
+	return a.waitSealed(ctx, why, waiting)
 }
 
 // open fills a; what it opened before an error, closeAll closes.

@@ -19,10 +19,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/web"
 )
 
-const (
-	sealedLook = time.Second // between two looks for the root key
-	maxHeld    = 64          // sign-ins that wait for the server to go on
-)
+const sealedLook = time.Second // between two looks for the root key
 
 const codeMissing = "root_key_missing"
 
@@ -45,23 +42,24 @@ type sealed struct {
 	roots *keyring.Ring
 	pages *web.Sealed // nil while the schema is not this binary's: nobody can sign in
 
+	waiting *account.Waiting // the sign-ins
+
 	mu   sync.Mutex
-	code string                  // why it is sealed, in whySealed
-	held map[string]account.Held // sign-ins, by passkey
+	code string // why it is sealed, in whySealed
 }
 
-// waitSealed serves sealed until the root key can be used, and gives the sign-ins
-// that were made meanwhile. A root key that turns out to be of other data ends it
-// with that error.
-func (a *App) waitSealed(ctx context.Context, why error) (_ map[string]account.Held, err error) {
-	s := &sealed{a: a, code: fault.Of(why).Code, held: map[string]account.Held{}}
+// waitSealed serves sealed until the root key can be used, and leaves the sign-ins
+// that were made meanwhile in waiting. A root key that turns out to be of other data
+// ends it with that error.
+func (a *App) waitSealed(ctx context.Context, why error, waiting *account.Waiting) (err error) {
+	s := &sealed{a: a, code: fault.Of(why).Code, waiting: waiting}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	srv, err := a.server(a.watched(a.edge(s.handler())))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var serving sync.WaitGroup
 	for _, l := range a.listen {
@@ -80,9 +78,7 @@ func (a *App) waitSealed(ctx context.Context, why error) (_ map[string]account.H
 	for _, l := range a.listen {
 		lent{l}.back()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.held, err
+	return err
 }
 
 // open opens what can be opened without a root key, and changes nothing.
@@ -107,7 +103,7 @@ func (s *sealed) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.pages, err = web.NewSealed(web.SealedConfig{People: people, PublicURL: a.public, Why: s.reason, Hold: s.hold, Address: a.address, Logger: a.log})
+	s.pages, err = web.NewSealed(web.SealedConfig{People: people, PublicURL: a.public, Why: s.reason, Waiting: s.waiting, Address: a.address, Logger: a.log})
 	return err
 }
 
@@ -148,16 +144,6 @@ func (s *sealed) reason() *fault.Error {
 	return fault.New(fault.Unavailable, audit.CodeSealed, "This server is sealed: "+whySealed[s.why()]+".").
 		WithHint("Nothing is lost. It goes on by itself when the operator has brought the root key back; the operator finds the reason in the log and at /readyz.").
 		WithRetry(sealedLook)
-}
-
-func (s *sealed) hold(h account.Held) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, again := s.held[h.Subject()]; !again && len(s.held) >= maxHeld {
-		return fault.New(fault.Limited, "too_many_attempts", "Too many people wait for this server already.").WithHint("Sign in when it goes on.").WithRetry(time.Minute)
-	}
-	s.held[h.Subject()] = h
-	return nil
 }
 
 // wait returns when the root key can be used, or never can.
@@ -217,16 +203,6 @@ func rootsUsable(ctx context.Context, db *sqldb.DB, roots *keyring.Ring) error {
 		return err
 	}
 	return primary.Prove(ctx)
-}
-
-// admit makes the logins of those who signed in while the server was sealed. One
-// that is refused now is on record like any other.
-func (a *App) admit(ctx context.Context, held map[string]account.Held) {
-	for _, h := range held {
-		if err := a.People.Admit(ctx, h); err != nil {
-			a.log.Warn("a sign-in that was made while the server was sealed is not accepted", "error", err)
-		}
-	}
 }
 
 // lent is a listener that goes on to whoever serves next: closing it only ends the

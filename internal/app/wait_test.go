@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -96,8 +97,8 @@ func (w *waiting) do(method, path string, form url.Values, header ...string) (in
 	return resp.StatusCode, resp.Header, string(body)
 }
 
-// signIn signs the owner in as her browser does, and gives the cookie.
-func (w *waiting) signIn(owner *accounttest.Human) *http.Cookie {
+// answered begins a sign-in and gives what the browser posts to end it.
+func (w *waiting) answered(key *accounttest.Authenticator) url.Values {
 	w.t.Helper()
 	_, _, begun := w.do("POST", "/ui/signin/begin", url.Values{}, "Accept", "application/json")
 	var flow struct {
@@ -105,9 +106,20 @@ func (w *waiting) signIn(owner *accounttest.Human) *http.Cookie {
 		Options json.RawMessage `json:"options"`
 	}
 	must(w.t, json.Unmarshal([]byte(begun), &flow))
-	answer, err := owner.Assert(flow.Options)
+	answer, err := key.Assert(flow.Options)
 	must(w.t, err)
-	status, header, body := w.do("POST", "/ui/signin/passkey", url.Values{"flow": {flow.Flow}, "credential": {string(answer)}})
+	return url.Values{"flow": {flow.Flow}, "credential": {string(answer)}}
+}
+
+// signIn signs the owner in as her browser does, and gives the cookie.
+func (w *waiting) signIn(owner *accounttest.Human) *http.Cookie {
+	w.t.Helper()
+	return w.post(w.answered(owner.Authenticator))
+}
+
+func (w *waiting) post(answer url.Values) *http.Cookie {
+	w.t.Helper()
+	status, header, body := w.do("POST", "/ui/signin/passkey", answer)
 	if status != http.StatusSeeOther {
 		w.t.Fatalf("signing in: %d %s", status, body)
 	}
@@ -230,6 +242,71 @@ func TestSealedUntilTheKeyReturns(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Rule 4, and a bug (F4): a sealed server took one passkey's answer as often as it
+// was sent, and when it went on only the last cookie opened something, and an answer
+// that a later one had displaced signed in once more. And another: whoever asked for
+// closed pages wrote an error to its log for each.
+func TestRule4SealedServerTakesAnAnswerOnce(t *testing.T) {
+	t.Parallel()
+	cfg := onPort(t, sqldb.SQLite)
+	a, err := app.New(t.Context(), cfg)
+	must(t, err)
+	key := accounttest.New(a.People.Origin())
+	key.Synced = true // its counter stays at zero
+	owner := accounttest.Owner(t, a.People)
+	grant := owner.Unlock(t)
+	flow, options, err := a.People.BeginAddPasskey(t.Context(), owner.Person, grant)
+	must(t, err)
+	made, err := key.Register(options)
+	must(t, err)
+	_, err = a.People.FinishAddPasskey(t.Context(), owner.Person, grant, flow, made, "synced")
+	must(t, err)
+	a.Close()
+
+	away := cfg.RootKey + ".away"
+	must(t, os.Rename(cfg.RootKey, away))
+	log := &lines{}
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	w := starting(t, cfg)
+	refused := func(when string, answer url.Values) {
+		t.Helper()
+		if status, header, body := w.do("POST", "/ui/signin/passkey", answer); status != http.StatusGone || header.Get("Set-Cookie") != "" || !strings.Contains(body, "answered already") {
+			t.Errorf("%s: an answer that was sent again: %d %v", when, status, header)
+		}
+	}
+	one, two := w.answered(key), w.answered(key)
+	first := w.post(one)
+	refused("sealed", one)
+	second := w.post(two)
+	refused("sealed, after another", one)
+	for _, path := range []string{"/", "/ui/", "/ui/account", "/ui/agents", "/ui/nothing"} {
+		if status, _, _ := w.do("GET", path, nil); status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || strings.Contains(log.String(), "a page failed") {
+		t.Errorf("the log has %d errors, want the one that the server is sealed:\n%s", n, log)
+	}
+
+	must(t, os.Rename(away, cfg.RootKey))
+	<-w.opened
+	must(t, w.err)
+	ctx, stop := context.WithCancel(t.Context())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- w.app.Run(ctx, func() { close(ready) }) }()
+	<-ready
+	for what, cookie := range map[string]*http.Cookie{"first": first, "second": second} {
+		if status, _, body := w.do("GET", "/ui/account", nil, "Cookie", cookie.Name+"="+cookie.Value); status != http.StatusOK {
+			t.Errorf("the %s sign-in does not count: %d %s", what, status, body)
+		}
+	}
+	refused("running", one)
+	refused("running, the last", two)
+	stop()
+	must(t, <-done)
+	w.app = nil
 }
 
 // events are the actions on record, in their order.

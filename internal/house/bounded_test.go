@@ -7,6 +7,7 @@ package house
 // it is mended and not listed (threats.md W5, W8).
 var bounded = map[string]struct{ bound, ends string }{
 	"account.strangers.by": {"10,000 addresses, then one key for all others", "an address after a minute, when there is no room"},
+	"account.Waiting.held": {"256 sign-ins, eight of one person", "a sign-in after ten minutes, when another comes; else the start of the server"},
 
 	"account/softkey.Authenticator.keys": {"what a person registers", "the process: the demo's"},
 
@@ -28,7 +29,6 @@ var bounded = map[string]struct{ bound, ends string }{
 	"app.App.listen":           {"two addresses", "closeAll"},
 	"app.App.openConsole go":   {"one", "console.close waits for it"},
 	"app.App.waitSealed go":    {"one for each of two addresses", "waitSealed shuts the server down and waits"},
-	"app.sealed.held":          {"64 sign-ins", "the end of the sealed state"},
 	"app.whySealed":            {"a table", "never changed"},
 	"app.privateCA":            {"a table", "never changed"},
 	"app.App.start go":         {"one loop", "closeAll closes stop and waits"},

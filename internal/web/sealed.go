@@ -15,8 +15,8 @@ import (
 type SealedConfig struct {
 	People    *account.Service
 	PublicURL *url.URL
-	Why       func() *fault.Error      // for people: why the server is sealed
-	Hold      func(account.Held) error // keeps a sign-in until it can be put on record
+	Why       func() *fault.Error // for people: why the server is sealed
+	Waiting   *account.Waiting    // keeps sign-ins until they can be put on record
 	Address   func(*http.Request) string
 	Logger    *slog.Logger
 }
@@ -31,7 +31,7 @@ type Sealed struct {
 
 // NewSealed makes a Sealed.
 func NewSealed(cfg SealedConfig) (*Sealed, error) {
-	if cfg.People == nil || cfg.PublicURL == nil || cfg.Why == nil || cfg.Hold == nil {
+	if cfg.People == nil || cfg.PublicURL == nil || cfg.Why == nil || cfg.Waiting == nil {
 		return nil, errors.New("web: the configuration of a sealed site is incomplete")
 	}
 	if cfg.Logger == nil {
@@ -94,17 +94,14 @@ func (s *Sealed) signInByCode(v *visit) (answer, error) {
 }
 
 func (s *Sealed) signInByPasskey(v *visit) (answer, error) {
-	held, err := s.cfg.People.HoldSignIn(v.ctx(), v.form("flow"), []byte(v.form("credential")), s.site.address(v.r))
-	if err == nil {
-		err = s.cfg.Hold(held)
-	}
+	token, err := s.cfg.People.HoldSignIn(v.ctx(), s.cfg.Waiting, v.form("flow"), []byte(v.form("credential")), s.site.address(v.r))
 	if f := fault.Of(err); err != nil && f.Kind != fault.Internal && f.Kind != fault.Unavailable {
 		return s.signIn(v, status(f.Kind), &Notice{Kind: "bad", Message: f.Message, Hint: f.Hint}), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.site.cookie.set(v.w, held.Token())
+	s.site.cookie.set(v.w, token)
 	return goTo(safeNext(v.form("next"))), nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"crypto/rand"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/throttle"
@@ -281,7 +282,7 @@ func (s *Server) parse(v *visit) error {
 func (s *Server) refuse(v *visit, err error) {
 	f := fault.Of(err)
 	request := v.w.Header().Get("X-Request-Id")
-	if f.Kind == fault.Internal || f.Kind == fault.Unavailable {
+	if (f.Kind == fault.Internal || f.Kind == fault.Unavailable) && f.Code != audit.CodeSealed { // that one anybody could fill the log with
 		s.log.Error("a page failed", "request_id", request, "method", v.r.Method, "path", v.r.Pattern, "error", err)
 	}
 	retryAfter(v.w, f)
