@@ -37,7 +37,7 @@ func insertKey(ctx context.Context, tx *sqldb.Tx, k APIKey, byKind string, hash 
 	return err
 }
 
-func scanKey(row scanner) (APIKey, []byte, error) {
+func scanKey(row sqldb.Scanner) (APIKey, []byte, error) {
 	var k APIKey
 	var hash, rules []byte
 	var scopes string
@@ -67,14 +67,14 @@ func selectKeys(ctx context.Context, q sqldb.Querier, env id.Environment, org id
 	if after == "" {
 		after = "~"
 	}
-	return collect(func(row scanner) (APIKey, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (APIKey, error) {
 		k, _, err := scanKey(row)
 		return k, err
 	})(q.QueryContext(ctx, listKeysSQL, env, org, after, limit))
 }
 
 func selectIssued(ctx context.Context, q sqldb.Querier, n NewKey, by audit.Actor) ([]APIKey, error) {
-	return collect(func(row scanner) (APIKey, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (APIKey, error) {
 		k, _, err := scanKey(row)
 		return k, err
 	})(q.QueryContext(ctx, issuedSQL, n.Environment, n.Organization, n.Name, by.Kind, by.ID))
@@ -108,7 +108,7 @@ const (
 		select id from cli_request where opened_by = $1 order by created_at desc, id desc limit $2)`
 )
 
-func scanCLI(row scanner) (CLIRequest, error) {
+func scanCLI(row sqldb.Scanner) (CLIRequest, error) {
 	var r CLIRequest
 	var created, expires int64
 	err := row.Scan(&r.id, &r.Code, &r.pollHash, &r.Address, &r.user, &created, &expires, &r.version)

@@ -37,7 +37,7 @@ func selectOwnerCount(ctx context.Context, q sqldb.Querier, env id.Environment) 
 
 // selectOwnersOf gives up to two owners of org, disabled ones too.
 func selectOwnersOf(ctx context.Context, q sqldb.Querier, org id.Organization) ([]User, error) {
-	return collect(scanUser)(q.QueryContext(ctx, ownersOfSQL, org))
+	return sqldb.Collect(scanUser)(q.QueryContext(ctx, ownersOfSQL, org))
 }
 
 func insertNotice(ctx context.Context, tx *sqldb.Tx, n Notice, owner id.User) error {
@@ -46,7 +46,7 @@ func insertNotice(ctx context.Context, tx *sqldb.Tx, n Notice, owner id.User) er
 }
 
 func selectNotices(ctx context.Context, q sqldb.Querier, owner id.User) ([]Notice, error) {
-	return collect(func(row scanner) (Notice, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (Notice, error) {
 		var n Notice
 		var at int64
 		err := row.Scan(&n.ID, &n.Kind, &n.User, &n.UserName, &at)

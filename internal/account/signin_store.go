@@ -50,7 +50,7 @@ func insertPasskey(ctx context.Context, tx *sqldb.Tx, k passkey) error {
 	return err
 }
 
-func scanPasskey(row scanner) (passkey, error) {
+func scanPasskey(row sqldb.Scanner) (passkey, error) {
 	var k passkey
 	var count, eligible, state, created, used int64
 	var transports string
@@ -61,7 +61,7 @@ func scanPasskey(row scanner) (passkey, error) {
 }
 
 func selectPasskeys(ctx context.Context, q sqldb.Querier, user id.User) ([]passkey, error) {
-	return collect(scanPasskey)(q.QueryContext(ctx, passkeysOfSQL, user))
+	return sqldb.Collect(scanPasskey)(q.QueryContext(ctx, passkeysOfSQL, user))
 }
 
 func selectPasskeyByCredential(ctx context.Context, q sqldb.Querier, credential []byte) (passkey, error) {
@@ -393,7 +393,7 @@ type loginState struct {
 func selectPerson(ctx context.Context, q sqldb.Querier, hash [32]byte, now time.Time) (Person, loginState, error) {
 	var p Person
 	var st loginState
-	_, err := collect(func(row scanner) (struct{}, error) {
+	_, err := sqldb.Collect(func(row sqldb.Scanner) (struct{}, error) {
 		var m Membership
 		var operator string
 		var first, require, at, seen, expires int64
@@ -419,7 +419,7 @@ func touchLogin(ctx context.Context, tx *sqldb.Tx, l id.Login, at time.Time) err
 }
 
 func selectLogins(ctx context.Context, q sqldb.Querier, user id.User, now time.Time) ([]Login, error) {
-	return collect(func(row scanner) (Login, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (Login, error) {
 		var l Login
 		var at, seen, expires int64
 		err := row.Scan(&l.ID, &l.Method, &l.Address, &at, &seen, &expires)

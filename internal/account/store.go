@@ -33,7 +33,7 @@ func insertEnvironment(ctx context.Context, tx *sqldb.Tx, w Weighed, e Environme
 	return changed(tx.ExecContext(ctx, insertEnvironmentSQL, e.ID, e.Name, e.Operator, sqldb.Micros(e.CreatedAt)))
 }
 
-func scanEnvironment(row scanner) (Environment, error) {
+func scanEnvironment(row sqldb.Scanner) (Environment, error) {
 	var e Environment
 	var created int64
 	err := row.Scan(&e.ID, &e.Name, &e.Operator, &created, &e.Version)
@@ -42,7 +42,7 @@ func scanEnvironment(row scanner) (Environment, error) {
 }
 
 func selectEnvironments(ctx context.Context, q sqldb.Querier) ([]Environment, error) {
-	return collect(scanEnvironment)(q.QueryContext(ctx, listEnvironmentsSQL))
+	return sqldb.Collect(scanEnvironment)(q.QueryContext(ctx, listEnvironmentsSQL))
 }
 
 func selectEnvironment(ctx context.Context, q sqldb.Querier, env id.Environment) (Environment, error) {
@@ -54,7 +54,7 @@ func insertOrganization(ctx context.Context, tx *sqldb.Tx, o Organization) error
 	return err
 }
 
-func scanOrganization(row scanner) (Organization, error) {
+func scanOrganization(row sqldb.Scanner) (Organization, error) {
 	var o Organization
 	var require, still, created int64
 	err := row.Scan(&o.ID, &o.Environment, &o.Name, &o.ExternalID, &require, &still, &created, &o.Version)
@@ -73,9 +73,9 @@ func selectOrganizationByExternalID(ctx context.Context, q sqldb.Querier, env id
 // selectOrganizations lists those of env, or of them those of one user.
 func selectOrganizations(ctx context.Context, q sqldb.Querier, env id.Environment, of id.User, after string, limit int) ([]Organization, error) {
 	if of == "" {
-		return collect(scanOrganization)(q.QueryContext(ctx, listOrganizationsSQL, env, after, limit))
+		return sqldb.Collect(scanOrganization)(q.QueryContext(ctx, listOrganizationsSQL, env, after, limit))
 	}
-	return collect(scanOrganization)(q.QueryContext(ctx, listOwnSQL, env, after, limit, of))
+	return sqldb.Collect(scanOrganization)(q.QueryContext(ctx, listOwnSQL, env, after, limit, of))
 }
 
 func updateOrganization(ctx context.Context, tx *sqldb.Tx, w Weighed, o Organization) (bool, error) {
@@ -138,7 +138,7 @@ func (u *User) fields(disabled, created *int64) []any {
 	return []any{&u.ID, &u.Environment, &u.Email, &u.Name, &u.ExternalID, disabled, created, &u.Version}
 }
 
-func scanUser(row scanner) (User, error) {
+func scanUser(row sqldb.Scanner) (User, error) {
 	var u User
 	var disabled, created int64
 	err := row.Scan(u.fields(&disabled, &created)...)
@@ -159,11 +159,11 @@ func selectUserByExternalID(ctx context.Context, q sqldb.Querier, env id.Environ
 }
 
 func selectUsersByEmail(ctx context.Context, q sqldb.Querier, email string) ([]User, error) {
-	return collect(scanUser)(q.QueryContext(ctx, usersByEmailSQL, email))
+	return sqldb.Collect(scanUser)(q.QueryContext(ctx, usersByEmailSQL, email))
 }
 
 func selectUsers(ctx context.Context, q sqldb.Querier, env id.Environment, after string, limit int) ([]User, error) {
-	return collect(scanUser)(q.QueryContext(ctx, listUsersSQL, env, after, limit))
+	return sqldb.Collect(scanUser)(q.QueryContext(ctx, listUsersSQL, env, after, limit))
 }
 
 // clashes reports whether another user of the environment has u's e-mail or
@@ -245,7 +245,7 @@ func hasOtherOwner(ctx context.Context, tx *sqldb.Tx, org id.Organization, user 
 }
 
 func selectMembers(ctx context.Context, q sqldb.Querier, org id.Organization, after string, limit int) ([]Member, error) {
-	return collect(func(row scanner) (Member, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (Member, error) {
 		var m Member
 		var disabled, created int64
 		err := row.Scan(append(m.User.fields(&disabled, &created), &m.Organization, &m.Role)...)
@@ -256,7 +256,7 @@ func selectMembers(ctx context.Context, q sqldb.Querier, org id.Organization, af
 
 // selectPlaces lists where a user is a member.
 func selectPlaces(ctx context.Context, q sqldb.Querier, user id.User) ([]Membership, error) {
-	return collect(func(row scanner) (Membership, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (Membership, error) {
 		var m Membership
 		err := row.Scan(&m.Organization, &m.Role, &m.Environment, &m.operates)
 		return m, err
@@ -266,7 +266,7 @@ func selectPlaces(ctx context.Context, q sqldb.Querier, user id.User) ([]Members
 // selectOwners lists who must hear what happens to user: the owners of their
 // organizations, and of the one that runs their environment.
 func selectOwners(ctx context.Context, q sqldb.Querier, user id.User, home id.Environment) ([]id.User, error) {
-	return collect(func(row scanner) (id.User, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (id.User, error) {
 		var u id.User
 		err := row.Scan(&u)
 		return u, err
@@ -274,27 +274,6 @@ func selectOwners(ctx context.Context, q sqldb.Querier, user id.User, home id.En
 }
 
 // What every query shares.
-
-type scanner interface{ Scan(dest ...any) error }
-
-// collect reads all rows of a query.
-func collect[T any](scan func(scanner) (T, error)) func(sqldb.Rows, error) ([]T, error) {
-	return func(rows sqldb.Rows, err error) ([]T, error) {
-		if err != nil {
-			return nil, err
-		}
-		defer rows.Close()
-		var out []T
-		for rows.Next() {
-			v, err := scan(rows)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, v)
-		}
-		return out, rows.Err()
-	}
-}
 
 // changed reports whether a statement touched a row.
 func changed(res sqldb.Result, err error) (bool, error) {

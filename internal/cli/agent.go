@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,26 +114,16 @@ func (c *command) noteUnknown(ctx context.Context, cl *client.Client, providers 
 
 // showMade makes a client secret and shows it, this once, or puts it into a file.
 func (c *command) showMade(path string, make func() (client.MadeAgent, error)) error {
-	file, err := newSecretFile(path)
+	m, err := madeOnce(c, path, make, func(m *client.MadeAgent) *string { return &m.ClientSecret }, func(m client.MadeAgent) string {
+		return fmt.Sprintf("The agent %s is there, but its secret is lost. Make another: ambit agent rotate %s", m.ID, m.ID)
+	})
 	if err != nil {
 		return err
-	}
-	m, err := make()
-	if err != nil {
-		file.drop()
-		return err
-	}
-	if file != nil {
-		if err := file.write(m.ClientSecret); err != nil {
-			c.note("The agent %s is there, but its secret is lost. Make another: ambit agent rotate %s", m.ID, m.ID)
-			return err
-		}
-		m.ClientSecret = ""
 	}
 	m.Ceiling = someCeiling(m.Ceiling)
 	return c.show(m, func() {
 		c.facts("agent", m.Label, "id", m.ID, "client id", m.ClientID, "client secret", m.ClientSecret)
-		if file != nil {
+		if path != "" {
 			c.say("\nThe client secret is in %s.", path)
 		} else {
 			c.say("\nThe client secret is shown this once.")

@@ -182,6 +182,31 @@ func (s *secretFile) drop() {
 	}
 }
 
+// madeOnce makes something with a secret that is shown this once. Where path names a
+// file, the secret goes there and out of what was made; lost says what to do when it
+// could not be written.
+func madeOnce[T any](c *command, path string, make func() (T, error), secret func(*T) *string, lost func(T) string) (T, error) {
+	var none T
+	file, err := newSecretFile(path)
+	if err != nil {
+		return none, err
+	}
+	made, err := make()
+	if err != nil {
+		file.drop()
+		return none, err
+	}
+	if file != nil {
+		text := secret(&made)
+		if err := file.write(*text); err != nil {
+			c.note("%s", lost(made))
+			return none, err
+		}
+		*text = ""
+	}
+	return made, nil
+}
+
 // browse opens a page that only a person in a browser can finish.
 func (c *command) browse(page string) error {
 	if !strings.HasPrefix(page, "https://") && !strings.HasPrefix(page, "http://") {

@@ -183,21 +183,12 @@ func (c *command) orgFirstOwner() *cobra.Command {
 				return usageError{errors.New("--email is missing: the owner is known by it")}
 			}
 			n.Name = args[1]
-			place, err := newSecretFile(file)
+			made, err := madeOnce(c, file, func() (client.Invited, error) { return cl.InviteFirstOwner(ctx, args[0], n) }, func(m *client.Invited) *string { return &m.Link },
+				func(m client.Invited) string {
+					return fmt.Sprintf("The owner %s is there, but the link is lost. Run the command again to make another.", plain(m.User.ID))
+				})
 			if err != nil {
 				return err
-			}
-			made, err := cl.InviteFirstOwner(ctx, args[0], n)
-			if err != nil {
-				place.drop()
-				return err
-			}
-			if place != nil {
-				if err := place.write(made.Link); err != nil {
-					c.note("The owner %s is there, but the link is lost. Run the command again to make another.", plain(made.User.ID))
-					return err
-				}
-				made.Link = ""
 			}
 			return c.show(made, func() {
 				c.facts("owner", made.User.Name, "id", made.User.ID, "e-mail", made.User.Email, "sign-in link", made.Link, "works until", stamp(made.ExpiresAt, time.Now()))

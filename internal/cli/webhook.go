@@ -94,26 +94,16 @@ func (c *command) webhookAdd() *cobra.Command {
 }
 
 func (c *command) showMadeWebhook(path string, make func() (client.MadeWebhook, error)) error {
-	file, err := newSecretFile(path)
+	m, err := madeOnce(c, path, make, func(m *client.MadeWebhook) *string { return &m.Secret }, func(m client.MadeWebhook) string {
+		return fmt.Sprintf("The webhook %s is there, but its secret is lost. Make another: ambit webhook rotate %s", m.ID, m.ID)
+	})
 	if err != nil {
 		return err
-	}
-	m, err := make()
-	if err != nil {
-		file.drop()
-		return err
-	}
-	if file != nil {
-		if err := file.write(m.Secret); err != nil {
-			c.note("The webhook %s is there, but its secret is lost. Make another: ambit webhook rotate %s", m.ID, m.ID)
-			return err
-		}
-		m.Secret = ""
 	}
 	m.Events = some(m.Events)
 	return c.show(m, func() {
 		c.webhookFacts(m.Webhook)
-		if file != nil {
+		if path != "" {
 			c.say("\nThe secret is in %s.", path)
 			return
 		}

@@ -32,13 +32,7 @@ func (s *Service) Import(ctx context.Context, by account.Actor, st Start, owner 
 	if by.Audit().Kind != "api_key" {
 		return connection.Connection{}, fault.New(fault.Denied, "api_key_required", "Tokens are imported by API keys only.")
 	}
-	if by.Environment() != st.Environment {
-		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such organization.")
-	}
-	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
-		return connection.Connection{}, err
-	}
-	prov, err := s.providers.Get(ctx, st.Environment, st.Provider)
+	prov, err := s.offered(ctx, by, st, owner)
 	if err != nil {
 		return connection.Connection{}, err
 	}

@@ -8,8 +8,6 @@ import (
 	"net/url"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
@@ -300,20 +298,7 @@ func (s *Service) leftBehind(ctx context.Context, conn connection.Connection, gr
 
 // retryRevocations works off what providers could not take.
 func (s *Service) retryRevocations() {
-	defer s.work.end()
-	tick := time.NewTicker(30 * time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.running.Done():
-			return
-		case <-tick.C:
-		case <-s.wake:
-		}
-		if err := s.RetryRevocations(s.running); err != nil && s.running.Err() == nil {
-			s.log.Warn("revocations could not be retried", "error", err)
-		}
-	}
+	s.repeat(30*time.Second, s.wake, s.RetryRevocations, "revocations could not be retried")
 }
 
 // RetryRevocations tries each revocation that is due once, on one node at a
@@ -335,23 +320,12 @@ func (s *Service) RetryRevocations(ctx context.Context) error {
 	}
 	round, cancel := context.WithTimeout(ctx, revokeRound) // within the lease
 	defer cancel()
-	for round.Err() == nil {
-		due, err := dueRevocations(round, s.db.Reader(), s.now())
-		if err != nil {
-			return sqldb.Wrap("list open revocations", err)
-		}
-		if len(due) == 0 {
-			return nil
-		}
-		var at errgroup.Group
-		at.SetLimit(revokeWorkers)
-		for _, r := range due {
-			at.Go(func() error {
-				s.revokeNow(ctx, r)
-				return nil
-			})
-		}
-		_ = at.Wait()
+	list := func() ([]row, error) {
+		due, err := selectRows(round, s.db.Reader(), dueRevocationsSQL, sqldb.Micros(s.now()))
+		return due, sqldb.Wrap("list open revocations", err)
 	}
-	return nil
+	return eachDue(round, revokeWorkers, list, func(r row) error {
+		s.revokeNow(ctx, r)
+		return nil
+	})
 }

@@ -118,11 +118,11 @@ where connection_id = $1 and version = $2 and lease_owner = $3`
 	destroyVersionSQL = destroySQL + ` and version = $4`
 )
 
-func scanRow(scan func(dest ...any) error) (row, error) {
+func scanRow(from sqldb.Scanner) (row, error) {
 	var r row
 	var expires, obtained, lease, attempt, next, revokeNext, keep, check int64
 	var scopes string
-	err := scan(&r.connection, &r.environment, &r.organization, &r.user, &r.provider, &r.kind, &r.version, &r.envelope, &expires, &r.refreshable, &scopes,
+	err := from.Scan(&r.connection, &r.environment, &r.organization, &r.user, &r.provider, &r.kind, &r.version, &r.envelope, &expires, &r.refreshable, &scopes,
 		&obtained, &r.leaseOwner, &lease, &attempt, &r.failures, &next, &r.lastError, &r.revokeState, &r.revokeTries, &revokeNext, &keep, &check)
 	r.scopes = strings.Fields(scopes)
 	r.expiresAt, r.obtainedAt, r.leaseUntil = sqldb.Time(expires), sqldb.Time(obtained), sqldb.Time(lease)
@@ -132,7 +132,7 @@ func scanRow(scan func(dest ...any) error) (row, error) {
 }
 
 func loadRow(ctx context.Context, q sqldb.Querier, conn id.Connection) (row, error) {
-	return scanRow(q.QueryRowContext(ctx, loadRowSQL, conn).Scan)
+	return scanRow(q.QueryRowContext(ctx, loadRowSQL, conn))
 }
 
 // insertRow stores a new credential, or replaces the version before it. It
@@ -179,21 +179,8 @@ func flag(b bool) int64 {
 	return 0
 }
 
-func dueRevocations(ctx context.Context, q sqldb.Querier, now time.Time) ([]row, error) {
-	rows, err := q.QueryContext(ctx, dueRevocationsSQL, sqldb.Micros(now))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []row
-	for rows.Next() {
-		r, err := scanRow(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, rows.Err()
+func selectRows(ctx context.Context, q sqldb.Querier, query string, args ...any) ([]row, error) {
+	return sqldb.Collect(scanRow)(q.QueryContext(ctx, query, args...))
 }
 
 func changed(res interface{ RowsAffected() (int64, error) }, err error) (bool, error) {

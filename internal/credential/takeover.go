@@ -95,16 +95,21 @@ func (s *Service) takeOverFailed(ctx context.Context, by account.Actor, st Start
 	}
 }
 
+// offered is the provider that somebody gives a credential of, if it may be owner's.
+func (s *Service) offered(ctx context.Context, by account.Actor, st Start, owner id.User) (provider.Provider, error) {
+	if by.Environment() != st.Environment {
+		return provider.Provider{}, fault.New(fault.NotFound, "not_found", "No such organization.")
+	}
+	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
+		return provider.Provider{}, err
+	}
+	return s.providers.Get(ctx, st.Environment, st.Provider)
+}
+
 // place is where a credential that somebody gives goes: whose it may be, and the
 // record with the tenant that was chosen.
 func (s *Service) place(ctx context.Context, by account.Actor, st Start, owner id.User) (provider.Record, error) {
-	if by.Environment() != st.Environment {
-		return provider.Record{}, fault.New(fault.NotFound, "not_found", "No such organization.")
-	}
-	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
-		return provider.Record{}, err
-	}
-	prov, err := s.providers.Get(ctx, st.Environment, st.Provider)
+	prov, err := s.offered(ctx, by, st, owner)
 	if err != nil {
 		return provider.Record{}, err
 	}

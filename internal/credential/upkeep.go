@@ -64,17 +64,23 @@ func checkAt(rec provider.Record, r row, now time.Time) time.Time {
 
 // keepUp runs Upkeep until Stop.
 func (s *Service) keepUp() {
+	s.repeat(upkeepEvery, nil, s.Upkeep, "connections could not be looked after")
+}
+
+// repeat does something every so often, and when it is woken, until Stop.
+func (s *Service) repeat(every time.Duration, wake <-chan struct{}, do func(context.Context) error, failed string) {
 	defer s.work.end()
-	tick := time.NewTicker(upkeepEvery)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-s.running.Done():
 			return
 		case <-tick.C:
+		case <-wake:
 		}
-		if err := s.Upkeep(s.running); err != nil && s.running.Err() == nil {
-			s.log.Warn("connections could not be looked after", "error", err)
+		if err := do(s.running); err != nil && s.running.Err() == nil {
+			s.log.Warn(failed, "error", err)
 		}
 	}
 }
@@ -92,50 +98,38 @@ func (s *Service) Upkeep(ctx context.Context) error {
 	if err := s.connections.TellExpiring(ctx, system, noticeBefore); err != nil {
 		return err
 	}
-	if err := s.eachDue(ctx, dueKeepSQL, s.keepAlive); err != nil {
+	if err := s.lookAfter(ctx, dueKeepSQL, s.keepAlive); err != nil {
 		return err
 	}
-	return s.eachDue(ctx, dueCheckSQL, s.check)
+	return s.lookAfter(ctx, dueCheckSQL, s.check)
 }
 
-// eachDue works on what a query finds, until it finds nothing. do moves what it
-// works on out of the query's sight first.
-func (s *Service) eachDue(ctx context.Context, query string, do func(context.Context, row) error) error {
+func (s *Service) lookAfter(ctx context.Context, query string, do func(context.Context, row) error) error {
+	list := func() ([]row, error) {
+		due, err := selectRows(ctx, s.db.Reader(), query, sqldb.Micros(s.now()), upkeepBatch)
+		return due, sqldb.Wrap("list credentials to look after", err)
+	}
+	return eachDue(ctx, upkeepWorkers, list, func(r row) error { return do(ctx, r) })
+}
+
+// eachDue works on what list finds, so many at once, until it finds nothing or ctx
+// ends. do moves what it works on out of the list's sight.
+func eachDue(ctx context.Context, workers int, list func() ([]row, error), do func(row) error) error {
 	for ctx.Err() == nil {
-		due, err := s.due(ctx, query)
-		if err != nil {
-			return sqldb.Wrap("list credentials to look after", err)
-		}
-		if len(due) == 0 {
-			return nil
+		due, err := list()
+		if err != nil || len(due) == 0 {
+			return err
 		}
 		var at errgroup.Group
-		at.SetLimit(upkeepWorkers)
+		at.SetLimit(workers)
 		for _, r := range due {
-			at.Go(func() error { return do(ctx, r) })
+			at.Go(func() error { return do(r) })
 		}
 		if err := at.Wait(); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (s *Service) due(ctx context.Context, query string) ([]row, error) {
-	rows, err := s.db.Reader().QueryContext(ctx, query, sqldb.Micros(s.now()), upkeepBatch)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []row
-	for rows.Next() {
-		r, err := scanRow(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, rows.Err()
 }
 
 // keepAlive refreshes a grant that would lapse. A success sets the next time; a

@@ -70,11 +70,10 @@ var bounded = map[string]struct{ bound, ends string }{
 	"cli.upstreamWords":             {"a table", "never changed"},
 	"cli.secondSignal go":           {"one", "its stop waits for it"},
 
-	"credential.Service.Start go":            {"two loops", "Stop"},
-	"credential.Service.eachDue go":          {"4 at a time, 40 in all", "eachDue waits for them"},
-	"credential.Service.RetryRevocations go": {"8 at a time, 40 in all", "RetryRevocations waits for them"},
-	"credential.Service.wake":                {"1", "the loop of Start"},
-	"credential.sealedCache.byConnection":    {"10,000 rows, then it starts anew", "a connection at its end"},
+	"credential.Service.Start go":         {"two loops", "Stop"},
+	"credential.eachDue go":               {"4 or 8 at a time, 40 in all", "eachDue waits for them"},
+	"credential.Service.wake":             {"1", "the loop of Start"},
+	"credential.sealedCache.byConnection": {"10,000 rows, then it starts anew", "a connection at its end"},
 
 	"keyring/azurekv.clouds":       {"a table", "never changed"},
 	"keyring/azurekv.keeper.marks": {"64 versions", "emptied when full"},

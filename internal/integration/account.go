@@ -157,26 +157,17 @@ func (s *Service) Providers(ctx context.Context, by account.Actor, n Names, only
 	if err != nil {
 		return nil, err
 	}
-	all, err := s.all(ctx, by.Environment())
+	all, err := s.allConfigured(ctx, by.Environment(), sub.Organization)
 	if err != nil {
 		return nil, err
 	}
-	set := map[string]Setting{}
-	if sub.Organization != "" {
-		if set, err = selectSettings(ctx, s.cfg.DB.Reader(), by.Environment(), sub.Organization); err != nil {
-			return nil, err
-		}
-	}
 	var out []Offered
-	for _, i := range all {
-		o := Offered{Configured: Configured{Integration: i, Organization: sub.Organization, Setting: Setting{Enabled: true}}, Subject: sub}
-		if v, ok := set[i.Provider.Record.ID]; ok {
-			o.Setting = v
-		}
-		if only == Organizations && i.Ownership != Organizations || !o.Offered() {
+	for _, c := range all {
+		if only == Organizations && c.Ownership != Organizations || !c.Offered() {
 			continue
 		}
-		if o.Accounts, err = s.accounts(ctx, i.Environment, sub, i.Ownership, i.Provider.Record.ID); err != nil {
+		o := Offered{Configured: c, Subject: sub}
+		if o.Accounts, err = s.accounts(ctx, c.Environment, sub, c.Ownership, c.Provider.Record.ID); err != nil {
 			return nil, err
 		}
 		out = append(out, o)

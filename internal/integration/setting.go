@@ -59,25 +59,30 @@ func (s *Service) Settings(ctx context.Context, by account.Actor, organization s
 	if err := by.May(sub.Organization, account.ViewConnections); err != nil && sub.Organization != "" {
 		return nil, err
 	}
-	all, err := s.all(ctx, by.Environment())
+	all, err := s.allConfigured(ctx, by.Environment(), sub.Organization)
+	return slices.DeleteFunc(all, func(c Configured) bool { return c.Ownership != Users }), err
+}
+
+// allConfigured lists all integrations with what an organization made of each; one that
+// is not there yet has made nothing of any.
+func (s *Service) allConfigured(ctx context.Context, env id.Environment, org id.Organization) ([]Configured, error) {
+	all, err := s.all(ctx, env)
 	if err != nil {
 		return nil, err
 	}
 	set := map[string]Setting{}
-	if sub.Organization != "" {
-		if set, err = selectSettings(ctx, s.cfg.DB.Reader(), by.Environment(), sub.Organization); err != nil {
+	if org != "" {
+		if set, err = selectSettings(ctx, s.cfg.DB.Reader(), env, org); err != nil {
 			return nil, err
 		}
 	}
 	var out []Configured
 	for _, i := range all {
-		c := Configured{Integration: i, Organization: sub.Organization, Setting: Setting{Enabled: true}}
+		c := Configured{Integration: i, Organization: org, Setting: Setting{Enabled: true}}
 		if v, ok := set[i.Provider.Record.ID]; ok {
 			c.Setting = v
 		}
-		if i.Ownership == Users {
-			out = append(out, c)
-		}
+		out = append(out, c)
 	}
 	return out, nil
 }

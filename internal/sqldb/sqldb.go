@@ -76,6 +76,30 @@ type Rows interface {
 	Columns() ([]string, error)
 }
 
+// Scanner is one row to read: a [Row], or where [Rows] stand.
+type Scanner interface{ Scan(dest ...any) error }
+
+// Collect reads all rows of a query, each by scan:
+//
+//	sqldb.Collect(scan)(q.QueryContext(…))
+func Collect[T any](scan func(Scanner) (T, error)) func(Rows, error) ([]T, error) {
+	return func(rows Rows, err error) ([]T, error) {
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		var out []T
+		for rows.Next() {
+			v, err := scan(rows)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+		return out, rows.Err()
+	}
+}
+
 // Row is the answer of a query for one row. Scan ends it.
 type Row interface {
 	Scan(dest ...any) error

@@ -44,8 +44,8 @@ func (s *Server) wished(v *visit) (w wish, err error) {
 	} else if w.service, w.fields = serviceNamed(v.form("service")), v.r.Form; w.service == nil {
 		return w, nil
 	}
-	if w.fields.Get("role") != "" && w.fields.Get("external_id") == "" { // of AWS, which asks for it
-		w.fields.Set("external_id", cmp.Or(string(w.Organization), string(v.here.Environment)))
+	if w.service.fill != nil {
+		w.service.fill(w.fields, cmp.Or(string(w.Organization), string(v.here.Environment)))
 	}
 	if w.service.complete(w.fields) {
 		w.URI = w.service.uri(trimmed(w.service, w.fields))

@@ -14,7 +14,8 @@ type keyService struct {
 	ID, Name, About string
 	fields          []keyField
 	uri             func(f url.Values) string
-	read            func(u *url.URL, f url.Values) // the inverse
+	read            func(u *url.URL, f url.Values)   // the inverse
+	fill            func(f url.Values, owner string) // what follows from whose data it is; nil: nothing
 	allow           func(f url.Values, whose [2]string) []Statement
 	take            []string
 }
@@ -129,6 +130,11 @@ var keyServices = []keyService{
 		},
 		uri:  func(f url.Values) string { return "awskms:///" + f.Get("arn") + query(f, "role", "external_id") },
 		read: func(u *url.URL, f url.Values) { f.Set("arn", strings.TrimPrefix(u.Path, "/")) },
+		fill: func(f url.Values, owner string) {
+			if f.Get("role") != "" && f.Get("external_id") == "" {
+				f.Set("external_id", owner)
+			}
+		},
 		allow: func(f url.Values, whose [2]string) []Statement {
 			self := or(f.Get("principal"), "arn:aws:iam::ACCOUNT:role/AMBIT")
 			user := or(f.Get("role"), self)
@@ -140,7 +146,7 @@ var keyServices = []keyService{
 			if f.Get("role") == "" {
 				return out
 			}
-			trust := awsStatement{Effect: "Allow", Principal: map[string]string{"AWS": self}, Action: "sts:AssumeRole", Condition: equals("sts:ExternalId", or(f.Get("external_id"), whose[1]))}
+			trust := awsStatement{Effect: "Allow", Principal: map[string]string{"AWS": self}, Action: "sts:AssumeRole", Condition: equals("sts:ExternalId", f.Get("external_id"))}
 			return append(out,
 				Statement{"Trust policy of the role", "In your account: who may assume " + f.Get("role") + ".", indented(awsPolicy{"2012-10-17", []awsStatement{trust}})},
 				Statement{"Policy of Ambit's role", "For whoever runs this server: its role may assume yours.",

@@ -74,11 +74,11 @@ func saveEndpoint(ctx context.Context, q sqldb.Querier, e Endpoint) error {
 	return sqldb.Wrap("write a webhook", err)
 }
 
-func scanEndpoint(scan func(...any) error) (Endpoint, error) {
+func scanEndpoint(from sqldb.Scanner) (Endpoint, error) {
 	var e Endpoint
 	var events, state string
 	var old, failing, paused, created, updated int64
-	err := scan(&e.ID, &e.Environment, &e.Organization, &e.URL, &e.Description, &events, &state, &e.Reason, &e.secret, &e.secretVersion, &e.old, &old,
+	err := from.Scan(&e.ID, &e.Environment, &e.Organization, &e.URL, &e.Description, &events, &state, &e.Reason, &e.secret, &e.secretVersion, &e.old, &old,
 		&e.failures, &failing, &paused, &created, &updated, &e.Version)
 	e.Events, e.Enabled = strings.Fields(events), state == "enabled"
 	e.OldUntil, e.FailingSince, e.pausedUntil, e.CreatedAt, e.UpdatedAt = sqldb.Time(old), sqldb.Time(failing), sqldb.Time(paused), sqldb.Time(created), sqldb.Time(updated)
@@ -86,15 +86,15 @@ func scanEndpoint(scan func(...any) error) (Endpoint, error) {
 }
 
 func endpoint(ctx context.Context, q sqldb.Querier, env id.Environment, hook id.Webhook) (Endpoint, error) {
-	return scanEndpoint(q.QueryRowContext(ctx, endpointSQL, env, hook).Scan)
+	return scanEndpoint(q.QueryRowContext(ctx, endpointSQL, env, hook))
 }
 
 func endpoints(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization) ([]Endpoint, error) {
-	return collect(scanEndpoint)(q.QueryContext(ctx, endpointsSQL, env, org))
+	return sqldb.Collect(scanEndpoint)(q.QueryContext(ctx, endpointsSQL, env, org))
 }
 
 func listening(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization) ([]Endpoint, error) {
-	return collect(scanEndpoint)(q.QueryContext(ctx, listeningSQL, env, org))
+	return sqldb.Collect(scanEndpoint)(q.QueryContext(ctx, listeningSQL, env, org))
 }
 
 func countEndpoints(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization) (int, error) {
@@ -122,10 +122,10 @@ func saveDelivery(ctx context.Context, q sqldb.Querier, d Delivery) error {
 	return sqldb.Wrap("record a delivery", err)
 }
 
-func scanDelivery(scan func(...any) error) (Delivery, error) {
+func scanDelivery(from sqldb.Scanner) (Delivery, error) {
 	var d Delivery
 	var next, created, updated int64
-	err := scan(&d.ID, &d.Webhook, &d.environment, &d.Event, &d.Kind, &d.body, &d.State, &d.Attempts, &next, &d.Status, &d.Error, &created, &updated)
+	err := from.Scan(&d.ID, &d.Webhook, &d.environment, &d.Event, &d.Kind, &d.body, &d.State, &d.Attempts, &next, &d.Status, &d.Error, &created, &updated)
 	d.NextAt, d.CreatedAt, d.UpdatedAt = sqldb.Time(next), sqldb.Time(created), sqldb.Time(updated)
 	return d, err
 }
@@ -136,15 +136,15 @@ func anyDue(ctx context.Context, q sqldb.Querier, now time.Time) (ok bool, err e
 }
 
 func due(ctx context.Context, q sqldb.Querier, now time.Time, limit int) ([]Delivery, error) {
-	return collect(scanDelivery)(q.QueryContext(ctx, dueSQL, sqldb.Micros(now), limit))
+	return sqldb.Collect(scanDelivery)(q.QueryContext(ctx, dueSQL, sqldb.Micros(now), limit))
 }
 
 func deliveries(ctx context.Context, q sqldb.Querier, hook id.Webhook, state string, after id.Delivery, limit int) ([]Delivery, error) {
-	return collect(scanDelivery)(q.QueryContext(ctx, deliveriesSQL, hook, state, after, limit))
+	return sqldb.Collect(scanDelivery)(q.QueryContext(ctx, deliveriesSQL, hook, state, after, limit))
 }
 
 func deliveryOf(ctx context.Context, q sqldb.Querier, hook id.Webhook, event id.Event) (Delivery, error) {
-	return scanDelivery(q.QueryRowContext(ctx, deliveryOfSQL, hook, event).Scan)
+	return scanDelivery(q.QueryRowContext(ctx, deliveryOfSQL, hook, event))
 }
 
 func holdAll(ctx context.Context, q sqldb.Querier, hook id.Webhook, now time.Time) error {
@@ -167,23 +167,4 @@ func replay(ctx context.Context, q sqldb.Querier, hook id.Webhook, w Window, now
 func sweep(ctx context.Context, q sqldb.Querier, before time.Time) error {
 	_, err := q.ExecContext(ctx, sweepSQL, sqldb.Micros(before))
 	return err
-}
-
-// collect reads all rows of a query.
-func collect[T any](scan func(func(...any) error) (T, error)) func(sqldb.Rows, error) ([]T, error) {
-	return func(rows sqldb.Rows, err error) ([]T, error) {
-		if err != nil {
-			return nil, err
-		}
-		defer rows.Close()
-		var out []T
-		for rows.Next() {
-			v, err := scan(rows.Scan)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, v)
-		}
-		return out, rows.Err()
-	}
 }

@@ -292,13 +292,7 @@ func (s *Server) createIntegration(ctx context.Context, by account.Actor, r *htt
 	if err != nil {
 		return answer{}, unprocessable{err}
 	}
-	out := s.integrationOf(i)
-	if in.APIKey != nil {
-		if out.Installation, err = s.installKey(ctx, by, i, *in.APIKey); err != nil {
-			return answer{}, err
-		}
-	}
-	return answer{http.StatusCreated, out}, nil
+	return s.withKey(ctx, by, http.StatusCreated, i, in.APIKey)
 }
 
 func (s *Server) getIntegration(o integration.Ownership) productHandler {
@@ -350,13 +344,7 @@ func (s *Server) updateIntegration(o integration.Ownership) productHandler {
 		if err != nil {
 			return answer{}, unprocessable{err}
 		}
-		out := s.integrationOf(i)
-		if in.APIKey != nil {
-			if out.Installation, err = s.installKey(ctx, by, i, *in.APIKey); err != nil {
-				return answer{}, err
-			}
-		}
-		return answer{http.StatusOK, out}, nil
+		return s.withKey(ctx, by, http.StatusOK, i, in.APIKey)
 	}
 }
 
@@ -501,6 +489,18 @@ type keyIn struct {
 }
 
 const minKey = 5
+
+// withKey answers with an integration, after its own key is installed if one came.
+func (s *Server) withKey(ctx context.Context, by account.Actor, status int, i integration.Integration, key *keyIn) (answer, error) {
+	out := s.integrationOf(i)
+	if key != nil {
+		var err error
+		if out.Installation, err = s.installKey(ctx, by, i, *key); err != nil {
+			return answer{}, err
+		}
+	}
+	return answer{status, out}, nil
+}
 
 func (s *Server) installKey(ctx context.Context, by account.Actor, i integration.Integration, in keyIn) (*installationOut, error) {
 	if in.Secret.value.Len() < minKey {

@@ -53,7 +53,12 @@ func set(words string) map[string]bool {
 }
 
 // wordsOf splits names such as deploy_keys, deployKeys, SSOConfig and $batch.
-func wordsOf(s string) []string {
+func wordsOf(s string) []string { return split(s, unicode.IsLetter, true) }
+
+// split gives the parts of s that are of the characters it is asked for, in lower
+// case, and parts them where a capital follows a small letter; with runs also before
+// the last capital of several.
+func split(s string, of func(rune) bool, runs bool) []string {
 	var out []string
 	var word strings.Builder
 	end := func() {
@@ -63,14 +68,14 @@ func wordsOf(s string) []string {
 		}
 	}
 	lower := false
-	letters := []rune(s)
-	for i, r := range letters {
-		if !unicode.IsLetter(r) {
+	all := []rune(s)
+	for i, r := range all {
+		if !of(r) {
 			end()
 			lower = false
 			continue
 		}
-		if unicode.IsUpper(r) && (lower || i+1 < len(letters) && unicode.IsLower(letters[i+1])) {
+		if unicode.IsUpper(r) && (lower || runs && i+1 < len(all) && unicode.IsLower(all[i+1])) {
 			end()
 		}
 		lower = unicode.IsLower(r)

@@ -21,30 +21,7 @@ func slug(title string) string {
 // wordsAndNumbers splits a name into lower-case words of ASCII, at signs and where
 // capitals begin a word.
 func wordsAndNumbers(s string) []string {
-	var out []string
-	var word strings.Builder
-	end := func() {
-		if word.Len() > 0 {
-			out = append(out, word.String())
-			word.Reset()
-		}
-	}
-	lower := false
-	for _, r := range s {
-		letter := r < 0x80 && unicode.IsLetter(r)
-		if !letter && !(r >= '0' && r <= '9') {
-			end()
-			lower = false
-			continue
-		}
-		if unicode.IsUpper(r) && lower {
-			end()
-		}
-		lower = unicode.IsLower(r)
-		word.WriteRune(unicode.ToLower(r))
-	}
-	end()
-	return out
+	return split(s, func(r rune) bool { return r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r)) }, false)
 }
 
 // plainName reports whether a header or parameter of this name can be sent.

@@ -235,17 +235,12 @@ func scalar(ref *openapi3.SchemaRef) bool {
 	if ref == nil || ref.Value == nil {
 		return true
 	}
-	for _, t := range typesOf(ref.Value) {
-		if t == "array" || t == "object" {
-			return false
-		}
-	}
 	for _, list := range []openapi3.SchemaRefs{ref.Value.AllOf, ref.Value.AnyOf, ref.Value.OneOf} {
 		if slices.ContainsFunc(list, func(r *openapi3.SchemaRef) bool { return !shallowScalar(r) }) {
 			return false
 		}
 	}
-	return len(ref.Value.Properties) == 0
+	return shallowScalar(ref)
 }
 
 func shallowScalar(ref *openapi3.SchemaRef) bool {
