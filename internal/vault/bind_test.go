@@ -324,6 +324,11 @@ func TestK5Shred(t *testing.T) {
 			if err := b.reads(t, b.Vault, b.mine); !fault.Is(err, "key_shredded") {
 				t.Errorf("at once: got %v", err)
 			}
+			// docs/secrets.md: each read is on record, also one that was refused. This one was not.
+			page, err := b.log.List(t.Context(), audit.Filter{Environment: b.c.Environment, Action: "secret.read", Decision: "deny", Limit: 10})
+			if err != nil || len(page.Records) != 1 || page.Records[0].Code != "key_shredded" || page.Records[0].Object != string(b.mine.ID) {
+				t.Errorf("the refused read on record: %+v, %v", page.Records, err)
+			}
 			until(t, func() bool { return fault.Is(b.reads(t, second, b.mine), "key_shredded") })
 			if _, err := b.beside(t).Open(t.Context(), place, envelope); !fault.Is(err, "key_shredded") {
 				t.Errorf("what another room sealed for a user: got %v", err)

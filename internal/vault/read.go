@@ -121,7 +121,11 @@ func (v *Vault) openFor(ctx context.Context, c Caller, r objectRow) (secret.Valu
 		return secret.Value{}, v.deny(ctx, c, "secret.read", string(r.ID), fault.New(fault.Expired, "secret_expired", "The value of this secret has expired.").
 			WithHint("Store a new value, or move its end."))
 	}
-	return v.openAt(ctx, r.context(), r.place(), r.envelope, r.named())
+	value, err := v.openAt(ctx, r.context(), r.place(), r.envelope, r.named())
+	if err != nil && ctx.Err() == nil { // its key is destroyed or away, or it was changed
+		return secret.Value{}, v.deny(ctx, c, "secret.read", string(r.ID), fault.Of(err))
+	}
+	return value, err
 }
 
 // Weigh decides in tx whether a person may see the value of o now, and gives what
