@@ -12,7 +12,6 @@ import (
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -99,20 +98,26 @@ func (s *Server) connectionNew(v *visit) (answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.connectForm(v, p, prov)
-		return show(p), nil
+		return show(p), s.connectForm(v, p, prov)
 	}
 	list, err := s.providers.List(v.ctx(), v.here.Environment)
 	if err != nil {
 		return nil, err
 	}
+	p.Search, p.Searchable = v.form("search"), len(list) > searchFrom
 	for _, prov := range list {
+		if !strings.Contains(strings.ToLower(prov.Record.Name+" "+prov.Record.ID), strings.ToLower(p.Search)) {
+			continue
+		}
 		row := providerRow(prov)
 		row.Href = v.query("/ui/connections/new", "provider", row.Slug, "return", p.Return)
 		p.Providers = append(p.Providers, row)
 	}
 	return show(p), nil
 }
+
+// searchFrom is how many providers fit a page without a search.
+const searchFrom = 12
 
 // returnPath keeps a page of ours to come back to, or nothing.
 func returnPath(next string) string {
@@ -133,7 +138,9 @@ func (s *Server) reconnectNew(v *visit, p *ConnectionNewPage, again string) (ans
 	if err != nil {
 		return nil, err
 	}
-	s.connectForm(v, p, prov)
+	if err := s.connectForm(v, p, prov); err != nil {
+		return nil, err
+	}
 	if c.Live() {
 		s.reconnectForm(v, p, c)
 	}
@@ -145,6 +152,9 @@ func (s *Server) reconnectNew(v *visit, p *ConnectionNewPage, again string) (ans
 // credential.AddKey.
 func (s *Server) reconnectForm(v *visit, p *ConnectionNewPage, c connection.Connection) {
 	p.Reconnect, p.ReconnectLabel, p.MayShare = c.ID, c.AccountLabel, false
+	if c.Owner == "" {
+		p.Facts[0] = Fact{Name: "Whose", Value: "The organization's own"}
+	}
 	for i, sc := range p.Chosen.Scopes {
 		p.Chosen.Scopes[i].Chosen = sc.Chosen || slices.Contains(c.Scopes, sc.ID) || slices.Contains(c.Asked, sc.ID)
 	}
@@ -158,7 +168,7 @@ func (s *Server) reconnectForm(v *visit, p *ConnectionNewPage, c connection.Conn
 	}
 }
 
-func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) {
+func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provider) error {
 	r := prov.Record
 	f := &ProviderForm{Slug: r.ID, Name: r.Name, OAuth: r.Auth == provider.OAuth2}
 	for _, t := range r.Tenant {
@@ -174,7 +184,8 @@ func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provi
 			f.Fields = append(f.Fields, partField(v, part))
 		}
 	}
-	p.Title, p.Narrow, p.Chosen, p.MayShare = "Connect "+r.Name, true, f, v.may(account.ManageConnections)
+	p.Title, p.Narrow, p.Chosen, p.MayShare, p.Facts = "Connect "+r.Name, true, f, v.mayShare(), connectFacts(v, r)
+	return s.askedScopes(v, f, r, ownedBy(p.Shared))
 }
 
 func partField(v *visit, p provider.Part) KeyField {
@@ -223,11 +234,7 @@ func (s *Server) connect(v *visit) (answer, error) {
 	if prov.Record.Auth != provider.OAuth2 {
 		return s.confirm(v, s.connectKey(v, st, prov))
 	}
-	owned := integration.Users
-	if st.OrganizationOwned {
-		owned = integration.Organizations
-	}
-	if st.Wanted, err = s.integrations.Wanted(v.ctx(), st.Environment, st.Organization, st.Provider, owned); err != nil {
+	if st.Wanted, err = s.integrations.Wanted(v.ctx(), st.Environment, st.Organization, st.Provider, ownedBy(st.OrganizationOwned)); err != nil {
 		return nil, err
 	}
 	to, err := s.credentials.Authorize(v.ctx(), v.person, st)
@@ -260,7 +267,9 @@ func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provide
 	}
 	form := func() (page, error) {
 		p := &ConnectionNewPage{Frame: Frame{Section: "connections"}, Return: st.ReturnTo, Shared: st.OrganizationOwned}
-		s.connectForm(v, p, prov)
+		if err := s.connectForm(v, p, prov); err != nil {
+			return nil, err
+		}
 		for i, t := range p.Chosen.Tenant {
 			if chosen := st.Chosen[t.Name]; chosen != "" {
 				p.Chosen.Tenant[i].Value = chosen
@@ -289,17 +298,15 @@ func connected(v *visit, done credential.Connected) answer {
 	c, back, missing := done.Connection, done.ReturnTo, done.Missing
 	p := &ResultPage{Frame: Frame{Title: "Connected", Section: "connections", Narrow: true}, Word: "Connected", Icon: "good",
 		Sentence: oneLine(c.Record.Name) + " is connected as " + oneLine(c.AccountLabel) + ".", Back: v.query("/ui/connections"), BackLabel: "See connections"}
+	if back != "" {
+		p.Back, p.BackLabel = back, "Go on"
+	}
 	if done.Instead != "" {
-		p.Word = "Another account"
-		p.Lines = append(p.Lines, "You were to reconnect "+oneLine(done.Instead)+" and signed in with another account, which now is a connection of its own. "+
-			oneLine(done.Instead)+" is as it was: to reconnect it, sign out at the provider first, then start again.")
+		asksAbout(v, p, c, done.Instead)
 	}
 	p.Lines = append(p.Lines, "Agents can now ask to use it. Nothing happens before you approve.")
 	if len(missing) > 0 {
-		p.Lines = append(p.Lines, "The provider did not grant: "+oneLine(strings.Join(missing, ", "))+". Calls that need it will fail.")
-	}
-	if back != "" {
-		p.Back, p.BackLabel = back, "Go on"
+		p.Lines = append(p.Lines, "The provider did not grant: "+oneLine(strings.Join(missing, ", "))+". Calls that need it will fail. Reconnect to ask for it again.")
 	}
 	return show(p)
 }

@@ -27,6 +27,13 @@ import (
 // atSandbox goes on at the provider and gives where it sends the browser back.
 func (s *site) atSandbox(t *testing.T, address string) string {
 	t.Helper()
+	return s.atSandboxAs(t, address, 0, func(url.Values) {})
+}
+
+// atSandboxAs is atSandbox with one of its accounts, and with what change makes of
+// what is granted.
+func (s *site) atSandboxAs(t *testing.T, address string, account int, change func(url.Values)) string {
+	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -42,6 +49,9 @@ func (s *site) atSandbox(t *testing.T, address string) string {
 		if n.Data != "form" {
 			continue
 		}
+		if account--; account >= 0 {
+			continue
+		}
 		values := fields(n)
 		for c := range n.Descendants() {
 			if c.Data == "button" && attr(c, "name") != "" && attr(c, "value") != "deny" {
@@ -49,6 +59,7 @@ func (s *site) atSandbox(t *testing.T, address string) string {
 				break
 			}
 		}
+		change(values)
 		to, err := page.url.Parse(attr(n, "action"))
 		if err != nil {
 			t.Fatal(err)

@@ -40,7 +40,10 @@ type ConnectionRow struct {
 type ConnectionNewPage struct {
 	Frame
 	Providers      []ProviderRow
+	Search         string
+	Searchable     bool // there are many
 	Chosen         *ProviderForm
+	Facts          []Fact // who is connected to what
 	MayShare       bool
 	Shared         bool // the organization's, as chosen
 	Return         string
@@ -57,8 +60,9 @@ func (*ConnectionNewPage) template() string { return "connection_new" }
 type ProviderForm struct {
 	Slug, Name, Host string
 	OAuth            bool
-	Tenant           []ParamField // which of the provider's addresses it is at
-	Scopes           []ScopeChoice
+	Tenant           []ParamField  // which of the provider's addresses it is at
+	Always           []ScopeChoice // asked for in any case
+	Scopes           []ScopeChoice // to choose from
 	Fields           []KeyField
 }
 
@@ -92,6 +96,7 @@ type ResultPage struct {
 	Sentence         string
 	Lines            []string
 	Back, BackLabel  string
+	Undo, UndoLabel  string // the form that takes it back; empty: there is none
 }
 
 func (*ResultPage) template() string { return "result" }
