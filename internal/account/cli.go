@@ -51,7 +51,7 @@ type CLIRequest struct {
 
 // StartCLI makes a code to show to the person and the secret to poll with.
 func (s *Service) StartCLI(ctx context.Context, address string) (userCode string, poll secret.Value, err error) {
-	code := newUserCode()
+	code := NewUserCode()
 	poll = secret.Token(pollPrefix)
 	now := s.now()
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
@@ -73,16 +73,45 @@ func (s *Service) StartCLI(ctx context.Context, address string) (userCode string
 	if err != nil {
 		return "", secret.Value{}, sqldb.Wrap("start a sign-in of a command line", err)
 	}
-	return code[:4] + "-" + code[4:], poll, nil
+	return ShowUserCode(code), poll, nil
 }
 
-func newUserCode() string {
+// NewUserCode makes a code for a person to type that another device shows: about
+// 34 bits, without vowels, so that no words come out. It is stored as it is.
+func NewUserCode() string {
 	var b strings.Builder
 	for range codeLength {
 		n, _ := rand.Int(rand.Reader, big.NewInt(int64(len(codeAlphabet)))) // never fails
 		b.WriteByte(codeAlphabet[n.Int64()])
 	}
 	return b.String()
+}
+
+// ShowUserCode writes a code for people: in two groups.
+func ShowUserCode(code string) string { return code[:4] + "-" + code[4:] }
+
+// GuessUserCode lets a person try a code as they typed it: look says whether
+// something waits behind it. Wrong codes are counted as in CLIRequest, of which
+// this is the form for other rooms; retry is what the person does when it is gone.
+func (s *Service) GuessUserCode(ctx context.Context, p Person, typed, retry string, look func(code string) (found bool, err error)) error {
+	if err := p.browser(); err != nil {
+		return err
+	}
+	_, err := s.guess(ctx, "cli "+string(p.user), func() (int64, error) {
+		code, ok := canonicalCode(typed)
+		if !ok {
+			return 0, notFound("code").WithHint(codeHint)
+		}
+		found, err := look(code)
+		if err == nil && !found {
+			err = fault.New(fault.NotFound, "not_found", "Nothing waits with this code.").WithHint(codeHint + " It works once, for ten minutes. " + retry)
+		}
+		return 0, err
+	}, nil)
+	if f := fault.Of(err); f != nil && f.Code == tooManyAttempts {
+		return f.WithHint("Wait a quarter of an hour, then type the code again.")
+	}
+	return err
 }
 
 // canonicalCode is a code as typed by a person, in the form that is stored.

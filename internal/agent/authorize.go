@@ -40,14 +40,20 @@ type AuthRequest struct {
 	Challenge   string // PKCE, S256
 	Resource    string // always Service.Resource once stored
 	Scope       string
-	Address     string // of the browser that brought it
+	UserCode    string // of a device, which shows it; no redirect leads there
+	Address     string // of the browser or device that brought it
 	ExpiresAt   time.Time
 
 	openedBy id.User
 }
 
 // Host is where an answer to the request goes, as a person should read it.
-func (r AuthRequest) Host() string { return RedirectHost(r.RedirectURI) }
+func (r AuthRequest) Host() string {
+	if r.UserCode != "" {
+		return "a device that shows a code"
+	}
+	return RedirectHost(r.RedirectURI)
+}
 
 // Local reports that the answer stays on the machine of whoever consents: any
 // program there may be the one that listens (threats.md G4).
@@ -78,17 +84,19 @@ func (s *Service) BeginAuthorize(ctx context.Context, r AuthRequest) (id.Flow, e
 	}
 	now := s.now()
 	r.ID, r.Scope, r.Address, r.ExpiresAt = id.NewFlow(), Scope, throttle.Address(r.Address), now.Add(requestTTL)
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		full, err := thinRequests(ctx, tx, now)
-		if err != nil {
-			return err
-		}
-		if full {
-			return fault.New(fault.Limited, "temporarily_unavailable", "Too many sign-ins of agents wait for an answer.").WithRetry(time.Minute)
-		}
-		return insertRequest(ctx, tx, r, now)
-	})
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return s.storeRequest(ctx, tx, r, now) })
 	return r.ID, sqldb.Wrap("store an authorization request", err)
+}
+
+func (s *Service) storeRequest(ctx context.Context, tx *sqldb.Tx, r AuthRequest, now time.Time) error {
+	full, err := thinRequests(ctx, tx, now)
+	if err != nil {
+		return err
+	}
+	if full {
+		return fault.New(fault.Limited, "temporarily_unavailable", "Too many sign-ins of agents wait for an answer.").WithRetry(time.Minute)
+	}
+	return insertRequest(ctx, tx, r, now)
 }
 
 // isChallenge accepts what S256 gives: 32 bytes in base64url without padding.
@@ -140,14 +148,14 @@ type Consent struct {
 // ConsentDigest is what a person's proof of presence signs: this request, this
 // person, this organization, this label, and nothing else.
 func (s *Service) ConsentDigest(user id.User, r AuthRequest, c Consent) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit consent 1", s.issuer, string(user), string(r.ID), string(r.Client.ID), r.RedirectURI,
-		r.State, r.Challenge, r.Resource, r.Scope, string(c.Organization), c.Label))
+	return sha256.Sum256(crypt.Fields("ambit consent 2", s.issuer, string(user), string(r.ID), string(r.Client.ID), r.RedirectURI,
+		r.State, r.Challenge, r.Resource, r.Scope, r.UserCode, string(c.Organization), c.Label))
 }
 
 // Consent makes (or finds) the agent that this client is for person in the
 // chosen organization, and returns the redirect that carries the code. evidence
 // must be the person's proof over ConsentDigest; it goes into the audit. The
-// redirect is for the person's browser only.
+// redirect is for the person's browser only, and empty where a device waits.
 func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Flow, c Consent, evidence account.Evidence) (redirect string, err error) {
 	r, err := s.PendingAuthorize(ctx, flow)
 	if err != nil {
@@ -189,8 +197,12 @@ func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Fl
 			return fault.New(fault.Denied, "agent_disabled", "This agent is disabled in the chosen organization.").
 				WithHint("An admin can enable it again under Agents.")
 		}
-		err = insertCode(ctx, tx, code{hash: hash[:], family: newFamilyID(), flow: flow, agent: a.ID, client: r.Client.ID,
-			redirectURI: r.RedirectURI, challenge: r.Challenge, audience: r.Resource, scope: r.Scope, created: now, expires: now.Add(codeTTL)})
+		if r.UserCode != "" {
+			err = agreeDevice(ctx, tx, flow, a.ID)
+		} else {
+			err = insertCode(ctx, tx, code{hash: hash[:], family: newFamilyID(), flow: flow, agent: a.ID, client: r.Client.ID,
+				redirectURI: r.RedirectURI, challenge: r.Challenge, audience: r.Resource, scope: r.Scope, created: now, expires: now.Add(codeTTL)})
+		}
 		if err != nil {
 			return err
 		}
@@ -206,17 +218,25 @@ func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Fl
 	if err != nil {
 		return "", sqldb.Wrap("record a consent", err)
 	}
+	if r.UserCode != "" {
+		return "", nil
+	}
 	return s.answer(r, url.Values{"code": {text}}), nil
 }
 
-// DenyConsent closes a request and returns the redirect that tells the client.
-// Saying no takes no proof.
+// DenyConsent closes a request and returns the redirect that tells the client,
+// which is empty where a device waits. Saying no takes no proof.
 func (s *Service) DenyConsent(ctx context.Context, person account.Person, flow id.Flow) (redirect string, err error) {
 	r, err := s.PendingAuthorize(ctx, flow)
 	if err != nil {
 		return "", err
 	}
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return decideRequest(ctx, tx, flow, s.now()) })
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := decideRequest(ctx, tx, flow, s.now()); err != nil || r.UserCode == "" {
+			return err
+		}
+		return refuseDevice(ctx, tx, flow, s.now())
+	})
 	if errors.Is(err, errStale) {
 		return "", requestGone()
 	}
@@ -224,6 +244,9 @@ func (s *Service) DenyConsent(ctx context.Context, person account.Person, flow i
 		return "", sqldb.Wrap("record a refused consent", err)
 	}
 	s.log.InfoContext(ctx, "consent refused", "flow", flow, "client", r.Client.ID, "user", person.User())
+	if r.UserCode != "" {
+		return "", nil
+	}
 	return s.Refusal(r, "access_denied", "The request was refused."), nil
 }
 

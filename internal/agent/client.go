@@ -30,11 +30,12 @@ const (
 	AuthPost  = "client_secret_post"
 )
 
-// The grants of RFC 6749 that we know.
+// The grants that we know, of RFC 6749 where nothing else is said.
 const (
 	GrantCode              = "authorization_code"
 	GrantRefresh           = "refresh_token"
 	GrantClientCredentials = "client_credentials"
+	GrantDevice            = "urn:ietf:params:oauth:grant-type:device_code" // RFC 8628
 )
 
 // Client is an OAuth client. Name is what it called itself: shown to operators,
@@ -55,6 +56,9 @@ type Client struct {
 	secretHash []byte
 }
 
+// Wire is the client's name in requests and answers.
+func (c Client) Wire() string { return string(c.ID) }
+
 // NewClient is a registration request (RFC 7591).
 type NewClient struct {
 	RedirectURIs    []string
@@ -71,8 +75,12 @@ type NewClient struct {
 func (s *Service) RegisterClient(ctx context.Context, n NewClient) (Client, secret.Value, error) {
 	c := Client{ID: id.NewClient(), Name: cleanName(n.Name), RedirectURIs: slices.Clone(n.RedirectURIs),
 		AuthMethod: n.AuthMethod, ApplicationType: n.ApplicationType, Version: 1}
-	if len(c.RedirectURIs) == 0 || len(c.RedirectURIs) > maxRedirects {
-		return Client{}, secret.Value{}, fault.New(fault.Invalid, "invalid_redirect_uri", fmt.Sprintf("A client registers 1 to %d redirect URIs.", maxRedirects))
+	var err error
+	if c.Grants, err = ownGrants(n.Grants); err != nil {
+		return Client{}, secret.Value{}, err
+	}
+	if slices.Contains(c.Grants, GrantCode) == (len(c.RedirectURIs) == 0) || len(c.RedirectURIs) > maxRedirects {
+		return Client{}, secret.Value{}, fault.New(fault.Invalid, "invalid_redirect_uri", fmt.Sprintf("A client registers 1 to %d redirect URIs for the code grant, and none without it.", maxRedirects))
 	}
 	local := false
 	for _, uri := range c.RedirectURIs {
@@ -97,10 +105,6 @@ func (s *Service) RegisterClient(ctx context.Context, n NewClient) (Client, secr
 	}
 	if c.ApplicationType != "web" && c.ApplicationType != "native" {
 		return Client{}, secret.Value{}, badMetadata("application_type is web or native.")
-	}
-	var err error
-	if c.Grants, err = ownGrants(n.Grants); err != nil {
-		return Client{}, secret.Value{}, err
 	}
 	var sec secret.Value
 	switch c.AuthMethod {
@@ -135,13 +139,13 @@ func ownGrants(asked []string) ([]string, error) {
 		return []string{GrantCode}, nil
 	}
 	var out []string
-	for _, g := range []string{GrantCode, GrantRefresh} {
+	for _, g := range []string{GrantCode, GrantDevice, GrantRefresh} {
 		if slices.Contains(asked, g) {
 			out = append(out, g)
 		}
 	}
-	if !slices.Contains(out, GrantCode) {
-		return nil, badMetadata("grant_types includes authorization_code.")
+	if !slices.Contains(out, GrantCode) && !slices.Contains(out, GrantDevice) {
+		return nil, badMetadata("grant_types includes authorization_code or " + GrantDevice + ".")
 	}
 	return out, nil
 }

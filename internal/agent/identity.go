@@ -47,14 +47,19 @@ func (s *Service) Authenticate(ctx context.Context, bearer secret.Value) (Identi
 	if err != nil {
 		return Identity{}, err
 	}
-	now := s.now()
 	f := t.family
-	if t.hash == nil || !t.revoked.IsZero() || !f.revoked.IsZero() || !now.Before(t.expires) || !now.Before(f.expires) ||
-		!t.agent.DisabledAt.IsZero() || f.audience != s.Resource() ||
-		f.environment != t.agent.Environment || f.organization != t.agent.Organization {
+	if !s.counts(t) {
 		return Identity{}, fault.New(fault.Unauthenticated, "invalid_token", "The access token is unknown, expired or revoked.").
 			WithHint("Get a new access token from the authorization server.")
 	}
-	s.seen(t.agent.ID, t.agent.LastSeenAt, now)
+	s.seen(t.agent.ID, t.agent.LastSeenAt, s.now())
 	return Identity{agent: t.agent, user: f.user, session: f.session, token: fingerprint(t.hash), expires: t.expires}, nil
+}
+
+// counts reports whether a token is there and says now who somebody is.
+func (s *Service) counts(t token) bool {
+	now, f := s.now(), t.family
+	return t.hash != nil && t.revoked.IsZero() && t.replaced.IsZero() && f.revoked.IsZero() && now.Before(t.expires) && now.Before(f.expires) &&
+		t.agent.DisabledAt.IsZero() && f.audience == s.Resource() &&
+		f.environment == t.agent.Environment && f.organization == t.agent.Organization
 }

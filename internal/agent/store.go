@@ -235,11 +235,12 @@ select id from authorize_request where opened_by = $1 order by created_at desc, 
 
 func selectRequest(ctx context.Context, q sqldb.Querier, flow id.Flow, now time.Time) (AuthRequest, error) {
 	const query = `
-select id, client_id, redirect_uri, state, challenge, resource, scope, address, opened_by, expires_at from authorize_request
-where id = $1 and decided_at = 0 and expires_at > $2`
+select r.id, r.client_id, r.redirect_uri, r.state, r.challenge, r.resource, r.scope, r.address, r.opened_by, r.expires_at, coalesce(d.user_code, '')
+from authorize_request r left join device_code d on d.flow_id = r.id
+where r.id = $1 and r.decided_at = 0 and r.expires_at > $2`
 	var r AuthRequest
 	var expires int64
-	err := q.QueryRowContext(ctx, query, flow, sqldb.Micros(now)).Scan(&r.ID, &r.Client.ID, &r.RedirectURI, &r.State, &r.Challenge, &r.Resource, &r.Scope, &r.Address, &r.openedBy, &expires)
+	err := q.QueryRowContext(ctx, query, flow, sqldb.Micros(now)).Scan(&r.ID, &r.Client.ID, &r.RedirectURI, &r.State, &r.Challenge, &r.Resource, &r.Scope, &r.Address, &r.openedBy, &expires, &r.UserCode)
 	r.ExpiresAt = sqldb.Time(expires)
 	return r, err
 }

@@ -31,6 +31,8 @@ func (s *Service) Sweep(ctx context.Context) error {
 	const (
 		requests = `delete from authorize_request where id in (
 select id from authorize_request where expires_at <= $1 order by expires_at limit $2)`
+		devices = `delete from device_code where hash in (
+select hash from device_code where expires_at <= $1 order by expires_at limit $2)`
 		codes = `delete from authorization_code where hash in (
 select hash from authorization_code where expires_at <= $1 order by expires_at limit $2)`
 		families = `delete from token_family where id in (
@@ -49,6 +51,7 @@ select hash from agent_token where replaced_at > 0 and replaced_at <= $1 and sea
 		before    time.Time
 	}{
 		{"sweep authorization requests", requests, now},
+		{"sweep device codes", devices, now.Add(-usedCodeTTL)},
 		{"sweep authorization codes", codes, now.Add(-usedCodeTTL)},
 		{"sweep families of tokens", families, now.Add(-time.Hour)},
 		{"sweep access tokens", access, now.Add(-time.Hour)},

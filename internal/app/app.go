@@ -278,7 +278,7 @@ func (a *App) onConnectionChange(ctx context.Context, tx *sqldb.Tx, ch connectio
 func (a *App) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mcpserver.New(mcpserver.Config{Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, PublicURL: a.public, Version: a.cfg.Version, Limits: a.cfg.limits(), Logger: a.log, Now: a.clock.Now}).Mount(mux)
-	authserver.New(authserver.Config{Agents: a.Agents, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
+	authserver.New(authserver.Config{Agents: a.Agents, People: a.People, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
 	importer := openapi.NewImporter(a.outbound)
 	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Webhooks: a.Webhooks, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})

@@ -1,7 +1,7 @@
 // Package authserver is the HTTP side of our authorization server: discovery
 // (RFC 8414, RFC 9728), dynamic registration (RFC 7591), the authorization code
-// flow with PKCE S256 (OAuth 2.1, RFC 8707, RFC 9207), the token endpoint and
-// revocation (RFC 7009). It decodes strictly, calls package agent, which holds
+// flow with PKCE S256 (OAuth 2.1, RFC 8707, RFC 9207), the device grant (RFC 8628),
+// the token endpoint, revocation (RFC 7009) and introspection (RFC 7662). It decodes strictly, calls package agent, which holds
 // every rule and all state, and encodes the answer. Nothing here uses cookies,
 // and only the metadata may be read across origins.
 //
@@ -22,14 +22,16 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
-// Config is what a Server needs. Agents is required.
+// Config is what a Server needs. Agents and People are required.
 type Config struct {
 	Agents *agent.Service
+	People *account.Service
 	// Address gives the caller's address. Only the wiring knows which proxies
 	// may say it in a header; nil means the peer of the connection.
 	Address        func(*http.Request) string
@@ -41,6 +43,7 @@ type Config struct {
 // Server answers under /oauth/ and /.well-known/.
 type Server struct {
 	agents         *agent.Service
+	people         *account.Service
 	address        func(*http.Request) string
 	noRegistration bool
 	log            *slog.Logger
@@ -64,7 +67,7 @@ func New(cfg Config) *Server {
 	}
 	const keys = 20_000
 	return &Server{
-		agents: cfg.Agents, address: cfg.Address, noRegistration: cfg.NoRegistration, log: cfg.Logger,
+		agents: cfg.Agents, people: cfg.People, address: cfg.Address, noRegistration: cfg.NoRegistration, log: cfg.Logger,
 		registrations: throttle.New(1.0/30, 10, keys, cfg.Now),
 		failures:      throttle.New(0.5, 20, keys, cfg.Now),
 		flood:         throttle.New(500, 2000, keys, cfg.Now),
@@ -84,6 +87,8 @@ func (s *Server) Mount(mux *http.ServeMux) {
 	mux.HandleFunc("GET /oauth/authorize", s.authorize)
 	mux.HandleFunc("POST /oauth/token", s.token)
 	mux.HandleFunc("POST /oauth/revoke", s.revoke)
+	mux.HandleFunc("POST /oauth/introspect", s.introspect)
+	mux.HandleFunc("POST /oauth/device_authorization", s.device)
 	if !s.noRegistration {
 		mux.HandleFunc("POST /oauth/register", s.register)
 	}
@@ -104,10 +109,16 @@ func oauthError(f *fault.Error) (code string, status int) {
 		return f.Code, http.StatusUnauthorized
 	case "invalid_request", "invalid_grant", "invalid_scope", "invalid_target", "unauthorized_client", "unsupported_grant_type",
 		"unsupported_response_type", "invalid_redirect_uri", "invalid_client_metadata", "access_denied",
-		"request_not_supported", "request_uri_not_supported":
+		"request_not_supported", "request_uri_not_supported",
+		"authorization_pending", "slow_down", "expired_token":
 		return f.Code, http.StatusBadRequest
 	}
+	if f.Code == "insufficient_scope" {
+		return f.Code, http.StatusForbidden
+	}
 	switch f.Kind {
+	case fault.Unauthenticated: // an API key at the introspection endpoint
+		return "invalid_token", http.StatusUnauthorized
 	case fault.Limited:
 		return "temporarily_unavailable", http.StatusTooManyRequests
 	case fault.Unavailable:

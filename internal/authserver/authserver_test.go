@@ -43,7 +43,7 @@ func each(t *testing.T, fn func(t *testing.T, s *server, alice *agenttest.Person
 
 func serve(t *testing.T, w *agenttest.World, cfg authserver.Config) *server {
 	t.Helper()
-	cfg.Agents, cfg.Now = w.Agents, w.Clock.Now
+	cfg.Agents, cfg.People, cfg.Now = w.Agents, w.Accounts, w.Clock.Now
 	mux := http.NewServeMux()
 	authserver.New(cfg).Mount(mux)
 	ts := httptest.NewServer(mux)
@@ -442,7 +442,9 @@ func TestMetadata(t *testing.T) {
 				"authorization_endpoint": agenttest.PublicURL + "/oauth/authorize", "registration_endpoint": agenttest.PublicURL + "/oauth/register",
 				"revocation_endpoint": agenttest.PublicURL + "/oauth/revoke", "scopes_supported": []any{"ambit"},
 				"token_endpoint_auth_methods_supported": []any{"none", "client_secret_basic", "client_secret_post"},
-				"grant_types_supported":                 []any{"authorization_code", "refresh_token", "client_credentials"},
+				"grant_types_supported":                 []any{"authorization_code", "refresh_token", "client_credentials", agent.GrantDevice},
+				"introspection_endpoint":                agenttest.PublicURL + "/oauth/introspect",
+				"device_authorization_endpoint":         agenttest.PublicURL + "/oauth/device_authorization",
 				"response_types_supported":              []any{"code"}}
 			for name, v := range want {
 				if diff := cmp.Diff(v, a.doc[name]); diff != "" {

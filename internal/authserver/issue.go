@@ -25,6 +25,19 @@ func writeTokens(w http.ResponseWriter, t agent.Tokens) {
 	writeJSON(w, http.StatusOK, doc)
 }
 
+// writeDevice is the successful answer of RFC 8628 §3.2.
+func (s *Server) writeDevice(w http.ResponseWriter, d agent.Device) {
+	page := s.agents.Issuer() + "/ui/device"
+	writeJSON(w, http.StatusOK, map[string]any{
+		"device_code":               string(d.Code.Reveal()),
+		"user_code":                 d.UserCode,
+		"verification_uri":          page,
+		"verification_uri_complete": page + "?code=" + d.UserCode,
+		"expires_in":                int64(d.ExpiresIn / time.Second),
+		"interval":                  int64(d.Interval / time.Second),
+	})
+}
+
 // writeClient is the successful answer of RFC 7591 §3.2.1.
 func writeClient(w http.ResponseWriter, c agent.Client, sec secret.Value) {
 	doc := map[string]any{

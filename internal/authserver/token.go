@@ -68,10 +68,15 @@ func (s *Server) grant(r *http.Request, c agent.Caller, p params) (agent.Tokens,
 		return s.agents.Refresh(ctx, c, agent.RefreshGrant{Refresh: p.secret("refresh_token"), Resource: p.get("resource")})
 	case agent.GrantClientCredentials:
 		return s.agents.ClientCredentials(ctx, c, p.get("resource"))
+	case agent.GrantDevice:
+		if !p.has("device_code") {
+			return agent.Tokens{}, missing("device_code")
+		}
+		return s.agents.ExchangeDevice(ctx, c, p.secret("device_code"), p.get("resource"))
 	case "":
 		return agent.Tokens{}, missing("grant_type")
 	}
-	return agent.Tokens{}, fault.New(fault.Invalid, "unsupported_grant_type", "grant_type is authorization_code, refresh_token or client_credentials.")
+	return agent.Tokens{}, fault.New(fault.Invalid, "unsupported_grant_type", "grant_type is one of grant_types_supported in the metadata.")
 }
 
 func missing(name string) error {
@@ -111,6 +116,9 @@ func (s *Server) failed(key string, err error) error {
 	switch fault.KindOf(err) {
 	case fault.Limited, fault.Unavailable, fault.Internal:
 		return err
+	}
+	if fault.Is(err, "authorization_pending") || fault.Is(err, "slow_down") {
+		return err // what a device is told while the person has not decided
 	}
 	if ok, wait := s.failures.Allow(key); !ok {
 		return tooMany(wait)

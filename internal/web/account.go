@@ -392,7 +392,7 @@ func (s *Server) cliEnter(v *visit) (answer, error) {
 		}
 		r, err := s.people.CLIRequest(v.ctx(), v.person, code)
 		if err != nil {
-			return codeAgain(code, err)
+			return codeAgain(codePage(code), err)
 		}
 		return goTo("/ui/cli/" + r.Code), nil
 	}
@@ -416,8 +416,7 @@ func codePage(code string) *CodePage {
 
 // codeAgain asks for a code again with what was typed, so that one letter can be
 // put right.
-func codeAgain(code string, err error) (answer, error) {
-	p := codePage(code)
+func codeAgain(p *CodePage, err error) (answer, error) {
 	if f := fault.Of(err); f.Kind == fault.NotFound {
 		p.Problem = &Notice{Kind: "bad", Message: f.Message, Hint: f.Hint}
 		return shown{status(f.Kind), p}, nil
@@ -431,7 +430,7 @@ func (s *Server) cli(v *visit) (answer, error) {
 	}
 	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
 	if err != nil {
-		return codeAgain(v.r.PathValue("code"), err)
+		return codeAgain(codePage(v.r.PathValue("code")), err)
 	}
 	return show(s.cliPage(v, r)), nil
 }
@@ -454,7 +453,7 @@ func (s *Server) cliChallenge(v *visit) (answer, error) {
 func (s *Server) cliConfirm(v *visit) (answer, error) {
 	r, err := s.people.CLIRequest(v.ctx(), v.person, v.r.PathValue("code"))
 	if err != nil {
-		return codeAgain(v.r.PathValue("code"), err)
+		return codeAgain(codePage(v.r.PathValue("code")), err)
 	}
 	if err := s.people.ConfirmCLI(v.ctx(), v.person, r.Code, v.proof()); err != nil {
 		return again(s.cliPage(v, r), err)
@@ -465,7 +464,7 @@ func (s *Server) cliConfirm(v *visit) (answer, error) {
 // cliRefuse ends what waits behind a code.
 func (s *Server) cliRefuse(v *visit) (answer, error) {
 	if err := s.people.RefuseCLI(v.ctx(), v.person, v.r.PathValue("code")); err != nil {
-		return codeAgain(v.r.PathValue("code"), err)
+		return codeAgain(codePage(v.r.PathValue("code")), err)
 	}
 	return show(&ResultPage{Frame: Frame{Title: "Refused", Narrow: true}, Word: "Refused", Icon: "bad", Sentence: "The command line is not signed in, and its code is void.", Back: home, BackLabel: "To the inbox"}), nil
 }

@@ -14,6 +14,20 @@ func (s *Server) findFlow(v *visit) (agent.AuthRequest, error) {
 	return s.agents.PendingAuthorize(v.ctx(), flow)
 }
 
+// deviceEnter takes the code that a device shows (RFC 8628 §3.3) and leads to the
+// page where a person decides on any sign-in.
+func (s *Server) deviceEnter(v *visit) (answer, error) {
+	p := &CodePage{Frame: Frame{Title: "Sign in an agent", Section: "agents", Narrow: true}, Device: true, Code: v.form("code")}
+	if p.Code == "" || ledHere(v.r) {
+		return show(p), nil
+	}
+	flow, err := s.agents.FindDevice(v.ctx(), v.person, p.Code)
+	if err != nil {
+		return codeAgain(p, err)
+	}
+	return goTo("/ui/consent/" + string(flow)), nil
+}
+
 func (s *Server) consent(v *visit) (answer, error) {
 	flow, err := parseID(id.Flow(v.r.PathValue("flow")))
 	if err != nil {
@@ -31,6 +45,9 @@ func (s *Server) consent(v *visit) (answer, error) {
 func (s *Server) consentPage(v *visit, r agent.AuthRequest, label string) *ConsentPage {
 	p := &ConsentPage{Frame: Frame{Title: "A program wants to sign in", Section: "agents", Narrow: true}, Flow: r.ID, Host: r.Host(), Local: r.Local(), Label: label,
 		ClientName: r.Client.Name, TOTP: s.codeAllowed(v)}
+	if r.UserCode != "" {
+		p.UserCode = account.ShowUserCode(r.UserCode)
+	}
 	for _, m := range v.person.Organizations() {
 		if v.actorIn(m.Environment).May(m.Organization, account.UseOwn) == nil {
 			p.Places = append(p.Places, Option{Value: string(m.Organization), Label: m.OrganizationName + " · " + m.EnvironmentName, Chosen: m.Organization == v.here.Organization})
@@ -65,6 +82,9 @@ func (s *Server) consentGive(v *visit) (answer, error) {
 	if err != nil {
 		return again(s.consentPage(v, r, c.Label), err)
 	}
+	if to == "" {
+		return show(&ResultPage{Frame: Frame{Title: "Signed in", Section: "agents", Narrow: true}, Word: "Signed in", Icon: "good", Sentence: "It may sign in. Go back to the device.", Back: home, BackLabel: "To the inbox"}), nil
+	}
 	return leave(to, LeavePage{Frame: Frame{Title: "Signed in", Section: "agents", Narrow: true}, Sentence: "It may sign in. Go back to it to finish.", Host: r.Host(), Label: "Back to the program"})
 }
 
@@ -76,6 +96,9 @@ func (s *Server) consentDeny(v *visit) (answer, error) {
 	to, err := s.agents.DenyConsent(v.ctx(), v.person, r.ID)
 	if err != nil {
 		return nil, err
+	}
+	if to == "" {
+		return show(&ResultPage{Frame: Frame{Title: "Refused", Section: "agents", Narrow: true}, Word: "Refused", Icon: "bad", Tone: "bad", Sentence: "Refused. Nothing was granted, and the device is told.", Back: home, BackLabel: "To the inbox"}), nil
 	}
 	return leave(to, LeavePage{Frame: Frame{Title: "Refused", Section: "agents", Narrow: true}, Sentence: "Refused. Nothing was granted.", Host: r.Host(), Label: "Tell the program", Back: home})
 }

@@ -133,6 +133,7 @@ func fixtures() map[string]page {
 	p["agent_new"] = &AgentNewPage{Frame: frame("Register an agent", "agents", true), Ceiling: ceiling}
 	p["once"] = &OncePage{Frame: frame("Registered", "agents", true), Word: "Registered", Sentence: "Nightly report can now sign in.", Values: []Fact{{Name: "Client id", Value: "client_01jd0000000000000000000001"}, {Name: "Client secret", Value: "amb_cs_EXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLE"}}, Back: "/ui/agents"}
 	p["consent"] = &ConsentPage{Frame: frame("An agent signs in", "agents", true), Flow: id.NewFlow(), Host: "localhost:1455", Local: true, Places: []Option{{"org_1", "Default · production", true}, {"org_2", "Acme · staging", false}}, ClientName: evil, TOTP: true}
+	p["consent_device"] = &ConsentPage{Frame: frame("An agent signs in", "agents", true), Flow: id.NewFlow(), UserCode: "BCDF-GHJK", Host: "a device that shows a code", Places: []Option{{"org_1", "Default · production", true}}, TOTP: true}
 	key := KeyRow{ID: id.NewKEK(), Href: "/ui/keys/k", Of: "Acme · Ada", Root: "the customer's own root key", Version: 3, Values: "1,204 values", Changed: at(-time.Hour), Due: at(89 * 24 * time.Hour), Chip: Mark{"Moving", "warn"}}
 	bound := BindingRow{ID: "bind_x", Href: "/ui/bindings/x", For: "Acme", Root: "awskms:///arn:aws:kms:eu-central-1:444455556666:key/1234abcd-12ab", Mode: "Required: without this key nothing is sealed or opened", Under: 3, Keys: 9, Health: Health{Mark{"Refused", "bad"}, "Its owner disabled it.", at(-2 * time.Minute)}, Changed: at(-time.Hour)}
 	p["keys"] = &KeysPage{Frame: frame("Keys", "keys", false), Whole: "production", CanRule: true, Bind: "/ui/keys/bind", Moving: &Progress{"/ui/keys/progress", 3, 12, "9 keys still to be wrapped by another root key."}, Bindings: []BindingRow{bound}, Items: []KeyRow{key},
@@ -189,6 +190,7 @@ func fixtures() map[string]page {
 	p["secret_new"] = &SecretNewPage{Frame: frame("Store a secret", "secrets", true), MayWhole: true}
 	p["secret_value"] = &SecretValuePage{Frame: frame("Value", "secrets", true), Name: "prod/db-password", Value: "correct horse battery staple", Holds: "Text, 28 bytes", Back: "/ui/secrets/secret_x"}
 	p["code"] = &CodePage{Frame: frame("Sign in a command line", "", true)}
+	p["code_device"] = &CodePage{Frame: frame("Sign in an agent", "agents", true), Device: true}
 	mistyped := frame("Sign in a command line", "", true)
 	mistyped.Problem = &Notice{"bad", "No command line waits with this code.", "Compare it with your terminal."}
 	p["code_again"] = &CodePage{Frame: mistyped, Code: "BCDF-GHJX"}

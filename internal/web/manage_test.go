@@ -257,6 +257,33 @@ func TestConsent(t *testing.T) {
 	b.get("/ui/consent/flow_01jd0000000000000000000000").want(http.StatusNotFound)
 }
 
+// A12: the code of a device is typed by a person, shown on both sides, and decided
+// on like every sign-in, once.
+func TestDeviceSignIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "mia@example.com", account.RoleMember)
+	c, _, err := s.Agents.RegisterClient(t.Context(), agent.NewClient{Name: "Screen", Grants: []string{agent.GrantDevice}, AuthMethod: agent.AuthNone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := s.Caller(t, agent.ClientAuth{ID: string(c.ID)})
+	d, err := s.Agents.BeginDevice(t.Context(), by, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.get("/ui/device").want(http.StatusOK).says("Sign in an agent", "the device or the agent shows")
+	b.get("/ui/device?code=BBBB-BBBB").want(http.StatusNotFound).says("Nothing waits with this code")
+	at := b.get("/ui/device?code=" + strings.ToLower(d.UserCode)).want(http.StatusSeeOther).header.Get("Location")
+	page := b.get(at).want(http.StatusOK).says(d.UserCode, "exactly this code", "an identity, not access")
+	page.submit(at, func(v url.Values) { v.Set("label", "Kitchen screen") }).want(http.StatusOK).says("Go back to the device")
+	if _, err := s.Agents.ExchangeDevice(t.Context(), by, d.Code, ""); err != nil {
+		t.Errorf("the device after the person agreed: %v", err)
+	}
+	b.get("/ui/device?code=" + d.UserCode).want(http.StatusNotFound)
+	b.get("/ui/agents").says("Kitchen screen")
+}
+
 func TestKillSwitches(t *testing.T) {
 	t.Parallel()
 	s := sceneOnSQLite(t)

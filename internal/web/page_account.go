@@ -112,10 +112,11 @@ type ErrorPage struct {
 
 func (*ErrorPage) template() string { return "error" }
 
-// CodePage asks for the code that a command line shows.
+// CodePage asks for the code that a command line or another device shows.
 type CodePage struct {
 	Frame
-	Code string // as it was typed
+	Device bool   // it is no command line of ours
+	Code   string // as it was typed
 }
 
 func (*CodePage) template() string { return "code" }

@@ -81,6 +81,7 @@ func (*OncePage) template() string { return "once" }
 type ConsentPage struct {
 	Frame
 	Flow       id.Flow
+	UserCode   string // of a device, which shows the same
 	Host       string
 	Local      bool
 	Label      string

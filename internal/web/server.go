@@ -220,6 +220,7 @@ func (s *Server) routes() []route {
 		{"GET /ui/agents/{id}/secret", signedIn, s.agentSecret},
 		{"POST /ui/agents/{id}/secret/challenge", signedIn, s.agentSecretChallenge},
 		{"POST /ui/agents/{id}/secret", signedIn, s.agentRotate},
+		{"GET /ui/device", signedIn, s.deviceEnter},
 		{"GET /ui/consent/{flow}", signedIn, s.consent},
 		{"POST /ui/consent/{flow}/challenge", signedIn, s.consentChallenge},
 		{"POST /ui/consent/{flow}", signedIn, s.consentGive},

@@ -1,0 +1,98 @@
+package authserver_test
+
+import (
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/agent/agenttest"
+)
+
+// RFC 7662, S9: a token's names are told to the confidential client that it was
+// issued to and to keys that may read agents, and to nobody else.
+func TestIntrospection(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {
+		a, auth := s.Service(t, agent.Delegated, alice.ID)
+		basic := func(v url.Values) answer {
+			return s.post(t, "/oauth/introspect", v, "Authorization", basicAuth(auth))
+		}
+		access := s.post(t, "/oauth/token", url.Values{"grant_type": {"client_credentials"}}, "Authorization", basicAuth(auth)).text("access_token")
+		got := basic(url.Values{"token": {access}, "token_type_hint": {"access_token"}})
+		want := map[string]string{"sub": string(alice.ID), "client_id": auth.ID, "aud": agenttest.PublicURL + "/mcp", "iss": agenttest.PublicURL, "scope": "ambit",
+			"environment_id": string(s.Environment), "organization_id": string(s.Organization), "token_type": "Bearer"}
+		for name, v := range want {
+			if got.text(name) != v {
+				t.Errorf("%s: got %q, want %q", name, got.text(name), v)
+			}
+		}
+		act, _ := got.doc["act"].(map[string]any)
+		if got.doc["active"] != true || act["sub"] != string(a.ID) || got.doc["exp"].(float64)-got.doc["iat"].(float64) != time.Hour.Seconds() {
+			t.Errorf("got %s", got.body)
+		}
+
+		inactive := func(what string, a answer) {
+			t.Helper()
+			if a.status != http.StatusOK || a.body != "{\"active\":false}\n" || a.header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: got %d %s", what, a.status, a.body)
+			}
+		}
+		inactive("a token cut short", basic(url.Values{"token": {access[:len(access)-1]}}))
+		theirs := s.Consented(t, alice, "x")
+		inactive("another client's token", basic(url.Values{"token": {string(theirs.Tokens.Access.Reveal())}}))
+		wantError(t, "nobody", s.post(t, "/oauth/introspect", url.Values{"token": {access}}), http.StatusBadRequest, "invalid_request")
+		wantError(t, "a public client", s.post(t, "/oauth/introspect", url.Values{"token": {access}, "client_id": {theirs.Auth.ID}}), http.StatusBadRequest, "unauthorized_client")
+		wantError(t, "an agent's token as key", s.post(t, "/oauth/introspect", url.Values{"token": {access}}, "Authorization", "Bearer "+access), http.StatusUnauthorized, "invalid_token")
+
+		key := func(scope account.Scope) string {
+			_, token, err := s.Accounts.IssueKey(t.Context(), account.NewKey{Environment: s.Environment, Name: "resource", Scopes: []account.Scope{scope}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return "Bearer " + string(token.Reveal())
+		}
+		if a := s.post(t, "/oauth/introspect", url.Values{"token": {string(theirs.Tokens.Refresh.Reveal())}}, "Authorization", key(account.ScopeAgentsRead)); a.doc["active"] != true || a.text("token_type") != "refresh_token" {
+			t.Errorf("a key that reads agents: got %s", a.body)
+		}
+		wantError(t, "a key without the scope", s.post(t, "/oauth/introspect", url.Values{"token": {access}}, "Authorization", key(account.ScopeAuditRead)), http.StatusForbidden, "insufficient_scope")
+		if _, err := s.Agents.Disable(t.Context(), s.System, a.ID); err != nil {
+			t.Fatal(err)
+		}
+		inactive("a disabled agent's token", basic(url.Values{"token": {access}}))
+	})
+}
+
+// RFC 8628: the device's side of the wire.
+func TestDeviceOverHTTP(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {
+		client := s.register(t, `{"client_name":"Screen","grant_types":["`+agent.GrantDevice+`"],"token_endpoint_auth_method":"none"}`).text("client_id")
+		begun := s.post(t, "/oauth/device_authorization", url.Values{"client_id": {client}, "scope": {"ambit"}})
+		code := begun.text("user_code")
+		if begun.status != http.StatusOK || begun.text("verification_uri") != agenttest.PublicURL+"/ui/device" || begun.text("verification_uri_complete") != agenttest.PublicURL+"/ui/device?code="+code ||
+			begun.doc["interval"] != 5.0 || begun.doc["expires_in"] != 600.0 || len(code) != 9 {
+			t.Fatalf("got %d %s", begun.status, begun.body)
+		}
+		poll := url.Values{"grant_type": {agent.GrantDevice}, "client_id": {client}, "device_code": {begun.text("device_code")}}
+		wantError(t, "the first poll", s.post(t, "/oauth/token", poll), http.StatusBadRequest, "authorization_pending")
+		wantError(t, "too soon", s.post(t, "/oauth/token", poll), http.StatusBadRequest, "slow_down")
+		flow, err := s.Agents.FindDevice(t.Context(), alice.Signed(t), code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Agents.DenyConsent(t.Context(), alice.Signed(t), flow); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, "after a refusal", s.post(t, "/oauth/token", poll), http.StatusBadRequest, "access_denied")
+		wantError(t, "without a code", s.post(t, "/oauth/token", url.Values{"grant_type": {agent.GrantDevice}, "client_id": {client}}), http.StatusBadRequest, "invalid_request")
+	})
+}
+
+func basicAuth(a agent.ClientAuth) string {
+	r := &http.Request{Header: http.Header{}}
+	r.SetBasicAuth(a.ID, string(a.Secret.Reveal()))
+	return r.Header.Get("Authorization")
+}
