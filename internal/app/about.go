@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
 // About is what a running server tells the commands of its own machine, which
@@ -21,6 +23,7 @@ type About struct {
 	TLSCert       string        `json:"tls_cert"`
 	Started       time.Time     `json:"started"`
 	Skew          time.Duration `json:"skew_nanoseconds"` // of its clock to the database's
+	Sealed        string        `json:"sealed,omitempty"` // the code of why it waits for its root key; empty: it does not
 }
 
 func (a *App) about() http.HandlerFunc {
@@ -32,8 +35,14 @@ func (a *App) about() http.HandlerFunc {
 }
 
 func (a *App) aboutNow(started time.Time) About {
+	about := a.aboutStart(started, a.db.Engine())
+	about.Skew = time.Duration(a.clock.skew.Load())
+	return about
+}
+
+func (a *App) aboutStart(started time.Time, engine sqldb.Engine) About {
 	return About{
-		Version: a.cfg.Version, PID: os.Getpid(), UID: os.Geteuid(), Engine: a.db.Engine().String(), PublicURL: a.public.String(), Addresses: a.Addresses(),
-		Started: started, RootKey: a.cfg.RootKey, CheckpointDir: a.cfg.CheckpointDir, TLSCert: a.cfg.TLSCert, Skew: time.Duration(a.clock.skew.Load()),
+		Version: a.cfg.Version, PID: os.Getpid(), UID: os.Geteuid(), Engine: engine.String(), PublicURL: a.public.String(), Addresses: a.Addresses(),
+		Started: started, RootKey: a.cfg.RootKey, CheckpointDir: a.cfg.CheckpointDir, TLSCert: a.cfg.TLSCert,
 	}
 }

@@ -77,6 +77,7 @@ type App struct {
 	member     *sqldb.Membership // among the nodes of the database
 	joined     bool
 	requests   requests
+	unrecorded []audit.Entry // what was done while it was sealed
 	started    bool
 	wg         sync.WaitGroup
 	stop       chan struct{}
@@ -95,10 +96,17 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 		err := a.open(ctx)
 		if err == nil {
 			a.People.Admit(ctx, waiting)
+			for _, e := range a.unrecorded {
+				if err := a.Audit.Record(ctx, e); err != nil {
+					a.closeAll()
+					return nil, err
+				}
+			}
+			a.unrecorded = nil
 			return a, nil
 		}
 		a.closeRooms()
-		if cfg.Sealed == nil || !maySeal(err) {
+		if cfg.Sealed == nil || !KeyAway(err) {
 			closeAll(a.listen)
 			return nil, err
 		}
@@ -234,6 +242,12 @@ func (a *App) openRoots(ctx context.Context) error {
 		err = rootsUsable(ctx, a.db, a.roots)
 	} else {
 		err = audit.CheckKey(ctx, a.db, a.roots)
+	}
+	if err == nil { // before anything new is wrapped
+		var primary *keyring.Guard
+		if primary, err = vault.PrimaryOf(ctx, a.db, a.roots); err == nil {
+			a.roots.SetPrimary(primary.Describe().Ref)
+		}
 	}
 	if err != nil || a.cfg.restoring {
 		return err

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,7 +35,8 @@ type console struct {
 	done chan struct{}
 }
 
-func (a *App) openConsole() (*console, error) {
+// openConsole answers on the socket what mux does.
+func (a *App) openConsole(mux *http.ServeMux) (*console, error) {
 	if err := disk.Folder(a.cfg.DataDir); err != nil {
 		return nil, fmt.Errorf("making the data folder: %w", err)
 	}
@@ -50,6 +52,16 @@ func (a *App) openConsole() (*console, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("closing the console socket to others: %w", err), l.Close())
 	}
+	c := &console{srv: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, path: path, done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		_ = c.srv.Serve(l)
+	}()
+	return c, nil
+}
+
+// consoleMux is what the console of a server that serves answers.
+func (a *App) consoleMux() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /about", a.about())
 	mux.HandleFunc("GET /people", a.everyone)
@@ -71,13 +83,21 @@ func (a *App) openConsole() (*console, error) {
 			refuse(w, err)
 		}
 	})
+	mux.HandleFunc("GET /keys/root", func(w http.ResponseWriter, r *http.Request) {
+		left, err := a.Vault.Rest(r.Context())
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(RootRest{left})
+	})
 	a.mountConsole(mux)
-	c := &console{srv: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, path: path, done: make(chan struct{})}
-	go func() {
-		defer close(c.done)
-		_ = c.srv.Serve(l)
-	}()
-	return c, nil
+	return mux
+}
+
+// RootRest is how much is not under the server's primary root key yet.
+type RootRest struct {
+	Left int64 `json:"left"` // keys of contexts and of the audit
 }
 
 func (c *console) close() {

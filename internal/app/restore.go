@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/disk"
@@ -20,7 +21,23 @@ func (a *App) Backup(ctx context.Context, path string) error {
 	if err := a.db.Backup(ctx, path); err != nil {
 		return err
 	}
-	return a.Audit.Record(ctx, audit.Entry{Actor: audit.Actor{Kind: "system", ID: "console"}, Action: "server.backed_up", Object: filepath.Base(path)})
+	return a.Audit.Record(ctx, backedUp(path))
+}
+
+func backedUp(path string) audit.Entry {
+	return audit.Entry{Time: time.Now(), Actor: audit.Actor{Kind: "system", ID: "console"}, Action: "server.backed_up", Object: filepath.Base(path)}
+}
+
+// BackupUnrecorded is Backup of a server that does not run and whose root key is
+// away: nothing can be put on record then, and whoever could open the folder could
+// copy it anyway.
+func BackupUnrecorded(ctx context.Context, cfg Config, path string) (err error) {
+	db, err := sqldb.Open(ctx, sqldb.Config{DataDir: cfg.DataDir, Logger: cfg.Logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.Backup(ctx, path)
 }
 
 // actionRestored is on record in a database that Restore was run on.

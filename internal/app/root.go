@@ -148,7 +148,7 @@ func roots(ctx context.Context, cfg Config, client *outbound.Client, mayCreate b
 	ring := newRing(cfg, client)
 	for i, setting := range append([]string{cfg.RootKey}, cfg.RootKeysOther...) {
 		k, err := openRoot(ctx, cfg, client, setting, mayCreate && i == 0)
-		if err != nil && i > 0 && cfg.Sealed != nil && maySeal(err) {
+		if err != nil && i > 0 && cfg.Sealed != nil && KeyAway(err) {
 			// Only what it wrapped has to wait for it.
 			k, err = later(cfg, client, setting), nil
 			cfg.Logger.Error("a root key cannot be opened; the server starts without it and tries again", "key", setting)
@@ -197,7 +197,7 @@ func newRing(cfg Config, client *outbound.Client) *keyring.Ring {
 			}
 			return nil
 		},
-		Guard: keyring.Config{Grace: theirs, Logger: cfg.Logger},
+		Guard: keyring.Config{Grace: theirs, Theirs: true, Logger: cfg.Logger},
 	})
 }
 

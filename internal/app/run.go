@@ -38,7 +38,7 @@ func (a *App) Run(ctx context.Context, ready func()) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.console, err = a.openConsole(); err != nil {
+	if a.console, err = a.openConsole(a.consoleMux()); err != nil {
 		return err
 	}
 	a.start()

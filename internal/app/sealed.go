@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"net"
@@ -32,7 +33,9 @@ var whySealed = map[string]string{
 	keyring.CodeDenied:      "its root key may not be used: it was disabled, or the right to it was taken away",
 }
 
-func maySeal(err error) bool { return whySealed[fault.Of(err).Code] != "" }
+// KeyAway reports whether err says that a root key cannot be used now and may be
+// later: a server that meets it at its start waits, if it is told to.
+func KeyAway(err error) bool { return whySealed[fault.Of(err).Code] != "" }
 
 // sealed is what serves while the root key cannot be used. It has a database and
 // root keys of its own, so that nothing of it is left when the server goes on.
@@ -44,8 +47,9 @@ type sealed struct {
 
 	waiting *account.Waiting // the sign-ins
 
-	mu   sync.Mutex
-	code string // why it is sealed, in whySealed
+	mu         sync.Mutex
+	code       string        // why it is sealed, in whySealed
+	unrecorded []audit.Entry // what was done, for the record of the server that goes on
 }
 
 // waitSealed serves sealed until the root key can be used, and leaves the sign-ins
@@ -68,7 +72,16 @@ func (a *App) waitSealed(ctx context.Context, why error, waiting *account.Waitin
 	a.log.Error("the server is sealed: it waits for its root key", "code", s.code, "error", why)
 	a.tell("READY=1\nSTATUS=sealed: " + s.code)
 	a.cfg.Sealed(a.public, s.reason())
-	err = s.wait(ctx)
+	con, err := a.openConsole(s.console())
+	if err == nil {
+		err = s.wait(ctx)
+		if con != nil {
+			con.close()
+		}
+		s.mu.Lock()
+		a.unrecorded = append(a.unrecorded, s.unrecorded...)
+		s.mu.Unlock()
+	}
 	soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutGrace)
 	defer cancel()
 	if srv.Shutdown(soon) != nil {
@@ -133,6 +146,35 @@ func (s *sealed) handler() http.Handler {
 	return mux
 }
 
+// console answers the commands of the server's own machine that need no root key.
+func (s *sealed) console() *http.ServeMux {
+	mux, started := http.NewServeMux(), time.Now()
+	mux.HandleFunc("GET /about", func(w http.ResponseWriter, _ *http.Request) {
+		about := s.a.aboutStart(started, s.db.Engine())
+		about.Sealed = s.why()
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(about)
+	})
+	mux.HandleFunc("POST /backup", func(w http.ResponseWriter, r *http.Request) {
+		e := backedUp(r.FormValue("path"))
+		if err := s.db.Backup(r.Context(), r.FormValue("path")); err != nil {
+			refuse(w, err)
+			return
+		}
+		s.a.log.Warn("a backup was made while the server is sealed; it goes on record when the server goes on", "file", e.Object)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.unrecorded) < maxUnrecorded {
+			s.unrecorded = append(s.unrecorded, e)
+		}
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { refuse(w, s.reason()) })
+	return mux
+}
+
+// maxUnrecorded bounds what waits to go on record.
+const maxUnrecorded = 100
+
 func (s *sealed) why() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +215,7 @@ func (s *sealed) wait(ctx context.Context) error {
 // there may be that it is half written, so that is waited for too.
 func (s *sealed) note(err error) {
 	code := keyring.CodeUnavailable
-	if maySeal(err) {
+	if KeyAway(err) {
 		code = fault.Of(err).Code
 	}
 	if path := RootFile(s.a.cfg.RootKey); path != "" {

@@ -97,6 +97,24 @@ func (w *waiting) do(method, path string, form url.Values, header ...string) (in
 	return resp.StatusCode, resp.Header, string(body)
 }
 
+// consoleDo asks the server's console.
+func (w *waiting) consoleDo(method, path string, form url.Values) (int, string) {
+	w.t.Helper()
+	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(w.cfg.DataDir, app.ConsoleSocket))
+	}}}
+	defer hc.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, "http://console"+path, strings.NewReader(form.Encode()))
+	must(w.t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := hc.Do(req)
+	must(w.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(w.t, err)
+	return resp.StatusCode, string(body)
+}
+
 // answered begins a sign-in and gives what the browser posts to end it.
 func (w *waiting) answered(key *accounttest.Authenticator) url.Values {
 	w.t.Helper()
@@ -199,6 +217,25 @@ func TestSealedUntilTheKeyReturns(t *testing.T) {
 			if status, _, _ := w.do("POST", "/ui/signin", url.Values{"email": {"a@example.com"}, "code": {"123456"}}); status != http.StatusServiceUnavailable {
 				t.Errorf("a code was looked at: %d", status)
 			}
+			// Bugs: `ambit backup` was refused, and `ambit doctor` did not know.
+			copied := filepath.Join(t.TempDir(), "copy.db")
+			if sqlite := engine == sqldb.SQLite; sqlite {
+				if status, body := w.consoleDo("POST", "/backup", url.Values{"path": {copied}}); status != http.StatusOK {
+					t.Errorf("a backup while sealed: %d %s", status, body)
+				}
+				_, err := os.Stat(copied)
+				must(t, err)
+			}
+			var about app.About
+			_, body := w.consoleDo("GET", "/about", nil)
+			must(t, json.Unmarshal([]byte(body), &about))
+			if about.Sealed != "root_key_missing" {
+				t.Errorf("about: %+v", about)
+			}
+			if status, body := w.consoleDo("GET", "/people", nil); status != http.StatusBadRequest || !strings.Contains(body, `"server_sealed"`) {
+				t.Errorf("people: %d %s", status, body)
+			}
+
 			cookie := w.signIn(owner)
 			if status, _, _ := w.do("GET", "/ui/account", nil, "Cookie", cookie.Name+"="+cookie.Value); status != http.StatusServiceUnavailable {
 				t.Errorf("a sign-in opened something while the server is sealed: %d", status)
@@ -231,11 +268,17 @@ func TestSealedUntilTheKeyReturns(t *testing.T) {
 			stop()
 			must(t, <-done)
 			w.app = nil
-			var signed int
+			var signed, copies int
 			for _, action := range events(t, cfg)[len(before):] {
-				if action == "signin.passkey" {
+				switch action {
+				case "signin.passkey":
 					signed++
+				case "server.backed_up":
+					copies++
 				}
+			}
+			if want := map[bool]int{true: 1}[engine == sqldb.SQLite]; copies != want {
+				t.Errorf("%d backups are on record, want %d", copies, want)
 			}
 			if signed != 1 {
 				t.Errorf("%d sign-ins are on record, want the one that was made while it was sealed", signed)

@@ -33,13 +33,14 @@ type Filter struct {
 	Oldest       bool   // oldest first; not together with Server
 	Limit        int    // 1 to 200; default 50
 	// Server adds what happened to the server itself, which belongs to no
-	// environment: starts, backups, restores, and alarms of root key and checkpoints.
+	// environment: starts, backups, restores, another root key, and alarms of root key
+	// and checkpoints.
 	Server bool
 }
 
 // ofServer selects what happened to the server itself.
 const ofServer = `action in ('server.started', 'server.restored', 'server.backed_up', 'audit.run_closed',
-	'audit.checkpoint_overdue', 'audit.checkpoint_resumed', 'key.unreachable', 'key.unusable', 'key.usable')`
+	'audit.checkpoint_overdue', 'audit.checkpoint_resumed', 'key.unreachable', 'key.unusable', 'key.usable', 'root_key.changed')`
 
 // Record is an entry as stored, with its outcome when that is known.
 type Record struct {

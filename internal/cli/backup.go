@@ -38,10 +38,17 @@ func (c *command) backupCommand() *cobra.Command {
 				_, err := askConsole(ctx, socket, http.MethodPost, "/backup", url.Values{"path": {path}})
 				return struct{}{}, err
 			}, func(ctx context.Context, a *app.App) (struct{}, error) { return struct{}{}, a.Backup(ctx, path) })
+			recorded := true
+			if app.KeyAway(err) { // of a server that does not run
+				recorded, err = false, app.BackupUnrecorded(cmd.Context(), cfg, path)
+			}
 			if err != nil {
 				return err
 			}
-			return c.show(map[string]string{"file": path}, func() {
+			return c.show(map[string]any{"file": path, "recorded": recorded}, func() {
+				if !recorded {
+					c.note("The root key cannot be used now, so this backup is not in the audit.")
+				}
 				c.say("The backup is in %s.\nKeep the root key (%s) apart from it, and the audit checkpoints (%s) too.", plain(path), plain(cfg.RootKey), plain(cfg.CheckpointDir))
 			})
 		},

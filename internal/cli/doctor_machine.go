@@ -215,7 +215,7 @@ func checkKey(_ context.Context, p *patient) []finding {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, derr := os.Stat(filepath.Join(p.cfg.DataDir, "ambit.db")); derr == nil || p.about != nil {
-			return []finding{{Level: problem, Says: path + " is missing", Why: "Nothing that was sealed can be read without it; the server does not start again.",
+			return []finding{{Level: problem, Says: path + " is missing", Why: "Nothing that was sealed can be read without it; a server waits, sealed, until it is there.",
 				Mend: "Restore it from your backup, or point AMBIT_ROOT_KEY at it."}}
 		}
 		return []finding{{Level: note, Says: path + " does not exist yet; the first start makes it"}}
@@ -263,7 +263,9 @@ func deviceOf(path string) (uint64, error) {
 }
 
 // runs reports whether a server has run here for long enough to have written one.
-func (p *patient) runs() bool { return p.about != nil && p.now().Sub(p.about.Started) > lateCheckpoint }
+func (p *patient) runs() bool {
+	return p.about != nil && !p.sealed() && p.now().Sub(p.about.Started) > lateCheckpoint
+}
 
 // lateCheckpoint is how old the newest checkpoint of a running server may be; it
 // writes one every 5 seconds.

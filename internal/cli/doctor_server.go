@@ -52,12 +52,18 @@ func (p *patient) public() string {
 }
 
 func checkServer(ctx context.Context, p *patient) []finding {
+	if p.sealed() {
+		return []finding{{Level: problem, Says: "the one on this data folder is sealed: it waits for its root key (" + p.about.Sealed + ")", Why: "It lets people sign in, makes backups, and refuses everything else. Nothing is lost.",
+			Mend: "Bring the root key back, or have its use allowed again; the server goes on by itself. docs/keys.md explains it under Sealed."}}
+	}
 	list := askServer(ctx, p)
 	if own := serverName(p.cfg.PublicURL); p.about == nil && own != "" && own != p.server {
 		list = append(list, finding{Level: note, Says: "the settings here are of " + own + ", and " + p.server + " is what was asked: the server " + p.serverFrom(), Mend: "To look at its own server: ambit doctor --server " + word(own)})
 	}
 	return list
 }
+
+func (p *patient) sealed() bool { return p.about != nil && p.about.Sealed != "" }
 
 func askServer(ctx context.Context, p *patient) []finding {
 	resp, body, err := p.get(ctx, p.server+"/readyz")

@@ -19,7 +19,7 @@ import (
 // checkSpeed says what slows calls down and why they are refused, from the
 // metrics of the server that runs on the data folder.
 func checkSpeed(ctx context.Context, p *patient) []finding {
-	if p.about == nil {
+	if p.about == nil || p.sealed() {
 		return nil
 	}
 	text, err := askConsole(ctx, filepath.Join(p.cfg.DataDir, app.ConsoleSocket), http.MethodGet, "/metrics", nil)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -229,7 +230,7 @@ func (c *command) keyRotate() *cobra.Command {
 				return usageError{errors.New("ambit key rotate takes a key, or --root")}
 			}
 			if root != "" {
-				return c.rotateRoot(cmd.Context(), dataDir, root)
+				return c.rotateRoot(cmd.Context(), dataDir, root, wait)
 			}
 			return c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 				k, err := cl.RotateContextKey(ctx, args[0], org, reencrypt)
@@ -276,21 +277,62 @@ func (c *command) awaitKey(ctx context.Context, cl *client.Client, k client.Cont
 	return k, nil
 }
 
-func (c *command) rotateRoot(ctx context.Context, dataDir, root string) error {
+func (c *command) rotateRoot(ctx context.Context, dataDir, root string, wait bool) error {
 	cfg, err := c.serverConfig(dataDir, "")
 	if err != nil {
 		return err
 	}
-	_, err = onServer(ctx, cfg, func(ctx context.Context, socket string) (struct{}, error) {
-		_, err := askConsole(ctx, socket, http.MethodPost, "/keys/root", url.Values{"ref": {root}})
-		return struct{}{}, err
-	}, func(ctx context.Context, a *app.App) (struct{}, error) { return struct{}{}, a.UseRoot(ctx, root) })
+	left, err := onServer(ctx, cfg, func(ctx context.Context, socket string) (int64, error) {
+		if _, err := askConsole(ctx, socket, http.MethodPost, "/keys/root", url.Values{"ref": {root}}); err != nil {
+			return 0, err
+		}
+		return c.awaitRoot(ctx, socket, wait)
+	}, func(ctx context.Context, a *app.App) (int64, error) {
+		err := a.UseRoot(ctx, root)
+		if err == nil && wait { // no server runs that would do it
+			err = a.Vault.Rotate(ctx)
+		}
+		if err != nil {
+			return 0, err
+		}
+		return a.Vault.Rest(ctx)
+	})
 	if err != nil {
 		return err
 	}
-	return c.show(map[string]any{"root": root, "primary": true}, func() {
+	return c.show(map[string]any{"root": root, "primary": true, "left": left}, func() {
+		if left == 0 {
+			c.say("%s is primary now, and wraps everything of the server's.", plain(root))
+			return
+		}
 		c.say("%s is primary now. What the old root key wraps follows in the background: ambit key status", plain(root))
 	})
+}
+
+// awaitRoot says how much the primary root key does not wrap yet, and with wait
+// returns when that is nothing.
+func (c *command) awaitRoot(ctx context.Context, socket string, wait bool) (int64, error) {
+	shows := c.progress()
+	defer shows.end()
+	for {
+		body, err := askConsole(ctx, socket, http.MethodGet, "/keys/root", nil)
+		if err != nil {
+			return 0, err
+		}
+		var rest app.RootRest
+		if err := json.Unmarshal(body, &rest); err != nil {
+			return 0, fmt.Errorf("reading how much is left: %w", err)
+		}
+		if rest.Left == 0 || !wait {
+			return rest.Left, nil
+		}
+		shows.at(rest.Left, "key to go", "keys to go")
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(migratePause):
+		}
+	}
 }
 
 // scopeFlags are those that say whose keys are meant.

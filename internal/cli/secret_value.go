@@ -113,7 +113,7 @@ func (c *command) readValue(ctx context.Context, file string) (client.SecretValu
 }
 
 // moment reads a time of the future as people say it: days from now, a date,
-// whose end is meant, or a time. Nothing and "never" are no time.
+// whose first moment is meant, or a time. Nothing and "never" are no time.
 func moment(flag, s string) (time.Time, error) {
 	if s == "" || s == "never" {
 		return time.Time{}, nil
@@ -124,12 +124,19 @@ func moment(flag, s string) (time.Time, error) {
 		}
 	}
 	if t, err := time.ParseInLocation(time.DateOnly, s, time.Local); err == nil {
-		return t.AddDate(0, 0, 1), nil
+		return future(flag, s, t)
 	}
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
-		return t, nil
+		return future(flag, s, t)
 	}
 	return time.Time{}, usageError{fmt.Errorf("%s takes a date as 2027-01-31, a time as 2027-01-31T12:00:00Z, or days as 30d", flag)}
+}
+
+func future(flag, s string, t time.Time) (time.Time, error) {
+	if !t.After(time.Now()) {
+		return time.Time{}, usageError{fmt.Errorf("%s is in the past: %s", flag, s)}
+	}
+	return t, nil
 }
 
 func (c *command) secretGet() *cobra.Command {

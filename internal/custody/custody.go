@@ -5,6 +5,7 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -217,12 +218,18 @@ func (s *Service) Probe(ctx context.Context, by account.Actor, n NewBinding) (ke
 	if err := n.valid(); err != nil {
 		return keyring.Report{}, err
 	}
+	scope := n.scope(by.Environment())
+	report, err := s.Vault.Try(ctx, scope, n.URI)
 	e := entry(by)
-	e.Action, e.Object, e.Organization = "root_key.probed", n.scope(by.Environment()).String(), n.Organization
-	if err := s.Audit.Record(ctx, e); err != nil {
-		return keyring.Report{}, err
+	e.Action, e.Object, e.Organization = "root_key.probed", scope.String(), n.Organization
+	e.Detail = map[string]string{"result": "passed"}
+	if no := cmp.Or(err, report.Err()); no != nil {
+		e.Detail["result"] = fault.Of(no).Code
 	}
-	return s.Vault.Try(ctx, n.scope(by.Environment()), n.URI)
+	if rerr := s.Audit.Record(ctx, e); rerr != nil {
+		return keyring.Report{}, rerr
+	}
+	return report, err
 }
 
 // Bind lets a customer's root key count, once it has passed the probe. It decides who

@@ -31,6 +31,9 @@ type Config struct {
 	// Labels are those of the blob that the guard asks with. A key whose policy
 	// makes conditions of them would refuse it otherwise.
 	Labels Context
+	// Theirs says that the root key is a customer's, which failures then say, and
+	// that its trouble is the customer's: it is logged as a warning.
+	Theirs bool
 	Now    func() time.Time
 	Logger *slog.Logger
 }
@@ -115,7 +118,7 @@ func (g *Guard) Wrap(ctx context.Context, seed secret.Value, c Context) ([]byte,
 		}
 	}
 	blob, err := ask(ctx, g, learn, func(ctx context.Context) ([]byte, error) { return g.keeper.Wrap(ctx, seed, c) })
-	return blob, public(err)
+	return blob, g.public(err)
 }
 
 // Unwrap opens a blob; see [Keeper]. Its success or failure decides whether keys
@@ -127,7 +130,7 @@ func (g *Guard) Unwrap(ctx context.Context, blob []byte, c Context) (secret.Valu
 		}
 	}
 	seed, err := ask(ctx, g, learn, func(ctx context.Context) (secret.Value, error) { return g.keeper.Unwrap(ctx, blob, c) })
-	return seed, public(err)
+	return seed, g.public(err)
 }
 
 // errHeld marks the answer that is given without asking.
@@ -199,7 +202,7 @@ func (g *Guard) note(ctx context.Context, err error) {
 		g.until.Store(int64(now.Sub(g.born) + g.cfg.Grace))
 	} else {
 		g.failures++
-		g.last = failure(class, err)
+		g.last = g.failure(class, err)
 		switch {
 		case class == Throttled:
 			g.hold = now.Add(min(max(fault.Of(err).RetryAfter, time.Second), maxHold))
@@ -230,7 +233,11 @@ func (g *Guard) tell(err error) {
 	key := g.Describe()
 	switch {
 	case is.Class != Fine || !is.Usable:
-		g.log.Error("the root key is in trouble", "key", key.Ref, "location", key.Location, "class", is.Class.String(), "usable", is.Usable, "error", err)
+		level := slog.LevelError
+		if g.cfg.Theirs {
+			level = slog.LevelWarn
+		}
+		g.log.Log(context.Background(), level, "the root key is in trouble", "key", key.Ref, "location", key.Location, "class", is.Class.String(), "usable", is.Usable, "error", err)
 	case !was.Proven.IsZero():
 		g.log.Info("the root key can be used again", "key", key.Ref)
 	}
@@ -240,20 +247,24 @@ func (g *Guard) tell(err error) {
 }
 
 // failure is what callers are told: nothing of where the key lies.
-func failure(class Class, err error) *fault.Error {
-	f := Failure(codes[class], err)
+func (g *Guard) failure(class Class, err error) *fault.Error {
+	make := Failure
+	if g.cfg.Theirs {
+		make = theirs
+	}
+	f := make(codes[class], err)
 	if retry := fault.Of(err).RetryAfter; retry > 0 {
 		return f.WithRetry(retry)
 	}
 	return f.WithRetry(time.Second)
 }
 
-func public(err error) error {
+func (g *Guard) public(err error) error {
 	if err == nil || errors.Is(err, errHeld) {
 		return err
 	}
 	if class := ClassOf(err); class != Fine {
-		return failure(class, err)
+		return g.failure(class, err)
 	}
 	return err // about one blob
 }
@@ -270,7 +281,7 @@ func (g *Guard) Usable() error {
 	if g.last != nil {
 		return g.last
 	}
-	return Failure(CodeUnavailable, errors.New("the keeper has not been asked for too long"))
+	return g.failure(Unavailable, errors.New("the keeper has not been asked for too long"))
 }
 
 // Doubt makes unwrapped keys count no more until the keeper is asked again: what
@@ -294,7 +305,7 @@ func (g *Guard) Assure(ctx context.Context) error {
 	case r := <-ch:
 		return r.Err
 	case <-ctx.Done():
-		return failure(Unavailable, ctx.Err())
+		return g.failure(Unavailable, ctx.Err())
 	}
 }
 
@@ -321,7 +332,7 @@ func (g *Guard) Prove(ctx context.Context) error {
 		return g.retired(ctx)
 	}
 	if errors.Is(err, crypt.ErrIntegrity) {
-		err = failure(Mismatch, errors.New("what this keeper wrapped a while ago it no longer opens"))
+		err = g.failure(Mismatch, errors.New("what this keeper wrapped a while ago it no longer opens"))
 		g.note(ctx, err)
 	}
 	return err
@@ -333,7 +344,7 @@ func (g *Guard) retired(ctx context.Context) error {
 	g.mu.Lock()
 	g.probe = nil
 	g.mu.Unlock()
-	g.note(ctx, failure(Denied, ErrVersionRetired))
+	g.note(ctx, g.failure(Denied, ErrVersionRetired))
 	g.mu.Lock()
 	g.hold = time.Time{}
 	g.mu.Unlock()

@@ -12,6 +12,7 @@ package keyring
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -95,9 +96,26 @@ func Failure(code string, cause error) *fault.Error {
 
 var messages = map[string]string{
 	CodeUnavailable: "The root key cannot be reached, so stored secrets cannot be used.",
-	CodeThrottled:   "The keeper of the root key is asked too often.",
+	CodeThrottled:   "The root key is asked for too often.",
 	CodeDenied:      "The root key may not be used: it was disabled, or the right to it was taken away.",
 	CodeMismatch:    "The root key is another one than before.",
+}
+
+// theirs is [Failure] of a root key that a customer owns: others than the operator
+// can mend it, and are told so.
+func theirs(code string, cause error) *fault.Error {
+	f := fault.New(fault.Unavailable, code, strings.Replace(messages[code], "The root key", "The customer's own root key", 1)).WithHint(theirHints[code])
+	if cause != nil {
+		f = f.WithCause(cause)
+	}
+	return f
+}
+
+var theirHints = map[string]string{
+	CodeUnavailable: "Whoever owns the key looks at its service, and the operator at this server's identity there (docs/keys.md). What is under other keys goes on.",
+	CodeThrottled:   hints[CodeThrottled],
+	CodeDenied:      hints[CodeDenied],
+	CodeMismatch:    "Whoever owns the key must put back the one that was bound; the operator finds both names in the log.",
 }
 
 var hints = map[string]string{

@@ -40,7 +40,7 @@ func (r Report) Err() error {
 		switch {
 		case f.OK:
 		case f.Err != nil && ClassOf(f.Err) != Fine:
-			return failure(ClassOf(f.Err), f.Err)
+			return said(f.Err)
 		default:
 			return fault.New(fault.Invalid, "root_key_unfit", "The root key cannot be used: "+f.Text).
 				WithHint("Use a symmetric key that is made for encryption, or an RSA key where the service has no other.").WithCause(f.Err)
@@ -125,10 +125,20 @@ func (p *probing) refused(step, when string, err error) Finding {
 	return Finding{step, true, "What it wrapped does not open " + when + ".", nil}
 }
 
+// said is the failure of a keeper as people are told it.
+func said(err error) *fault.Error {
+	class := ClassOf(err)
+	if f := fault.Of(err); f.Code == codes[class] {
+		return f
+	}
+	return Failure(codes[class], err)
+}
+
 // text is what a failure may say to people.
 func text(err error) string {
-	if class := ClassOf(err); class != Fine {
-		return messages[codes[class]] + " " + hints[codes[class]]
+	if ClassOf(err) != Fine {
+		f := said(err)
+		return f.Message + " " + f.Hint
 	}
 	return "It says that this is not its own."
 }

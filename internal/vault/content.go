@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -49,9 +50,12 @@ func (v Value) checked() (Value, error) {
 		}
 	case Binary:
 	case Certificate:
-		end, ok := certificateEnd(v.Secret)
+		end, ok, fits := certificateEnd(v.Secret)
 		if !ok {
 			return Value{}, invalid("The value is not a certificate in PEM.").WithHint("The certificate itself comes first; its chain and its key may follow.")
+		}
+		if !fits {
+			return Value{}, invalid("The private key is not that of the certificate.").WithHint("The first certificate is that of the key; its chain follows.")
 		}
 		if v.ExpiresAt.IsZero() {
 			v.ExpiresAt = end
@@ -80,20 +84,50 @@ func micro(t time.Time) time.Time {
 // said to be, and a certificate says itself how long it lasts.
 func isText(v secret.Value) bool { return utf8.Valid(v.Reveal()) }
 
-func certificateEnd(v secret.Value) (end time.Time, ok bool) {
-	rest := v.Reveal()
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return time.Time{}, false
-		}
-		if block.Type != "CERTIFICATE" {
-			continue // its key may stand before it
+// certificateEnd reads the first certificate. fits is false if there is a private key
+// beside it that is another's; one of a form that is not known may be its own.
+func certificateEnd(v secret.Value) (end time.Time, ok, fits bool) {
+	var leaf *x509.Certificate
+	var keys []crypto.PublicKey
+	for block, rest := pem.Decode(v.Reveal()); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" { // its key may stand before it
+			if k := publicKey(block); k != nil {
+				keys = append(keys, k)
+			}
+			continue
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return time.Time{}, false
+		switch {
+		case leaf != nil: // of the chain
+		case err != nil:
+			return time.Time{}, false, false
+		default:
+			leaf = c
 		}
-		return c.NotAfter, true
 	}
+	if leaf == nil {
+		return time.Time{}, false, false
+	}
+	for _, k := range keys {
+		if same, ok := k.(interface{ Equal(crypto.PublicKey) bool }); ok && !same.Equal(leaf.PublicKey) {
+			return leaf.NotAfter, true, false
+		}
+	}
+	return leaf.NotAfter, true, true
+}
+
+// publicKey is that of a private key in PEM; nil: it is none that can be read.
+func publicKey(block *pem.Block) crypto.PublicKey {
+	for _, parse := range []func([]byte) (any, error){
+		x509.ParsePKCS8PrivateKey,
+		func(der []byte) (any, error) { return x509.ParsePKCS1PrivateKey(der) },
+		func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) },
+	} {
+		if k, err := parse(block.Bytes); err == nil {
+			if s, ok := k.(crypto.Signer); ok {
+				return s.Public()
+			}
+		}
+	}
+	return nil
 }

@@ -106,6 +106,46 @@ func TestContentIsSealed(t *testing.T) {
 	})
 }
 
+// A user found that a certificate with somebody else's key was taken for one.
+func TestCertificateWithAnotherKey(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		clock := time.Now().UTC().Truncate(time.Second)
+		n, c := at(t, db, &clock), newCaller()
+		one, other := certificate(t, clock.Add(time.Hour)), certificate(t, clock.Add(time.Hour))
+		const begin = "-----BEGIN CERTIFICATE-----"
+		key, cert, _ := strings.Cut(one, begin)
+		_, chain, _ := strings.Cut(other, begin)
+		made := 0
+		for text, good := range map[string]bool{
+			key + begin + chain:                false,
+			begin + chain + key:                false,
+			begin + cert + begin + chain + key: true, // the leaf is first
+			begin + chain + begin + cert + key: false,
+			begin + cert:                       true,
+		} {
+			made++
+			_, err := n.Create(t.Context(), c, vault.NewObject{Name: fmt.Sprint("cert ", made), Value: vault.Value{Secret: secret.FromString(text), Content: vault.Certificate}})
+			if good != (err == nil) || !good && !fault.Is(err, "invalid_value") {
+				t.Errorf("good: %v, got %v", good, err)
+			}
+		}
+	})
+}
+
+// A user found that two spellings of one item chose two keys.
+func TestContextItemsHaveOneSpelling(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		clock := time.Now()
+		n, c := at(t, db, &clock), newCaller()
+		_, err := n.Create(t.Context(), c, vault.NewObject{Name: "n", Context: map[string]string{"organizationId": "x"}, Value: vault.Value{Secret: secret.FromString("v")}})
+		if !fault.Is(err, "invalid_key_context") || !strings.Contains(fault.Of(err).Hint, "organization_id") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 // certificate is one in PEM, with its key before it.
 func certificate(t *testing.T, end time.Time) string {
 	t.Helper()

@@ -43,6 +43,10 @@ func canonicalName(s string) (string, error) {
 // folded is the form of a name, or of a part of one, in which it is searched.
 func folded(name string) string { return norm.NFC.String(strings.ToLower(name)) }
 
+// otherSpellings are names that other systems have for items that choose a key here.
+// Under them a value would lie beside its organization's key and not under it.
+var otherSpellings = map[string]string{"organizationId": organizationItem, "userId": userItem}
+
 // canonicalContext gives the one form of a key context that an application
 // sent. It refuses one whose names become equal only then.
 func canonicalContext(c map[string]string) (map[string]string, error) {
@@ -64,6 +68,9 @@ func canonicalContext(c map[string]string) (map[string]string, error) {
 		}
 		if utf8.RuneCountInString(value) > MaxContextValue {
 			return nil, invalid(fmt.Sprintf("a value has over %d characters", MaxContextValue))
+		}
+		if ours := otherSpellings[name]; ours != "" && c[ours] == "" {
+			return nil, fault.Of(invalid("there is no item " + name)).WithHint("Its name is " + ours + ".")
 		}
 		if _, twice := out[name]; twice {
 			return nil, invalid("two of its names are the same text")

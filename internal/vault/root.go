@@ -119,6 +119,22 @@ func (v *Vault) UseRoot(ctx context.Context, tx *sqldb.Tx, ref string, e audit.E
 	return nil
 }
 
+// Rest counts what another of the server's root keys wraps than the primary one, of
+// contexts and of the audit: 0 when a change of it is carried out.
+func (v *Vault) Rest(ctx context.Context) (n int64, err error) {
+	primary := v.primary(ctx).Describe().Ref
+	if err := v.db.Reader().QueryRowContext(ctx, staleSeedsSQL, primary).Scan(&n); err != nil {
+		return 0, sqldb.Wrap("count seeds", err)
+	}
+	audits, err := v.audit.Roots(ctx)
+	for ref, keys := range audits {
+		if ref != primary {
+			n += keys
+		}
+	}
+	return n, err
+}
+
 // Mode says what becomes of a context whose customer's root key cannot be used.
 type Mode string
 

@@ -241,17 +241,11 @@ func (v *Vault) Status(ctx context.Context) (s Status, err error) {
 	if err := q.QueryRowContext(ctx, keyCountsSQL).Scan(&s.Keys, &s.Shredded); err != nil {
 		return Status{}, sqldb.Wrap("count keys", err)
 	}
-	primary := v.primary(ctx)
-	if err := q.QueryRowContext(ctx, staleSeedsSQL, primary.Describe().Ref).Scan(&s.WaitingSeeds); err != nil {
-		return Status{}, sqldb.Wrap("count seeds", err)
-	}
-	if s.Roots, err = v.rootInfos(ctx, primary); err != nil {
+	if s.WaitingSeeds, err = v.Rest(ctx); err != nil {
 		return Status{}, err
 	}
-	for _, r := range s.Roots {
-		if !r.Primary {
-			s.WaitingSeeds += r.Audit
-		}
+	if s.Roots, err = v.rootInfos(ctx, v.primary(ctx)); err != nil {
+		return Status{}, err
 	}
 	waiting, err := kekRows(ctx, q, outdatedSQL, maxWaitingVersions, 0)
 	if err != nil {
