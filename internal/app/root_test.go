@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/app"
@@ -44,6 +45,25 @@ func TestMachineIdentity(t *testing.T) {
 		}
 		if want := map[bool]string{true: "upstream_cancelled", false: "destination_denied"}[row.may]; !fault.Is(err, want) {
 			t.Errorf("%+v: got %v, want %s", row, err, want)
+		}
+	}
+}
+
+// A user found that the samples of URIs in the docs were refused as they stood.
+func TestKeyURIsInTheDocs(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "keys.md"))
+	must(t, err)
+	client, err := outbound.New(outbound.Policy{})
+	must(t, err)
+	t.Cleanup(client.Close)
+	found := regexp.MustCompile(`(?m)^(gcpkms|azurekv)://\S+$`).FindAllString(string(doc), -1)
+	if len(found) < 3 {
+		t.Fatalf("only these samples: %v", found)
+	}
+	for _, uri := range found {
+		if _, err := app.OpenBrought(t.Context(), client, uri); fault.Is(err, "root_key_uri_invalid") {
+			t.Errorf("%s: %v", uri, err)
 		}
 	}
 }

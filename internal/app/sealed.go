@@ -35,7 +35,7 @@ var whySealed = map[string]string{
 
 // KeyAway reports whether err says that a root key cannot be used now and may be
 // later: a server that meets it at its start waits, if it is told to.
-func KeyAway(err error) bool { return whySealed[fault.Of(err).Code] != "" }
+func KeyAway(err error) bool { return err != nil && whySealed[fault.Of(err).Code] != "" }
 
 // sealed is what serves while the root key cannot be used. It has a database and
 // root keys of its own, so that nothing of it is left when the server goes on.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,10 +19,11 @@ import (
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/keyring/local"
 )
 
 func (c *command) custodyCommand() *cobra.Command {
-	return c.group("key", "Keys: what seals the secrets of each context, and whose root key wraps it", c.keyStatus(), c.contextKeyList(), c.keyShow(), c.keyRotate(),
+	return c.group("key", "Keys: what seals the secrets of each context, and whose root key wraps it", c.keyStatus(), c.keyMake(), c.contextKeyList(), c.keyShow(), c.keyRotate(),
 		c.keyBindings(), c.keyProbe(), c.keyBind(), c.keyMigrate(), c.keyDoubt(), c.keyUnbind(), c.keyShred())
 }
 
@@ -45,14 +48,39 @@ func (c *command) keyStatus() *cobra.Command {
 					rows = append(rows, []string{r.Ref, whose, r.State, when(r.Since, now), fmt.Sprint(r.Keys), fmt.Sprint(r.Audit), r.Location})
 				}
 				c.table([]string{"ROOT KEY", "WHOSE", "STATE", "SINCE", "KEYS", "AUDIT", "WHERE"}, rows, "")
-				c.say("\n%d keys, %d shredded.", s.Keys, s.Shredded)
+				c.say("\n%s, %d shredded.", count(s.Keys, "key", "keys"), s.Shredded)
 				if s.WaitingSeeds+s.WaitingVersions == 0 {
 					c.say("Everything is under the key that it should be under.")
 					return
 				}
-				c.say("Waiting: %d keys for another root key, %d values under %d older versions.", s.WaitingSeeds, s.WaitingValues, s.WaitingVersions)
+				c.say("Waiting: %s for another root key, %s under %s.", count(s.WaitingSeeds, "key", "keys"), count(s.WaitingValues, "value", "values"), count(s.WaitingVersions, "older version", "older versions"))
 			})
 		}),
+	}
+}
+
+func (c *command) keyMake() *cobra.Command {
+	return &cobra.Command{
+		Use: "make FILE", Short: "Make another root key in a new file, for the server to move to", Args: takes(1, "one argument: the file to make"),
+		Long: "Make a root key in FILE, which must not exist and which only this user can read. Name it in AMBIT_ROOT_KEYS_OTHER on every\n" +
+			"node, restart them, and make it primary with ambit key rotate --root. The first root key is made by the first start.",
+		RunE: func(_ *cobra.Command, args []string) error {
+			path, err := filepath.Abs(args[0])
+			if err != nil {
+				return fmt.Errorf("finding the file for the root key: %w", err)
+			}
+			k, err := local.Create(path)
+			if err != nil {
+				if errors.Is(err, fs.ErrExist) {
+					err = fault.New(fault.Conflict, "file_exists", path+" exists already.").WithHint("A root key is never overwritten: name another file.").WithCause(err)
+				}
+				return err
+			}
+			ref := k.Describe().Ref
+			return c.show(map[string]string{"root": ref, "file": path}, func() {
+				c.say("%s is in %s. Keep a copy apart from the backups of the data.\nThen: AMBIT_ROOT_KEYS_OTHER=%s on every node, and ambit key rotate --root %s --wait", plain(ref), plain(path), word(path), word(ref))
+			})
+		},
 	}
 }
 
@@ -396,8 +424,8 @@ func (c *command) keyBind() *cobra.Command {
 
 func (c *command) showBinding(b client.RootBinding) error {
 	return c.show(b, func() {
-		c.say("%s\n  for       %s\n  root key  %s (%s), %s\n  mode      %s\n  keys      %d of %d under it; %d older versions elsewhere", plain(b.ID), plain(scopeOf(b)), plain(b.Root), plain(b.URI), plain(b.State),
-			plain(b.Mode), b.Under, b.Keys, b.Waiting)
+		c.say("%s\n  for       %s\n  root key  %s (%s), %s\n  mode      %s\n  keys      %d of %d under it; %s elsewhere", plain(b.ID), plain(scopeOf(b)), plain(b.Root), plain(b.URI), plain(b.State),
+			plain(b.Mode), b.Under, b.Keys, count(b.Waiting, "older version", "older versions"))
 	})
 }
 

@@ -108,7 +108,7 @@ func (c *command) showSecret(s client.Secret) error {
 }
 
 func secretHolds(s client.Secret) string {
-	text := s.Content + ", " + fmt.Sprint(s.Size) + " bytes"
+	text := s.Content + ", " + count(s.Size, "byte", "bytes")
 	if s.WriteOnly {
 		text += ", which nobody reads"
 	}

@@ -216,7 +216,7 @@ func (c *command) secretVersions() *cobra.Command {
 				if v.Current {
 					number += " (current)"
 				}
-				return []string{number, v.Content + ", " + fmt.Sprint(v.Size) + " bytes", when(v.CreatedAt, now), first(v.CreatedByName, v.CreatedBy.ID), v.ID}
+				return []string{number, v.Content + ", " + count(v.Size, "byte", "bytes"), when(v.CreatedAt, now), first(v.CreatedByName, v.CreatedBy.ID), v.ID}
 			})
 		}),
 	}
