@@ -470,6 +470,8 @@ type Session struct {
 	Reason         string    `json:"reason"`  // why it ended
 	Cause          string    `json:"cause"`   // what it rested on that ended, if that ended it
 	Minutes        int       `json:"minutes"`
+	Calls          int       `json:"calls"` // the most that may start; 0: no limit
+	CallsUsed      int       `json:"calls_used"`
 	Grants         []Grant   `json:"grants"`
 	ApprovalID     string    `json:"approval_id"`
 	ApprovalURL    string    `json:"approval_url"` // where a pending one is decided; only where one session is read
@@ -507,7 +509,31 @@ type Grant struct {
 	Effects      []string    `json:"effects"`
 	Tools        []GrantTool `json:"tools"`
 	Confirm      string      `json:"confirm"` // which calls need their own approval
+	Limits       []Limit     `json:"limits"`  // what arguments may be; all must hold
 	Lost         string      `json:"lost"`    // of a pending session: why this can no longer be granted
+}
+
+// Limit is what one argument of a granted tool may be. One of the conditions is
+// set.
+type Limit struct {
+	Argument string   `json:"argument"`
+	Equals   string   `json:"equals"`
+	OneOf    []string `json:"one_of"`
+	Prefix   string   `json:"prefix"`
+	Max      *float64 `json:"max"`
+}
+
+// String says the limit in words.
+func (l Limit) String() string {
+	switch {
+	case len(l.OneOf) > 0:
+		return l.Argument + " is one of " + strings.Join(l.OneOf, ", ")
+	case l.Prefix != "":
+		return l.Argument + " starts with " + l.Prefix
+	case l.Max != nil:
+		return l.Argument + " is at most " + strconv.FormatFloat(*l.Max, 'f', -1, 64)
+	}
+	return l.Argument + " is " + l.Equals
 }
 
 // GrantTool is a tool that a grant covers.

@@ -27,6 +27,8 @@ type Session struct {
 	Reason         string    `json:"reason,omitempty" doc:"Why it ended: expired, revoked, completed, denied or withdrawn."`
 	Cause          string    `json:"cause,omitempty" doc:"What it rested on that ended, if that ended it: agent_disabled, user_left or account_disconnected."`
 	Minutes        int       `json:"minutes"`
+	Calls          int       `json:"calls,omitempty" doc:"The most calls that may start; absent: no limit."`
+	CallsUsed      int       `json:"calls_used,omitempty"`
 	Grants         []Grant   `json:"grants" nullable:"false" doc:"What is asked for while it is pending; what was granted after."`
 	ApprovalID     string    `json:"approval_id,omitempty"`
 	ApprovalURL    string    `json:"approval_url,omitempty" doc:"Of a pending one that is read by itself: where the person decides. The link gives no authority."`
@@ -64,7 +66,18 @@ type Grant struct {
 	Effects      []policy.Effect `json:"effects" nullable:"false"`
 	Tools        []GrantTool     `json:"tools" nullable:"false"`
 	Confirm      string          `json:"confirm" doc:"Which calls need their own approval: none, destructive or write."`
+	Limits       []GrantLimit    `json:"limits,omitempty" doc:"What arguments may be; all must hold."`
 	Lost         string          `json:"lost,omitempty" doc:"Of a pending session: why this can no longer be granted: disconnected, needs_reauthorization or changed."`
+}
+
+// GrantLimit is what one argument of a granted tool may be. One of the conditions
+// is set.
+type GrantLimit struct {
+	Argument string   `json:"argument"`
+	Equals   string   `json:"equals,omitempty"`
+	OneOf    []string `json:"one_of,omitempty"`
+	Prefix   string   `json:"prefix,omitempty"`
+	Max      *float64 `json:"max,omitempty"`
 }
 
 // GrantTool is a tool that a grant covers.
@@ -91,12 +104,15 @@ type RunningCall struct {
 
 func sessionOf(s session.Session) Session {
 	out := Session{ID: string(s.ID), EnvironmentID: string(s.Environment), OrganizationID: string(s.Organization), AgentID: string(s.Agent), AgentLabel: s.AgentLabel,
-		AgentVerified: s.AgentVerified, UserID: string(s.User), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Cause: s.Cause, Minutes: s.Minutes, Grants: []Grant{},
+		AgentVerified: s.AgentVerified, UserID: string(s.User), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Cause: s.Cause, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used, Grants: []Grant{},
 		ApprovalID: string(s.Approval), Instructions: s.Instructions, DenyReason: s.DenyReason, RequestedAt: s.RequestedAt, PendingUntil: s.PendingUntil,
 		ApprovedAt: s.ApprovedAt, ExpiresAt: s.ExpiresAt, EndedAt: s.EndedAt, Version: s.Version}
 	for _, g := range s.Grants {
 		v := Grant{ConnectionID: string(g.Connection), Provider: g.Provider, ProviderName: g.ProviderName, AccountLabel: g.AccountLabel, OwnerID: string(g.Owner),
 			Effects: append([]policy.Effect{}, g.Effects...), Tools: []GrantTool{}, Confirm: string(g.Confirm), Lost: g.Lost}
+		for _, l := range g.Limits {
+			v.Limits = append(v.Limits, GrantLimit(l))
+		}
 		for _, t := range g.Tools {
 			v.Tools = append(v.Tools, GrantTool{Name: t.Name, Title: t.Title, Effect: string(t.Effect), Digest: t.Digest})
 		}

@@ -112,11 +112,11 @@ func (c *command) saySession(s client.Session) {
 		unsure = " (nobody vouched for this name)"
 	}
 	c.facts("agent", s.AgentLabel+unsure, "id", s.ID, "state", sessionState(s), "user", s.UserID, "organization", s.OrganizationID,
-		"in its own words", s.Purpose, "minutes", fmt.Sprint(s.Minutes), "instructions", s.Instructions, "denied because", s.DenyReason,
+		"in its own words", s.Purpose, "minutes", fmt.Sprint(s.Minutes), "calls", callsText(s), "instructions", s.Instructions, "denied because", s.DenyReason,
 		"asked", stamp(s.RequestedAt, now), "approved", stamp(s.ApprovedAt, now), "runs out", stamp(s.ExpiresAt, now), "ended", stamp(s.EndedAt, now))
 	for _, g := range s.Grants {
 		c.say("")
-		c.facts("on", first(g.ProviderName, g.Provider)+", "+g.AccountLabel, "connection", g.ConnectionID, "effects", words(g.Effects), "own approval for", confirmText(g.Confirm),
+		c.facts("on", first(g.ProviderName, g.Provider)+", "+g.AccountLabel, "connection", g.ConnectionID, "effects", words(g.Effects), "own approval for", confirmText(g.Confirm), "only where", limitsText(g.Limits),
 			"cannot be granted", map[string]string{"disconnected": "the account was disconnected", "needs_reauthorization": "the account must be connected again: ambit connection show " + g.ConnectionID, "changed": "a tool is not what the agent asked for any more"}[g.Lost])
 		var rows [][]string
 		for _, t := range g.Tools {
@@ -129,6 +129,22 @@ func (c *command) saySession(s client.Session) {
 		c.say("\nIt is decided in the browser, by the person it was sent to:\n\n  %s", plain(s.ApprovalURL))
 		c.showPhone(s.ApprovalURL)
 	}
+}
+
+// callsText says how many calls a session may make, where that is limited.
+func callsText(s client.Session) string {
+	if s.Calls == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of at most %d made", s.CallsUsed, s.Calls)
+}
+
+func limitsText(list []client.Limit) string {
+	var out []string
+	for _, l := range list {
+		out = append(out, l.String())
+	}
+	return strings.Join(out, "; ")
 }
 
 // sayCallApprovals lists the single calls that a person was asked about. What

@@ -75,7 +75,11 @@ func (s *Server) metaTools() []metaTool {
 			"tools":{"type":"array","items":{"type":"string"},"maxItems":100,"description":"Names of single tools."},
 			"effects":{"type":"array","items":{"type":"string","enum":["read","write","destructive","access"]},"description":"Default: what the named tools need, or read."},
 			"purpose":{"type":"string","minLength":1,"maxLength":2000,"description":"One or two sentences."},
-			"minutes":{"type":"integer","minimum":1,"maximum":480,"default":30,"description":"Time limit, counted from the approval."}}`, `["purpose"]`,
+			"minutes":{"type":"integer","minimum":1,"maximum":480,"default":30,"description":"Time limit, counted from the approval."},
+			"calls":{"type":"integer","minimum":1,"maximum":10000,"description":"The most calls that you need, if you know."},
+			"limits":{"type":"array","maxItems":20,"description":"Arguments that you can do with certain values of. Tools that do not take a limited argument are left out.","items":{"type":"object","properties":{
+				"provider":{"type":"string","description":"Where several are asked for."},"argument":{"type":"string"},"equals":{"type":"string"},
+				"one_of":{"type":"array","items":{"type":"string"},"maxItems":50},"prefix":{"type":"string"},"max":{"type":"number","minimum":0}},"required":["argument"],"additionalProperties":false}}}`, `["purpose"]`,
 			sessionSchema, s.requestSession),
 		tool("check_session", "Check a session", policy.Read,
 			"Tells the state of your session, or with request_id of the approval of one call, and what the person wrote to you. While it is pending, waits up to wait_seconds for the decision.",
@@ -96,7 +100,7 @@ func (s *Server) metaTools() []metaTool {
 }
 
 const sessionSchema = `{"session":{"type":"string"},"session_id":{"type":"string"},"state":{"type":"string"},"reason":{"type":"string"},"request_id":{"type":"string"},
-"approval_url":{"type":"string"},"connect_url":{"type":"string"},"code":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
+"approval_url":{"type":"string"},"connect_url":{"type":"string"},"code":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"calls":{"type":"integer"},"calls_used":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
 "tool":{"type":"string"},"note":{"type":"string"},"next":{"type":"string"},"instructions":{"type":"string"},"deny_reason":{"type":"string"},"grants":{"type":"array","items":{"type":"object"}}}`
 
 // tool makes a tool of ours whose arguments are read strictly into an A.
@@ -238,13 +242,21 @@ type requestArgs struct {
 	Effects   []policy.Effect `json:"effects"`
 	Purpose   string          `json:"purpose"`
 	Minutes   *int            `json:"minutes"`
+	Calls     *int            `json:"calls"`
+
+	Limits []session.AskedLimit `json:"limits"`
 }
 
 func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs) (answer, error) {
-	ask := session.Ask{Providers: args.Providers, Tools: args.Tools, Effects: args.Effects, Purpose: args.Purpose}
+	ask := session.Ask{Providers: args.Providers, Tools: args.Tools, Effects: args.Effects, Purpose: args.Purpose, Limits: args.Limits}
 	if args.Minutes != nil {
 		if ask.Minutes = *args.Minutes; ask.Minutes == 0 { // which would mean the default, and was not asked for
 			return answer{}, badArguments(fmt.Sprintf("minutes is 1 to %d.", session.MaxMinutes))
+		}
+	}
+	if args.Calls != nil {
+		if ask.Calls = *args.Calls; ask.Calls == 0 { // which would mean no limit, and was not asked for
+			return answer{}, badArguments(fmt.Sprintf("calls is 1 to %d.", session.MaxCalls))
 		}
 	}
 	got, err := s.gateway.Request(ctx, c.who, ask, c.address)

@@ -23,6 +23,8 @@ type sessionView struct {
 	ApprovalURL  string      `json:"approval_url,omitempty"`
 	Purpose      string      `json:"purpose"`
 	Minutes      int         `json:"minutes"`
+	Calls        int         `json:"calls,omitempty"` // the most that may start
+	CallsUsed    int         `json:"calls_used,omitempty"`
 	PendingUntil string      `json:"pending_until,omitempty"`
 	ExpiresAt    string      `json:"expires_at,omitempty"`
 	Instructions string      `json:"instructions,omitempty"`
@@ -37,6 +39,7 @@ type grantView struct {
 	Effects    []policy.Effect `json:"effects"`
 	Tools      []string        `json:"tools"`
 	Confirm    policy.Confirm  `json:"needs_approval_for"`
+	Limits     []policy.Limit  `json:"limits,omitempty"`
 	Lost       string          `json:"lost,omitempty"` // why a person cannot grant it any more
 }
 
@@ -53,14 +56,14 @@ func (s *Server) seen(ses session.Session) answer {
 
 func view(s session.Session) sessionView {
 	v := sessionView{
-		ID: s.ID, State: string(s.State), Reason: string(s.Reason), Request: s.Approval, Purpose: s.Purpose, Minutes: s.Minutes,
+		ID: s.ID, State: string(s.State), Reason: string(s.Reason), Request: s.Approval, Purpose: s.Purpose, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used,
 		ExpiresAt: stampOf(s.ExpiresAt), Instructions: s.Instructions, DenyReason: s.DenyReason, Grants: []grantView{},
 	}
 	if s.State == session.Pending {
 		v.PendingUntil = stampOf(s.PendingUntil)
 	}
 	for _, g := range s.Grants {
-		w := grantView{Connection: g.Connection, Provider: g.Provider, Account: g.AccountLabel, Effects: g.Effects, Tools: []string{}, Confirm: g.Confirm, Lost: g.Lost}
+		w := grantView{Connection: g.Connection, Provider: g.Provider, Account: g.AccountLabel, Effects: g.Effects, Tools: []string{}, Confirm: g.Confirm, Limits: g.Limits, Lost: g.Lost}
 		for _, t := range g.Tools {
 			w.Tools = append(w.Tools, t.Name)
 		}

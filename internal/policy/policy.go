@@ -4,11 +4,12 @@
 // replayed from an audit entry.
 //
 // The order is fixed: what is off stays off, then the agent's ceiling, then the
-// grant (effects, tools), then the approval that the effect calls for. Whatever
-// no rule allows is denied.
+// grant (effects, tools, limits of arguments), then the approval that the effect
+// calls for. Whatever no rule allows is denied.
 package policy
 
 import (
+	"encoding/json"
 	"slices"
 
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -99,6 +100,7 @@ type Grant struct {
 	Effects  []Effect `json:"effects"`
 	Tools    []string `json:"tools,omitempty"` // empty: every tool with a granted effect
 	Confirm  Confirm  `json:"confirm"`
+	Limits   []Limit  `json:"limits,omitempty"` // of arguments; all must hold
 }
 
 // Request is one call, as the caller of Decide found it for this very call.
@@ -109,6 +111,8 @@ type Request struct {
 	Tool     string
 	Effect   Effect
 	Generic  bool // a generic request tool, whose target only the arguments tell
+	// Arguments are those of the call, a JSON object in canonical form.
+	Arguments json.RawMessage
 	// ToolApproved is false when the tool's definition is no longer the one
 	// that was approved (product.md rule 5).
 	ToolApproved bool
@@ -132,6 +136,7 @@ type Decision struct {
 	Verdict Verdict
 	Rule    string
 	Code    string
+	Outside *Limit // the limit that the call is not within, where that decided
 }
 
 // Decide is the whole policy.
@@ -149,6 +154,11 @@ func Decide(r Request) Decision {
 		return deny("grant.tools", "not_granted")
 	case !r.ToolApproved:
 		return deny("tool.digest", "approval_stale")
+	}
+	if l, ok := r.Grant.outside(r.Arguments); ok {
+		return Decision{Verdict: Deny, Rule: "grant.limits", Code: "not_granted", Outside: &l}
+	}
+	switch {
 	case needsApproval(r) && r.CallApproved:
 		return Decision{Verdict: Allow, Rule: "approval.call"}
 	case needsApproval(r):

@@ -15,6 +15,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -296,6 +297,17 @@ type Tool struct {
 // Untried reports that people and agents are to read "not yet tried live": the
 // record says how sure it is, and nobody has tried this tool.
 func (t Tool) Untried() bool { return t.Tried == "" && t.sure }
+
+// Arguments lists the names of what the tool takes, in order.
+func (t Tool) Arguments() []string {
+	var schema struct {
+		Properties map[string]json.RawMessage `json:"properties"`
+	}
+	if json.Unmarshal(t.Input, &schema) != nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(schema.Properties))
+}
 
 // Source is the YAML that the record was parsed from.
 func (r Record) Source() []byte { return r.source }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -76,22 +77,25 @@ type Field = provider.Field
 type Decision struct {
 	Grants       []Choice       `json:"grants"`
 	Minutes      int            `json:"minutes"`
+	Calls        int            `json:"calls"` // the most that may start; 0: as asked
 	Confirm      policy.Confirm `json:"confirm"`
 	Instructions string         `json:"instructions"`
 }
 
 // Choice is what a person allows on one connection. Empty Tools means every
-// asked tool with one of the effects.
+// asked tool with one of the effects. Tools that do not take a limited argument
+// are left out.
 type Choice struct {
 	Connection id.Connection   `json:"connection_id"`
 	Effects    []policy.Effect `json:"effects"`
 	Tools      []string        `json:"tools"`
+	Limits     []policy.Limit  `json:"limits"` // beside those that the agent asked for
 }
 
 // DefaultDecision allows what was asked, on the only account of each provider;
 // where several accounts could serve, the person picks.
 func (s *Service) DefaultDecision(a Approval) Decision {
-	d := Decision{Minutes: a.Session.Minutes, Confirm: policy.ConfirmDestructive}
+	d := Decision{Minutes: a.Session.Minutes, Calls: a.Session.Calls, Confirm: policy.ConfirmDestructive}
 	accounts := map[string]int{}
 	for _, g := range a.Session.Grants {
 		if g.Lost == "" {
@@ -245,6 +249,12 @@ func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, D
 	if d.Minutes < 1 || d.Minutes > a.Session.Minutes {
 		return bad(fmt.Sprintf("The session can last 1 to %d minutes.", a.Session.Minutes))
 	}
+	if d.Calls == 0 {
+		d.Calls = a.Session.Calls
+	}
+	if most := a.Session.Calls; d.Calls < 0 || d.Calls > MaxCalls || most > 0 && d.Calls > most {
+		return bad(fmt.Sprintf("The session can have 1 to %d calls.", cmp.Or(most, MaxCalls)))
+	}
 	confirm, err := policy.ParseConfirm(string(d.Confirm))
 	if err != nil {
 		return nil, Decision{}, err
@@ -276,7 +286,18 @@ func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, D
 		g.Tools = slices.DeleteFunc(slices.Clone(g.Tools), func(r ToolRef) bool {
 			return !slices.Contains(c.Effects, r.Effect) || len(c.Tools) > 0 && !slices.Contains(c.Tools, r.Name)
 		})
+		for _, l := range c.Limits {
+			if err := l.Check(); err != nil {
+				return nil, Decision{}, err
+			}
+		}
+		if g = g.within(c.Limits); len(g.Limits) > policy.MaxLimits {
+			return bad(fmt.Sprintf("An account has at most %d limits.", policy.MaxLimits))
+		}
 		if len(g.Tools) == 0 {
+			if len(c.Limits) > 0 {
+				return bad("No ticked tool takes the argument that you limit, so nothing would be left of this account.")
+			}
 			continue
 		}
 		g.Effects, g.Confirm = presentEffects(g.Tools), d.Confirm
@@ -322,6 +343,8 @@ func open(a Approval) error {
 // verdict is a decision as it will be carried out.
 type verdict struct {
 	grants []Grant
+	length int      // minutes
+	calls  int      // 0: no limit
 	note   string   // to the agent
 	digest [32]byte // what its proof must be made over
 }
@@ -342,6 +365,7 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		Approver     id.User         `json:"approver_id"`
 		Grants       []Grant         `json:"grants,omitempty"`
 		Minutes      int             `json:"minutes,omitempty"`
+		Calls        int             `json:"calls,omitempty"`
 		Call         *CallSubject    `json:"call,omitempty"`
 		Instructions string          `json:"instructions"`
 	}{
@@ -354,13 +378,13 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		if err != nil {
 			return verdict{}, err
 		}
-		allowed.Grants, allowed.Minutes = grants, d.Minutes
+		allowed.Grants, allowed.Minutes, allowed.Calls = grants, d.Minutes, d.Calls
 	}
 	doc, err := strictjson.CanonicalOf(allowed)
 	if err != nil {
 		return verdict{}, err
 	}
-	return verdict{allowed.Grants, note, sha256.Sum256(doc)}, nil
+	return verdict{grants: allowed.Grants, length: allowed.Minutes, calls: allowed.Calls, note: note, digest: sha256.Sum256(doc)}, nil
 }
 
 // Approve carries out a decision that proof proves. Of several decisions on
@@ -382,10 +406,6 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 		return Approval{}, err
 	}
 	now := s.now()
-	length := d.Minutes
-	if length == 0 {
-		length = a.Session.Minutes
-	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := s.stillUsable(ctx, tx, a.Session.Environment, v.grants); err != nil {
 			return err
@@ -399,7 +419,7 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 			return err
 		}
 		if a.Kind == KindSession {
-			if err := s.activate(ctx, tx, a, p, v.grants, length, v.note, now); err != nil {
+			if err := s.activate(ctx, tx, a, p, v, now); err != nil {
 				return err
 			}
 		} else if err := requireActive(ctx, tx, []id.Session{a.Session.ID}, now)[0]; err != nil {
@@ -465,12 +485,17 @@ func (s *Service) stillUsable(ctx context.Context, tx *sqldb.Tx, env id.Environm
 	return nil
 }
 
-func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p account.Person, grants []Grant, length int, instructions string, now time.Time) error {
+func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p account.Person, v verdict, now time.Time) error {
 	user := cmpOr(a.Session.User, p.User())
-	if err := activateSession(ctx, tx, a.Session.ID, user, length, instructions, now, now.Add(time.Duration(length)*time.Minute)); err != nil {
+	if err := activateSession(ctx, tx, a.Session.ID, user, v, now); err != nil {
 		return err
 	}
-	for _, g := range grants {
+	if v.calls > 0 {
+		if err := openCalls(ctx, tx, a.Session.ID); err != nil {
+			return err
+		}
+	}
+	for _, g := range v.grants {
 		if err := insertGrant(ctx, tx, a.Session.ID, g); err != nil {
 			return sqldb.Wrap("store a grant", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type Live struct {
 	agent        id.Agent
 	user         id.User
 	expiresAt    time.Time
+	calls        int // the most that may start; 0: no limit
 	ceiling      policy.Ceiling
 	grants       []liveGrant
 }
@@ -128,6 +130,7 @@ type Permit struct {
 	agent        id.Agent
 	user         id.User
 	until        time.Time
+	calls        int // the most that may start in the session; 0: this one is not counted
 	grant        liveGrant
 	tool         string
 	digest       string      // of the canonical arguments, hex
@@ -225,8 +228,12 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 	}
 	toolDigest := t.Tool.Digest()
 	r := policy.Request{
-		Ceiling: l.ceiling, Grant: t.grant.policy, Provider: t.grant.policy.Provider, Tool: t.Tool.Name, Effect: effectOf(t, req), Generic: t.Tool.Generic,
+		Ceiling: l.ceiling, Grant: t.grant.policy, Provider: t.grant.policy.Provider, Tool: t.Tool.Name, Effect: effectOf(t, req), Generic: t.Tool.Generic, Arguments: req.Args,
 		ToolApproved: t.grant.digests[t.Tool.Name] == hex.EncodeToString(toolDigest[:]),
+	}
+	if err := s.callsLeft(ctx, l); err != nil {
+		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "grant.calls", Code: fault.Of(err).Code}
+		return Permit{}, d, err
 	}
 	d.Policy = policy.Decide(r)
 	var subject CallSubject
@@ -258,7 +265,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 		return Permit{}, d, refusal(d.Policy, t, req)
 	}
 	return Permit{session: l.session, environment: l.environment, organization: l.organization, agent: l.agent, user: l.user, until: l.expiresAt,
-		grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, note: note, service: s}, d, nil
+		calls: l.calls, grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, note: note, service: s}, d, nil
 }
 
 // effectOf is what a call can change: what its tool declares, or its statement
@@ -269,6 +276,10 @@ func effectOf(t Target, req *provider.Request) policy.Effect {
 
 func refusal(d policy.Decision, t Target, req *provider.Request) error {
 	tool := t.Tool.Name
+	if l := d.Outside; l != nil {
+		return fault.New(fault.Denied, d.Code, "This call is outside of what was approved: "+quote(l.Argument)+" "+l.Condition()+" "+quote(strings.Join(l.Values(), ", "))+".").
+			WithHint("Stay within it, or request a session without that limit, and tell the person why.").With("argument", l.Argument)
+	}
 	switch d.Code {
 	case "approval_stale":
 		return fault.New(fault.Denied, d.Code, "The tool "+quote(tool)+" is no longer the one that was approved.").WithHint("Request a new session.")
@@ -285,7 +296,8 @@ func refusal(d policy.Decision, t Target, req *provider.Request) error {
 // Check makes Permits good or refuses them: it is the fence (audit.Fence) of the
 // transaction that writes their intents. It takes a share lock on the sessions'
 // rows, so that this transaction and a revoke have an order, and it uses up the
-// approval of a call that needed one. For what it refuses it has written nothing.
+// approval of a call that needed one, and one of the calls of a session that has a
+// number of them. For what it refuses it has written nothing.
 func (p Permit) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []error {
 	now := p.service.now()
 	sessions := make([]id.Session, len(all))
@@ -293,12 +305,38 @@ func (p Permit) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []er
 		sessions[i] = f.(Permit).session
 	}
 	refused := requireActive(ctx, tx, sessions, now)
+	for _, i := range counted(all) {
+		if q := all[i].(Permit); refused[i] == nil {
+			refused[i] = countCall(ctx, tx, q.session, q.calls)
+		}
+	}
 	for i, f := range all {
-		if q := f.(Permit); refused[i] == nil && q.approval != "" {
-			refused[i] = useApproval(ctx, tx, q.approval, now)
+		q := f.(Permit)
+		if refused[i] != nil || q.approval == "" {
+			continue
+		}
+		if refused[i] = useApproval(ctx, tx, q.approval, now); refused[i] != nil && q.calls > 0 {
+			if err := uncountCall(ctx, tx, q.session); err != nil {
+				refused[i] = err
+			}
 		}
 	}
 	return refused
+}
+
+// counted are the places of the Permits whose sessions have a number of calls, in
+// one order for all transactions, so that none waits for another that waits for it.
+func counted(all []audit.Fence) []int {
+	var out []int
+	for i, f := range all {
+		if f.(Permit).calls > 0 {
+			out = append(out, i)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b int) int {
+		return strings.Compare(string(all[a].(Permit).session), string(all[b].(Permit).session))
+	})
+	return out
 }
 
 // Track gives the context that the permitted call runs under: it ends when the

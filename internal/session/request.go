@@ -28,6 +28,15 @@ type Ask struct {
 	Effects   []policy.Effect
 	Purpose   string // shown to the approver as the agent's own words
 	Minutes   int    // default 30
+	Calls     int    // the most calls that may start; 0: no limit
+	Limits    []AskedLimit
+}
+
+// AskedLimit is a limit that an agent asks for itself. Provider may be empty
+// where the request is for one provider only.
+type AskedLimit struct {
+	Provider string `json:"provider,omitempty"`
+	policy.Limit
 }
 
 // Requested is the answer to a request. The handle names the session to this
@@ -55,7 +64,7 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 	now := s.now()
 	ses := Session{
 		ID: id.NewSession(), Environment: who.Environment(), Organization: who.Organization(), Agent: who.Agent(), AgentLabel: who.Label(),
-		AgentVerified: who.Verified(), User: who.User(), Purpose: ask.Purpose, State: Pending, Minutes: ask.Minutes, RequestedAt: now,
+		AgentVerified: who.Verified(), User: who.User(), Purpose: ask.Purpose, State: Pending, Minutes: ask.Minutes, Calls: ask.Calls, RequestedAt: now,
 		PendingUntil: now.Add(pendingFor), Grants: grants, asked: asked{Grants: grants}, Approval: id.NewApproval(), Version: 1,
 	}
 	for _, g := range grants {
@@ -65,8 +74,9 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 	doc, err := strictjson.CanonicalOf(struct {
 		Asked   asked  `json:"asked"`
 		Minutes int    `json:"minutes"`
+		Calls   int    `json:"calls,omitempty"`
 		Purpose string `json:"purpose"`
-	}{ses.asked, ses.Minutes, ses.Purpose})
+	}{ses.asked, ses.Minutes, ses.Calls, ses.Purpose})
 	if err != nil {
 		return Requested{}, err
 	}
@@ -160,6 +170,17 @@ func (a Ask) normal() (Ask, error) {
 	if a.Minutes < 1 || a.Minutes > MaxMinutes {
 		return bad(fmt.Sprintf("A session lasts 1 to %d minutes.", MaxMinutes), "Say another number of minutes.")
 	}
+	if a.Calls < 0 || a.Calls > MaxCalls {
+		return bad(fmt.Sprintf("A session has 1 to %d calls, or no limit of them.", MaxCalls), "Say another number of calls, or none.")
+	}
+	if len(a.Limits) > policy.MaxLimits {
+		return bad(fmt.Sprintf("A request has at most %d limits.", policy.MaxLimits), "Ask for fewer things at once.")
+	}
+	for _, l := range a.Limits {
+		if err := l.Check(); err != nil {
+			return Ask{}, err
+		}
+	}
 	for _, list := range []*[]string{&a.Providers, &a.Tools} {
 		*list = slices.Compact(slices.Sorted(slices.Values(*list)))
 	}
@@ -195,8 +216,8 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]G
 				g.Tools = append(g.Tools, ToolRef{Name: t.Name, Title: t.Title, Effect: t.Effect, Digest: fmt.Sprintf("%x", d)})
 			}
 		}
-		g.Effects = presentEffects(g.Tools)
-		if len(g.Tools) > 0 {
+		if g.Effects = presentEffects(g.Tools); len(g.Tools) > 0 {
+			g.arguments = argumentsOf(c.Record, g.Tools)
 			grants = append(grants, g)
 		}
 	}
@@ -213,6 +234,9 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]G
 	if len(grants) == 0 {
 		return nil, fault.New(fault.Denied, "not_granted", "Nothing that was asked for is within what this agent may be granted.").
 			WithHint("Ask for other effects, or have an admin raise the agent's ceiling.")
+	}
+	if grants, err = limited(grants, ask); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(grants, func(a, b Grant) int {
 		return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Connection, b.Connection))
@@ -365,6 +389,9 @@ func (s *Service) seen(ctx context.Context, ses Session) (Session, error) {
 	now, err := s.connections.Among(ctx, s.db.Reader(), ses.Environment, connectionsOf(ses.Grants))
 	for i, g := range ses.Grants {
 		ses.Grants[i].Lost = lost(g, now)
+		if at := slices.IndexFunc(now, func(c connection.Connection) bool { return c.ID == g.Connection }); at >= 0 && ses.State == Pending {
+			ses.Grants[i].arguments = argumentsOf(now[at].Record, g.Tools)
+		}
 	}
 	return ses, err
 }

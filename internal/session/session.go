@@ -68,6 +68,7 @@ const (
 	DefaultMinutes = 30
 	MaxMinutes     = 8 * 60
 	MaxPurpose     = 2000 // bytes
+	MaxCalls       = 10_000
 
 	handleFor      = 7 * 24 * time.Hour // a handle, from when it was made: far longer than any session
 	pendingFor     = 15 * time.Minute   // an unanswered request lives this long
@@ -105,6 +106,8 @@ type Session struct {
 	Reason        string // why it ended
 	Cause         string // what it rested on that ended, if that is why
 	Minutes       int    // asked for while pending, granted after
+	Calls         int    // the most that may start, likewise; 0: no limit
+	Used          int    // calls that have started, where there is a limit
 	RequestedAt   time.Time
 	PendingUntil  time.Time
 	ApprovedAt    time.Time
@@ -131,7 +134,10 @@ type Grant struct {
 	Effects      []policy.Effect `json:"effects"`
 	Tools        []ToolRef       `json:"tools"` // every tool that the grant covers
 	Confirm      policy.Confirm  `json:"confirm"`
+	Limits       []policy.Limit  `json:"limits,omitempty"`
 	Lost         string          `json:"-"` // why it cannot be granted any more, as its connection stands now; empty: it can
+
+	arguments map[string][]string // of a pending one: what each tool takes, by name
 }
 
 // ToolRef names a tool and pins its definition.

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -17,14 +19,15 @@ import (
 )
 
 const sessionColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.agent_label, s.agent_verified, s.user_id, s.purpose, s.asked,
-	s.needs_user, s.needs_approver, s.state, s.reason, s.cause, s.minutes, s.requested_at, s.pending_until, s.approved_at, s.expires_at, s.ended_at,
+	s.needs_user, s.needs_approver, s.state, s.reason, s.cause, s.minutes, s.calls,
+	coalesce((select used from session_calls u where u.session_id = s.id), 0), s.requested_at, s.pending_until, s.approved_at, s.expires_at, s.ended_at,
 	s.instructions, s.deny_reason, s.approval_id, s.version`
 
 const (
 	insertSessionSQL = `insert into session (id, environment_id, organization_id, agent_id, agent_label, agent_verified, user_id, purpose, asked,
 	asked_digest, needs_user, needs_approver, state, reason, minutes, requested_at, pending_until, approved_at, expires_at, ended_at,
-	instructions, deny_reason, approval_id, version)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', '', $13, $14, $15, 0, 0, 0, '', '', $16, 1)`
+	instructions, deny_reason, approval_id, version, calls)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', '', $13, $14, $15, 0, 0, 0, '', '', $16, 1, $17)`
 	insertAskedSQL  = `insert into session_asked (session_id, connection_id, provider) values ($1, $2, $3)`
 	insertHandleSQL = `insert into session_handle (hash, session_id, made_at) values ($1, $2, $3)`
 	// thinHandlesSQL keeps the $2 newest handles of a session.
@@ -37,10 +40,10 @@ where agent_id = $1 and user_id = $2 and asked_digest = $3 and state = 'pending'
 where h.hash = $1 and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5)`
 	sessionByRequestSQL = `select ` + sessionColumns + ` from approval a join session s on s.id = a.session_id
 where a.id = $1 and a.kind = 'session' and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5) and ($6 = '' or s.id = $6)`
-	grantsSQL = `select g.connection_id, g.provider, g.effects, g.confirm, g.tools, c.account_label, c.user_id
+	grantsSQL = `select g.connection_id, g.provider, g.effects, g.confirm, g.tools, g.limits, c.account_label, c.user_id
 from session_grant g left join connection c on c.id = g.connection_id where g.session_id = $1 order by g.provider, g.connection_id`
-	insertGrantSQL = `insert into session_grant (session_id, connection_id, provider, effects, confirm, tools) values ($1, $2, $3, $4, $5, $6)`
-	activateSQL    = `update session set state = 'active', user_id = $2, minutes = $3, instructions = $4, approved_at = $5, expires_at = $6, version = version + 1
+	insertGrantSQL = `insert into session_grant (session_id, connection_id, provider, effects, confirm, tools, limits) values ($1, $2, $3, $4, $5, $6, $7)`
+	activateSQL    = `update session set state = 'active', user_id = $2, minutes = $3, instructions = $4, approved_at = $5, expires_at = $6, calls = $7, version = version + 1
 where id = $1 and state = 'pending' and pending_until > $5`
 )
 
@@ -50,7 +53,7 @@ func insertSession(ctx context.Context, q sqldb.Querier, s Session, digest strin
 		return fmt.Errorf("encoding a request: %w", err)
 	}
 	_, err = q.ExecContext(ctx, insertSessionSQL, s.ID, s.Environment, s.Organization, s.Agent, s.AgentLabel, s.AgentVerified, s.User, s.Purpose, doc,
-		digest, s.needsUser, s.needsApprover, s.Minutes, sqldb.Micros(s.RequestedAt), sqldb.Micros(s.PendingUntil), s.Approval)
+		digest, s.needsUser, s.needsApprover, s.Minutes, sqldb.Micros(s.RequestedAt), sqldb.Micros(s.PendingUntil), s.Approval, s.Calls)
 	for _, g := range s.asked.Grants {
 		if err == nil {
 			_, err = q.ExecContext(ctx, insertAskedSQL, s.ID, g.Connection, g.Provider)
@@ -113,7 +116,7 @@ func scanSession(row scanner, more ...any) (Session, error) {
 	var doc []byte
 	var requested, pending, approved, expires, ended int64
 	err := row.Scan(append([]any{&s.ID, &s.Environment, &s.Organization, &s.Agent, &s.AgentLabel, &s.AgentVerified, &s.User, &s.Purpose, &doc,
-		&s.needsUser, &s.needsApprover, &s.State, &s.Reason, &s.Cause, &s.Minutes, &requested, &pending, &approved, &expires, &ended,
+		&s.needsUser, &s.needsApprover, &s.State, &s.Reason, &s.Cause, &s.Minutes, &s.Calls, &s.Used, &requested, &pending, &approved, &expires, &ended,
 		&s.Instructions, &s.DenyReason, &s.Approval, &s.Version}, more...)...)
 	if err != nil {
 		return Session{}, err
@@ -165,14 +168,17 @@ func withGrants(ctx context.Context, q sqldb.Querier, s Session) (Session, error
 	for rows.Next() {
 		var g Grant
 		var effects string
-		var tools []byte
+		var tools, limits []byte
 		var label, owner sql.NullString
-		if err := rows.Scan(&g.Connection, &g.Provider, &effects, &g.Confirm, &tools, &label, &owner); err != nil {
+		if err := rows.Scan(&g.Connection, &g.Provider, &effects, &g.Confirm, &tools, &limits, &label, &owner); err != nil {
 			return Session{}, err
 		}
 		g.Effects, g.AccountLabel, g.Owner, g.ProviderName = splitEffects(effects), label.String, id.User(owner.String), g.Provider
 		if err := json.Unmarshal(tools, &g.Tools); err != nil {
 			return Session{}, fmt.Errorf("reading a grant: %w", err)
+		}
+		if g.Limits, err = readLimits(limits); err != nil {
+			return Session{}, err
 		}
 		for _, a := range s.asked.Grants {
 			if a.Connection == g.Connection {
@@ -235,12 +241,32 @@ func insertGrant(ctx context.Context, q sqldb.Querier, s id.Session, g Grant) er
 	if err != nil {
 		return fmt.Errorf("encoding a grant: %w", err)
 	}
-	_, err = q.ExecContext(ctx, insertGrantSQL, s, g.Connection, g.Provider, joinEffects(g.Effects), g.Confirm, tools)
+	limits := []byte{} // none
+	if len(g.Limits) > 0 {
+		if limits, err = json.Marshal(g.Limits); err != nil {
+			return fmt.Errorf("encoding a grant: %w", err)
+		}
+	}
+	_, err = q.ExecContext(ctx, insertGrantSQL, s, g.Connection, g.Provider, joinEffects(g.Effects), g.Confirm, tools, limits)
 	return err
 }
 
-func activateSession(ctx context.Context, q sqldb.Querier, s id.Session, u id.User, length int, instructions string, now, expires time.Time) error {
-	res, err := q.ExecContext(ctx, activateSQL, s, u, length, instructions, sqldb.Micros(now), sqldb.Micros(expires))
+// readLimits reads the limits of a grant. What cannot be read is an error: it
+// must not count as no limit.
+func readLimits(doc []byte) ([]policy.Limit, error) {
+	if len(doc) == 0 {
+		return nil, nil
+	}
+	var limits []policy.Limit
+	if err := json.Unmarshal(doc, &limits); err != nil || len(limits) == 0 {
+		return nil, fmt.Errorf("reading the limits of a grant: %w", cmp.Or(err, errors.New("there are none")))
+	}
+	return limits, nil
+}
+
+func activateSession(ctx context.Context, q sqldb.Querier, s id.Session, u id.User, v verdict, now time.Time) error {
+	expires := now.Add(time.Duration(v.length) * time.Minute)
+	res, err := q.ExecContext(ctx, activateSQL, s, u, v.length, v.note, sqldb.Micros(now), sqldb.Micros(expires), v.calls)
 	return oneRow(res, err, "start a session", fault.New(fault.Conflict, "already_decided", "This request is no longer open."))
 }
 

@@ -19,8 +19,8 @@ import (
 // and the state of their connections, in one statement. The records' texts stay
 // out of it; their digests find them in a cache of parsed records.
 const (
-	liveColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.user_id, s.state, s.reason, s.pending_until, s.expires_at, s.approval_id,
-	g.connection_id, g.provider, g.effects, g.confirm, g.tools, c.state, c.account_label, c.user_id, c.pinned, c.record_digest, c.credential_version`
+	liveColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.user_id, s.state, s.reason, s.pending_until, s.expires_at, s.approval_id, s.calls,
+	g.connection_id, g.provider, g.effects, g.confirm, g.tools, g.limits, c.state, c.account_label, c.user_id, c.pinned, c.record_digest, c.credential_version`
 	liveFrom = ` left join session_grant g on g.session_id = s.id
 left join connection c on c.id = g.connection_id and c.environment_id = s.environment_id
 where s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5)`
@@ -43,8 +43,8 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, handle strin
 	for rows.Next() {
 		var g grantRow
 		var pending, expires int64
-		if err := rows.Scan(&ses.ID, &ses.Environment, &ses.Organization, &ses.Agent, &ses.User, &ses.State, &ses.Reason, &pending, &expires, &ses.Approval,
-			&g.connection, &g.provider, &g.effects, &g.confirm, &g.tools, &g.state, &g.account, &g.owner, &g.pinned, &g.digest, &g.version); err != nil {
+		if err := rows.Scan(&ses.ID, &ses.Environment, &ses.Organization, &ses.Agent, &ses.User, &ses.State, &ses.Reason, &pending, &expires, &ses.Approval, &ses.Calls,
+			&g.connection, &g.provider, &g.effects, &g.confirm, &g.tools, &g.limits, &g.state, &g.account, &g.owner, &g.pinned, &g.digest, &g.version); err != nil {
 			return Session{}, Live{}, sqldb.Wrap("load a session", err)
 		}
 		ses.PendingUntil, ses.ExpiresAt = sqldb.Time(pending), sqldb.Time(expires)
@@ -60,7 +60,7 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, handle strin
 		return Session{}, Live{}, notFound()
 	}
 	l := Live{session: ses.ID, environment: ses.Environment, organization: ses.Organization, agent: ses.Agent, user: ses.User,
-		expiresAt: ses.ExpiresAt, ceiling: who.Ceiling()}
+		expiresAt: ses.ExpiresAt, calls: ses.Calls, ceiling: who.Ceiling()}
 	for _, g := range grants {
 		if !g.state.Valid {
 			continue // the connection's row is gone
@@ -77,7 +77,7 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, handle strin
 // grantRow is one joined row: a grant and its connection.
 type grantRow struct {
 	connection, provider, effects, confirm, state, account, owner sql.NullString
-	tools, pinned, digest                                         []byte
+	tools, limits, pinned, digest                                 []byte
 	version                                                       sql.NullInt64
 }
 
@@ -94,7 +94,7 @@ func (s *Service) liveGrant(ctx context.Context, env id.Environment, g grantRow)
 	}
 	return liveGrant{
 		connection: id.Connection(g.connection.String),
-		policy:     policy.Grant{Provider: g.provider.String, Effects: splitEffects(g.effects.String), Confirm: policy.Confirm(g.confirm.String)},
+		policy:     policy.Grant{Provider: g.provider.String, Effects: splitEffects(g.effects.String), Confirm: policy.Confirm(g.confirm.String), Limits: parsed.limits},
 		digests:    parsed.digests, pinned: parsed.pinned, state: connection.State(g.state.String), account: g.account.String, owner: id.User(g.owner.String),
 		record: rec, version: g.version.Int64,
 	}, nil
@@ -110,6 +110,7 @@ type grantCache struct {
 
 type parsedGrant struct {
 	digests map[string]string
+	limits  []policy.Limit
 	pinned  provider.Pinned
 }
 
@@ -120,7 +121,7 @@ func newGrantCache() *grantCache {
 }
 
 func (c *grantCache) grant(g grantRow) (parsedGrant, error) {
-	key := string(g.tools) + "\x00" + string(g.pinned)
+	key := string(g.tools) + "\x00" + string(g.limits) + "\x00" + string(g.pinned)
 	c.mu.Lock()
 	p, ok := c.grants[key]
 	c.mu.Unlock()
@@ -135,6 +136,11 @@ func (c *grantCache) grant(g grantRow) (parsedGrant, error) {
 	for _, r := range refs {
 		p.digests[r.Name] = r.Digest
 	}
+	limits, err := readLimits(g.limits)
+	if err != nil {
+		return parsedGrant{}, err
+	}
+	p.limits = limits
 	if err := json.Unmarshal(g.pinned, &p.pinned); err != nil {
 		return parsedGrant{}, fmt.Errorf("reading the hosts of a connection: %w", err)
 	}

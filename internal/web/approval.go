@@ -127,7 +127,7 @@ func askOf(a session.Approval) Ask {
 	if a.State == session.ApprovalPending {
 		grants = within(grants)
 	}
-	return Ask{Agent: agentMark(a.Session), Verbs: verbs(grantedEffects(grants)), Accounts: accounts(grants), Minutes: a.Session.Minutes}
+	return Ask{Agent: agentMark(a.Session), Verbs: verbs(grantedEffects(grants)), Accounts: accounts(grants), Minutes: a.Session.Minutes, Calls: a.Session.Calls}
 }
 
 func accounts(grants []session.Grant) []Account {
@@ -207,6 +207,7 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 	}
 	p.Cards = cards(v, a, d)
 	p.Nothing = !slices.ContainsFunc(p.Cards, func(c GrantCard) bool { return !c.Locked })
+	p.Calls, p.MostCalls = a.Session.Calls, v.form("calls")
 	p.Minutes, p.Confirm = minuteOptions(a.Session.Minutes, d.Minutes), confirmOptions(d.Confirm)
 	return p
 }
@@ -242,7 +243,8 @@ func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
 	var out []GrantCard
 	apart := apart(a.Session.Grants)
 	for _, g := range a.Session.Grants {
-		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: apart(g), Shared: g.Owner == "", Locked: g.Lost != "" || !mayGrant(v, a.Session, g)}
+		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: apart(g), Shared: g.Owner == "", Locked: g.Lost != "" || !mayGrant(v, a.Session, g),
+			Limits: limitViews(g.Limits), Arguments: g.Arguments(), Narrowed: limitForm(v.r.PostForm, g.Connection)}
 		chosen := choice(d, g)
 		switch {
 		case g.Lost == session.LostKey:
@@ -334,8 +336,18 @@ func decision(form url.Values, a session.Approval) (session.Decision, error) {
 	if d.Confirm, err = policy.ParseConfirm(form.Get("confirm")); err != nil {
 		return d, err
 	}
+	if calls := strings.TrimSpace(form.Get("calls")); calls != "" {
+		if d.Calls, err = strconv.Atoi(calls); err != nil || d.Calls < 1 {
+			return d, fault.New(fault.Invalid, "invalid_decision", "The most calls is a number from 1.").WithHint("Leave it empty for as many as it asks for.")
+		}
+	}
 	for _, g := range a.Session.Grants {
 		c := session.Choice{Connection: g.Connection}
+		if l, ok, err := limitForm(form, g.Connection).limit(); err != nil {
+			return d, err
+		} else if ok {
+			c.Limits = []policy.Limit{l}
+		}
 		effects, tools := form["effect."+string(g.Connection)], form["tool."+string(g.Connection)]
 		for _, t := range g.Tools {
 			if slices.Contains(effects, string(t.Effect)) && slices.Contains(tools, t.Name) {

@@ -71,7 +71,7 @@ type newsItem struct {
 func newsOf(open []session.Approval) news {
 	n := news{Type: "inbox", Count: len(open), Seen: fingerprint(open), Items: []newsItem{}}
 	for _, it := range inboxItems(open) {
-		i := newsItem{ID: it.ID, Agent: oneLine(it.Ask.Agent.Label), Verbs: it.Ask.Verbs, Target: it.Target, For: span(it.Ask.Minutes), Session: true, Risk: it.Risk,
+		i := newsItem{ID: it.ID, Agent: oneLine(it.Ask.Agent.Label), Verbs: it.Ask.Verbs, Target: it.Target, For: forHowMuch(it.Ask), Session: true, Risk: it.Risk,
 			Asked: it.Asked.UTC().Format(time.RFC3339), Expires: it.Expires.UTC().Format(time.RFC3339)}
 		if !it.Ask.Agent.Verified {
 			i.Agent += ","
@@ -89,6 +89,13 @@ func newsOf(open []session.Approval) news {
 		n.Items = append(n.Items, i)
 	}
 	return n
+}
+
+func forHowMuch(a Ask) string {
+	if a.Calls == 0 {
+		return span(a.Minutes)
+	}
+	return span(a.Minutes) + ", at most " + plural(a.Calls, "call")
 }
 
 // events is the live stream of one person (text/event-stream). It knows the

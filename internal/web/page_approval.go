@@ -26,6 +26,7 @@ type Ask struct {
 	Verbs    string
 	Accounts []Account
 	Minutes  int
+	Calls    int    // the most that may start; 0: no limit
 	Call     string // the tool's title when the request is for one call
 	Past     bool   // the request is decided
 	Granted  bool   // and these are what was granted, which may be less than was asked for
@@ -44,6 +45,8 @@ type ApprovalPage struct {
 	Call         *CallView
 	Cards        []GrantCard
 	Minutes      []Option
+	Calls        int    // the most that the agent asks for; 0: no limit
+	MostCalls    string // as the person filled it in
 	Confirm      []Option
 	Instructions string
 	Words        string        // the agent's own
@@ -65,8 +68,20 @@ type GrantCard struct {
 	Locked     bool // not this person's to grant, or nobody's any more
 	Reconnect  bool // this person may connect it again
 	Hint       string
+	Limits     []LimitView
+	Arguments  []string  // what more could be limited
+	Narrowed   LimitForm // as the person filled it in
 	Effects    []EffectChoice
 }
+
+// LimitView is a limit to read. The values are whoever's who asked for it.
+type LimitView struct {
+	Argument, Condition string
+	Values              []string
+}
+
+// LimitForm is a limit that a person adds to one account.
+type LimitForm struct{ Argument, Kind, Value string }
 
 // EffectChoice is one effect of a card with the tools that have it.
 type EffectChoice struct {

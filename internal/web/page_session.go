@@ -44,6 +44,7 @@ type SessionPage struct {
 	Verbs                           string
 	Accounts                        []Account
 	Minutes                         int
+	Made                            string // calls: how many of how many, where that is limited
 	State, Shown                    string
 	Why                             string // what ended it, when nobody did by name
 	Granted                         bool
@@ -65,6 +66,7 @@ type GrantView struct {
 	Effects           []policy.Effect
 	Confirm           string
 	Lost              string // why it can no longer be granted
+	Limits            []LimitView
 	Tools             []ToolChoice
 }
 

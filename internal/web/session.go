@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"net/url"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -95,6 +96,9 @@ func (s *Server) session(v *visit) (answer, error) {
 			p.Why = withdrawn(ses)
 		}
 	}
+	if ses.Calls > 0 {
+		p.Made = fmt.Sprintf("%s of at most %s made", thousands(ses.Used), plural(ses.Calls, "call"))
+	}
 	if ses.User != "" {
 		p.User = s.names(v, ses.Environment).user(ses.User)
 	}
@@ -145,7 +149,7 @@ func (s *Server) calls(v *visit, ses session.Session, p *SessionPage) error {
 }
 
 func grantView(g session.Grant) GrantView {
-	out := GrantView{Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Effects: g.Effects, Lost: lostWords(g)}
+	out := GrantView{Provider: g.ProviderName, Account: g.AccountLabel, Shared: g.Owner == "", Effects: g.Effects, Limits: limitViews(g.Limits), Lost: lostWords(g)}
 	switch g.Confirm {
 	case policy.ConfirmWrite:
 		out.Confirm = "Each change needs an approval of its own."
