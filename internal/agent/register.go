@@ -337,11 +337,15 @@ func (s *Service) Enable(ctx context.Context, by account.Actor, agent id.Agent, 
 	return a, nil
 }
 
+// Channel carries, as sqldb notices, the organization of an agent that was changed.
+const Channel = "agent"
+
 // record appends what by did to a.
 func (s *Service) record(tx *sqldb.Tx, by account.Actor, a Agent, action string, proof json.RawMessage, detail map[string]string) {
 	e := entry(a, action, string(a.ID))
 	e.Actor, e.Address, e.Evidence, e.Detail = by.Audit(), by.Address(), proof, detail
 	s.audit.Append(tx, e)
+	tx.Notify(Channel, string(a.Organization))
 }
 
 // ceilingText is a ceiling as it is stored.

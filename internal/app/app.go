@@ -70,9 +70,10 @@ type App struct {
 	load       *load
 	listen     []net.Listener
 	console    *console
-	certs      *certificates // nil without TLS
-	pages      *web.Server   // whose live streams would hold a shutdown
-	management *api.API      // and so would its audit streams
+	certs      *certificates     // nil without TLS
+	pages      *web.Server       // whose live streams would hold a shutdown
+	management *api.API          // and so would its audit streams
+	tools      *mcpserver.Server // and those of agents
 	health     *health
 	member     *sqldb.Membership // among the nodes of the database
 	joined     bool
@@ -291,7 +292,8 @@ func (a *App) onConnectionChange(ctx context.Context, tx *sqldb.Tx, ch connectio
 // handler mounts every door.
 func (a *App) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
-	mcpserver.New(mcpserver.Config{Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, PublicURL: a.public, Version: a.cfg.Version, Limits: a.cfg.limits(), Logger: a.log, Now: a.clock.Now}).Mount(mux)
+	a.tools = mcpserver.New(mcpserver.Config{Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, PublicURL: a.public, Subscribe: a.db.Subscribe, Version: a.cfg.Version, Limits: a.cfg.limits(), Logger: a.log, Now: a.clock.Now})
+	a.tools.Mount(mux)
 	authserver.New(authserver.Config{Agents: a.Agents, People: a.People, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
 	importer := openapi.NewImporter(a.outbound)
 	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials,

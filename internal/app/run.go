@@ -77,6 +77,7 @@ func (a *App) drain(srv *http.Server, failed bool) {
 	a.log.Info("draining: running requests may finish", "within", a.cfg.Drain)
 	a.pages.Stop()
 	a.management.Stop()
+	a.tools.Stop()
 	a.Sessions.EndWaits()
 	over := make(chan struct{})
 	go func() {

@@ -53,6 +53,10 @@ type Change struct {
 	Scopes     []string   // that went, of scopes_changed
 }
 
+// Channel carries, as sqldb notices, the organization of a connection that came,
+// changed or ended.
+const Channel = "connection"
+
 // tell records in the audit what happened to c, and passes it on.
 func (s *Service) tell(ctx context.Context, tx *sqldb.Tx, by audit.Actor, user id.User, address, action string, c Connection, evidence json.RawMessage, more map[string]string) error {
 	detail := map[string]string{"account_id": c.AccountID, "account": c.AccountLabel}
@@ -69,6 +73,7 @@ func (s *Service) tell(ctx context.Context, tx *sqldb.Tx, by audit.Actor, user i
 		Environment: c.Environment, Organization: c.Organization, Actor: by, User: user, Connection: c.ID,
 		Action: action, Object: string(c.ID), Provider: c.Provider, Evidence: evidence, Detail: detail, Address: address,
 	})
+	tx.Notify(Channel, string(c.Organization))
 	return s.cfg.OnChange(ctx, tx, Change{ID: event, Kind: changeOf(action), At: s.cfg.Now(), Connection: c, Scopes: strings.Fields(more["lost"])})
 }
 

@@ -104,8 +104,11 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring/pkcs11.question.answer": {"1", "the question"},
 	"keyring/transit.tokens.turn":    {"1, who gets or renews a token", "who holds it"},
 
-	"mcpserver.jsonType":      {"a table", "never changed"},
-	"mcpserver.waits.byAgent": {"2,048 long polls", "a poll at its end"},
+	"mcpserver.Server.meta":      {"our own tools", "never changed"},
+	"mcpserver.Server.stop":      {"nothing is sent", "Stop closes it"},
+	"mcpserver.handshakeMethods": {"a table", "never changed"},
+	"mcpserver.jsonType":         {"a table", "never changed"},
+	"mcpserver.waits.byAgent":    {"2,048 long polls", "a poll at its end"},
 
 	"outbound.Client.allowed": {"the operator's list", "never changed"},
 	"outbound.pool.framed":    {"4,096 hosts, then it starts anew", "a host that no longer speaks HTTP/2"},

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -94,6 +95,30 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("bytes", func(t *testing.T) {
+		bytes := "PNG\x00\x01\x02"
+		for media, want := range map[string]mcp.Content{
+			"image/png":              &mcp.ImageContent{Data: []byte(bytes), MIMEType: "image/png"},
+			"audio/wav":              &mcp.AudioContent{Data: []byte(bytes), MIMEType: "audio/wav"},
+			"image/svg+xml":          &mcp.EmbeddedResource{Resource: &mcp.ResourceContents{MIMEType: "image/svg+xml", Blob: []byte(bytes)}}, // runs in some clients
+			"application/x; a=\"b\"": &mcp.EmbeddedResource{Resource: &mcp.ResourceContents{MIMEType: "application/x", Blob: []byte(bytes)}},
+			"no type":                &mcp.EmbeddedResource{Resource: &mcp.ResourceContents{MIMEType: "application/octet-stream", Blob: []byte(bytes)}},
+		} {
+			w.misbehave(t, map[string]any{"body": bytes, "headers": map[string]string{"Content-Type": media}})
+			got := c.worked("sandbox_key_me", map[string]any{"session": handle})
+			if len(got.other) == 1 {
+				if r, ok := got.other[0].(*mcp.EmbeddedResource); ok {
+					if !strings.HasPrefix(r.Resource.URI, "ambit:answer/evt_") {
+						t.Errorf("%s: the resource is called %q", media, r.Resource.URI)
+					}
+					r.Resource.URI = ""
+				}
+			}
+			if diff := cmp.Diff([]mcp.Content{want}, got.other); diff != "" || !strings.Contains(got.text, "6 bytes") || got.facts["bytes"] != 6.0 {
+				t.Errorf("%s: %q, %v (-want +got):\n%s", media, got.text, got.facts, diff)
+			}
+		}
+	})
 	t.Run("told to repeat nothing that may have happened", func(t *testing.T) {
 		req := c.worked("request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": []string{"read", "write"}, "purpose": "file issues"})
 		w.approve(t, a.owner, req.str("request_id"), nil)

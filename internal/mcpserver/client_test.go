@@ -61,6 +61,7 @@ type reply struct {
 	text    string
 	isError bool
 	meta    mcp.Meta
+	other   []mcp.Content // what is no text
 }
 
 func (r reply) str(name string) string { s, _ := r.facts[name].(string); return s }
@@ -81,7 +82,11 @@ func (c *client) try(name string, args map[string]any) (reply, error) {
 	}
 	r := reply{isError: res.IsError, meta: res.Meta}
 	for _, part := range res.Content {
-		r.text += part.(*mcp.TextContent).Text
+		if text, ok := part.(*mcp.TextContent); ok {
+			r.text += text.Text
+		} else {
+			r.other = append(r.other, part)
+		}
 	}
 	r.facts, _ = res.StructuredContent.(map[string]any)
 	return r, nil
@@ -149,8 +154,9 @@ func TestHandshake(t *testing.T) {
 		if got.ServerInfo.Name != "ambit" || !strings.Contains(got.Instructions, "request_session") {
 			t.Errorf("%s: got server %v, instructions %q", version, got.ServerInfo, got.Instructions)
 		}
-		// Only tools: no sampling, no logging, no resources or prompts.
-		if diff := cmp.Diff(&mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{}}, got.Capabilities); diff != "" {
+		// Only tools: no sampling, no logging, no resources or prompts. That their
+		// list changed can be told in the stateless revision only.
+		if diff := cmp.Diff(&mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{ListChanged: version == "2026-07-28"}}, got.Capabilities); diff != "" {
 			t.Errorf("%s: capabilities (-want +got):\n%s", version, diff)
 		}
 	}

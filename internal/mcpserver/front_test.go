@@ -504,7 +504,7 @@ func TestHeadersAgree(t *testing.T) {
 		"legacy, other method":      {legacy.with("Mcp-Method", "ping"), 400, -32020},
 		"legacy, other name":        {legacy.with("Mcp-Name", "x"), 400, -32020},
 		"unknown method":            {current("tools/delete", ""), 404, -32601},
-		"listening":                 {current("subscriptions/listen", `"notifications":{}`), 404, -32601},
+		"listening, older revision": {message{body: `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{}}}`}, 200, -32601},
 		"legacy, unknown method":    {message{body: `{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"debug"}}`}, 200, -32601},
 		"ping is gone":              {current("ping", ""), 404, -32601},
 		"unknown tool":              {current("tools/call", `"name":"nothing"`).with("Mcp-Name", "nothing"), 400, -32602},
@@ -516,7 +516,10 @@ func TestHeadersAgree(t *testing.T) {
 		"cursor that is no string":  {current("tools/list", `"cursor":7`), 400, -32602},
 		"discover":                  {current("server/discover", ""), 200, 0},
 		"discover, older revision":  {message{body: `{"jsonrpc":"2.0","id":1,"method":"server/discover"}`}, 200, -32601},
-		"no resources":              {current("resources/list", ""), 200, 0},
+		"no resources":              {current("resources/list", ""), 404, -32601},
+		"no prompts":                {current("prompts/list", ""), 404, -32601},
+		"legacy, no resources":      {message{body: `{"jsonrpc":"2.0","id":1,"method":"resources/list"}`}, 200, 0},
+		"no handshake":              {current("initialize", ""), 404, -32601},
 		"resource that is not here": {message{body: `{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///etc/passwd"}}`}, 200, -32601},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,12 +5,11 @@
 // agent gets is its tools (tool.go, meta.go) and their answers (call.go,
 // result.go); the rules behind them live in session and gateway.
 //
-// tools/list and tools/call are answered here and not through the SDK's server,
-// for three reasons: an identity would have to travel inside a context, a call of
-// the older revisions would outlive the client that made it, and decoding a
-// message a dozen times costs more than all the rest of a call. The SDK keeps
-// what is the same for everybody, the handshake and discovery, and gives the wire
-// types.
+// All methods of the stateless revision are answered here and not through the
+// SDK's server, for three reasons: an identity would have to travel inside a
+// context, a call of the older revisions would outlive the client that made it,
+// and decoding a message a dozen times costs more than all the rest of a call. The
+// SDK keeps the handshake of the older revisions and gives the wire types.
 package mcpserver
 
 import (
@@ -19,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -66,13 +66,16 @@ type Config struct {
 	Sessions  *session.Service
 	Gateway   *gateway.Gateway
 	PublicURL *url.URL
+	// Subscribe calls fn on every notice of a channel, as sqldb.DB does.
+	Subscribe func(channel string, fn func(payload string)) (cancel func())
 	Version   string // of the product, told to clients
 	Limits    Limits
 	Logger    *slog.Logger
 	Now       func() time.Time
 }
 
-// Server answers agents. It is safe for concurrent use and needs no closing.
+// Server answers agents. It is safe for concurrent use. Stop it before the HTTP
+// server in front: its streams last as long as their clients.
 type Server struct {
 	agents    *agent.Service
 	sessions  *session.Service
@@ -88,6 +91,12 @@ type Server struct {
 	failures  *throttle.Limiter
 	waits     *waits
 	arriving  *throttle.Shares // bodies, by agent
+
+	subscribe    func(channel string, fn func(payload string)) (cancel func())
+	streams      *throttle.Shares // by organization
+	agentStreams *throttle.Shares
+	stop         chan struct{}
+	stopOnce     sync.Once
 
 	meta      []metaTool
 	handshake http.Handler
@@ -118,7 +127,8 @@ func New(cfg Config) *Server {
 		byAddress: throttle.New(l.AddressRate, l.AddressBurst, throttleKeys, cfg.Now),
 		failures:  throttle.New(l.FailureRate, l.FailureBurst, throttleKeys, cfg.Now),
 		waits:     newWaits(),
-		arriving:  throttle.NewShares(math.MaxInt, maxArriving), // all of them are bounded in front of every door
+		subscribe: cfg.Subscribe, streams: throttle.NewShares(maxAllStreams, maxOrgStreams), agentStreams: throttle.NewShares(math.MaxInt, maxStreams), stop: make(chan struct{}),
+		arriving: throttle.NewShares(math.MaxInt, maxArriving), // all of them are bounded in front of every door
 	}
 	s.meta = s.metaTools()
 	s.handshake = newHandshake(s.name, cfg.Logger)

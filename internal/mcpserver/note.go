@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -38,7 +39,15 @@ func (r callResult) withNote(note string) callResult {
 	return r
 }
 
-func lastText(content []textContent) string { return content[len(content)-1].Text }
+// lastText is what the provider said in words.
+func lastText(content []any) string {
+	for _, part := range slices.Backward(content) {
+		if text, ok := part.(textContent); ok {
+			return text.Text
+		}
+	}
+	return ""
+}
 
 // withoutNote drops what a provider says under our name, however deep: nobody
 // but a person speaks there (threats.md U5). A name can be spelled with escapes.

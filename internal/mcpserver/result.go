@@ -2,6 +2,7 @@ package mcpserver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,9 +21,9 @@ import (
 
 type callResult struct {
 	stamp
-	Content           []textContent `json:"content"`
-	StructuredContent any           `json:"structuredContent,omitempty"`
-	IsError           bool          `json:"isError,omitempty"`
+	Content           []any `json:"content"`
+	StructuredContent any   `json:"structuredContent,omitempty"`
+	IsError           bool  `json:"isError,omitempty"`
 }
 
 // answer is what one of our own tools says: facts for programs, and the same in
@@ -97,6 +98,9 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 		facts = map[string]any{"result": facts}
 	}
 	out.Content, out.StructuredContent = texts(text), facts
+	if res.Binary && !res.Truncated {
+		out.Content = append(out.Content, binary(res))
+	}
 	return out.withNote(res.Note)
 }
 
@@ -136,7 +140,14 @@ func body(res gateway.Result) (text string, facts any) {
 		}
 		return attributed(doc), json.RawMessage(doc)
 	case res.Binary:
-		return fmt.Sprintf("The answer is %d bytes of binary data.", len(res.Body)), map[string]any{"base64": res.Body}
+		facts := map[string]any{"bytes": len(res.Body)}
+		if res.Media != "" {
+			facts["media_type"] = res.Media
+		}
+		if res.Truncated { // nothing could show a part of it
+			facts["base64"] = res.Body
+		}
+		return fmt.Sprintf("The answer is %d bytes of binary data.", len(res.Body)), facts
 	}
 	return attributed(res.Body), nil
 }
@@ -201,11 +212,42 @@ func (s *Server) problem(ctx context.Context, doing string, err error) *problem 
 	return &problem{status: http.StatusOK, code: codeInternal, message: "Something went wrong on our side."}
 }
 
-// textContent is a text for the model, which is all that we answer with. The
-// SDK's own type encodes each by itself and then once more.
+// textContent is a text for the model. The SDK's own type encodes each by itself
+// and then once more.
 type textContent struct {
 	Type string `json:"type"` // "text"
 	Text string `json:"text"`
 }
 
-func texts(text string) []textContent { return []textContent{{Type: "text", Text: text}} }
+func texts(text string) []any { return []any{textContent{Type: "text", Text: text}} }
+
+// mediaContent is an image or a sound.
+type mediaContent struct {
+	Type string `json:"type"`
+	Data []byte `json:"data"`
+	MIME string `json:"mimeType"`
+}
+
+// embedded is any other binary answer.
+type embedded struct {
+	Type     string   `json:"type"` // "resource"
+	Resource resource `json:"resource"`
+}
+
+type resource struct {
+	URI  string `json:"uri"` // a name only: nothing can be read there
+	MIME string `json:"mimeType"`
+	Blob []byte `json:"blob"`
+}
+
+// binary is an answer of bytes as the content that clients show. The provider
+// says what it is; what clients run or draw by itself is not among it.
+func binary(res gateway.Result) any {
+	switch res.Media {
+	case "image/png", "image/jpeg", "image/gif", "image/webp":
+		return mediaContent{Type: "image", Data: res.Body, MIME: res.Media}
+	case "audio/wav", "audio/mpeg", "audio/ogg", "audio/webm", "audio/mp4", "audio/flac", "audio/aac":
+		return mediaContent{Type: "audio", Data: res.Body, MIME: res.Media}
+	}
+	return embedded{Type: "resource", Resource: resource{URI: "ambit:answer/" + string(res.Event), MIME: cmp.Or(res.Media, "application/octet-stream"), Blob: res.Body}}
+}

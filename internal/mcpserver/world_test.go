@@ -34,6 +34,7 @@ import (
 // sandbox as the third party, people with passkeys.
 type world struct {
 	mux         *http.ServeMux
+	door        *mcpserver.Server
 	env         id.Environment
 	org         id.Organization
 	accounts    *account.Service
@@ -98,7 +99,9 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 	w.credentials.Start()
 	t.Cleanup(w.credentials.Stop)
 	g := gateway.New(gateway.Config{Sessions: w.sessions, Credentials: w.credentials, Connections: connections, Providers: w.providers, Audit: log, Outbound: out})
-	mcpserver.New(mcpserver.Config{Agents: w.agents, Sessions: w.sessions, Gateway: g, PublicURL: public, Limits: limits}).Mount(w.mux)
+	w.door = mcpserver.New(mcpserver.Config{Agents: w.agents, Sessions: w.sessions, Gateway: g, PublicURL: public, Subscribe: db.Subscribe, Limits: limits})
+	w.door.Mount(w.mux)
+	t.Cleanup(w.door.Stop)
 	env, err := w.accounts.CreateEnvironment(t.Context(), system(), "production", account.Agreement{})
 	must(t, err)
 	w.env, w.org = env.ID, env.Operator

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -22,10 +23,12 @@ type Answer struct {
 	Status int
 	Header http.Header // allow-listed names, redacted values
 	// Body has passed the redactor and the cut list. It is JSON when JSON is
-	// set, else UTF-8 text, or bytes when Binary is set.
+	// set, else UTF-8 text, or bytes when Binary is set, of the media type Media if
+	// the upstream named one.
 	Body      []byte
 	JSON      bool
 	Binary    bool
+	Media     string // type/subtype, lower case
 	Truncated bool
 	Withheld  string // why there is no body, when the upstream sent one
 	// AuthFailed means that the upstream refused the credential (401). What it
@@ -149,7 +152,9 @@ func (a *Answer) body(resp *outbound.Response, red *Redactor, tool Tool) {
 	default:
 		a.Body = red.Text(text)
 	}
-	a.Binary = !utf8.Valid(a.Body) || bytes.IndexByte(a.Body, 0) >= 0
+	if a.Binary = !utf8.Valid(a.Body) || bytes.IndexByte(a.Body, 0) >= 0; a.Binary && plainMedia.MatchString(media) {
+		a.Media = media
+	}
 	if limit := tool.Output.MaxBytes; len(a.Body) > limit {
 		a.Body, a.Truncated, a.JSON = bytes.Clone(a.Body[:limit]), true, false // the rest can go
 		for n := 0; !a.Binary && n < utf8.UTFMax && !utf8.Valid(a.Body); n++ {
@@ -157,5 +162,8 @@ func (a *Answer) body(resp *outbound.Response, red *Redactor, tool Tool) {
 		}
 	}
 }
+
+// plainMedia is a media type that says nothing else.
+var plainMedia = regexp.MustCompile(`^[a-z]+/[a-z0-9][a-z0-9.+-]{0,79}$`)
 
 func atEnd(err error) bool { return errors.Is(err, io.EOF) }
