@@ -1,6 +1,6 @@
 // Package gateway is the spine: the one way in which a tool call of an agent
-// becomes a request upstream. The doors (MCP, later relay and proxy) turn what
-// they receive into a [Call]; they decide nothing.
+// becomes a request upstream. The doors turn what they receive into a [Call], or,
+// where a client speaks the provider's own HTTP, into a [Raw]; they decide nothing.
 //
 // [Gateway.Invoke] reads from top to bottom as the picture in product.md §4:
 // the session, the decision, the durable intent, the credential, the request,
@@ -72,7 +72,10 @@ type Config struct {
 	SessionRate float64
 	// Calls is how many calls may run at once; default 1024. One organization may
 	// have a quarter of them.
-	Calls     int
+	Calls int
+	// Streams is how many answers of raw requests may be under way at once; default
+	// 8192. One organization may have half of them.
+	Streams   int
 	Telemetry *telemetry.Telemetry // may be nil
 	Now       func() time.Time
 	Logger    *slog.Logger
@@ -90,6 +93,7 @@ type Gateway struct {
 	bySession   *throttle.Limiter
 	byUser      *throttle.Limiter
 	running     *throttle.Shares // by organization
+	streams     *throttle.Shares // answers of raw requests, by organization
 	telemetry   *telemetry.Telemetry
 	now         func() time.Time
 	log         *slog.Logger
@@ -112,11 +116,15 @@ func New(cfg Config) *Gateway {
 	if cfg.Calls == 0 {
 		cfg.Calls = 1024
 	}
+	if cfg.Streams == 0 {
+		cfg.Streams = 8192
+	}
 	const users = 4 // one agent alone cannot use up its user's budget
 	g := &Gateway{sessions: cfg.Sessions, credentials: cfg.Credentials, connections: cfg.Connections, providers: cfg.Providers,
 		audit: cfg.Audit, outbound: cfg.Outbound, ready: cfg.Ready, telemetry: cfg.Telemetry, now: cfg.Now, log: cfg.Logger}
 	g.bySession = throttle.New(cfg.SessionRate, int(4*cfg.SessionRate), maxThrottled, cfg.Now)
 	g.running = throttle.NewShares(cfg.Calls, max(cfg.Calls/4, 1))
+	g.streams = throttle.NewShares(cfg.Streams, max(cfg.Streams/2, 1))
 	g.byUser = throttle.New(users*cfg.SessionRate, int(4*users*cfg.SessionRate), maxThrottled, cfg.Now)
 	return g
 }

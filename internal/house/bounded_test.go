@@ -77,6 +77,9 @@ var bounded = map[string]struct{ bound, ends string }{
 	"credential.Service.wake":             {"1", "the loop of Start"},
 	"credential.sealedCache.byConnection": {"10,000 rows, then it starts anew", "a connection at its end"},
 
+	"gateway.Exchange.Header":  {"what outbound lets through", "Close, or the end of the session"},
+	"gateway.Exchange.release": {"two functions", "finish, once"},
+
 	"keyring/azurekv.clouds":       {"a table", "never changed"},
 	"keyring/azurekv.keeper.marks": {"64 versions", "emptied when full"},
 	"keyring/gcpkms.kinds":         {"a table", "never changed"},
@@ -110,6 +113,8 @@ var bounded = map[string]struct{ bound, ends string }{
 	"mcpserver.jsonType":         {"a table", "never changed"},
 	"mcpserver.waits.byAgent":    {"2,048 long polls", "a poll at its end"},
 
+	"outbound.Stream.Header":  {"64 KiB, 100 lines", "Close"},
+	"outbound.decoders":       {"a table", "never changed"},
 	"outbound.Client.allowed": {"the operator's list", "never changed"},
 	"outbound.pool.framed":    {"4,096 hosts, then it starts anew", "a host that no longer speaks HTTP/2"},
 	"outbound.pool.own":       {"2,048 accounts; those that are idle and the one used least recently go", "Client.Close"},

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 )
 
 const (
@@ -31,21 +30,17 @@ var (
 // Only gzip was offered; any other or nested encoding is refused, because a
 // caller could not look for secrets in what it cannot read.
 func readBody(resp *http.Response, limit int64) ([]byte, error) {
-	var encodings []string
-	for _, line := range resp.Header.Values("Content-Encoding") {
-		for e := range strings.SplitSeq(line, ",") {
-			if e = strings.ToLower(strings.TrimSpace(e)); e != "" && e != "identity" {
-				encodings = append(encodings, e)
-			}
-		}
+	coding, err := codingOf(resp.Header)
+	if err != nil {
+		return nil, err
 	}
-	if len(encodings) == 0 {
+	if coding == "" {
 		if resp.ContentLength > limit && resp.Request.Method != http.MethodHead {
 			return nil, errBody
 		}
 		return drain(resp.Body, limit, resp.ContentLength, func(int64) error { return nil })
 	}
-	if len(encodings) > 1 || (encodings[0] != "gzip" && encodings[0] != "x-gzip") {
+	if coding != "gzip" && coding != "x-gzip" {
 		return nil, errEncoding
 	}
 	in := &counter{r: resp.Body}
@@ -114,14 +109,18 @@ func drain(r io.Reader, limit, claimed int64, step func(total int64) error) ([]b
 }
 
 type counter struct {
-	r     io.Reader
-	n     int64
-	ended bool
+	r      io.Reader
+	n      int64
+	ended  bool
+	failed error // of the network
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	c.ended = c.ended || err == io.EOF
+	if err != nil && err != io.EOF {
+		c.failed = err
+	}
 	return n, err
 }

@@ -189,7 +189,7 @@ func (c *Client) Do(ctx context.Context, bound Bound, req *http.Request, lim Lim
 	if lim.Timeout <= 0 {
 		lim.Timeout = c.timeout
 	}
-	out, err := c.prepare(bound, req)
+	out, err := c.prepare(bound, req, cleanHeader)
 	if err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close()
@@ -235,8 +235,8 @@ func (c *Client) Do(ctx context.Context, bound Bound, req *http.Request, lim Lim
 }
 
 // prepare returns the request that will be sent: a copy whose URL was judged in
-// the very form in which it goes out.
-func (c *Client) prepare(bound Bound, req *http.Request) (*http.Request, error) {
+// the very form in which it goes out, with the headers that clean lets through.
+func (c *Client) prepare(bound Bound, req *http.Request, clean func(http.Header) (http.Header, error)) (*http.Request, error) {
 	if req.URL == nil {
 		return nil, badURL("The request has no URL.")
 	}
@@ -259,7 +259,7 @@ func (c *Client) prepare(bound Bound, req *http.Request) (*http.Request, error) 
 	default:
 		return nil, fault.New(fault.Invalid, "request_invalid", "The request's method is not one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY.")
 	}
-	header, err := cleanHeader(req.Header)
+	header, err := clean(req.Header)
 	if err != nil {
 		return nil, err
 	}

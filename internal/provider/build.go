@@ -37,6 +37,10 @@ type Request struct {
 	Effect policy.Effect
 	Why    string
 
+	// Partial means that nobody has seen the whole body. Such a request cannot be
+	// approved.
+	Partial bool
+
 	base string // of the record's, that URL lies below
 }
 
@@ -122,14 +126,20 @@ func exactNumbers(doc []byte) error {
 // pins; a tool whose base is not among them does not run. The arguments are put
 // into canonical form first, so what is built follows from what is digested.
 func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
-	p := t.plan
-	if p == nil {
+	if t.plan == nil {
 		return nil, fault.New(fault.NotFound, "not_found", "No such tool.")
 	}
 	canonical, err := CanonicalArgs(args)
 	if err != nil {
 		return nil, err
 	}
+	return t.build(canonical, true, api)
+}
+
+// build is Build of canonical arguments, with or without what the schema says of
+// those that are left out.
+func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, error) {
+	p := t.plan
 	if err := p.validate(canonical); err != nil {
 		return nil, err
 	}
@@ -138,7 +148,7 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 		return nil, badArguments("The arguments are not a JSON object.")
 	}
 	for name, value := range p.defaults {
-		if _, ok := given[name]; !ok {
+		if _, ok := given[name]; !ok && defaults {
 			given[name] = value
 		}
 	}

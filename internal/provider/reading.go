@@ -36,6 +36,12 @@ func (r *Redactor) marks(text []byte, layers int) marks {
 	if len(r.forms().long) == 0 {
 		return nil
 	}
+	s.whole(text, layers, true)
+	return s.found
+}
+
+// whole searches all of text. last means that no more text comes after it.
+func (s *search) whole(text []byte, layers int, last bool) *layer {
 	first := &layer{below: layers}
 	for from := 0; from < len(text); from += window {
 		part := text[from:min(from+window, len(text))]
@@ -43,9 +49,9 @@ func (r *Redactor) marks(text []byte, layers int) marks {
 		for _, c := range part {
 			first.text = append(first.text, foldByte(c))
 		}
-		s.read(first, from+len(part) == len(text))
+		s.read(first, last && from+len(part) == len(text))
 	}
-	return s.found
+	return first
 }
 
 // isShort reports whether the whole text is a form too short to be looked for
@@ -173,7 +179,7 @@ func (l *layer) unescape(last bool, reach int) {
 			l.done++
 			continue
 		}
-		if !last && len(rest) < maxEscape {
+		if !last && unfinished(rest) {
 			return
 		}
 		r, used, raw := escapeAt(rest)

@@ -250,6 +250,9 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 			d.Policy, d.Approval = policy.Decide(r), approved
 		} else if !sqldb.NoRows(err) {
 			return Permit{}, d, sqldb.Wrap("look for the approval of a call", err)
+		} else if req.Partial {
+			return Permit{}, d, fault.New(fault.Denied, "not_approvable", "A person would have to approve exactly this call, and its body is too large for that.").
+				WithHint("Send at most 1 MiB, with a Content-Length, or ask for a session that does not confirm such calls.")
 		} else {
 			a, asked, err := s.askForCall(ctx, l, subject, key)
 			d.Approval, d.Asked = a, asked

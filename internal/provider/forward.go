@@ -1,0 +1,223 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/ambit-dev/ambit/internal/failpoint"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/outbound"
+)
+
+// Outgoing is a raw request that was decided on, with what its client sends.
+type Outgoing struct {
+	Tool    Tool
+	Request *Request
+	Header  http.Header // of the client, as [ClientHeader] leaves it
+	Body    io.Reader   // all of it; nil: none
+	Length  int64       // of Body in bytes; -1: not known
+	// Whole is the body when it was read whole. It is sent instead of Body, and can
+	// be sent again.
+	Whole []byte
+	// Trailer is filled by the time that Body ends; its names are there before.
+	Trailer http.Header
+	// Upgrade asks for the protocol that Header's Upgrade names.
+	Upgrade bool
+}
+
+// Incoming is an answer that a client may see while it arrives: what is or looks
+// like the credential, cookies, and the members that the record cuts are gone.
+// Close it.
+type Incoming struct {
+	Status int
+	Header http.Header
+	Length int64 // of the body in bytes; -1: not known
+	body   io.Reader
+	from   *outbound.Stream
+	red    *Redactor
+}
+
+// Read reads the body.
+func (in *Incoming) Read(p []byte) (int, error) { return in.body.Read(p) }
+
+// Close gives up what was not read.
+func (in *Incoming) Close() error { return in.from.Close() }
+
+// Trailer is what came after the body, once Read has given io.EOF; before, the
+// names that were announced.
+func (in *Incoming) Trailer() http.Header { return clientAnswer(in.from.Trailer(), in.red) }
+
+// Socket is the connection after a switch of protocols; nil: there was none. What
+// comes from it has the credential in it, if the upstream sends that.
+func (in *Incoming) Socket() io.ReadWriter { return in.from.Socket() }
+
+// ClientHeader is what of a client's headers may go on: not what belongs to its
+// connection with us, what says who it is or where it came from, and no cookie. A
+// server may read an underscore as a dash (threats.md W4).
+func ClientHeader(h http.Header) http.Header {
+	own := map[string]bool{}
+	for _, line := range h.Values("Connection") {
+		for name := range strings.SplitSeq(line, ",") {
+			own[strings.ToLower(strings.TrimSpace(name))] = true
+		}
+	}
+	out := http.Header{}
+	for name, values := range h {
+		plain := strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+		if own[plain] || withheldHeader(plain) {
+			continue
+		}
+		out[http.CanonicalHeaderKey(name)] = slices.Clone(values)
+	}
+	if httpguts.HeaderValuesContainsToken(h.Values("Te"), "trailers") {
+		out.Set("Te", "trailers")
+	}
+	return out
+}
+
+func withheldHeader(name string) bool {
+	for _, prefix := range []string{"proxy-", "cookie", "set-cookie", "x-forwarded", "x-original-", "x-rewrite-", "x-relay-", "x-workos-", "x-ambit-", "sec-fetch-", "cf-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	switch name {
+	case "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length", "forwarded", "via", "x-real-ip",
+		"true-client-ip", "x-client-ip", "x-cluster-client-ip", "http2-settings", "alt-used":
+		return true
+	}
+	return false
+}
+
+// clientAnswer is what of an upstream's headers a client may see.
+func clientAnswer(from http.Header, red *Redactor) http.Header {
+	own := map[string]bool{}
+	for _, line := range from.Values("Connection") {
+		for name := range strings.SplitSeq(line, ",") {
+			own[strings.ToLower(strings.TrimSpace(name))] = true
+		}
+	}
+	out := http.Header{}
+	for name, values := range from {
+		plain := strings.ToLower(name)
+		switch {
+		case own[plain] || strings.HasPrefix(plain, "proxy-") || strings.HasPrefix(plain, "set-cookie") || strings.HasPrefix(plain, "x-relay-") || strings.HasPrefix(plain, "x-ambit-"):
+			continue
+		case slices.Contains([]string{"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "alt-svc", "strict-transport-security", "public-key-pins", "clear-site-data",
+			"nel", "report-to", "reporting-endpoints", "expect-ct", "service-worker-allowed", "sourcemap", "x-sourcemap", "refresh"}, plain):
+			continue // of the connection, or of the host, which here is ours
+		case red.Finds([]byte(name)):
+			continue
+		}
+		for _, v := range values {
+			out[name] = append(out[name], string(red.Text([]byte(v))))
+		}
+	}
+	return out
+}
+
+// Forward sends a raw request with the credential, which goes in after everything
+// else, and gives the answer while it arrives. An error is outbound's; see [Call].
+func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Record, o Outgoing, cred Credential) (*Incoming, error) {
+	if err := failpoint.Hit("call: before send"); err != nil {
+		return nil, err
+	}
+	bound := outbound.Bound{Bases: pinned.API, Party: cred.Party}
+	u := *o.Request.URL
+	if !bound.Contains(&u) {
+		return nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
+			WithHint("If the provider's record changed, reconnect.")
+	}
+	out := &http.Request{Method: o.Request.Method, URL: &u, Header: rec.outgoingHeader(o)}
+	o.attach(out)
+	red, err := rec.Inject(out, cred)
+	if err != nil {
+		return nil, err
+	}
+	if bound.Certificate, err = rec.certificate(cred); err != nil {
+		return nil, err
+	}
+	from, err := client.Stream(ctx, bound, out, outbound.StreamLimits{})
+	if err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit("call: answered"); err != nil {
+		_ = from.Close()
+		return nil, err
+	}
+	return rec.incoming(o, from, red), nil
+}
+
+// outgoingHeader is the client's, over the record's, with what the tool sets.
+func (r Record) outgoingHeader(o Outgoing) http.Header {
+	out := http.Header{}
+	for name, value := range r.DefaultHeaders {
+		out.Set(name, value)
+	}
+	for name, values := range o.Header {
+		out[name] = slices.Clone(values)
+	}
+	for name, values := range o.Request.Header {
+		if name = http.CanonicalHeaderKey(name); out.Get(name) == "" {
+			out[name] = slices.Clone(values)
+		}
+	}
+	delete(out, "Authorization") // of the client: it says nothing to the provider
+	if o.Upgrade {
+		out.Set("Upgrade", o.Header.Get("Upgrade"))
+	}
+	return out
+}
+
+// attach gives a request its body.
+func (o Outgoing) attach(out *http.Request) {
+	body := o.Whole
+	if !o.Tool.Generic && o.Request.Body != nil { // as it was approved
+		body = o.Request.Body
+		out.Header.Del("Content-Encoding")
+	}
+	switch {
+	case body != nil:
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		out.Body, _ = out.GetBody()
+		out.ContentLength = int64(len(body))
+		if len(body) == 0 {
+			out.Body, out.GetBody = nil, nil
+		}
+	case o.Body != nil:
+		out.Body, out.ContentLength, out.Trailer = io.NopCloser(o.Body), o.Length, o.Trailer
+	}
+}
+
+// incoming puts the redactor, and what cuts members, before an answer.
+func (r Record) incoming(o Outgoing, from *outbound.Stream, red *Redactor) *Incoming {
+	in := &Incoming{Status: from.Status, Header: clientAnswer(from.Header, red), Length: from.Length, from: from, red: red}
+	if from.Socket() != nil {
+		return in
+	}
+	if loc := from.Header.Get("Location"); loc != "" && red.Finds([]byte(loc)) {
+		in.Header.Set("Location", Redacted)
+	}
+	var src io.Reader = from
+	if o.Request.Method == http.MethodHead || from.Length == 0 {
+		in.body = src
+		return in
+	}
+	if media, _, _ := mime.ParseMediaType(from.Header.Get("Content-Type")); len(o.Tool.plan.cut) > 0 && jsonMedia(media) {
+		src, in.Length = newCutter(src, o.Tool.plan.cut), -1
+		in.Header.Del("Content-Length")
+	}
+	in.body = red.Reader(src, in.Length)
+	return in
+}
+
+func jsonMedia(media string) bool {
+	return strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json") || strings.HasSuffix(media, "json-seq") || strings.HasSuffix(media, "ndjson")
+}
