@@ -398,7 +398,7 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	if rec.Auth == provider.OAuth2 {
 		return connection.Connection{}, fault.New(fault.Invalid, "not_key", rec.Name+" is connected by signing in there.").WithHint("Use Connect.")
 	}
-	if err := s.outbound.Check(ctx, rec.API.Base[0]); err != nil && len(rec.Open()) == 0 {
+	if err := provider.Reachable(ctx, s.outbound, rec.API.Base[0]); err != nil && len(rec.Open()) == 0 {
 		return connection.Connection{}, err
 	}
 	values, err := rec.Take(fields)

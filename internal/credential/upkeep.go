@@ -56,7 +56,7 @@ func keepAt(rec provider.Record, r row, now time.Time) time.Time {
 }
 
 func checkAt(rec provider.Record, r row, now time.Time) time.Time {
-	if rec.Health == nil && rec.Identity == nil {
+	if rec.Health == nil && rec.Identity == nil && rec.Auth != provider.Database {
 		return time.Time{}
 	}
 	return now.Add(spread(checkEvery, r))

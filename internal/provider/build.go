@@ -17,6 +17,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider/postgres"
 	"github.com/ambit-dev/ambit/internal/strictjson"
 )
 
@@ -42,6 +43,7 @@ type Request struct {
 	Partial bool
 
 	base string // of the record's, that URL lies below
+	sql  *postgres.Statement
 }
 
 // Summary is a request as a person reads it before approving. Values are as the
@@ -151,6 +153,9 @@ func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, er
 		if _, ok := given[name]; !ok && defaults {
 			given[name] = value
 		}
+	}
+	if p.sql != nil {
+		return p.buildSQL(t, canonical, given, api)
 	}
 	draft := p.typed
 	if p.generic != nil {

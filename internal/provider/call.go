@@ -46,6 +46,13 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	if err := failpoint.Hit("call: before send"); err != nil {
 		return Answer{}, err
 	}
+	if req.sql != nil {
+		a, err := callSQL(ctx, client, pinned, rec, tool, req, cred)
+		if err == nil {
+			err = failpoint.Hit("call: answered")
+		}
+		return a, err
+	}
 	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API, Party: cred.Party}, req, cred, outbound.Limits{})
 	if err == nil {
 		err = failpoint.Hit("call: answered")

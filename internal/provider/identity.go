@@ -29,6 +29,9 @@ const (
 // Identify asks the provider whose account cred opens, at the pinned place. A
 // record without an identity call gives the zero Account.
 func Identify(ctx context.Context, client *outbound.Client, pinned Pinned, rec Record, cred Credential) (Account, error) {
+	if rec.Auth == Database {
+		return rec.identifySQL(ctx, client, pinned, cred)
+	}
 	if rec.Identity == nil {
 		return Account{}, nil
 	}

@@ -21,6 +21,7 @@ const (
 	JWTBearer         Auth = "jwt_bearer"         // RFC 7523 §2.1: a signed assertion for a token
 	GitHubApp         Auth = "github_app"         // an installation of a GitHub App
 	AWSAssumeRole     Auth = "aws_assume_role"    // a role in a customer's AWS account
+	Database          Auth = "database"           // the login of a PostgreSQL server, as it is
 )
 
 // Minted reports whether what a call carries is made of what a person gave.
@@ -97,6 +98,7 @@ const (
 	FieldAccessKeyID     = "access_key_id"
 	FieldSecretAccessKey = "secret_access_key"
 	FieldSessionToken    = "session_token"
+	FieldCA              = "ca_certificate" // PEM of the authorities that vouch for a server
 )
 
 // known describes the parts that records need not describe.
@@ -116,6 +118,8 @@ func known(name string) Part {
 		return Part{Title: "Private key", Help: "PEM, without a passphrase", Lines: true}
 	case FieldCertificate:
 		return Part{Title: "Certificate", Help: "PEM, with the certificates that lead to its root", Public: true, Lines: true}
+	case FieldCA:
+		return Part{Title: "Certificate authority", Help: "PEM; for a server whose certificate no public authority vouches for", Public: true, Lines: true, Optional: true}
 	case FieldAppID:
 		return Part{Title: "App id", Public: true, Pattern: `[0-9]{1,20}|Iv[0-9A-Za-z.]{8,60}`}
 	case FieldInstallationID:
@@ -143,6 +147,8 @@ func (r Record) Given() []Part {
 		names = []string{FieldAppID, FieldInstallationID, FieldPrivateKey}
 	case AWSAssumeRole:
 		names = []string{FieldRoleARN}
+	case Database:
+		names = []string{FieldUsername, FieldPassword, FieldCA}
 	case APIKey:
 		names = r.Injection.parts()
 	}
@@ -217,6 +223,9 @@ func (r Record) Public(name string) bool {
 // Carried lists the parts that a call carries, of which secrets must be such as
 // can be cut from an answer.
 func (r Record) Carried() []string {
+	if r.Auth == Database {
+		return []string{FieldUsername, FieldPassword}
+	}
 	used := slices.DeleteFunc(r.Injection.parts(), func(n string) bool {
 		return n == FieldCertificate || n == FieldPrivateKey
 	})
@@ -232,6 +241,10 @@ const maxFields = 12
 func (r *Record) lintFields(l *linter) {
 	if len(r.Fields) > 0 && r.Auth == OAuth2 {
 		l.add("fields", "Remove it.", "An account that is connected by signing in has no fields.")
+		return
+	}
+	if len(r.Fields) > 0 && r.Auth == Database {
+		l.add("fields", "Remove it.", "A database's login is a user name, a password and, if need be, a certificate authority.")
 		return
 	}
 	if len(r.Fields) > maxFields {

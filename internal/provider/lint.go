@@ -10,7 +10,9 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider/postgres"
 )
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
@@ -46,6 +48,7 @@ func (r *Record) compileBound() []Problem {
 	r.lintMint(l)
 	r.lintAPI(l)
 	r.lintIdentity(l)
+	r.lintDatabase(l)
 	r.lintInjection(l)
 	r.lintHeaders(l)
 	for i, name := range r.Cut {
@@ -70,7 +73,9 @@ func (l *linter) rules(field string, list []string) (rules []accessRule) {
 
 // knownAuth is false for a record whose kind of credential is itself wrong, and
 // told as that.
-func (r *Record) knownAuth() bool { return r.Auth == APIKey || r.Auth == OAuth2 || r.Auth.Minted() }
+func (r *Record) knownAuth() bool {
+	return r.Auth == APIKey || r.Auth == OAuth2 || r.Auth == Database || r.Auth.Minted()
+}
 
 func (r *Record) lintAuth(l *linter) {
 	switch {
@@ -206,7 +211,13 @@ func (r *Record) lintAPI(l *linter) {
 	}
 	for i, b := range r.API.Base {
 		field := fmt.Sprintf("api.base[%d]", i)
-		l.url(field, b, true)
+		if r.Auth == Database {
+			if _, err := postgres.ParsePlace(b); err != nil {
+				l.add(field, fault.Of(err).Hint, "%s", fault.Of(err).Message)
+			}
+		} else {
+			l.url(field, b, true)
+		}
 		if strings.HasSuffix(b, "/") {
 			l.add(field, "Remove the slash at the end.", "Tool paths start with a slash.")
 		}
@@ -309,6 +320,9 @@ func asciiHost(h string) bool {
 
 func (r *Record) lintInjection(l *linter) {
 	in := r.Injection
+	if r.Auth == Database {
+		return
+	}
 	if in.empty() && (r.Auth == OAuth2 || r.Auth.Minted() && r.Auth != AWSAssumeRole) {
 		r.Injection = Injection{Header: "Authorization", Format: "Bearer {access_token}"}
 		return

@@ -31,7 +31,7 @@ type Record struct {
 	Website        string            `yaml:"website"` // where a person manages the account
 	Pipes          string            `yaml:"pipes"`   // its slug on the WorkOS wire, when that is not ID
 	About          About             `yaml:"about"`
-	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role"`
+	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role,database"`
 	Tenant         []TenantParam     `yaml:"tenant"`
 	Capture        []Capture         `yaml:"capture"`
 	OAuth          *OAuth            `yaml:"oauth2"` // set exactly when Auth is OAuth2
@@ -158,7 +158,9 @@ type Identity struct {
 
 // API names where calls may go.
 type API struct {
-	Base []string `yaml:"base"` // "https://host[:port][/prefix]"; the first is the default
+	// Base is "https://host[:port][/prefix]", or of a database
+	// "postgres://host[:port]/database"; the first is the default.
+	Base []string `yaml:"base"`
 }
 
 // Injection says where the credential goes: one of header, query, basic, headers
@@ -212,6 +214,7 @@ type ToolSpec struct {
 	Tried       string        `yaml:"tried"` // YYYY-MM-DD of the last trial with the provider itself; default what about says
 	Input       document      `yaml:"input"`
 	Request     RequestSpec   `yaml:"request"`
+	SQL         *SQLSpec      `yaml:"sql"` // in place of request, of a database
 	Classify    *ClassifySpec `yaml:"classify"`
 	Target      *TargetSpec   `yaml:"target"` // what names the thing that the call is about
 	Poll        *PollSpec     `yaml:"poll"`

@@ -277,7 +277,7 @@ func (s *Store) reachable(ctx context.Context, rec Record) error {
 	shown := rec.withExamples()
 	pinned := shown.Pinned()
 	for _, place := range pinned.Places() {
-		if err := s.cfg.Outbound.Check(ctx, place); err != nil {
+		if err := Reachable(ctx, s.cfg.Outbound, place); err != nil {
 			return fault.Of(err).With("destination", place)
 		}
 	}

@@ -54,6 +54,11 @@ func (r *Record) compileTarget(l *linter, field string, t Tool, s *TargetSpec) *
 		l.add(field, "Remove it.", "Nobody is asked about a tool that only reads.")
 		return nil
 	}
+	if broken := func(spec ToolSpec) bool {
+		return spec.Name == s.Tool && spec.Effect == policy.Read && spec.Classify == nil
+	}; !ok && slices.ContainsFunc(r.ToolSpecs, broken) {
+		return nil // what is wrong with it is told where it stands
+	}
 	if !ok || found.Effect != policy.Read || found.plan.classify != nil {
 		l.add(field+".tool", "Name a tool of this record that reads.", "%s is no tool that reads.", quoted(s.Tool))
 		return nil

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/provider/postgres"
 )
 
 // Many providers have an address of its own for each customer. A record then has
@@ -311,6 +312,12 @@ func (r *Record) own() {
 	}
 	r.API.Base = slices.Clone(r.API.Base)
 	r.ToolSpecs = slices.Clone(r.ToolSpecs)
+	for i, t := range r.ToolSpecs {
+		if t.SQL != nil {
+			s := *t.SQL
+			r.ToolSpecs[i].SQL = &s
+		}
+	}
 	r.DefaultHeaders = maps.Clone(r.DefaultHeaders)
 }
 
@@ -339,6 +346,9 @@ func (r *Record) eachPlace(visit func(*string)) {
 	}
 	for i := range r.ToolSpecs {
 		visit(&r.ToolSpecs[i].Request.Base)
+		if s := r.ToolSpecs[i].SQL; s != nil {
+			visit(&s.Base)
+		}
 	}
 	for _, k := range sortedKeys(r.DefaultHeaders) {
 		v := r.DefaultHeaders[k]
@@ -513,7 +523,7 @@ func (r *Record) lintUse(l *linter, declared map[string]bool) {
 				l.add(field, "Use a parameter of tenant.", "{%s} is not known yet when this address is used.", m[1])
 			}
 		}
-		if _, rest, isURL := strings.Cut(text, "://"); isURL {
+		if _, rest, isURL := strings.Cut(text, "://"); isURL && !strings.HasPrefix(text, postgres.Scheme) { // there goes a login that is whose who chose the host
 			host, _, _ := strings.Cut(rest, "/")
 			l.fixedEnd(field, fillNames(host, listed), hosts)
 		}

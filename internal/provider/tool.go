@@ -38,6 +38,7 @@ type plan struct {
 	guard    []accessRule    // what a tool must not reach unless access is set
 	access   bool
 	generic  *genericPlan
+	sql      *sqlPlan // of a database, in place of a request
 	classify *ClassifySpec
 	cut      map[string]bool // folded names of answer fields
 	digest   [32]byte
@@ -88,7 +89,7 @@ func (r *Record) compileTools(l *linter) {
 		if len(l.problems) > before {
 			continue
 		}
-		if t.Effect == policy.Access && t.plan.classify == nil { // of one with a statement, the path says nothing
+		if t.Effect == policy.Access && t.plan.classify == nil && t.plan.sql == nil { // of one with a statement, the path says nothing
 			guard = append(guard, accessRule{method: t.plan.method, path: t.plan.path.asRule()})
 		}
 		r.tools, places = append(r.tools, t), append(places, i)
@@ -96,7 +97,7 @@ func (r *Record) compileTools(l *linter) {
 	r.guard = guard
 	for i, t := range r.tools {
 		t.plan.bases, t.plan.guard, t.plan.access = r.API.Base, guard, t.Effect == policy.Access
-		if !t.plan.access && t.plan.meetsGuard() {
+		if !t.plan.access && t.plan.sql == nil && t.plan.meetsGuard() {
 			l.add(fmt.Sprintf("tools[%d].effect", places[i]), "Set effect: access, or correct the access list.",
 				"The request is one that makes access, but the effect is %s.", t.Effect)
 		}
@@ -160,7 +161,11 @@ func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 	t.Input = p.compileSchema(l, field+".input", in)
 	l.day(field+".tried", s.Tried)
 	p.compileOutput(l, field+".output", s.Output)
-	r.compileRequest(l, field+".request", s.Request, p)
+	if r.Auth == Database {
+		r.compileStatement(l, field, s, p)
+	} else {
+		r.compileRequest(l, field+".request", s.Request, p)
+	}
 	p.compilePoll(l, field+".poll", s.Poll)
 	p.compileClassify(l, field+".classify", s.Classify)
 	if s.Request.Method != "" && !effectFits(s.Effect, s.Request.Method) {
@@ -324,6 +329,9 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 	} else {
 		shape["request"] = map[string]any{"method": req.Method, "base": t.plan.base, "path": req.Path, "query": req.Query,
 			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body)), "parts": req.Parts}
+		if spec.SQL != nil {
+			shape["sql"] = spec.SQL
+		}
 		shape["poll"], shape["target"], shape["keep"], shape["decode"], shape["classify"] = spec.Poll, spec.Target, spec.Output.Keep, spec.Output.Decode, spec.Classify
 	}
 	if t.Target != nil && t.Target.plan != nil { // whoever approves the tool approves its look-up

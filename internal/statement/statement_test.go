@@ -142,3 +142,22 @@ func FuzzGraphQL(f *testing.F) {
 		}
 	})
 }
+
+// Issue 5: what a statement may be about, for a person who decides on it.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	for src, want := range map[string]string{
+		`delete from Shop."Orders" where a = 'from secrets'`: `"delete" "from" "shop"."Orders" "where" "a" |`,
+		`drop schema if exists x`:                            `"drop" "schema" "if" "exists" "x" | x`,
+		`truncate db.s.t; drop table "a""b"`:                 `"truncate" "s"."t" "drop" "table" "a""b" |`,
+		`select 'open`:                                       ` |`,
+	} {
+		relations, schemas := statement.Names(src)
+		if got := strings.Join(relations, " ") + " | " + strings.Join(schemas, " "); strings.TrimSpace(got) != strings.TrimSpace(want) {
+			t.Errorf("%s: got %s, want %s", src, got, want)
+		}
+	}
+	if relations, _ := statement.Names(strings.Repeat("a b c ", 1000) + strings.Join(strings.Split(strings.Repeat("x1,", 10), ","), " ")); len(relations) > 200 {
+		t.Errorf("%d names", len(relations))
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -74,7 +75,11 @@ func NewOn(t testing.TB, below *agenttest.World, logger *slog.Logger) *World {
 	third.Config.Handler = w.traffic
 	third.Start()
 	t.Cleanup(third.Close)
-	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().(*net.TCPAddr).String()}})
+	allow := []string{third.Listener.Addr().(*net.TCPAddr).String()}
+	if u, err := url.Parse(os.Getenv("AMBIT_TEST_DATABASE_URL")); err == nil && u.Host != "" {
+		allow = append(allow, u.Host) // where a tenant's own database is (sqldbtest.NewTenant)
+	}
+	w.Outbound, err = outbound.New(outbound.Policy{Allow: allow})
 	Must(t, err)
 	t.Cleanup(w.Outbound.Close)
 	w.Node(t)
