@@ -415,6 +415,19 @@ func (s *Service) IssueForSession(ctx context.Context, tx *sqldb.Tx, g SessionGr
 	return next.tokens(now, Scope), nil
 }
 
+// TokenForSession is IssueForSession for the agent that the session belongs to,
+// in a transaction of its own: who gives away one session, and not what it is.
+func (s *Service) TokenForSession(ctx context.Context, who Identity, g SessionGrant) (tokens Tokens, err error) {
+	if who.Agent() == "" || who.Agent() != g.Agent || who.Session() != "" && who.Session() != g.Session {
+		return Tokens{}, notFound()
+	}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		tokens, err = s.IssueForSession(ctx, tx, g)
+		return err
+	})
+	return tokens, sqldb.Wrap("issue a token for a session", err)
+}
+
 // RevokeToken ends a token of the calling client (RFC 7009): a refresh token
 // with everything it began, an access token alone. A token that is unknown, or
 // another's, is no error and nothing happens.

@@ -22,6 +22,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/api"
 	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/authority"
 	"github.com/ambit-dev/ambit/internal/authserver"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
@@ -35,6 +36,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
+	"github.com/ambit-dev/ambit/internal/proxy"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/telemetry"
@@ -69,6 +71,9 @@ type App struct {
 	clock      *clock
 	load       *load
 	listen     []net.Listener
+	atProxy    []net.Listener
+	authority  *authority.Service
+	proxy      *proxy.Server // while it runs
 	console    *console
 	certs      *certificates     // nil without TLS
 	pages      *web.Server       // whose live streams would hold a shutdown
@@ -108,7 +113,7 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 		}
 		a.closeRooms()
 		if cfg.Sealed == nil || !KeyAway(err) {
-			closeAll(a.listen)
+			closeAll(append(a.listen, a.atProxy...))
 			return nil, err
 		}
 		if err := a.sealed(ctx, err, waiting); err != nil {
@@ -141,6 +146,11 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.listen == nil {
 		if a.listen, err = listen(cfg.Listen); err != nil {
 			return err
+		}
+	}
+	if a.atProxy == nil && cfg.ProxyListen != "" {
+		if a.atProxy, err = listen(cfg.ProxyListen); err != nil {
+			return atProxy(err)
 		}
 	}
 	if cfg.PublicURL == "" {
@@ -209,6 +219,9 @@ func (a *App) open(ctx context.Context) (err error) {
 		return err
 	}
 
+	if a.authority, err = authority.New(authority.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, Now: a.clock.Now}); err != nil {
+		return err
+	}
 	a.Custody = custody.New(custody.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People})
 
 	// Levels 5 to 7: sessions, credentials, the spine.
@@ -218,7 +231,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	a.Integrations = integration.New(integration.Config{DB: a.db, Audit: a.Audit, People: a.People, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
 		Vends: cfg.AllowVend, Now: a.clock.Now})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
-		Outbound: a.outbound, Ready: a.mayCall, SessionRate: cfg.CallRate, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
+		Outbound: a.outbound, Ready: a.mayCall, SessionRate: cfg.CallRate, Egress: cfg.Egress, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
 	a.health = a.newHealth()
 	a.gauges()
 	return nil
@@ -310,6 +323,8 @@ func (a *App) handler() (http.Handler, error) {
 	}
 	pages.Mount(mux)
 	a.pages, a.management = pages, management
+	a.proxy = proxy.New(proxy.Config{People: a.People, Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, Authority: a.authority, URL: a.ProxyURL(), Logger: a.log})
+	a.proxy.Mount(mux)
 	mux.HandleFunc("GET /healthz", a.health.alive)
 	mux.HandleFunc("GET /readyz", a.health.ready)
 	mux.HandleFunc("GET /metrics", a.metrics)
@@ -318,6 +333,23 @@ func (a *App) handler() (http.Handler, error) {
 
 // PublicURL is where the server is reached.
 func (a *App) PublicURL() *url.URL { u := *a.public; return &u }
+
+// ProxyURL is where the forward proxy is reached; empty: there is none.
+func (a *App) ProxyURL() string {
+	if len(a.atProxy) == 0 {
+		return ""
+	}
+	host, _, _ := net.SplitHostPort(a.cfg.ProxyListen)
+	_, port, _ := net.SplitHostPort(a.atProxy[0].Addr().String())
+	scheme := "http"
+	if a.cfg.TLSCert != "" {
+		scheme = "https"
+		if !isLoopback(host) {
+			host = a.public.Hostname() // for which the certificate is
+		}
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
 
 // Addresses are those that the server listens on.
 func (a *App) Addresses() []string {
@@ -373,7 +405,7 @@ func (a *App) sweep() {
 
 // closeAll stops in the reverse order of start. It is safe on a half-open App.
 func (a *App) closeAll() {
-	closeAll(a.listen)
+	closeAll(append(a.listen, a.atProxy...))
 	a.closeRooms()
 }
 

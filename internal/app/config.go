@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
@@ -59,6 +60,11 @@ type Config struct {
 	// Listen is "host:port". localhost means both loopback addresses; port 0
 	// picks one.
 	Listen string
+	// ProxyListen is where the forward proxy listens, as Listen; empty: nowhere. It
+	// is loopback, unless there are certificates.
+	ProxyListen string
+	// Egress is what tunnels of the proxy may do beside the accounts of a session.
+	Egress gateway.Egress
 	// PublicURL is the one origin under which people and agents reach the
 	// server: issuer, MCP resource and WebAuthn origin. Default
 	// http://localhost:<port>.
@@ -157,6 +163,9 @@ func (c *Config) Validate() error {
 		return invalid("listen_plain", "Listening on "+c.Listen+" without TLS would send tokens in clear over the network.",
 			"Set AMBIT_TLS_CERT and AMBIT_TLS_KEY, or AMBIT_TRUSTED_PROXIES if a proxy in front does TLS, or listen on localhost.")
 	}
+	if err := c.checkProxy(); err != nil {
+		return err
+	}
 	if c.PublicURL != "" {
 		if _, err := parsePublic(c.PublicURL); err != nil {
 			return err
@@ -196,6 +205,39 @@ func (c *Config) Validate() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func (c *Config) checkProxy() error {
+	switch c.Egress.Elsewhere {
+	case "":
+		c.Egress.Elsewhere = gateway.DenyElsewhere
+	case gateway.DenyElsewhere, gateway.ObserveElsewhere, gateway.PassElsewhere:
+	default:
+		return invalid("proxy_elsewhere_invalid", "What the proxy does with other hosts is not deny, observe or pass.", "Set AMBIT_PROXY_ELSEWHERE to one of them.")
+	}
+	for i, h := range c.Egress.Hosts {
+		h = strings.ToLower(h)
+		name := strings.TrimPrefix(h, "*.")
+		if name == "" || strings.ContainsAny(name, "*:/ ") || strings.HasPrefix(name, ".") {
+			return invalid("proxy_pass_invalid", "The proxy cannot let "+h+" pass: it is no host name.", "Set AMBIT_PROXY_PASS to names such as api.anthropic.com or *.example.com, without ports.")
+		}
+		c.Egress.Hosts[i] = h
+	}
+	if c.ProxyListen == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(c.ProxyListen)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return invalid("proxy_listen_invalid", "The address of the forward proxy is not host:port.", "For example localhost:7421, or off.")
+	}
+	if !isLoopback(host) && c.TLSCert == "" {
+		return invalid("proxy_listen_plain", "A forward proxy on "+c.ProxyListen+" without TLS would take tokens in clear over the network.",
+			"Let it listen on localhost, or set AMBIT_TLS_CERT and AMBIT_TLS_KEY.")
 	}
 	return nil
 }

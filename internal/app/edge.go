@@ -89,6 +89,12 @@ func cannotListen(address string, err error) error {
 	return f.WithCause(err)
 }
 
+// atProxy says of an address that cannot be listened on that it is the proxy's.
+func atProxy(err error) error {
+	f := fault.Of(err)
+	return f.WithHint(strings.NewReplacer("--listen", "--proxy-listen", "AMBIT_LISTEN", "AMBIT_PROXY_LISTEN").Replace(f.Hint) + " off runs no proxy.")
+}
+
 func closeAll(list []net.Listener) {
 	for _, l := range list {
 		_ = l.Close()
@@ -101,6 +107,14 @@ func (a *App) secure(l net.Listener) net.Listener {
 		return l
 	}
 	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: a.certs.get})
+}
+
+// secureProxy is secure for the forward proxy, whose clients speak HTTP/1.1 to it.
+func (a *App) secureProxy(l net.Listener) net.Listener {
+	if a.cfg.TLSCert == "" {
+		return l
+	}
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: a.certs.get})
 }
 
 // certificates reads the files again when they change.

@@ -42,7 +42,10 @@ func (a *App) Run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	a.start()
-	failed := make(chan error, len(a.listen))
+	failed := make(chan error, len(a.listen)+len(a.atProxy))
+	for _, l := range a.atProxy {
+		go func() { failed <- a.proxy.Serve(a.secureProxy(l)) }()
+	}
 	for _, l := range a.listen {
 		go func() { failed <- srv.Serve(a.secure(l)) }()
 	}
@@ -83,6 +86,7 @@ func (a *App) drain(srv *http.Server, failed bool) {
 	go func() {
 		defer close(over)
 		_ = srv.Shutdown(context.Background()) // until Close, which follows
+		_ = a.proxy.Shutdown(context.Background())
 	}()
 	a.wait(a.cfg.Drain, over)
 	a.Sessions.CutCalls()
@@ -91,6 +95,7 @@ func (a *App) drain(srv *http.Server, failed bool) {
 	case <-time.After(cutGrace):
 	}
 	_ = srv.Close()
+	a.proxy.Close()
 	<-over
 	if !a.requests.finish(cutGrace) {
 		a.log.Warn("some requests did not end; they are left behind")

@@ -47,6 +47,8 @@ type command struct {
 	debug  bool
 	server string // --server
 
+	proxyListen string // --proxy-listen
+
 	environment string // --env
 	narrowed    bool   // flags say which things a list is about
 }

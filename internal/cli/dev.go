@@ -32,6 +32,7 @@ import (
 type Ready struct {
 	URL            string `json:"url"`
 	MCPURL         string `json:"mcp_url"`
+	ProxyURL       string `json:"proxy_url"`
 	LoginURL       string `json:"login_url"`
 	APIKey         string `json:"api_key"`
 	EnvironmentID  string `json:"environment_id"`
@@ -49,6 +50,9 @@ func (c *command) devCommand() *cobra.Command {
 			"day, and ends the one of the start before.",
 		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c.proxyListen == "" && c.env[envProxyListen] == "" {
+				c.proxyListen = "localhost:0"
+			}
 			cfg, err := c.serverConfig(dataDir, listen)
 			if err == nil && readyFile != "" {
 				err = checkReady(readyFile)
@@ -67,6 +71,7 @@ func (c *command) devCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dataDir, "data", "", "data folder (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on; port 0 picks one (default: localhost:7420)")
+	c.proxyFlag(cmd, "a free port of localhost")
 	cmd.Flags().StringVar(&readyFile, "ready-file", "", "file to write when the server answers (mode 0600)")
 	return cmd
 }
@@ -108,7 +113,7 @@ func (c *command) dev(ctx context.Context, cfg app.Config, readyFile string) (er
 		}
 		c.say("Ambit serves %s\n", c.paint(c.stdout, "1", setup.ready.URL))
 		c.facts("  web", a.PublicURL().JoinPath("ui").String()+"/", "  MCP", setup.ready.MCPURL+" (the one URL that an agent gets)",
-			"  sandbox", "http://"+place+" (a third party to try things on)", "  data", first(cfg.DataDir, "the database"))
+			"  proxy", first(setup.ready.ProxyURL, "off"), "  sandbox", "http://"+place+" (a third party to try things on)", "  data", first(cfg.DataDir, "the database"))
 		if setup.needed {
 			c.say("\nNobody owns this server yet. Open this link within 15 minutes to register your passkey. It works once:\n\n  %s\n", setup.ready.LoginURL)
 		} else {
@@ -133,7 +138,7 @@ func devSetup(ctx context.Context, a *app.App) (devStart, error) {
 		return devStart{}, err
 	}
 	base := a.PublicURL()
-	s := devStart{needed: needed, ready: Ready{URL: base.String(), MCPURL: base.JoinPath("mcp").String(), LoginURL: base.JoinPath("ui", "signin").String()}}
+	s := devStart{needed: needed, ready: Ready{URL: base.String(), MCPURL: base.JoinPath("mcp").String(), ProxyURL: a.ProxyURL(), LoginURL: base.JoinPath("ui", "signin").String()}}
 	if needed {
 		s.ready.LoginURL = string(link.Reveal())
 	}

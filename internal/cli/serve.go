@@ -46,8 +46,13 @@ func (c *command) serveCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dataDir, "data", "", "data folder (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (default: AMBIT_LISTEN, else localhost:7420)")
+	c.proxyFlag(cmd, "localhost:7421 beside localhost:7420")
 	cmd.Flags().DurationVar(&delay, "drain-delay", 0, "how long to go on serving after SIGTERM while /readyz says not ready, so that a balancer notices (default: AMBIT_DRAIN_DELAY, else 0s)")
 	return cmd
+}
+
+func (c *command) proxyFlag(cmd *cobra.Command, usual string) {
+	cmd.Flags().StringVar(&c.proxyListen, "proxy-listen", "", "address of the forward proxy, or off (default: AMBIT_PROXY_LISTEN, else "+usual+")")
 }
 
 // secondSignal gives a channel that closes at the first signal after ctx has

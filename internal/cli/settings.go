@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
@@ -21,6 +22,9 @@ const (
 	envRootKeysOther  = "AMBIT_ROOT_KEYS_OTHER"
 	envCheckpoints    = "AMBIT_CHECKPOINT_DIR"
 	envListen         = "AMBIT_LISTEN"
+	envProxyListen    = "AMBIT_PROXY_LISTEN"
+	envProxyElsewhere = "AMBIT_PROXY_ELSEWHERE"
+	envProxyPass      = "AMBIT_PROXY_PASS"
 	envPublicURL      = "AMBIT_PUBLIC_URL"
 	envTLSCert        = "AMBIT_TLS_CERT"
 	envTLSKey         = "AMBIT_TLS_KEY"
@@ -51,7 +55,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		DataDir: first(dataDir, c.env[envDataDir], c.defaultDataDir()), DatabaseURL: c.env[envDatabaseURL],
 		RootKey: c.env[envRootKey], RootKeysOther: list(c.env[envRootKeysOther]), Env: func(name string) string { return c.env[name] }, CheckpointDir: c.env[envCheckpoints],
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
-		OutboundAllow: list(c.env[envOutboundAllow]), NotifySocket: c.env[envNotifySocket],
+		OutboundAllow: list(c.env[envOutboundAllow]), Egress: gateway.Egress{Elsewhere: gateway.Elsewhere(c.env[envProxyElsewhere]), Hosts: list(c.env[envProxyPass])}, NotifySocket: c.env[envNotifySocket],
 		TransitCA: c.env[envTransitCA], TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
 	}
 	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend, envMachineID: &cfg.MachineIdentity} {
@@ -106,7 +110,24 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		}
 		cfg.TrustedProxies = append(cfg.TrustedProxies, p)
 	}
+	cfg.ProxyListen = proxyPlace(first(c.proxyListen, c.env[envProxyListen]), cfg.Listen)
 	return cfg, cfg.Validate()
+}
+
+// proxyPlace is where the forward proxy listens. By itself it does beside a server
+// at its usual place, or at any free port; elsewhere it is asked for.
+func proxyPlace(asked, server string) string {
+	switch {
+	case asked == "off":
+		return ""
+	case asked != "":
+		return asked
+	case server == "" || server == "localhost:7420":
+		return "localhost:7421"
+	case strings.HasSuffix(server, ":0"):
+		return "localhost:0"
+	}
+	return ""
 }
 
 func (c *command) defaultDataDir() string {

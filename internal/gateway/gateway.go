@@ -76,6 +76,7 @@ type Config struct {
 	// Streams is how many answers of raw requests may be under way at once; default
 	// 8192. One organization may have half of them.
 	Streams   int
+	Egress    Egress               // of tunnels
 	Telemetry *telemetry.Telemetry // may be nil
 	Now       func() time.Time
 	Logger    *slog.Logger
@@ -94,6 +95,7 @@ type Gateway struct {
 	byUser      *throttle.Limiter
 	running     *throttle.Shares // by organization
 	streams     *throttle.Shares // answers of raw requests, by organization
+	egress      Egress
 	telemetry   *telemetry.Telemetry
 	now         func() time.Time
 	log         *slog.Logger
@@ -121,7 +123,7 @@ func New(cfg Config) *Gateway {
 	}
 	const users = 4 // one agent alone cannot use up its user's budget
 	g := &Gateway{sessions: cfg.Sessions, credentials: cfg.Credentials, connections: cfg.Connections, providers: cfg.Providers,
-		audit: cfg.Audit, outbound: cfg.Outbound, ready: cfg.Ready, telemetry: cfg.Telemetry, now: cfg.Now, log: cfg.Logger}
+		audit: cfg.Audit, outbound: cfg.Outbound, egress: cfg.Egress, ready: cfg.Ready, telemetry: cfg.Telemetry, now: cfg.Now, log: cfg.Logger}
 	g.bySession = throttle.New(cfg.SessionRate, int(4*cfg.SessionRate), maxThrottled, cfg.Now)
 	g.running = throttle.NewShares(cfg.Calls, max(cfg.Calls/4, 1))
 	g.streams = throttle.NewShares(cfg.Streams, max(cfg.Streams/2, 1))

@@ -21,6 +21,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"api.stream.run go": {"one for each audit stream, of which there are 100", "run, which waits for it"},
 	"api.streams.open":  {"100 streams", "a stream at its end"},
 
+	"app.App.atProxy":          {"two addresses", "closeAll"},
 	"app.backEnds":             {"a table", "never changed"},
 	"app.ownBackEnds":          {"a table", "never changed"},
 	"app.App.Run go":           {"one for each of two addresses", "drain shuts the server down"},
@@ -59,6 +60,8 @@ var bounded = map[string]struct{ bound, ends string }{
 	"audit.commits.taken":      {"256, those of one commit", "that commit at its end"},
 	"audit.spares.ready":       {"a few keys", "whoever needs one"},
 	"audit.spares.used":        {"1", "the loop of spares"},
+
+	"authority.Service.leaves": {"1,024 hosts, then it starts anew", "a leaf after twelve hours"},
 
 	"cli.awaiting go":               {"one read of the terminal", "the process, which ends soon after"},
 	"cli.command.browse go":         {"one, for a browser", "the browser's own start, or the process"},
@@ -120,6 +123,16 @@ var bounded = map[string]struct{ bound, ends string }{
 	"outbound.pool.framed":    {"4,096 hosts, then it starts anew", "a host that no longer speaks HTTP/2"},
 	"outbound.pool.own":       {"2,048 accounts; those that are idle and the one used least recently go", "Client.Close"},
 	"outbound.pool.recent":    {"as pool.own", "Client.Close"},
+
+	"proxy.Server.Shutdown go": {"one", "the last tunnel's end, upon Close at the latest"},
+	"proxy.Server.conns":       {"6,144 places for connections", "a connection at its end"},
+	"proxy.Server.inside go":   {"two for each tunnel, of which there are 4,096", "inside, which waits for them"},
+	"proxy.Server.kill":        {"nothing is sent", "Close closes it"},
+	"proxy.Server.pass go":     {"two for each tunnel, of which there are 4,096", "pass, which waits for them"},
+	"proxy.Server.socket go":   {"one for each socket, of which a tunnel has one", "socket, which waits for it"},
+	"proxy.Server.stop":        {"nothing is sent", "Shutdown closes it"},
+	"proxy.bounded.places":     {"as proxy.Server.conns", "a connection at its end"},
+	"proxy.single.over":        {"nothing is sent", "closed with the tunnel's connection"},
 
 	"provider.Library.records":     {"the catalog of the program", "never changed"},
 	"provider.authorizeParams":     {"a table", "never changed"},

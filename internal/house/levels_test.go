@@ -33,6 +33,7 @@ var levels = map[string]int{
 	"internal/provider":    3,
 	"internal/account":     3,
 	"internal/agent":       3,
+	"internal/authority":   4,
 	"internal/connection":  4,
 	"internal/custody":     4,
 	"internal/webhook":     4,

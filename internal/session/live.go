@@ -68,7 +68,11 @@ func (s *Service) Live(ctx context.Context, who agent.Identity, handle string) (
 			return Live{}, notFound()
 		}
 	}
-	ses, l, err := s.readLive(ctx, who, handle)
+	return s.live(ctx, who, reference{who.Session(), handle})
+}
+
+func (s *Service) live(ctx context.Context, who agent.Identity, ref reference) (Live, error) {
+	ses, l, err := s.readLive(ctx, who, ref)
 	if err != nil {
 		return Live{}, err
 	}

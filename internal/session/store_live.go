@@ -28,10 +28,16 @@ where s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and (
 	liveByIDSQL     = `select ` + liveColumns + ` from session s` + liveFrom + ` and s.id = $1`
 )
 
-func (s *Service) readLive(ctx context.Context, who agent.Identity, handle string) (Session, Live, error) {
-	query, key := liveByHandleSQL, handleHash(handle)
-	if who.Session() != "" {
-		query, key = liveByIDSQL, string(who.Session())
+// reference names a session: by its id, if that is set, or by a handle.
+type reference struct {
+	session id.Session
+	handle  string
+}
+
+func (s *Service) readLive(ctx context.Context, who agent.Identity, ref reference) (Session, Live, error) {
+	query, key := liveByHandleSQL, handleHash(ref.handle)
+	if ref.session != "" {
+		query, key = liveByIDSQL, string(ref.session)
 	}
 	rows, err := s.db.Near().QueryContext(ctx, query, key, who.Agent(), who.Environment(), who.Organization(), who.User())
 	if err != nil {

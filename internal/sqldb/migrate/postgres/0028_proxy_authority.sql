@@ -1,0 +1,10 @@
+-- The certificate authority of an environment's forward proxy. The key is sealed.
+create table proxy_authority (
+  id text not null primary key,
+  environment_id text not null,
+  certificate bytea not null,
+  sealed_key bytea not null,
+  created_at bigint not null,
+  expires_at bigint not null
+);
+create index proxy_authority_by_environment on proxy_authority (environment_id, expires_at);
