@@ -41,6 +41,9 @@ type Call struct {
 	Tool       string
 	Arguments  json.RawMessage
 	Address    string // of the client
+	// AtMost is the worst that the call may do, as who makes it says; empty: what the
+	// session allows.
+	AtMost policy.Effect
 	// Traceparent is the caller's place in a trace (W3C Trace Context), which the
 	// call's own spans join. It decides nothing and goes no further.
 	Traceparent string
@@ -53,6 +56,10 @@ type Result struct {
 	Event  id.Event      // the audit entry of the call
 	Effect policy.Effect // of the call
 	Note   string        // what the person who approved this very call told the agent
+	// Lacking names scopes of the tool that the account was not granted, where the
+	// provider refused the call, and ConnectURL the page to grant them at.
+	Lacking    []string
+	ConnectURL string
 }
 
 // Config is what a Gateway needs. All but Now, Ready and Logger are required.
@@ -208,6 +215,9 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 		return Result{}, g.refuse(ctx, entry, "tool.arguments", err)
 	}
 	entry.Effect = string(req.Effect)
+	if err := c.within(policy.Worse(target.Tool.Effect, req.Effect)); err != nil {
+		return Result{}, g.refuse(ctx, entry, "call.effect", err)
+	}
 	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
 	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
 	if err != nil {
@@ -242,7 +252,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	if err != nil {
 		return Result{}, withNote(g.explain(running, err, req.Effect, outcome), permit.Note())
 	}
-	return Result{Answer: answer, Event: intent.Event, Effect: req.Effect, Note: permit.Note()}, nil
+	return g.lacking(ctx, permit, target.Tool, Result{Answer: answer, Event: intent.Event, Effect: req.Effect, Note: permit.Note()}), nil
 }
 
 // withNote lets a failure carry what the approver wrote: the approval is used
@@ -310,6 +320,9 @@ func (g *Gateway) send(ctx context.Context, seen *telemetry.Call, p session.Perm
 // askFirst answers a call without a session: it makes the request for just this
 // tool, so that a person can be asked at once.
 func (g *Gateway) askFirst(ctx context.Context, c Call, entry audit.Entry) error {
+	if err := g.withinDeclared(ctx, c.Identity, c); err != nil {
+		return g.refuse(ctx, entry, "call.effect", err)
+	}
 	asked, err := g.Request(ctx, c.Identity, session.Ask{Tools: []string{c.Tool}, Purpose: "Call " + printable(c.Tool)}, c.Address)
 	if err != nil {
 		return g.refuse(ctx, entry, "session.request", err)

@@ -40,6 +40,16 @@ func (w *world) misbehaveAt(t testing.TB, path string, fault map[string]any) {
 	}
 }
 
+// behave makes the sandbox answer everything as it should again.
+func (w *world) behave(t testing.TB) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, w.sandbox+"/_fault", nil)
+	must(t, err)
+	res, err := http.DefaultClient.Do(req)
+	must(t, err)
+	must(t, res.Body.Close())
+}
+
 func (w *world) calls(t testing.TB) int {
 	t.Helper()
 	res, err := http.Get(w.sandbox + "/_stats")

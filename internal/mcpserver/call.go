@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
 )
 
 // call answers tools/call. A refusal is a result that a model can read; only a
@@ -22,26 +23,32 @@ func (s *Server) call(ctx context.Context, who agent.Identity, m message, rev re
 	if !ok {
 		return nil, badParams("arguments must be an object.")
 	}
-	if t := s.metaTool(name); t != nil {
-		a, err := t.run(ctx, caller{who: who, address: address}, m.params["arguments"])
+	c := caller{who: who, address: address}
+	t := s.metaTool(name)
+	switch {
+	case t == nil:
+		return s.invoke(ctx, c, m, rev, name, args, "")
+	case t.most != "":
+		called, args, err := s.indirect(name, m.params["arguments"])
 		if err != nil {
 			return s.refusal(ctx, name, rev, err), nil
 		}
-		return s.answer(rev, a)
+		return s.invoke(ctx, c, m, rev, called, args, t.most)
 	}
-	call, err := target(args)
+	a, err := t.run(ctx, c, m.params["arguments"])
 	if err != nil {
 		return s.refusal(ctx, name, rev, err), nil
 	}
-	call.Identity, call.Tool, call.Address, call.Traceparent = who, name, address, m.trace
-	res, err := s.gateway.Invoke(ctx, call)
-	if fault.Is(err, "tool_not_found") {
+	return s.answer(rev, a)
+}
+
+// noTool refuses a call. One of no tool at all is an error of the protocol, unless
+// the name was an argument.
+func (s *Server) noTool(ctx context.Context, name string, rev revision, most policy.Effect, err error) (any, *problem) {
+	if most == "" && fault.Is(err, "tool_not_found") {
 		return nil, &problem{status: http.StatusBadRequest, code: codeParams, message: "There is no such tool."}
 	}
-	if err != nil {
-		return s.refusal(ctx, name, rev, err), nil
-	}
-	return s.upstream(rev, res), nil
+	return s.refusal(ctx, name, rev, err), nil
 }
 
 // target takes our two arguments away from the tool's own.

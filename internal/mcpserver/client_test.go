@@ -21,7 +21,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
-var ours = []string{"whoami", "list_providers", "search_tools", "describe_tool", "request_session", "check_session", "end_session", "connect_provider"}
+var ours = []string{"whoami", "list_providers", "search_tools", "describe_tool", "request_session", "check_session", "end_session", "connect_provider", "call_read", "call_write", "call_destructive"}
 
 // client is an agent as a real MCP client over HTTP.
 type client struct {

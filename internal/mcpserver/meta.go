@@ -32,6 +32,7 @@ type caller struct {
 // metaTool is a tool of ours: how access is found, asked for and given back.
 type metaTool struct {
 	tool mcp.Tool
+	most policy.Effect // of a tool that calls others; run is nil
 	run  func(ctx context.Context, c caller, args json.RawMessage) (answer, error)
 }
 
@@ -96,6 +97,9 @@ func (s *Server) metaTools() []metaTool {
 			`{"provider":{"type":"string","description":"Provider id from list_providers."}}`, `["provider"]`,
 			`{"provider":{"type":"string"},"connected":{"type":"boolean"},"connect_url":{"type":"string"}}`,
 			s.connectProvider),
+		callTool("call_read", "Call a tool that reads", policy.Read, "one that only reads"),
+		callTool("call_write", "Call a tool that writes", policy.Write, "one that writes or reads"),
+		callTool("call_destructive", "Call a tool that destroys", policy.Access, "whatever it does, also what cannot be undone and what gives access"),
 	}
 }
 

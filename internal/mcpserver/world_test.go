@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
@@ -35,6 +37,8 @@ import (
 type world struct {
 	mux         *http.ServeMux
 	door        *mcpserver.Server
+	later       atomic.Int64     // nanoseconds that sessions are ahead
+	second      *httptest.Server // another third party, not started
 	env         id.Environment
 	org         id.Organization
 	accounts    *account.Service
@@ -84,7 +88,9 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 	must(t, err)
 	w.agents.Start()
 	t.Cleanup(w.agents.Stop)
-	out, err := outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().String()}})
+	w.second = httptest.NewUnstartedServer(nil)
+	t.Cleanup(w.second.Close)
+	out, err := outbound.New(outbound.Policy{Allow: []string{third.Listener.Addr().String(), w.second.Listener.Addr().String()}})
 	must(t, err)
 	w.providers, err = provider.New(provider.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Outbound: out})
 	must(t, err)
@@ -92,7 +98,8 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 		return w.sessions.OnConnectionEnded(ctx, tx, c)
 	}})
 	connections := w.connections
-	w.sessions = session.New(session.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, PublicURL: public})
+	w.sessions = session.New(session.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, PublicURL: public,
+		Now: func() time.Time { return time.Now().Add(time.Duration(w.later.Load())) }})
 	w.sessions.Start()
 	t.Cleanup(w.sessions.Stop)
 	w.credentials = credential.New(credential.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, Providers: w.providers, Outbound: out, PublicURL: public})
