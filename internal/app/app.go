@@ -37,6 +37,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/proxy"
+	"github.com/ambit-dev/ambit/internal/relay"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/telemetry"
@@ -328,7 +329,8 @@ func (a *App) handler() (http.Handler, error) {
 	mux.HandleFunc("GET /healthz", a.health.alive)
 	mux.HandleFunc("GET /readyz", a.health.ready)
 	mux.HandleFunc("GET /metrics", a.metrics)
-	return a.watched(a.edge(mux)), nil
+	doors := relay.New(relay.Config{Agents: a.Agents, Gateway: a.gateway, Address: a.address, Logger: a.log, Now: a.clock.Now}).Before(mux)
+	return a.watched(a.edge(doors)), nil
 }
 
 // PublicURL is where the server is reached.

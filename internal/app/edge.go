@@ -23,6 +23,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/authserver"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
+	"github.com/ambit-dev/ambit/internal/relay"
 	"github.com/ambit-dev/ambit/internal/workos"
 )
 
@@ -190,7 +191,7 @@ func (a *App) edge(next http.Handler) http.Handler {
 			defer mine.over()
 			body.counts(mine)
 		}
-		if encoded(r) {
+		if encoded(r) && door(r.URL.Path) != "relay" { // whose bodies are the provider's to read
 			turnAway(w, r, http.StatusUnsupportedMediaType, fault.New(fault.Invalid, "unsupported_media_type", "Content-Encoding is not taken.").WithHint("Send the body as it is."))
 			return
 		}
@@ -227,6 +228,8 @@ func turnAway(w http.ResponseWriter, r *http.Request, status int, f *fault.Error
 		workos.Refuse(w, status, f)
 	case "pipes":
 		workos.RefusePipes(w, status, f)
+	case "relay":
+		relay.Refuse(w, f)
 	case "oauth", "discovery":
 		authserver.Refuse(w, status, f)
 	default:

@@ -152,7 +152,7 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 	}
 	seen.Enter(telemetry.Policy)
 	header := provider.ClientHeader(r.Header)
-	target, req, err := aim(found, r, provider.Raw{Method: r.Method, Header: header, Body: first.first, Whole: first.whole})
+	target, req, err := aim(found, r, provider.Raw{Method: r.Method, Header: header, Body: first.first, Whole: first.whole, Socket: r.Upgrade})
 	entry.Object, entry.Tool, entry.Effect = target.Tool.Name, target.Tool.Name, string(target.Tool.Effect)
 	if err != nil {
 		return nil, g.refuse(ctx, entry, "grant.tool", err)
@@ -189,7 +189,7 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 	// 4 to 6. The credential, the request, the redaction of what comes.
 	out := provider.Outgoing{Tool: target.Tool, Request: req, Header: header, Body: first.rest, Length: r.Length, Trailer: r.Trailer, Upgrade: r.Upgrade}
 	if r.Upgrade {
-		out.Header.Set("Upgrade", r.Header.Get("Upgrade"))
+		out.Header.Set("Upgrade", "websocket")
 	}
 	if first.whole {
 		out.Whole = first.first

@@ -42,8 +42,9 @@ type Raw struct {
 	Length int64
 	// Trailer is filled by the time that Body ends; its names are there before.
 	Trailer http.Header
-	// Upgrade asks for a switch of protocols, as WebSocket does (RFC 6455 §4.1):
-	// the answer has [Exchange.Socket] when the provider agrees.
+	// Upgrade asks for a switch to WebSocket (RFC 6455 §4.1), whose other headers are
+	// in Header: the answer has [Exchange.Socket] when the provider agrees. It takes
+	// no extension, so that frames can be read.
 	Upgrade bool
 
 	Door        string // relay or proxy, for the record
@@ -207,7 +208,7 @@ func (r Raw) check() error {
 		return fault.New(fault.Denied, "method_refused", "The method "+printable(r.Method)+" is refused: it would show what was sent.")
 	}
 	for name, values := range r.Header {
-		if slices.Contains([]string{"Authorization", "Proxy-Authorization", "X-Ambit-Session"}, name) {
+		if name == "Authorization" || name == "Proxy-Authorization" {
 			continue
 		}
 		if slices.ContainsFunc(values, holdsOurs) {
@@ -221,14 +222,14 @@ func (r Raw) check() error {
 }
 
 // holdsOurs reports whether text holds a credential of ours, which must not go on
-// (threats.md S1).
+// (threats.md S1). A session's handle is none.
 func holdsOurs(text string) bool {
-	return slices.ContainsFunc([]string{"amb_at_", "amb_rt_", "amb_cs_", session.HandlePrefix}, func(p string) bool { return strings.Contains(text, p) })
+	return slices.ContainsFunc([]string{"amb_at_", "amb_rt_", "amb_cs_"}, func(p string) bool { return strings.Contains(text, p) })
 }
 
 func ownCredential(where string) error {
-	return fault.New(fault.Denied, "own_credential", where+" holds an Ambit token or session handle, which would go to the provider.").
-		WithHint("Send the token and the handle only where the door takes them.")
+	return fault.New(fault.Denied, "own_credential", where+" holds an Ambit token, which would go to the provider.").
+		WithHint("Send the token only where the door takes it.")
 }
 
 var errGiven = errors.New("given up by the client")

@@ -153,6 +153,9 @@ var bounded = map[string]struct{ bound, ends string }{
 	"provider/openapi.readWords":   {"a table", "never changed"},
 	"provider/openapi.secretWords": {"a table", "never changed"},
 
+	"relay.Server.socket go": {"one for each socket", "socket, which waits for it"},
+	"relay.codes":            {"a table", "never changed"},
+
 	"sandbox.Server.Run go":  {"one", "Run waits for it"},
 	"sandbox.Server.access":  {"a few of each of 1,000 grants", "with its grant"},
 	"sandbox.Server.codes":   {"1,000", "when used, or late"},

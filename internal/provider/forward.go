@@ -28,7 +28,7 @@ type Outgoing struct {
 	Whole []byte
 	// Trailer is filled by the time that Body ends; its names are there before.
 	Trailer http.Header
-	// Upgrade asks for the protocol that Header's Upgrade names.
+	// Upgrade asks for WebSocket (RFC 6455).
 	Upgrade bool
 }
 
@@ -54,9 +54,18 @@ func (in *Incoming) Close() error { return in.from.Close() }
 // names that were announced.
 func (in *Incoming) Trailer() http.Header { return clientAnswer(in.from.Trailer(), in.red) }
 
-// Socket is the connection after a switch of protocols; nil: there was none. What
-// comes from it has the credential in it, if the upstream sends that.
-func (in *Incoming) Socket() io.ReadWriter { return in.from.Socket() }
+// Socket is the connection after a switch to WebSocket; nil: there was none. What
+// is read from it has passed the redactor, frame by frame.
+func (in *Incoming) Socket() io.ReadWriter {
+	s := in.from.Socket()
+	if s == nil {
+		return nil
+	}
+	return struct {
+		io.Reader
+		io.Writer
+	}{in.body, s}
+}
 
 // ClientHeader is what of a client's headers may go on: not what belongs to its
 // connection with us, what says who it is or where it came from, and no cookie. A
@@ -172,6 +181,7 @@ func (r Record) outgoingHeader(o Outgoing) http.Header {
 	delete(out, "Authorization") // of the client: it says nothing to the provider
 	if o.Upgrade {
 		out.Set("Upgrade", o.Header.Get("Upgrade"))
+		out.Del("Sec-Websocket-Extensions") // what is compressed could not be looked through
 	}
 	return out
 }
@@ -199,7 +209,8 @@ func (o Outgoing) attach(out *http.Request) {
 // incoming puts the redactor, and what cuts members, before an answer.
 func (r Record) incoming(o Outgoing, from *outbound.Stream, red *Redactor) *Incoming {
 	in := &Incoming{Status: from.Status, Header: clientAnswer(from.Header, red), Length: from.Length, from: from, red: red}
-	if from.Socket() != nil {
+	if s := from.Socket(); s != nil {
+		in.body = red.Frames(s)
 		return in
 	}
 	if loc := from.Header.Get("Location"); loc != "" && red.Finds([]byte(loc)) {

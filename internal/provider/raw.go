@@ -34,6 +34,7 @@ type Raw struct {
 	Header http.Header // as it is to go out, without what belongs to a connection
 	Body   []byte      // the first MaxRead bytes
 	Whole  bool        // Body is all of it
+	Socket bool        // it asks for a WebSocket
 }
 
 // Reading is a tool that a raw request is a call of, and the request as it is
@@ -377,8 +378,14 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 	if bundles(d.base, d.one) || bundles(d.base, d.many) {
 		return "", "", accessRefused("This path takes other requests or queries inside a request, which nobody could approve one by one.")
 	}
+	if effect, why, ok := d.gitEffect(); ok {
+		return effect, why, nil
+	}
 	switch d.method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		if d.raw.Socket {
+			return policy.Write, "over a socket anything can be said", nil
+		}
 		return policy.Read, "", nil
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
 		if d.opaque != "" {

@@ -41,12 +41,21 @@ type traffic struct {
 	held     map[string]*hold
 	watch    func(Arrival)
 	others   map[string]http.Handler
+	unread   map[string]http.Handler
 }
 
 // hold keeps back one answer that the third party has made.
 type hold struct{ made, release chan struct{} }
 
 func (tr *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	tr.mu.Lock()
+	segment, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	unread := tr.unread[segment]
+	tr.mu.Unlock()
+	if unread != nil {
+		unread.ServeHTTP(w, r)
+		return
+	}
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if !strings.HasPrefix(r.URL.Path, "/_") {
@@ -180,6 +189,17 @@ func (w *World) Serve(segment string, h http.Handler) {
 		w.traffic.others = map[string]http.Handler{}
 	}
 	w.traffic.others[segment] = h
+}
+
+// Stream is Serve for what reads its body while it arrives, or takes the
+// connection over; such requests are not among the arrivals.
+func (w *World) Stream(segment string, h http.Handler) {
+	w.traffic.mu.Lock()
+	defer w.traffic.mu.Unlock()
+	if w.traffic.unread == nil {
+		w.traffic.unread = map[string]http.Handler{}
+	}
+	w.traffic.unread[segment] = h
 }
 
 // Fault makes the third party misbehave; see package sandbox.

@@ -1,0 +1,195 @@
+package provider
+
+import (
+	"bytes"
+	"compress/zlib"
+	"crypto/sha1" //nolint:gosec // the name of a commit is its SHA-1; nothing here rests on it being hard to forge
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/policy"
+)
+
+// gitEffect tells what a request of git's smart HTTP changes: a fetch reads, a
+// push writes, and one that deletes a ref, moves a tag or leaves commits behind
+// destroys. ok is false for any other request.
+func (d *dissected) gitEffect() (effect policy.Effect, why string, ok bool) {
+	if d.method != http.MethodPost || len(d.one) == 0 {
+		return "", "", false
+	}
+	switch last := d.one[len(d.one)-1]; {
+	case last == "git-upload-pack" && d.media == "application/x-git-upload-pack-request":
+		return policy.Read, "", true
+	case last == "git-receive-pack" && d.media == "application/x-git-receive-pack-request":
+		effect, why = pushEffect(d.raw.Body)
+		if d.encoded {
+			effect, why = policy.Destructive, "the push is in a coding"
+		}
+		return effect, why, true
+	}
+	return "", "", false
+}
+
+// pushEffect reads the commands of a push. A client does not say that it forces
+// one: the new commit must lead back to the old one by the commits in the pack,
+// else nobody here can tell.
+func pushEffect(body []byte) (policy.Effect, string) {
+	updates, pack, ok := commands(body)
+	if !ok {
+		return policy.Destructive, "the push cannot be read"
+	}
+	var parents map[string][]string
+	for _, u := range updates {
+		switch {
+		case none(u.to):
+			return policy.Destructive, "it deletes " + u.ref
+		case none(u.from):
+		case strings.HasPrefix(u.ref, "refs/tags/"):
+			return policy.Destructive, "it moves the tag " + u.ref
+		default:
+			if parents == nil {
+				parents = commits(pack, len(u.to))
+			}
+			if !leadsTo(parents, u.to, u.from) {
+				return policy.Destructive, "it may leave commits of " + u.ref + " behind"
+			}
+		}
+	}
+	return policy.Write, ""
+}
+
+type update struct{ from, to, ref string }
+
+func none(name string) bool { return strings.Trim(name, "0") == "" }
+
+// commands reads pkt-lines up to the first flush.
+func commands(body []byte) (out []update, rest []byte, ok bool) {
+	for {
+		if len(body) < 4 {
+			return nil, nil, false
+		}
+		n, err := strconv.ParseUint(string(body[:4]), 16, 16)
+		if err != nil || n > 0 && n < 4 || int(n) > len(body) {
+			return nil, nil, false
+		}
+		if n == 0 {
+			return out, body[4:], true
+		}
+		line, _, _ := bytes.Cut(body[4:n], []byte{0})
+		body = body[n:]
+		parts := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 3)
+		if len(parts) != 3 || len(parts[0]) != len(parts[1]) || len(parts[0]) != 40 && len(parts[0]) != 64 || !isHex(parts[0]) || !isHex(parts[1]) {
+			if strings.HasPrefix(string(line), "shallow ") {
+				continue
+			}
+			return nil, nil, false
+		}
+		out = append(out, update{parts[0], parts[1], parts[2]})
+	}
+}
+
+func isHex(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil
+}
+
+// commits reads the parents of the commits that stand whole in what there is of a
+// pack (gitformat-pack). digits is the length of a commit's name.
+func commits(rest []byte, digits int) map[string][]string {
+	const kindCommit, kindOffset, kindName = 1, 6, 7
+	out := map[string][]string{}
+	start := bytes.Index(rest, []byte("PACK"))
+	if start < 0 || len(rest) < start+12 {
+		return out
+	}
+	count := binary.BigEndian.Uint32(rest[start+8:])
+	r := bytes.NewReader(rest[start+12:])
+	for range min(count, 100_000) {
+		kind, size, err := objectHead(r)
+		if err != nil || size > MaxRead {
+			return out
+		}
+		switch kind {
+		case kindOffset:
+			for c := byte(0x80); c&0x80 != 0; {
+				if c, err = r.ReadByte(); err != nil {
+					return out
+				}
+			}
+		case kindName:
+			if _, err := r.Seek(int64(digits/2), io.SeekCurrent); err != nil {
+				return out
+			}
+		}
+		zr, err := zlib.NewReader(r)
+		if err != nil {
+			return out
+		}
+		text, err := io.ReadAll(io.LimitReader(zr, size+1))
+		if err != nil || int64(len(text)) != size {
+			return out
+		}
+		if kind == kindCommit {
+			name, from := readCommit(text, digits)
+			out[name] = from
+		}
+	}
+	return out
+}
+
+func objectHead(r *bytes.Reader) (kind byte, size int64, err error) {
+	c, err := r.ReadByte()
+	if err != nil {
+		return 0, 0, err
+	}
+	kind, size = c>>4&7, int64(c&15)
+	for shift := 4; c&0x80 != 0; shift += 7 {
+		if c, err = r.ReadByte(); err != nil || shift > 40 {
+			return 0, 0, io.ErrUnexpectedEOF
+		}
+		size |= int64(c&0x7f) << shift
+	}
+	return kind, size, nil
+}
+
+func readCommit(text []byte, digits int) (name string, parents []string) {
+	whole := append([]byte(fmt.Sprintf("commit %d\x00", len(text))), text...)
+	if digits == 64 {
+		sum := sha256.Sum256(whole)
+		name = hex.EncodeToString(sum[:])
+	} else {
+		sum := sha1.Sum(whole) //nolint:gosec // see above
+		name = hex.EncodeToString(sum[:])
+	}
+	for line := range strings.Lines(string(text)) {
+		if line == "\n" {
+			break
+		}
+		if p, ok := strings.CutPrefix(line, "parent "); ok {
+			parents = append(parents, strings.TrimSpace(p))
+		}
+	}
+	return name, parents
+}
+
+// leadsTo reports whether old is among the ancestors of name that are known.
+func leadsTo(parents map[string][]string, name, old string) bool {
+	seen, next := map[string]bool{}, []string{name}
+	for len(next) > 0 {
+		at := next[len(next)-1]
+		if next = next[:len(next)-1]; at == old {
+			return true
+		}
+		if !seen[at] {
+			seen[at] = true
+			next = append(next, parents[at]...)
+		}
+	}
+	return false
+}
