@@ -108,7 +108,7 @@ func TestAsAnApplication(t *testing.T) {
 	if !a.DisabledAt.IsZero() {
 		t.Error("the agent is still disabled")
 	}
-	rotated, err := c.RotateAgentSecret(ctx, made.ID)
+	rotated, err := c.RotateAgentSecret(ctx, made.ID, 0)
 	must(t, err)
 	if rotated.ClientSecret == made.ClientSecret || rotated.ClientSecret == "" {
 		t.Error("the secret is the old one")

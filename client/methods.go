@@ -186,9 +186,20 @@ func (c *Client) EnableAgent(ctx context.Context, id string) (Agent, error) {
 	return send[Agent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/enable", nil, true)
 }
 
-// RotateAgentSecret replaces an agent's client secret. It is shown this once.
-func (c *Client) RotateAgentSecret(ctx context.Context, id string) (MadeAgent, error) {
-	return send[MadeAgent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/rotate", nil, false)
+// RotateAgentSecret replaces an agent's client secret, which is shown this once.
+// For overlap, of seven days at most, the old one counts as well.
+func (c *Client) RotateAgentSecret(ctx context.Context, id string, overlap time.Duration) (MadeAgent, error) {
+	return send[MadeAgent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/rotate", map[string]int64{"overlap_seconds": int64(overlap / time.Second)}, false)
+}
+
+// SetAgentKeys replaces the public keys that an agent signs with: keys is a JWK
+// Set or the address of one. It starts from the version that was read.
+func (c *Client) SetAgentKeys(ctx context.Context, id string, version int64, keys string) (Agent, error) {
+	body := struct {
+		Version int64  `json:"version"`
+		Keys    string `json:"keys"`
+	}{version, keys}
+	return send[Agent](ctx, c, http.MethodPut, "/v1/agents/"+seg(id)+"/keys", body, false)
 }
 
 // Providers lists the providers of the environment.

@@ -151,12 +151,14 @@ type NewAgent struct {
 	Kind           string   `json:"kind"`
 	OwnerID        string   `json:"owner_id"`
 	Ceiling        *Ceiling `json:"ceiling,omitempty"`
+	Keys           string   `json:"keys,omitempty"` // a JWK Set of public keys, or its address: instead of a secret
 }
 
-// MadeAgent is an agent with its client secret, which is shown this once.
+// MadeAgent is an agent with its client secret, which is shown this once. An agent
+// with keys of its own has none.
 type MadeAgent struct {
 	Agent
-	ClientSecret string `json:"client_secret"`
+	ClientSecret string `json:"client_secret,omitempty"`
 }
 
 // AgentFilter selects agents.

@@ -28,12 +28,16 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
@@ -78,14 +82,16 @@ func label(name string, verified bool, host string) string {
 	return "unverified client, redirects to " + host
 }
 
-// Config is what a Service needs. All fields but Now, Logger and OnAgentEnded
-// are required.
+// Config is what a Service needs. All fields but Outbound, Now, Logger and
+// OnAgentEnded are required.
 type Config struct {
 	DB        *sqldb.DB
 	Vault     *vault.Vault
 	Audit     *audit.Log
 	People    *account.Service
 	PublicURL *url.URL
+	// Outbound fetches documents of clients and keys of issuers. Nil fetches none.
+	Outbound *outbound.Client
 	// OnAgentEnded ends what an agent has running, in the transaction that
 	// disables it.
 	OnAgentEnded func(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error
@@ -103,6 +109,11 @@ type Service struct {
 	onEnded func(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error
 	now     func() time.Time
 	log     *slog.Logger
+
+	outbound  *outbound.Client
+	fetches   *throttle.Limiter // of client documents, by who asks and by host
+	documents singleflight.Group
+	sets      keySets
 
 	seenQueue chan id.Agent
 	stop      chan struct{}
@@ -127,6 +138,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People,
 		issuer: strings.TrimRight(cfg.PublicURL.String(), "/"), onEnded: cfg.OnAgentEnded, now: cfg.Now, log: cfg.Logger,
+		outbound: cfg.Outbound, fetches: throttle.New(1.0/6, 20, 20_000, cfg.Now), sets: keySets{byURL: map[string]keySet{}},
 		seenQueue: make(chan id.Agent, 1024), stop: make(chan struct{}),
 	}, nil
 }

@@ -223,7 +223,7 @@ func TestRotateSecretEndsTheOldOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fresh, err := w.Agents.RotateSecret(ctx, w.System, a.ID, account.Evidence{})
+		fresh, err := w.Agents.RotateSecret(ctx, w.System, a.ID, 0, account.Evidence{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +237,7 @@ func TestRotateSecretEndsTheOldOne(t *testing.T) {
 		if _, err := w.Agents.ClientCredentials(ctx, w.Caller(t, agent.ClientAuth{ID: auth.ID, Secret: fresh}), ""); err != nil {
 			t.Errorf("the new secret: %v", err)
 		}
-		_, err = w.Agents.RotateSecret(ctx, w.System, w.Consented(t, alice, "x").Identity.Agent(), account.Evidence{})
+		_, err = w.Agents.RotateSecret(ctx, w.System, w.Consented(t, alice, "x").Identity.Agent(), 0, account.Evidence{})
 		refused(t, "an agent without a secret of ours", err, "no_secret")
 	})
 }

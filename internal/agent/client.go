@@ -1,10 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +31,7 @@ const (
 	AuthNone  = "none" // a public client: PKCE stands in
 	AuthBasic = "client_secret_basic"
 	AuthPost  = "client_secret_post"
+	AuthKeys  = "private_key_jwt" // RFC 7523, with keys of the client's own
 )
 
 // The grants that we know, of RFC 6749 where nothing else is said.
@@ -53,71 +57,50 @@ type Client struct {
 	ExpiresAt       time.Time // zero once somebody has consented
 	Version         int64
 
-	secretHash []byte
+	secretHash, oldSecretHash []byte
+	oldSecretUntil            time.Time
+	keys, keysURL             string // a JWK Set, or where one lies
+	url                       string // of the document that describes it
+	freshUntil                time.Time
 }
 
 // Wire is the client's name in requests and answers.
-func (c Client) Wire() string { return string(c.ID) }
+func (c Client) Wire() string { return cmp.Or(c.url, string(c.ID)) }
 
-// NewClient is a registration request (RFC 7591).
-type NewClient struct {
-	RedirectURIs    []string
-	Name            string
-	Grants          []string // empty: authorization_code
-	AuthMethod      string   // empty: client_secret_basic
-	ApplicationType string   // empty: native if a redirect stays on the person's machine
-	Address         string
+// Keys is what a client said about the keys that it signs with.
+func (c Client) Keys() (set json.RawMessage, address string) {
+	return json.RawMessage(c.keys), c.keysURL
+}
+
+// DocumentHost is where the document lies that describes the client, and so who
+// answers for it; empty for one that registered.
+func (c Client) DocumentHost() string {
+	u, err := url.Parse(c.url)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // RegisterClient stores a client that registers itself. The secret is empty for
 // a public client. What we do not support of the request is left out of the
 // answer, as RFC 7591 §2 allows.
 func (s *Service) RegisterClient(ctx context.Context, n NewClient) (Client, secret.Value, error) {
-	c := Client{ID: id.NewClient(), Name: cleanName(n.Name), RedirectURIs: slices.Clone(n.RedirectURIs),
-		AuthMethod: n.AuthMethod, ApplicationType: n.ApplicationType, Version: 1}
-	var err error
-	if c.Grants, err = ownGrants(n.Grants); err != nil {
+	c, err := n.client()
+	if err != nil {
 		return Client{}, secret.Value{}, err
 	}
-	if slices.Contains(c.Grants, GrantCode) == (len(c.RedirectURIs) == 0) || len(c.RedirectURIs) > maxRedirects {
-		return Client{}, secret.Value{}, fault.New(fault.Invalid, "invalid_redirect_uri", fmt.Sprintf("A client registers 1 to %d redirect URIs for the code grant, and none without it.", maxRedirects))
-	}
-	local := false
-	for _, uri := range c.RedirectURIs {
-		kind, err := parseRedirect(uri)
-		if err != nil {
-			return Client{}, secret.Value{}, err
-		}
-		if kind == redirectWeb {
-			continue
-		}
-		local = true
-		if c.ApplicationType == "web" {
-			return Client{}, secret.Value{}, fault.New(fault.Invalid, "invalid_redirect_uri", "A web client redirects to https only.").
-				WithHint("Register with application_type native.")
+	if c.keysURL != "" {
+		if s.outbound == nil || s.outbound.Check(ctx, c.keysURL) != nil {
+			return Client{}, secret.Value{}, badMetadata("jwks_uri is an https URL in the public internet.")
 		}
 	}
-	if c.ApplicationType == "" {
-		c.ApplicationType = "web"
-		if local {
-			c.ApplicationType = "native"
-		}
-	}
-	if c.ApplicationType != "web" && c.ApplicationType != "native" {
-		return Client{}, secret.Value{}, badMetadata("application_type is web or native.")
-	}
+	c.ID = id.NewClient()
 	var sec secret.Value
-	switch c.AuthMethod {
-	case "":
-		c.AuthMethod = AuthBasic
-		fallthrough
-	case AuthBasic, AuthPost:
+	if c.AuthMethod == AuthBasic || c.AuthMethod == AuthPost {
 		sec = secret.Token(secretPrefix)
 		h := sec.Hash()
 		c.secretHash = h[:]
-	case AuthNone:
-	default:
-		return Client{}, secret.Value{}, badMetadata("token_endpoint_auth_method is none, client_secret_basic or client_secret_post.")
 	}
 	now := s.now()
 	c.CreatedAt, c.ExpiresAt = now, now.Add(unusedClientTTL)
@@ -166,10 +149,14 @@ func cleanName(name string) string {
 func (s *Service) Client(ctx context.Context, client id.Client) (Client, error) {
 	c, err := selectClient(ctx, s.db.Reader(), client, "")
 	if sqldb.NoRows(err) || err == nil && s.gone(c) {
-		return Client{}, fault.New(fault.NotFound, "not_found", "No such client.").
-			WithHint("Register the client again; unused registrations are dropped after a day.")
+		return Client{}, noClient()
 	}
 	return c, sqldb.Wrap("read a client", err)
+}
+
+func noClient() error {
+	return fault.New(fault.NotFound, "not_found", "No such client.").
+		WithHint("Register the client again; unused registrations are dropped after a day.")
 }
 
 func parseClientID(s string) (c id.Client, err error) {
@@ -187,8 +174,9 @@ func (s *Service) gone(c Client) bool { return !c.ExpiresAt.IsZero() && !s.now()
 
 // ClientAuth is what a client sent to prove who it is.
 type ClientAuth struct {
-	ID     string
-	Secret secret.Value // empty for a public client
+	ID        string
+	Secret    secret.Value // empty for a public client
+	Assertion secret.Value // a JWT (RFC 7523) instead of a secret; ID may then be empty
 }
 
 // Caller is an authenticated client; only AuthenticateClient makes one.
@@ -197,39 +185,52 @@ type Caller struct{ client Client }
 // Client is the id of the caller.
 func (c Caller) Client() id.Client { return c.client.ID }
 
-// Public reports whether the caller has no secret: its name alone proves nothing.
+// Public reports whether the caller proved nothing: its name is no secret.
 func (c Caller) Public() bool { return c.client.AuthMethod == AuthNone }
 
 // AuthenticateClient checks a client at the token endpoint. Unknown, expired
 // and wrongly authenticated clients get the same answer. A confidential client
 // may send its secret in either way; a public one must send none.
 func (s *Service) AuthenticateClient(ctx context.Context, a ClientAuth) (Caller, error) {
-	clientID, err := parseClientID(a.ID)
-	if err != nil {
-		return Caller{}, invalidClient()
+	var signed assertion
+	if !a.Assertion.IsZero() {
+		var err error
+		if signed, err = readAssertion(a.Assertion); err != nil {
+			return Caller{}, err
+		}
+		a.ID = cmp.Or(a.ID, signed.said.Subject)
 	}
-	c, err := s.Client(ctx, clientID)
+	c, err := s.namedClient(ctx, a.ID)
 	switch {
 	case fault.Is(err, "not_found"):
 		return Caller{}, invalidClient()
 	case err != nil:
 		return Caller{}, err
-	case !c.proves(a.Secret):
-		return Caller{}, invalidClient()
+	case signed.token != nil && c.AuthMethod == AuthKeys && a.Secret.IsZero():
+		err = s.proveByAssertion(ctx, c, signed)
+	case signed.token != nil || !c.proves(a.Secret, s.now()):
+		err = invalidClient()
+	}
+	if err != nil {
+		return Caller{}, err
 	}
 	return Caller{client: c}, nil
 }
 
-func (c Client) proves(given secret.Value) bool {
+func (c Client) proves(given secret.Value, now time.Time) bool {
 	if c.AuthMethod == AuthNone {
 		return given.IsZero() && len(c.secretHash) == 0
 	}
+	return isHashOf(c.secretHash, given) || now.Before(c.oldSecretUntil) && isHashOf(c.oldSecretHash, given)
+}
+
+func isHashOf(hash []byte, given secret.Value) bool {
 	got := given.Hash()
-	return len(c.secretHash) == sha256.Size && !given.IsZero() && subtle.ConstantTimeCompare(got[:], c.secretHash) == 1
+	return len(hash) == sha256.Size && !given.IsZero() && subtle.ConstantTimeCompare(got[:], hash) == 1
 }
 
 // stillProven locks the client's row and checks that what authenticated caller
-// still does: a rotated secret or a removed client issues nothing more.
+// still does: a replaced secret or key and a removed client issue nothing more.
 func (s *Service) stillProven(ctx context.Context, tx *sqldb.Tx, caller Caller) error {
 	c, err := selectClient(ctx, tx, caller.client.ID, tx.ShareLock())
 	if sqldb.NoRows(err) {
@@ -238,7 +239,8 @@ func (s *Service) stillProven(ctx context.Context, tx *sqldb.Tx, caller Caller) 
 	if err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare(c.secretHash, caller.client.secretHash) != 1 {
+	was := caller.client
+	if subtle.ConstantTimeCompare(c.secretHash, was.secretHash) != 1 || c.keys != was.keys || c.keysURL != was.keysURL {
 		return invalidClient()
 	}
 	return nil
@@ -255,7 +257,7 @@ func (c Caller) may(grant string) error {
 	return nil
 }
 
-func invalidClient() error {
+func invalidClient() *fault.Error {
 	return fault.New(fault.Unauthenticated, "invalid_client", "The client is unknown or did not prove who it is.").
 		WithHint("Check client_id and secret; register the client again if it was never used for a day.")
 }

@@ -3,7 +3,9 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -27,6 +29,9 @@ type NewAgent struct {
 	Kind         Kind
 	Owner        id.User // a member of the organization; empty: the admin who registers
 	Ceiling      policy.Ceiling
+	// Keys is a JWK Set of public keys, or the address of one. An agent with keys
+	// signs assertions with them (private_key_jwt) and gets no secret.
+	Keys string
 	// Evidence is the admin's proof over RegisterDigest. A person must bring
 	// it, because a cookie alone never makes a key (product.md rule 4); an API
 	// key needs none. Nonce tells two honest wishes for the same agent apart,
@@ -37,18 +42,18 @@ type NewAgent struct {
 
 // RegisterDigest is what an admin's proof of presence signs to register n.
 func (s *Service) RegisterDigest(p account.Person, n NewAgent) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit agent 2", s.issuer, string(p.User()), string(p.Login()), n.Nonce, string(n.Environment), string(n.Organization), n.Name,
-		string(n.Kind), string(n.Owner), ceilingText(n.Ceiling)))
+	return sha256.Sum256(crypt.Fields("ambit agent 3", s.issuer, string(p.User()), string(p.Login()), n.Nonce, string(n.Environment), string(n.Organization), n.Name,
+		string(n.Kind), string(n.Owner), ceilingText(n.Ceiling), n.Keys))
 }
 
 // RotateDigest is what an admin's proof of presence signs to make a new secret
-// for this version of an agent.
-func (s *Service) RotateDigest(p account.Person, a Agent) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit agent secret 2", s.issuer, string(p.User()), string(p.Login()), string(a.ID), fmt.Sprint(a.Version)))
+// for this version of an agent, beside which the old one counts for overlap.
+func (s *Service) RotateDigest(p account.Person, a Agent, overlap time.Duration) [32]byte {
+	return sha256.Sum256(crypt.Fields("ambit agent secret 3", s.issuer, string(p.User()), string(p.Login()), string(a.ID), fmt.Sprint(a.Version), overlap.String()))
 }
 
 // Register makes an agent with client credentials. The secret is shown once and
-// is nowhere to be read again.
+// is nowhere to be read again; an agent with keys of its own has none.
 func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (Agent, id.Client, secret.Value, error) {
 	none := func(err error) (Agent, id.Client, secret.Value, error) { return Agent{}, "", secret.Value{}, err }
 	if err := mayManage(by, n.Environment, n.Organization); err != nil {
@@ -80,11 +85,20 @@ func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (A
 	if err := checkCeiling(n.Ceiling); err != nil {
 		return none(err)
 	}
-	sec := secret.Token(secretPrefix)
-	hash := sec.Hash()
 	now := s.now()
 	client := Client{ID: id.NewClient(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, RedirectURIs: []string{},
-		Grants: []string{GrantClientCredentials}, AuthMethod: AuthBasic, ApplicationType: "service", CreatedAt: now, Version: 1, secretHash: hash[:]}
+		Grants: []string{GrantClientCredentials}, AuthMethod: AuthBasic, ApplicationType: "service", CreatedAt: now, Version: 1}
+	var sec secret.Value
+	if n.Keys != "" {
+		var err error
+		if client, err = s.withKeys(ctx, client, n.Keys); err != nil {
+			return none(err)
+		}
+	} else {
+		sec = secret.Token(secretPrefix)
+		hash := sec.Hash()
+		client.secretHash = hash[:]
+	}
 	a := Agent{ID: id.NewAgent(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, Verified: true, Kind: n.Kind,
 		Owner: n.Owner, Client: client.ID, Ceiling: n.Ceiling, CreatedAt: now, Version: 1}
 	if err := s.checkOwner(ctx, a); err != nil {
@@ -104,7 +118,7 @@ func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (A
 			return err
 		}
 		s.record(tx, by, a, "agent.registered", proof, map[string]string{"name": a.Name, "kind": string(a.Kind), "owner": string(a.Owner),
-			"ceiling": describe(a.Ceiling)})
+			"ceiling": describe(a.Ceiling), "signs_with": client.keyNames()})
 		return nil
 	})
 	if err != nil {
@@ -113,23 +127,31 @@ func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (A
 	return a, client.ID, sec, nil
 }
 
-// RotateSecret replaces an agent's client secret and ends the tokens that the
-// old one got. Evidence is as in NewAgent, over RotateDigest.
-func (s *Service) RotateSecret(ctx context.Context, by account.Actor, agent id.Agent, evidence account.Evidence) (secret.Value, error) {
+// MaxOverlap is the longest that a replaced secret counts beside the new one.
+const MaxOverlap = 7 * 24 * time.Hour
+
+// RotateSecret replaces an agent's client secret. Without an overlap the old one
+// and the tokens that it got stop at once; with one, it counts beside the new
+// secret for that time, so that what uses it can change over. Evidence is as in
+// NewAgent, over RotateDigest.
+func (s *Service) RotateSecret(ctx context.Context, by account.Actor, agent id.Agent, overlap time.Duration, evidence account.Evidence) (secret.Value, error) {
 	a, err := s.managed(ctx, by, agent)
 	if err != nil {
 		return secret.Value{}, err
+	}
+	if overlap < 0 || overlap > MaxOverlap {
+		return secret.Value{}, fault.New(fault.Invalid, "invalid_overlap", "A replaced secret counts for seven days at most.")
 	}
 	c, err := s.Client(ctx, a.Client)
 	if err != nil {
 		return secret.Value{}, err
 	}
-	if !slices.Contains(c.Grants, GrantClientCredentials) {
-		return secret.Value{}, fault.New(fault.Invalid, "no_secret", "This agent signs in through its OAuth client and has no secret of ours.")
+	if len(c.secretHash) == 0 || !slices.Contains(c.Grants, GrantClientCredentials) {
+		return secret.Value{}, fault.New(fault.Invalid, "no_secret", "This agent has no secret of ours: it signs in through its OAuth client, or with keys of its own.")
 	}
 	var proof json.RawMessage
 	if p, ok := by.Person(); ok {
-		if proof, err = s.proven(ctx, p, a.Environment, a.Organization, evidence, s.RotateDigest(p, a)); err != nil {
+		if proof, err = s.proven(ctx, p, a.Environment, a.Organization, evidence, s.RotateDigest(p, a, overlap)); err != nil {
 			return secret.Value{}, err
 		}
 	}
@@ -141,19 +163,109 @@ func (s *Service) RotateSecret(ctx context.Context, by account.Actor, agent id.A
 		}
 		// The client's row first: an issuance that still holds it commits
 		// before the tokens are ended, any other sees the new secret.
-		if err := updateClientSecret(ctx, tx, a.Client, hash[:]); err != nil {
+		if err := updateClientSecret(ctx, tx, a.Client, hash[:], overlap, s.now()); err != nil {
 			return err
 		}
 		if err := bumpAgent(ctx, tx, a.ID, a.Version); err != nil {
 			return err
 		}
-		if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, s.now()); err != nil {
-			return err
+		if overlap == 0 {
+			if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, s.now()); err != nil {
+				return err
+			}
 		}
-		s.record(tx, by, a, "agent.secret_rotated", proof, nil)
+		s.record(tx, by, a, "agent.secret_rotated", proof, map[string]string{"overlap": overlap.String()})
 		return nil
 	})
 	return sec, sqldb.Wrap("rotate an agent's secret", err)
+}
+
+// withKeys is c with keys of its own: a JWK Set, or the address of one.
+func (s *Service) withKeys(ctx context.Context, c Client, keys string) (Client, error) {
+	c.AuthMethod, c.keys, c.keysURL = AuthKeys, "", ""
+	if isDocument(keys) && !strings.HasPrefix(keys, "{") {
+		c.keysURL = keys
+		if _, err := s.keysAt(ctx, keys, true); err != nil {
+			return Client{}, fault.New(fault.Invalid, "invalid_keys", "There are no keys to be had at that address.").
+				WithHint("It answers an https request with a JWK Set.").WithCause(err)
+		}
+		return c, nil
+	}
+	var err error
+	c.keys, err = canonicalKeys(keys)
+	return c, err
+}
+
+// keyNames is what a person reads, and the audit keeps, of a client's keys.
+func (c Client) keyNames() string {
+	if c.keysURL != "" {
+		return "the keys at " + c.keysURL
+	}
+	set, err := readKeys([]byte(c.keys))
+	if err != nil {
+		return "a secret"
+	}
+	var out []string
+	for _, k := range set.Keys {
+		if sum, err := k.Thumbprint(crypto.SHA256); err == nil {
+			out = append(out, base64.RawURLEncoding.EncodeToString(sum))
+		}
+	}
+	return "keys " + strings.Join(out, ", ")
+}
+
+// SignsWith says what an agent proves itself with: a secret, or which keys.
+func (s *Service) SignsWith(ctx context.Context, a Agent) (string, error) {
+	c, err := s.Client(ctx, a.Client)
+	return c.keyNames(), err
+}
+
+// SetKeys replaces the keys that an agent signs with, by a JWK Set or the address
+// of one; an agent with a secret changes over and loses it. The tokens that the old
+// credentials got end. For an overlap the set holds the old key and the new one. A
+// person agrees to exactly these keys.
+func (s *Service) SetKeys(ctx context.Context, by account.Actor, agent id.Agent, version int64, keys string, ag account.Agreement) (Agent, error) {
+	a, err := s.managed(ctx, by, agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	c, err := s.Client(ctx, a.Client)
+	if err != nil {
+		return Agent{}, err
+	}
+	if !slices.Contains(c.Grants, GrantClientCredentials) {
+		return Agent{}, fault.New(fault.Invalid, "no_secret", "This agent signs in through its OAuth client.")
+	}
+	if a.Version != version {
+		return Agent{}, errStale
+	}
+	after, err := s.withKeys(ctx, c, keys)
+	if err != nil {
+		return Agent{}, err
+	}
+	r := account.Raise{Action: "agent.keys_changed", Environment: a.Environment, Organization: a.Organization, Object: string(a.ID), Version: a.Version,
+		From: c.keyNames(), To: after.keyNames()}
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		w, err := s.people.Weigh(ctx, tx, by, r, r.From != r.To, ag)
+		if err != nil {
+			return err
+		}
+		if err := updateClientKeys(ctx, tx, w, a, after); err != nil {
+			return err
+		}
+		if err := bumpAgent(ctx, tx, a.ID, version); err != nil {
+			return err
+		}
+		if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, s.now()); err != nil {
+			return err
+		}
+		s.record(tx, by, a, r.Action, w.Evidence(), map[string]string{"before": r.From, "after": r.To})
+		return nil
+	})
+	if err != nil {
+		return Agent{}, sqldb.Wrap("change an agent's keys", err)
+	}
+	return s.read(ctx, s.db.Reader(), a.ID)
 }
 
 // Filter selects agents for List.

@@ -19,8 +19,8 @@ type scanner interface{ Scan(...any) error }
 func insertClient(ctx context.Context, tx *sqldb.Tx, c Client, address string) error {
 	const query = `
 insert into oauth_client (id, environment_id, organization_id, name, redirect_uris, grants, auth_method, application_type,
-  secret_hash, address, created_at, expires_at, version)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1)`
+  secret_hash, address, created_at, expires_at, version, keys, keys_url)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14)`
 	uris, err := json.Marshal(c.RedirectURIs)
 	if err != nil {
 		return err
@@ -30,21 +30,54 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1)`
 		return err
 	}
 	_, err = tx.ExecContext(ctx, query, c.ID, c.Environment, c.Organization, c.Name, string(uris), string(grants), c.AuthMethod, c.ApplicationType,
-		c.secretHash, address, sqldb.Micros(c.CreatedAt), sqldb.Micros(c.ExpiresAt))
+		c.secretHash, address, sqldb.Micros(c.CreatedAt), sqldb.Micros(c.ExpiresAt), c.keys, c.keysURL)
 	return err
 }
 
 // selectClient reads a client; lock is "" or Tx.ShareLock.
 func selectClient(ctx context.Context, q sqldb.Querier, client id.Client, lock string) (Client, error) {
+	const query = `select ` + clientColumns + ` from oauth_client where id = $1`
+	return scanClient(q.QueryRowContext(ctx, query+lock, client))
+}
+
+// clientByURL reads the client that the document at an address describes.
+func clientByURL(ctx context.Context, q sqldb.Querier, address string) (Client, error) {
+	const query = `select ` + clientColumns + ` from oauth_client where url = $1 and url <> ''`
+	return scanClient(q.QueryRowContext(ctx, query, address))
+}
+
+// saveDocument stores what a document says now. One that a person has consented
+// to stays; any other is kept for another while.
+func saveDocument(ctx context.Context, tx *sqldb.Tx, c Client, address string) (Client, error) {
 	const query = `
-select id, environment_id, organization_id, name, redirect_uris, grants, auth_method, application_type, secret_hash,
-  created_at, expires_at, version
-from oauth_client where id = $1`
+insert into oauth_client as c (id, environment_id, organization_id, name, redirect_uris, grants, auth_method, application_type,
+  secret_hash, address, created_at, expires_at, version, keys, keys_url, url, fresh_until)
+values ($1, '', '', $2, $3, $4, $5, $6, null, $7, $8, $9, 1, $10, $11, $12, $13)
+on conflict (url) where url <> '' do update set name = excluded.name, redirect_uris = excluded.redirect_uris, grants = excluded.grants,
+  auth_method = excluded.auth_method, application_type = excluded.application_type, keys = excluded.keys, keys_url = excluded.keys_url,
+  fresh_until = excluded.fresh_until, expires_at = case when c.expires_at = 0 then 0 else excluded.expires_at end, version = c.version + 1
+returning ` + clientColumns
+	uris, err := json.Marshal(c.RedirectURIs)
+	if err != nil {
+		return Client{}, err
+	}
+	grants, err := json.Marshal(c.Grants)
+	if err != nil {
+		return Client{}, err
+	}
+	return scanClient(tx.QueryRowContext(ctx, query, c.ID, c.Name, string(uris), string(grants), c.AuthMethod, c.ApplicationType, address,
+		sqldb.Micros(c.CreatedAt), sqldb.Micros(c.ExpiresAt), c.keys, c.keysURL, c.url, sqldb.Micros(c.freshUntil)))
+}
+
+const clientColumns = `id, environment_id, organization_id, name, redirect_uris, grants, auth_method, application_type, secret_hash,
+  created_at, expires_at, version, url, keys, keys_url, fresh_until, old_secret_hash, old_secret_until`
+
+func scanClient(row scanner) (Client, error) {
 	var c Client
 	var uris, grants string
-	var created, expires int64
-	err := q.QueryRowContext(ctx, query+lock, client).Scan(&c.ID, &c.Environment, &c.Organization, &c.Name, &uris, &grants, &c.AuthMethod,
-		&c.ApplicationType, &c.secretHash, &created, &expires, &c.Version)
+	var created, expires, fresh, old int64
+	err := row.Scan(&c.ID, &c.Environment, &c.Organization, &c.Name, &uris, &grants, &c.AuthMethod,
+		&c.ApplicationType, &c.secretHash, &created, &expires, &c.Version, &c.url, &c.keys, &c.keysURL, &fresh, &c.oldSecretHash, &old)
 	if err != nil {
 		return Client{}, err
 	}
@@ -55,6 +88,7 @@ from oauth_client where id = $1`
 		return Client{}, fmt.Errorf("reading grants of a client: %w", err)
 	}
 	c.CreatedAt, c.ExpiresAt = sqldb.Time(created), sqldb.Time(expires)
+	c.freshUntil, c.oldSecretUntil = sqldb.Time(fresh), sqldb.Time(old)
 	return c, nil
 }
 
@@ -65,9 +99,26 @@ func keepClient(ctx context.Context, tx *sqldb.Tx, client id.Client) error {
 	return err
 }
 
-func updateClientSecret(ctx context.Context, tx *sqldb.Tx, client id.Client, hash []byte) error {
-	const query = `update oauth_client set secret_hash = $2, version = version + 1 where id = $1`
-	return one(tx.ExecContext(ctx, query, client, hash))
+// updateClientSecret puts a new secret, beside which the old one counts for a time.
+func updateClientSecret(ctx context.Context, tx *sqldb.Tx, client id.Client, hash []byte, overlap time.Duration, now time.Time) error {
+	const (
+		put  = `update oauth_client set secret_hash = $2, old_secret_hash = null, old_secret_until = 0, version = version + 1 where id = $1`
+		keep = `update oauth_client set old_secret_hash = secret_hash, secret_hash = $2, old_secret_until = $3, version = version + 1 where id = $1`
+	)
+	if overlap == 0 {
+		return one(tx.ExecContext(ctx, put, client, hash))
+	}
+	return one(tx.ExecContext(ctx, keep, client, hash, sqldb.Micros(now.Add(overlap))))
+}
+
+// updateClientKeys puts keys in the place of what an agent's client had.
+func updateClientKeys(ctx context.Context, tx *sqldb.Tx, w account.Weighed, a Agent, c Client) error {
+	const query = `update oauth_client set auth_method = $2, keys = $3, keys_url = $4, secret_hash = null, old_secret_hash = null, old_secret_until = 0,
+  version = version + 1 where id = $1`
+	if err := w.For(string(a.ID)); err != nil {
+		return err
+	}
+	return one(tx.ExecContext(ctx, query, a.Client, c.AuthMethod, c.keys, c.keysURL))
 }
 
 // agents

@@ -37,6 +37,8 @@ select hash from device_code where expires_at <= $1 order by expires_at limit $2
 select hash from authorization_code where expires_at <= $1 order by expires_at limit $2)`
 		families = `delete from token_family where id in (
 select id from token_family where expires_at <= $1 order by expires_at limit $2)`
+		assertions = `delete from client_assertion where hash in (
+select hash from client_assertion where expires_at <= $1 order by expires_at limit $2)`
 		access = `delete from agent_token where hash in (
 select hash from agent_token where expires_at <= $1 and kind = 'access' order by expires_at limit $2)`
 		answers = `update agent_token set sealed_access = null, sealed_refresh = null where hash in (
@@ -53,6 +55,7 @@ select hash from agent_token where replaced_at > 0 and replaced_at <= $1 and sea
 		{"sweep authorization requests", requests, now},
 		{"sweep device codes", devices, now.Add(-usedCodeTTL)},
 		{"sweep authorization codes", codes, now.Add(-usedCodeTTL)},
+		{"sweep used assertions", assertions, now},
 		{"sweep families of tokens", families, now.Add(-time.Hour)},
 		{"sweep access tokens", access, now.Add(-time.Hour)},
 		{"sweep sealed answers", answers, now.Add(-retryGrace)},

@@ -40,7 +40,7 @@ type Agent struct {
 // MadeAgent is an agent with its fresh client secret.
 type MadeAgent struct {
 	Agent
-	ClientSecret string `json:"client_secret" doc:"Shown once."`
+	ClientSecret string `json:"client_secret,omitempty" doc:"Shown once. An agent with keys of its own has none."`
 }
 
 func agentOf(x agent.Agent) Agent {
@@ -64,6 +64,24 @@ type newAgentInput struct {
 		Kind           string  `json:"kind" enum:"delegated,autonomous"`
 		OwnerID        string  `json:"owner_id" doc:"A member of the organization."`
 		Ceiling        Ceiling `json:"ceiling,omitzero"`
+		Keys           string  `json:"keys,omitempty" maxLength:"131072" doc:"A JWK Set of public keys, or the https address of one. The agent then signs assertions (private_key_jwt) and gets no secret."`
+	}
+}
+
+type rotateAgentInput struct {
+	Caller
+	Agent string `path:"agent"`
+	Body  *struct {
+		OverlapSeconds int64 `json:"overlap_seconds,omitempty" minimum:"0" maximum:"604800" doc:"How long the old secret counts beside the new one. Without it, the old one and the tokens that it got end at once."`
+	}
+}
+
+type agentKeysInput struct {
+	Caller
+	Agent string `path:"agent"`
+	Body  struct {
+		Version int64  `json:"version" doc:"The agent's version that this is based on."`
+		Keys    string `json:"keys" minLength:"1" maxLength:"131072" doc:"A JWK Set of public keys, or the https address of one."`
 	}
 }
 
@@ -94,7 +112,9 @@ func (a *API) agentRoutes() {
 	handle(a, route{id: "disable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/disable", tag: "agents", summary: "End an agent's tokens and sessions at once", rules: rules{scopes: change.scopes, ends: true}}, a.disableAgent)
 	handle(a, route{id: "enable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/enable", tag: "agents", summary: "Let a disabled agent get tokens again", rules: change}, a.enableAgent)
 	handle(a, route{id: "rotate-agent-secret", method: http.MethodPost, path: "/v1/agents/{agent}/rotate", tag: "agents", summary: "Replace an agent's client secret",
-		detail: "It ends the tokens that the old one got. For applications; a person does it in the browser.", rules: change, conflicts: true}, a.rotateAgent)
+		detail: "Without an overlap it ends the tokens that the old one got. For applications; a person does it in the browser.", rules: change, conflicts: true}, a.rotateAgent)
+	handle(a, route{id: "set-agent-keys", method: http.MethodPut, path: "/v1/agents/{agent}/keys", tag: "agents", summary: "Replace the public keys that an agent signs with",
+		detail: "An agent with a secret changes over to keys and loses it. It ends the tokens that the old credentials got. To change over without a gap, send a set with the old key and the new one.", rules: change, conflicts: true}, a.setAgentKeys)
 }
 
 func (a *API) agents(ctx context.Context, by account.Actor, in *agentsInput) (Page[Agent], error) {
@@ -149,7 +169,7 @@ func (a *API) createAgent(ctx context.Context, by account.Actor, in *newAgentInp
 	if _, person := by.Person(); person {
 		return MadeAgent{}, a.browserRequired("/ui/agents/new?"+registration(org, b.Name, b.Kind, b.Ceiling).Encode(), "A command line's stored login does not make credentials.")
 	}
-	n := agent.NewAgent{Environment: by.Environment(), Organization: org, Name: b.Name, Kind: agent.Kind(b.Kind), Ceiling: policy.Ceiling(b.Ceiling)}
+	n := agent.NewAgent{Environment: by.Environment(), Organization: org, Name: b.Name, Kind: agent.Kind(b.Kind), Ceiling: policy.Ceiling(b.Ceiling), Keys: b.Keys}
 	if err := optionalID(&n.Owner, b.OwnerID); err != nil {
 		return MadeAgent{}, err
 	}
@@ -157,7 +177,11 @@ func (a *API) createAgent(ctx context.Context, by account.Actor, in *newAgentInp
 	if err != nil {
 		return MadeAgent{}, err
 	}
-	return MadeAgent{Agent: agentOf(x), ClientSecret: once(s)}, nil
+	out := MadeAgent{Agent: agentOf(x)}
+	if !s.IsZero() {
+		out.ClientSecret = once(s)
+	}
+	return out, nil
 }
 
 // named reads the id of an agent in the environment in which the actor acts. A
@@ -209,7 +233,7 @@ func (a *API) enableAgent(ctx context.Context, by account.Actor, in *agentInput)
 	return agentOf(out), err
 }
 
-func (a *API) rotateAgent(ctx context.Context, by account.Actor, in *agentInput) (MadeAgent, error) {
+func (a *API) rotateAgent(ctx context.Context, by account.Actor, in *rotateAgentInput) (MadeAgent, error) {
 	x, err := a.named(ctx, by, in.Agent)
 	if err != nil {
 		return MadeAgent{}, err
@@ -220,7 +244,11 @@ func (a *API) rotateAgent(ctx context.Context, by account.Actor, in *agentInput)
 	if _, person := by.Person(); person {
 		return MadeAgent{}, a.browserRequired("/ui/agents/"+string(x)+"/secret", "A command line's stored login does not make credentials.")
 	}
-	s, err := a.cfg.Agents.RotateSecret(ctx, by, x, account.Evidence{})
+	var overlap time.Duration
+	if in.Body != nil {
+		overlap = time.Duration(in.Body.OverlapSeconds) * time.Second
+	}
+	s, err := a.cfg.Agents.RotateSecret(ctx, by, x, overlap, account.Evidence{})
 	if err != nil {
 		return MadeAgent{}, err
 	}
@@ -229,4 +257,13 @@ func (a *API) rotateAgent(ctx context.Context, by account.Actor, in *agentInput)
 		return MadeAgent{}, err
 	}
 	return MadeAgent{Agent: agentOf(out), ClientSecret: once(s)}, nil
+}
+
+func (a *API) setAgentKeys(ctx context.Context, by account.Actor, in *agentKeysInput) (Agent, error) {
+	x, err := a.named(ctx, by, in.Agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	out, err := a.cfg.Agents.SetKeys(ctx, by, x, in.Body.Version, in.Body.Keys, account.Agreement{})
+	return agentOf(out), err
 }

@@ -69,6 +69,8 @@ func pageOf(r account.Raise) string {
 		set("name", r.To)
 	case "agent.enabled":
 		path = "/ui/agents/" + r.Object + "/enable"
+	case "agent.keys_changed":
+		path = "/ui/agents/" + r.Object
 	case "agent.ceiling_changed":
 		path = "/ui/agents/" + r.Object + "/ceiling"
 		set("version", strconv.FormatInt(r.Version, 10))

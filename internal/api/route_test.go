@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent/agenttest"
 	"github.com/ambit-dev/ambit/internal/api"
 	"github.com/ambit-dev/ambit/internal/api/apitest"
 	"github.com/ambit-dev/ambit/internal/custody"
@@ -159,7 +160,7 @@ var routes = map[string]expected{
 	"list-users":         {200, 200, 200, 403}, "create-user": {403, 201, 404, 404}, "get-user": {200, 200, 404, 404},
 	"disable-user": {204, 204, 404, 404}, "enable-user": {204, 204, 404, 404},
 	"list-agents": {200, 200, 200, 200}, "create-agent": {403, 201, 404, 404}, "get-agent": {200, 200, 404, 404},
-	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404},
+	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404}, "set-agent-keys": {403, 200, 404, 404},
 	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
@@ -340,6 +341,10 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"name": s.name("new"), "organization_id": thing("organization"), "kind": "delegated", "owner_id": string(s.w.Owner.User())}
 	case "set-agent-ceiling":
 		v = map[string]any{"version": 1, "ceiling": map[string]any{"effects": []string{"read"}}}
+	case "rotate-agent-secret":
+		v = map[string]any{"overlap_seconds": 60}
+	case "set-agent-keys":
+		v = map[string]any{"version": 1, "keys": agenttest.Set(agenttest.NewSigner(s.t, "1"))}
 	case "put-provider":
 		v = map[string]any{"yaml": s.record(last)}
 	case "lint-provider":

@@ -39,11 +39,7 @@ func (s *Server) trusted(r *http.Request) (agent.AuthRequest, params, error) {
 	if err != nil {
 		return agent.AuthRequest{}, p, err
 	}
-	clientID, err := parse(id.Client(p.get("client_id")))
-	if err != nil {
-		return agent.AuthRequest{}, p, unknownClient()
-	}
-	c, err := s.agents.Client(r.Context(), clientID)
+	c, err := s.agents.FindClient(r.Context(), p.get("client_id"), s.address(r))
 	if fault.Is(err, "not_found") {
 		return agent.AuthRequest{}, p, unknownClient()
 	}
@@ -61,8 +57,6 @@ func unknownClient() error {
 	return fault.New(fault.Invalid, "invalid_request", "The agent is not registered here, or its registration was dropped because nobody used it for a day.").
 		WithHint("Remove the agent's stored registration and let it register again.")
 }
-
-func parse[K id.Kind](raw id.ID[K]) (id.ID[K], error) { return id.Parse[K](string(raw)) }
 
 // begin checks the rest of the request; its errors are for the client.
 func (s *Server) begin(r *http.Request, req agent.AuthRequest, p params) (id.Flow, error) {

@@ -45,7 +45,7 @@ func TestRegistrationIsReadStrictly(t *testing.T) {
 	t.Parallel()
 	got, err := authserver.ParseRegistration([]byte(`{"redirect_uris":["https://a.example/cb"],"client_name":"x","grant_types":["authorization_code"],
 		"response_types":["code"],"token_endpoint_auth_method":"none","application_type":"web","jwks":{"keys":[]},"unknown":1,"Redirect_uri":"y"}`))
-	want := agent.NewClient{RedirectURIs: []string{"https://a.example/cb"}, Name: "x", Grants: []string{"authorization_code"}, AuthMethod: "none", ApplicationType: "web"}
+	want := agent.NewClient{RedirectURIs: []string{"https://a.example/cb"}, Name: "x", Grants: []string{"authorization_code"}, AuthMethod: "none", ApplicationType: "web", Keys: `{"keys":[]}`}
 	if err != nil || !cmp.Equal(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}

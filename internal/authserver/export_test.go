@@ -8,4 +8,4 @@ func ParseParams(raw string) (values map[string]string, repeated map[string]bool
 	return p.values, p.repeated, err
 }
 
-func ParseRegistration(body []byte) (agent.NewClient, error) { return parseRegistration(body) }
+func ParseRegistration(body []byte) (agent.NewClient, error) { return agent.ReadClient(body) }

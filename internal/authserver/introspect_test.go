@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/agent/agenttest"
+	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // RFC 7662, S9: a token's names are told to the confidential client that it was
@@ -95,4 +96,39 @@ func basicAuth(a agent.ClientAuth) string {
 	r := &http.Request{Header: http.Header{}}
 	r.SetBasicAuth(a.ID, string(a.Secret.Reveal()))
 	return r.Header.Get("Authorization")
+}
+
+// RFC 7523 on the wire, with a client that is named by its document: one way of
+// proving oneself, the right type, and the name from the assertion if need be.
+func TestAssertionOverHTTP(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {
+		signer := agenttest.NewSigner(t, "1")
+		_, client, _, err := s.Agents.Register(t.Context(), s.System, agent.NewAgent{Environment: s.Environment, Organization: s.Organization, Name: "ci", Kind: agent.Delegated,
+			Owner: alice.ID, Keys: agenttest.Set(signer)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		form := func(typ string) url.Values {
+			a := s.Assertion(t, signer, string(client), nil).Assertion
+			return url.Values{"grant_type": {"client_credentials"}, "client_assertion_type": {typ}, "client_assertion": {string(a.Reveal())}}
+		}
+		if a := s.post(t, "/oauth/token", form(agent.AssertionType)); a.status != http.StatusOK || a.text("access_token") == "" {
+			t.Errorf("got %d %s", a.status, a.body)
+		}
+		wantError(t, "another type", s.post(t, "/oauth/token", form("saml")), http.StatusBadRequest, "invalid_request")
+		wantError(t, "a header too", s.post(t, "/oauth/token", form(agent.AssertionType), "Authorization", basicAuth(agent.ClientAuth{ID: "x", Secret: secret.FromString("y")})), http.StatusBadRequest, "invalid_request")
+		again := form(agent.AssertionType)
+		s.post(t, "/oauth/introspect", url.Values{"token": {"x"}, "client_assertion_type": {agent.AssertionType}, "client_assertion": again["client_assertion"]})
+		wantError(t, "an assertion twice", s.post(t, "/oauth/token", again), http.StatusUnauthorized, "invalid_client")
+
+		name := s.Web.Put("/app.json", `{"client_id":"%s/app.json","redirect_uris":["`+agenttest.Redirect+`"]}`)
+		_, challenge := agenttest.PKCE()
+		if a := s.authorize(t, request(name, challenge)); a.status != http.StatusSeeOther {
+			t.Errorf("a client named by its document: got %d %s", a.status, a.body)
+		}
+		if a := s.authorize(t, request(s.Web.URL+"/absent.json", challenge)); a.status != http.StatusBadRequest || a.header.Get("Location") != "" {
+			t.Errorf("a document that is not there: got %d %s", a.status, a.body)
+		}
+	})
 }

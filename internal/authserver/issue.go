@@ -50,6 +50,11 @@ func writeClient(w http.ResponseWriter, c agent.Client, sec secret.Value) {
 		"application_type":           c.ApplicationType,
 		"scope":                      agent.Scope,
 	}
+	if keys, address := c.Keys(); address != "" {
+		doc["jwks_uri"] = address
+	} else if len(keys) > 0 {
+		doc["jwks"] = keys
+	}
 	if c.Name != "" {
 		doc["client_name"] = c.Name
 	}

@@ -11,24 +11,26 @@ import (
 // look under OpenID Connect's path; we issue no ID tokens.
 func (s *Server) serverMetadata() map[string]any {
 	iss := s.agents.Issuer()
-	methods := []string{agent.AuthNone, agent.AuthBasic, agent.AuthPost}
+	methods := []string{agent.AuthNone, agent.AuthBasic, agent.AuthPost, agent.AuthKeys}
 	doc := map[string]any{
-		"issuer":                                         iss,
-		"authorization_endpoint":                         iss + "/oauth/authorize",
-		"token_endpoint":                                 iss + "/oauth/token",
-		"token_endpoint_auth_methods_supported":          methods,
-		"revocation_endpoint":                            iss + "/oauth/revoke",
-		"revocation_endpoint_auth_methods_supported":     methods,
-		"introspection_endpoint":                         iss + "/oauth/introspect",
-		"introspection_endpoint_auth_methods_supported":  []string{agent.AuthBasic, agent.AuthPost},
-		"device_authorization_endpoint":                  iss + "/oauth/device_authorization",
-		"scopes_supported":                               []string{agent.Scope},
-		"response_types_supported":                       []string{"code"},
-		"response_modes_supported":                       []string{"query"},
-		"grant_types_supported":                          []string{agent.GrantCode, agent.GrantRefresh, agent.GrantClientCredentials, agent.GrantDevice},
-		"code_challenge_methods_supported":               []string{"S256"},
-		"authorization_response_iss_parameter_supported": true,
-		"protected_resources":                            []string{s.agents.Resource()},
+		"issuer":                                           iss,
+		"authorization_endpoint":                           iss + "/oauth/authorize",
+		"token_endpoint":                                   iss + "/oauth/token",
+		"token_endpoint_auth_methods_supported":            methods,
+		"revocation_endpoint":                              iss + "/oauth/revoke",
+		"revocation_endpoint_auth_methods_supported":       methods,
+		"token_endpoint_auth_signing_alg_values_supported": agent.Algorithms(),
+		"introspection_endpoint":                           iss + "/oauth/introspect",
+		"introspection_endpoint_auth_methods_supported":    []string{agent.AuthBasic, agent.AuthPost, agent.AuthKeys},
+		"device_authorization_endpoint":                    iss + "/oauth/device_authorization",
+		"scopes_supported":                                 []string{agent.Scope},
+		"response_types_supported":                         []string{"code"},
+		"response_modes_supported":                         []string{"query"},
+		"grant_types_supported":                            []string{agent.GrantCode, agent.GrantRefresh, agent.GrantClientCredentials, agent.GrantDevice},
+		"code_challenge_methods_supported":                 []string{"S256"},
+		"authorization_response_iss_parameter_supported":   true,
+		"client_id_metadata_document_supported":            true,
+		"protected_resources":                              []string{s.agents.Resource()},
 	}
 	if !s.noRegistration {
 		doc["registration_endpoint"] = iss + "/oauth/register"

@@ -129,6 +129,12 @@ func (s *Server) failed(key string, err error) error {
 // clientAuth finds how the client says who it is: one way only (RFC 6749 §2.3).
 func clientAuth(r *http.Request, p params) (agent.ClientAuth, error) {
 	headers := r.Header.Values("Authorization")
+	if p.has("client_assertion") || p.has("client_assertion_type") {
+		if len(headers) > 0 || p.has("client_secret") || p.get("client_assertion_type") != agent.AssertionType || !p.has("client_assertion") {
+			return agent.ClientAuth{}, fault.New(fault.Invalid, "invalid_request", "The client authenticates in one way only; client_assertion_type is "+agent.AssertionType+".")
+		}
+		return agent.ClientAuth{ID: p.get("client_id"), Assertion: p.secret("client_assertion")}, nil
+	}
 	if len(headers) == 0 {
 		if !p.has("client_id") {
 			return agent.ClientAuth{}, missing("client_id")

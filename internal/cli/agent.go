@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 
 func (c *command) agentCommand() *cobra.Command {
 	return c.group("agent", "Agents: who they are, and the most they may be granted",
-		c.agentList(), c.agentRegister(), c.agentShow(), c.agentCeiling(), c.agentDisable(), c.agentEnable(), c.agentRotate())
+		c.agentList(), c.agentRegister(), c.agentShow(), c.agentCeiling(), c.agentDisable(), c.agentEnable(), c.agentRotate(), c.agentKeys())
 }
 
 func (c *command) agentList() *cobra.Command {
@@ -53,7 +55,7 @@ func agentState(a client.Agent) string {
 func (c *command) agentRegister() *cobra.Command {
 	var n client.NewAgent
 	var ceiling client.Ceiling
-	var file string
+	var file, keys string
 	cmd := &cobra.Command{
 		Use: "register NAME", Short: "Register an agent with client credentials",
 		Long: "Register an agent that has no browser: it gets an OAuth client id and secret for the client credentials grant.\n" +
@@ -66,6 +68,9 @@ func (c *command) agentRegister() *cobra.Command {
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			n.Name = args[0]
 			var err error
+			if n.Keys, err = publicKeys(keys); err != nil {
+				return err
+			}
 			if n.OrganizationID, err = c.organization(ctx, cl, n.OrganizationID); err != nil {
 				return err
 			}
@@ -93,7 +98,46 @@ func (c *command) agentRegister() *cobra.Command {
 	c.completes(cmd, "owner", c.userIDs)
 	c.ceilingFlags(cmd, &ceiling)
 	cmd.Flags().StringVar(&file, "secret-file", "", "write the client secret to this new file (mode 0600), and do not show it")
+	cmd.Flags().StringVar(&keys, "keys", "", "a file with a JWK Set of public keys, or the https address of one: it signs with them and gets no secret")
+	cmd.MarkFlagsMutuallyExclusive("keys", "secret-file")
 	return cmd
+}
+
+// publicKeys reads the value of --keys: an address, or a file.
+func publicKeys(v string) (string, error) {
+	if v == "" || strings.Contains(v, "://") {
+		return v, nil
+	}
+	text, err := os.ReadFile(v)
+	if err != nil {
+		return "", usageError{err}
+	}
+	return string(text), nil
+}
+
+func (c *command) agentKeys() *cobra.Command {
+	return &cobra.Command{
+		Use: "keys AGENT FILE|URL", Short: "Replace the public keys that an agent signs with",
+		Long: "Replace the public keys that an agent signs its assertions with (private_key_jwt): a file with a JWK Set, or the https\n" +
+			"address of one. An agent with a secret changes over to keys and loses it. Tokens that it has end. To change over without a\n" +
+			"gap, give a set with the old key and the new one first. As a person, it takes your passkey: the command names the page.",
+		Example: "  ambit agent keys agent_… keys.json\n  ambit agent keys agent_… https://ci.example.com/jwks.json",
+		Args:    takes(2, "two arguments: the agent's id, and a file or an address"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			keys, err := publicKeys(args[1])
+			if err != nil {
+				return err
+			}
+			a, err := cl.Agent(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if a, err = cl.SetAgentKeys(ctx, a.ID, a.Version, keys); err != nil {
+				return err
+			}
+			return c.showAgent(a)
+		}),
+	}
 }
 
 func (c *command) ceilingFlags(cmd *cobra.Command, into *client.Ceiling) {
@@ -123,6 +167,9 @@ func (c *command) showMade(path string, make func() (client.MadeAgent, error)) e
 	m.Ceiling = someCeiling(m.Ceiling)
 	return c.show(m, func() {
 		c.facts("agent", m.Label, "id", m.ID, "client id", m.ClientID, "client secret", m.ClientSecret)
+		if m.ClientSecret == "" && path == "" {
+			return
+		}
 		if path != "" {
 			c.say("\nThe client secret is in %s.", path)
 		} else {
@@ -237,18 +284,22 @@ func (c *command) agentEnable() *cobra.Command {
 func (c *command) agentRotate() *cobra.Command {
 	var yes bool
 	var file string
+	var overlap time.Duration
 	cmd := &cobra.Command{
 		Use: "rotate AGENT", Short: "Replace an agent's client secret",
-		Long: "Replace an agent's client secret. The old one stops working at once. This takes an API key; as a person, use the\npage that the command names.",
-		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		Long: "Replace an agent's client secret. The old one and the tokens that it got stop working at once, or with --overlap the old one\n" +
+			"counts beside the new one for that time. This takes an API key; as a person, use the page that the command names.",
+		Example: "  ambit agent rotate agent_… --overlap 24h --secret-file new.secret",
+		Args:    takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			if err := c.confirm(ctx, yes, "Replace the client secret of "+args[0]+"?"); err != nil {
 				return err
 			}
-			return c.showMade(file, func() (client.MadeAgent, error) { return cl.RotateAgentSecret(ctx, args[0]) })
+			return c.showMade(file, func() (client.MadeAgent, error) { return cl.RotateAgentSecret(ctx, args[0], overlap) })
 		}),
 	}
 	yesFlag(cmd, &yes)
+	cmd.Flags().DurationVar(&overlap, "overlap", 0, "how long the old secret counts as well, up to 168h")
 	cmd.Flags().StringVar(&file, "secret-file", "", "write the client secret to this new file (mode 0600), and do not show it")
 	return cmd
 }

@@ -1,10 +1,12 @@
 package web
 
 import (
+	"cmp"
 	"crypto/rand"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -66,6 +68,13 @@ func (s *Server) agent(v *visit) (answer, error) {
 func (s *Server) agentPage(v *visit, a agent.Agent) (*AgentPage, error) {
 	p := &AgentPage{Frame: Frame{Title: "Agent", Section: "agents", Narrow: true}, AgentRow: agentRow(s.names(v, a.Environment), a), Client: a.Client, Created: a.CreatedAt,
 		Ceiling: ceilingForm(a.Ceiling), Version: a.Version, CanChange: v.may(account.ManageAgents), CanStop: v.may(account.Revoke) || a.Owner == v.person.User(), Rotatable: a.ClientHost == ""}
+	if p.Rotatable {
+		var err error
+		if p.SignsWith, err = s.agents.SignsWith(v.ctx(), a); err != nil {
+			return nil, err
+		}
+		p.Rotatable = p.SignsWith == "a secret"
+	}
 	for _, state := range []string{session.Active, session.Pending} {
 		list, _, err := s.sessions.List(v.ctx(), v.actorIn(a.Environment), session.Filter{Organization: a.Organization, Agent: a.ID, State: state})
 		if err != nil {
@@ -115,12 +124,12 @@ func (s *Server) agentNew(v *visit) (answer, error) {
 
 func (s *Server) agentNewPage(v *visit, n agent.NewAgent) *AgentNewPage {
 	return &AgentNewPage{Frame: Frame{Title: "Register an agent", Section: "agents", Narrow: true}, Name: n.Name, Autonomous: n.Kind == agent.Autonomous,
-		Ceiling: ceilingForm(n.Ceiling), TOTP: s.codeAllowed(v), Nonce: rand.Text()}
+		Ceiling: ceilingForm(n.Ceiling), Keys: n.Keys, TOTP: s.codeAllowed(v), Nonce: rand.Text()}
 }
 
 func newAgent(v *visit) agent.NewAgent {
 	return agent.NewAgent{Environment: v.here.Environment, Organization: v.here.Organization, Name: v.form("name"), Kind: agent.Kind(v.form("kind")),
-		Owner: v.person.User(), Ceiling: ceiling(v), Nonce: v.form("nonce")}
+		Owner: v.person.User(), Ceiling: ceiling(v), Keys: v.form("keys"), Nonce: v.form("nonce")}
 }
 
 func (s *Server) agentChallenge(v *visit) (answer, error) {
@@ -137,6 +146,9 @@ func (s *Server) agentRegister(v *visit) (answer, error) {
 	a, client, sec, err := s.agents.Register(v.ctx(), v.actor(), n)
 	if err != nil {
 		return again(s.agentNewPage(v, n), err)
+	}
+	if sec.IsZero() {
+		return goTo(agentAt(a) + "?done=saved"), nil
 	}
 	return show(&OncePage{Frame: Frame{Title: "Registered", Section: "agents", Narrow: true}, Word: "Registered", Sentence: oneLine(a.Label()) + " can now sign in.",
 		Values: []Fact{{Name: "Client id", Value: string(client)}, {Name: "Client secret", Value: reveal(sec)}, {Name: "Token address", Value: s.public.JoinPath("oauth", "token").String()},
@@ -216,8 +228,11 @@ func (s *Server) agentSecret(v *visit) (answer, error) {
 
 func (s *Server) agentSecretPage(v *visit, a agent.Agent) *ConfirmPage {
 	to := "/ui/agents/" + string(a.ID) + "/secret"
-	return &ConfirmPage{Frame: Frame{Title: "Replace a secret", Section: "agents", Narrow: true}, Eyebrow: "Client secret", Sentence: "Replace the secret of " + oneLine(a.Label()) + "?",
-		Lines: []string{"The old secret and the tokens it got stop working at once. The new one is shown one time."}, Action: to, Begin: to + "/challenge", Label: "Replace it",
+	return &ConfirmPage{Choice: &Pick{Name: "overlap", Label: "How long does the old secret count?", Options: []Option{
+		{Value: "0s", Label: "Not at all: it and the tokens it got stop at once", Chosen: true}, {Value: "1h0m0s", Label: "One hour beside the new one"},
+		{Value: "24h0m0s", Label: "One day beside the new one"}, {Value: "168h0m0s", Label: "Seven days beside the new one"}}},
+		Frame: Frame{Title: "Replace a secret", Section: "agents", Narrow: true}, Eyebrow: "Client secret", Sentence: "Replace the secret of " + oneLine(a.Label()) + "?",
+		Lines: []string{"The new one is shown one time."}, Action: to, Begin: to + "/challenge", Label: "Replace it",
 		Danger: true, Back: "/ui/agents/" + string(a.ID), TOTP: s.codeAllowed(v)}
 }
 
@@ -226,7 +241,31 @@ func (s *Server) agentSecretChallenge(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.challenge(v, s.agents.RotateDigest(v.person, a))
+	return s.challenge(v, s.agents.RotateDigest(v.person, a, overlap(v)))
+}
+
+// overlap reads for how long an old secret counts; what is no time counts as more
+// than the agents' room allows.
+func overlap(v *visit) time.Duration {
+	d, err := time.ParseDuration(cmp.Or(v.form("overlap"), "0s"))
+	if err != nil {
+		return -1
+	}
+	return d
+}
+
+func (s *Server) agentKeys(v *visit) (change, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return change{}, err
+	}
+	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	return change{back: agentAt(a), form: func() (page, error) { return s.agentPage(v, a) },
+		try: func(ag account.Agreement) (answer, error) {
+			_, err := s.agents.SetKeys(v.ctx(), v.actor(), a.ID, version, v.form("keys"), ag)
+			return goTo(agentAt(a) + "?done=saved"), err
+		},
+		ask: func(r account.Raise) (page, error) { return s.agentKeysPage(v, a.Label(), r), nil }}, nil
 }
 
 func (s *Server) agentRotate(v *visit) (answer, error) {
@@ -234,11 +273,11 @@ func (s *Server) agentRotate(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RotateDigest(v.person, a), a.Organization, v.proof())
+	evidence, err := s.people.Prove(v.ctx(), v.person, s.agents.RotateDigest(v.person, a, overlap(v)), a.Organization, v.proof())
 	if err != nil {
 		return again(s.agentSecretPage(v, a), err)
 	}
-	sec, err := s.agents.RotateSecret(v.ctx(), v.actor(), a.ID, evidence)
+	sec, err := s.agents.RotateSecret(v.ctx(), v.actor(), a.ID, overlap(v), evidence)
 	if err != nil {
 		return again(s.agentSecretPage(v, a), err)
 	}

@@ -43,7 +43,7 @@ func (s *Server) consent(v *visit) (answer, error) {
 // consentPage shows what we know of the client: where its answer goes. The name
 // that it gave itself stands below the decision, in the box for such words.
 func (s *Server) consentPage(v *visit, r agent.AuthRequest, label string) *ConsentPage {
-	p := &ConsentPage{Frame: Frame{Title: "A program wants to sign in", Section: "agents", Narrow: true}, Flow: r.ID, Host: r.Host(), Local: r.Local(), Label: label,
+	p := &ConsentPage{Frame: Frame{Title: "A program wants to sign in", Section: "agents", Narrow: true}, Flow: r.ID, Host: r.Host(), Local: r.Local(), Document: r.Client.DocumentHost(), Label: label,
 		ClientName: r.Client.Name, TOTP: s.codeAllowed(v)}
 	if r.UserCode != "" {
 		p.UserCode = account.ShowUserCode(r.UserCode)

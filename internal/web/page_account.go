@@ -100,6 +100,13 @@ type ConfirmPage struct {
 	TOTP                    bool
 	Nonce                   string // makes each confirmation one of its kind
 	Fields                  []Fact // what the form was filled in with
+	Choice                  *Pick
+}
+
+// Pick is one thing to choose on a ConfirmPage; the proof is about it too.
+type Pick struct {
+	Name, Label string
+	Options     []Option
 }
 
 func (*ConfirmPage) template() string { return "confirm" }

@@ -37,7 +37,8 @@ type AgentPage struct {
 	Version   int64
 	CanChange bool
 	CanStop   bool
-	Rotatable bool
+	Rotatable bool   // it has a secret of ours
+	SignsWith string // what an agent without a browser proves itself with; empty: its client signs in
 }
 
 func (*AgentPage) template() string { return "agent" }
@@ -60,6 +61,7 @@ type AgentNewPage struct {
 	Name       string
 	Autonomous bool
 	Ceiling    CeilingForm
+	Keys       string // instead of a secret
 	TOTP       bool
 	Nonce      string
 }
@@ -81,6 +83,7 @@ func (*OncePage) template() string { return "once" }
 type ConsentPage struct {
 	Frame
 	Flow       id.Flow
+	Document   string // the host that answers for the program; empty: nobody does
 	UserCode   string // of a device, which shows the same
 	Host       string
 	Local      bool

@@ -191,6 +191,12 @@ func granting(c policy.Ceiling) string {
 	return verbs(effects) + ", at " + oneLine(andList(c.Providers))
 }
 
+func (s *Server) agentKeysPage(v *visit, label string, r account.Raise) *ConfirmPage {
+	p := s.confirming(v, "Change an agent's keys", "agents", said("", label, " will prove itself with ", r.To, "."), "Use these keys")
+	p.Lines = []string{"Until now: with " + oneLine(r.From) + ".", "Whoever has the private keys is this agent. The tokens that it has end."}
+	return p
+}
+
 func (s *Server) agentEnablePage(v *visit, label string) *ConfirmPage {
 	p := s.confirming(v, "Enable an agent", "agents", said("", label, " may sign in and ask for access again."), "Enable it")
 	p.Lines = []string{"Its old tokens and sessions stay ended."}

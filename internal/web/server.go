@@ -292,6 +292,7 @@ func (s *Server) raisingForms() []route {
 	return slices.Concat(
 		s.confirmed("/ui/agents/{id}/ceiling", s.agentCeiling),
 		s.confirmed("/ui/agents/{id}/enable", s.agentEnable),
+		s.confirmed("/ui/agents/{id}/keys", s.agentKeys),
 		s.confirmed("/ui/drafts/{id}", s.providerAccept),
 		s.confirmed("/ui/organization/members/new", s.memberAdd),
 		s.confirmed("/ui/organization/members/{id}/role", s.memberRole),

@@ -21,6 +21,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/vault"
@@ -52,6 +53,7 @@ type World struct {
 	Environment  id.Environment
 	Organization id.Organization
 	System       account.Actor
+	Web          *Web // what the server can reach of the rest of the world
 
 	// What higher rooms do when a user leaves or an agent ends; set by their
 	// test kits before anything happens.
@@ -93,7 +95,7 @@ func NewOn(t testing.TB, db *sqldb.DB, keeper *keyring.Guard) *World {
 // another process would have them. Clock, root key and tenants are shared.
 func (w *World) Beside(t testing.TB, db *sqldb.DB) *World {
 	t.Helper()
-	other := &World{DB: db, Clock: w.Clock, Keeper: w.Keeper, System: w.System, Environment: w.Environment, Organization: w.Organization, keys: w.keys, node: "beside"}
+	other := &World{DB: db, Clock: w.Clock, Keeper: w.Keeper, System: w.System, Web: w.Web, Environment: w.Environment, Organization: w.Organization, keys: w.keys, node: "beside"}
 	other.rooms(t)
 	return other
 }
@@ -101,6 +103,12 @@ func (w *World) Beside(t testing.TB, db *sqldb.DB) *World {
 func (w *World) rooms(t testing.TB) {
 	t.Helper()
 	ctx, db := t.Context(), w.DB
+	if w.Web == nil {
+		w.Web = newWeb(t)
+	}
+	client, err := outbound.New(outbound.Policy{Allow: []string{w.Web.host}})
+	must(t, err)
+	t.Cleanup(client.Close)
 	public, err := url.Parse(PublicURL)
 	must(t, err)
 	keeper := w.Keeper
@@ -126,7 +134,7 @@ func (w *World) rooms(t testing.TB) {
 			return w.Agents.RevokeUser(ctx, tx, env, org, user)
 		}})
 	must(t, err)
-	w.Agents, err = agent.New(agent.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, PublicURL: public, Now: w.Clock.Now, OnAgentEnded: w.end})
+	w.Agents, err = agent.New(agent.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, PublicURL: public, Outbound: client, Now: w.Clock.Now, OnAgentEnded: w.end})
 	must(t, err)
 	w.Agents.Start()
 	t.Cleanup(w.Agents.Stop)
