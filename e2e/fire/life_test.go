@@ -443,7 +443,7 @@ func (l *life) agents(ctx context.Context) error {
 		return err
 	}
 	token.changing("refused") // a new secret ends what the old one began
-	made, err := l.w.API.RotateAgentSecret(ctx, a.ID)
+	made, err := l.w.API.RotateAgentSecret(ctx, a.ID, 0)
 	if err != nil {
 		return err
 	}
