@@ -2,6 +2,7 @@ package connection
 
 import (
 	"net/url"
+	"strings"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -49,6 +50,17 @@ func (s *Service) MustConnect(org id.Organization, provider string) *fault.Error
 func (s *Service) MustReconnect(conn id.Connection, why string) *fault.Error {
 	return fault.New(fault.Denied, CodeReconnect, why).
 		WithHint("Ask the person to connect the account again at the URL, then try again.").With("connect_url", s.ReconnectURL(conn))
+}
+
+// CodeScopes is the code of a refusal for want of scopes.
+const CodeScopes = "scope_missing"
+
+// MustWiden refuses a call that needs scopes which the account was not granted. The
+// field connect_url names the page where a person grants them.
+func (s *Service) MustWiden(conn id.Connection, account string, lacks []string) *fault.Error {
+	return fault.New(fault.Denied, CodeScopes, "The account "+quote(account)+" was connected without what this tool needs at the provider: "+strings.Join(lacks, " ")+".").
+		WithHint("Nothing was sent. Ask the person to connect the account again at the URL and to grant it there, then try again; what the account has already stays.").
+		With("connect_url", s.ReconnectURL(conn)).With("scopes", strings.Join(lacks, " "))
 }
 
 func quote(s string) string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -27,6 +28,7 @@ const (
 	watchFor     = 3 * time.Second
 	keepPause    = 500 * time.Millisecond // at most, between attempts to write an answer
 	firstBackOff = 30 * time.Second
+	confirmAfter = 60 * time.Second // between the first answer that calls a grant dead and the one that confirms it
 	maxBackOff   = time.Hour
 	stopGrace    = 45 * time.Second // for a request that is under way, and the write after it
 	askLimit     = 75 * time.Second // for a request and its repetition
@@ -428,9 +430,12 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 	if class == classGrant && open && te.code != codeUnusable && r.kind == provider.OAuth2 {
 		reason = "refresh_outcome_unknown"
 	}
-	dead := class == classGrant
+	dead, told := class == classGrant, te.code
+	if dead && s.unconfirmed(ctx, r, te.code) {
+		dead, told, next = false, unconfirmed+te.code, now.Add(confirmAfter)
+	}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		mine, err := storeFailure(ctx, tx, r, s.owner, next, te.code, open)
+		mine, err := storeFailure(ctx, tx, r, s.owner, next, told, open, told != te.code)
 		if err != nil || !mine {
 			return err
 		}
@@ -448,10 +453,13 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 	if err != nil {
 		s.log.Error("a failed refresh could not be recorded", "connection", r.connection, "error", err)
 	}
-	switch class {
-	case classGrant:
+	switch {
+	case class == classGrant && !dead:
+		return fault.New(fault.Unavailable, "upstream_unreachable", "The provider says that this account's access has ended. It is asked once more before that is believed.").
+			WithHint("It is tried again shortly.").WithRetry(next.Sub(now)).WithCause(cause)
+	case dead:
 		return s.ended(r, te.code).WithCause(cause)
-	case classClient, classConfig:
+	case class == classClient || class == classConfig:
 		if !isToken {
 			return s.connections.MustReconnect(r.connection, fault.Of(cause).Message).WithCause(cause)
 		}
@@ -461,6 +469,21 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 	}
 	return fault.New(fault.Unavailable, "upstream_unreachable", "The provider could not refresh the account's credential.").
 		WithHint("It is tried again shortly.").WithRetry(next.Sub(now)).WithCause(cause)
+}
+
+// unconfirmed begins the last error of a credential whose grant one answer called
+// dead.
+const unconfirmed = "unconfirmed "
+
+// unconfirmed reports whether an answer that calls a grant dead is to be confirmed
+// by a second one (oauth.md §3.1 rule 7). A provider that rotates cannot: the token
+// that it would be asked with again may be the one that it has just ended.
+func (s *Service) unconfirmed(ctx context.Context, r row, code string) bool {
+	if r.kind != provider.OAuth2 || code == codeUnusable || strings.HasPrefix(r.lastError, unconfirmed) {
+		return false
+	}
+	c, err := s.connections.ByID(ctx, s.db.Reader(), r.environment, r.connection)
+	return err == nil && c.Record.OAuth != nil && !c.Record.OAuth.Refresh.Rotates
 }
 
 // ended says that only a person can mend an account.

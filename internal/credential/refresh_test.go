@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -507,6 +509,61 @@ func TestStopKeepsTheAnswer(t *testing.T) {
 		}
 		if _, _, err := s.token(t); err != nil {
 			t.Errorf("on the other node: %v", err)
+		}
+	})
+}
+
+// Rule 7 of oauth.md §3.1: where a provider does not rotate, one answer that calls
+// a grant dead is no proof. It is asked once more, a minute later and also if nobody
+// calls, before a person has to sign in again.
+func TestDeadGrantIsConfirmed(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := gatewaytest.New(t, db)
+		in := oauthInput(w)
+		in.YAML = []byte(strings.Replace(string(in.YAML), "refresh: {rotates: true}", "refresh: {rotates: false}", 1))
+		_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), in, account.Agreement{})
+		gatewaytest.Must(t, err)
+		s := scene{World: w, owner: w.Person(t, "mia@example.com", account.RoleMember)}
+		s.conn = w.ConnectOAuth(t, s.owner, gatewaytest.Mia, nil)
+		s.bot = w.Agent(t, s.owner, "Triage bot")
+		s.handle = w.Active(t, s.owner, s.bot, "sandbox", policy.Read)
+		s.exec(t, `update credential set check_at = 0`)
+		dead := func(times int) {
+			s.Fault(t, map[string]any{"path": "/oauth/token", "status": 400, "body": map[string]any{"error": "invalid_grant"}, "times": times})
+		}
+		dead(1)
+		s.expire()
+		for range 2 {
+			_, _, err := s.token(t)
+			if f := fault.Of(err); f.Code != "upstream_unreachable" || f.RetryAfter <= 0 || f.RetryAfter > time.Minute {
+				t.Errorf("after one answer: %v, to be repeated in %v", err, f.RetryAfter)
+			}
+		}
+		if c := s.now(t); c.State != connection.Connected {
+			t.Errorf("after one answer it is %s %s", c.State, c.Reason)
+		}
+		s.Clock.Advance(61 * time.Second)
+		gatewaytest.Must(t, s.Credentials.Upkeep(t.Context())) // nobody calls
+		if r := s.stored(t); r.version != 2 || r.failures != 0 || s.now(t).State != connection.Connected {
+			t.Errorf("asked again, the provider gave a token: %+v", r)
+		}
+		dead(2)
+		s.expire()
+		_, _, err = s.token(t)
+		if code(err) != "upstream_unreachable" {
+			t.Errorf("after one answer: %v", err)
+		}
+		s.Clock.Advance(61 * time.Second)
+		if _, _, err := s.token(t); code(err) != "reconnect" {
+			t.Errorf("after two answers: %v", err)
+		}
+		if c := s.now(t); c.State != connection.NeedsReauth || c.Reason != "invalid_grant" {
+			t.Errorf("after two answers it is %s %s", c.State, c.Reason)
+		}
+		gatewaytest.Must(t, s.Credentials.Upkeep(t.Context()))
+		if n := s.Stats(t).Refreshes; n != 1 {
+			t.Errorf("%d refreshes went through, want one", n)
 		}
 	})
 }

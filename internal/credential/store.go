@@ -71,10 +71,12 @@ const clockSkew = 5 * time.Second
 
 // earlyWindow is how long before its end a token counts as stale: a fifth of
 // its life, at most five minutes, and the skew, but never more than half of its
-// life, or a short token would be stale when it comes.
+// life, or a short token would be stale when it comes. It differs by up to a tenth
+// from one credential to the next, so that those that were made together are not
+// refreshed together (oauth.md §3.1 rule 11).
 func (r row) earlyWindow() time.Duration {
 	life := r.expiresAt.Sub(r.obtainedAt)
-	return min(min(5*time.Minute, life/5)+clockSkew, life/2)
+	return min(spread(min(5*time.Minute, life/5), r)+clockSkew, life/2)
 }
 
 func (r row) stale(now time.Time) bool {
@@ -109,7 +111,7 @@ where connection_id = $1 and version = $2 and revoke_state = '' and lease_owner 
 	lease_owner = '', lease_until = 0, attempt_started_at = 0, failures = 0, next_attempt_at = 0, last_error = '', keep_at = $8
 where connection_id = $1 and version = $2`
 	storeFailureSQL = `update credential set lease_owner = '', lease_until = 0, attempt_started_at = case when $6 = 1 then attempt_started_at else 0 end,
-	failures = failures + 1, next_attempt_at = $4, last_error = $5
+	failures = failures + 1, next_attempt_at = $4, last_error = $5, keep_at = case when $7 = 1 then $4 else keep_at end
 where connection_id = $1 and version = $2 and lease_owner = $3`
 	dueRevocationsSQL = `select ` + rowColumns + ` from credential where revoke_state = 'pending' and revoke_next_at <= $1 order by revoke_next_at limit 40`
 	setRevokeSQL      = `update credential set revoke_state = $2, revoke_attempts = revoke_attempts + 1, revoke_next_at = $3 where connection_id = $1`
@@ -166,9 +168,10 @@ func storeRefreshed(ctx context.Context, q sqldb.Querier, was, now row) (bool, e
 }
 
 // storeFailure gives the lease back. open keeps the mark that an attempt may
-// have reached the provider.
-func storeFailure(ctx context.Context, q sqldb.Querier, r row, owner string, next time.Time, why string, open bool) (bool, error) {
-	return changed(q.ExecContext(ctx, storeFailureSQL, r.connection, r.version, owner, sqldb.Micros(next), why, flag(open)))
+// have reached the provider; again has upkeep try once more when it may, also if
+// nobody calls.
+func storeFailure(ctx context.Context, q sqldb.Querier, r row, owner string, next time.Time, why string, open, again bool) (bool, error) {
+	return changed(q.ExecContext(ctx, storeFailureSQL, r.connection, r.version, owner, sqldb.Micros(next), why, flag(open), flag(again)))
 }
 
 // flag is a bool as both engines store it.

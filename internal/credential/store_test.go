@@ -3,6 +3,8 @@ package credential
 import (
 	"testing"
 	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
 )
 
 // A token that lives for a few seconds used to be stale from its first moment, so
@@ -18,8 +20,28 @@ func TestAFreshTokenIsNotStale(t *testing.T) {
 		if !r.stale(now.Add(life-min(life/2, clockSkew))) || !r.stale(r.expiresAt) {
 			t.Errorf("a token of %v is not refreshed before its end", life)
 		}
-		if early := r.earlyWindow(); early > 5*time.Minute+clockSkew {
+		if early := r.earlyWindow(); early > 5*time.Minute+30*time.Second+clockSkew {
 			t.Errorf("a token of %v is refreshed %v before its end", life, early)
 		}
+	}
+}
+
+// Rule 11 of oauth.md §3.1: tokens that were given together are not refreshed
+// together. Each has its own moment within a tenth of the window, on every node the
+// same.
+func TestRefreshesAreSpread(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	moments := map[time.Duration]bool{}
+	for range 1000 {
+		r := row{connection: id.NewConnection(), obtainedAt: now, expiresAt: now.Add(time.Hour)}
+		early := r.earlyWindow() - clockSkew
+		if early < 270*time.Second || early > 330*time.Second || early != r.earlyWindow()-clockSkew {
+			t.Fatalf("one is refreshed %v before its end, want 5 minutes, a tenth more or less", early)
+		}
+		moments[early.Round(time.Second)] = true
+	}
+	if len(moments) < 50 {
+		t.Errorf("a thousand refreshes fall into %d seconds, want a minute", len(moments))
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -146,6 +148,52 @@ func TestBrokenAccountBeyondTheCeilingStaysUnseen(t *testing.T) {
 		gatewaytest.Must(t, err)
 		if len(page.Records) != 1 {
 			t.Errorf("%d requests are on record, want the scene's own", len(page.Records))
+		}
+	})
+}
+
+// Threat O14: a grant that is narrower than what was asked for is enforced here. A
+// tool whose scopes the account does not hold is refused before anything is sent or
+// anybody is asked, with the page where a person grants more; what has the scope
+// works, and after it was granted so does the rest.
+func TestToolWithoutItsScopes(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := scene{World: gatewaytest.New(t, db), logs: &logs{}}
+		s.OAuthProvider(t)
+		s.owner = s.Person(t, "mia@example.com", account.RoleMember)
+		connect := func(again id.Connection, granted ...string) {
+			at := s.Begin(t, s.owner, func(st *credential.Start) { st.Reconnect = again })
+			done, err := s.Credentials.Callback(t.Context(), s.owner.Signed(t), s.Environment, "sandbox", s.Consent(t, at, gatewaytest.Mia, granted...))
+			gatewaytest.Must(t, err)
+			s.conn = done.Connection
+		}
+		connect("", "issues:read")
+		s.bot = s.Agent(t, s.owner, "Triage bot")
+		s.handle = s.Active(t, s.owner, s.bot, "sandbox", policy.Read, policy.Write, policy.Destructive)
+		if _, err := s.do(t, "sandbox_list_issues", nil); err != nil {
+			t.Errorf("what the account holds the scope of: %v", err)
+		}
+		before := s.Stats(t).Calls
+		for tool, args := range map[string]map[string]any{"sandbox_create_issue": {"title": "one"}, "sandbox_delete_issue": {"number": 1}} {
+			_, err := s.do(t, tool, args)
+			f := fault.Of(err)
+			if code(err) != "scope_missing" || !strings.Contains(f.Fields["connect_url"], string(s.conn.ID)) || !strings.HasPrefix(f.Fields["scopes"], "issues:") {
+				t.Errorf("%s: got %v %v", tool, err, f.Fields)
+			}
+			if r := s.last(t); r.Decision != "deny" || r.Code != "scope_missing" || r.Rule != "connection.scopes" {
+				t.Errorf("%s is on record as %+v", tool, r.Entry)
+			}
+		}
+		if after := s.Stats(t).Calls; after != before {
+			t.Errorf("%d calls arrived", after-before)
+		}
+		if inbox, err := s.Sessions.Inbox(t.Context(), s.owner.Signed(t)); err != nil || len(inbox) != 0 {
+			t.Errorf("a person is asked about what cannot work: %v (%v)", inbox, err)
+		}
+		connect(s.conn.ID, "issues:read", "issues:write")
+		if _, err := s.do(t, "sandbox_create_issue", map[string]any{"title": "one"}); err != nil {
+			t.Errorf("once it was granted: %v", err)
 		}
 	})
 }

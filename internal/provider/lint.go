@@ -189,6 +189,9 @@ func (l *linter) scopes(o *OAuth) {
 		if !slices.Contains([]string{"read", "write", "admin"}, s.Risk) {
 			l.add(field+".risk", "Use read, write or admin.", "%s is not known.", quoted(s.Risk))
 		}
+		for j, other := range s.Covers {
+			l.scope(fmt.Sprintf("%s.covers[%d]", field, j), other)
+		}
 		if seen[s.ID] {
 			l.add(field+".id", "Remove one of the two.", "%s is listed twice.", quoted(s.ID))
 		}

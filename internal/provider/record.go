@@ -107,6 +107,9 @@ type Scope struct {
 	ID    string `yaml:"id"`
 	Title string `yaml:"title"`
 	Risk  string `yaml:"risk" enum:"read,write,admin"`
+	// Covers lists others that it stands for: tools that need those may be called
+	// with it alone.
+	Covers []string `yaml:"covers"`
 }
 
 // Refresh tells how the provider treats refresh tokens.

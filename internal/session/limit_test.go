@@ -15,7 +15,8 @@ import (
 
 // Issue 6: a session is asked for with limits of arguments and a number of calls,
 // a person adds to them, and each call is held to both. Rules 4 and 5: neither is
-// widened by the decision, and the proof covers both.
+// widened by the decision, and the proof covers both. Threat U7: a call on what was
+// not approved is denied before anything is sent.
 func TestLimitedSession(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
@@ -71,6 +72,7 @@ func TestLimitedSession(t *testing.T) {
 			_, err := s.Call(t, s.bot, r.Handle, "tracker_get_issue", map[string]any{"number": n})
 			return err
 		}
+		before := s.Stats(t).Calls
 		for _, n := range []int{1, 3} { // the first is outside of what the person added
 			if err := get(n); code(err) != "not_granted" || fault.Of(err).Fields["argument"] != "number" {
 				t.Errorf("number %d: got %v, want not_granted, for the argument number", n, err)
@@ -78,6 +80,9 @@ func TestLimitedSession(t *testing.T) {
 		}
 		if _, err := s.Call(t, s.bot, r.Handle, "tracker_list_issues", nil); code(err) != "not_granted" {
 			t.Errorf("a tool that cannot be limited: got %v", err)
+		}
+		if after := s.Stats(t).Calls; after != before {
+			t.Errorf("%d calls arrived", after-before)
 		}
 		for range 4 {
 			if err := get(2); err != nil {

@@ -46,7 +46,8 @@ type liveGrant struct {
 	owner      id.User
 	pinned     provider.Pinned
 	record     provider.Record
-	version    int64 // of the credential
+	version    int64    // of the credential
+	scopes     []string // that it was granted
 }
 
 // Session names the session; Organization and User say for whom it runs.
@@ -240,6 +241,10 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 		return Permit{}, d, err
 	}
 	d.Policy = policy.Decide(r)
+	if lacks := t.grant.record.Lacks(t.Tool, t.grant.scopes); len(lacks) > 0 && d.Policy.Verdict != policy.Deny {
+		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "connection.scopes", Code: connection.CodeScopes}
+		return Permit{}, d, s.connections.MustWiden(t.grant.connection, t.grant.account, lacks)
+	}
 	var subject CallSubject
 	var note string
 	if d.Policy.Verdict == policy.NeedApproval {

@@ -213,7 +213,7 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]G
 		for _, t := range tools {
 			if slices.Contains(effects, t.Effect) && who.Ceiling().Allows(c.Provider, t.Effect) {
 				d := t.Digest()
-				g.Tools = append(g.Tools, ToolRef{Name: t.Name, Title: t.Title, Effect: t.Effect, Digest: fmt.Sprintf("%x", d)})
+				g.Tools = append(g.Tools, ToolRef{Name: t.Name, Title: t.Title, Effect: t.Effect, Digest: fmt.Sprintf("%x", d), Untried: t.Untried()})
 			}
 		}
 		if g.Effects = presentEffects(g.Tools); len(g.Tools) > 0 {

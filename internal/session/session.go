@@ -146,6 +146,8 @@ type ToolRef struct {
 	Title  string        `json:"title"`
 	Effect policy.Effect `json:"effect"`
 	Digest string        `json:"digest"` // of the definition, hex
+	// Untried says that people are to read "not yet tried live".
+	Untried bool `json:"untried,omitempty"`
 }
 
 // asked is what a request resolved to when it was made.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -20,7 +21,7 @@ import (
 // out of it; their digests find them in a cache of parsed records.
 const (
 	liveColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.user_id, s.state, s.reason, s.pending_until, s.expires_at, s.approval_id, s.calls,
-	g.connection_id, g.provider, g.effects, g.confirm, g.tools, g.limits, c.state, c.account_label, c.user_id, c.pinned, c.record_digest, c.credential_version`
+	g.connection_id, g.provider, g.effects, g.confirm, g.tools, g.limits, c.state, c.account_label, c.user_id, c.pinned, c.record_digest, c.credential_version, c.scopes`
 	liveFrom = ` left join session_grant g on g.session_id = s.id
 left join connection c on c.id = g.connection_id and c.environment_id = s.environment_id
 where s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5)`
@@ -50,7 +51,7 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, ref referenc
 		var g grantRow
 		var pending, expires int64
 		if err := rows.Scan(&ses.ID, &ses.Environment, &ses.Organization, &ses.Agent, &ses.User, &ses.State, &ses.Reason, &pending, &expires, &ses.Approval, &ses.Calls,
-			&g.connection, &g.provider, &g.effects, &g.confirm, &g.tools, &g.limits, &g.state, &g.account, &g.owner, &g.pinned, &g.digest, &g.version); err != nil {
+			&g.connection, &g.provider, &g.effects, &g.confirm, &g.tools, &g.limits, &g.state, &g.account, &g.owner, &g.pinned, &g.digest, &g.version, &g.scopes); err != nil {
 			return Session{}, Live{}, sqldb.Wrap("load a session", err)
 		}
 		ses.PendingUntil, ses.ExpiresAt = sqldb.Time(pending), sqldb.Time(expires)
@@ -82,9 +83,9 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, ref referenc
 
 // grantRow is one joined row: a grant and its connection.
 type grantRow struct {
-	connection, provider, effects, confirm, state, account, owner sql.NullString
-	tools, limits, pinned, digest                                 []byte
-	version                                                       sql.NullInt64
+	connection, provider, effects, confirm, state, account, owner, scopes sql.NullString
+	tools, limits, pinned, digest                                         []byte
+	version                                                               sql.NullInt64
 }
 
 func (s *Service) liveGrant(ctx context.Context, env id.Environment, g grantRow) (liveGrant, error) {
@@ -102,7 +103,7 @@ func (s *Service) liveGrant(ctx context.Context, env id.Environment, g grantRow)
 		connection: id.Connection(g.connection.String),
 		policy:     policy.Grant{Provider: g.provider.String, Effects: splitEffects(g.effects.String), Confirm: policy.Confirm(g.confirm.String), Limits: parsed.limits},
 		digests:    parsed.digests, pinned: parsed.pinned, state: connection.State(g.state.String), account: g.account.String, owner: id.User(g.owner.String),
-		record: rec, version: g.version.Int64,
+		record: rec, version: g.version.Int64, scopes: strings.Fields(g.scopes.String),
 	}, nil
 }
 

@@ -262,7 +262,7 @@ func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
 			ec := EffectChoice{Effect: e, Chosen: !c.Locked && slices.Contains(chosen.Effects, e)}
 			for _, t := range g.Tools {
 				if t.Effect == e {
-					ec.Tools = append(ec.Tools, ToolChoice{Name: t.Name, Title: t.Title, Effect: e,
+					ec.Tools = append(ec.Tools, ToolChoice{Name: t.Name, Title: t.Title, Effect: e, Untried: t.Untried,
 						Chosen: len(chosen.Tools) == 0 || slices.Contains(chosen.Tools, t.Name)})
 				}
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -388,4 +389,24 @@ func TestApproveByCode(t *testing.T) {
 		t.Error("a code is offered where passkeys are demanded")
 	}
 	decide(r, code()).want(http.StatusForbidden).says("demands a passkey")
+}
+
+// Issue 5: a person who decides reads which tools nobody has tried with the
+// provider itself, where its record says how sure it is.
+func TestUntriedToolsAreMarked(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, sqldbtest.Open(t, sqldb.SQLite))
+	record := strings.Replace(sandbox.KeyRecord(s.Sandbox.URL), "id: sandbox_key", "id: fresh\nabout: {confidence: medium}", 1)
+	s.Put(t, strings.Replace(record, "    effect: read\n", "    effect: read\n    tried: \"2026-11-28\"\n", 1))
+	s.mia.get("/ui/connections/new?provider=fresh").submit("/ui/connections", func(v url.Values) { v.Set("key.api_key", gatewaytest.SandboxKey) }).want(http.StatusOK).says("Connected")
+	page := func(slug string) int {
+		return strings.Count(s.mia.get(s.page(s.Ask(t, s.bot, slug, policy.Read))).want(http.StatusOK).body, "not yet tried live")
+	}
+	if n := page("tracker"); n != 0 {
+		t.Errorf("a record that says nothing of it marks %d tools", n)
+	}
+	tools := strings.Count(record, "effect: read\n")
+	if n := page("fresh"); n != tools-1 || n == 0 {
+		t.Errorf("%d tools of %d are marked, want all but the one that was tried", n, tools)
+	}
 }

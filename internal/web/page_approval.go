@@ -96,6 +96,8 @@ type ToolChoice struct {
 	Title  string
 	Effect policy.Effect
 	Chosen bool
+	// Untried says that nobody has tried the tool with the provider itself.
+	Untried bool
 }
 
 // Option is one entry of a select or a row of checkboxes.
