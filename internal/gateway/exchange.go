@@ -160,6 +160,7 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 	entry.Connection, entry.Provider, entry.Effect = target.Connection(), target.Provider(), string(policy.Worse(target.Tool.Effect, req.Effect))
 	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
 	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
+	entry.Detail = decided.Detail()
 	if err != nil {
 		err = g.refuse(ctx, entry, decided.Policy.Rule, err)
 		if decided.Asked {

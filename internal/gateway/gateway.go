@@ -220,6 +220,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	}
 	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
 	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
+	entry.Detail = decided.Detail()
 	if err != nil {
 		err = g.refuse(ctx, entry, decided.Policy.Rule, err)
 		if decided.Asked {

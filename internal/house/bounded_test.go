@@ -171,6 +171,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"session.Service.waits":     {"nothing is sent", "EndWaits closes it"},
 	"session.call.ended":        {"nothing is sent", "closed at the end of the call"},
 	"session.grantCache.grants": {"2,048 forms of a grant, then it starts anew", "the process"},
+	"session.ruleCache.rules":   {"2,048 organizations", "all, when there is no room"},
 	"session.running.bySession": {"the calls under way, of which there are 1,024", "a call at its end"},
 
 	"sqldb.Line.full":           {"nothing is sent", "closed by who comes last, or forgotten by the round that waited for it"},

@@ -76,7 +76,7 @@ func (s *Server) metaTools() []metaTool {
 			"tools":{"type":"array","items":{"type":"string"},"maxItems":100,"description":"Names of single tools."},
 			"effects":{"type":"array","items":{"type":"string","enum":["read","write","destructive","access"]},"description":"Default: what the named tools need, or read."},
 			"purpose":{"type":"string","minLength":1,"maxLength":2000,"description":"One or two sentences."},
-			"minutes":{"type":"integer","minimum":1,"maximum":480,"default":30,"description":"Time limit, counted from the approval."},
+			"minutes":{"type":"integer","minimum":1,"maximum":1440,"description":"Time limit, counted from the approval; default 30 and at most 480, unless the organization says otherwise."},
 			"calls":{"type":"integer","minimum":1,"maximum":10000,"description":"The most calls that you need, if you know."},
 			"limits":{"type":"array","maxItems":20,"description":"Arguments that you can do with certain values of. Tools that do not take a limited argument are left out.","items":{"type":"object","properties":{
 				"provider":{"type":"string","description":"Where several are asked for."},"argument":{"type":"string"},"equals":{"type":"string"},
@@ -255,7 +255,7 @@ func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs)
 	ask := session.Ask{Providers: args.Providers, Tools: args.Tools, Effects: args.Effects, Purpose: args.Purpose, Limits: args.Limits}
 	if args.Minutes != nil {
 		if ask.Minutes = *args.Minutes; ask.Minutes == 0 { // which would mean the default, and was not asked for
-			return answer{}, badArguments(fmt.Sprintf("minutes is 1 to %d.", session.MaxMinutes))
+			return answer{}, badArguments(fmt.Sprintf("minutes is 1 to %d.", policy.Longest))
 		}
 	}
 	if args.Calls != nil {

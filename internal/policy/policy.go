@@ -4,8 +4,8 @@
 // replayed from an audit entry.
 //
 // The order is fixed: what is off stays off, then the agent's ceiling, then the
-// grant (effects, tools, limits of arguments), then the approval that the effect
-// calls for. Whatever no rule allows is denied.
+// grant (effects, tools, limits of arguments), then the organization's policies,
+// then the approval that the effect calls for. Whatever no rule allows is denied.
 package policy
 
 import (
@@ -116,6 +116,11 @@ type Request struct {
 	// ToolApproved is false when the tool's definition is no longer the one
 	// that was approved (product.md rule 5).
 	ToolApproved bool
+	// Approvals are the kinds of approval that the organization demands.
+	Approvals Approvals
+	// Rules are the organization's policies, and Facts what they are told.
+	Rules *Rules
+	Facts Facts
 	// CallApproved is true when a person approved exactly this call and the
 	// approval is unused.
 	CallApproved bool
@@ -136,6 +141,7 @@ type Decision struct {
 	Verdict Verdict
 	Rule    string
 	Code    string
+	Policy  string // the organization's policy that had a say, with its version
 	Outside *Limit // the limit that the call is not within, where that decided
 }
 
@@ -158,16 +164,25 @@ func Decide(r Request) Decision {
 	if l, ok := r.Grant.outside(r.Arguments); ok {
 		return Decision{Verdict: Deny, Rule: "grant.limits", Code: "not_granted", Outside: &l}
 	}
+	said := r.Rules.Judge(r.Facts)
+	d := Decision{Verdict: Allow, Rule: "grant", Policy: said.Policy}
 	switch {
+	case said.Failed:
+		d.Verdict, d.Rule, d.Code = Deny, "policy.failed", "policy_denied"
+	case !said.Allowed:
+		d.Verdict, d.Rule, d.Code = Deny, "policy", "policy_denied"
 	case needsApproval(r) && r.CallApproved:
-		return Decision{Verdict: Allow, Rule: "approval.call"}
+		d.Rule = "approval.call"
 	case needsApproval(r):
-		return Decision{Verdict: NeedApproval, Rule: "confirm." + string(r.Effect), Code: "approval_required"}
+		d.Verdict, d.Rule, d.Code = NeedApproval, "confirm."+string(r.Effect), "approval_required"
 	}
-	return Decision{Verdict: Allow, Rule: "grant"}
+	return d
 }
 
 func needsApproval(r Request) bool {
+	if r.Approvals.Of(r.Effect) != ByGrant {
+		return true
+	}
 	switch r.Effect {
 	case Read:
 		return false

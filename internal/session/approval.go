@@ -48,8 +48,35 @@ type Approval struct {
 	Risk      []string
 	Target    string // of a call: what it is about, as the provider says; empty: nobody knows
 	Lost      string // of an open call: why it could not be made as its connection stands now
+	First     First  // who approved already, where a second person must
 
-	row approvalRow
+	row   approvalRow
+	rules Rules
+}
+
+// First is the first of two persons who approve. While the second is awaited, the
+// session shows what the first allowed.
+type First struct {
+	By id.User // empty: nobody yet, or one person is enough
+	At time.Time
+}
+
+// Seconds reports whether p would be the second of two persons: not the first, nor
+// the one for whom the agent acts, and of a role that decides for the organization.
+func (a Approval) Seconds(p account.Person) bool {
+	return a.First.By != "" && a.First.By != p.User() && a.Session.User != p.User() && a.deciding(p)
+}
+
+// Mine reports whether p can approve now what is open.
+func (a Approval) Mine(p account.Person) bool {
+	return a.First.By == "" || a.Seconds(p)
+}
+
+// deciding reports whether the organization lets p's role decide on its accounts.
+func (a Approval) deciding(p account.Person) bool {
+	role, ok := p.Role(a.Session.Organization)
+	return ok && slices.Contains(a.rules.Settings.Approvers, string(role)) &&
+		account.ByPerson(p).In(a.Session.Environment).May(a.Session.Organization, account.ApproveSessions) == nil
 }
 
 // CallSubject is the call that a call approval is about.
@@ -124,7 +151,7 @@ func (s *Service) Inbox(ctx context.Context, p account.Person) ([]Approval, erro
 			if err != nil {
 				return nil, err
 			}
-			if mayDecide(p, a) {
+			if mayDecide(p, a) && a.Mine(p) {
 				out = append(out, a)
 			}
 		}
@@ -170,6 +197,15 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 	if r.state == ApprovalPending && !s.now().Before(r.expiresAt) {
 		a.State = ApprovalExpired
 	}
+	if a.rules, err = rulesOf(ctx, s.db.Reader(), r.organization); err != nil {
+		return Approval{}, err
+	}
+	if r.firstBy != "" {
+		a.First = First{By: r.firstBy, At: r.firstAt}
+		if err := a.showFirst(); err != nil {
+			return Approval{}, err
+		}
+	}
 	if r.kind == KindCall {
 		plain, err := s.vault.Open(ctx, r.place(), r.subject)
 		if err != nil {
@@ -195,19 +231,25 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 
 // mayDecide holds product.md §5.4: a user-owned connection is its owner's to
 // grant, who must also be the agent's user; an organization's is an approver's.
+// Once a first person has approved, whoever may be the second decides too.
 func mayDecide(p account.Person, a Approval) bool {
-	if a.Kind == KindCall {
-		return mayGrant(p, a.Session, a.row.connectionOwner)
+	if a.Seconds(p) {
+		return true
 	}
-	return slices.ContainsFunc(a.Session.Grants, func(g Grant) bool { return mayGrant(p, a.Session, g.Owner) })
+	if a.Kind == KindCall {
+		return a.MayGrant(p, a.row.connectionOwner)
+	}
+	return slices.ContainsFunc(a.Session.Grants, func(g Grant) bool { return a.MayGrant(p, g.Owner) })
 }
 
-func mayGrant(p account.Person, ses Session, owner id.User) bool {
+// MayGrant reports whether p may grant an account of this owner; empty is the
+// organization.
+func (a Approval) MayGrant(p account.Person, owner id.User) bool {
 	if owner != "" {
-		_, member := p.Role(ses.Organization)
-		return member && owner == p.User() && ses.User == p.User()
+		_, member := p.Role(a.Session.Organization)
+		return member && owner == p.User() && a.Session.User == p.User()
 	}
-	return account.ByPerson(p).In(ses.Environment).May(ses.Organization, account.ApproveSessions) == nil
+	return a.deciding(p)
 }
 
 func risks(a Approval) []string {
@@ -266,7 +308,7 @@ func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, D
 		if i < 0 {
 			continue
 		}
-		if !mayGrant(p, a.Session, g.Owner) {
+		if !a.MayGrant(p, g.Owner) {
 			return bad("One of the accounts is not yours to grant.")
 		}
 		if g.Lost != "" {
@@ -319,6 +361,9 @@ func (s *Service) Digest(ctx context.Context, p account.Person, aid id.Approval,
 	if err := open(a); err != nil {
 		return [32]byte{}, err
 	}
+	if err := theirs(p, a); err != nil {
+		return [32]byte{}, err
+	}
 	v, err := s.decide(p, a, d)
 	return v.digest, err
 }
@@ -340,8 +385,18 @@ func open(a Approval) error {
 	return nil
 }
 
+// theirs refuses a yes of who has given it already, or may not be the second.
+func theirs(p account.Person, a Approval) error {
+	if a.Mine(p) {
+		return nil
+	}
+	return fault.New(fault.Denied, "second_person", "A second person must approve this: neither the first, nor the one for whom the agent acts.").
+		WithHint("Ask somebody who decides for the organization. The request is in their inbox.")
+}
+
 // verdict is a decision as it will be carried out.
 type verdict struct {
+	second bool // a second person must decide too
 	grants []Grant
 	length int      // minutes
 	calls  int      // 0: no limit
@@ -368,12 +423,19 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		Calls        int             `json:"calls,omitempty"`
 		Call         *CallSubject    `json:"call,omitempty"`
 		Instructions string          `json:"instructions"`
+		First        string          `json:"first,omitempty"` // the digest that the first of two persons proved
 	}{
 		Form: "ambit approval 1", Approval: a.ID, Environment: a.Session.Environment, Organization: a.Session.Organization,
 		Session: a.Session.ID, Agent: a.Session.Agent, User: a.Session.User, Approver: p.User(), Call: a.Call,
-		Instructions: note,
+		Instructions: note, First: a.row.firstDigest,
 	}
-	if a.Kind == KindSession {
+	if a.First.By != "" { // the second says yes to exactly what the first allowed
+		f, err := a.row.first()
+		if err != nil {
+			return verdict{}, err
+		}
+		allowed.Grants, allowed.Minutes, allowed.Calls, allowed.Instructions = f.Grants, f.Minutes, f.Calls, f.Note
+	} else if a.Kind == KindSession {
 		grants, d, err := s.narrowed(p, a, d)
 		if err != nil {
 			return verdict{}, err
@@ -384,7 +446,8 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 	if err != nil {
 		return verdict{}, err
 	}
-	return verdict{grants: allowed.Grants, length: allowed.Minutes, calls: allowed.Calls, note: note, digest: sha256.Sum256(doc)}, nil
+	return verdict{second: a.needsSecond(allowed.Grants), grants: allowed.Grants, length: allowed.Minutes, calls: allowed.Calls, note: allowed.Instructions,
+		digest: sha256.Sum256(doc)}, nil
 }
 
 // Approve carries out a decision that proof proves. Of several decisions on
@@ -395,6 +458,9 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 		return Approval{}, err
 	}
 	if err := open(a); err != nil {
+		return Approval{}, err
+	}
+	if err := theirs(p, a); err != nil {
 		return Approval{}, err
 	}
 	v, err := s.decide(p, a, d)
@@ -409,6 +475,9 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := s.stillUsable(ctx, tx, a.Session.Environment, v.grants); err != nil {
 			return err
+		}
+		if v.second && a.First.By == "" {
+			return s.approveFirst(ctx, tx, p, a, v, evidence.JSON(), now)
 		}
 		r := a.row
 		r.state, r.decidedAt, r.decidedBy, r.note = ApprovalApproved, now, p.User(), v.note
@@ -486,7 +555,7 @@ func (s *Service) stillUsable(ctx context.Context, tx *sqldb.Tx, env id.Environm
 }
 
 func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p account.Person, v verdict, now time.Time) error {
-	user := cmpOr(a.Session.User, p.User())
+	user := cmpOr(a.Session.User, cmpOr(a.First.By, p.User()))
 	if err := activateSession(ctx, tx, a.Session.ID, user, v, now); err != nil {
 		return err
 	}

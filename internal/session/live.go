@@ -32,6 +32,9 @@ type Live struct {
 	user         id.User
 	expiresAt    time.Time
 	calls        int // the most that may start; 0: no limit
+	label        string
+	verified     bool
+	rules        ruleKey // which of its organization counted when this was read
 	ceiling      policy.Ceiling
 	grants       []liveGrant
 }
@@ -219,6 +222,15 @@ type Decided struct {
 	Asked          bool // Approval was asked for by this very call
 }
 
+// Detail is what else the audit keeps of the decision: the organization's policy
+// that had a say, with its version.
+func (d Decided) Detail() map[string]string {
+	if d.Policy.Policy == "" {
+		return nil
+	}
+	return map[string]string{"policy": d.Policy.Policy}
+}
+
 // Permit decides one call: grant and policy give a Permit, a request for a
 // person's approval of exactly this call, or a refusal. req is the request that
 // would be sent, built from canonical arguments.
@@ -231,9 +243,15 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "connection.state", Code: connection.CodeReconnect}
 		return Permit{}, d, s.connections.MustReconnect(t.grant.connection, "The account "+quote(t.grant.account)+" must be connected again before it can be used.")
 	}
+	rules, err := s.rulesAt(ctx, l.rules)
+	if err != nil {
+		d.Policy = policy.Decision{Verdict: policy.Deny, Rule: "policy.failed", Code: fault.Of(err).Code}
+		return Permit{}, d, err
+	}
 	toolDigest := t.Tool.Digest()
 	r := policy.Request{
 		Ceiling: l.ceiling, Grant: t.grant.policy, Provider: t.grant.policy.Provider, Tool: t.Tool.Name, Effect: effectOf(t, req), Generic: t.Tool.Generic, Arguments: req.Args,
+		Approvals: rules.Settings.Approvals, Rules: rules.compiled, Facts: s.factsOf(l, t, effectOf(t, req), req.Args),
 		ToolApproved: t.grant.digests[t.Tool.Name] == hex.EncodeToString(toolDigest[:]),
 	}
 	if err := s.callsLeft(ctx, l); err != nil {
@@ -263,7 +281,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 			return Permit{}, d, fault.New(fault.Denied, "not_approvable", "A person would have to approve exactly this call, and its body is too large for that.").
 				WithHint("Send at most 1 MiB, with a Content-Length, or ask for a session that does not confirm such calls.")
 		} else {
-			a, asked, err := s.askForCall(ctx, l, subject, key)
+			a, asked, err := s.askForCall(ctx, l, rules.Settings, subject, key)
 			d.Approval, d.Asked = a, asked
 			if err != nil {
 				return Permit{}, d, err
@@ -293,6 +311,13 @@ func refusal(d policy.Decision, t Target, req *provider.Request) error {
 			WithHint("Stay within it, or request a session without that limit, and tell the person why.").With("argument", l.Argument)
 	}
 	switch d.Code {
+	case "policy_denied":
+		if d.Rule == "policy.failed" {
+			return fault.New(fault.Denied, d.Code, "A policy of the organization could not be evaluated for this call, so it is refused.").
+				WithHint("Tell the person: an owner or admin of the organization can mend it.").With("policy", d.Policy)
+		}
+		return fault.New(fault.Denied, d.Code, "A policy of the organization does not allow this call.").
+			WithHint("Asking for another session does not change that. Tell the person.").With("policy", d.Policy)
 	case "approval_stale":
 		return fault.New(fault.Denied, d.Code, "The tool "+quote(tool)+" is no longer the one that was approved.").WithHint("Request a new session.")
 	case "access_refused":
@@ -405,7 +430,7 @@ func notAfter(t, end time.Time) time.Time {
 
 // askForCall makes a request for the approval of one call, or finds the one
 // that already waits. made says which.
-func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key string) (asked id.Approval, made bool, err error) {
+func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c CallSubject, key string) (asked id.Approval, made bool, err error) {
 	now := s.now()
 	switch waiting, err := pendingCall(ctx, s.db.Reader(), l.session, key, now); {
 	case err == nil:
@@ -414,6 +439,9 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 		return "", false, sqldb.Wrap("look for an open request", err)
 	}
 	if err := s.deniedBefore(ctx, l.session, key, now); err != nil {
+		return "", false, err
+	}
+	if err := s.quiet(set); err != nil {
 		return "", false, err
 	}
 	doc, err := json.Marshal(c)
@@ -448,7 +476,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, c CallSubject, key str
 		if err != nil {
 			return sqldb.Wrap("count open requests", err)
 		}
-		if counts.pending >= maxPendingByAgent {
+		if counts.pending >= set.Limits.OpenByAgent {
 			return fault.New(fault.Limited, "rate_limited", "Too many calls of this session wait for a decision.").WithHint("Wait for the person to decide.").WithRetry(time.Minute)
 		}
 		if wait := backOff(counts.denied, counts.lastDenied, now); wait > 0 {

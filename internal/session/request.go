@@ -53,7 +53,11 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 	if who.Session() != "" {
 		return Requested{}, fault.New(fault.Denied, "not_granted", "This token belongs to one session and cannot ask for another.")
 	}
-	ask, err := ask.normal()
+	rules, err := s.asking(ctx, who)
+	if err != nil {
+		return Requested{}, s.held(ctx, who, err, address)
+	}
+	ask, err = ask.normal(rules.Settings)
 	if err != nil {
 		return Requested{}, err
 	}
@@ -92,7 +96,7 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		} else if !sqldb.NoRows(err) {
 			return sqldb.Wrap("look for the same request", err)
 		}
-		if err := s.withinLimits(ctx, tx, who, now); err != nil {
+		if err := s.withinLimits(ctx, tx, who, rules.Settings.Limits, now); err != nil {
 			return err
 		}
 		// From here to the commit no account of these ends, so that whoever ends one
@@ -124,12 +128,17 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		return nil
 	})
 	if err != nil {
-		if f := fault.Of(err); f.Kind == fault.Limited {
-			s.recordDenial(ctx, who, "session.request_refused", f.Code, address)
-		}
-		return Requested{}, err
+		return Requested{}, s.held(ctx, who, err, address)
 	}
 	return Requested{Session: ses, Handle: handle, ApprovalURL: s.approvalURL(ses.Approval)}, nil
+}
+
+// held records a request that a limit held back, and gives err back.
+func (s *Service) held(ctx context.Context, who agent.Identity, err error, address string) error {
+	if f := fault.Of(err); f.Kind == fault.Limited {
+		s.recordDenial(ctx, who, "session.request_refused", f.Code, address)
+	}
+	return err
 }
 
 func (s *Service) recordDenial(ctx context.Context, who agent.Identity, action, code, address string) {
@@ -143,7 +152,7 @@ func (s *Service) recordDenial(ctx context.Context, who agent.Identity, action, 
 }
 
 // normal checks a request and puts it into one form.
-func (a Ask) normal() (Ask, error) {
+func (a Ask) normal(set policy.Settings) (Ask, error) {
 	bad := func(msg, hint string) (Ask, error) {
 		return Ask{}, fault.New(fault.Invalid, "invalid_arguments", msg).WithHint(hint)
 	}
@@ -165,10 +174,10 @@ func (a Ask) normal() (Ask, error) {
 		return bad(fmt.Sprintf("The purpose is over %d bytes.", MaxPurpose), "Say it shorter.")
 	}
 	if a.Minutes == 0 {
-		a.Minutes = DefaultMinutes
+		a.Minutes = set.DefaultMinutes
 	}
-	if a.Minutes < 1 || a.Minutes > MaxMinutes {
-		return bad(fmt.Sprintf("A session lasts 1 to %d minutes.", MaxMinutes), "Say another number of minutes.")
+	if a.Minutes < 1 || a.Minutes > set.LongestMinutes {
+		return bad(fmt.Sprintf("A session lasts 1 to %d minutes.", set.LongestMinutes), "Say another number of minutes.")
 	}
 	if a.Calls < 0 || a.Calls > MaxCalls {
 		return bad(fmt.Sprintf("A session has 1 to %d calls, or no limit of them.", MaxCalls), "Say another number of calls, or none.")
@@ -320,7 +329,7 @@ func presentEffects(tools []ToolRef) []policy.Effect {
 // withinLimits holds requests against fatigue (threats.md A8). Everything is
 // counted per agent and per user and organization, so registering again as a
 // new agent sheds nothing.
-func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Identity, now time.Time) error {
+func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Identity, most policy.Fatigue, now time.Time) error {
 	c, err := countRequests(ctx, tx, who.Agent(), who.User(), who.Organization(), now)
 	if err != nil {
 		return sqldb.Wrap("count open requests", err)
@@ -329,13 +338,13 @@ func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Iden
 		return fault.New(fault.Limited, "rate_limited", msg).WithHint(hint).WithRetry(wait)
 	}
 	switch {
-	case c.pendingByAgent >= maxPendingByAgent:
+	case c.pendingByAgent >= most.OpenByAgent:
 		return limited(fmt.Sprintf("This agent already has %d requests waiting for a decision.", c.pendingByAgent), "Wait for the person to decide, or let them expire.", time.Minute)
-	case c.pendingByUser >= maxPendingByUser:
+	case c.pendingByUser >= most.OpenByUser:
 		return limited("Too many requests wait for this person.", "Wait until some are decided.", time.Minute)
-	case c.hourByAgent >= maxHourlyByAgent:
+	case c.hourByAgent >= most.HourlyByAgent:
 		return limited("This agent has made too many requests within the hour.", "Ask less often, for what a whole task needs.", 10*time.Minute)
-	case c.hourByUser >= maxHourlyByUser:
+	case c.hourByUser >= most.HourlyByUser:
 		return limited("Too many requests were made for this person within the hour.", "Ask less often.", 10*time.Minute)
 	}
 	if wait := backOff(c.deniedByAgent, c.lastDeniedByAgent, now); wait > 0 {

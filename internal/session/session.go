@@ -65,7 +65,7 @@ const (
 
 // The limits of this room. Times in minutes count a session's length.
 const (
-	DefaultMinutes = 30
+	DefaultMinutes = 30 // both unless the organization says otherwise
 	MaxMinutes     = 8 * 60
 	MaxPurpose     = 2000 // bytes
 	MaxCalls       = 10_000
@@ -75,11 +75,7 @@ const (
 	callPendingFor = 10 * time.Minute
 	callUsableFor  = 10 * time.Minute // an approved call must be made within
 
-	maxPendingByAgent = 3
-	maxPendingByUser  = 20 // per user and organization, over all agents
-	maxHourlyByAgent  = 20
-	maxHourlyByUser   = 100
-	maxHandles        = 8 // of a session; the oldest goes
+	maxHandles = 8 // of a session; the oldest goes
 )
 
 // HandlePrefix starts every session handle.
@@ -186,6 +182,7 @@ type Service struct {
 	running *running
 	missed  atomic.Bool // a notice, perhaps
 	parsed  *grantCache
+	rules   *ruleCache
 	waits   chan struct{} // closed when nobody may wait any more
 	endOnce sync.Once
 	stop    chan struct{}
@@ -207,7 +204,7 @@ func New(cfg Config) *Service {
 	cfg.Vault.Keeps(keeps()...)
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, public: cfg.PublicURL,
-		now: cfg.Now, ready: cfg.Ready, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(),
+		now: cfg.Now, ready: cfg.Ready, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(), rules: newRuleCache(),
 		waits: make(chan struct{}), stop: make(chan struct{}),
 	}
 }

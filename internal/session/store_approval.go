@@ -30,17 +30,21 @@ type approvalRow struct {
 	decidedAt       time.Time
 	decidedBy       id.User
 	note            string
+	firstBy         id.User
+	firstAt         time.Time
+	firstDigest     string
+	firstDecision   []byte
 	version         int64
 }
 
 const approvalColumns = `id, kind, environment_id, organization_id, session_id, agent_id, user_id, connection_id, connection_owner, tool,
-	subject_digest, subject, state, created_at, expires_at, decided_at, decided_by, note, version`
+	subject_digest, subject, state, created_at, expires_at, decided_at, decided_by, note, version, first_by, first_at, first_digest, first_decision`
 
 const callRequestColumns = `id, session_id, tool, state, note, created_at, expires_at, decided_at, decided_by`
 
 const (
 	insertApprovalSQL = `insert into approval (` + approvalColumns + `)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, '', '', 1)`
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, '', '', 1, '', 0, '', $16)`
 	approvalByIDSQL     = `select ` + approvalColumns + ` from approval where id = $1`
 	pendingApprovalsSQL = `select ` + approvalColumns + ` from approval where organization_id = $1 and state = 'pending' and expires_at > $2 order by created_at limit 1000`
 	decideApprovalSQL   = `update approval set state = $2, expires_at = $3, decided_at = $4, decided_by = $5, note = $6, version = version + 1
@@ -64,15 +68,16 @@ func insertApproval(ctx context.Context, q sqldb.Querier, r approvalRow) error {
 		r.subject = []byte{}
 	}
 	_, err := q.ExecContext(ctx, insertApprovalSQL, r.id, r.kind, r.environment, r.organization, r.session, r.agent, r.user, r.connection,
-		r.connectionOwner, r.tool, r.subjectDigest, r.subject, r.state, sqldb.Micros(r.createdAt), sqldb.Micros(r.expiresAt))
+		r.connectionOwner, r.tool, r.subjectDigest, r.subject, r.state, sqldb.Micros(r.createdAt), sqldb.Micros(r.expiresAt), []byte{})
 	return err
 }
 
 func scanApproval(row scanner) (approvalRow, error) {
 	var r approvalRow
-	var created, expires, decided int64
+	var created, expires, decided, first int64
 	err := row.Scan(&r.id, &r.kind, &r.environment, &r.organization, &r.session, &r.agent, &r.user, &r.connection, &r.connectionOwner, &r.tool,
-		&r.subjectDigest, &r.subject, &r.state, &created, &expires, &decided, &r.decidedBy, &r.note, &r.version)
+		&r.subjectDigest, &r.subject, &r.state, &created, &expires, &decided, &r.decidedBy, &r.note, &r.version, &r.firstBy, &first, &r.firstDigest, &r.firstDecision)
+	r.firstAt = sqldb.Time(first)
 	r.createdAt, r.expiresAt, r.decidedAt = sqldb.Time(created), sqldb.Time(expires), sqldb.Time(decided)
 	return r, err
 }

@@ -20,7 +20,9 @@ import (
 // and the state of their connections, in one statement. The records' texts stay
 // out of it; their digests find them in a cache of parsed records.
 const (
-	liveColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.user_id, s.state, s.reason, s.pending_until, s.expires_at, s.approval_id, s.calls,
+	liveColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.user_id, s.state, s.reason, s.pending_until, s.expires_at, s.approval_id, s.calls, s.agent_label, s.agent_verified,
+	coalesce((select max(r.version) from organization_rule r where r.organization_id = s.organization_id and r.kind = 'settings'), 0),
+	coalesce((select max(r.version) from organization_rule r where r.organization_id = s.organization_id and r.kind = 'policy'), 0),
 	g.connection_id, g.provider, g.effects, g.confirm, g.tools, g.limits, c.state, c.account_label, c.user_id, c.pinned, c.record_digest, c.credential_version, c.scopes`
 	liveFrom = ` left join session_grant g on g.session_id = s.id
 left join connection c on c.id = g.connection_id and c.environment_id = s.environment_id
@@ -47,10 +49,11 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, ref referenc
 	defer rows.Close()
 	var ses Session
 	var grants []grantRow
+	var rules ruleKey
 	for rows.Next() {
 		var g grantRow
 		var pending, expires int64
-		if err := rows.Scan(&ses.ID, &ses.Environment, &ses.Organization, &ses.Agent, &ses.User, &ses.State, &ses.Reason, &pending, &expires, &ses.Approval, &ses.Calls,
+		if err := rows.Scan(&ses.ID, &ses.Environment, &ses.Organization, &ses.Agent, &ses.User, &ses.State, &ses.Reason, &pending, &expires, &ses.Approval, &ses.Calls, &ses.AgentLabel, &ses.AgentVerified, &rules.settings, &rules.policy,
 			&g.connection, &g.provider, &g.effects, &g.confirm, &g.tools, &g.limits, &g.state, &g.account, &g.owner, &g.pinned, &g.digest, &g.version, &g.scopes); err != nil {
 			return Session{}, Live{}, sqldb.Wrap("load a session", err)
 		}
@@ -66,7 +69,8 @@ func (s *Service) readLive(ctx context.Context, who agent.Identity, ref referenc
 	if ses.ID == "" {
 		return Session{}, Live{}, notFound()
 	}
-	l := Live{session: ses.ID, environment: ses.Environment, organization: ses.Organization, agent: ses.Agent, user: ses.User,
+	rules.org = ses.Organization
+	l := Live{label: ses.AgentLabel, verified: ses.AgentVerified, rules: rules, session: ses.ID, environment: ses.Environment, organization: ses.Organization, agent: ses.Agent, user: ses.User,
 		expiresAt: ses.ExpiresAt, calls: ses.Calls, ceiling: who.Ceiling()}
 	for _, g := range grants {
 		if !g.state.Valid {

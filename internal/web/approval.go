@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -243,7 +242,7 @@ func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
 	var out []GrantCard
 	apart := apart(a.Session.Grants)
 	for _, g := range a.Session.Grants {
-		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: apart(g), Shared: g.Owner == "", Locked: g.Lost != "" || !mayGrant(v, a.Session, g),
+		c := GrantCard{Connection: g.Connection, Provider: g.ProviderName, Account: apart(g), Shared: g.Owner == "", Locked: g.Lost != "" || !a.MayGrant(v.person, g.Owner),
 			Limits: limitViews(g.Limits), Arguments: g.Arguments(), Narrowed: limitForm(v.r.PostForm, g.Connection)}
 		chosen := choice(d, g)
 		switch {
@@ -294,14 +293,6 @@ func choice(d session.Decision, g session.Grant) session.Choice {
 		}
 	}
 	return session.Choice{}
-}
-
-// mayGrant only greys out what the room would refuse; the room decides.
-func mayGrant(v *visit, ses session.Session, g session.Grant) bool {
-	if g.Owner != "" {
-		return g.Owner == v.person.User() && ses.User == v.person.User()
-	}
-	return v.actorIn(ses.Environment).May(ses.Organization, account.ApproveSessions) == nil
 }
 
 func minuteOptions(asked, chosen int) []Option {
