@@ -34,6 +34,7 @@ const (
 	exitDenied      = 3 // not signed in, or not allowed
 	exitNotFound    = 4
 	exitUnavailable = 5 // a server or provider could not be reached
+	exitFound       = 6 // a scan found what --fail-on asks about
 	exitInterrupted = 130
 )
 
@@ -104,7 +105,7 @@ func (c *command) root() *cobra.Command {
 		&cobra.Group{ID: "machine", Title: "This machine:"},
 	)
 	for group, list := range map[string][]*cobra.Command{
-		"run":     {c.demoCommand(), c.devCommand(), c.serveCommand()},
+		"run":     {c.scanCommand(), c.demoCommand(), c.devCommand(), c.serveCommand()},
 		"manage":  c.manageCommands(),
 		"machine": {c.loginCommand(), c.logoutCommand(), c.recoverCommand(), c.migrateCommand(), c.backupCommand(), c.restoreCommand(), c.doctorCommand(), c.profileCommand(), c.versionCommand()},
 	} {

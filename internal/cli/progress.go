@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -33,6 +34,21 @@ func (p *progress) at(n int64, one, many string) {
 	if now := p.now(); p.w != nil && now.Sub(p.shown) >= showEvery {
 		p.shown = now
 		fmt.Fprintf(p.w, "\r\x1b[K%s…", count(n, one, many))
+	}
+}
+
+// shared is at for work that several goroutines do.
+func (p *progress) shared(one, many string) func(n, bytes int64) {
+	var busy sync.Mutex
+	return func(n, bytes int64) {
+		if p.w == nil || !busy.TryLock() {
+			return
+		}
+		defer busy.Unlock()
+		if now := p.now(); now.Sub(p.shown) >= showEvery {
+			p.shown = now
+			fmt.Fprintf(p.w, "\r\x1b[K%s, %d MiB…", count(n, one, many), bytes>>20)
+		}
 	}
 }
 

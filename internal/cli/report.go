@@ -47,6 +47,9 @@ func (c *command) failure(err error, cmd *cobra.Command) failed {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return failed{exit: exitUsage, code: "usage", message: masked(err.Error()), hint: "Try: " + cmd.CommandPath() + " --help"}
 	}
+	if found, ok := errors.AsType[foundError](err); ok {
+		return failed{exit: exitFound, code: "found", message: found.message}
+	}
 	f, isFault := errors.AsType[*fault.Error](err)
 	ce, isAnswer := errors.AsType[*client.Error](err)
 	if isFault && isAnswer {

@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/scan"
+)
+
+// foundError says that a scan found what --fail-on asked about.
+type foundError struct{ message string }
+
+func (e foundError) Error() string { return e.message }
+
+// scanFlags are what the command line says about a scan.
+type scanFlags struct {
+	home, processes, git, noIgnore, verify, sarif, html, watch bool
+	baseline, write, failOn                                    string
+}
+
+func (c *command) scanCommand() *cobra.Command {
+	var o scanFlags
+	cmd := &cobra.Command{
+		Use: "scan [FOLDER|FILE ...]", Short: "Find the credentials that lie around, and who can read them",
+		Long: "Find API keys, tokens, passwords and private keys in folders and files, and with --home in the places where agents and\n" +
+			"programs keep them. It reads and never executes, needs no server and no account, and sends nothing anywhere, unless\n" +
+			"--verify asks each provider whether its own key still works. No output holds a value: reports show at most the last four\n" +
+			"characters of a long one, and a fingerprint under a key of this run.\n\n" +
+			"Without arguments it reads this folder. Files that .gitignore leaves out are skipped, but not those whose names tell of\n" +
+			"secrets, such as .env; what .ambitignore leaves out is never read. A line with the mark ambit:allow is accepted.\n\n" +
+			"Exit codes: 0 done, 6 found what --fail-on asks about, 130 interrupted (the report holds what was found until then).",
+		Example: "  ambit scan\n  ambit scan --home --processes\n  ambit scan . --git --fail-on high\n  ambit scan --home --html > report.html\n  ambit scan . --baseline .ambit-baseline.json --sarif > scan.sarif",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.scan(cmd.Context(), args, o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.home, "home", false, "also read the places below your home folder where agents and programs keep credentials")
+	f.BoolVar(&o.processes, "processes", false, "also read the environment and arguments of running agents (Linux)")
+	f.BoolVar(&o.git, "git", false, "also read every version that the folders' repositories remember")
+	f.BoolVar(&o.noIgnore, "no-ignore", false, "read what ignore files leave out, and other people's code too")
+	f.BoolVar(&o.verify, "verify", false, "ask each provider whether its key still works: sends the key to the provider that gave it out")
+	f.BoolVar(&o.sarif, "sarif", false, "print SARIF 2.1.0, for code hosts")
+	f.BoolVar(&o.html, "html", false, "print a page that can be kept and printed")
+	f.BoolVar(&o.watch, "watch", false, "stay, and tell what is new whenever files change")
+	f.StringVar(&o.baseline, "baseline", "", "leave out what this file accepts")
+	f.StringVar(&o.write, "write-baseline", "", "write a baseline that accepts all that is found")
+	f.Var(choice{&o.failOn, []string{"high", "medium", "low", "any"}}, "fail-on", "exit with 6 if something of this risk or worse is found: high, medium, low or any")
+	_ = cmd.MarkFlagFilename("baseline", "json")
+	return cmd
+}
+
+// scan runs and reports. An interrupted scan reports what it has.
+func (c *command) scan(ctx context.Context, args []string, o scanFlags) error {
+	forms := 0
+	for _, set := range []bool{c.json, o.sarif, o.html} {
+		if set {
+			forms++
+		}
+	}
+	if forms > 1 || o.watch && forms > 0 {
+		return usageError{errors.New("one of --json, --sarif and --html; --watch takes none of them")}
+	}
+	opt, err := c.scanOptions(args, o)
+	if err != nil {
+		return err
+	}
+	if o.watch {
+		return c.watchScan(ctx, opt)
+	}
+	began := time.Now()
+	p := c.progress()
+	opt.Progress = p.shared("file read", "files read")
+	report, err := scan.Run(ctx, opt)
+	p.end()
+	if err != nil {
+		return err
+	}
+	if o.verify && ctx.Err() == nil {
+		out, err := outbound.New(outbound.Policy{})
+		if err != nil {
+			return err
+		}
+		defer out.Close()
+		scan.Verify(ctx, out, report, time.Now())
+	}
+	if o.write != "" {
+		if err := c.writeBaseline(o.write, report.Findings); err != nil {
+			return err
+		}
+	}
+	if err := c.tell(report, o, time.Since(began)); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		c.note("Interrupted: this is what was found until then.")
+		return ctx.Err()
+	}
+	return failOn(report, o.failOn)
+}
+
+func (c *command) scanOptions(args []string, o scanFlags) (scan.Options, error) {
+	opt := scan.Options{
+		Roots: args, Processes: o.processes, Git: o.git, NoIgnore: o.noIgnore, OS: runtime.GOOS,
+		AppData: c.env["APPDATA"], LocalAppData: c.env["LOCALAPPDATA"],
+	}
+	if o.home {
+		home, err := c.userHome()
+		if err != nil {
+			return opt, err
+		}
+		opt.Home = home
+	}
+	if len(args) == 0 && !o.home && !o.processes {
+		opt.Roots = []string{"."}
+	}
+	if o.baseline != "" {
+		text, err := os.ReadFile(o.baseline)
+		if err != nil {
+			return opt, fault.New(fault.Invalid, "baseline_unreadable", "Cannot read the baseline.").WithCause(err)
+		}
+		if opt.Baseline, err = scan.ReadBaseline(text); err != nil {
+			return opt, err
+		}
+	}
+	return opt, nil
+}
+
+// userHome is the person's home folder.
+func (c *command) userHome() (string, error) {
+	for _, name := range []string{"HOME", "USERPROFILE"} {
+		if dir := c.env[name]; dir != "" && (name == "HOME" || runtime.GOOS == "windows") {
+			return dir, nil
+		}
+	}
+	return "", fault.New(fault.Invalid, "no_home", "Your home folder is not known.").WithHint("Set HOME.")
+}
+
+// tell prints the report in the form that was asked for.
+func (c *command) tell(r *scan.Report, o scanFlags, took time.Duration) error {
+	dir, _ := os.Getwd()
+	switch {
+	case o.sarif:
+		return c.printJSON(scan.SARIF(r, dir, Version))
+	case o.html:
+		return scan.HTML(c.stdout, r, time.Now())
+	case c.json:
+		return c.printJSON(r)
+	}
+	c.showScan(r, took)
+	return nil
+}
+
+func failOn(r *scan.Report, level string) error {
+	if level == "" || len(r.Findings) == 0 {
+		return nil
+	}
+	n := 0
+	for _, f := range r.Findings {
+		if level == "any" || f.Risk.AtLeast(scan.Risk(level)) {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	if level == "any" || level == "low" {
+		return foundError{fmt.Sprintf("Found %s.", count(int64(n), "credential", "credentials"))}
+	}
+	return foundError{fmt.Sprintf("Found %s of %s risk or worse.", count(int64(n), "credential", "credentials"), level)}
+}
+
+func (c *command) writeBaseline(name string, list []scan.Finding) error {
+	dir, err := filepath.Abs(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(scan.NewBaseline(list, dir), "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(name, append(b, '\n'), 0o644); err != nil { // it holds no value, and is made to be committed
+		return fault.New(fault.Invalid, "baseline_unwritable", "Cannot write the baseline.").WithCause(err)
+	}
+	c.note("Wrote %s, which accepts %s.", plain(name), count(int64(len(list)), "finding", "findings"))
+	return nil
+}

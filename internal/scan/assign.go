@@ -1,0 +1,453 @@
+package scan
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// found is a credential before it is known who can read it.
+type found struct {
+	kind, title, provider string
+	base                  int
+	value                 string
+	also                  string // a second form of the value, which no output may hold either
+	at, end               int    // in the unit; end 0: the same line
+	key                   string // of a value that was parsed
+	line                  int    // of a value that was parsed
+	weak                  bool
+	opens                 string
+	expires               time.Time
+}
+
+func nameByte(c byte) bool { return wordByte(c) || c == '-' || c == '.' }
+
+// value is what stands after a name, and how.
+type value struct {
+	from, to int
+	quoted   bool
+	spaced   bool // only a space parts it from its name
+	called   bool // it is an argument
+}
+
+// assigned reads what the name at a place is given, and returns where that name began;
+// last is where the name before began.
+func (d *doc) assigned(u *unit, at, last int) int {
+	t := u.text
+	from := at
+	for from > 0 && at-from < 80 && nameByte(t[from-1]) {
+		from--
+	}
+	if from == last {
+		return last
+	}
+	to := at
+	for to < len(t) && to-from < 120 && nameByte(t[to]) {
+		to++
+	}
+	// In an escaped text the name may begin with what was \n.
+	if from > 0 && t[from-1] == '\\' && from < at && strings.IndexByte("ntr", t[from]) >= 0 {
+		from++
+	}
+	name := strings.Trim(string(t[from:to]), ".-")
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		name = name[i+1:]
+	}
+	c := classOf(name)
+	if c == hinting && name != "" && from > 1 && t[from-1] == ' ' { // "api key is …"
+		k := from - 1
+		for k > 0 && wordByte(t[k-1]) {
+			k--
+		}
+		if w := strings.ToLower(string(t[k : from-1])); before[w] {
+			name, c = w+" "+name, telling
+		}
+	}
+	if c == plain || len(name) > 80 {
+		return from
+	}
+	v, ok := d.valueAfter(u, from, to)
+	if !ok {
+		return from
+	}
+	text := string(t[v.from:v.to])
+	if !v.quoted {
+		text = strings.TrimRight(text, ".,;")
+	}
+	d.named(u, name, c, text, v, from)
+	return from
+}
+
+// named judges a value under a telling name in a text.
+func (d *doc) named(u *unit, name string, c class, text string, v value, from int) {
+	m := u.mode
+	if v.quoted && m == prose {
+		m = code
+	}
+	if !plausible(c, text, m, v.quoted) {
+		return
+	}
+	if !v.quoted && m == code && (c != telling || !random(text, 16) || expression(u.text, v.to)) {
+		return
+	}
+	if !v.quoted && m == prose && c == password && (len(text) < 7 || classes(text) < 2) {
+		return
+	}
+	if c == hinting && m != config && (!v.quoted || !random(text, 24) || classes(text) < 3) {
+		return
+	}
+	if v.spaced && c != telling && !(m == config && c == password) {
+		return
+	}
+	if !u.take(v.from, v.from+len(text)) {
+		return
+	}
+	f := kindOf(name, c, text)
+	f.value, f.at, f.key = text, v.from, joinKey(u.path, name)
+	d.add(u, f)
+}
+
+// expression reports whether code goes on after a value as no literal would.
+func expression(t []byte, at int) bool {
+	return at < len(t) && strings.IndexByte("([.?+*<", t[at]) >= 0
+}
+
+func joinKey(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + " › " + name
+}
+
+var (
+	typed = regexp.MustCompile(`^\s*:\s*(?:&?'?\w+\s+)?[&*]?(?:[Ss]tring|str|&str|text|TEXT|Optional\[str\]|String\?|SecretStr|varchar|any|const char\s*\*)\s*=|^\s+(?:string|\[\]byte|str|String)\s*:?=`)
+	xmlIn = regexp.MustCompile(`^\s*(?:value|content|secret)\s*=`)
+)
+
+// valueAfter finds the value that a text gives the name between two places.
+func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
+	t := u.text
+	i := to
+	quoted := false
+	for i < len(t) && (t[i] == '"' || t[i] == '\'' || t[i] == '`' || t[i] == ']' || t[i] == ')' && quoted || t[i] == '\\') && i-to < 4 {
+		quoted = true
+		i++
+	}
+	if m := typed.FindIndex(t[i:min(len(t), i+60)]); m != nil {
+		return readValue(u, i+m[1], false)
+	}
+	if quoted {
+		if m := xmlIn.FindIndex(t[i:min(len(t), i+40)]); m != nil {
+			return readValue(u, i+m[1], false)
+		}
+	}
+	j := i
+	for j < len(t) && (t[j] == ' ' || t[j] == '\t') {
+		j++
+	}
+	if j >= len(t) {
+		return value{}, false
+	}
+	rest := t[j:]
+	for _, sep := range []string{":=", "=>", "?=", "||=", "??=", "+=", "->", "::"} {
+		if bytes.HasPrefix(rest, []byte(sep)) {
+			return readValue(u, j+len(sep), false)
+		}
+	}
+	switch {
+	case bytes.HasPrefix(rest, []byte("==")), bytes.HasPrefix(rest, []byte("!=")):
+		return value{}, false
+	case rest[0] == '=', rest[0] == ':' && (u.mode != code || quoted || j+1 < len(t)):
+		return readValue(u, j+1, false)
+	case rest[0] == '>' && from > 0 && t[from-1] == '<':
+		k := bytes.IndexByte(rest, '<')
+		if k < 2 || k > 2000 {
+			return value{}, false
+		}
+		return value{from: j + 1, to: j + k, quoted: true}, true
+	case rest[0] == ',' && quoted, rest[0] == '(' && !quoted:
+		v, ok := readValue(u, j+1, false)
+		v.called = true
+		return v, ok && v.quoted
+	case bytes.HasPrefix(rest, []byte("is ")), bytes.HasPrefix(rest, []byte("is: ")):
+		v, ok := readValue(u, j+3, true)
+		return v, ok && (v.quoted || classes(string(t[v.from:v.to])) >= 3)
+	case j > i && rest[0] == '\'' && u.mode != code:
+		v, ok := readValue(u, j, true)
+		v.spaced = false
+		return v, ok
+	case j > i && (from > 0 && t[from] == '-' || lineCommand(t, from)):
+		return readValue(u, j, true)
+	case j > i && u.mode == config && lineStart(t, from):
+		v, ok := readValue(u, j, true)
+		return v, ok && lineEnd(t, v.to)
+	}
+	return value{}, false
+}
+
+var commands = regexp.MustCompile(`(?:^|\n)\s*(?:setenv|ENV|ARG|set\s+-\w+|setx|export|fly\s+secrets\s+set|SetEnv|env|fastcgi_param|proxy_set_header)\s+$`)
+
+// lineCommand reports whether a command that sets a variable stands before a name.
+func lineCommand(t []byte, from int) bool { return commands.Match(t[max(0, from-24):from]) }
+
+func lineStart(t []byte, from int) bool {
+	for i := from - 1; i >= 0; i-- {
+		if t[i] == '\n' {
+			return true
+		}
+		if t[i] != ' ' && t[i] != '\t' {
+			return false
+		}
+	}
+	return true
+}
+
+func lineEnd(t []byte, at int) bool {
+	for ; at < len(t) && t[at] != '\n'; at++ {
+		if t[at] != ' ' && t[at] != '\t' && t[at] != '\r' && t[at] != '"' && t[at] != '\'' {
+			return false
+		}
+	}
+	return true
+}
+
+// readValue reads a literal: in quotes, or up to what ends a word.
+func readValue(u *unit, i int, spaced bool) (value, bool) {
+	t := u.text
+	for i < len(t) && (t[i] == ' ' || t[i] == '\t') {
+		i++
+	}
+	for n := 0; n < 2 && i+1 < len(t) && strings.IndexByte("fbruFBRU@$L", t[i]) >= 0; n++ { // f"…", @"…"
+		if t[i+1] == '"' || t[i+1] == '\'' || n == 0 && i+2 < len(t) && (t[i+2] == '"' || t[i+2] == '\'') && strings.IndexByte("fbruFBRU@$", t[i+1]) >= 0 {
+			i++
+		} else {
+			break
+		}
+	}
+	if i >= len(t) {
+		return value{}, false
+	}
+	start := i
+	if t[i] == '\\' && i+1 < len(t) && (t[i+1] == '"' || t[i+1] == '\'') {
+		q := t[i : i+2]
+		if e := bytes.Index(t[i+2:min(len(t), i+4096)], q); e > 0 {
+			return value{from: i + 2, to: i + 2 + e, quoted: true, spaced: spaced}, true
+		}
+		return value{}, false
+	}
+	if q := t[i]; q == '"' || q == '\'' || q == '`' {
+		if bytes.HasPrefix(t[i:], []byte{q, q, q}) {
+			start, i = i+2, i+2
+		}
+		for i++; i < len(t) && t[i] != '\n' && i-start < 4096; i++ {
+			if t[i] == '\\' {
+				i++
+				continue
+			}
+			if t[i] == q {
+				return value{from: start + 1, to: i, quoted: true, spaced: spaced}, i > start+1
+			}
+		}
+		return value{}, false
+	}
+	stop := " \t\r\n\"'`<>|"
+	switch u.mode {
+	case code, prose:
+		stop += ",;(){}[]&\\"
+	default:
+		stop += ";&\\"
+	}
+	for i < len(t) && strings.IndexByte(stop, t[i]) < 0 && i-start < 4096 {
+		i++
+	}
+	if i < len(t) && t[i] == '\\' && u.mode != code { // an escaped end of the line
+		if i+1 < len(t) && strings.IndexByte(`nrt"'`, t[i+1]) < 0 {
+			return value{}, false
+		}
+	}
+	return value{from: start, to: i, spaced: spaced}, i > start
+}
+
+// classes counts the kinds of characters in a value.
+func classes(v string) int {
+	var lower, upper, digit, other int
+	for i := range len(v) {
+		switch c := v[i]; {
+		case c >= 'a' && c <= 'z':
+			lower = 1
+		case c >= 'A' && c <= 'Z':
+			upper = 1
+		case c >= '0' && c <= '9':
+			digit = 1
+		default:
+			other = 1
+		}
+	}
+	return lower + upper + digit + other
+}
+
+// defaults are what people write where a password has to stand, with a number or without.
+var defaults = regexp.MustCompile(`^(?i)(?:my|the|our|db|user|usr|admin|administrator|root|test|testing|demo|dev|devel|local|localhost|app|default|guest|pass|password|passwd|passw0rd|secret|pw|pwd|change|me|temp|temporary|initial|dummy|sample|postgres|mysql|redis|mongo|rabbit|service|value|new|old|some|any|enter|type|choose|strong|secure|super|very|long|random|in|here|this|a|an|is|not|real|only|string|token|key|api|database|example|of|for|use|put|insert|must|be|set|from|vault|env|file|with|and|or|at|least|chars|characters|[_\s.-])+[\d!@#$]{0,4}$`)
+
+// passwordLike reports whether a person may have chosen a value as their password.
+func passwordLike(v string, m mode) bool {
+	n, kinds := len(v), classes(v)
+	letters := strings.ContainsFunc(v, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' })
+	switch {
+	case n < 5 || n > 200 || defaults.MatchString(v) || strings.HasPrefix(v, "--") || strings.HasPrefix(v, "//"):
+		return false
+	case strings.ContainsAny(v, " \t"):
+		words := len(strings.Fields(v))
+		return m == config && (kinds >= 3 && words <= 2 && n <= 40 && !wordy(v) || appPassword.MatchString(v))
+	case pathLike.MatchString(v) && wordyPath(v), dateLike.MatchString(v), version.MatchString(v), strings.Contains(v, "://"), cloudID.MatchString(v):
+		return false
+	case !letters:
+		return m == config && n >= 8 && entropy(v) > 2
+	case wordy(v):
+		switch {
+		case m != config:
+			return false
+		case kinds >= 2 && n >= 8 && strings.ContainsAny(v, "0123456789") && !strings.ContainsAny(v, "./:"):
+			return true
+		}
+		return n >= 18 && len(strings.FieldsFunc(v, func(r rune) bool { return r == '-' || r == '.' || r == '_' })) >= 4 && !strings.Contains(v, "password")
+	case m == code:
+		return n >= 7 && kinds >= 2 && !strings.ContainsAny(v, "{}()[]<>\\") && !dotted.MatchString(v)
+	}
+	return kinds >= 2 || n >= 10
+}
+
+var (
+	appPassword = regexp.MustCompile(`^[a-z]{4} [a-z]{4} [a-z]{4} [a-z]{4}$`)
+	dotted      = regexp.MustCompile(`^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$`)
+	sentence    = regexp.MustCompile(`^[A-Z]?[a-z]+(?: [a-z]+){2,}`)
+	keyDER      = regexp.MustCompile(`^(?:MII[A-Za-z0-9+/]{3}|AAAAB3Nza|AAAAC3Nza|AAAAE2Vj|LS0tLS1CRUdJTiBDRVJU|LS0tLS1CRUdJTiBQVUJM|ssh-(?:rsa|ed25519)|ecdsa-sha2)`)
+	digestLen   = map[int]bool{32: true, 40: true, 56: true, 64: true, 96: true, 128: true}
+)
+
+// plausible reports whether a value can be what its name says.
+func plausible(c class, v string, m mode, quoted bool) bool {
+	if placeholder(v) || sentence.MatchString(v) || keyDER.MatchString(v) || strings.HasPrefix(v, "http://") || strings.HasPrefix(v, "https://") || strings.Contains(v, "://") || strings.HasPrefix(v, "/") && pathTail.MatchString(v) || strings.HasPrefix(v, "data:") {
+		return false
+	}
+	switch c {
+	case password:
+		return passwordLike(v, m) || random(v, 12) || m == config && uuid.MatchString(v)
+	case telling:
+		least := 16
+		if m == config {
+			least = 10
+		}
+		if dotted.MatchString(v) && wordy(v) || pathTail.MatchString(v) && wordyPath(v) && len(v) < 40 {
+			return false
+		}
+		return random(v, least) || uuid.MatchString(v) && (m == config || quoted) || m == config && len(v) >= 8 && classes(v) >= 3 && !wordy(v) && passwordLike(v, m)
+	case hinting:
+		return random(v, 20) && classes(v) >= 2 && !(hexOnly.MatchString(v) && digestLen[len(v)])
+	}
+	return false
+}
+
+// kindOf names what a value under a telling name is.
+func kindOf(name string, c class, v string) found {
+	w := nameWords(name)
+	p := providerOf(w)
+	has := func(x ...string) bool {
+		for _, y := range x {
+			found := false
+			for _, z := range w {
+				found = found || z == y
+			}
+			if !found {
+				return false
+			}
+		}
+		return true
+	}
+	f := found{kind: "secret", title: "Secret", provider: p, base: 55}
+	if i, ok := issuers[p]; ok {
+		f.base = i.base
+	}
+	switch {
+	case c == password:
+		f.kind, f.title, f.base, f.weak = "password", "Password", 55, true
+	case has("secret", "access", "key") && (p == "aws" || p == "" && len(v) == 40):
+		f.kind, f.title, f.provider, f.base = "aws-secret-key", "AWS secret access key", "aws", 85
+	case has("session", "token") && p == "aws":
+		f.kind, f.title, f.base = "aws-session-token", "AWS session token", 60
+	case has("client", "secret"):
+		f.kind, f.title = "client-secret", "OAuth client secret"
+	case has("refresh", "token"):
+		f.kind, f.title, f.base = "refresh-token", "Refresh token", max(f.base, 65)
+	case has("private", "key"), has("signing", "key"), has("encryption", "key"), has("master", "key"), has("secret", "key"):
+		f.kind, f.title, f.base = "secret-key", "Secret key", max(f.base, 60)
+	case has("key"):
+		f.kind, f.title = "api-key", "API key"
+	case has("token"), has("pat"), has("jwt"), has("bearer"), has("auth"), has("authorization"):
+		f.kind, f.title = "token", "Access token"
+	}
+	if f.provider != "" && f.kind != "aws-secret-key" {
+		f.title = providerName(f.provider) + " " + strings.ToLower(f.title[:1]) + f.title[1:]
+		f.title = strings.Replace(strings.Replace(f.title, " aPI", " API", 1), " oAuth", " OAuth", 1)
+	}
+	return f
+}
+
+// claims are the parts of a token that tell what it is.
+type claims struct {
+	Iss, Sub, Scope, Role, Name string
+	Exp                         json.Number
+	Ref                         string
+}
+
+func readClaims(b []byte) claims {
+	var raw map[string]any
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	var c claims
+	if dec.Decode(&raw) != nil {
+		return c
+	}
+	text := func(k string) string { s, _ := raw[k].(string); return s }
+	c = claims{Iss: text("iss"), Sub: text("sub"), Scope: text("scope"), Role: text("role"), Name: text("name"), Ref: text("ref")}
+	c.Exp, _ = raw["exp"].(json.Number)
+	return c
+}
+
+// public reports whether a token is meant to be seen by everyone, or is the example
+// that everyone uses.
+func (c claims) public() bool {
+	return c.Role == "anon" || c.Iss == "supabase-demo" || c.Sub == "1234567890" && c.Name == "John Doe"
+}
+
+func (c claims) expires() time.Time {
+	n, err := c.Exp.Int64()
+	if err != nil || n <= 0 || n > 253402300799 {
+		return time.Time{}
+	}
+	return time.Unix(n, 0).UTC()
+}
+
+func (c claims) provider() string {
+	if c.Ref != "" && c.Iss == "supabase" {
+		return "supabase"
+	}
+	_, rest, ok := strings.Cut(c.Iss, "://")
+	if !ok {
+		return providerOf(nameWords(c.Iss))
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	return providerOfHost(host)
+}
+
+func (c claims) opens() string {
+	if s := c.Scope; s != "" && len(s) < 120 {
+		return "scopes " + s
+	}
+	if c.Role != "" && len(c.Role) < 40 {
+		return "role " + c.Role
+	}
+	return ""
+}

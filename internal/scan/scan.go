@@ -1,0 +1,246 @@
+// Package scan finds credentials in files: those that agents are given, those
+// that lie beside them, and those that went into a transcript or a repository.
+//
+// It reads and never executes what it reads. What it finds is a [Finding], which
+// says what the credential is, where it lies and who can read it there, and
+// holds the value only as a [secret.Value]: reports carry a masked tail and a
+// keyed fingerprint (threats.md P2, MCP01, MCP09). Nothing leaves the machine
+// unless the caller asks to verify.
+//
+// A file passes three layers. Formats that are known (JSON, YAML, INI, TOML,
+// dotenv, XML, and the files of well-known programs) are parsed, so that a
+// finding has a key path; what is prose, code or a log is read as text; and the
+// rules of gitleaks run on every value around the keywords that they name.
+package scan
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+// Options say what is scanned and how.
+type Options struct {
+	// Roots are folders and files, as the user named them.
+	Roots []string
+	// Home adds the places of [Places] below this home folder; empty adds none.
+	Home string
+	// OS is the system whose places are meant, as runtime.GOOS names it.
+	OS string
+	// AppData and LocalAppData are the folders that Windows keeps settings in; empty
+	// is their usual place below Home.
+	AppData, LocalAppData string
+	// Processes adds the environment and arguments of running agents.
+	Processes bool
+	// Git adds every version of every file that the repositories of Roots remember.
+	Git bool
+	// NoIgnore reads what ignore files and the list of folders of other people's code
+	// leave out.
+	NoIgnore bool
+	// Workers is how many files are read at once; 0 is one for each processor.
+	Workers int
+	// Baseline leaves out what was found and accepted before; nil accepts nothing.
+	Baseline *Baseline
+	// Progress is called now and then with the number of files and bytes read so far, from
+	// any goroutine; nil: nobody watches.
+	Progress func(files, bytes int64)
+	// Now is the time by which a credential has expired; zero is the current time.
+	Now time.Time
+	// Key keys the fingerprints; nil is a fresh random key, so that the fingerprints of
+	// two runs cannot be compared.
+	Key []byte
+}
+
+// Report is what a scan saw.
+type Report struct {
+	Findings []Finding `json:"findings"`
+	Files    int64     `json:"files"`
+	Bytes    int64     `json:"bytes"`
+	Skipped  []Skip    `json:"skipped,omitempty"`
+	// Complete is false when the scan was interrupted.
+	Complete bool `json:"complete"`
+	// Accepted is how many findings the baseline and marks in files left out.
+	Accepted int `json:"accepted"`
+}
+
+// Skip is a place that was not read, and why.
+type Skip struct {
+	Path string `json:"path"`
+	Why  string `json:"why"`
+}
+
+// maxFound bounds what one run holds.
+const maxFound = 100_000
+
+// maxSkips bounds the list of what was not read.
+const maxSkips = 1000
+
+// scanner is one run.
+type scanner struct {
+	opt   Options
+	rules *ruleSet
+	jobs  chan job
+	files atomic.Int64
+	bytes atomic.Int64
+
+	mu       sync.Mutex
+	found    []Finding
+	skips    []Skip
+	accepted int
+}
+
+// job is a file to read.
+type job struct {
+	path  string // to open
+	shown string // to tell; empty: path
+	place *Place // a known place; nil: none
+}
+
+// Run scans. With a context that ends it returns what was found so far, and the
+// report says that it is not complete; the error is about what could not be begun.
+func Run(ctx context.Context, opt Options) (*Report, error) {
+	rules, err := loadRules()
+	if err != nil {
+		return nil, err
+	}
+	if opt.Now.IsZero() {
+		opt.Now = time.Now()
+	}
+	if opt.Key == nil {
+		opt.Key = make([]byte, 32)
+		_, _ = rand.Read(opt.Key) // never fails: crypto/rand aborts the process instead
+	}
+	if opt.Workers <= 0 {
+		opt.Workers = runtime.GOMAXPROCS(0)
+	}
+	s := &scanner{opt: opt, rules: rules, jobs: make(chan job, 256)}
+	for _, root := range opt.Roots {
+		if _, err := os.Stat(root); err != nil {
+			return nil, fault.New(fault.Invalid, "path_unreadable", "Cannot read "+root+": "+reason(err)+".")
+		}
+	}
+	s.readAll(ctx)
+	if opt.Processes && ctx.Err() == nil {
+		s.processes(ctx)
+	}
+	if opt.Git && ctx.Err() == nil {
+		for _, repo := range repositories(opt.Roots) {
+			s.history(ctx, repo)
+		}
+	}
+	return s.report(ctx), nil
+}
+
+// readAll walks the roots and reads what it meets, some files at a time.
+func (s *scanner) readAll(ctx context.Context) {
+	var workers sync.WaitGroup
+	for range s.opt.Workers {
+		workers.Go(func() {
+			r := s.newReader()
+			for j := range s.jobs {
+				if ctx.Err() == nil {
+					r.file(ctx, j)
+				}
+			}
+		})
+	}
+	w := &walker{s: s, seen: map[string]bool{}}
+	for _, root := range s.opt.Roots {
+		w.root(ctx, root)
+	}
+	if s.opt.Home != "" {
+		w.home(ctx)
+	}
+	close(s.jobs)
+	workers.Wait()
+}
+
+// report puts together what was found: the same credential is counted, who can
+// read it is looked up, and no text of the report holds any of the values.
+func (s *scanner) report(ctx context.Context) *Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.found
+	fingerprint(list, s.opt.Key)
+	if s.opt.Baseline != nil {
+		list = slices.DeleteFunc(list, func(f Finding) bool {
+			if s.opt.Baseline.accepts(f) {
+				s.accepted++
+				return true
+			}
+			return false
+		})
+	}
+	expose(ctx, list, s.opt.Home)
+	for i := range list {
+		list[i].weigh(s.opt.Now)
+	}
+	scrub(list, s.skips)
+	slices.SortStableFunc(list, byRisk)
+	if list == nil {
+		list = []Finding{}
+	}
+	return &Report{
+		Findings: list, Files: s.files.Load(), Bytes: s.bytes.Load(), Skipped: s.skips,
+		Complete: ctx.Err() == nil, Accepted: s.accepted,
+	}
+}
+
+func (s *scanner) add(list []Finding, accepted int) {
+	if len(list) == 0 && accepted == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted += accepted
+	if len(s.found)+len(list) > maxFound {
+		if len(s.skips) < maxSkips {
+			s.skips = append(s.skips, Skip{list[0].File, "too much was found before it"})
+		}
+		return
+	}
+	s.found = append(s.found, list...)
+}
+
+func (s *scanner) skip(path, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.skips) < maxSkips {
+		s.skips = append(s.skips, Skip{path, why})
+	}
+}
+
+func (s *scanner) count(bytes int64) {
+	files, all := s.files.Add(1), s.bytes.Add(bytes)
+	if s.opt.Progress != nil && files%64 == 0 {
+		s.opt.Progress(files, all)
+	}
+}
+
+// reason says why a file cannot be read, without its path.
+func reason(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "no permission"
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no such file"
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return "it cannot be read"
+}
+
+// slashed is a path as rules and lists of names know it.
+func slashed(p string) string { return strings.ReplaceAll(filepath.ToSlash(p), "\\", "/") }

@@ -1,0 +1,336 @@
+package scan
+
+import (
+	"encoding/base64"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// node is a value of a parsed file. All formats become the same tree.
+type node struct {
+	key   string
+	text  string
+	line  int
+	kind  nodeKind
+	inner []*node
+}
+
+type nodeKind int
+
+const (
+	scalar  nodeKind = iota // a string
+	other                   // a number, true, false or null
+	object                  // with keys
+	list                    // without
+	comment                 // text
+)
+
+func (n *node) child(key string) *node {
+	if n == nil {
+		return nil
+	}
+	for _, c := range n.inner {
+		if strings.EqualFold(c.key, key) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (n *node) string(key string) string {
+	if c := n.child(key); c != nil && c.kind == scalar {
+		return c.text
+	}
+	return ""
+}
+
+const maxDepth = 60
+
+// tree walks what a file holds, with the path of each value.
+func (d *doc) tree(n *node, path []string, depth int) {
+	if depth > maxDepth {
+		return
+	}
+	switch n.kind {
+	case object:
+		d.object(n, path, depth)
+	case list:
+		d.list(n, path, depth)
+	case scalar:
+		d.leaf(path, n.text, n.line, depth)
+	case comment:
+		d.text(&unit{text: []byte(n.text), line: n.line, mode: config})
+	case other:
+		if classOf(lastName(path)) == password {
+			d.leaf(path, n.text, n.line, depth)
+		}
+	}
+}
+
+// pairs are the keys with which lists name their entries: {name: A, value: B}.
+var pairs = [][2]string{{"name", "value"}, {"key", "value"}, {"name", "default"}, {"variable", "value"}, {"header", "value"}, {"field", "value"}, {"id", "value"}, {"label", "value"}}
+
+func (d *doc) object(n *node, path []string, depth int) {
+	done := map[*node]bool{}
+	if strings.EqualFold(n.string("kind"), "secret") && n.string("apiVersion") != "" {
+		d.sealedData(n, path, done)
+	}
+	if key := n.string("private_key"); n.string("type") == "service_account" && strings.Contains(key, "PRIVATE KEY") {
+		at := n.child("private_key")
+		before := len(d.found)
+		d.leaf(append(path, "private_key"), key, at.line, depth)
+		if len(d.found) > before {
+			f := &d.found[len(d.found)-1]
+			f.Kind, f.Title, f.Provider, f.base, f.Opens = "gcp-service-account", "Google service account key", "google", 85, n.string("client_email")
+		}
+		done[at] = true
+		done[n.child("private_key_id")] = true
+	}
+	for _, p := range pairs {
+		name, val := n.child(p[0]), n.child(p[1])
+		if name != nil && val != nil && name.kind == scalar && val.kind == scalar && !done[val] && len(name.text) < 100 {
+			d.leaf(append(path[:len(path):len(path)], name.text), val.text, val.line, depth)
+			done[val] = true
+		}
+	}
+	for _, c := range n.inner {
+		if c.kind == comment {
+			d.tree(c, path, depth+1)
+		} else if !done[c] {
+			d.tree(c, append(path[:len(path):len(path)], c.key), depth+1)
+		}
+	}
+}
+
+// sealedData opens the values of a Kubernetes secret, which are only encoded.
+func (d *doc) sealedData(n *node, path []string, done map[*node]bool) {
+	data := n.child("data")
+	if data == nil || data.kind != object {
+		return
+	}
+	for _, c := range data.inner {
+		if c.kind != scalar {
+			continue
+		}
+		done[data] = true
+		b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(c.text), ""))
+		if err != nil || len(b) == 0 || !printable(b) {
+			continue
+		}
+		v := string(b)
+		before := len(d.found)
+		d.leaf(append(path[:len(path):len(path)], "data", c.key), strings.TrimSpace(v), c.line, 0)
+		for i := before; i < len(d.found); i++ {
+			d.found[i].also = append(d.found[i].also, secret.FromString(c.text))
+		}
+		if len(d.found) == before && !placeholder(v) && classOf(c.key) == plain && random(v, 12) {
+			f := kindOf(c.key, telling, v)
+			f.value, f.key, f.line, f.also = v, strings.Join(append(path[:len(path):len(path)], "data", c.key), "."), c.line, c.text
+			d.addParsed(f)
+		}
+	}
+}
+
+func printable(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// list walks entries: a text that was cut into lines is read as one, and flags are read
+// with what follows them.
+func (d *doc) list(n *node, path []string, depth int) {
+	name := lastName(path)
+	if (name == "source" || name == "text" || name == "lines") && len(n.inner) > 0 {
+		var b strings.Builder
+		for _, c := range n.inner {
+			if c.kind == scalar {
+				b.WriteString(c.text)
+			}
+		}
+		d.text(&unit{text: []byte(b.String()), line: n.inner[0].line, path: strings.Join(path, "."), mode: code})
+		return
+	}
+	flag := ""
+	for i, c := range n.inner {
+		own := append(path[:len(path):len(path)], "["+strconv.Itoa(i)+"]")
+		if c.kind == scalar {
+			if flag != "" && !strings.HasPrefix(c.text, "-") {
+				before := len(d.found)
+				d.leaf(append(own, flag), c.text, c.line, depth)
+				flag = ""
+				if len(d.found) > before {
+					continue
+				}
+			}
+			flag = ""
+			if t := c.text; strings.HasPrefix(t, "-") && !strings.ContainsAny(t, "= ") {
+				flag = strings.TrimLeft(t, "-")
+				continue
+			}
+		}
+		d.tree(c, own, depth+1)
+	}
+}
+
+// general are names that only repeat what stands above them.
+var general = set(`value values default data content contents stringvalue text _ raw plain string secretstring #text current val`)
+
+// lastName is the name under which a value stands.
+func lastName(path []string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		p := path[i]
+		if strings.HasPrefix(p, "[") || i > 0 && general[strings.ToLower(p)] {
+			continue
+		}
+		return p
+	}
+	return ""
+}
+
+var (
+	givenTo = regexp.MustCompile(`(?i)^(?:env|environment|envs|headers|http_headers|extra_headers|static_headers|env_vars|environmentvariables|requestheaders)$`)
+	servers = regexp.MustCompile(`(?i)^(?:mcp|mcp_?servers|servers|context_servers|extensions|amp\.mcpServers|mcp\.servers|tools|clients|agents)$`)
+)
+
+// given reports whether a path lies in the block with which an agent's settings hand
+// values to a server.
+func given(path []string) bool {
+	for i := range path {
+		if i > 0 && i < len(path)-1 && givenTo.MatchString(path[i]) {
+			for _, p := range path[:i] {
+				if servers.MatchString(p) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// leaf judges one value of a parsed file.
+func (d *doc) leaf(path []string, v string, line, depth int) {
+	v = strings.TrimSpace(v)
+	name := lastName(path)
+	if len(v) < 5 {
+		return
+	}
+	key := strings.Join(path, ".")
+	key = strings.ReplaceAll(key, ".[", "[")
+	if (v[0] == '{' || v[0] == '[') && len(v) > 12 && depth < 8 {
+		if n := parseJSON([]byte(v), 0); n != nil {
+			setLine(n, line)
+			d.tree(n, path, depth+4)
+			return
+		}
+	}
+	if reference.MatchString(v) && !strings.Contains(v, "\n") && !strings.Contains(v, "@") {
+		return
+	}
+	before := len(d.found)
+	u := &unit{text: []byte(v), line: line, flat: true, path: key, mode: prose}
+	if !strings.ContainsAny(v, "\n") {
+		u.mode = config
+	}
+	if !strings.ContainsAny(v, " \n=:") {
+		u.mode = forms
+	}
+	c := classOf(name)
+	if len(v) >= 8 {
+		d.text(u)
+	}
+	if len(d.found) > before {
+		return
+	}
+	if d.dockerAuth(path, name, v, line) || strings.ContainsAny(v, "\n") {
+		return
+	}
+	inGiven := given(path)
+	switch {
+	case c == plain && (inGiven || secretParent(key)) && !harmlessEnd(name) && random(v, 16) && !hexOnly.MatchString(v):
+		c = hinting
+	case c == hinting && inGiven:
+		c = telling
+	}
+	if c == plain {
+		return
+	}
+	ok := plausible(c, v, config, true)
+	if !ok && inGiven && c >= telling && len(v) >= 8 && !placeholder(v) && !wordy(v) && !strings.ContainsAny(v, " /") {
+		ok = true
+	}
+	if !ok && c == hinting && secretParent(key) && random(v, 16) && !placeholder(v) {
+		ok = true
+	}
+	if !ok || d.public(path, v) {
+		return
+	}
+	f := kindOf(name, c, v)
+	if f.provider == "" {
+		for i := len(path) - 2; i >= 0 && f.provider == ""; i-- {
+			if f.provider = providerOf(nameWords(path[i])); f.provider != "" && !servers.MatchString(path[i]) {
+				f.base = max(f.base, issuers[f.provider].base)
+			} else {
+				f.provider = ""
+			}
+		}
+	}
+	f.value, f.key, f.line = v, key, line
+	d.addParsed(f)
+}
+
+// harmlessEnd reports whether a name ends as those of public things do.
+func harmlessEnd(name string) bool {
+	w := nameWords(name)
+	return len(w) > 0 && (harmless[w[len(w)-1]] || known[w[0]])
+}
+
+// public reports whether what stands around a value says that it is no secret: a schema,
+// a translation, or a list of examples.
+func (d *doc) public(path []string, v string) bool {
+	for _, p := range path {
+		for _, w := range nameWords(p) {
+			if w == "encrypted" || w == "sealed" || w == "sops" || w == "ciphertext" {
+				return true
+			}
+		}
+		switch strings.ToLower(p) {
+		case "properties", "definitions", "$defs", "components", "translations", "messages", "i18n", "locales", "examples", "placeholder", "integrity", "checksums", "hashes", "digests":
+			return wordy(v) || hexOnly.MatchString(v) || p == "examples"
+		}
+	}
+	return false
+}
+
+// dockerAuth opens auths.*.auth of Docker's settings and what imitates them.
+func (d *doc) dockerAuth(path []string, name, v string, line int) bool {
+	if name != "auth" && name != "_auth" || len(path) < 1 {
+		return false
+	}
+	user, pass, ok := basicPair(v)
+	if !ok {
+		return false
+	}
+	if placeholder(pass) {
+		return true
+	}
+	host := ""
+	if len(path) >= 2 {
+		host = path[len(path)-2]
+	}
+	d.addParsed(found{kind: "registry-login", title: "Login of a registry", provider: providerOfHost(strings.TrimPrefix(host, "https://")), base: 65, value: v, also: pass, weak: true, key: strings.Join(path, "."), line: line, opens: user})
+	return true
+}
+
+func setLine(n *node, line int) {
+	n.line = line
+	for _, c := range n.inner {
+		setLine(c, line)
+	}
+}

@@ -1,0 +1,112 @@
+package scan
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/outbound"
+)
+
+// question is how a provider is asked whether a credential works: a call that reads
+// nothing but whose it is.
+type question struct {
+	method, url string
+	header      func(h http.Header, value string)
+	// live reads the answer where the status does not tell; nil: it does.
+	live func(status int, body []byte) string
+}
+
+func bearer(h http.Header, v string) { h.Set("Authorization", "Bearer "+v) }
+
+// questions are by provider; askable narrows them to the kinds that the call takes.
+var questions = map[string]question{
+	"github":       {url: "https://api.github.com/user", header: bearer},
+	"gitlab":       {url: "https://gitlab.com/api/v4/user", header: func(h http.Header, v string) { h.Set("PRIVATE-TOKEN", v) }},
+	"openai":       {url: "https://api.openai.com/v1/models", header: bearer},
+	"anthropic":    {url: "https://api.anthropic.com/v1/models", header: func(h http.Header, v string) { h.Set("X-Api-Key", v); h.Set("Anthropic-Version", "2023-06-01") }},
+	"stripe":       {url: "https://api.stripe.com/v1/balance", header: bearer},
+	"huggingface":  {url: "https://huggingface.co/api/whoami-v2", header: bearer},
+	"npm":          {url: "https://registry.npmjs.org/-/whoami", header: bearer},
+	"digitalocean": {url: "https://api.digitalocean.com/v2/account", header: bearer},
+	"sendgrid":     {url: "https://api.sendgrid.com/v3/scopes", header: bearer},
+	"notion":       {url: "https://api.notion.com/v1/users/me", header: func(h http.Header, v string) { bearer(h, v); h.Set("Notion-Version", "2022-06-28") }},
+	"groq":         {url: "https://api.groq.com/openai/v1/models", header: bearer},
+	"openrouter":   {url: "https://openrouter.ai/api/v1/key", header: bearer},
+	"slack": {method: http.MethodPost, url: "https://slack.com/api/auth.test", header: bearer, live: func(status int, body []byte) string {
+		switch {
+		case status == http.StatusOK && bytes.Contains(body, []byte(`"ok":true`)):
+			return "live"
+		case status == http.StatusOK && (bytes.Contains(body, []byte("invalid_auth")) || bytes.Contains(body, []byte("token_revoked")) || bytes.Contains(body, []byte("account_inactive")) || bytes.Contains(body, []byte("token_expired"))):
+			return "dead"
+		}
+		return "unknown"
+	}},
+}
+
+// askable reports whether a finding is of a kind that the provider's call takes.
+func askable(f Finding) bool {
+	if _, ok := questions[f.Provider]; !ok {
+		return false
+	}
+	switch f.Kind {
+	case "password", "url-credential", "database-url", "client-secret", "basic-auth", "refresh-token", "slack-webhook", "stripe-webhook-secret", "registry-login", "private-key", "github-refresh-token", "slack-app-token", "command-password":
+		return false
+	}
+	return true
+}
+
+// maxAsked bounds how many credentials one run asks about.
+const maxAsked = 200
+
+// Verify asks the providers which credentials work, each once however often it was found,
+// and weighs the findings anew. It is the only part of a scan that uses the network, and
+// it sends each credential only to the provider that gave it out.
+func Verify(ctx context.Context, c *outbound.Client, r *Report, now time.Time) {
+	known := map[string]string{}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		if !askable(*f) || ctx.Err() != nil {
+			continue
+		}
+		live, ok := known[f.Fingerprint]
+		if !ok {
+			live = "unknown"
+			if len(known) < maxAsked {
+				live = ask(ctx, c, questions[f.Provider], *f)
+			}
+			known[f.Fingerprint] = live
+		}
+		f.Live = live
+		f.weigh(now)
+	}
+	scrub(r.Findings, r.Skipped)
+}
+
+func ask(ctx context.Context, c *outbound.Client, q question, f Finding) string {
+	u, err := url.Parse(q.url)
+	if err != nil {
+		return "unknown"
+	}
+	req := &http.Request{Method: q.method, URL: u, Header: http.Header{}}
+	if req.Method == "" {
+		req.Method = http.MethodGet
+	}
+	q.header(req.Header, string(f.Value.Reveal()))
+	resp, err := c.Do(ctx, outbound.Bound{Bases: []string{"https://" + u.Host}}, req, outbound.Limits{Body: 256 << 10, Timeout: 15 * time.Second})
+	if err != nil {
+		return "unknown"
+	}
+	if q.live != nil {
+		return q.live(resp.Status, resp.Body)
+	}
+	switch resp.Status {
+	case http.StatusOK, http.StatusForbidden: // known, and not allowed this call
+		return "live"
+	case http.StatusUnauthorized:
+		return "dead"
+	}
+	return "unknown"
+}
