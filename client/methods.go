@@ -222,6 +222,17 @@ func (c *Client) DeleteProvider(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/providers/" + seg(id), repeat: true}, nil)
 }
 
+// SetProviderHook has notices of a provider taken, which it signs with secret, and
+// gives the URL to enter there.
+func (c *Client) SetProviderHook(ctx context.Context, id, secret string) (ProviderHook, error) {
+	return send[ProviderHook](ctx, c, http.MethodPut, "/v1/providers/"+seg(id)+"/hook", map[string]string{"secret": secret}, true)
+}
+
+// DeleteProviderHook has no notices of a provider taken any more.
+func (c *Client) DeleteProviderHook(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/providers/" + seg(id) + "/hook", repeat: true}, nil)
+}
+
 // LintProvider checks a record and stores nothing.
 func (c *Client) LintProvider(ctx context.Context, yaml string) (Lint, error) {
 	return send[Lint](ctx, c, http.MethodPost, "/v1/providers/lint", map[string]string{"yaml": yaml}, true)

@@ -216,6 +216,11 @@ type ProviderTool struct {
 	Generic     bool     `json:"generic"`
 }
 
+// ProviderHook is where a provider sends its notices.
+type ProviderHook struct {
+	URL string `json:"url"`
+}
+
 // PutProvider is a record to store.
 type PutProvider struct {
 	YAML         string `json:"yaml"`

@@ -188,6 +188,7 @@ func (a *API) providerRoutes() {
 		rules: write, conflicts: true}, a.deleteProvider)
 	handle(a, route{id: "lint-provider", method: http.MethodPost, path: "/v1/providers/lint", tag: "providers", summary: "Check a record and store nothing", rules: read}, a.lintProvider)
 	a.importRoutes()
+	a.hookRoutes()
 	handle(a, route{id: "list-provider-templates", method: http.MethodGet, path: "/v1/provider-templates", tag: "providers", summary: "List records with blanks", rules: read}, a.templates)
 	handle(a, route{id: "list-provider-catalog", method: http.MethodGet, path: "/v1/provider-catalog", tag: "providers", summary: "Search the providers that Ambit knows", rules: read}, a.catalog)
 	handle(a, route{id: "fill-provider-template", method: http.MethodPost, path: "/v1/provider-templates/{template}/fill", tag: "providers", summary: "Make a record of a template",

@@ -162,6 +162,7 @@ var routes = map[string]expected{
 	"list-agents": {200, 200, 200, 200}, "create-agent": {403, 201, 404, 404}, "get-agent": {200, 200, 404, 404},
 	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404}, "set-agent-keys": {403, 200, 404, 404},
 	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
+	"set-provider-hook": {200, 200, 404, 403}, "delete-provider-hook": {204, 204, 404, 403},
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
 	"list-webhooks": {200, 200, 200, 200}, "create-webhook": {201, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
@@ -194,7 +195,7 @@ func (s *scene) name(what string) string { s.n++; return fmt.Sprintf("%s %d", wh
 func (s *scene) slug() string { s.n++; return fmt.Sprintf("weather%d", s.n) }
 
 func (s *scene) record(slug string) string {
-	return strings.Replace(sandbox.KeyRecord(s.w.Sandbox), "id: sandbox_key", "id: "+slug, 1)
+	return strings.Replace(sandbox.KeyRecord(s.w.Sandbox), "id: sandbox_key", "id: "+slug+"\nwebhooks: {style: github}", 1)
 }
 
 func (s *scene) provider() string {
@@ -347,6 +348,8 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"version": 1, "keys": agenttest.Set(agenttest.NewSigner(s.t, "1"))}
 	case "put-provider":
 		v = map[string]any{"yaml": s.record(last)}
+	case "set-provider-hook":
+		v = map[string]any{"secret": "signing-secret-of-the-app"}
 	case "lint-provider":
 		v = map[string]any{"yaml": s.record("fine")}
 	case "import-provider":

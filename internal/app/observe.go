@@ -94,7 +94,7 @@ func (a *App) watched(next http.Handler) http.Handler {
 func door(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	switch first {
-	case "mcp", "oauth", "v1", "ui", "vault", "relay", "metrics", "healthz", "readyz":
+	case "mcp", "oauth", "v1", "ui", "vault", "hooks", "relay", "metrics", "healthz", "readyz":
 		return first
 	case "events":
 		return "vault"

@@ -20,7 +20,7 @@ import (
 
 func (c *command) providerCommand() *cobra.Command {
 	return c.group("provider", "Providers: the third parties that accounts can be connected at",
-		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerCatalog(), c.providerTemplate(), c.providerImport(), c.providerSchema(), c.providerRemove())
+		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerCatalog(), c.providerTemplate(), c.providerImport(), c.providerSchema(), c.providerHook(), c.providerRemove())
 }
 
 func (c *command) providerList() *cobra.Command {
@@ -349,6 +349,36 @@ func paramRow(p client.TemplateParam) []string {
 		what += " (such as " + p.Example + ")"
 	}
 	return []string{"  " + p.Name, p.Kind, need, what}
+}
+
+func (c *command) providerHook() *cobra.Command {
+	var remove bool
+	cmd := &cobra.Command{
+		Use: "hook PROVIDER", Short: "Take a provider's notices that an access ended there",
+		Long: "Store the secret with which a provider signs its notices, and print the URL to enter at the provider. The secret comes from\n" +
+			"standard input. An account of which the provider then says that its access was revoked must be connected again.",
+		Example: "  ambit provider hook slack < signing-secret.txt\n  ambit provider hook slack --remove",
+		Args:    takes(1, "one argument: the provider's id"), ValidArgsFunction: c.completion(c.providerIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			if remove {
+				if err := cl.DeleteProviderHook(ctx, args[0]); err != nil {
+					return err
+				}
+				return c.show(map[string]any{"id": args[0], "removed": true}, func() { c.say("No notices of %s are taken any more.", plain(args[0])) })
+			}
+			key, err := c.readSecret(ctx, "Signing secret")
+			if err != nil {
+				return err
+			}
+			v, err := cl.SetProviderHook(ctx, args[0], key)
+			if err != nil {
+				return err
+			}
+			return c.show(v, func() { c.say("%s", v.URL) })
+		}),
+	}
+	cmd.Flags().BoolVar(&remove, "remove", false, "take no notices any more")
+	return cmd
 }
 
 func (c *command) providerRemove() *cobra.Command {

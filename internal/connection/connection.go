@@ -80,6 +80,8 @@ func (c Connection) Why() string {
 		return "The provider ends every access after a time, and that has come."
 	case "provider_revoked":
 		return "The provider says that the access was revoked there."
+	case provider.ReasonSuspended:
+		return "The provider says that the access is suspended there."
 	case "credential_unusable":
 		return "The provider's new key is too short to be kept out of what agents read."
 	}

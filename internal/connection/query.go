@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -180,6 +181,21 @@ func (s *Service) among(ctx context.Context, q sqldb.Querier, env id.Environment
 	const query = `select ` + columns + ` from connection where id in (%s) and environment_id = $%d order by id`
 	marks, args := sqldb.In(some)
 	return s.many(ctx, q, fmt.Sprintf(query, marks, len(args)+1)+lock, append(args, env)...)
+}
+
+// Told lists the live connections of a provider that it means when it tells of an
+// access which ended there, or which goes on.
+func (s *Service) Told(ctx context.Context, tx *sqldb.Tx, env id.Environment, slug string, e provider.Ended) ([]Connection, error) {
+	if e.Account == "" && e.Place == "" {
+		return nil, nil
+	}
+	const query = `select ` + columns + ` from connection where environment_id = $1 and provider = $2 and state <> 'disconnected'
+		and ($3 = '' or account_id = $3) and ($4 = '' or place = $4) and ($5 = '' or auth_method = $5) and ($6 = 0 or state = 'needs_reauthorization' and reason = $7) order by id`
+	resumes := 0
+	if e.Resumes {
+		resumes = 1
+	}
+	return s.many(ctx, tx, query, env, slug, e.Account, e.Place, e.Kind, resumes, e.Reason)
 }
 
 // InUse counts the live connections of a provider.

@@ -471,6 +471,10 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	if f.Record, err = f.Record.Bind(f.Account.Values); err != nil {
 		return connection.Connection{}, err
 	}
+	if number := m.values[provider.FieldInstallationID]; kind == provider.GitHubApp && f.Account.ID == "" && !number.IsZero() {
+		f.Account.ID = string(number.Reveal()) // public, and what the provider's notices say
+		f.Account.Label = "installation " + f.Account.ID
+	}
 	if f.Account.Label == "" {
 		f.Account.Label = f.Record.Name
 	}

@@ -47,7 +47,7 @@ func (s *Service) Import(ctx context.Context, by account.Actor, st Start, owner 
 	if err != nil {
 		return connection.Connection{}, err
 	}
-	if open := rec.Open(); len(open) > 0 {
+	if rec.Opaque() {
 		return connection.Connection{}, fault.New(fault.Invalid, "not_importable", prov.Record.Name+" tells with its tokens where the account is, so they cannot be imported.").
 			WithHint("Have the person connect it.")
 	}
@@ -55,7 +55,7 @@ func (s *Service) Import(ctx context.Context, by account.Actor, st Start, owner 
 	if err != nil {
 		return connection.Connection{}, err
 	}
-	if g.unasked && was.AccountID != "" {
+	if g.unasked && (was.AccountID != "" || len(rec.Open()) > 0) {
 		return connection.Connection{}, fault.New(fault.Invalid, "account_unknown", "Without an access token that works nobody can tell whether this is the same account.").
 			WithHint("Send the access token too.")
 	}

@@ -310,6 +310,9 @@ func (s *Service) RetryRevocations(ctx context.Context) error {
 	}
 	defer lease.Release(context.WithoutCancel(ctx))
 	if err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if _, err := tx.ExecContext(ctx, sweepNoticesSQL, sqldb.Micros(s.now().Add(-noticeKept))); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, sweepFlowsSQL, sqldb.Micros(s.now()))
 		return err
 	}); err != nil {

@@ -49,6 +49,7 @@ func (r *Record) compileBound() []Problem {
 	r.lintAPI(l)
 	r.lintIdentity(l)
 	r.lintDatabase(l)
+	r.lintWebhooks(l)
 	r.lintInjection(l)
 	r.lintHeaders(l)
 	for i, name := range r.Cut {

@@ -46,6 +46,7 @@ type Record struct {
 	Generic        Generic           `yaml:"generic"`
 	Access         []string          `yaml:"access"` // "METHOD /path/{x}": refused on generic tools
 	Health         *Health           `yaml:"health"`
+	Webhooks       *Webhooks         `yaml:"webhooks"` // how the provider tells what happens there
 
 	source []byte
 	values map[string]string // that it is bound to

@@ -374,6 +374,15 @@ func keeps() []vault.Sealed {
 			},
 		},
 		{
+			Table: "provider_hook", Column: "envelope", Key: []string{"environment_id", "slug"}, Fields: `s.environment_id, s.slug, s.version`,
+			Place: func(scan func(dest ...any) error) (vault.Place, error) {
+				var env id.Environment
+				var h hookRow
+				err := scan(&env, &h.slug, &h.version)
+				return h.place(env), err
+			},
+		},
+		{
 			Table: "provider_draft", Column: "client_secret", Key: []string{"id"}, Fields: `s.environment_id, s.user_id, s.id, s.slug`,
 			Place: func(scan func(dest ...any) error) (vault.Place, error) {
 				var env id.Environment
@@ -479,6 +488,9 @@ func (s *Store) Delete(ctx context.Context, by account.Actor, slug string) error
 			where environment_id = $1 and slug = $2 and version = $4`
 		if err := one(tx.ExecContext(ctx, query, env, slug, sqldb.Micros(s.cfg.Now()), r.version)); err != nil {
 			return err
+		}
+		if _, err := tx.ExecContext(ctx, dropHookSQL, env, slug); err != nil {
+			return sqldb.Wrap("remove a signing secret", err)
 		}
 		s.audit(tx, by, "provider.removed", slug, nil, nil)
 		return nil

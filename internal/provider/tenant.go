@@ -73,6 +73,14 @@ func (r Record) Open() []string {
 	return out
 }
 
+// Opaque reports whether names are left that only a sign-in tells, or the token that
+// it gives; what the answer of identity tells can be asked for later.
+func (r Record) Opaque() bool {
+	return slices.ContainsFunc(r.Open(), func(name string) bool {
+		return !slices.ContainsFunc(r.Capture, func(c Capture) bool { return c.Name == name && c.From == "identity" })
+	})
+}
+
 func (r Record) names() []string {
 	var out []string
 	for _, p := range r.Tenant {
