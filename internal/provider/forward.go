@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -146,9 +147,12 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	}
 	out := &http.Request{Method: o.Request.Method, URL: &u, Header: rec.outgoingHeader(o)}
 	o.attach(out)
-	red, err := rec.Inject(out, cred)
+	red, err := rec.injectRaw(out, o.Header, cred)
 	if err != nil {
 		return nil, err
+	}
+	if !bound.Contains(out.URL) { // with what took a placeholder's place
+		return nil, fault.New(fault.Conflict, "credential_unusable", "The credential does not fit into the request's path.").WithHint("Reconnect.")
 	}
 	if bound.Certificate, err = rec.certificate(cred); err != nil {
 		return nil, err
@@ -162,6 +166,35 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 		return nil, err
 	}
 	return rec.incoming(o, from, red), nil
+}
+
+// injectRaw is Inject for a request that its client wrote: where there are
+// placeholders, the credential goes there, else where the record puts it.
+func (r Record) injectRaw(out *http.Request, client http.Header, c Credential) (*Redactor, error) {
+	var forms formSet
+	for _, name := range sortedKeys(c.Values) {
+		if !r.Public(name) {
+			forms.add(c.Values[name].Reveal())
+		}
+	}
+	if r.Injection.Sign == SignAWS {
+		err := r.signRaw(out, c, time.Now())
+		forms.add([]byte(out.Header.Get("Authorization")))
+		return newRedactor(&forms), err
+	}
+	f := &filling{rec: r, cred: c, forms: &forms}
+	if err := f.request(out, client); err != nil {
+		return nil, err
+	}
+	if !f.filled {
+		if err := r.put(out, c, &forms); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.misplaced(out); err != nil {
+		return nil, err
+	}
+	return newRedactor(&forms), nil
 }
 
 // outgoingHeader is the client's, over the record's, with what the tool sets.

@@ -327,8 +327,9 @@ func (r *Record) lintInjection(l *linter) {
 	if r.Auth == Database {
 		return
 	}
+	r.lintPlaceholder(l)
 	if in.empty() && (r.Auth == OAuth2 || r.Auth.Minted() && r.Auth != AWSAssumeRole) {
-		r.Injection = Injection{Header: "Authorization", Format: "Bearer {access_token}"}
+		r.Injection = Injection{Header: "Authorization", Format: "Bearer {access_token}", Placeholder: in.Placeholder}
 		return
 	}
 	n := 0

@@ -381,6 +381,12 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 	if effect, why, ok := d.gitEffect(); ok {
 		return effect, why, nil
 	}
+	if effect, why, ok := r.awsEffect(d); ok {
+		if effect == policy.Access {
+			return "", "", accessRefused("This request makes keys, roles or permissions.")
+		}
+		return effect, why, nil
+	}
 	switch d.method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		if d.raw.Socket {

@@ -182,6 +182,8 @@ type Injection struct {
 	// Certificate presents the parts certificate and private_key in the TLS
 	// handshake, alone or beside the others.
 	Certificate bool `yaml:"client_certificate"`
+	// Placeholder is what stands for it in clients that speak HTTP themselves.
+	Placeholder Placeholder `yaml:"placeholder"`
 }
 
 // Basic holds the templates of RFC 7617's two parts.

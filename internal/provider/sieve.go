@@ -22,7 +22,8 @@ type sieve struct {
 	red *Redactor
 	// eager passes on the first characters of what may become a secret, rather than
 	// wait for the next piece, which may be long in coming: fewer than shortForm.
-	eager bool
+	eager  bool
+	filter *filter // nil until a text is long enough
 
 	open   []byte // text in which a form may be under way
 	marked []bool // of open: what belongs to a secret
@@ -39,10 +40,12 @@ func (s *sieve) next(piece []byte, last bool) []byte {
 		text = append(s.open, piece...)
 	}
 	found := search{r: s.red, size: len(text)}
-	view := found.whole(text, viewLayers, last)
-	from, chars := len(text), 0
-	if !last {
-		from, chars = found.underWay(view, len(text))
+	from, chars, clean := s.quick(text, last)
+	if !clean {
+		view := found.whole(text, viewLayers, last)
+		if from, chars = len(text), 0; !last {
+			from, chars = found.underWay(view, len(text))
+		}
 	}
 	if len(text)-from > maxOpen {
 		from = len(text) - keptOf
@@ -52,6 +55,9 @@ func (s *sieve) next(piece []byte, last bool) []byte {
 		until = len(text)
 	}
 	until = max(until, s.passed)
+	if clean && len(s.open) == 0 && from == len(text) {
+		return text
+	}
 	out := make([]byte, until-s.passed)
 	copy(out, text[s.passed:until])
 	hidden := func(i int) bool { return found.found != nil && found.found.has(i) || i < len(s.marked) && s.marked[i] }
@@ -66,6 +72,18 @@ func (s *sieve) next(piece []byte, last bool) []byte {
 	}
 	s.open, s.marked, s.passed = append([]byte(nil), text[from:]...), marked, until-from
 	return out
+}
+
+// quick spares most texts the search: it is not worth its tables for a short one.
+func (s *sieve) quick(text []byte, last bool) (from, chars int, clean bool) {
+	const worth = 2 << 10
+	if s.filter == nil {
+		if len(text) < worth {
+			return 0, 0, false
+		}
+		s.filter = newFilter(s.red.forms())
+	}
+	return s.filter.clean(s.red, text, last)
 }
 
 // underWay tells where the text begins in which a form may have begun that is not

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -41,15 +42,7 @@ func awsScope(host string) (service, region string, ok bool) {
 // may be empty where the host says them.
 func SignForAWS(req *http.Request, parts map[string]secret.Value, service, region string, now time.Time) error {
 	if s, r, ok := awsScope(req.URL.Host); ok {
-		if service == "" {
-			service = s
-		}
-		if region == "" {
-			region = r
-		}
-	}
-	if parts[FieldAccessKeyID].IsZero() || parts[FieldSecretAccessKey].IsZero() || service == "" || region == "" {
-		return fault.New(fault.Conflict, "credential_incomplete", "The connection's credential cannot sign.").WithHint("Reconnect.")
+		service, region = cmp.Or(service, s), cmp.Or(region, r)
 	}
 	hash := sha256.New()
 	if req.GetBody != nil {
@@ -61,13 +54,23 @@ func SignForAWS(req *http.Request, parts map[string]secret.Value, service, regio
 			return err
 		}
 	}
-	sum := hex.EncodeToString(hash.Sum(nil))
 	for have := range req.Header { // an argument's own would count beside ours
 		if strings.HasPrefix(strings.ToLower(have), "x-amz-") && !strings.EqualFold(have, "X-Amz-Target") {
 			delete(req.Header, have)
 		}
 	}
-	if service == "s3" {
+	return signWith(req, parts, scope{service, region}, hex.EncodeToString(hash.Sum(nil)), now)
+}
+
+// scope is what a signature is for.
+type scope struct{ service, region string }
+
+// signWith signs req, whose payload has the hash sum.
+func signWith(req *http.Request, parts map[string]secret.Value, at scope, sum string, now time.Time) error {
+	if parts[FieldAccessKeyID].IsZero() || parts[FieldSecretAccessKey].IsZero() || at.service == "" || at.region == "" {
+		return fault.New(fault.Conflict, "credential_incomplete", "The connection's credential cannot sign.").WithHint("Reconnect.")
+	}
+	if at.service == "s3" {
 		req.Header.Set("X-Amz-Content-Sha256", sum)
 	}
 	keys := aws.Credentials{AccessKeyID: string(parts[FieldAccessKeyID].Reveal()), SecretAccessKey: string(parts[FieldSecretAccessKey].Reveal()),
@@ -75,8 +78,8 @@ func SignForAWS(req *http.Request, parts map[string]secret.Value, service, regio
 	// The signer writes into the query of the URL that it is given.
 	u := *req.URL
 	signed := &http.Request{Method: req.Method, URL: &u, Host: u.Host, Header: req.Header, ContentLength: req.ContentLength}
-	err := v4.NewSigner().SignHTTP(context.Background(), keys, signed, sum, service, region, now.UTC(), func(o *v4.SignerOptions) {
-		o.DisableURIPathEscaping = service == "s3"
+	err := v4.NewSigner().SignHTTP(context.Background(), keys, signed, sum, at.service, at.region, now.UTC(), func(o *v4.SignerOptions) {
+		o.DisableURIPathEscaping = at.service == "s3"
 		o.DisableHeaderHoisting = true
 	})
 	if err != nil {
