@@ -14,6 +14,7 @@
 //
 //	amb_login_…  a browser's cookie or a command line's stored login
 //	amb_link_…   enrolment, in a URL fragment, 15 minutes, once
+//	amb_vouch_…  sign-in on an application's word, in a URL fragment, 5 minutes, once
 //	amb_poll_…   a command line that waits to be confirmed
 //	sk_…         an API key
 package account
@@ -43,17 +44,20 @@ import (
 const (
 	loginPrefix = "amb_login_"
 	linkPrefix  = "amb_link_"
+	vouchPrefix = "amb_vouch_"
 	pollPrefix  = "amb_poll_"
 	keyPrefix   = "sk_"
 )
 
 // How long things last.
 const (
-	LoginIdle = 12 * time.Hour     // a browser that is not used
-	LoginAge  = 7 * 24 * time.Hour // a browser, used or not
-	CLIAge    = 30 * 24 * time.Hour
-	LinkAge   = 15 * time.Minute
-	FlowAge   = 10 * time.Minute // a ceremony, a waiting command line
+	LoginIdle  = 12 * time.Hour     // a browser that is not used
+	LoginAge   = 7 * 24 * time.Hour // a browser, used or not
+	CLIAge     = 30 * 24 * time.Hour
+	LinkAge    = 15 * time.Minute
+	VouchAge   = 5 * time.Minute  // a link on an application's word
+	VouchedAge = 30 * time.Minute // a browser that followed one
+	FlowAge    = 10 * time.Minute // a ceremony, a waiting command line
 )
 
 // Environment is a hard namespace. The owners and admins of its Operator

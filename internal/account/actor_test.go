@@ -20,6 +20,7 @@ view                 oapmr agents:read
 use_own              oapm  -
 view_members         oapmr users:read
 manage_members       oa    users:write
+vouch_users          -     users:vouch
 manage_agents        oa    agents:write
 approve_sessions     oap   -
 view_connections     oapmr connections:read

@@ -36,8 +36,11 @@ func (s *Service) newLogin(ctx context.Context, tx *sqldb.Tx, l loginRow) (secre
 func (s *Service) addLogin(ctx context.Context, tx *sqldb.Tx, l loginRow, token secret.Value) error {
 	l.id, l.hash, l.at = id.NewLogin(), token.Hash(), s.now()
 	l.expires = l.at.Add(LoginAge)
-	if l.method == MethodCLI {
+	switch l.method {
+	case MethodCLI:
 		l.expires = l.at.Add(CLIAge)
+	case MethodVouched:
+		l.expires = l.at.Add(VouchedAge)
 	}
 	return insertLogin(ctx, tx, l)
 }
@@ -77,6 +80,9 @@ func (p Person) browser() error {
 	}
 	if p.CLI() {
 		return browserRequired()
+	}
+	if p.Vouched() {
+		return vouchedOnly()
 	}
 	return nil
 }

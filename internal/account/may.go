@@ -45,6 +45,7 @@ const (
 	ScopeOrganizationsWrite Scope = "organizations:write"
 	ScopeUsersRead          Scope = "users:read"
 	ScopeUsersWrite         Scope = "users:write"
+	ScopeUsersVouch         Scope = "users:vouch"
 	ScopeAuditRead          Scope = "audit:read"
 	ScopeKeysRead           Scope = "keys:read"
 	ScopeKeysWrite          Scope = "keys:write"
@@ -57,7 +58,7 @@ func Scopes() []Scope {
 		ScopeVaultRead, ScopeVaultWrite, ScopeVaultDelete,
 		ScopeConnectionsRead, ScopeConnectionsWrite, ScopeConnectionsVend,
 		ScopeAgentsRead, ScopeAgentsWrite, ScopeSessionsRead, ScopeSessionsRevoke,
-		ScopeProvidersWrite, ScopeOrganizationsWrite, ScopeUsersRead, ScopeUsersWrite, ScopeAuditRead,
+		ScopeProvidersWrite, ScopeOrganizationsWrite, ScopeUsersRead, ScopeUsersWrite, ScopeUsersVouch, ScopeAuditRead,
 		ScopeKeysRead, ScopeKeysWrite, ScopeWebhooksWrite,
 	}
 }
@@ -71,6 +72,7 @@ const (
 	UseOwn            Permission = "use_own" // have own agents and connections
 	ViewMembers       Permission = "view_members"
 	ManageMembers     Permission = "manage_members"   // only owners make, change and remove owners
+	VouchUsers        Permission = "vouch_users"      // applications only: sign a user of their making in, to connect accounts
 	ManageAgents      Permission = "manage_agents"    // everybody's
 	ApproveSessions   Permission = "approve_sessions" // on connections of the organization
 	ViewConnections   Permission = "view_connections"
@@ -94,7 +96,7 @@ const (
 
 // permissions lists them all.
 func permissions() []Permission {
-	return []Permission{View, UseOwn, ViewMembers, ManageMembers, ManageAgents, ApproveSessions, ViewConnections, ManageConnections, VendConnections,
+	return []Permission{View, UseOwn, ViewMembers, ManageMembers, VouchUsers, ManageAgents, ApproveSessions, ViewConnections, ManageConnections, VendConnections,
 		ViewSessions, Revoke, ReadAudit, ViewSecrets, RevealSecrets, WriteSecrets, DeleteSecrets, CreateKeys, ManageProviders, ManageTenants, ManageSettings, ManageWebhooks, ViewKeys, ManageRootKeys}
 }
 
@@ -122,6 +124,8 @@ func rules(p Permission) rule {
 		return rule{all, ScopeUsersRead}
 	case ManageMembers:
 		return rule{managing, ScopeUsersWrite}
+	case VouchUsers:
+		return rule{nil, ScopeUsersVouch}
 	case ManageAgents:
 		return rule{managing, ScopeAgentsWrite}
 	case ApproveSessions:

@@ -100,7 +100,7 @@ func (s *Service) createUser(ctx context.Context, by Actor, n NewUser, link bool
 
 // addUser writes a new user, their place and, if asked to, their link.
 func (s *Service) addUser(ctx context.Context, tx *sqldb.Tx, by Actor, w Weighed, u User, n NewUser, link bool) (linkURL secret.Value, err error) {
-	if err := insertUser(ctx, tx, u); err != nil {
+	if err := insertUser(ctx, tx, u, by.key.id); err != nil {
 		return secret.Value{}, err
 	}
 	w = w.made(string(u.ID))

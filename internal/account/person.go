@@ -12,8 +12,9 @@ import (
 const (
 	MethodPasskey = "passkey"
 	MethodTOTP    = "totp"
-	MethodLink    = "link" // enrolled through a link just now
-	MethodCLI     = "cli"  // a stored login of the command line; it never proves presence
+	MethodLink    = "link"    // enrolled through a link just now
+	MethodVouched = "vouched" // on the word of an application that made the user; see Vouch
+	MethodCLI     = "cli"     // a stored login of the command line; it never proves presence
 )
 
 // Membership is a person's place in one organization.
@@ -55,6 +56,10 @@ func (p Person) Login() id.Login             { return p.login }
 func (p Person) Method() string              { return p.method }
 func (p Person) AuthenticatedAt() time.Time  { return p.authenticatedAt } // of the passkey or code, not of the last request
 func (p Person) CLI() bool                   { return p.method == MethodCLI }
+
+// Vouched reports whether the person is signed in on an application's word, which
+// is enough to connect accounts and nothing else.
+func (p Person) Vouched() bool               { return p.method == MethodVouched }
 func (p Person) Address() string             { return p.address }
 func (p Person) Organizations() []Membership { return slices.Clone(p.memberships) }
 func (p Person) Role(org id.Organization) (Role, bool) {
@@ -69,7 +74,7 @@ func (p Person) Role(org id.Organization) (Role, bool) {
 // May reports whether the person has one of roles in org.
 func (p Person) May(org id.Organization, roles ...Role) bool {
 	r, ok := p.Role(org)
-	return ok && slices.Contains(roles, r)
+	return ok && !p.Vouched() && slices.Contains(roles, r)
 }
 
 // operator gives the role that the person has in the organization that runs env.

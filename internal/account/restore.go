@@ -15,12 +15,13 @@ func (s *Service) EndRestored(ctx context.Context, tx *sqldb.Tx, keys bool) (log
 		signOut  = `update login set revoked_at = $1, version = version + 1 where revoked_at = 0`
 		endKeys  = `update api_key set revoked_at = $1, version = version + 1 where revoked_at = 0`
 		links    = `delete from enroll_link`
+		vouched  = `delete from vouch_link`
 		flows    = `delete from signin_flow`
 		begun    = `delete from challenge_key`
 		setups   = `delete from totp_setup`
 		commands = `delete from cli_request`
 	)
-	for _, query := range []string{links, flows, begun, setups, commands} {
+	for _, query := range []string{links, vouched, flows, begun, setups, commands} {
 		if _, err := tx.ExecContext(ctx, query); err != nil {
 			return 0, 0, sqldb.Wrap("void links and codes", err)
 		}

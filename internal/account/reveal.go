@@ -15,6 +15,10 @@ func linkURL(base string, token secret.Value) secret.Value {
 	return secret.New(append([]byte(base+"/ui/enroll#"), token.Reveal()...))
 }
 
+func vouchURL(base string, token secret.Value) secret.Value {
+	return secret.New(append([]byte(base+"/ui/vouch#"), token.Reveal()...))
+}
+
 const (
 	totpPeriod = 30 // seconds
 	totpSkew   = 1  // steps, for clocks that differ

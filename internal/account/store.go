@@ -95,7 +95,7 @@ func lockOrganization(ctx context.Context, tx *sqldb.Tx, org id.Organization) er
 // Users and members.
 
 const (
-	insertUserSQL = `insert into person (id, environment_id, email, name, external_id, disabled_at, created_at, version) values ($1, $2, $3, $4, $5, 0, $6, 1)`
+	insertUserSQL = `insert into person (id, environment_id, email, name, external_id, disabled_at, created_at, version, made_by) values ($1, $2, $3, $4, $5, 0, $6, 1, $7)`
 	userFields    = `p.id, p.environment_id, p.email, p.name, p.external_id, p.disabled_at, p.created_at, p.version`
 	userColumns   = `select ` + userFields + ` from person p`
 	userByIDSQL   = userColumns + ` where p.id = $1`
@@ -129,8 +129,9 @@ const (
 			or m.organization_id = (select operator_id from environment where id = $2)) order by m.user_id`
 )
 
-func insertUser(ctx context.Context, tx *sqldb.Tx, u User) error {
-	_, err := tx.ExecContext(ctx, insertUserSQL, u.ID, u.Environment, u.Email, u.Name, u.ExternalID, sqldb.Micros(u.CreatedAt))
+// insertUser notes also which key made the user; empty: none.
+func insertUser(ctx context.Context, tx *sqldb.Tx, u User, by id.Key) error {
+	_, err := tx.ExecContext(ctx, insertUserSQL, u.ID, u.Environment, u.Email, u.Name, u.ExternalID, sqldb.Micros(u.CreatedAt), by)
 	return err
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -43,17 +44,18 @@ import (
 
 // Config is what an API needs. The rooms and PublicURL are required.
 type Config struct {
-	People      *account.Service
-	Agents      *agent.Service
-	Providers   *provider.Store
-	Importer    *openapi.Importer
-	Connections *connection.Service
-	Credentials *credential.Service
-	Sessions    *session.Service
-	Audit       *audit.Log
-	Vault       *vault.Vault
-	Custody     *custody.Service
-	Webhooks    *webhook.Service
+	People       *account.Service
+	Agents       *agent.Service
+	Providers    *provider.Store
+	Importer     *openapi.Importer
+	Connections  *connection.Service
+	Credentials  *credential.Service
+	Integrations *integration.Service
+	Sessions     *session.Service
+	Audit        *audit.Log
+	Vault        *vault.Vault
+	Custody      *custody.Service
+	Webhooks     *webhook.Service
 	// Verify holds the audit log against its chains and checkpoints.
 	Verify func(ctx context.Context, progress func(entries int64)) (audit.Report, error)
 
@@ -118,7 +120,7 @@ type API struct {
 
 // New builds the routes and the document.
 func New(cfg Config) (*API, error) {
-	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Sessions == nil ||
+	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Integrations == nil || cfg.Sessions == nil ||
 		cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Webhooks == nil || cfg.Verify == nil || cfg.PublicURL == nil {
 		return nil, errors.New("api: the configuration is incomplete")
 	}
@@ -158,6 +160,7 @@ func (a *API) routes() {
 	a.agentRoutes()
 	a.providerRoutes()
 	a.connectionRoutes()
+	a.ticketRoutes()
 	a.webhookRoutes()
 	a.vendRoutes()
 	a.sessionRoutes()

@@ -165,6 +165,7 @@ var routes = map[string]expected{
 	"set-provider-hook": {200, 200, 404, 403}, "delete-provider-hook": {204, 204, 404, 403},
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
+	"create-connect-token": {403, 201, 404, 404},
 	"list-webhooks": {200, 200, 200, 200}, "create-webhook": {201, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
 	"enable-webhook": {200, 200, 404, 404}, "disable-webhook": {200, 200, 404, 404}, "rotate-webhook-secret": {200, 200, 404, 404}, "test-webhook": {200, 200, 404, 404},
 	"list-webhook-deliveries": {200, 200, 404, 404}, "replay-webhook": {200, 200, 404, 404},
@@ -358,6 +359,8 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"params": map[string]string{"id": "own", "name": "Own", "api_base": "https://api.example.com"}}
 	case "create-connection":
 		v = map[string]any{"organization_id": thing("organization"), "provider": "sandbox_key", "fields": map[string]string{"api_key": apitest.SandboxKey}}
+	case "create-connect-token":
+		v = map[string]any{"user_id": thing("user"), "organization_id": thing("organization"), "providers": []string{"sandbox_key"}}
 	case "create-webhook", "update-webhook":
 		v = map[string]any{"url": s.w.Sandbox + "/hook", "events": []string{"connection.revoked"}}
 	case "rotate-webhook-secret", "replay-webhook":

@@ -228,9 +228,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	// Levels 5 to 7: sessions, credentials, the spine.
 	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
-		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, Now: a.clock.Now, Logger: cfg.Logger})
+		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, OnTicket: a.onTicket, Now: a.clock.Now, Logger: cfg.Logger})
 	a.Integrations = integration.New(integration.Config{DB: a.db, Audit: a.Audit, People: a.People, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
-		Vends: cfg.AllowVend, Now: a.clock.Now})
+		PublicURL: a.public, Vends: cfg.AllowVend, Now: a.clock.Now})
 	a.gateway = gateway.New(gateway.Config{Sessions: a.Sessions, Credentials: a.Credentials, Connections: a.Connections, Providers: a.Providers, Audit: a.Audit,
 		Outbound: a.outbound, Ready: a.mayCall, SessionRate: cfg.CallRate, Egress: cfg.Egress, Telemetry: a.telemetry, Now: a.clock.Now, Logger: cfg.Logger})
 	a.health = a.newHealth()
@@ -298,6 +298,10 @@ func (a *App) onConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.
 	return a.Credentials.OnConnectionEnded(ctx, tx, c)
 }
 
+func (a *App) onTicket(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error {
+	return a.Integrations.Connected(ctx, tx, ticket, c)
+}
+
 func (a *App) onConnectionChange(ctx context.Context, tx *sqldb.Tx, ch connection.Change) error {
 	c := ch.Connection
 	return a.Webhooks.Emit(ctx, tx, webhook.Event{ID: ch.ID, Environment: c.Environment, Organization: c.Organization, Kind: ch.Kind, At: ch.At, Data: ch.Data()})
@@ -310,7 +314,7 @@ func (a *App) handler() (http.Handler, error) {
 	a.tools.Mount(mux)
 	authserver.New(authserver.Config{Agents: a.Agents, People: a.People, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
 	importer := openapi.NewImporter(a.outbound)
-	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials,
+	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials, Integrations: a.Integrations,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Webhooks: a.Webhooks, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err

@@ -102,6 +102,8 @@ func door(path string) string {
 		return "pipes"
 	case ".well-known":
 		return "discovery"
+	case "connect":
+		return "ui"
 	}
 	return "other"
 }

@@ -39,20 +39,29 @@ type Start struct {
 	// was: nobody is made for nothing. nil: they are there.
 	Whose func(ctx context.Context) (id.Organization, id.User, error)
 
+	// Ticket is the connect token that this was begun with, if any. It is told in the
+	// transaction that stores the connection; see Config.OnTicket.
+	Ticket id.Ticket
+
 	// Also runs in the transaction that stores the connection, at its end; nil:
 	// nothing.
 	Also func(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error
 }
 
-func (st Start) also(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+func (s *Service) also(ctx context.Context, tx *sqldb.Tx, st Start, c connection.Connection) error {
+	if st.Ticket != "" {
+		if err := s.onTicket(ctx, tx, st.Ticket, c); err != nil {
+			return err
+		}
+	}
 	if st.Also == nil {
 		return nil
 	}
 	return st.Also(ctx, tx, c)
 }
 
-// flowFor is how long a person may take at the provider (threats.md O4).
-const flowFor = 10 * time.Minute
+// FlowAge is how long a person may take at the provider (threats.md O4).
+const FlowAge = 10 * time.Minute
 
 // CallbackPath is where a provider sends the person back. It differs for each
 // environment and provider, so that an answer of one cannot pass for another's
@@ -104,7 +113,7 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	f := flow{
 		id: id.NewFlow(), state: state.Hash(), environment: st.Environment, organization: st.Organization, owner: owner, startedBy: p.User(), login: p.Login(),
 		provider: st.Provider, redirectURI: s.public.JoinPath(CallbackPath(st.Environment, st.Provider)).String(), issuer: o.Issuer, scopes: scopes,
-		reconnect: st.Reconnect, returnTo: st.ReturnTo, chosen: pinned.Values, expires: s.now().Add(flowFor), created: s.now(),
+		reconnect: st.Reconnect, ticket: st.Ticket, returnTo: st.ReturnTo, chosen: pinned.Values, expires: s.now().Add(FlowAge), created: s.now(),
 	}
 	if f.envelope, err = s.vault.Seal(ctx, f.place(), verifier); err != nil {
 		return "", err
@@ -206,7 +215,8 @@ func withUnlisted(listed []string, known provider.Scopes, asked []string) []stri
 type Connected struct {
 	Connection connection.Connection
 	ReturnTo   string
-	Missing    []string // scopes that were asked for and not granted
+	Ticket     id.Ticket // that it was begun with; told with an error, too
+	Missing    []string  // scopes that were asked for and not granted
 	// Instead is the account that was to be reconnected, where the person signed in
 	// with another one: that has a connection of its own, and Instead stays as it was.
 	Instead string
@@ -227,6 +237,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	var rec provider.Record
 	var m material // what the provider has given
 	defer func() {
+		done.Ticket = f.ticket
 		if err != nil {
 			s.refused(ctx, account.ByPerson(p), p.User(), f, "provider.answer", err)
 			err = s.abandoned(ctx, f, rec, m, err)
@@ -262,7 +273,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	}
 	by := account.ByPerson(p).In(env)
 	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: made, AuthMethod: string(provider.OAuth2), Scopes: granted, Asked: f.scopes},
-		Start{Reconnect: f.reconnect, Also: func(ctx context.Context, tx *sqldb.Tx, _ connection.Connection) error {
+		Start{Reconnect: f.reconnect, Ticket: f.ticket, Also: func(ctx context.Context, tx *sqldb.Tx, _ connection.Connection) error {
 			return endExchange(ctx, tx, f.id)
 		}}, m, g, account.Agreement{})
 	if err != nil {
@@ -455,7 +466,7 @@ func (s *Service) mint(ctx context.Context, st Start, rec provider.Record, m mat
 
 // connect asks the provider whose account this is, seals the credential and
 // stores both: as a new connection, or as a new version of the one that has
-// this account already. Of st only Reconnect, Whose and Also count.
+// this account already. Of st only Reconnect, Ticket, Whose and Also count.
 func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fresh, st Start, m material, g grant, ag account.Agreement) (connection.Connection, error) {
 	again := st.Reconnect
 	kind := provider.Auth(f.AuthMethod)
@@ -546,7 +557,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 		if !stored {
 			return fault.New(fault.Conflict, "version_conflict", "The connection was refreshed in the meantime.").WithHint("Start connecting again.")
 		}
-		return st.also(ctx, tx, c)
+		return s.also(ctx, tx, st, c)
 	})
 	if err != nil {
 		return connection.Connection{}, err
@@ -589,6 +600,7 @@ type flow struct {
 	digest       [32]byte
 	scopes       []string
 	reconnect    id.Connection
+	ticket       id.Ticket
 	returnTo     string
 	chosen       map[string]string
 	expires      time.Time
@@ -600,10 +612,10 @@ func (f flow) place() vault.Place {
 }
 
 const flowColumns = `id, environment_id, organization_id, user_id, started_by, login_id, provider, envelope, redirect_uri, expected_issuer,
-	record_digest, scopes, connection_id, return_to, expires_at, created_at, chosen`
+	record_digest, scopes, connection_id, return_to, expires_at, created_at, chosen, ticket_id`
 
 const (
-	insertFlowSQL = `insert into oauth_flow (state_hash, ` + flowColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`
+	insertFlowSQL = `insert into oauth_flow (state_hash, ` + flowColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`
 	deleteFlowSQL = `delete from oauth_flow where state_hash = $1 returning ` + flowColumns
 	sweepFlowsSQL = `delete from oauth_flow where expires_at < $1`
 )
@@ -614,7 +626,7 @@ func insertFlow(ctx context.Context, q sqldb.Querier, f flow) error {
 		return err
 	}
 	_, err = q.ExecContext(ctx, insertFlowSQL, f.state[:], f.id, f.environment, f.organization, f.owner, f.startedBy, f.login, f.provider, f.envelope,
-		f.redirectURI, f.issuer, f.digest[:], strings.Join(f.scopes, " "), f.reconnect, f.returnTo, sqldb.Micros(f.expires), sqldb.Micros(f.created), string(chosen))
+		f.redirectURI, f.issuer, f.digest[:], strings.Join(f.scopes, " "), f.reconnect, f.returnTo, sqldb.Micros(f.expires), sqldb.Micros(f.created), string(chosen), f.ticket)
 	return err
 }
 
@@ -625,7 +637,7 @@ func deleteFlow(ctx context.Context, q sqldb.Querier, state []byte) (flow, error
 	var scopes, chosen string
 	var expires, created int64
 	err := q.QueryRowContext(ctx, deleteFlowSQL, state).Scan(&f.id, &f.environment, &f.organization, &f.owner, &f.startedBy, &f.login, &f.provider, &f.envelope,
-		&f.redirectURI, &f.issuer, &digest, &scopes, &f.reconnect, &f.returnTo, &expires, &created, &chosen)
+		&f.redirectURI, &f.issuer, &digest, &scopes, &f.reconnect, &f.returnTo, &expires, &created, &chosen, &f.ticket)
 	if err == nil {
 		err = json.Unmarshal([]byte(chosen), &f.chosen)
 	}

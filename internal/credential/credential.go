@@ -48,9 +48,12 @@ type Config struct {
 	PublicURL   *url.URL
 	// Alone says that no other process works on the database, so that what an
 	// earlier one was doing is over.
-	Alone  bool
-	Now    func() time.Time
-	Logger *slog.Logger
+	Alone bool
+	// OnTicket is told of a connection that was begun with a connect token, in the
+	// transaction that stores it; what it refuses is not connected. nil refuses all.
+	OnTicket func(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error
+	Now      func() time.Time
+	Logger   *slog.Logger
 }
 
 // Service keeps credentials. Start it for revocations that must be retried.
@@ -63,6 +66,7 @@ type Service struct {
 	providers   *provider.Store
 	outbound    *outbound.Client
 	public      *url.URL
+	onTicket    func(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error
 	now         func() time.Time
 	log         *slog.Logger
 	owner       string // of the leases of this process
@@ -111,7 +115,12 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
+	if cfg.OnTicket == nil {
+		cfg.OnTicket = func(context.Context, *sqldb.Tx, id.Ticket, connection.Connection) error {
+			return fault.New(fault.Internal, "no_tickets", "Nobody keeps connect tokens here.")
+		}
+	}
+	s := &Service{onTicket: cfg.OnTicket, db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
 		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
 	s.vault.Keeps(keeps()...)
 	s.owner, s.alone, s.wake = rand.Text(), cfg.Alone, make(chan struct{}, 1)

@@ -136,6 +136,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"proxy.bounded.places":     {"as proxy.Server.conns", "a connection at its end"},
 	"proxy.single.over":        {"nothing is sent", "closed with the tunnel's connection"},
 
+	"web.component":                {"a file", "never changed"},
 	"provider.Library.records":     {"the catalog of the program", "never changed"},
 	"provider.authorizeParams":     {"a table", "never changed"},
 	"provider.droppable":           {"a table", "never changed"},

@@ -44,6 +44,7 @@ type (
 	integration  struct{}
 	webhook      struct{}
 	delivery     struct{}
+	ticket       struct{}
 )
 
 func (environment) prefix() string  { return "env" }
@@ -67,13 +68,15 @@ func (binding) prefix() string      { return "bind" }
 func (integration) prefix() string  { return "int" }
 func (webhook) prefix() string      { return "hook" }
 func (delivery) prefix() string     { return "dlv" }
+func (ticket) prefix() string       { return "ticket" }
 
 // The nouns of the product, and the few that serve them: a client is an OAuth
 // client registration of an agent, a login is a person's browser or CLI
 // sign-in, a flow is one OAuth authorization in progress, a draft is a change
 // that a person has still to agree to, a data key is one that an application keeps
 // its own data under, a binding says whose root key counts, an integration is a
-// provider as an application offers it to its users.
+// provider as an application offers it to its users, a ticket lets one of them
+// connect one account.
 type (
 	Environment  = ID[environment]
 	Organization = ID[organization]
@@ -96,6 +99,7 @@ type (
 	Integration  = ID[integration]
 	Webhook      = ID[webhook]
 	Delivery     = ID[delivery]
+	Ticket       = ID[ticket]
 )
 
 const (
@@ -142,6 +146,7 @@ func NewBinding() Binding           { return fresh[binding]() }
 func NewIntegration() Integration   { return fresh[integration]() }
 func NewWebhook() Webhook           { return fresh[webhook]() }
 func NewDelivery() Delivery         { return fresh[delivery]() }
+func NewTicket() Ticket             { return fresh[ticket]() }
 
 // Parse checks that s is a well-formed id of kind K. A malformed id gets the
 // same NotFound as an unknown one, so that a caller learns nothing from it.

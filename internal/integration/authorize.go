@@ -24,7 +24,7 @@ const (
 )
 
 // Authorize gives the page where a person connects their account: they sign in
-// there and see what is connected for whom. The address that the product wants
+// there, or are signed in on the way where the key may vouch for them, and see what is connected for whom. The address that the product wants
 // them back at never stands in ours: whoever makes up a link cannot send anybody
 // anywhere (threats.md G10).
 func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, returnTo string) (string, error) {
@@ -51,14 +51,37 @@ func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, re
 	if there, why := a.one(which); why == "" {
 		to = s.cfg.Connections.ReconnectURL(there.ID)
 	}
-	if returnTo == "" {
+	if returnTo != "" {
+		back, err := s.keepReturn(ctx, by.Environment(), a.subject.User, returnTo)
+		if err != nil {
+			return "", err
+		}
+		to += "&back=" + back
+	}
+	if which.Ownership == Organizations {
 		return to, nil
 	}
-	back, err := s.keepReturn(ctx, by.Environment(), a.subject.User, returnTo)
+	return s.vouched(ctx, by, a.subject, to)
+}
+
+// vouched gives a link that signs the user in on the way to a page of ours, where
+// the key may say who they are, and else the page itself.
+func (s *Service) vouched(ctx context.Context, by account.Actor, sub Subject, page string) (string, error) {
+	if by.May(sub.Organization, account.VouchUsers) != nil {
+		return page, nil
+	}
+	u, err := url.Parse(page)
 	if err != nil {
 		return "", err
 	}
-	return to + "&back=" + back, nil
+	link, err := s.cfg.People.Vouch(ctx, by, sub.Organization, sub.User, u.RequestURI())
+	if fault.KindOf(err) == fault.Denied { // who signs in by themselves
+		return page, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return pathOf(link), nil
 }
 
 // checkReturn takes an address to come back to, or none.

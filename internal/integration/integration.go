@@ -13,6 +13,7 @@ package integration
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"time"
 
@@ -34,6 +35,7 @@ type Config struct {
 	Providers   *provider.Store
 	Connections *connection.Service
 	Credentials *credential.Service
+	PublicURL   *url.URL // of the pages on which people connect accounts
 	// Vends is what the operator says: without it no credential is handed to
 	// anybody.
 	Vends bool

@@ -192,7 +192,7 @@ func (s *Server) accountLists(v *visit, p *AccountPage) error {
 	if err != nil {
 		return err
 	}
-	what := map[string]string{account.MethodPasskey: "Browser, by passkey", account.MethodTOTP: "Browser, by authenticator code", account.MethodLink: "Browser, by sign-in link", account.MethodCLI: "Command line"}
+	what := map[string]string{account.MethodPasskey: "Browser, by passkey", account.MethodTOTP: "Browser, by authenticator code", account.MethodLink: "Browser, by sign-in link", account.MethodVouched: "Browser, on an application's word", account.MethodCLI: "Command line"}
 	for _, l := range logins {
 		p.Logins = append(p.Logins, LoginRow{ID: l.ID, What: what[l.Method], Address: l.Address, Current: l.Current, Created: l.AuthenticatedAt, Seen: l.LastSeenAt})
 	}

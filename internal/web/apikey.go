@@ -103,7 +103,7 @@ func scopeLabel(scope account.Scope) string {
 		account.ScopeAgentsRead: "See agents", account.ScopeAgentsWrite: "Manage agents", account.ScopeSessionsRead: "See sessions", account.ScopeSessionsRevoke: "End sessions",
 		account.ScopeProvidersWrite: "Manage providers", account.ScopeOrganizationsWrite: "Manage organizations", account.ScopeUsersRead: "See people",
 		account.ScopeUsersWrite: "Manage people", account.ScopeAuditRead: "Read the audit",
-		account.ScopeKeysRead: "See which keys seal what", account.ScopeKeysWrite: "Replace, bind and destroy keys", account.ScopeWebhooksWrite: "Manage webhooks",
+		account.ScopeKeysRead: "See which keys seal what", account.ScopeKeysWrite: "Replace, bind and destroy keys", account.ScopeWebhooksWrite: "Manage webhooks", account.ScopeUsersVouch: "Sign the users that it made in once, to connect accounts",
 	}[scope]
 }
 

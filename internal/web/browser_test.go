@@ -34,6 +34,7 @@ type site struct {
 	server *httptest.Server
 	URL    string
 	Pages  *web.Server
+	Rooms  *integration.Service
 
 	Custody *custody.Service
 	Spare   string // a root key that can be bound
@@ -55,8 +56,10 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	spare := keyringtest.File(t, filepath.Join(t.TempDir(), "customer.key"))
 	w.Roots.Add(spare)
 	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})
+	rooms := integration.New(integration.Config{DB: w.DB, Audit: w.Audit, People: w.Accounts, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, PublicURL: w.PublicURL, Now: w.Clock.Now})
+	w.OnTicket = rooms.Connected
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Connections: w.Connections, Credentials: w.Credentials,
-		Integrations: integration.New(integration.Config{DB: w.DB, Audit: w.Audit, People: w.Accounts, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, Now: w.Clock.Now}),
+		Integrations: rooms,
 		Sessions:     w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +69,7 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	t.Cleanup(pages.Stop)
-	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Custody: keys, Spare: spare.Describe().Ref}
+	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Rooms: rooms, Custody: keys, Spare: spare.Describe().Ref}
 }
 
 // browser is one person's browser with a passkey; it sends what a form holds

@@ -2,11 +2,16 @@ package web
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // The connect page says who will be connected to what before anything leaves for
@@ -102,3 +107,121 @@ func asksAbout(v *visit, p *ResultPage, c connection.Connection, was string) {
 
 // mayShare reports whether the person can make connections of the organization.
 func (v *visit) mayShare() bool { return v.may(account.ManageConnections) }
+
+// ticket finds the ticket of a window, and moves to where it is for.
+func (s *Server) ticket(v *visit, raw string) (integration.Ticket, error) {
+	tid, err := parseID(id.Ticket(raw))
+	if err != nil {
+		return integration.Ticket{}, err
+	}
+	t, err := s.integrations.Ticket(v.ctx(), v.person, tid)
+	if err != nil {
+		return integration.Ticket{}, err
+	}
+	if v.at(t.Organization); v.here.Organization != t.Organization {
+		return integration.Ticket{}, fault.New(fault.NotFound, "not_found", "There is nothing here for you.").WithHint("You are not in this organization any more.")
+	}
+	return t, t.Ready(s.now())
+}
+
+// connectWindow is the page that a product's window opens: to one of the providers
+// that its ticket is for, or to the choice of one.
+func (s *Server) connectWindow(v *visit) (answer, error) {
+	t, err := s.ticket(v, v.r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	p := &ConnectionNewPage{Frame: Frame{Title: "Connect an account", Section: "connections", Plain: true, Narrow: true}, Ticket: t.ID}
+	slug := v.form("provider")
+	if len(t.Providers) == 1 {
+		slug = t.Providers[0]
+	}
+	if slug != "" {
+		prov, err := s.ticketProvider(v, t, slug)
+		if err != nil {
+			return nil, err
+		}
+		return show(p), s.connectForm(v, p, prov)
+	}
+	for _, slug := range t.Providers {
+		prov, err := s.ticketProvider(v, t, slug)
+		if fault.KindOf(err) == fault.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		row := providerRow(prov)
+		row.Href = "/ui/connect/" + string(t.ID) + "?provider=" + row.Slug
+		p.Providers = append(p.Providers, row)
+	}
+	return show(p), nil
+}
+
+func (s *Server) ticketProvider(v *visit, t integration.Ticket, slug string) (provider.Provider, error) {
+	if !slices.Contains(t.Providers, slug) {
+		return provider.Provider{}, fault.New(fault.NotFound, "not_found", "This provider was not offered to you here.").WithHint("Start again where you came from.")
+	}
+	return s.providers.Get(v.ctx(), t.Environment, slug)
+}
+
+// startOfTicket is startOf for a form in a product's window: what it connects, for
+// whom and where, the ticket says.
+func (s *Server) startOfTicket(v *visit, st credential.Start) (credential.Start, provider.Provider, error) {
+	t, err := s.ticket(v, v.form("ticket"))
+	if err != nil {
+		return st, provider.Provider{}, err
+	}
+	prov, err := s.ticketProvider(v, t, st.Provider)
+	st.Ticket, st.Environment, st.Organization, st.OrganizationOwned, st.ReturnTo = t.ID, t.Environment, t.Organization, false, ""
+	return st, prov, err
+}
+
+// connecting reports whether a route is for those who are signed in on an
+// application's word: what it takes to connect an account, and no more.
+func connecting(pattern string) bool {
+	switch pattern {
+	case "GET /ui/connections/new", "POST /ui/connections", "GET /ui/connect/{id}", "GET /ui/callback/{environment}/{provider}", "GET /ui/return/{token}",
+		"POST /ui/connections/{id}/disconnect", "POST /ui/signout":
+		return true
+	}
+	return false
+}
+
+// vouchPage is where a link on an application's word leads. Who it is for is said
+// before it is followed.
+func (s *Server) vouchPage(*visit) (answer, error) {
+	return show(&VouchPage{Frame{Title: "Continue", Bare: true}}), nil
+}
+
+// vouchLook says whose link it is, without using it up.
+func (s *Server) vouchLook(v *visit) (answer, error) {
+	w, err := s.people.Voucher(v.ctx(), secret.FromString(v.form("token")))
+	if err != nil {
+		return nil, s.counted(v, err)
+	}
+	return linked{map[string]string{"who": oneLine(w.Name), "organization": oneLine(w.OrganizationName), "key": oneLine(w.KeyName)}}, nil
+}
+
+// linked answers what a page says of a link.
+type linked struct {
+	Says map[string]string `json:"says"`
+}
+
+func (a linked) send(_ *Server, v *visit) { writeJSON(v.w, 200, a) }
+
+func (s *Server) vouch(v *visit) (answer, error) {
+	login, next, err := s.people.FollowVouch(v.ctx(), v.person, secret.FromString(v.form("token")), s.address(v.r))
+	if err != nil {
+		return nil, s.counted(v, err)
+	}
+	if next = safeNext(next); login.IsZero() {
+		return goTo(next), nil
+	}
+	return s.signedIn(v, login, next, "", nil)
+}
+
+// says reports whether any of the words is in a name, whatever its case.
+func says(name, words string) bool {
+	return strings.Contains(strings.ToLower(name), strings.ToLower(words))
+}

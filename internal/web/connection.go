@@ -106,7 +106,7 @@ func (s *Server) connectionNew(v *visit) (answer, error) {
 	}
 	p.Search, p.Searchable = v.form("search"), len(list) > searchFrom
 	for _, prov := range list {
-		if !strings.Contains(strings.ToLower(prov.Record.Name+" "+prov.Record.ID), strings.ToLower(p.Search)) {
+		if !says(prov.Record.Name+" "+prov.Record.ID, p.Search) {
 			continue
 		}
 		row := providerRow(prov)
@@ -184,7 +184,7 @@ func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provi
 			f.Fields = append(f.Fields, partField(v, part))
 		}
 	}
-	p.Title, p.Narrow, p.Chosen, p.MayShare, p.Facts = "Connect "+r.Name, true, f, v.mayShare(), connectFacts(v, r)
+	p.Title, p.Narrow, p.Chosen, p.MayShare, p.Facts = "Connect "+r.Name, true, f, v.mayShare() && p.Ticket == "", connectFacts(v, r)
 	return s.askedScopes(v, f, r, ownedBy(p.Shared))
 }
 
@@ -214,6 +214,9 @@ func (s *Server) findConnection(v *visit, raw string) (connection.Connection, er
 func (s *Server) startOf(v *visit) (credential.Start, provider.Provider, error) {
 	st := credential.Start{Environment: v.here.Environment, Organization: v.here.Organization, Provider: v.form("provider"), Scopes: v.r.PostForm["scope"],
 		OrganizationOwned: v.form("owner") == "organization", ReturnTo: returnPath(v.form("return")), Chosen: v.fields("tenant.")}
+	if v.form("ticket") != "" {
+		return s.startOfTicket(v, st)
+	}
 	if again := v.form("reconnect"); again != "" {
 		c, err := s.findConnection(v, again)
 		if err != nil {
@@ -241,8 +244,17 @@ func (s *Server) connect(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return leave(to, LeavePage{Frame: Frame{Title: "Continue", Section: "connections", Narrow: true}, Sentence: "Now sign in at " + oneLine(prov.Record.Name) + " and say yes there.",
-		Label: "Continue to " + prov.Record.Name, Back: v.query("/ui/connections")})
+	back := v.query("/ui/connections")
+	if st.Ticket != "" {
+		if err := s.integrations.Begun(v.ctx(), st.Ticket, st.Provider, s.now().Add(credential.FlowAge)); err != nil {
+			return nil, err
+		}
+	}
+	if st.Ticket != "" || v.person.Vouched() {
+		back = ""
+	}
+	return leave(to, LeavePage{Frame: Frame{Title: "Continue", Section: "connections", Narrow: true, Plain: st.Ticket != ""}, Sentence: "Now sign in at " + oneLine(prov.Record.Name) + " and say yes there.",
+		Label: "Continue to " + prov.Record.Name, Back: back})
 }
 
 // connectChallenge asks for the proof that a reconnect may take.
@@ -266,7 +278,7 @@ func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provide
 		fields[name] = secret.FromString(value)
 	}
 	form := func() (page, error) {
-		p := &ConnectionNewPage{Frame: Frame{Section: "connections"}, Return: st.ReturnTo, Shared: st.OrganizationOwned}
+		p := &ConnectionNewPage{Frame: Frame{Section: "connections", Plain: st.Ticket != ""}, Return: st.ReturnTo, Shared: st.OrganizationOwned, Ticket: st.Ticket}
 		if err := s.connectForm(v, p, prov); err != nil {
 			return nil, err
 		}
@@ -290,7 +302,7 @@ func (s *Server) connectKey(v *visit, st credential.Start, prov provider.Provide
 			if err != nil {
 				return nil, err
 			}
-			return connected(v, credential.Connected{Connection: c, ReturnTo: st.ReturnTo}), nil
+			return connected(v, credential.Connected{Connection: c, ReturnTo: st.ReturnTo, Ticket: st.Ticket}), nil
 		}}
 }
 
@@ -298,8 +310,14 @@ func connected(v *visit, done credential.Connected) answer {
 	c, back, missing := done.Connection, done.ReturnTo, done.Missing
 	p := &ResultPage{Frame: Frame{Title: "Connected", Section: "connections", Narrow: true}, Word: "Connected", Icon: "good",
 		Sentence: oneLine(c.Record.Name) + " is connected as " + oneLine(c.AccountLabel) + ".", Back: v.query("/ui/connections"), BackLabel: "See connections"}
-	if back != "" {
+	switch {
+	case back != "":
 		p.Back, p.BackLabel = back, "Go on"
+	case done.Ticket != "":
+		p.Plain, p.Back = true, ""
+		p.Lines = append(p.Lines, "You can close this window and go on where you came from.")
+	case v.person.Vouched():
+		p.Back = ""
 	}
 	if done.Instead != "" {
 		asksAbout(v, p, c, done.Instead)
@@ -331,6 +349,9 @@ func (s *Server) callback(v *visit) (answer, error) {
 	}
 	done, err := s.credentials.Callback(v.ctx(), v.person, env, v.r.PathValue("provider"), v.r.URL.Query())
 	if err != nil {
+		if done.Ticket != "" {
+			logFailure(s.log, "noting that a connect token ended", s.integrations.Refused(v.ctx(), done.Ticket, fault.Of(err).Code))
+		}
 		return nil, err
 	}
 	v.at(done.Connection.Organization)

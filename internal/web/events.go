@@ -102,7 +102,11 @@ func forHowMuch(a Ask) string {
 // person anew at every message, so it ends with the sign-in.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	v := &visit{w: w, r: r}
-	if err := s.recognise(v); err != nil {
+	err := s.recognise(v)
+	if err == nil && v.person.Vouched() {
+		err = fault.New(fault.Unauthenticated, "unauthenticated", "This needs a sign-in of your own.")
+	}
+	if err != nil {
 		http.Error(w, fault.Of(err).Message, status(fault.KindOf(err)))
 		return
 	}

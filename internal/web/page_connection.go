@@ -47,6 +47,7 @@ type ConnectionNewPage struct {
 	MayShare       bool
 	Shared         bool // the organization's, as chosen
 	Return         string
+	Ticket         id.Ticket // in a window that a product opened
 	Reconnect      id.Connection
 	ReconnectLabel string
 	Prove          bool // takes a proof
@@ -55,6 +56,11 @@ type ConnectionNewPage struct {
 }
 
 func (*ConnectionNewPage) template() string { return "connection_new" }
+
+// VouchPage is where a link on an application's word is followed.
+type VouchPage struct{ Frame }
+
+func (*VouchPage) template() string { return "vouch" }
 
 // ProviderForm is what it takes to connect at one provider.
 type ProviderForm struct {

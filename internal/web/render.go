@@ -33,6 +33,7 @@ type Frame struct {
 	Section string // the entry of the navigation that is lit
 	Narrow  bool   // one column for reading and deciding
 	Bare    bool   // without navigation, whoever looks
+	Plain   bool   // a window of its own, without navigation, for who is signed in
 	Viewer  *Viewer
 	Note    *Notice
 	Problem *Notice

@@ -181,6 +181,9 @@ func (s *Server) routes() []route {
 		{"POST /ui/enroll", open, s.enroll},
 		{"POST /ui/enroll/authenticator", open, s.enrollAuthenticator},
 		{"POST /ui/enroll/authenticator/confirm", open, s.enrollAuthenticatorConfirm},
+		{"GET /ui/vouch", open, s.vouchPage},
+		{"POST /ui/vouch/look", open, s.vouchLook},
+		{"POST /ui/vouch", open, s.vouch},
 		{"POST /ui/signout", signedIn, s.signOut},
 
 		{"GET /ui/{$}", signedIn, s.inbox},
@@ -203,6 +206,7 @@ func (s *Server) routes() []route {
 		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
 		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
 		{"GET /ui/return/{token}", signedIn, s.goBack},
+		{"GET /ui/connect/{id}", signedIn, s.connectWindow},
 		{"GET /ui/providers", signedIn, s.providerList},
 		{"GET /ui/providers/catalog", signedIn, s.providerCatalog},
 		{"GET /ui/providers/new", signedIn, s.providerNew},
@@ -319,5 +323,6 @@ func (s *Server) Mount(mux *http.ServeMux) {
 	ui.HandleFunc("GET /ui/events", s.events)
 	ui.HandleFunc("GET /ui/assets/", s.renderer.serveAsset)
 	mux.Handle("/ui/", s.guarded(ui))
+	s.mountComponent(mux)
 	mux.Handle("GET /{$}", s.guarded(http.RedirectHandler("/ui/", http.StatusSeeOther)))
 }

@@ -20,6 +20,7 @@ var open = map[string]bool{
 	"GET /ui/signin": true, "POST /ui/signin": true, "POST /ui/signin/begin": true, "POST /ui/signin/passkey": true,
 	"GET /ui/enroll": true, "POST /ui/enroll/look": true, "POST /ui/enroll/begin": true, "POST /ui/enroll": true,
 	"POST /ui/enroll/authenticator": true, "POST /ui/enroll/authenticator/confirm": true,
+	"GET /ui/vouch": true, "POST /ui/vouch/look": true, "POST /ui/vouch": true,
 }
 
 // split gives the method of a pattern, and a path that it matches.
@@ -30,7 +31,7 @@ func split(pattern string) (method, path string) {
 	}
 	ids := map[string]string{
 		"approvals": string(id.NewApproval()), "sessions": string(id.NewSession()), "connections": string(id.NewConnection()), "agents": string(id.NewAgent()),
-		"keys": string(id.NewKEK()), "apikeys": string(id.NewKey()), "bindings": string(id.NewBinding()), "members": string(id.NewUser()), "passkeys": string(id.NewPasskey()), "logins": string(id.NewLogin()), "notices": string(id.NewEvent()), "users": string(id.NewUser()), "drafts": string(id.NewDraft()), "secrets": string(id.NewSecret()),
+		"keys": string(id.NewKEK()), "apikeys": string(id.NewKey()), "bindings": string(id.NewBinding()), "members": string(id.NewUser()), "passkeys": string(id.NewPasskey()), "logins": string(id.NewLogin()), "notices": string(id.NewEvent()), "users": string(id.NewUser()), "drafts": string(id.NewDraft()), "secrets": string(id.NewSecret()), "connect": string(id.NewTicket()),
 	}
 	parts := strings.Split(strings.TrimSuffix(path, "{$}"), "/")
 	for i, p := range parts {

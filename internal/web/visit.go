@@ -138,6 +138,8 @@ func (a shown) send(s *Server, v *visit) {
 	f := a.page.frame()
 	switch {
 	case !v.signedIn() || f.Bare:
+	case f.Plain || v.person.Vouched():
+		f.Plain, f.Viewer = true, &Viewer{Name: v.person.Name(), Organization: place(v.here)}
 	case v.urgent:
 		v.briefly(func() { f.Viewer = s.viewer(v) })
 	default:
@@ -186,6 +188,11 @@ func (s *Server) handle(rt route) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		if err := s.recognise(v); err != nil && (!rt.open || fault.KindOf(err) != fault.Unauthenticated) {
 			s.refuse(v, err)
+			return
+		}
+		if v.person.Vouched() && !rt.open && !connecting(rt.pattern) { // enough to connect, and as good as nothing here
+			v.person, v.here = account.Person{}, account.Membership{}
+			s.refuse(v, fault.New(fault.Unauthenticated, "unauthenticated", "This needs a sign-in of your own.").WithHint("Sign in."))
 			return
 		}
 		if err := s.parse(v); err != nil {

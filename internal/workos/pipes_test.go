@@ -50,7 +50,7 @@ func backEnd() []account.Scope {
 func (p *product) serve(t *testing.T, vends bool) *httptest.Server {
 	t.Helper()
 	mux := http.NewServeMux()
-	rooms := integration.New(integration.Config{DB: p.DB, Audit: p.Audit, People: p.Accounts, Providers: p.Providers, Connections: p.Connections, Credentials: p.Credentials,
+	rooms := integration.New(integration.Config{DB: p.DB, Audit: p.Audit, People: p.Accounts, Providers: p.Providers, Connections: p.Connections, Credentials: p.Credentials, PublicURL: p.PublicURL,
 		Vends: vends, Now: p.Clock.Now})
 	workos.New(workos.Config{People: p.Accounts, Vault: p.Vault, Audit: p.Audit, Integrations: rooms, PublicURL: p.PublicURL}).Mount(mux)
 	web := httptest.NewServer(mux)
@@ -517,7 +517,7 @@ func TestAuthorizeLeadsBack(t *testing.T) {
 		if at.Host != p.PublicURL.Host || at.Path != "/ui/connections/new" || strings.Contains(at.String(), "product.example") {
 			t.Errorf("the page: %s", at)
 		}
-		rooms := integration.New(integration.Config{DB: p.DB, Audit: p.Audit, People: p.Accounts, Providers: p.Providers, Connections: p.Connections, Credentials: p.Credentials, Now: p.Clock.Now})
+		rooms := integration.New(integration.Config{DB: p.DB, Audit: p.Audit, People: p.Accounts, Providers: p.Providers, Connections: p.Connections, Credentials: p.Credentials, PublicURL: p.PublicURL, Now: p.Clock.Now})
 		token := secret.FromString(at.Query().Get("back"))
 		if to, err := rooms.Return(t.Context(), mia.Signed(t), token); err != nil || to != "https://product.example/done" {
 			t.Errorf("back: %q, %v", to, err)

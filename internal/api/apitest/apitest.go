@@ -30,6 +30,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -50,20 +51,21 @@ const SandboxKey = "sbx-key-canary-4f1c9a77d2e84b6f9c0d"
 // owner is Owner; Tenant is another organization of it; Other is another
 // environment.
 type World struct {
-	URL         string
-	API         *api.API
-	People      *account.Service
-	Agents      *agent.Service
-	Providers   *provider.Store
-	Connections *connection.Service
-	Credentials *credential.Service
-	Sessions    *session.Service
-	Audit       *audit.Log
-	Vault       *vault.Vault
-	Custody     *custody.Service
-	Webhooks    *webhook.Service
-	Sandbox     string
-	Log         *Lines
+	URL          string
+	API          *api.API
+	People       *account.Service
+	Agents       *agent.Service
+	Providers    *provider.Store
+	Connections  *connection.Service
+	Credentials  *credential.Service
+	Integrations *integration.Service
+	Sessions     *session.Service
+	Audit        *audit.Log
+	Vault        *vault.Vault
+	Custody      *custody.Service
+	Webhooks     *webhook.Service
+	Sandbox      string
+	Log          *Lines
 
 	SpareRoot string // the URI of a root key that can be bound
 
@@ -120,13 +122,14 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Sessions = session.New(session.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, PublicURL: public})
 	w.Sessions.Start()
 	t.Cleanup(w.Sessions.Stop)
-	w.Credentials = credential.New(credential.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, Providers: w.Providers, Outbound: out, PublicURL: public})
+	w.Credentials = credential.New(credential.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, Providers: w.Providers, Outbound: out, PublicURL: public, OnTicket: w.onTicket})
 	w.Credentials.Start()
 	t.Cleanup(w.Credentials.Stop)
 
+	w.Integrations = integration.New(integration.Config{DB: db, Audit: w.Audit, People: w.People, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, PublicURL: public})
 	w.Webhooks = webhook.New(webhook.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Outbound: out, Kinds: slices.Sorted(maps.Keys(connection.Changes()))})
 	w.Custody = custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People})
-	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(out), Connections: w.Connections, Credentials: w.Credentials, Sessions: w.Sessions,
+	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(out), Connections: w.Connections, Credentials: w.Credentials, Integrations: w.Integrations, Sessions: w.Sessions,
 		Audit: w.Audit, Vault: w.Vault, Custody: w.Custody, Webhooks: w.Webhooks, PublicURL: public, Limits: Generous, Logger: logger,
 		Verify: func(ctx context.Context, progress func(int64)) (audit.Report, error) {
 			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: []string{checkpoints}, Progress: progress})
@@ -164,6 +167,10 @@ func (w *World) userLeft(ctx context.Context, tx *sqldb.Tx, env id.Environment, 
 
 func (w *World) agentEnded(ctx context.Context, tx *sqldb.Tx, env id.Environment, a id.Agent) error {
 	return w.Sessions.OnAgentEnded(ctx, tx, env, a)
+}
+
+func (w *World) onTicket(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error {
+	return w.Integrations.Connected(ctx, tx, ticket, c)
 }
 
 func (w *World) connectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {

@@ -6,6 +6,7 @@ package gatewaytest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http/httptest"
@@ -45,8 +46,10 @@ type World struct {
 	Gateway     *gateway.Gateway
 	Sandbox     *httptest.Server
 	PublicURL   *url.URL
-	Telemetry   *telemetry.Telemetry // of the gateway; nil measures nothing
-	Logger      *slog.Logger         // of the rooms from here up; nil logs nothing
+	// OnTicket is told of connect tokens; nil refuses them.
+	OnTicket  func(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error
+	Telemetry *telemetry.Telemetry // of the gateway; nil measures nothing
+	Logger    *slog.Logger         // of the rooms from here up; nil logs nothing
 
 	traffic *traffic
 }
@@ -115,7 +118,7 @@ func (w *World) Node(t testing.TB) {
 	Must(t, err)
 	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
 	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, Providers: w.Providers,
-		Outbound: w.Outbound, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
+		Outbound: w.Outbound, PublicURL: w.PublicURL, OnTicket: w.onTicket, Now: w.Clock.Now, Logger: w.Logger})
 	*sessions, *credentials = w.Sessions, w.Credentials
 	w.Sessions.Start()
 	t.Cleanup(w.Sessions.Stop)
@@ -123,6 +126,13 @@ func (w *World) Node(t testing.TB) {
 	t.Cleanup(w.Credentials.Stop)
 	w.Gateway = gateway.New(gateway.Config{Sessions: w.Sessions, Credentials: w.Credentials, Connections: w.Connections, Providers: w.Providers,
 		Audit: w.Audit, Outbound: w.Outbound, SessionRate: 1e6, Telemetry: w.Telemetry, Now: w.Clock.Now, Logger: w.Logger})
+}
+
+func (w *World) onTicket(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error {
+	if w.OnTicket == nil {
+		return errors.New("nobody keeps connect tokens")
+	}
+	return w.OnTicket(ctx, tx, ticket, c)
 }
 
 // KeyProvider adds the provider that the sandbox is with an API key, under slug.

@@ -77,6 +77,9 @@ async function enroll() {
   const show = (id) => { document.getElementById(id).hidden = false; };
   if (token === "") return show("link-cut");
   const look = await fetch(form.dataset.token, { method: "POST", body: new URLSearchParams({ token }), headers: { Accept: "application/json" } }).catch(() => null);
+  if (look?.ok) for (const [name, text] of Object.entries((await look.json()).says ?? {})) {
+    document.querySelector(`[data-says="${name}"]`).textContent = text;
+  }
   if (look?.status !== 410) return show("link-works"); // what else is wrong, the form says
   document.querySelector("#link-gone [data-message]").textContent = (await look.json()).message;
   show("link-gone");
