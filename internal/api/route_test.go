@@ -166,7 +166,7 @@ var routes = map[string]expected{
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
 	"create-connect-token": {403, 201, 404, 404},
-	"list-webhooks": {200, 200, 200, 200}, "create-webhook": {201, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
+	"list-webhooks":        {200, 200, 200, 200}, "create-webhook": {201, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
 	"enable-webhook": {200, 200, 404, 404}, "disable-webhook": {200, 200, 404, 404}, "rotate-webhook-secret": {200, 200, 404, 404}, "test-webhook": {200, 200, 404, 404},
 	"list-webhook-deliveries": {200, 200, 404, 404}, "replay-webhook": {200, 200, 404, 404},
 	"vend-credential": {403, 200, 404, 404},
