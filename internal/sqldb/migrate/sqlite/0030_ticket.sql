@@ -1,4 +1,4 @@
--- oldest: 0029
+-- oldest: 0030
 -- An older server takes a sign-in on an application's word for a whole one.
 -- Which key made a user; empty: a person, the console, or a server that did not
 -- note it yet.
