@@ -28,6 +28,7 @@ var levels = map[string]int{
 	"internal/keyring":     1,
 	"internal/audit":       2,
 	"internal/scan":        2,
+	"internal/intake":      2,
 	"internal/statement":   2,
 	"internal/vault":       3,
 	"internal/provider":    3,

@@ -58,6 +58,8 @@ type Server struct {
 	keys  map[string]*Key // by ARN, id and alias
 	roles map[string]string
 	creds map[string]string // secret by access key
+
+	stored []StoredSecret // of Secrets Manager
 }
 
 // New starts the service with no keys.
@@ -181,6 +183,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if code != "" {
 		fail(w, http.StatusBadRequest, code, "The canonical request was "+quote)
+		return
+	}
+	if operation, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager."); ok {
+		s.secretsManager(w, operation, body, quote)
 		return
 	}
 	target, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "TrentService.")

@@ -1,7 +1,8 @@
-// Command vaulttransit serves HashiCorp Vault's own transit engine over HTTP on
-// loopback, for tests of the keeper that speaks to it. Keys, ciphertexts and every
-// word about them are the engine's; what Vault does before a request reaches an
-// engine (tokens, policies, namespaces, sealing, quotas) is played here.
+// Command vaulttransit serves HashiCorp Vault's own engines over HTTP on loopback,
+// for tests of what speaks to them: transit, and below secret/ and kv/ the key-value
+// engine in its versions 2 and 1. Keys, ciphertexts, versions and every word about
+// them are the engines'; what Vault does before a request reaches an engine (tokens,
+// policies, namespaces, sealing, quotas) is played here.
 //
 // It prints its address as the first line and ends when its standard input does.
 package main
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	kv "github.com/hashicorp/vault-plugin-secrets-kv"
 	"github.com/hashicorp/vault/builtin/logical/transit"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -107,8 +109,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.login(w, strings.TrimSuffix(strings.TrimPrefix(path, "auth/"), "/login"), data)
 	case path == "auth/token/renew-self":
 		s.renew(w, caller)
-	case strings.HasPrefix(path, "transit/"):
-		s.transit(w, r, caller, strings.TrimPrefix(path, "transit/"), data)
+	case mounts[mount(path)] != nil:
+		s.engineCall(w, r, caller, path, data)
+	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
+		mounted(w, strings.TrimPrefix(path, "sys/internal/ui/mounts/"))
 	default:
 		fail(w, http.StatusNotFound, "no handler for route \""+path+"\". route entry not found.")
 	}
@@ -248,51 +252,99 @@ func (s *server) may(caller, path, capability string) bool {
 	return t != nil && slices.Contains(t.Policy[path], capability)
 }
 
+// mounts are the engines, by where they are.
+var mounts = map[string]func(ctx context.Context, cfg *logical.BackendConfig) (logical.Backend, error){
+	"transit": func(ctx context.Context, cfg *logical.BackendConfig) (logical.Backend, error) {
+		b, err := transit.Backend(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		// The published sdk is stricter than the commit that this engine was built with.
+		for _, p := range b.Paths {
+			if p.ExistenceCheck == nil {
+				p.ExistenceCheck = func(context.Context, *logical.Request, *framework.FieldData) (bool, error) { return true, nil }
+			}
+		}
+		return b, b.Setup(ctx, cfg)
+	},
+	"secret": func(ctx context.Context, cfg *logical.BackendConfig) (logical.Backend, error) {
+		cfg.Config = map[string]string{"version": "2"}
+		return kv.Factory(ctx, cfg)
+	},
+	"kv": func(ctx context.Context, cfg *logical.BackendConfig) (logical.Backend, error) {
+		cfg.Config = map[string]string{"version": "1"}
+		return kv.Factory(ctx, cfg)
+	},
+}
+
+func mount(path string) string {
+	at, _, _ := strings.Cut(path, "/")
+	return at
+}
+
+// mounted answers which engine is where, as Vault tells its own command.
+func mounted(w http.ResponseWriter, at string) {
+	about := map[string]any{"type": "kv", "path": mount(at) + "/", "options": map[string]any{"version": map[string]string{"secret": "2", "kv": "1"}[mount(at)]}}
+	switch {
+	case mounts[mount(at)] == nil:
+		fail(w, http.StatusForbidden, "preflight capability check returned 403, please ensure client's policies grant access to path")
+		return
+	case mount(at) == "transit":
+		about["type"] = "transit"
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"data": about})
+}
+
 type engine struct {
 	logical.Backend
 	storage logical.Storage
 }
 
-func (s *server) engine(r *http.Request) (*engine, error) {
+func (s *server) engine(r *http.Request, at string) (*engine, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ns := r.Header.Get("X-Vault-Namespace")
-	if e := s.engines[ns]; e != nil {
+	name := strings.Trim(r.Header.Get("X-Vault-Namespace"), "/") + " " + at
+	if e := s.engines[name]; e != nil {
 		return e, nil
 	}
 	storage := &logical.InmemStorage{}
-	cfg := &logical.BackendConfig{Logger: hclog.NewNullLogger(), StorageView: storage, System: logical.TestSystemView()}
+	cfg := &logical.BackendConfig{Logger: hclog.NewNullLogger(), StorageView: storage, System: logical.TestSystemView(), BackendUUID: "00000000-0000-4000-8000-000000000001"}
 	ctx := context.WithoutCancel(r.Context())
-	b, err := transit.Backend(ctx, cfg)
+	b, err := mounts[at](ctx, cfg)
+	if err == nil {
+		err = b.Initialize(ctx, &logical.InitializationRequest{Storage: storage})
+	}
 	if err != nil {
 		return nil, err
 	}
-	// The published sdk is stricter than the commit that this engine was built with.
-	for _, p := range b.Paths {
-		if p.ExistenceCheck == nil {
-			p.ExistenceCheck = func(context.Context, *logical.Request, *framework.FieldData) (bool, error) { return true, nil }
-		}
-	}
-	if err := b.Setup(ctx, cfg); err != nil {
-		return nil, err
-	}
-	s.engines[ns] = &engine{b, storage}
-	return s.engines[ns], nil
+	s.engines[name] = &engine{b, storage}
+	return s.engines[name], nil
 }
 
-// transit hands a request to the engine as Vault's core does.
-func (s *server) transit(w http.ResponseWriter, r *http.Request, caller, path string, data map[string]any) {
-	b, err := s.engine(r)
+// engineCall hands a request to an engine as Vault's core does.
+func (s *server) engineCall(w http.ResponseWriter, r *http.Request, caller, path string, data map[string]any) {
+	at := mount(path)
+	path = strings.TrimPrefix(strings.TrimPrefix(path, at), "/")
+	b, err := s.engine(r, at)
 	if err != nil {
 		fail(w, http.StatusInternalServerError, err.Error())
 		return
 	}
 	req := &logical.Request{Path: path, Data: data, Storage: b.storage}
 	capability := "read"
-	switch r.Method {
-	case http.MethodGet:
+	for name, values := range r.URL.Query() {
+		data[name] = values[0]
+	}
+	switch list := data["list"] == "true"; {
+	case r.Method == "LIST" || list:
+		req.Operation, capability = logical.ListOperation, "list"
+		delete(data, "list")
+		if req.Path != "" && !strings.HasSuffix(req.Path, "/") {
+			req.Path += "/"
+		}
+	case r.Method == http.MethodGet:
 		req.Operation = logical.ReadOperation
-	case http.MethodDelete:
+	case r.Method == http.MethodDelete:
 		req.Operation, capability = logical.DeleteOperation, "delete"
 	default:
 		req.Operation, capability = logical.UpdateOperation, "update"
@@ -300,7 +352,7 @@ func (s *server) transit(w http.ResponseWriter, r *http.Request, caller, path st
 			req.Operation, capability = logical.CreateOperation, "create"
 		}
 	}
-	if !s.may(caller, path, capability) {
+	if !s.may(caller, map[bool]string{true: path, false: at + "/" + path}[at == "transit"], capability) {
 		fail(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
 		return
 	}
@@ -308,10 +360,19 @@ func (s *server) transit(w http.ResponseWriter, r *http.Request, caller, path st
 	switch code, out := logical.RespondErrorCommon(req, resp, err); {
 	case out != nil:
 		fail(w, code, out.Error())
-	case resp == nil && r.Method == http.MethodGet:
+	case resp == nil && (r.Method == http.MethodGet || r.Method == "LIST"):
 		fail(w, http.StatusNotFound)
 	case resp == nil:
 		w.WriteHeader(http.StatusNoContent)
+	case resp.Data[logical.HTTPStatusCode] != nil: // as of a version that was deleted
+		status, _ := resp.Data[logical.HTTPStatusCode].(int)
+		w.WriteHeader(status)
+		switch body := resp.Data[logical.HTTPRawBody].(type) {
+		case string:
+			_, _ = io.WriteString(w, body)
+		case []byte:
+			_, _ = w.Write(body)
+		}
 	default:
 		_ = json.NewEncoder(w).Encode(map[string]any{"data": resp.Data})
 	}

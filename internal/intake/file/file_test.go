@@ -1,0 +1,116 @@
+package file
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+)
+
+func TestDotenv(t *testing.T) {
+	t.Parallel()
+	text := "\ufeff# a comment\r\nA=1\n\n  export B = two words # not this\nC='as $it \\n # stands\nhere'\nD=\"a\\nb \\\"c\\\" \\$d $e \\q\" # x\nE=\nF=pa$$w#rd\nG=#nothing\nH=\"\"\nA=last"
+	got, err := dotenv(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []entry{{"A", "1", 2}, {"B", "two words", 4}, {"C", "as $it \\n # stands\nhere", 5}, {"D", "a\nb \"c\" $d $e \\q", 7}, {"E", "", 8}, {"F", "pa$$w#rd", 9}, {"G", "", 10}, {"H", "", 11}, {"A", "last", 12}}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(entry{})); d != "" {
+		t.Error(d)
+	}
+	for _, bad := range []string{"A", "1A=x", "A='x", "A=\"x\\\"", "A='x' y", "=x", "A B=x"} {
+		if _, err := dotenv("OK=1\n" + bad); !fault.Is(err, "source_unreadable") || !strings.Contains(err.Error(), "Line 2") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// What a value was is what it is read as, whatever it holds; nothing makes it panic.
+func FuzzDotenv(f *testing.F) {
+	f.Add("A=1\nB='x\n'\n", "v\"\\$\n#")
+	f.Fuzz(func(t *testing.T, text, value string) {
+		_, _ = dotenv(text)
+		if strings.ContainsAny(value, "'\r") {
+			return
+		}
+		got, err := dotenv("X='" + value + "'\nY=1")
+		if err != nil || len(got) != 2 || got[0].value != value || got[1].value != "1" {
+			t.Errorf("%q became %+v, %v", value, got, err)
+		}
+	})
+}
+
+func write(t *testing.T, name string, doc []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, doc, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func holds(t *testing.T, s *Source, err error) map[string]string {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	err = s.Paths(t.Context(), func(path string) error {
+		item, err := s.Read(context.Background(), path)
+		for _, v := range item.Versions {
+			out[path] += string(v.Value.Reveal())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Issue 8: exports of Infisical and 1Password, as these write them.
+func TestExports(t *testing.T) {
+	t.Parallel()
+	s, err := Infisical(write(t, "export.json", []byte(`[{"key":"A","workspace":"w","value":"1","type":"shared","_id":"x","tags":null,"comment":"c","secretPath":"/app/"},{"key":"A","value":"2","secretPath":"/"},{"key":"E","value":""}]`)))
+	if d := cmp.Diff(map[string]string{"app/A": "1", "A": "2"}, holds(t, s, err)); d != "" {
+		t.Error(d)
+	}
+	var archive bytes.Buffer
+	z := zip.NewWriter(&archive)
+	w, err := z.Create("export.data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Write([]byte(`{"accounts":[{"vaults":[{"attrs":{"name":"Work"},"items":[
+		{"state":"active","overview":{"title":"Prod/DB","tags":["t"]},"details":{"loginFields":[{"value":"me","designation":"username","fieldType":"T"},{"value":"p1","designation":"password","fieldType":"P"}],
+		 "sections":[{"title":"s","fields":[{"title":"token","value":{"concealed":"p2"}},{"title":"token","value":{"concealed":"p3"}},{"title":"note","value":{"string":"no"}},{"title":"","id":"k","value":{"sshKey":{"privateKey":"pem"}}}]}]}},
+		{"state":"active","overview":{"title":""},"details":{"password":"p4"}},
+		{"state":"archived","overview":{"title":"Old"},"details":{"password":"no"}}]}]}]}`))
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err = OnePassword(write(t, "x.1pux", archive.Bytes()))
+	want := map[string]string{"Work/Prod-DB/password": "p1", "Work/Prod-DB/token": "p2", "Work/Prod-DB/token (2)": "p3", "Work/Prod-DB/k": "pem", "Work/untitled/password": "p4"}
+	if d := cmp.Diff(want, holds(t, s, err)); d != "" {
+		t.Error(d)
+	}
+	s, err = Dotenv(write(t, ".env", []byte("A=1\nB=2\nA=3\n")))
+	if d := cmp.Diff(map[string]string{"A": "3", "B": "2"}, holds(t, s, err)); d != "" {
+		t.Error(d)
+	}
+	for _, open := range []func(string) (*Source, error){Infisical, OnePassword} {
+		if _, err := open(write(t, "bad", []byte("canary"))); !fault.Is(err, "source_unreadable") || strings.Contains(err.Error(), "canary") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := Dotenv(t.TempDir()); err == nil {
+		t.Error("a folder was read")
+	}
+}

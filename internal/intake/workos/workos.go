@@ -1,0 +1,131 @@
+// Package workos reads the objects of a WorkOS Vault through its API, with an API key.
+// WorkOS gives the value of an object's current version only.
+package workos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/intake"
+	"github.com/ambit-dev/ambit/internal/secret"
+)
+
+// Config says where the API is.
+type Config struct {
+	BaseURL string // empty: WorkOS' own
+	Key     secret.Value
+	HTTP    *http.Client // of package outbound
+}
+
+const (
+	usual     = "https://api.workos.com"
+	maxAnswer = 8 << 20
+	page      = 100
+)
+
+// Source is the vault of one environment of WorkOS. It is safe for concurrent use.
+type Source struct {
+	cfg  Config
+	base *url.URL
+}
+
+// Open checks the settings. It asks nothing yet.
+func Open(cfg Config) (*Source, error) {
+	if cfg.BaseURL == "" {
+		cfg.BaseURL = usual
+	}
+	u, err := url.Parse(strings.TrimRight(cfg.BaseURL, "/"))
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Hostname() != "localhost" && u.Hostname() != "127.0.0.1" {
+		return nil, fault.New(fault.Invalid, "source_unset", "The address of the API is not one of https.").WithHint("Leave it out for WorkOS' own.")
+	}
+	if cfg.Key.Len() == 0 {
+		return nil, fault.New(fault.Invalid, "source_unset", "There is no API key of WorkOS.").WithHint("Set WORKOS_API_KEY.")
+	}
+	return &Source{cfg: cfg, base: u}, nil
+}
+
+// Name says which API it is.
+func (s *Source) Name() string { return "workos " + s.base.Host }
+
+// Paths lists the names of all objects.
+func (s *Source) Paths(ctx context.Context, fn func(path string) error) error {
+	for after := ""; ; {
+		var got struct {
+			Data []struct {
+				Name string `json:"name"`
+			} `json:"data"`
+			List struct {
+				After string `json:"after"`
+			} `json:"list_metadata"`
+		}
+		q := url.Values{"limit": {fmt.Sprint(page)}, "order": {"asc"}}
+		if after != "" {
+			q.Set("after", after)
+		}
+		if err := s.get(ctx, "list objects", "/vault/v1/kv?"+q.Encode(), &got); err != nil {
+			return err
+		}
+		for _, o := range got.Data {
+			if err := fn(o.Name); err != nil {
+				return err
+			}
+		}
+		if got.List.After == "" || got.List.After == after {
+			return nil
+		}
+		after = got.List.After
+	}
+}
+
+// Read gives the current value of an object, and its key context.
+func (s *Source) Read(ctx context.Context, path string) (intake.Item, error) {
+	var got struct {
+		Value    string `json:"value"`
+		Metadata struct {
+			Context map[string]string `json:"context"`
+			Version string            `json:"version_id"`
+		} `json:"metadata"`
+	}
+	if err := s.get(ctx, "read "+path, "/vault/v1/kv/name/"+url.PathEscape(path), &got); err != nil {
+		return intake.Item{}, err
+	}
+	if got.Metadata.Version == "" {
+		got.Metadata.Version = "1"
+	}
+	return intake.Item{Context: got.Metadata.Context, Versions: []intake.Version{{ID: got.Metadata.Version, Value: secret.FromString(got.Value)}}}, nil
+}
+
+// get asks once. What the API says in a refusal is not passed on.
+func (s *Source) get(ctx context.Context, doing, path string, into any) error {
+	failed := fault.New(fault.Unavailable, "source_failed", "WorkOS did not "+doing+".").WithHint("Try again; what was imported stays.")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base.String()+path, nil)
+	if err != nil {
+		return failed.WithCause(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+string(s.cfg.Key.Reveal()))
+	req.Header.Set("Accept", "application/json")
+	resp, err := s.cfg.HTTP.Do(req)
+	if err != nil {
+		return failed.WithCause(fmt.Errorf("asking WorkOS: %w", err))
+	}
+	defer resp.Body.Close()
+	doc, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	switch {
+	case err != nil:
+		return failed.WithCause(err)
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+		return fault.New(fault.Denied, "source_denied", "WorkOS does not let this API key "+doing+".").WithHint("Use a key of the environment whose vault it is.")
+	case resp.StatusCode != http.StatusOK:
+		return failed.WithCause(fmt.Errorf("WorkOS answered %d", resp.StatusCode))
+	}
+	if err := json.Unmarshal(doc, into); err != nil {
+		return failed.WithCause(fmt.Errorf("reading the answer (%T)", err))
+	}
+	return nil
+}
