@@ -125,7 +125,7 @@ func (c *command) importWorkOS() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				return workos.Open(workos.Config{BaseURL: base, Key: secret.FromString(c.env["WORKOS_API_KEY"]), HTTP: out.Library(outbound.Library{Party: "import"})})
+				return workos.Open(workos.Config{BaseURL: base, Key: secret.FromString(c.env["WORKOS_API_KEY"]), Out: out})
 			})
 		},
 	}

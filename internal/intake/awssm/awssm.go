@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -25,9 +24,9 @@ import (
 
 // Config says what is read.
 type Config struct {
-	Region string       // empty: as the SDK finds it
-	Prefix string       // only names that begin so; empty: all
-	HTTP   *http.Client // nil: the SDK's own
+	Region string         // empty: as the SDK finds it
+	Prefix string         // only names that begin so; empty: all
+	HTTP   aws.HTTPClient // nil: the SDK's own
 }
 
 // Source is the secrets of one account in one region. It is safe for concurrent use.

@@ -6,13 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/intake"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
@@ -20,7 +20,7 @@ import (
 type Config struct {
 	BaseURL string // empty: WorkOS' own
 	Key     secret.Value
-	HTTP    *http.Client // of package outbound
+	Out     *outbound.Client
 }
 
 const (
@@ -110,21 +110,16 @@ func (s *Source) get(ctx context.Context, doing, path string, into any) error {
 	}
 	req.Header.Set("Authorization", "Bearer "+string(s.cfg.Key.Reveal()))
 	req.Header.Set("Accept", "application/json")
-	resp, err := s.cfg.HTTP.Do(req)
-	if err != nil {
-		return failed.WithCause(fmt.Errorf("asking WorkOS: %w", err))
-	}
-	defer resp.Body.Close()
-	doc, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	resp, err := s.cfg.Out.Do(ctx, outbound.Bound{Bases: []string{s.base.String()}, Party: "import"}, req, outbound.Limits{Body: maxAnswer})
 	switch {
 	case err != nil:
-		return failed.WithCause(err)
-	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+		return failed.WithCause(fmt.Errorf("asking WorkOS: %w", err))
+	case resp.Status == http.StatusUnauthorized, resp.Status == http.StatusForbidden:
 		return fault.New(fault.Denied, "source_denied", "WorkOS does not let this API key "+doing+".").WithHint("Use a key of the environment whose vault it is.")
-	case resp.StatusCode != http.StatusOK:
-		return failed.WithCause(fmt.Errorf("WorkOS answered %d", resp.StatusCode))
+	case resp.Status != http.StatusOK:
+		return failed.WithCause(fmt.Errorf("WorkOS answered %d", resp.Status))
 	}
-	if err := json.Unmarshal(doc, into); err != nil {
+	if err := json.Unmarshal(resp.Body, into); err != nil {
 		return failed.WithCause(fmt.Errorf("reading the answer (%T)", err))
 	}
 	return nil
