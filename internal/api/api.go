@@ -156,6 +156,7 @@ func (a *API) routes() {
 	a.documentRoutes()
 	a.loginRoutes()
 	a.tenantRoutes()
+	a.ruleRoutes()
 	a.userRoutes()
 	a.agentRoutes()
 	a.providerRoutes()

@@ -82,6 +82,8 @@ func pageOf(r account.Raise) string {
 				q.Add("effect", string(e))
 			}
 		}
+	case "settings.changed", "policy.changed":
+		path = "/ui/rules" // where it is filled in: it is more than an address holds
 	case "root_key.bound":
 		path = "/ui/keys/bind"
 		set("uri", r.To)

@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/vault"
@@ -157,7 +158,8 @@ var routes = map[string]expected{
 	"list-organizations": {200, 200, 200, 200}, "create-organization": {201, 201, 201, 403}, "get-organization": {200, 200, 404, 404},
 	"list-members": {200, 200, 404, 404}, "set-member": {403, 204, 404, 404}, "remove-member": {204, 204, 404, 404},
 	"invite-first-owner": {403, 201, 404, 403},
-	"list-users":         {200, 200, 200, 403}, "create-user": {403, 201, 404, 404}, "get-user": {200, 200, 404, 404},
+	"get-settings":       {200, 200, 404, 404}, "set-settings": {200, 200, 404, 404}, "get-policy": {200, 200, 404, 404}, "set-policy": {403, 200, 404, 404}, "try-policy": {200, 200, 404, 404},
+	"list-users": {200, 200, 200, 403}, "create-user": {403, 201, 404, 404}, "get-user": {200, 200, 404, 404},
 	"disable-user": {204, 204, 404, 404}, "enable-user": {204, 204, 404, 404},
 	"list-agents": {200, 200, 200, 200}, "create-agent": {403, 201, 404, 404}, "get-agent": {200, 200, 404, 404},
 	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404}, "set-agent-keys": {403, 200, 404, 404},
@@ -307,6 +309,12 @@ func random(name string) string {
 	return "nothing"
 }
 
+// rules are those of an organization, of any environment.
+func (s *scene) rules(org string) session.Rules {
+	r, _ := s.w.Sessions.Rules(s.t.Context(), s.w.System(), id.Organization(org))
+	return r
+}
+
 // fill gives the path and body of a request that is fit to succeed. thing makes
 // the things that it names.
 func (s *scene) fill(op operation, thing func(string) string) (path, body string) {
@@ -337,6 +345,13 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"name": "Boss", "email": fmt.Sprintf("boss%d@example.com", s.n)}
 	case "set-member":
 		v = map[string]any{"role": "approver"}
+	case "set-settings":
+		v = map[string]any{"version": s.rules(last).SettingsVersion, "default_minutes": 20, "longest_minutes": 240, "approvals": map[string]any{"read": "grant", "write": "call", "destructive": "second", "access": "second"},
+			"approvers": []string{"owner"}, "second_to_start": []string{"access"}, "limits": map[string]any{"open_by_agent": 3, "open_by_user": 20, "hourly_by_agent": 20, "hourly_by_user": 100}}
+	case "set-policy":
+		v = map[string]any{"version": s.rules(last).PolicyVersion, "policy": "forbid(principal, action, resource) when { context.hour < 6 };"}
+	case "try-policy":
+		v = map[string]any{"policy": "forbid(principal, action, resource);"}
 	case "create-user":
 		v = map[string]any{"name": s.name("new"), "organization_id": thing("organization")}
 	case "create-agent":

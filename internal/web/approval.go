@@ -192,6 +192,9 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 		p.Title, p.Ask.Past, p.Ask.Granted = p.Decided.Word, true, a.State == session.ApprovalApproved && a.Kind != session.KindCall
 		return p
 	}
+	if a.First.By != "" {
+		s.seconding(v, a, p)
+	}
 	if a.Kind == session.KindCall {
 		p.Call = callView(a.Call)
 		p.Call.Target = a.Target
@@ -204,11 +207,27 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 		}
 		return p
 	}
+	if p.First != "" {
+		return p
+	}
 	p.Cards = cards(v, a, d)
 	p.Nothing = !slices.ContainsFunc(p.Cards, func(c GrantCard) bool { return !c.Locked })
 	p.Calls, p.MostCalls = a.Session.Calls, v.form("calls")
 	p.Minutes, p.Confirm = minuteOptions(a.Session.Minutes, d.Minutes), confirmOptions(d.Confirm)
 	return p
+}
+
+// seconding turns the page into that of a second person: what the first allowed,
+// to agree to or not.
+func (s *Server) seconding(v *visit, a session.Approval, p *ApprovalPage) {
+	p.First, p.FirstNote = s.names(v, a.Session.Environment).user(a.First.By), a.Note
+	if a.First.By == v.person.User() {
+		p.First = "You"
+	}
+	p.Waits = !a.Mine(v.person)
+	for _, g := range a.Session.Grants {
+		p.Granted = append(p.Granted, grantView(g))
+	}
 }
 
 // forWhom says for whom an agent asks.
@@ -317,7 +336,7 @@ func confirmOptions(chosen policy.Confirm) []Option {
 // a ticked tool is left out, and so is an account without any.
 func decision(form url.Values, a session.Approval) (session.Decision, error) {
 	d := session.Decision{Instructions: strings.TrimSpace(strings.ReplaceAll(form.Get("instructions"), "\r\n", "\n"))}
-	if a.Kind == session.KindCall {
+	if a.Kind == session.KindCall || a.First.By != "" {
 		return d, nil
 	}
 	var err error

@@ -79,6 +79,14 @@ func fixtures() map[string]page {
 		Call: &CallView{Method: "DELETE", Host: "api.sandbox.example", Path: "/v1/issues/42?amount=1&notify=mia%40sandbox.example", Effect: policy.Destructive,
 			Fields: []Fact{{Name: "query amount", Value: "1"}, {Name: "query notify", Value: "mia@sandbox.example"}, {Name: "body amount", Value: "1000"}, {Name: "body close (boolean)", Value: "true"},
 				{Name: "body note", Value: "true"}, {Name: "body labels[0]", Value: "urgent"}, {Name: "body reason", Value: evil}}}, TOTP: true}
+	p["approval_second"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: asks(release, policy.Read, policy.Destructive), Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute),
+		For: "Mia Okafor", First: "Mia Okafor", FirstNote: "Only what is closed.", Words: evil, TOTP: true, Granted: []GrantView{{Provider: "Sandbox", Account: "mia@sandbox.example", Effects: []policy.Effect{policy.Read, policy.Destructive},
+			Limits: []LimitView{{"repo", "is one of", []string{"acme/site", "acme/docs"}}}, Confirm: "Each deletion needs an approval of its own.", Tools: []ToolChoice{{Name: "sandbox_list_issues", Title: "List issues", Effect: policy.Read}}}}}
+	p["rules"] = &RulesPage{Frame: frame("Sessions and approvals", "organization", false), CanChange: true, DefaultMinutes: "30", LongestMinutes: "480", OpenByAgent: "3", OpenByUser: "20", HourlyByAgent: "20", HourlyByUser: "100",
+		Kinds:     []KindChoice{{"write", "Changes", []Option{{"grant", "as the session's approver says", true}, {"call", "each its own approval", false}}}},
+		Approvers: []Option{{"owner", "owner", true}, {"admin", "admin", true}}, Second: []Option{{"destructive", "Deletions", true}}, QuietFrom: "22:00", QuietTo: "06:00", QuietZone: "Europe/Berlin",
+		Policy: "@id(\"no-weekends\")\nforbid(principal, action, resource) when { context.weekday >= 6 };",
+		Tried:  &TriedPolicy{Since: at(-24 * time.Hour), Calls: 42, Allowed: 38, Denied: 3, Unknown: 1, Changed: []TriedCall{{At: at(-time.Hour), Agent: "Release notes", Tool: "sandbox_create_issue", Was: "allow", Now: "deny", Policy: "0:no-weekends"}}}}
 	p["approval_decided"] = &ApprovalPage{Frame: frame("Approved", "inbox", true), ID: id.NewApproval(), Session: id.NewSession(), Ask: asks(release, policy.Read),
 		Decided: &Verdict{Word: "Approved", Icon: "good", Sentence: "You approved this", At: at(-time.Minute), NoteTitle: "You told the agent", Note: "Only the open issues, please.", Next: "The agent can work until the session ends. There is nothing more to do here."}}
 	p["approval_expired"] = &ApprovalPage{Frame: frame("Expired", "inbox", true), ID: id.NewApproval(), Session: id.NewSession(), Ask: asks(release, policy.Read),

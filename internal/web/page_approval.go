@@ -51,6 +51,10 @@ type ApprovalPage struct {
 	Instructions string
 	Words        string        // the agent's own
 	For          string        // for whom the agent asks
+	First        string        // who approved already; the decision is then theirs, to agree to or not
+	FirstNote    string        // what they told the agent
+	Waits        bool          // for a second person, who is not this one
+	Granted      []GrantView   // what the first allowed
 	Nothing      bool          // there is nothing that this person could grant
 	Reconnect    id.Connection // what a call needs first
 	TOTP         bool

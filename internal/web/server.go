@@ -287,6 +287,8 @@ func (s *Server) routes() []route {
 		{"POST /ui/cli/{code}", signedIn, s.cliConfirm},
 		{"POST /ui/cli/{code}/refuse", signedIn, s.cliRefuse},
 
+		{"GET /ui/rules", signedIn, s.rulesShow},
+		{"POST /ui/rules/trial", signedIn, s.rulesTrial},
 		{"/ui/", signedIn, s.absent},
 	})
 }
@@ -303,6 +305,8 @@ func (s *Server) raisingForms() []route {
 		s.confirmed("/ui/organization/members/{id}/remove", s.memberRemove),
 		s.confirmed("/ui/organization/members/{id}/invite", s.invite),
 		s.confirmed("/ui/organization/settings", s.organizationSettings),
+		s.confirmed("/ui/rules/settings", s.rulesSettings),
+		s.confirmed("/ui/rules/policy", s.rulesPolicy),
 		s.confirmed("/ui/users/{id}/disable", s.userDisable),
 		s.confirmed("/ui/users/{id}/enable", s.userEnable),
 		s.confirmed("/ui/environments/new", s.environmentNew),
