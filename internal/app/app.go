@@ -334,7 +334,7 @@ func (a *App) handler() (http.Handler, error) {
 	mux.HandleFunc("GET /healthz", a.health.alive)
 	mux.HandleFunc("GET /readyz", a.health.ready)
 	mux.HandleFunc("GET /metrics", a.metrics)
-	doors := relay.New(relay.Config{Agents: a.Agents, Gateway: a.gateway, Address: a.address, Logger: a.log, Now: a.clock.Now}).Before(mux)
+	doors := relay.New(relay.Config{Agents: a.Agents, People: a.People, Integrations: a.Integrations, Gateway: a.gateway, Address: a.address, Logger: a.log, Now: a.clock.Now}).Before(mux)
 	return a.watched(a.edge(doors)), nil
 }
 

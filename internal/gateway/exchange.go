@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -26,15 +27,32 @@ type Exchange struct {
 	Effect policy.Effect
 	Tool   string
 	Note   string // what the person who approved this very request told the agent
+	Ours   bool   // the answer is not the provider's, which was not asked
 
 	gateway *Gateway
 	ctx     context.Context // ends with the session
-	in      *provider.Incoming
+	in      incoming
 	socket  io.ReadWriter
 	intent  *audit.Intent
 	started time.Time
 	ended   sync.Once
 	release []func() // in this order
+}
+
+// incoming is an answer under way.
+type incoming interface {
+	io.ReadCloser
+	Trailer() http.Header
+	Socket() io.ReadWriter
+}
+
+// answered takes the answer.
+func (x *Exchange) answered(in *provider.Incoming) {
+	x.in, x.Status, x.Header, x.Length = in, in.Status, in.Header, in.Length
+	if s := in.Socket(); s != nil {
+		x.socket = cutSocket{s, x}
+	}
+	context.AfterFunc(x.ctx, func() { x.finish(x.ctx.Err()) })
 }
 
 // Context is done when the session has ended, or the exchange was closed. Then
@@ -87,7 +105,9 @@ func (x *Exchange) finish(why error) {
 			o.Status, o.Code = "error", fault.Of(why).Code
 		}
 		_ = x.in.Close()
-		x.gateway.audit.Finish(x.intent, o)
+		if x.intent != nil {
+			x.gateway.audit.Finish(x.intent, o)
+		}
 		for _, f := range x.release {
 			f()
 		}
@@ -139,6 +159,9 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 	if err := g.within(live); err != nil {
 		return nil, g.refuse(ctx, entry, "session.rate", err)
 	}
+	if x, err := g.standIn(ctx, live, r, entry); x != nil || err != nil {
+		return x, err
+	}
 	found, err := places(live, r)
 	if err != nil {
 		return nil, g.refuse(ctx, entry, "grant.place", err)
@@ -160,7 +183,7 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 	entry.Connection, entry.Provider, entry.Effect = target.Connection(), target.Provider(), string(policy.Worse(target.Tool.Effect, req.Effect))
 	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
 	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
-	entry.Detail = decided.Detail()
+	maps.Copy(entry.Detail, decided.Detail())
 	if err != nil {
 		err = g.refuse(ctx, entry, decided.Policy.Rule, err)
 		if decided.Asked {
@@ -188,14 +211,7 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 	x = &Exchange{Event: intent.Event, Effect: req.Effect, Tool: target.Tool.Name, Note: permit.Note(), gateway: g, ctx: running, intent: intent, started: g.now()}
 
 	// 4 to 6. The credential, the request, the redaction of what comes.
-	out := provider.Outgoing{Tool: target.Tool, Request: req, Header: header, Body: first.rest, Length: r.Length, Trailer: r.Trailer, Upgrade: r.Upgrade}
-	if r.Upgrade {
-		out.Header.Set("Upgrade", "websocket")
-	}
-	if first.whole {
-		out.Whole = first.first
-	}
-	in, err := g.forward(running, seen, permit, out)
+	in, err := g.forward(running, seen, permit, outgoing(r, target.Tool, req, header, first))
 	if err != nil {
 		outcome := outcomeOf(running, provider.Answer{}, err)
 		outcome.Duration = g.now().Sub(x.started)
@@ -207,13 +223,21 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 	seen.Enter(telemetry.Outcome)
 
 	// 7. The outcome, once the answer has ended or the session has.
-	x.in, x.Status, x.Header, x.Length = in, in.Status, in.Header, in.Length
-	if s := in.Socket(); s != nil {
-		x.socket = cutSocket{s, x}
-	}
 	x.release = []func(){done, stay}
-	context.AfterFunc(running, func() { x.finish(running.Err()) })
+	x.answered(in)
 	return x, nil
+}
+
+// outgoing is a raw request that was decided on.
+func outgoing(r Raw, tool provider.Tool, req *provider.Request, header http.Header, first body) provider.Outgoing {
+	out := provider.Outgoing{Tool: tool, Request: req, Header: header, Body: first.rest, Length: r.Length, Trailer: r.Trailer, Upgrade: r.Upgrade}
+	if r.Upgrade {
+		out.Header.Set("Upgrade", "websocket")
+	}
+	if first.whole {
+		out.Whole = first.first
+	}
+	return out
 }
 
 // forward sends a raw request with the credential, refreshed once when the

@@ -47,6 +47,9 @@ func (r Record) Placeholder(part string) string {
 	return r.Injection.Placeholder.Prefix + placeholderMark + part
 }
 
+// IsPlaceholder reports whether text is one, of whatever provider.
+func IsPlaceholder(text string) bool { return strings.Contains(text, placeholderMark) }
+
 // filling replaces placeholders in one request.
 type filling struct {
 	rec    Record

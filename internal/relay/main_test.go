@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/agent/agenttest"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/relay"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -46,7 +47,8 @@ func newScene(t testing.TB) scene {
 	grant := s.Consented(t, s.owner, "Client bot")
 	s.bot, s.token = grant.Identity, string(grant.Tokens.Access.Reveal())
 	s.handle = s.Active(t, s.owner, s.bot, "tracker", policy.Read, policy.Write, policy.Destructive)
-	s.door = httptest.NewServer(relay.New(relay.Config{Agents: s.Agents, Gateway: s.Gateway, Now: s.Clock.Now}).Before(http.NotFoundHandler()))
+	rooms := integration.New(integration.Config{DB: s.DB, Audit: s.Audit, People: s.Accounts, Providers: s.Providers, Connections: s.Connections, Credentials: s.Credentials, Now: s.Clock.Now})
+	s.door = httptest.NewServer(relay.New(relay.Config{Agents: s.Agents, People: s.Accounts, Integrations: rooms, Gateway: s.Gateway, Now: s.Clock.Now}).Before(http.NotFoundHandler()))
 	t.Cleanup(s.door.Close)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	return s

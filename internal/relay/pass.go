@@ -21,14 +21,14 @@ const (
 )
 
 // pass makes the exchange and gives its answer on while it arrives.
-func (s *Server) pass(w http.ResponseWriter, r *http.Request, raw gateway.Raw) {
+func (s *Server) pass(w http.ResponseWriter, r *http.Request, raw gateway.Raw, exchange func(gateway.Raw) (*gateway.Exchange, error)) {
 	rc := http.NewResponseController(w)
 	_ = rc.EnableFullDuplex() // an answer may begin before the request has ended; HTTP/2 does so anyway
 	raw.Upgrade = r.ProtoMajor == 1 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 	if r.Body != nil && r.Body != http.NoBody {
 		raw.Body = &pausing{r.Body, rc}
 	}
-	x, err := s.gateway.Exchange(r.Context(), raw)
+	x, err := exchange(raw)
 	if err != nil {
 		Refuse(w, err)
 		return
@@ -47,8 +47,10 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, raw gateway.Raw) {
 		h[name] = values
 	}
 	guard(h)
-	h.Set(HeaderStatus, strconv.Itoa(x.Status))
-	h.Set(HeaderEvent, string(x.Event))
+	if !x.Ours {
+		h.Set(HeaderStatus, strconv.Itoa(x.Status))
+		h.Set(HeaderEvent, string(x.Event))
+	}
 	if x.Note != "" {
 		h.Set("X-Relay-Note", strings.Join(strings.Fields(x.Note), " "))
 	}

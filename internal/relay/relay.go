@@ -19,10 +19,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
@@ -33,32 +35,37 @@ const Path = "/relay"
 
 // The headers of this wire.
 const (
-	HeaderURL        = "X-Relay-Url"
-	HeaderProvider   = "X-Relay-Provider"
-	HeaderConnection = "X-Relay-Connection" // which account, where several could serve
-	HeaderSession    = "X-Ambit-Session"    // the handle
-	HeaderUser       = "X-Relay-User"
-	HeaderStatus     = "X-Relay-Upstream-Status"
-	HeaderEvent      = "X-Relay-Event" // the audit entry of the request
+	HeaderURL          = "X-Relay-Url"
+	HeaderProvider     = "X-Relay-Provider"
+	HeaderConnection   = "X-Relay-Connection" // which account, where several could serve
+	HeaderSession      = "X-Ambit-Session"    // the handle
+	HeaderUser         = "X-Relay-User"       // of an application's request, with HeaderOrganization where the account is its
+	HeaderOrganization = "X-Relay-Organization"
+	HeaderStatus       = "X-Relay-Upstream-Status"
+	HeaderEvent        = "X-Relay-Event" // the audit entry of the request
 )
 
 // Config is what a Server needs. Address, Logger and Now have defaults.
 type Config struct {
-	Agents  *agent.Service
-	Gateway *gateway.Gateway
-	Address func(*http.Request) string // of the client; nil is the peer's
-	Logger  *slog.Logger
-	Now     func() time.Time
+	Agents       *agent.Service
+	People       *account.Service
+	Integrations *integration.Service
+	Gateway      *gateway.Gateway
+	Address      func(*http.Request) string // of the client; nil is the peer's
+	Logger       *slog.Logger
+	Now          func() time.Time
 }
 
 // Server answers clients of providers. It is safe for concurrent use and needs no
 // closing.
 type Server struct {
-	agents   *agent.Service
-	gateway  *gateway.Gateway
-	address  func(*http.Request) string
-	log      *slog.Logger
-	failures *throttle.Limiter
+	agents       *agent.Service
+	people       *account.Service
+	integrations *integration.Service
+	gateway      *gateway.Gateway
+	address      func(*http.Request) string
+	log          *slog.Logger
+	failures     *throttle.Limiter
 }
 
 // New makes a Server.
@@ -75,7 +82,7 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Server{agents: cfg.Agents, gateway: cfg.Gateway, address: cfg.Address, log: cfg.Logger, failures: throttle.New(5, 50, 50_000, cfg.Now)}
+	return &Server{agents: cfg.Agents, people: cfg.People, integrations: cfg.Integrations, gateway: cfg.Gateway, address: cfg.Address, log: cfg.Logger, failures: throttle.New(5, 50, 50_000, cfg.Now)}
 }
 
 // Before sends what is for this door here and everything else to next. It stands
@@ -98,14 +105,29 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	raw, err := s.read(r)
-	if err == nil {
-		err = s.authenticate(w, r, &raw)
-	}
 	if err != nil {
 		Refuse(w, err)
 		return
 	}
-	s.pass(w, r, raw)
+	token, user, err := credentialOf(r.Header)
+	if err != nil {
+		Refuse(w, s.failed(r, err))
+		return
+	}
+	raw.Header = r.Header.Clone()
+	if raw.Header.Del("Authorization"); len(r.Header["Authorization"]) == 0 {
+		raw.Header.Del("X-Api-Key")
+	}
+	exchange := func(raw gateway.Raw) (*gateway.Exchange, error) { return s.gateway.Exchange(r.Context(), raw) }
+	if strings.HasPrefix(token, keyPrefix) {
+		exchange = func(raw gateway.Raw) (*gateway.Exchange, error) {
+			return s.application(w, r, secret.FromString(token), raw)
+		}
+	} else if err := s.agent(w, r, secret.FromString(token), user, &raw); err != nil {
+		Refuse(w, err)
+		return
+	}
+	s.pass(w, r, raw, exchange)
 }
 
 // guard sets what keeps an answer, which is somebody else's content on our origin,
@@ -175,59 +197,57 @@ func parse[K id.Kind](dst *id.ID[K], text string) (err error) {
 	return err
 }
 
-// authenticate finds whose request it is, from the one place that clients have for
-// a key: Authorization, as Bearer, token or the password of Basic, or X-Api-Key.
-// With Basic, the user name may be the session's handle, as in a URL of git.
-func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, raw *gateway.Raw) error {
-	token, user, err := credentialOf(r.Header)
-	if err == nil {
-		raw.Header = r.Header.Clone()
-		raw.Header.Del("Authorization")
-		if len(r.Header["Authorization"]) == 0 {
-			raw.Header.Del("X-Api-Key")
-		}
-		if raw.Handle == "" && strings.HasPrefix(user, session.HandlePrefix) {
-			raw.Handle = user
-		}
-		raw.Identity, err = s.agents.Authenticate(r.Context(), token)
+// agent finds whose request it is. With Basic, the user name may be the session's
+// handle, as in a URL of git.
+func (s *Server) agent(w http.ResponseWriter, r *http.Request, token secret.Value, user string, raw *gateway.Raw) error {
+	if raw.Handle == "" && strings.HasPrefix(user, session.HandlePrefix) {
+		raw.Handle = user
 	}
+	who, err := s.agents.Authenticate(r.Context(), token)
 	if err != nil {
-		if fault.KindOf(err) != fault.Unauthenticated {
-			return err
-		}
-		if ok, wait := s.failures.Allow(throttle.Address(r.RemoteAddr)); !ok {
-			return fault.New(fault.Limited, "rate_limited", "Too many requests without a valid token come from this address.").WithRetry(wait)
-		}
-		return err
+		return s.failed(r, err)
 	}
-	who := raw.Identity
+	raw.Identity = who
 	return throttle.Known(w, string(who.Organization()), string(who.Agent()))
 }
 
-func credentialOf(h http.Header) (token secret.Value, user string, err error) {
+// failed counts what did not authenticate, by address.
+func (s *Server) failed(r *http.Request, err error) error {
+	if fault.KindOf(err) != fault.Unauthenticated {
+		return err
+	}
+	if ok, wait := s.failures.Allow(throttle.Address(r.RemoteAddr)); !ok {
+		return fault.New(fault.Limited, "rate_limited", "Too many requests without a valid token come from this address.").WithRetry(wait)
+	}
+	return err
+}
+
+// credentialOf finds the token in the one place that clients have for a key:
+// Authorization, as Bearer, token or the password of Basic, or X-Api-Key.
+func credentialOf(h http.Header) (token, user string, err error) {
 	none := fault.New(fault.Unauthenticated, "unauthorized", "The request carries no access token.").
 		WithHint("Send Authorization: Bearer followed by the agent's token, and " + HeaderSession + " with the handle of the session.")
 	values, key := h["Authorization"], h["X-Api-Key"]
 	switch {
 	case len(values) == 0 && len(key) == 1:
-		return secret.FromString(key[0]), "", nil
+		return key[0], "", nil
 	case len(values) != 1:
-		return secret.Value{}, "", none
+		return "", "", none
 	}
 	scheme, text, _ := strings.Cut(values[0], " ")
 	switch strings.ToLower(scheme) {
 	case "bearer", "token":
-		return secret.FromString(text), "", nil
+		return text, "", nil
 	case "basic":
 		pair, err := base64.StdEncoding.DecodeString(text)
 		name, password, ok := strings.Cut(string(pair), ":")
 		if err != nil || !ok {
-			return secret.Value{}, "", none
+			return "", "", none
 		}
 		if password == "" || password == "x-oauth-basic" { // a token in place of the name
-			return secret.FromString(name), "", nil
+			return name, "", nil
 		}
-		return secret.FromString(password), name, nil
+		return password, name, nil
 	}
-	return secret.Value{}, "", none
+	return "", "", none
 }
