@@ -71,6 +71,9 @@ func Main(ctx context.Context, args, environ []string, stdin io.Reader, stdout, 
 	if err == nil {
 		return exitOK
 	}
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		return int(status)
+	}
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ctx.Err())) {
 		return exitInterrupted
 	}
@@ -105,9 +108,9 @@ func (c *command) root() *cobra.Command {
 		&cobra.Group{ID: "machine", Title: "This machine:"},
 	)
 	for group, list := range map[string][]*cobra.Command{
-		"run":     {c.scanCommand(), c.demoCommand(), c.devCommand(), c.serveCommand()},
+		"run":     {c.scanCommand(), c.demoCommand(), c.devCommand(), c.serveCommand(), c.runCommand()},
 		"manage":  c.manageCommands(),
-		"machine": {c.loginCommand(), c.logoutCommand(), c.recoverCommand(), c.migrateCommand(), c.backupCommand(), c.restoreCommand(), c.doctorCommand(), c.profileCommand(), c.versionCommand()},
+		"machine": {c.loginCommand(), c.logoutCommand(), c.recoverCommand(), c.migrateCommand(), c.backupCommand(), c.restoreCommand(), c.doctorCommand(), c.profileCommand(), c.proxyCommand(), c.versionCommand()},
 	} {
 		for _, sub := range list {
 			sub.GroupID = group

@@ -33,6 +33,11 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("AGENT", agent)
 				ts.Setenv("SESSION", session)
 			},
+			"runner": func(ts *testscript.TestScript, _ bool, args []string) {
+				id, secret := worldOf(ts).runner(args[0], strings.Join(args[1:], " "))
+				ts.Setenv("AMBIT_AGENT_ID", id)
+				ts.Setenv("AMBIT_AGENT_SECRET", secret)
+			},
 			"rejected": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).rejected(ts.Getenv("SANDBOX")) },
 			"singlecall": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("SESSION", worldOf(ts).singleCall(strings.Join(args, " ")))

@@ -85,7 +85,7 @@ func newWorld(env *testscript.Env) error {
 	env.Defer(third.Close)
 	var err error
 	w.app, err = app.New(ctx, app.Config{
-		DataDir: w.data, Listen: "localhost:0", Version: "test", Drain: time.Second,
+		DataDir: w.data, Listen: "localhost:0", ProxyListen: "localhost:0", Version: "test", Drain: time.Second,
 		OutboundAllow: []string{third.Listener.Addr().(*net.TCPAddr).String()},
 		Logger:        slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
@@ -224,6 +224,27 @@ func (w *world) agent(agentName string, effects ...string) worker {
 	w.must(err)
 	w.approve(id.Approval(sessions.Data[0].ApprovalID))
 	return worker{agentSide, made.ID, sessions.Data[0].ID, asked["session"].(string)}
+}
+
+// runner registers an agent with credentials of its own, and from then on approves
+// whatever it asks for.
+func (w *world) runner(name, words string) (clientID, clientSecret string) {
+	api := client.New(w.base.String(), string(w.key.Reveal()))
+	made, err := api.CreateAgent(w.t.ctx, client.NewAgent{Name: name, Kind: "delegated", OrganizationID: string(w.org.ID), OwnerID: string(w.owner.User())})
+	w.must(err)
+	go func() {
+		for w.t.ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+			sessions, err := api.Sessions(w.t.ctx, client.SessionFilter{AgentID: made.ID, State: "pending"})
+			if err != nil {
+				continue // the server is about to stop
+			}
+			for _, s := range sessions.Data {
+				w.decide(id.Approval(s.ApprovalID), words)
+			}
+		}
+	}()
+	return made.ClientID, made.ClientSecret
 }
 
 // singleCall lets an agent make a call that needs an approval of its own, and be

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -26,6 +27,12 @@ const (
 
 // linter collects problems.
 type linter struct{ problems []Problem }
+
+// A variable's name must not be one that steers programs, so each says what it is.
+var (
+	variableName = regexp.MustCompile(`\A[A-Z][A-Z0-9_]{2,60}(TOKEN|KEY|SECRET|PAT)\z`)
+	keyPrefix    = regexp.MustCompile(`\A[A-Za-z0-9_.-]{0,20}\z`)
+)
 
 func (l *linter) add(field, fix, format string, args ...any) {
 	l.problems = append(l.problems, Problem{Field: field, Message: fmt.Sprintf(format, args...), Fix: fix})
@@ -52,6 +59,11 @@ func (r *Record) compileBound() []Problem {
 	r.lintWebhooks(l)
 	r.lintInjection(l)
 	r.lintHeaders(l)
+	for name, prefix := range r.Variables {
+		if !variableName.MatchString(name) || !keyPrefix.MatchString(prefix) {
+			l.add("variables."+name, `For example GITHUB_TOKEN: ghp_`, "It is no environment variable with the beginning of a key.")
+		}
+	}
 	for i, name := range r.Cut {
 		l.text(fmt.Sprintf("cut[%d]", i), name, 200, true, false)
 	}

@@ -47,6 +47,9 @@ type Record struct {
 	Access         []string          `yaml:"access"` // "METHOD /path/{x}": refused on generic tools
 	Health         *Health           `yaml:"health"`
 	Webhooks       *Webhooks         `yaml:"webhooks"` // how the provider tells what happens there
+	// Variables are the environment variables in which programs look for the key,
+	// each with what the provider's keys begin with.
+	Variables map[string]string `yaml:"variables"`
 
 	source []byte
 	values map[string]string // that it is bound to

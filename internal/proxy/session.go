@@ -38,8 +38,10 @@ type Access struct {
 	CAPEM    string `json:"ca_pem"`
 	// Hosts are those of the session's accounts, as host or host:port.
 	Hosts []string `json:"hosts"`
-	// Providers are those of the session's accounts.
-	Providers []string `json:"providers"`
+	// Providers are those of the session's accounts, and Variables the names in
+	// which programs look for their keys, with placeholders.
+	Providers []string          `json:"providers"`
+	Variables map[string]string `json:"variables"`
 }
 
 const maxBody = 4 << 10
@@ -92,7 +94,7 @@ func (s *Server) access(r *http.Request, who agent.Identity, named string) (*Acc
 		return nil, err
 	}
 	return &Access{SessionID: string(live.Session()), ExpiresAt: live.Until(), Token: reveal(token.Access), ProxyURL: s.url, CAPEM: string(bundle),
-		Hosts: hostsOf(live.Places()), Providers: live.Providers()}, nil
+		Hosts: hostsOf(live.Places()), Providers: live.Providers(), Variables: live.Variables()}, nil
 }
 
 // hostsOf lists the hosts of places as a client names them.

@@ -35,6 +35,7 @@ name: Sandbox with a key
 website: {base}
 auth: api_key
 inject: {header: X-Api-Key, format: "{api_key}"}
+variables: {SANDBOX_API_KEY: sbx_}
 `
 	return record(head, baseURL, false)
 }

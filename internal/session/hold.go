@@ -26,6 +26,22 @@ func (l Live) Providers() []string {
 	return slices.Compact(out)
 }
 
+// Variables are those in which programs look for the keys of the session's
+// accounts, each with a placeholder that has the form of a key and opens nothing.
+func (l Live) Variables() map[string]string {
+	out := map[string]string{}
+	for _, g := range l.grants {
+		for name, prefix := range g.record.Variables {
+			out[name] = prefix + Placeholder
+		}
+	}
+	return out
+}
+
+// Placeholder is what stands for a key where a program wants one: as long as most
+// keys are, and nobody's.
+const Placeholder = "ambit00000000000000000000000000000000"
+
 // LiveNamed is [Service.Live] for a session that the agent names by its id or by
 // a handle: the id is as good, since only the agent's own sessions are found.
 func (s *Service) LiveNamed(ctx context.Context, who agent.Identity, named string) (Live, error) {

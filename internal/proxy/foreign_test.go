@@ -1,0 +1,256 @@
+package proxy_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha512"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+// tool finds a program that ./check installs.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if os.Getenv("AMBIT_REQUIRE_POSTGRES") != "" { // as under ./check
+			t.Fatalf("%s is missing", name)
+		}
+		t.Skipf("%s is not installed", name)
+	}
+	return path
+}
+
+// foreign runs programs behind the proxy, as `ambit run` would.
+type foreign struct {
+	*world
+	dir string
+	ca  string
+}
+
+func newForeign(t *testing.T) *foreign {
+	f := &foreign{world: newWorld(t, sqldbtest.Open(t, sqldb.SQLite), gateway.Egress{}), dir: t.TempDir()}
+	f.ca = filepath.Join(f.dir, "ca.pem")
+	must(t, os.WriteFile(f.ca, f.trusted, 0o600))
+	return f
+}
+
+// run gives what a program prints. The account's key must not be in it.
+func (f *foreign) run(t *testing.T, dir string, program string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + f.dir, "HTTPS_PROXY=" + f.url, "https_proxy=" + f.url, "NO_PROXY=", "no_proxy=", "CURL_CA_BUNDLE=" + f.ca, "GIT_SSL_CAINFO=" + f.ca,
+		"SSL_CERT_FILE=" + f.ca, "REQUESTS_CA_BUNDLE=" + f.ca, "NODE_EXTRA_CA_CERTS=" + f.ca, "NODE_USE_ENV_PROXY=1", "NPM_CONFIG_CAFILE=" + f.ca, "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1"}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", filepath.Base(program), strings.Join(args, " "), err, out)
+	}
+	if bytes.Contains(out, []byte(canary)) {
+		t.Errorf("%s got the key: %s", filepath.Base(program), out)
+	}
+	return string(out)
+}
+
+// Issue 7, "Foreign judges": real clients work through the proxy with a placeholder
+// where their key would be, and none of them is ever shown the key.
+func TestForeignClients(t *testing.T) {
+	t.Parallel()
+	f := newForeign(t)
+	f.third2(t)
+	echo := f.https("/echo?client=1")
+
+	t.Run("curl", func(t *testing.T) {
+		curl := tool(t, "curl")
+		for flag, proto := range map[string]string{"--http1.1": "1.1", "--http2": "2"} {
+			out := f.run(t, "", curl, "-sS", "-i", flag, "-H", "Authorization: Bearer ambit_placeholder", "-w", "\nspoke %{http_version}", "-d", `{"a":1}`, "-H", "Content-Type: application/json", echo)
+			if !strings.Contains(out, `"method":"POST"`) || !strings.Contains(out, "spoke "+proto) || strings.Contains(out, "ambit_placeholder") {
+				t.Errorf("%s: %s", flag, out)
+			}
+		}
+		out := f.run(t, "", curl, "-sS", "-N", "--max-time", "20", "-r", "0-7", f.https("/events-few"))
+		if out != "data: 0\n\ndata: 1\n\n" {
+			t.Errorf("a stream of events: %q", out)
+		}
+	})
+
+	t.Run("python", func(t *testing.T) {
+		python := tool(t, "python3")
+		out := f.run(t, "", python, "-c", `import sys, urllib.request
+r = urllib.request.Request(sys.argv[1], headers={"Authorization": "Bearer ambit_placeholder"})
+print(urllib.request.urlopen(r).read().decode())`, echo)
+		if !strings.Contains(out, `"method":"GET"`) {
+			t.Errorf("urllib: %s", out)
+		}
+		out = f.run(t, "", python, "-c", `import sys, requests
+s = requests.Session()
+print(s.post(sys.argv[1], json={"a": 1}, headers={"Authorization": "Bearer ambit_placeholder"}).text, s.get(sys.argv[1]).status_code)`, echo)
+		if !strings.Contains(out, `"method":"POST"`) || !strings.HasSuffix(out, " 200\n") {
+			t.Errorf("requests: %s", out)
+		}
+	})
+
+	t.Run("node", func(t *testing.T) {
+		node := os.Getenv("AMBIT_NODE")
+		if node == "" {
+			t.Skip("AMBIT_NODE names no Node that knows NODE_USE_ENV_PROXY")
+		}
+		out := f.run(t, "", node, "-e", `const u = process.argv[1];
+(async () => {
+  const r = await fetch(u, {method: "POST", body: "{\"a\":1}", headers: {authorization: "Bearer ambit_placeholder", "content-type": "application/json"}});
+  console.log(r.status, await r.text());
+  require("https").get(u, (s) => { s.resume(); console.log("https", s.statusCode); });
+})();`, echo)
+		if !strings.Contains(out, "200 {") || !strings.Contains(out, `"method":"POST"`) || !strings.Contains(out, "https 200") {
+			t.Errorf("fetch and https: %s", out)
+		}
+	})
+
+	t.Run("git", func(t *testing.T) {
+		git := tool(t, "git")
+		bare, work := filepath.Join(f.dir, "git", "repo.git"), filepath.Join(f.dir, "work")
+		must(t, os.MkdirAll(filepath.Dir(bare), 0o700))
+		f.run(t, "", git, "init", "-q", "--bare", "-b", "main", bare)
+		f.run(t, "", git, "-C", bare, "config", "http.receivepack", "true")
+		f.run(t, "", git, "clone", "-q", f.https("/git/repo.git"), work)
+		must(t, os.WriteFile(filepath.Join(work, "README"), bytes.Repeat([]byte("hello\n"), 10_000), 0o600))
+		for _, args := range [][]string{{"add", "."}, {"-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "-m", "one"}, {"push", "-q", "origin", "HEAD:main"}} {
+			f.run(t, work, git, args...)
+		}
+		if e := f.last(t); e.Effect != "write" || e.Session != f.live.Session() {
+			t.Errorf("the push is on record as %q", e.Effect)
+		}
+		again := filepath.Join(f.dir, "again")
+		f.run(t, "", git, "clone", "-q", strings.Replace(f.https("/git/repo.git"), "https://", "https://x:ambit_placeholder@", 1), again)
+		if doc, err := os.ReadFile(filepath.Join(again, "README")); err != nil || len(doc) != 60_000 {
+			t.Errorf("the clone has %d bytes, %v", len(doc), err)
+		}
+	})
+
+	t.Run("npm", func(t *testing.T) {
+		npm := tool(t, "npm")
+		project := filepath.Join(f.dir, "project")
+		must(t, os.MkdirAll(project, 0o700))
+		must(t, os.WriteFile(filepath.Join(project, "package.json"), []byte(`{"name":"p","version":"1.0.0"}`), 0o600))
+		must(t, os.WriteFile(filepath.Join(project, ".npmrc"), []byte("registry="+f.https("/npm/")+"\n//"+f.place+"/npm/:_authToken=ambit_placeholder\nalways-auth=true\n"), 0o600))
+		f.run(t, project, npm, "install", "--no-audit", "--no-fund", "--loglevel", "error", "left")
+		if doc, err := os.ReadFile(filepath.Join(project, "node_modules", "left", "index.js")); err != nil || string(doc) != "module.exports = 1\n" {
+			t.Errorf("installed %q, %v", doc, err)
+		}
+	})
+
+	t.Run("grpc", func(t *testing.T) {
+		pool := f.clientTLS()
+		conn, err := grpc.NewClient("passthrough:///"+f.place, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool.RootCAs})),
+			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+				c, status := f.connectTo(t, f.place, "Bearer "+f.token)
+				_ = c.SetDeadline(time.Time{})
+				if status != "200" {
+					return nil, fmt.Errorf("the proxy says %s", status)
+				}
+				return c, nil
+			}))
+		must(t, err)
+		defer conn.Close()
+		c := grpc_health_v1.NewHealthClient(conn)
+		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer ambit_placeholder"), time.Minute)
+		defer cancel()
+		var head, trail metadata.MD
+		got, err := c.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: "up"}, grpc.Header(&head), grpc.Trailer(&trail))
+		if err != nil || got.Status != grpc_health_v1.HealthCheckResponse_SERVING || len(head.Get("x-seen")) != 1 || len(trail.Get("x-after")) != 1 {
+			t.Fatalf("a call: %v, %v, %v, %v", got, err, head, trail)
+		}
+		if strings.Contains(fmt.Sprint(head, trail), canary) {
+			t.Errorf("the key came back: %v %v", head, trail)
+		}
+		if _, err := c.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: "nobody"}); status.Code(err) != codes.NotFound {
+			t.Errorf("an error in the trailer: %v", err)
+		}
+		stream, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{Service: "up"})
+		must(t, err)
+		if got, err := stream.Recv(); err != nil || got.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+			t.Fatalf("a stream: %v, %v", got, err)
+		}
+		f.revoke(t) // the last of these tests
+		if _, err := stream.Recv(); err == nil {
+			t.Error("the stream goes on after the revoke")
+		}
+		if _, err := c.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: "up"}); err == nil {
+			t.Error("a call after the revoke")
+		}
+	})
+}
+
+// third2 gives the third party a git server, a registry and a gRPC service.
+func (f *foreign) third2(t *testing.T) {
+	backend := filepath.Join(strings.TrimSpace(f.run(t, "", tool(t, "git"), "--exec-path")), "git-http-backend")
+	f.mux.Handle("/git/", http.StripPrefix("/git", &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Join(f.dir, "git"), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=up"},
+		Logger: nil, Stderr: &bytes.Buffer{}}))
+	f.mux.HandleFunc("GET /events-few", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 2 {
+			fmt.Fprintf(w, "data: %d\n\n", i)
+			w.(http.Flusher).Flush()
+		}
+	})
+
+	var archive bytes.Buffer
+	z := gzip.NewWriter(&archive)
+	files := tar.NewWriter(z)
+	for name, text := range map[string]string{"package/package.json": `{"name":"left","version":"1.0.0"}`, "package/index.js": "module.exports = 1\n"} {
+		must(t, files.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}))
+		_, err := files.Write([]byte(text))
+		must(t, err)
+	}
+	must(t, files.Close())
+	must(t, z.Close())
+	sum := sha512.Sum512(archive.Bytes())
+	f.mux.HandleFunc("GET /npm/left", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"name": "left", "dist-tags": map[string]string{"latest": "1.0.0"}, "versions": map[string]any{"1.0.0": map[string]any{"name": "left", "version": "1.0.0",
+			"dist": map[string]string{"tarball": f.https("/npm/left/-/left-1.0.0.tgz"), "integrity": "sha512-" + base64.StdEncoding.EncodeToString(sum[:])}}}})
+	})
+	f.mux.HandleFunc("GET /npm/left/-/left-1.0.0.tgz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = w.Write(archive.Bytes())
+	})
+
+	checks := health.NewServer()
+	checks.SetServingStatus("up", grpc_health_v1.HealthCheckResponse_SERVING)
+	service := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		_ = grpc.SetHeader(ctx, metadata.Pairs("x-seen", strings.Join(md.Get("authorization"), " ")))
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("x-after", "the key is "+canary))
+		return next(ctx, req)
+	}))
+	grpc_health_v1.RegisterHealthServer(service, checks)
+	t.Cleanup(service.Stop)
+	f.mux.Handle("/grpc.health.v1.Health/", service)
+}
