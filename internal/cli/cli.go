@@ -118,6 +118,9 @@ func (c *command) root() *cobra.Command {
 		}
 	}
 	root.AddCommand(c.sandboxCommand())
+	if isolates {
+		root.AddCommand(c.insideCommand())
+	}
 	root.SetCompletionCommandGroupID("machine")
 	root.SetHelpCommandGroupID("machine")
 	root.InitDefaultCompletionCmd("x")

@@ -76,16 +76,22 @@ const checkLimit = 20 * time.Second
 
 func (c *command) doctorCommand() *cobra.Command {
 	var dataDir string
+	var inside bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong or weak on this machine",
 		Long: "Look at settings, data folder, disks, root key, audit checkpoints, clock, database and server, and at what a login can\n" +
 			"see, and say what is wrong or weak, why it matters, and what mends it. It works with and without a running server, and\n" +
 			"changes nothing. The exit code is 1 if something is wrong; what is only weak is 0.\n\n" +
-			"Run it as the user that runs the server, with the same settings. PostgreSQL is looked at where AMBIT_DATABASE_URL is set.",
+			"Run it as the user that runs the server, with the same settings. PostgreSQL is looked at where AMBIT_DATABASE_URL is set.\n\n" +
+			"With --isolation it tries, from inside of `ambit run --isolate`, what a program there must not be able to do.",
 		Example: "  ambit doctor\n  ambit doctor --data /srv/ambit/data\n  ambit doctor --json | jq '.findings[] | select(.level == \"problem\")'",
 		Args:    takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := c.examine(cmd.Context(), dataDir)
+			look := checks()
+			if inside {
+				look = insideChecks()
+			}
+			findings := c.examine(cmd.Context(), dataDir, look)
 			if err := cmd.Context().Err(); err != nil {
 				return err
 			}
@@ -104,18 +110,19 @@ func (c *command) doctorCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&dataDir, "data", "", "data folder of the server (default: AMBIT_DATA_DIR, else ~/.ambit/data)")
+	cmd.Flags().BoolVar(&inside, "isolation", false, "look at what ambit run --isolate holds apart, from inside")
 	_ = cmd.MarkFlagDirname("data")
 	return cmd
 }
 
-func (c *command) examine(ctx context.Context, dataDir string) []finding {
+func (c *command) examine(ctx context.Context, dataDir string, checks []check) []finding {
 	p := &patient{command: c, now: time.Now, server: c.serverURL()}
 	p.cfg, p.bad = c.serverConfig(dataDir, "")
 	if p.cfg.DataDir != "" {
 		p.ask(ctx)
 	}
 	var all []finding
-	for _, check := range checks() {
+	for _, check := range checks {
 		look, cancel := context.WithTimeout(ctx, checkLimit)
 		found := check.look(look, p)
 		cancel()

@@ -145,7 +145,7 @@ func TestDoctorOnPostgres(t *testing.T) {
 	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
 	home := t.TempDir()
 	c := doctorOf(map[string]string{"HOME": home, envDatabaseURL: sqldbtest.URL(t, cfg), envServer: "http://localhost:1", envDataDir: filepath.Join(home, "data")})
-	got := c.examine(t.Context(), "")
+	got := c.examine(t.Context(), "", checks())
 	for _, want := range []struct{ check, level, says string }{
 		{"database", fine, "PostgreSQL "}, {"schema", note, "first start"}, {"notices", fine, "pass"}, {"key apart", fine, "not in the data folder"}, {"rights", warning, "superuser"},
 	} {
@@ -157,7 +157,7 @@ func TestDoctorOnPostgres(t *testing.T) {
 	if _, ok, err := db.Acquire(t.Context(), "left", 0); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	got = c.examine(t.Context(), "")
+	got = c.examine(t.Context(), "", checks())
 	if !has(got, "schema", fine, "is at step") || !has(got, "leases", note, "left") {
 		t.Errorf("a database in use: got %+v", got)
 	}
@@ -168,12 +168,12 @@ func TestDoctorOnPostgres(t *testing.T) {
 	}
 	u.User, u.Host = url.UserPassword("postgres", "canary-password"), "127.0.0.1:1"
 	c.env[envDatabaseURL] = u.String()
-	got = c.examine(t.Context(), "")
+	got = c.examine(t.Context(), "", checks())
 	if !has(got, "database", problem, "cannot be reached") || strings.Contains(fmt.Sprint(got), "canary") {
 		t.Errorf("no database: got %+v", got)
 	}
 	c.env[envDatabaseURL] = "postgres://postgres:canary-password@[bad/db"
-	if got = c.examine(t.Context(), ""); !has(got, "database", problem, "cannot be read") || strings.Contains(fmt.Sprint(got), "canary") {
+	if got = c.examine(t.Context(), "", checks()); !has(got, "database", problem, "cannot be read") || strings.Contains(fmt.Sprint(got), "canary") {
 		t.Errorf("no URL: got %+v", got)
 	}
 }

@@ -21,6 +21,7 @@ type run struct {
 	session string // of an approved one
 	keep    []string
 	open    bool
+	isolate bool
 	args    []string
 }
 
@@ -55,6 +56,9 @@ func (c *command) runCommand() *cobra.Command {
 	cmd.Flags().StringVar(&r.session, "session", "", "work in this approved session instead of asking for one, and leave it open at the end")
 	cmd.Flags().StringSliceVar(&r.keep, "keep", nil, "keep this variable of the environment although it looks like a credential (repeatable)")
 	cmd.Flags().BoolVar(&r.open, "open", false, "open the browser to approve")
+	if isolates {
+		cmd.Flags().BoolVar(&r.isolate, "isolate", false, "run it where the proxy is the only way out, and Ambit's own files cannot be seen")
+	}
 	return cmd
 }
 
@@ -112,7 +116,10 @@ func (r *run) run(ctx context.Context) (err error) {
 	defer stop()
 	over := r.watch(watched, a, named, access.ExpiresAt)
 	defer func() { stop(); <-over }()
-	return r.start(program, r.args, env)
+	if r.isolate {
+		return r.isolated(program, env, access, dir)
+	}
+	return r.start(program, r.args, env, nil)
 }
 
 // program finds what to run, before anybody is asked to approve anything.

@@ -30,6 +30,12 @@ const (
 	envAgentToken  = "AMBIT_AGENT_TOKEN"
 )
 
+// What a program that is held apart should not see, so that `ambit doctor
+// --isolation` can try.
+const (
+	envHidden = "AMBIT_HIDDEN"
+)
+
 // runAgent is an agent of the server, beside the program that it starts.
 type runAgent struct {
 	server string

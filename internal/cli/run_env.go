@@ -77,6 +77,9 @@ func (r *run) preset() preset { return presets[filepath.Base(r.args[0])] }
 // proxyVariables name the proxy, with the session's token as its password.
 func (r *run) proxyVariables(a runAccess) map[string]string {
 	u, err := url.Parse(a.ProxyURL)
+	if r.isolate {
+		u, err = &url.URL{Scheme: "http", Host: insidePlace}, nil
+	}
 	if err != nil {
 		u = &url.URL{Scheme: "http", Host: a.ProxyURL}
 	}
@@ -102,12 +105,16 @@ func (r *run) past(a runAccess) []string {
 		})
 	}
 	var out []string
-	for _, h := range append([]string{"localhost", "127.0.0.1", "::1"}, r.preset().hosts...) {
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	if !r.isolate {
+		hosts = append(hosts, r.preset().hosts...)
+	}
+	for _, h := range hosts {
 		if !granted(h) {
 			out = append(out, h)
 		}
 	}
-	if u, err := url.Parse(r.serverURL()); err == nil {
+	if u, err := url.Parse(r.serverURL()); err == nil && !r.isolate {
 		out = append(out, u.Host)
 	}
 	return out

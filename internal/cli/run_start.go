@@ -13,9 +13,9 @@ import (
 
 // start runs the program until it ends, hands it the signals that we get, and ends
 // as it ended.
-func (r *run) start(program string, args, env []string) error {
+func (r *run) start(program string, args, env []string, attr *syscall.SysProcAttr) error {
 	cmd := exec.Command(program, args[1:]...)
-	cmd.Args[0] = args[0]
+	cmd.Args[0], cmd.SysProcAttr = args[0], attr
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, r.stdin, r.stdout, r.stderr
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)

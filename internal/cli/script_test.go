@@ -25,6 +25,12 @@ func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: newWorld, RequireUniqueNames: true,
+		Condition: func(cond string) (bool, error) {
+			if cond != "namespaces" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return exec.Command("unshare", "-Urnmp", "--fork", "--mount-proc", "true").Run() == nil, nil
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"fails": runFails, "json": checkJSON, "keep": keepJSON, "mode": checkMode, "await": await, "awaitfile": awaitFile,
 			"confirm": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).confirm(ts.Getenv(transcriptVar)) },
