@@ -271,6 +271,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	if granted == nil {
 		granted = f.scopes // RFC 6749 §5.1: absent means as requested
 	}
+	granted = append(slices.Clone(granted), g.also...)
 	by := account.ByPerson(p).In(env)
 	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: made, AuthMethod: string(provider.OAuth2), Scopes: granted, Asked: f.scopes},
 		Start{Reconnect: f.reconnect, Ticket: f.ticket, Also: func(ctx context.Context, tx *sqldb.Tx, _ connection.Connection) error {
@@ -374,6 +375,9 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 	if rec.OAuth.UsesPKCE() {
 		form.Set("code_verifier", string(verifier.Reveal()))
 	}
+	if slices.ContainsFunc(rec.OAuth.Slots, func(s provider.Slot) bool { return s.At == "" }) { // one code, one API: the others are asked for with the refresh token
+		form.Set("scope", strings.Join(f.scopes, rec.OAuth.Scopes.Separator))
+	}
 	g, err := s.ask(ctx, pinned.Token, rec.OAuth, client, form)
 	if err != nil {
 		s.log.Warn("a code could not be exchanged", "provider", f.provider, "error", err)
@@ -389,6 +393,10 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 		g.access, g.lifetime = longer.access, longer.lifetime
 		m.values[provider.FieldAccessToken] = g.access
 	}
+	slots := material{values: map[string]secret.Value{}}
+	g.also = g.first(rec.OAuth, slots, s.now())
+	g.parts = slots.values
+	maps.Copy(m.values, slots.values)
 	if err := failpoint.Hit("exchange: answered"); err != nil {
 		return m, g, err
 	}

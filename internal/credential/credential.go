@@ -172,16 +172,38 @@ func (s *Service) Token(ctx context.Context, p session.Permit) (provider.Credent
 	if err := s.permits(ctx, p, r); err != nil {
 		return provider.Credential{}, 0, err
 	}
-	cred, err := s.open(ctx, r)
+	cred, err := s.openSlot(ctx, r, slotOf(p))
 	return cred, r.version, err
+}
+
+// slotOf is the slot of the tool that a permit is for.
+func slotOf(p session.Permit) string {
+	t, _ := p.Record().Tool(p.Tool())
+	return t.Slot
 }
 
 // earlyWait is how long a caller whose token still works waits for a newer one.
 const earlyWait = 3 * time.Second
 
-// renewed gives a row that has not expired, refreshed when it is about to. While
-// the token works, a refresh that fails or takes long holds nobody up.
+// renewed gives a row that has not expired, refreshed when it is about to. One that
+// holds several tokens is refreshed one token after the other.
 func (s *Service) renewed(ctx context.Context, r row) (row, error) {
+	for range 1 + maxSlots {
+		fresh, err := s.renewedOnce(ctx, r)
+		if err != nil || fresh.version == r.version || !fresh.expired(s.now()) {
+			return fresh, err
+		}
+		r = fresh
+	}
+	return r, nil
+}
+
+// maxSlots is how many more tokens a connection can hold.
+const maxSlots = 5
+
+// renewedOnce refreshes what ends first. While it works, a refresh that fails or
+// takes long holds nobody up.
+func (s *Service) renewedOnce(ctx context.Context, r row) (row, error) {
 	now := s.now()
 	if !r.stale(now) {
 		return r, nil
@@ -251,7 +273,7 @@ func (s *Service) Refresh(ctx context.Context, p session.Permit, version int64) 
 	if err := s.permits(ctx, p, r); err != nil {
 		return provider.Credential{}, 0, err
 	}
-	cred, err := s.open(ctx, r)
+	cred, err := s.openSlot(ctx, r, slotOf(p))
 	return cred, r.version, err
 }
 
@@ -290,11 +312,22 @@ func (s *Service) Rejected(ctx context.Context, p session.Permit, version int64)
 
 // open decrypts a row for use.
 func (s *Service) open(ctx context.Context, r row) (provider.Credential, error) {
+	return s.openSlot(ctx, r, "")
+}
+
+// openSlot is open, for a tool of a slot.
+func (s *Service) openSlot(ctx context.Context, r row, slot string) (provider.Credential, error) {
 	m, err := s.material(ctx, r)
 	if err != nil {
 		return provider.Credential{}, err
 	}
-	return provider.Credential{Kind: r.kind, Values: schemeOf(r.kind).carries(m), Party: string(r.connection)}, nil
+	values, ok := schemeOf(r.kind).carries(m), true
+	if r.kind == provider.OAuth2 {
+		if values, ok = m.inSlot(slot, values); !ok {
+			return provider.Credential{}, s.connections.MustReconnect(r.connection, "The account was connected without the "+slot+" token that this tool needs.")
+		}
+	}
+	return provider.Credential{Kind: r.kind, Values: values, Party: string(r.connection)}, nil
 }
 
 // Kept beside the access token and never injected: the refresh token, and a mark

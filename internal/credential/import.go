@@ -59,6 +59,9 @@ func (s *Service) Import(ctx context.Context, by account.Actor, st Start, owner 
 		return connection.Connection{}, fault.New(fault.Invalid, "account_unknown", "Without an access token that works nobody can tell whether this is the same account.").
 			WithHint("Send the access token too.")
 	}
+	slots := material{values: map[string]secret.Value{}}
+	_ = g.first(rec.OAuth, slots, s.now())
+	g.parts = slots.values
 	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
 	if err := usable(rec, m); err != nil {
 		return connection.Connection{}, err

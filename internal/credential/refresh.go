@@ -241,7 +241,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 	if err := failpoint.Hit("refresh: answered"); err != nil {
 		return renewal{}, &tokenError{code: "unavailable", sent: true}
 	}
-	g.scopes = withUnlisted(g.scopes, o.Scopes, r.scopes)
+	g.scopes = keptSlots(withUnlisted(g.scopes, o.Scopes, r.scopes), o, r.scopes)
 	next, m := g.apply(conn.Record, *r, old, s.now())
 	next.version = r.version + 1
 	next.keepAt = keepAt(conn.Record, next, s.now())

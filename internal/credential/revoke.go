@@ -186,7 +186,7 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 	if conn.Record.Auth == provider.ClientCredentials {
 		client = ownClient(m)
 	}
-	for _, t := range []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}} {
+	for _, t := range append(m.slotTokens(conn.Record.OAuth), []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}}...) {
 		if v := m.values[t.field]; !v.IsZero() {
 			if err := s.giveBack(ctx, conn, client, t.hint, v); err != nil {
 				return err
@@ -278,6 +278,14 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 	if err != nil {
 		s.log.Warn("a replaced credential could not be revoked at the provider; remove its access there", "connection", conn.ID, "website", conn.Record.Website, "error", err)
 		s.leftBehind(ctx, conn, grantNotRevoked, fault.Of(err).Code)
+		return
+	}
+	for _, t := range old.slotTokens(conn.Record.OAuth) {
+		if v := old.values[t.field]; !v.IsZero() && !v.Equal(now.values[t.field]) {
+			if err := s.giveBack(ctx, conn, client, t.hint, v); err != nil {
+				s.leftBehind(ctx, conn, grantNotRevoked, fault.Of(err).Code)
+			}
+		}
 	}
 }
 

@@ -96,6 +96,12 @@ func (oauth) renew(ctx context.Context, s *Service, o order) (grant, error) {
 			form.Set(k, v)
 		}
 	}
+	if len(p.Slots) > 0 {
+		if name, _ := firstToEnd(p, o.have); name != "" {
+			slot, _ := p.Slot(name)
+			return s.renewSlot(ctx, o, slot, form)
+		}
+	}
 	return s.ask(ctx, o.pinned.Refreshing(), p, o.client, form)
 }
 

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,7 +36,12 @@ type grant struct {
 	scopes   []string                         // nil: as asked for
 	member   func(path string) (string, bool) // of the answer, for what the record captures
 	given    bool                             // somebody handed it in, and did not sign in for it
-	parts    map[string]secret.Value          // what a call carries instead of an access token
+	parts    map[string]secret.Value          // what a call carries instead of an access token, or what else is kept
+
+	part func(at string) (grant, bool) // another token that the answer holds, of a slot
+	slot *provider.Slot                // it is the answer for this slot, and not for the connection's own token
+	gone bool                          // the slot has no token any more
+	also []string                      // scopes of slots
 }
 
 // tokenError is an error answer of a token endpoint. Its text is a code of RFC
@@ -203,14 +210,35 @@ func parseGrant(resp *outbound.Response, at string, now time.Time) (grant, error
 		failed.code, failed.sent = "unreadable", resp.Status >= 200 && resp.Status <= 299
 		return grant{}, failed
 	}
-	g := grant{access: secret.FromString(fields["access_token"]), refresh: secret.FromString(fields["refresh_token"]), lifetime: lifetime(fields["expires_in"]), member: member}
+	g := grantOf(fields, now)
+	g.member = member
+	g.part = func(at string) (grant, bool) {
+		var whole, doc map[string]json.RawMessage
+		if json.Unmarshal(resp.Body, &whole) != nil {
+			return grant{}, false
+		}
+		if doc = whole; at != "." {
+			doc = nil
+			if json.Unmarshal(whole[at], &doc) != nil {
+				return grant{}, false
+			}
+		}
+		inner := map[string]string{}
+		readFields(inner, doc, "")
+		return grantOf(inner, now), inner["access_token"] != ""
+	}
+	return g, nil
+}
+
+func grantOf(fields map[string]string, now time.Time) grant {
+	g := grant{access: secret.FromString(fields["access_token"]), refresh: secret.FromString(fields["refresh_token"]), lifetime: lifetime(fields["expires_in"])}
 	if g.lifetime == 0 {
 		g.lifetime = until(fields["expires_at"], now)
 	}
 	if scope, ok := fields["scope"]; ok {
 		g.scopes = strings.FieldsFunc(scope, func(r rune) bool { return r == ' ' || r == ',' })
 	}
-	return g, nil
+	return g
 }
 
 // readFields takes an answer's members, and those of the member at instead when
@@ -304,12 +332,20 @@ func retryAfter(h http.Header) time.Duration {
 
 // apply makes the row and material that follow from an answer.
 func (g grant) apply(rec provider.Record, r row, old material, now time.Time) (row, material) {
+	slots := rec.OAuth != nil && len(rec.OAuth.Slots) > 0
+	if g.slot != nil {
+		m := material{values: maps.Clone(old.values)}
+		g.ontoSlot(m, now)
+		r.obtainedAt = now
+		_, r.expiresAt = firstToEnd(rec.OAuth, m)
+		return r, m
+	}
 	m := g.onto(old)
 	if old.values == nil {
 		m.values[fieldGrant] = secret.FromString(rand.Text()) // the first of its grant
 	}
 	life := g.lifetime
-	if life == 0 && !r.expiresAt.IsZero() {
+	if life == 0 && !r.expiresAt.IsZero() && !slots {
 		life = r.expiresAt.Sub(r.obtainedAt) // as it was before
 	}
 	if life == 0 {
@@ -322,8 +358,12 @@ func (g grant) apply(rec provider.Record, r row, old material, now time.Time) (r
 	if g.spent {
 		r.expiresAt = now
 	}
+	if slots {
+		m.setEnds("", r.expiresAt)
+		_, r.expiresAt = firstToEnd(rec.OAuth, m)
+	}
 	if g.scopes != nil {
-		r.scopes = g.scopes
+		r.scopes = append(slices.Clone(g.scopes), g.also...)
 	}
 	r.refreshable = schemeOf(r.kind).renews(rec, m)
 	return r, m

@@ -18,7 +18,13 @@ const codeUnusable = "credential_unusable"
 // usable refuses a credential whose secret parts the redactor could not find in
 // every form (threats.md U1).
 func usable(rec provider.Record, m material) error {
-	for _, name := range rec.Carried() {
+	names := rec.Carried()
+	if rec.OAuth != nil {
+		for _, s := range rec.OAuth.Slots {
+			names = append(names, slotToken(s.Name))
+		}
+	}
+	for _, name := range names {
 		if rec.Public(name) {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -69,6 +71,7 @@ func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection
 	if err != nil {
 		return Vended{}, err
 	}
+	maps.DeleteFunc(cred.Values, func(name string, _ secret.Value) bool { return strings.HasPrefix(name, slotPrefix) }) // those are for tools
 	var c connection.Connection
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		// Read again in this transaction: nothing is vended of what has ended.

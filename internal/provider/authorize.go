@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -36,8 +37,20 @@ func (r Record) AuthorizationURL(a Authorization) (string, error) {
 	q.Set(cmp.Or(o.ClientIDParam, "client_id"), a.ClientID)
 	q.Set("redirect_uri", a.RedirectURI)
 	q.Set("state", string(a.State.Reveal()))
-	if len(a.Scopes) > 0 {
-		q.Set(cmp.Or(o.Scopes.Param, "scope"), strings.Join(a.Scopes, cmp.Or(o.Scopes.Separator, " ")))
+	scopes, separator := slices.Clone(a.Scopes), cmp.Or(o.Scopes.Separator, " ")
+	for _, s := range o.Slots {
+		if s.Param != "" {
+			q.Set(s.Param, strings.Join(s.Scopes, separator))
+			continue
+		}
+		for _, scope := range s.Scopes {
+			if !slices.Contains(scopes, scope) {
+				scopes = append(scopes, scope)
+			}
+		}
+	}
+	if len(scopes) > 0 {
+		q.Set(cmp.Or(o.Scopes.Param, "scope"), strings.Join(scopes, separator))
 	}
 	if o.UsesPKCE() {
 		sum := sha256.Sum256(a.Verifier.Reveal())

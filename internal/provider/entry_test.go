@@ -106,6 +106,15 @@ func TestCatalogueAuthorizes(t *testing.T) {
 		if q.Get(o.ClientIDParam) != "client" || q.Get("state") != string(state.Reveal()) || q.Get("redirect_uri") != "https://ambit.example/ui/callback" {
 			t.Errorf("%s: %s lacks the client, the state or the redirect", e.ID, text)
 		}
+		for _, s := range o.Slots {
+			if s.Param != "" {
+				if got := q.Get(s.Param); got != strings.Join(s.Scopes, o.Scopes.Separator) {
+					t.Errorf("%s: asks for %q with %s, want %v", e.ID, got, s.Name, s.Scopes)
+				}
+				continue
+			}
+			scopes = append(scopes, s.Scopes...)
+		}
 		if got := q.Get(o.Scopes.Param); got != strings.Join(scopes, o.Scopes.Separator) {
 			t.Errorf("%s: asks for %q, want %v", e.ID, got, scopes)
 		}

@@ -145,6 +145,11 @@ func (r Record) put(req *http.Request, c Credential, forms *formSet) error {
 			return err
 		}
 		forms.add([]byte(req.Header.Get("Authorization")))
+	case in.Sign == SignOAuth1:
+		if err := SignForOAuth1(req, c.Values, freshNonce(), time.Now()); err != nil {
+			return err
+		}
+		forms.add([]byte(req.Header.Get("Authorization")))
 	case in.Certificate: // is in the handshake
 	default:
 		return fault.New(fault.Internal, "record_invalid", "The provider record says nowhere where the credential goes.")

@@ -130,6 +130,12 @@ func known(name string) Part {
 		return Part{Title: "Access key id", Public: true, Pattern: `[A-Z0-9]{16,128}`}
 	case FieldSecretAccessKey:
 		return Part{Title: "Secret access key"}
+	case FieldConsumerKey:
+		return Part{Title: "Consumer key", Public: true}
+	case FieldConsumerSecret:
+		return Part{Title: "Consumer secret"}
+	case FieldTokenSecret:
+		return Part{Title: "Token secret"}
 	}
 	return Part{}
 }
@@ -183,6 +189,9 @@ func (in Injection) parts() []string {
 	}
 	if in.Sign == SignAWS {
 		used = append(used, FieldAccessKeyID, FieldSecretAccessKey)
+	}
+	if in.Sign == SignOAuth1 {
+		used = append(used, oauth1Parts()...)
 	}
 	if in.Certificate {
 		used = append(used, FieldCertificate, FieldPrivateKey)

@@ -57,6 +57,7 @@ func (r *Record) compileBound() []Problem {
 	r.lintIdentity(l)
 	r.lintDatabase(l)
 	r.lintWebhooks(l)
+	r.lintSlots(l)
 	r.lintInjection(l)
 	r.lintHeaders(l)
 	for name, prefix := range r.Variables {

@@ -85,7 +85,7 @@ func TestMissingHasAPlace(t *testing.T) {
 
 func TestUnknownFieldsAreRecognised(t *testing.T) {
 	t.Parallel()
-	for key, fix := range map[string]string{"acess": "Did you mean access?", "Cut": "Did you mean cut?", "tolos": "Did you mean tools?", "webhooks": "Here belong: about, access, api, auth,"} {
+	for key, fix := range map[string]string{"acess": "Did you mean access?", "Cut": "Did you mean cut?", "tolos": "Did you mean tools?", "colours": "Here belong: about, access, api, auth,"} {
 		_, err := provider.Parse([]byte(minimal + key + ": [x]\n"))
 		p := provider.Problems(err)
 		if len(p) != 1 || p[0].Field != key || !strings.Contains(p[0].Fix, fix) || p[0].Line != 6 {

@@ -83,6 +83,7 @@ type OAuth struct {
 	TokenParams     map[string]string `yaml:"token_params"`
 	TokenBody       string            `yaml:"token_body" enum:"form,json"` // default form
 	Answer          TokenAnswer       `yaml:"token_answer"`
+	Slots           []Slot            `yaml:"slots"`  // more tokens beside the connection's own
 	Longer          *Swap             `yaml:"longer"` // what makes the first token one that lives long
 	Refresh         Refresh           `yaml:"refresh"`
 	DefaultTTL      int64             `yaml:"default_ttl_seconds"` // when an answer has no expires_in; 0: unknown
@@ -178,7 +179,7 @@ type Injection struct {
 	Format  string            `yaml:"format"` // for header and query, such as "Bearer {access_token}"
 	Basic   *Basic            `yaml:"basic"`
 	Headers map[string]string `yaml:"headers"` // templates by name, where it takes several
-	Sign    string            `yaml:"sign" enum:"aws_sigv4"`
+	Sign    string            `yaml:"sign" enum:"aws_sigv4,oauth1"`
 	// Service and Region are what a signature is for, where the host does not say.
 	Service string `yaml:"service"`
 	Region  string `yaml:"region"`
@@ -220,6 +221,7 @@ type ToolSpec struct {
 	Description string        `yaml:"description"`
 	Effect      policy.Effect `yaml:"effect" enum:"read,write,destructive,access"`
 	Scopes      []string      `yaml:"scopes"`
+	Slot        string        `yaml:"slot"`  // of oauth2.slots, whose token a call carries; default the connection's own
 	Tried       string        `yaml:"tried"` // YYYY-MM-DD of the last trial with the provider itself; default what about says
 	Input       document      `yaml:"input"`
 	Request     RequestSpec   `yaml:"request"`
@@ -301,6 +303,7 @@ type Tool struct {
 	// in a record that says how sure it is means "not yet tried live".
 	Tried  string
 	Target *Target // what names the thing that a call is about; nil: not said
+	Slot   string  // whose token a call carries; empty: the connection's own
 
 	sure bool // the record says how sure it is
 	plan *plan

@@ -13,9 +13,14 @@ func (r Record) Lacks(t Tool, granted []string) []string {
 	if r.OAuth == nil || len(granted) == 0 {
 		return nil
 	}
+	granted = r.OAuth.granted(t.Slot, granted)
+	slot, inSlot := r.OAuth.Slot(t.Slot)
+	if inSlot && (slot.At == "" || len(granted) == 0) {
+		return nil // nobody said
+	}
 	var out []string
 	for _, need := range t.Scopes {
-		declinable := slices.ContainsFunc(r.OAuth.Scopes.Catalog, func(s Scope) bool { return s.ID == need })
+		declinable := inSlot || slices.ContainsFunc(r.OAuth.Scopes.Catalog, func(s Scope) bool { return s.ID == need })
 		if declinable && !slices.ContainsFunc(granted, func(have string) bool { return r.OAuth.Scopes.covers(have, need) }) {
 			out = append(out, need)
 		}

@@ -114,7 +114,16 @@ func (r *Record) lintSign(l *linter) {
 		}
 		return
 	}
-	l.oneOf("inject.sign", in.Sign, SignAWS)
+	l.oneOf("inject.sign", in.Sign, SignAWS, SignOAuth1)
+	if in.Sign == SignOAuth1 {
+		if in.Service+in.Region != "" {
+			l.add("inject.service", "Remove it.", "Only AWS has services and regions.")
+		}
+		if r.Auth != APIKey && r.knownAuth() {
+			l.add("inject.sign", "Set auth: api_key.", "What a person gave is signed with.")
+		}
+		return
+	}
 	for _, f := range []template{{"inject.service", in.Service}, {"inject.region", in.Region}} {
 		if f.text != "" && (strings.ContainsFunc(f.text, func(c rune) bool { return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' }) || len(f.text) > 60) {
 			l.add(f.field, "Write it as AWS does, such as s3 or eu-central-1.", "%s is none.", quoted(f.text))

@@ -307,6 +307,10 @@ func (r Record) Rebind(unbound Record, told map[string]string) (next Record, mov
 func (r *Record) own() {
 	if r.OAuth != nil {
 		o := *r.OAuth
+		o.Slots = slices.Clone(o.Slots)
+		for i := range o.Slots {
+			o.Slots[i].Scopes = slices.Clone(o.Slots[i].Scopes)
+		}
 		r.OAuth = &o
 	}
 	if r.Mint != nil {
@@ -333,6 +337,11 @@ func (r *Record) own() {
 func (r *Record) eachPlace(visit func(*string)) {
 	visit(&r.Website)
 	if o := r.OAuth; o != nil {
+		for i := range o.Slots {
+			for j := range o.Slots[i].Scopes {
+				visit(&o.Slots[i].Scopes[j])
+			}
+		}
 		for _, s := range []*string{&o.AuthorizeURL, &o.TokenURL, &o.RevokeURL, &o.Refresh.URL} {
 			visit(s)
 		}

@@ -136,7 +136,7 @@ func (p *plan) meetsGuard() bool {
 }
 
 func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
-	t := Tool{Name: r.ID + "_" + s.Name, Provider: r.ID, Title: s.Title, Description: s.Description, Effect: s.Effect, Scopes: s.Scopes, Output: s.Output, Tried: cmp.Or(s.Tried, r.About.Tried), sure: r.About.Confidence != ""}
+	t := Tool{Name: r.ID + "_" + s.Name, Provider: r.ID, Title: s.Title, Description: s.Description, Effect: s.Effect, Scopes: s.Scopes, Output: s.Output, Slot: s.Slot, Tried: cmp.Or(s.Tried, r.About.Tried), sure: r.About.Confidence != ""}
 	if s.Name == "" || len(t.Name) > maxToolName || strings.ContainsFunc(s.Name, func(c rune) bool { return c > 0x7f || !isAlnum(byte(c)) && c != '_' }) {
 		l.add(field+".name", "Use A-Z, a-z, 0-9 and _.", "%s is not a tool name of at most %d characters with the provider's id.", quoted(s.Name), maxToolName)
 	}
@@ -331,6 +331,9 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body)), "parts": req.Parts}
 		if spec.SQL != nil {
 			shape["sql"] = spec.SQL
+		}
+		if spec.Slot != "" {
+			shape["slot"] = spec.Slot
 		}
 		shape["poll"], shape["target"], shape["keep"], shape["decode"], shape["classify"] = spec.Poll, spec.Target, spec.Output.Keep, spec.Output.Decode, spec.Classify
 	}

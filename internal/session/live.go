@@ -156,6 +156,7 @@ func (p Permit) Environment() id.Environment   { return p.environment }
 func (p Permit) Organization() id.Organization { return p.organization }
 func (p Permit) User() id.User                 { return p.user }
 func (p Permit) Connection() id.Connection     { return p.grant.connection }
+func (p Permit) Tool() string                  { return p.tool }
 func (p Permit) ConnectionOwner() id.User      { return p.grant.owner }
 func (p Permit) Provider() string              { return p.grant.policy.Provider }
 func (p Permit) Record() provider.Record       { return p.grant.record }
