@@ -625,6 +625,7 @@ type ApprovalCall struct {
 	Method       string          `json:"method"`
 	URL          string          `json:"url"`
 	Fields       []ApprovalField `json:"fields"`
+	Target       string          `json:"target"` // what the call is about, in the provider's words; empty: nothing names it
 }
 
 // ApprovalField is one readable part of a call.

@@ -254,6 +254,7 @@ type ApprovalCall struct {
 	Method       string          `json:"method"`
 	URL          string          `json:"url"`
 	Fields       []ApprovalField `json:"fields" nullable:"false"`
+	Target       string          `json:"target,omitempty" doc:"What the call is about, in the provider's words, which nobody checked. Absent: nothing names it."`
 }
 
 // ApprovalField is one readable part of a call.
@@ -268,7 +269,7 @@ func (a *API) approvalOf(x session.Approval) Approval {
 		Note: x.Note, DecidedAt: x.DecidedAt, DecidedBy: string(x.DecidedBy)}
 	if c := x.Call; c != nil {
 		out.Call = &ApprovalCall{Tool: c.Tool, Title: c.Title, Effect: string(c.Effect), ConnectionID: string(c.Connection), Provider: c.Provider,
-			ProviderName: c.ProviderName, AccountLabel: c.AccountLabel, Method: c.Method, URL: c.URL, Fields: []ApprovalField{}}
+			ProviderName: c.ProviderName, AccountLabel: c.AccountLabel, Method: c.Method, URL: c.URL, Fields: []ApprovalField{}, Target: x.Target}
 		for _, f := range c.Fields {
 			out.Call.Fields = append(out.Call.Fields, ApprovalField{Name: f.Name, Value: f.Value})
 		}

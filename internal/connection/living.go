@@ -105,10 +105,11 @@ func beyond(a, b []string) (out []string) {
 	return out
 }
 
+// That the state is not disconnected follows, but only the words of an index find it.
 const (
-	expiringSQL = `select ` + columns + ` from connection where reauthorize_by > 0 and reauthorize_by <= $1 and state = 'connected' and noticed_at = 0
+	expiringSQL = `select ` + columns + ` from connection where reauthorize_by > 0 and reauthorize_by <= $1 and state <> 'disconnected' and state = 'connected' and noticed_at = 0
 		order by reauthorize_by limit 100`
-	overdueSQL = `select ` + columns + ` from connection where reauthorize_by > 0 and reauthorize_by <= $1 and state = 'connected' and noticed_at > 0
+	overdueSQL = `select ` + columns + ` from connection where reauthorize_by > 0 and reauthorize_by <= $1 and state <> 'disconnected' and state = 'connected' and noticed_at > 0
 		order by reauthorize_by limit 100`
 	noticedSQL = `update connection set noticed_at = $3, version = version + 1 where environment_id = $1 and id = $2 and noticed_at = 0`
 )

@@ -1,10 +1,13 @@
 package credential
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
 // A token that lives for a few seconds used to be stale from its first moment, so
@@ -43,5 +46,23 @@ func TestRefreshesAreSpread(t *testing.T) {
 	}
 	if len(moments) < 50 {
 		t.Errorf("a thousand refreshes fall into %d seconds, want a minute", len(moments))
+	}
+}
+
+// A bug: with a hundred thousand connections each round of the scheduler read all of
+// them, since SQLite looked up what holds for nearly every row.
+func TestARoundReadsOnlyWhatIsDue(t *testing.T) {
+	t.Parallel()
+	db := sqldbtest.Open(t, sqldb.SQLite)
+	for query, index := range map[string]string{dueKeepSQL: "credential_by_keep", dueCheckSQL: "credential_by_check", dueRevocationsSQL: "credential_by_revoke"} {
+		args := []any{1, 40}[:strings.Count(query, "$2")+1]
+		var id, parent, unused int
+		var plan string
+		if err := db.Reader().QueryRowContext(t.Context(), "explain query plan "+query, args...).Scan(&id, &parent, &unused, &plan); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(plan, "SEARCH") || !strings.Contains(plan, index) {
+			t.Errorf("%s\n%s", plan, query)
+		}
 	}
 }

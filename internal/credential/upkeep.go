@@ -29,10 +29,12 @@ const (
 	noticeBefore  = 14 * 24 * time.Hour
 )
 
+// What holds for nearly all rows is written so that SQLite does not look it up first:
+// of its indexes only the one of what is due finds few.
 const (
 	dueKeepSQL = `select ` + rowColumns + ` from credential
-		where keep_at > 0 and keep_at <= $1 and revoke_state = '' and refreshable = 1 and next_attempt_at <= $1 order by keep_at limit $2`
-	dueCheckSQL = `select ` + rowColumns + ` from credential where check_at > 0 and check_at <= $1 and revoke_state = '' order by check_at limit $2`
+		where keep_at > 0 and keep_at <= $1 and length(revoke_state) = 0 and refreshable <> 0 and next_attempt_at <= $1 order by keep_at limit $2`
+	dueCheckSQL = `select ` + rowColumns + ` from credential where check_at > 0 and check_at <= $1 and length(revoke_state) = 0 order by check_at limit $2`
 	setKeepSQL  = `update credential set keep_at = $3 where connection_id = $1 and version = $2`
 	setCheckSQL = `update credential set check_at = $3, last_error = $4 where connection_id = $1 and version = $2`
 )
