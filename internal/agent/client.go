@@ -39,7 +39,8 @@ const (
 	GrantCode              = "authorization_code"
 	GrantRefresh           = "refresh_token"
 	GrantClientCredentials = "client_credentials"
-	GrantDevice            = "urn:ietf:params:oauth:grant-type:device_code" // RFC 8628
+	GrantDevice            = "urn:ietf:params:oauth:grant-type:device_code"    // RFC 8628
+	GrantExchange          = "urn:ietf:params:oauth:grant-type:token-exchange" // RFC 8693; of every client, about its own tokens
 )
 
 // Client is an OAuth client. Name is what it called itself: shown to operators,

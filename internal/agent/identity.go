@@ -56,6 +56,22 @@ func (s *Service) Authenticate(ctx context.Context, bearer secret.Value) (Identi
 	return Identity{agent: t.agent, user: f.user, session: f.session, token: fingerprint(t.hash), expires: t.expires}, nil
 }
 
+// SubjectOf is Authenticate for a token that a client sends about itself (RFC 8693).
+// A token of another client is no subject.
+func (s *Service) SubjectOf(ctx context.Context, by Caller, token secret.Value, resource string) (Identity, error) {
+	if by.Client() == "" {
+		return Identity{}, invalidClient()
+	}
+	if _, err := s.audience(resource); err != nil {
+		return Identity{}, err
+	}
+	who, err := s.Authenticate(ctx, token)
+	if fault.KindOf(err) == fault.Unauthenticated || err == nil && who.Client() != by.Client() {
+		return Identity{}, invalidGrant("The subject token is unknown, too old, or another client's.")
+	}
+	return who, err
+}
+
 // counts reports whether a token is there and says now who somebody is.
 func (s *Service) counts(t token) bool {
 	now, f := s.now(), t.family

@@ -226,7 +226,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	a.Custody = custody.New(custody.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People})
 
 	// Levels 5 to 7: sessions, credentials, the spine.
-	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
+	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Agents: a.Agents, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
 	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
 		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, OnTicket: a.onTicket, Now: a.clock.Now, Logger: cfg.Logger})
 	a.Integrations = integration.New(integration.Config{DB: a.db, Audit: a.Audit, People: a.People, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
@@ -312,7 +312,7 @@ func (a *App) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	a.tools = mcpserver.New(mcpserver.Config{Agents: a.Agents, Sessions: a.Sessions, Gateway: a.gateway, PublicURL: a.public, Subscribe: a.db.Subscribe, Version: a.cfg.Version, Limits: a.cfg.limits(), Logger: a.log, Now: a.clock.Now})
 	a.tools.Mount(mux)
-	authserver.New(authserver.Config{Agents: a.Agents, People: a.People, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
+	authserver.New(authserver.Config{Agents: a.Agents, Sessions: a.Sessions, People: a.People, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
 	importer := openapi.NewImporter(a.outbound)
 	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials, Integrations: a.Integrations,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Webhooks: a.Webhooks, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})

@@ -25,6 +25,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
@@ -32,6 +33,8 @@ import (
 type Config struct {
 	Agents *agent.Service
 	People *account.Service
+	// Sessions hands sessions on to sub-agents (RFC 8693). Nil offers no exchange.
+	Sessions *session.Service
 	// Address gives the caller's address. Only the wiring knows which proxies
 	// may say it in a header; nil means the peer of the connection.
 	Address        func(*http.Request) string
@@ -44,6 +47,7 @@ type Config struct {
 type Server struct {
 	agents         *agent.Service
 	people         *account.Service
+	sessions       *session.Service
 	address        func(*http.Request) string
 	noRegistration bool
 	log            *slog.Logger
@@ -67,7 +71,7 @@ func New(cfg Config) *Server {
 	}
 	const keys = 20_000
 	return &Server{
-		agents: cfg.Agents, people: cfg.People, address: cfg.Address, noRegistration: cfg.NoRegistration, log: cfg.Logger,
+		agents: cfg.Agents, people: cfg.People, sessions: cfg.Sessions, address: cfg.Address, noRegistration: cfg.NoRegistration, log: cfg.Logger,
 		registrations: throttle.New(1.0/30, 10, keys, cfg.Now),
 		failures:      throttle.New(0.5, 20, keys, cfg.Now),
 		flood:         throttle.New(500, 2000, keys, cfg.Now),

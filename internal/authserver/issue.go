@@ -11,13 +11,17 @@ import (
 // This file is the only one in the room that writes a secret: tokens and client
 // secrets of our own, to the client that they were made for.
 
-// writeTokens is the successful answer of RFC 6749 §5.1.
-func writeTokens(w http.ResponseWriter, t agent.Tokens) {
+// writeTokens is the successful answer of RFC 6749 §5.1, and of an exchange that of
+// RFC 8693 §2.2.1.
+func writeTokens(w http.ResponseWriter, t agent.Tokens, exchanged bool) {
 	doc := map[string]any{
 		"access_token": string(t.Access.Reveal()),
 		"token_type":   "Bearer",
 		"expires_in":   max(int64(t.ExpiresIn/time.Second), 0),
 		"scope":        t.Scope,
+	}
+	if exchanged {
+		doc["issued_token_type"] = accessTokenType
 	}
 	if !t.Refresh.IsZero() {
 		doc["refresh_token"] = string(t.Refresh.Reveal())

@@ -32,6 +32,9 @@ func (s *Server) serverMetadata() map[string]any {
 		"client_id_metadata_document_supported":            true,
 		"protected_resources":                              []string{s.agents.Resource()},
 	}
+	if s.sessions != nil {
+		doc["grant_types_supported"] = append(doc["grant_types_supported"].([]string), agent.GrantExchange)
+	}
 	if !s.noRegistration {
 		doc["registration_endpoint"] = iss + "/oauth/register"
 	}

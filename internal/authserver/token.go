@@ -13,6 +13,7 @@ import (
 
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	var t agent.Tokens
+	var exchanged bool
 	err := s.authenticated(w, r, func(c agent.Caller, p params) (err error) {
 		// Anybody may call in a public client's name, so that only tokens that it
 		// was given count against it.
@@ -23,6 +24,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		if ok, wait := spend(string(c.Client())); !ok {
 			return tooMany(wait)
 		}
+		exchanged = p.get("grant_type") == agent.GrantExchange
 		if t, err = s.grant(r, c, p); err == nil {
 			issued(string(c.Client()))
 		}
@@ -32,7 +34,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	writeTokens(w, t)
+	writeTokens(w, t, exchanged)
 }
 
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
@@ -73,6 +75,8 @@ func (s *Server) grant(r *http.Request, c agent.Caller, p params) (agent.Tokens,
 			return agent.Tokens{}, missing("device_code")
 		}
 		return s.agents.ExchangeDevice(ctx, c, p.secret("device_code"), p.get("resource"))
+	case agent.GrantExchange:
+		return s.exchange(r, c, p)
 	case "":
 		return agent.Tokens{}, missing("grant_type")
 	}

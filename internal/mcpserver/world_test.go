@@ -98,7 +98,7 @@ func worldOn(t testing.TB, db *sqldb.DB, limits mcpserver.Limits) *world {
 		return w.sessions.OnConnectionEnded(ctx, tx, c)
 	}})
 	connections := w.connections
-	w.sessions = session.New(session.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Connections: connections, PublicURL: public,
+	w.sessions = session.New(session.Config{DB: db, Vault: v, Audit: log, People: w.accounts, Agents: w.agents, Connections: connections, PublicURL: public,
 		Now: func() time.Time { return time.Now().Add(time.Duration(w.later.Load())) }})
 	w.sessions.Start()
 	t.Cleanup(w.sessions.Stop)

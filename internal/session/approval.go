@@ -106,6 +106,7 @@ type Decision struct {
 	Minutes      int            `json:"minutes"`
 	Calls        int            `json:"calls"` // the most that may start; 0: as asked
 	Confirm      policy.Confirm `json:"confirm"`
+	HandOn       bool           `json:"hand_on"` // the agent may hand it on to sub-agents of its own
 	Instructions string         `json:"instructions"`
 }
 
@@ -400,6 +401,7 @@ type verdict struct {
 	grants []Grant
 	length int      // minutes
 	calls  int      // 0: no limit
+	handOn bool     // to sub-agents
 	note   string   // to the agent
 	digest [32]byte // what its proof must be made over
 }
@@ -422,6 +424,7 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		Minutes      int             `json:"minutes,omitempty"`
 		Calls        int             `json:"calls,omitempty"`
 		Call         *CallSubject    `json:"call,omitempty"`
+		HandOn       bool            `json:"hand_on,omitempty"`
 		Instructions string          `json:"instructions"`
 		First        string          `json:"first,omitempty"` // the digest that the first of two persons proved
 	}{
@@ -434,19 +437,19 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		if err != nil {
 			return verdict{}, err
 		}
-		allowed.Grants, allowed.Minutes, allowed.Calls, allowed.Instructions = f.Grants, f.Minutes, f.Calls, f.Note
+		allowed.Grants, allowed.Minutes, allowed.Calls, allowed.HandOn, allowed.Instructions = f.Grants, f.Minutes, f.Calls, f.HandOn, f.Note
 	} else if a.Kind == KindSession {
 		grants, d, err := s.narrowed(p, a, d)
 		if err != nil {
 			return verdict{}, err
 		}
-		allowed.Grants, allowed.Minutes, allowed.Calls = grants, d.Minutes, d.Calls
+		allowed.Grants, allowed.Minutes, allowed.Calls, allowed.HandOn = grants, d.Minutes, d.Calls, d.HandOn
 	}
 	doc, err := strictjson.CanonicalOf(allowed)
 	if err != nil {
 		return verdict{}, err
 	}
-	return verdict{second: a.needsSecond(allowed.Grants), grants: allowed.Grants, length: allowed.Minutes, calls: allowed.Calls, note: allowed.Instructions,
+	return verdict{second: a.needsSecond(allowed.Grants), grants: allowed.Grants, length: allowed.Minutes, calls: allowed.Calls, handOn: allowed.HandOn, note: allowed.Instructions,
 		digest: sha256.Sum256(doc)}, nil
 }
 
@@ -561,6 +564,11 @@ func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p acco
 	}
 	if v.calls > 0 {
 		if err := openCalls(ctx, tx, a.Session.ID); err != nil {
+			return err
+		}
+	}
+	if v.handOn {
+		if err := allowHandOn(ctx, tx, a.Session.ID); err != nil {
 			return err
 		}
 	}

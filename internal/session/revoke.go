@@ -162,6 +162,9 @@ func (s *Service) endIn(ctx context.Context, tx *sqldb.Tx, w endWhere, how endin
 			Environment: e.environment, Organization: e.organization, Actor: by, Agent: e.agent, User: e.user, Session: e.id,
 			Action: "session." + how.reason, Object: string(e.id), Address: address, Detail: w.detail(),
 		})
+		if err := s.agents.RevokeSession(ctx, tx, e.id); err != nil {
+			return nil, err
+		}
 		tx.Notify(endedChannel, string(e.id))
 		changed(tx, e.organization)
 	}

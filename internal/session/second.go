@@ -20,6 +20,7 @@ type firstDecision struct {
 	Grants  []Grant `json:"grants"`
 	Minutes int     `json:"minutes"`
 	Calls   int     `json:"calls"`
+	HandOn  bool    `json:"hand_on,omitempty"`
 	Note    string  `json:"note"`
 }
 
@@ -65,7 +66,7 @@ func (a Approval) needsSecond(grants []Grant) bool {
 // approveFirst keeps the yes of the first person, and gives the second as long to
 // answer as the first had. Nothing is granted.
 func (s *Service) approveFirst(ctx context.Context, tx *sqldb.Tx, p account.Person, a Approval, v verdict, evidence json.RawMessage, now time.Time) error {
-	doc, err := json.Marshal(firstDecision{Grants: v.grants, Minutes: v.length, Calls: v.calls, Note: v.note})
+	doc, err := json.Marshal(firstDecision{Grants: v.grants, Minutes: v.length, Calls: v.calls, HandOn: v.handOn, Note: v.note})
 	if err != nil {
 		return fmt.Errorf("encoding a decision: %w", err)
 	}

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -53,6 +54,7 @@ const (
 	CauseAgent   = "agent_disabled"
 	CauseUser    = "user_left"
 	CauseAccount = "account_disconnected"
+	CauseParent  = "parent_ended" // of a sub-agent's
 )
 
 // Why what a request asks for on one connection cannot be granted as things
@@ -157,6 +159,7 @@ type Config struct {
 	Vault       *vault.Vault
 	Audit       *audit.Log
 	People      *account.Service
+	Agents      *agent.Service
 	Connections *connection.Service
 	PublicURL   *url.URL
 	Now         func() time.Time // must never go backwards within a process
@@ -173,6 +176,7 @@ type Service struct {
 	vault       *vault.Vault
 	audit       *audit.Log
 	people      *account.Service
+	agents      *agent.Service
 	connections *connection.Service
 	public      *url.URL
 	now         func() time.Time
@@ -203,7 +207,7 @@ func New(cfg Config) *Service {
 	}
 	cfg.Vault.Keeps(keeps()...)
 	return &Service{
-		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, public: cfg.PublicURL,
+		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, agents: cfg.Agents, connections: cfg.Connections, public: cfg.PublicURL,
 		now: cfg.Now, ready: cfg.Ready, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(), rules: newRuleCache(),
 		waits: make(chan struct{}), stop: make(chan struct{}),
 	}

@@ -404,6 +404,11 @@ where state <> 'ended' and `+cond+` returning id, environment_id, organization_i
 		}
 		ended = append(ended, some...)
 	}
+	children, err := endChildren(ctx, q, ended, how, now)
+	if err != nil {
+		return nil, err
+	}
+	ended = append(ended, children...)
 	for _, e := range ended {
 		if how.reason == Denied {
 			continue // the decision itself says so

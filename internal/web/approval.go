@@ -186,7 +186,7 @@ func parseID[K id.Kind](raw id.ID[K]) (id.ID[K], error) { return id.Parse[K](str
 
 func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) *ApprovalPage {
 	p := &ApprovalPage{Frame: Frame{Title: "Request", Section: "inbox", Narrow: true}, ID: a.ID, Session: a.Session.ID, Organization: v.here.OrganizationName,
-		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v), For: s.forWhom(v, a.Session)}
+		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, HandOn: d.HandOn, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v), For: s.forWhom(v, a.Session)}
 	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
 		p.Decided = s.verdict(v, a)
 		p.Title, p.Ask.Past, p.Ask.Granted = p.Decided.Word, true, a.State == session.ApprovalApproved && a.Kind != session.KindCall
@@ -351,6 +351,7 @@ func decision(form url.Values, a session.Approval) (session.Decision, error) {
 			return d, fault.New(fault.Invalid, "invalid_decision", "The most calls is a number from 1.").WithHint("Leave it empty for as many as it asks for.")
 		}
 	}
+	d.HandOn = form.Get("hand_on") == "yes"
 	for _, g := range a.Session.Grants {
 		c := session.Choice{Connection: g.Connection}
 		if l, ok, err := limitForm(form, g.Connection).limit(); err != nil {
@@ -458,6 +459,8 @@ func withdrawn(ses session.Session) string {
 	switch ses.Cause {
 	case session.CauseAgent:
 		return "The agent was disabled"
+	case session.CauseParent:
+		return "The session that it was a part of has ended"
 	case session.CauseUser:
 		return "The person whom it was for has left"
 	case session.CauseAccount:

@@ -48,6 +48,7 @@ type ApprovalPage struct {
 	Calls        int    // the most that the agent asks for; 0: no limit
 	MostCalls    string // as the person filled it in
 	Confirm      []Option
+	HandOn       bool // it may be handed on to sub-agents
 	Instructions string
 	Words        string        // the agent's own
 	For          string        // for whom the agent asks

@@ -38,6 +38,7 @@ type SessionRow struct {
 type SessionPage struct {
 	Frame
 	ID                              id.Session
+	Parent                          id.Session // whose part a sub-agent was given; empty: it is none
 	Agent                           AgentMark
 	AgentID                         id.Agent
 	User                            string

@@ -119,7 +119,7 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Connections = connection.New(connection.Config{DB: db, Audit: w.Audit, PublicURL: public, OnEnded: w.connectionEnded})
 	w.Providers, err = provider.New(provider.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Outbound: out, InUse: w.Connections.InUse})
 	must(t, err)
-	w.Sessions = session.New(session.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, PublicURL: public})
+	w.Sessions = session.New(session.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Agents: w.Agents, Connections: w.Connections, PublicURL: public})
 	w.Sessions.Start()
 	t.Cleanup(w.Sessions.Stop)
 	w.Credentials = credential.New(credential.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Connections: w.Connections, Providers: w.Providers, Outbound: out, PublicURL: public, OnTicket: w.onTicket})

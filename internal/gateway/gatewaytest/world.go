@@ -116,7 +116,7 @@ func (w *World) Node(t testing.TB) {
 		}})
 	w.Providers, err = provider.New(provider.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Outbound: w.Outbound, InUse: w.Connections.InUse, Now: w.Clock.Now})
 	Must(t, err)
-	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
+	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Agents: w.Agents, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
 	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, Providers: w.Providers,
 		Outbound: w.Outbound, PublicURL: w.PublicURL, OnTicket: w.onTicket, Now: w.Clock.Now, Logger: w.Logger})
 	*sessions, *credentials = w.Sessions, w.Credentials

@@ -1,0 +1,203 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// maxChildren bounds the sub-agents that one session has at once.
+const maxChildren = 20
+
+// HandOn is what an agent hands on to a sub-agent of its own: at most what its
+// session has. Empty fields leave what the session has.
+type HandOn struct {
+	Providers []string
+	Effects   []policy.Effect
+	Minutes   int // at most what is left
+}
+
+// HandOn starts a session for a sub-agent inside a session of who, and gives the
+// token for it (threats.md S16). The child has a part of its parent's grants, ends no
+// later, ends in the transaction that ends its parent, and hands on nothing itself.
+// It is the same agent: its ceiling, and whoever disables it, hold for both. Nobody
+// is asked, so the approval of the parent must have said that it may.
+func (s *Service) HandOn(ctx context.Context, who agent.Identity, handle string, ask HandOn, address string) (agent.Tokens, Session, error) {
+	none := func(err error) (agent.Tokens, Session, error) { return agent.Tokens{}, Session{}, err }
+	parent, err := s.ofAgent(ctx, who, handle)
+	if err != nil {
+		return none(err)
+	}
+	if who.Session() != "" && parent.ID != who.Session() {
+		return none(notFound())
+	}
+	switch {
+	case parent.State == Pending:
+		return none(fault.New(fault.Denied, "pending", "The request still waits for a person's decision."))
+	case parent.State != Active:
+		return none(s.Refusal(parent))
+	case parent.Calls > 0:
+		return none(fault.New(fault.Denied, "not_granted", "A session with a limited number of calls is not handed on."))
+	}
+	child, v, err := s.child(parent, ask)
+	if err != nil {
+		return none(err)
+	}
+	var tokens agent.Tokens
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		// From here to the commit the parent does not end, so that whoever ends it
+		// after finds this child.
+		now := s.now()
+		if err := requireActive(ctx, tx, []id.Session{parent.ID}, now)[0]; err != nil {
+			return err
+		}
+		v := v
+		if now.Add(time.Duration(v.length) * time.Minute).After(parent.ExpiresAt) {
+			v.length-- // time has passed since it was read
+		}
+		if v.length < 1 {
+			return tooLate()
+		}
+		if err := mayHandOn(ctx, tx, parent.ID); err != nil {
+			return err
+		}
+		if err := insertSession(ctx, tx, child, ""); err != nil {
+			return sqldb.Wrap("store a session", err)
+		}
+		if err := insertChild(ctx, tx, child.ID, parent.ID); err != nil {
+			return err
+		}
+		if err := activateSession(ctx, tx, child.ID, parent.User, v, now); err != nil {
+			return err
+		}
+		for _, g := range v.grants {
+			if err := insertGrant(ctx, tx, child.ID, g); err != nil {
+				return sqldb.Wrap("store a grant", err)
+			}
+		}
+		s.audit.AppendEvent(tx, audit.Entry{
+			Environment: child.Environment, Organization: child.Organization, Actor: audit.Actor{Kind: "agent", ID: string(child.Agent)},
+			Agent: child.Agent, User: parent.User, Session: child.ID, Approval: parent.Approval, Action: "session.handed_on", Object: string(child.ID),
+			Detail: map[string]string{"parent": string(parent.ID), "minutes": fmt.Sprint(v.length)}, Address: address,
+		})
+		changed(tx, child.Organization)
+		tokens, err = s.agents.IssueForSession(ctx, tx, agent.SessionGrant{Agent: child.Agent, Session: child.ID, User: parent.User,
+			Expires: now.Add(time.Duration(v.length) * time.Minute)})
+		return err
+	})
+	return tokens, child, err
+}
+
+// child is the part of a session that is handed on.
+func (s *Service) child(parent Session, ask HandOn) (Session, verdict, error) {
+	now := s.now()
+	left := int(parent.ExpiresAt.Sub(now) / time.Minute)
+	length := left
+	if ask.Minutes > 0 {
+		length = min(length, ask.Minutes)
+	}
+	if length < 1 {
+		return Session{}, verdict{}, tooLate()
+	}
+	var grants []Grant
+	for _, g := range parent.Grants {
+		if len(ask.Providers) > 0 && !slices.Contains(ask.Providers, g.Provider) {
+			continue
+		}
+		g.Tools = slices.DeleteFunc(slices.Clone(g.Tools), func(t ToolRef) bool { return len(ask.Effects) > 0 && !slices.Contains(ask.Effects, t.Effect) })
+		if len(g.Tools) > 0 {
+			g.Effects = presentEffects(g.Tools)
+			grants = append(grants, g)
+		}
+	}
+	for _, p := range ask.Providers {
+		if !slices.ContainsFunc(grants, func(g Grant) bool { return g.Provider == p }) {
+			return Session{}, verdict{}, fault.New(fault.Denied, "not_granted", "The session has nothing of "+quote(p)+" to hand on.")
+		}
+	}
+	if len(grants) == 0 {
+		return Session{}, verdict{}, fault.New(fault.Denied, "not_granted", "The session has nothing of that to hand on.")
+	}
+	child := parent
+	child.ID, child.State, child.Minutes, child.Purpose = id.NewSession(), Pending, length, "Handed on to a sub-agent. "+parent.Purpose
+	child.RequestedAt, child.PendingUntil, child.asked, child.Grants = now, now.Add(time.Minute), asked{Grants: grants}, grants
+	return child, verdict{grants: grants, length: length, note: parent.Instructions}, nil
+}
+
+func tooLate() error {
+	return fault.New(fault.Expired, "expired", "The session ends within a minute.")
+}
+
+// Parent is the session that a session of a sub-agent is a part of, or "".
+func (s *Service) Parent(ctx context.Context, sid id.Session) (id.Session, error) {
+	const query = `select parent_id from session_child where session_id = $1`
+	var parent id.Session
+	err := s.db.Reader().QueryRowContext(ctx, query, sid).Scan(&parent)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return parent, sqldb.Wrap("find the parent of a session", err)
+}
+
+// allowHandOn stores that an approval said so.
+func allowHandOn(ctx context.Context, tx *sqldb.Tx, sid id.Session) error {
+	const query = `insert into session_hand_on (session_id) values ($1)`
+	_, err := tx.ExecContext(ctx, query, sid)
+	return sqldb.Wrap("let a session be handed on", err)
+}
+
+// mayHandOn takes the session's mark for this transaction, so that children are
+// counted one after another.
+func mayHandOn(ctx context.Context, tx *sqldb.Tx, sid id.Session) error {
+	const (
+		hold  = `update session_hand_on set session_id = session_id where session_id = $1`
+		count = `select count(*) from session_child c join session s on s.id = c.session_id where c.parent_id = $1 and s.state = 'active'`
+	)
+	res, err := tx.ExecContext(ctx, hold, sid)
+	refused := fault.New(fault.Denied, "not_granted", "The person who approved this session did not say that it may be handed on.").
+		WithHint("Do it yourself, or request a session and ask the person to tick that it may be handed on to sub-agents.")
+	if err := oneRow(res, err, "look whether a session may be handed on", refused); err != nil {
+		return err
+	}
+	var n int
+	if err := tx.QueryRowContext(ctx, count, sid).Scan(&n); err != nil {
+		return sqldb.Wrap("count a session's sub-agents", err)
+	}
+	if n >= maxChildren {
+		return fault.New(fault.Limited, "rate_limited", fmt.Sprintf("A session has %d sub-agents at most.", maxChildren)).WithRetry(time.Minute)
+	}
+	return nil
+}
+
+func insertChild(ctx context.Context, tx *sqldb.Tx, child, parent id.Session) error {
+	const query = `insert into session_child (session_id, parent_id) values ($1, $2)`
+	_, err := tx.ExecContext(ctx, query, child, parent)
+	return sqldb.Wrap("store a session", err)
+}
+
+// endChildren ends what came of sessions that have ended.
+func endChildren(ctx context.Context, q sqldb.Querier, parents []endedSession, how ending, now time.Time) ([]endedSession, error) {
+	if len(parents) == 0 {
+		return nil, nil
+	}
+	args := []any{how.reason, CauseParent, sqldb.Micros(now)}
+	marks := make([]string, len(parents))
+	for i, p := range parents {
+		args = append(args, p.id)
+		marks[i] = fmt.Sprintf("$%d", len(args))
+	}
+	const query = `update session set state = 'ended', reason = $1, cause = $2, ended_at = $3, version = version + 1
+where state <> 'ended' and id in (select session_id from session_child where parent_id in (%s))
+returning id, environment_id, organization_id, agent_id, user_id, approved_at`
+	ended, err := scanEnded(q.QueryContext(ctx, fmt.Sprintf(query, strings.Join(marks, ", ")), args...))
+	return ended, sqldb.Wrap("end the sessions of sub-agents", err)
+}

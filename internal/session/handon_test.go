@@ -1,0 +1,137 @@
+package session_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+// handOn gives the identity of a sub-agent in the session behind handle.
+func (s scene) handOn(t *testing.T, handle string, ask session.HandOn) (agent.Identity, session.Session, error) {
+	t.Helper()
+	tokens, child, err := s.Sessions.HandOn(t.Context(), s.bot, handle, ask, "127.0.0.1")
+	if err != nil {
+		return agent.Identity{}, child, err
+	}
+	if !tokens.Refresh.IsZero() {
+		t.Error("a sub-agent got a refresh token")
+	}
+	who, err := s.Agents.Authenticate(t.Context(), tokens.Access)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return who, child, nil
+}
+
+// S16, S5: a sub-agent gets at most its parent's session, no longer, only if the
+// approval said so, and hands on nothing itself; it ends with its parent at once.
+func TestHandOn(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		plain := s.Ask(t, s.bot, "tracker", policy.Read, policy.Write)
+		if _, _, err := s.handOn(t, plain.Handle, session.HandOn{}); code(err) != "pending" {
+			t.Errorf("before the decision: got %v", err)
+		}
+		s.Approve(t, s.owner, plain.Session.Approval, nil)
+		if _, _, err := s.handOn(t, plain.Handle, session.HandOn{}); code(err) != "not_granted" {
+			t.Errorf("without the tick: got %v, want not_granted", err)
+		}
+
+		r := s.Ask(t, s.bot, "tracker", policy.Read, policy.Write)
+		s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.HandOn = true })
+		who, child, err := s.handOn(t, r.Handle, session.HandOn{Effects: []policy.Effect{policy.Read}, Minutes: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if who.Session() != child.ID || who.User() != s.owner.ID || !who.Expires().Equal(s.Clock.Now().Add(5*time.Minute)) {
+			t.Errorf("got session %s, user %s, until %s", who.Session(), who.User(), who.Expires())
+		}
+		if parent, err := s.Sessions.Parent(t.Context(), child.ID); err != nil || parent != r.Session.ID {
+			t.Errorf("its parent is %q, %v, want %s", parent, err, r.Session.ID)
+		}
+		if _, err := s.Call(t, who, "", "tracker_list_issues", nil); err != nil {
+			t.Errorf("reading, which was handed on: %v", err)
+		}
+		if _, err := s.Call(t, who, "", "tracker_create_issue", map[string]any{"title": "x"}); code(err) != "not_granted" {
+			t.Errorf("writing, which was not: got %v", err)
+		}
+		if _, err := s.Call(t, who, r.Handle, "tracker_list_issues", nil); code(err) != "session_not_found" {
+			t.Errorf("its parent's session: got %v", err)
+		}
+		if _, _, err := s.Sessions.HandOn(t.Context(), who, "", session.HandOn{}, ""); code(err) != "not_granted" {
+			t.Errorf("a sub-agent that hands on: got %v", err)
+		}
+		if _, err := s.Sessions.Request(t.Context(), who, session.Ask{Providers: []string{"tracker"}}, ""); code(err) != "not_granted" {
+			t.Errorf("a sub-agent that asks for a session: got %v", err)
+		}
+		if _, _, err := s.handOn(t, r.Handle, session.HandOn{Providers: []string{"other"}}); code(err) != "not_granted" {
+			t.Errorf("a provider that the session does not have: got %v", err)
+		}
+		if _, _, err := s.handOn(t, r.Handle, session.HandOn{Effects: []policy.Effect{policy.Destructive}}); code(err) != "not_granted" {
+			t.Errorf("an effect that the session does not have: got %v", err)
+		}
+		long, _, err := s.handOn(t, r.Handle, session.HandOn{Minutes: 100_000})
+		if err != nil || long.Expires().After(s.Clock.Now().Add(time.Duration(r.Session.Minutes)*time.Minute)) {
+			t.Errorf("a long one ends at %s, %v", long.Expires(), err)
+		}
+
+		res, err := s.Sessions.Revoke(t.Context(), account.ByPerson(s.owner.Signed(t)).In(s.Environment), session.Aim{Session: r.Session.ID})
+		if err != nil || len(res.Sessions) != 3 {
+			t.Errorf("revoking the parent ended %v, %v, want it and its two children", res.Sessions, err)
+		}
+		if _, err := s.Call(t, who, "", "tracker_list_issues", nil); code(err) != "revoked" {
+			t.Errorf("after its parent was revoked: got %v, want revoked", err)
+		}
+		if _, _, err := s.handOn(t, r.Handle, session.HandOn{}); code(err) != "revoked" {
+			t.Errorf("handing on a revoked session: got %v", err)
+		}
+		// A session with a limited number of calls is not handed on: its sub-agents
+		// would not be counted with it.
+		few := s.Ask(t, s.bot, "tracker", policy.Read)
+		s.Approve(t, s.owner, few.Session.Approval, func(d *session.Decision) { d.HandOn, d.Calls = true, 3 })
+		if _, _, err := s.handOn(t, few.Handle, session.HandOn{}); code(err) != "not_granted" {
+			t.Errorf("a session of three calls: got %v", err)
+		}
+	})
+}
+
+// S16: whoever is handed a session while it ends gets nothing that lasts.
+func TestHandOnRacesRevoke(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		r := s.Ask(t, s.bot, "tracker", policy.Read)
+		s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.HandOn = true })
+		var mu sync.Mutex
+		var got []agent.Tokens
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if tokens, _, err := s.Sessions.HandOn(t.Context(), s.bot, r.Handle, session.HandOn{}, ""); err == nil {
+					mu.Lock()
+					got = append(got, tokens)
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Go(func() {
+			if _, err := s.Sessions.Revoke(t.Context(), s.System.In(s.Environment), session.Aim{Session: r.Session.ID}); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		for _, tokens := range got {
+			if _, err := s.Agents.Authenticate(t.Context(), tokens.Access); code(err) != "invalid_token" {
+				t.Errorf("a token outlived its session's parent: %v", err)
+			}
+		}
+	})
+}
