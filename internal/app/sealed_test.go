@@ -18,7 +18,7 @@ var plainColumns = map[string]string{
 	"audit_chain.key_wrapped": "wrapped by a root key; the audit's own Rewrap", "audit_signer.key_wrapped": "wrapped by a root key; the audit's own Rewrap",
 	"audit_entry.body": "public to readers of the audit", "audit_entry.hash": "a digest",
 	"authorization_code.hash": "a digest", "cli_request.poll_hash": "a digest", "connection.pinned": "a record", "connection.record_digest": "a digest",
-	"enroll_link.token_hash": "a digest", "integration_return.token_hash": "a digest", "vouch_link.token_hash": "a digest", "connect_ticket.token_hash": "a digest", "device_code.hash": "a digest", "guess.subject": "a digest", "kek.context": "names", "kek_version.commitment": "says nothing of the key",
+	"enroll_link.token_hash": "a digest", "integration_return.token_hash": "a digest", "vouch_link.token_hash": "a digest", "connect_ticket.token_hash": "a digest", "guess.subject": "a digest", "kek.context": "names", "kek_version.commitment": "says nothing of the key",
 	"kek_version.wrapped_seed": "wrapped by a root key", "login.token_hash": "a digest", "oauth_client.secret_hash": "a digest",
 	"oauth_flow.record_digest": "a digest", "oauth_flow.state_hash": "a digest", "passkey.credential_id": "public", "passkey.public_key": "public",
 	"provider_notice.digest": "a digest", "provider.record": "a record", "provider_draft.record": "a record", "provider_snapshot.digest": "a digest", "provider_snapshot.record": "a record",

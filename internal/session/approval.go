@@ -50,8 +50,9 @@ type Approval struct {
 	Lost      string // of an open call: why it could not be made as its connection stands now
 	First     First  // who approved already, where a second person must
 
-	row   approvalRow
-	rules Rules
+	row    approvalRow
+	rules  Rules
+	handOn bool // as the first of two persons ticked
 }
 
 // First is the first of two persons who approve. While the second is awaited, the
@@ -227,6 +228,9 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 		a.Lost = lost(Grant{Connection: r.connection}, now)
 	}
 	a.Risk = risks(a)
+	if a.handOn { // the second person reads what the first ticked
+		a.Risk = append(a.Risk, "The first person let it hand this on to sub-agents.")
+	}
 	return a, nil
 }
 

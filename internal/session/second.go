@@ -47,7 +47,7 @@ func (a *Approval) showFirst() error {
 			f.Grants[i].Lost = a.Session.Grants[at].Lost
 		}
 	}
-	a.Session.Grants, a.Session.Minutes, a.Session.Calls = f.Grants, f.Minutes, f.Calls
+	a.Session.Grants, a.Session.Minutes, a.Session.Calls, a.handOn = f.Grants, f.Minutes, f.Calls, f.HandOn
 	return nil
 }
 
