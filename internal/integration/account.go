@@ -405,3 +405,31 @@ func (s *Service) nothing(ctx context.Context, by account.Actor, a aimed, why st
 	}
 	return nil
 }
+
+// Described is a connection with the integration that it is under, if there is one.
+type Described struct {
+	Connection  connection.Connection
+	Integration Integration
+}
+
+// Described reads what some connections of an environment are now, for who has
+// established on their own that they may know.
+func (s *Service) Described(ctx context.Context, env id.Environment, some []id.Connection) (map[id.Connection]Described, error) {
+	list, err := s.cfg.Connections.Among(ctx, s.cfg.DB.Reader(), env, some)
+	if err != nil {
+		return nil, err
+	}
+	out := map[id.Connection]Described{}
+	for _, c := range list {
+		o := Users
+		if c.Owner == "" {
+			o = Organizations
+		}
+		i, err := s.find(ctx, s.cfg.DB.Reader(), env, c.Record.Wire(), o)
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return nil, err
+		}
+		out[c.ID] = Described{c, i}
+	}
+	return out, nil
+}

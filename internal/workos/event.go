@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
@@ -24,8 +25,27 @@ func events() map[string][]string {
 	for event, actions := range vaultEvents() {
 		all[event] = actions
 	}
+	for event, actions := range pipesEvents() {
+		all[event] = actions
+	}
 	return all
 }
+
+// pipesEvents are the names that Pipes has for some of what Ambit tells of
+// connections by names of its own; who asks for these gets them in that shape.
+func pipesEvents() map[string][]string {
+	return map[string][]string{
+		pipesPrefix + "connected":              {"connection.connected", "connection.reconnected", "connection.recovered"},
+		pipesPrefix + "reauthorization_needed": {"connection.needs_reauthorization"},
+		pipesPrefix + "disconnected":           {"connection.disconnected"},
+		pipesFailed:                            {"connection.refused"},
+	}
+}
+
+const (
+	pipesPrefix = "pipes.connected_account."
+	pipesFailed = pipesPrefix + "connection_failed"
+)
 
 func vaultEvents() map[string][]string {
 	return map[string][]string{
@@ -52,7 +72,17 @@ func vaultEvents() map[string][]string {
 // eventOf is the inverse of events.
 func eventOf(action string) string {
 	for event, actions := range events() {
-		if slices.Contains(actions, action) {
+		if slices.Contains(actions, action) && !strings.HasPrefix(event, pipesPrefix) {
+			return event
+		}
+	}
+	return ""
+}
+
+// pipesEventOf is the name that Pipes has for an action, if it was asked for.
+func pipesEventOf(action string, asked []string) string {
+	for event, actions := range pipesEvents() {
+		if slices.Contains(asked, event) && slices.Contains(actions, action) {
 			return event
 		}
 	}
@@ -73,7 +103,7 @@ type event struct {
 // listEvents answers oldest first, so that who asks again after the last event
 // that it has gets those that came since.
 func (s *Server) listEvents(ctx context.Context, c vault.Caller, r *http.Request) (answer, error) {
-	f, err := s.eventFilter(ctx, c, r.URL.RawQuery)
+	f, asked, err := s.eventFilter(ctx, c, r.URL.RawQuery)
 	if err != nil {
 		return answer{}, err
 	}
@@ -89,7 +119,26 @@ func (s *Server) listEvents(ctx context.Context, c vault.Caller, r *http.Request
 	if err != nil {
 		return answer{}, err
 	}
+	var about []id.Connection
 	for _, rec := range page.Records {
+		if rec.Connection != "" && pipesEventOf(rec.Action, asked) != "" {
+			about = append(about, rec.Connection)
+		}
+	}
+	var accounts map[id.Connection]integration.Described
+	if len(about) > 0 {
+		if accounts, err = s.integrations.Described(ctx, c.Environment, about); err != nil {
+			return answer{}, err
+		}
+	}
+	for _, rec := range page.Records {
+		if rec.Decision == "deny" && pipesEventOf(rec.Action, asked) != pipesFailed {
+			continue
+		}
+		if name := pipesEventOf(rec.Action, asked); name != "" {
+			out.Data = append(out.Data, event{Object: "event", ID: rec.ID, Event: name, Data: pipesData(name, rec, accounts), Created: stamp(rec.Time), Context: map[string]any{}})
+			continue
+		}
 		// What a key may not list, it does not hear of either.
 		if rec.Connection != "" && strings.HasPrefix(eventOf(rec.Action), "connection.") || c.Reach.Lists(rec.Detail["name"], keyContext(rec)) {
 			out.Data = append(out.Data, wireEvent(rec))
@@ -101,35 +150,37 @@ func (s *Server) listEvents(ctx context.Context, c vault.Caller, r *http.Request
 	return answer{http.StatusOK, out}, nil
 }
 
-func (s *Server) eventFilter(ctx context.Context, c vault.Caller, raw string) (audit.Filter, error) {
+func (s *Server) eventFilter(ctx context.Context, c vault.Caller, raw string) (f audit.Filter, asked []string, err error) {
 	bad := func(name string) error {
 		return fault.New(fault.Invalid, "invalid_parameter", "The parameter "+name+" is not valid.")
 	}
 	query, err := url.ParseQuery(raw)
 	if err != nil {
-		return audit.Filter{}, bad("query")
+		return audit.Filter{}, nil, bad("query")
 	}
-	f := audit.Filter{Environment: c.Environment, Organization: c.Organization, Oldest: true, Happened: true, Limit: 10}
+	f = audit.Filter{Environment: c.Environment, Organization: c.Organization, Oldest: true, Happened: true, Limit: 10}
 	for _, name := range slices.Concat(query["events"], query["events[]"]) {
 		for part := range strings.SplitSeq(name, ",") {
+			asked = append(asked, strings.TrimSpace(part))
 			f.Actions = append(f.Actions, events()[strings.TrimSpace(part)]...)
 		}
 	}
+	f.Happened = !slices.Contains(asked, pipesFailed) // which tells of what was refused
 	slices.Sort(f.Actions)
 	f.Actions = slices.Compact(f.Actions)
 	if len(query["events"])+len(query["events[]"]) == 0 {
-		return f, unprocessable{fault.New(fault.Invalid, "missing_field", "events is required.")}
+		return f, nil, unprocessable{fault.New(fault.Invalid, "missing_field", "events is required.")}
 	}
 	if v := query.Get("limit"); v != "" {
 		if f.Limit, err = strconv.Atoi(v); err != nil || f.Limit < 1 {
-			return f, bad("limit")
+			return f, nil, bad("limit")
 		}
 		f.Limit = min(f.Limit, 100)
 	}
 	for name, at := range map[string]*time.Time{"range_start": &f.Since, "range_end": &f.Until} {
 		if v := query.Get(name); v != "" {
 			if *at, err = time.Parse(time.RFC3339, v); err != nil {
-				return f, bad(name)
+				return f, nil, bad(name)
 			}
 		}
 	}
@@ -137,21 +188,21 @@ func (s *Server) eventFilter(ctx context.Context, c vault.Caller, raw string) (a
 	case "", "asc", "desc":
 		f.Oldest = v != "desc"
 	default:
-		return f, bad("order")
+		return f, nil, bad("order")
 	}
 	if v := query.Get("organization_id"); v != "" {
 		var org id.Organization
 		if err := parse(&org, v); err != nil || c.Organization != "" && org != c.Organization {
-			return f, bad("organization_id")
+			return f, nil, bad("organization_id")
 		}
 		f.Organization = org
 	}
 	if v := query.Get("after"); v != "" {
 		if f.After, err = s.audit.After(ctx, c.Environment, v); err != nil {
-			return f, err
+			return f, nil, err
 		}
 	}
-	return f, nil
+	return f, asked, nil
 }
 
 func wireEvent(r audit.Record) event {
@@ -186,6 +237,30 @@ func wireEvent(r audit.Record) event {
 		data["key_context"] = items
 	}
 	return event{Object: "event", ID: r.ID, Event: eventOf(r.Action), Data: data, Created: stamp(r.Time), Context: map[string]any{}}
+}
+
+// pipesData is what Pipes tells of a connected account, or of one that was not
+// connected.
+func pipesData(name string, r audit.Record, accounts map[id.Connection]integration.Described) map[string]any {
+	a := accounts[r.Connection]
+	slug, user := r.Provider, r.Detail["owner"]
+	if a.Integration.Provider.Record.ID != "" {
+		slug = a.Integration.Slug()
+	}
+	data := map[string]any{"data_integration_id": wireID(a.Integration), "provider_slug": slug, "organization_id": cursorOf(string(r.Organization))}
+	if name == pipesFailed {
+		for member, v := range map[string]any{"object": "connection_failed", "user_id": cursorOf(string(r.User)), "error_code": r.Code, "error_reason": r.Rule,
+			"provider_error": nil, "provider_error_description": nil, "created_at": stamp(r.Time)} {
+			data[member] = v
+		}
+		return data
+	}
+	state := map[string]string{"connected": "connected", "reauthorization_needed": "needs_reauthorization", "disconnected": "disconnected"}[strings.TrimPrefix(name, pipesPrefix)]
+	for member, v := range map[string]any{"object": "connected_account", "id": r.Connection, "user_id": cursorOf(user), "scopes": append([]string{}, a.Connection.Scopes...), "state": state,
+		"created_at": stamp(a.Connection.CreatedAt), "updated_at": stamp(r.Time)} {
+		data[member] = v
+	}
+	return data
 }
 
 // keyContext is that of what an entry is about; nil: none.
