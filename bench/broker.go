@@ -45,6 +45,11 @@ func (b *broker) pid() int { return b.Nodes[0].PID() }
 // call is the measured call.
 func (b *broker) call(ctx context.Context) error { return b.send(ctx, b.body) }
 
+// relayed is the same request as a client of the provider's own sends it.
+func (b *broker) relayed(ctx context.Context) error {
+	return b.agent.Relays(ctx, b.Nodes[0], "/third/items", b.session.Handle)
+}
+
 func (b *broker) send(ctx context.Context, body []byte) error {
 	return b.agent.Succeeds(ctx, b.Nodes[0], "third_list", body)
 }

@@ -35,7 +35,7 @@ import (
 
 // Row is one line of the table.
 type Row struct {
-	Path        string  `json:"path"` // direct, parts, sqlite or postgres
+	Path        string  `json:"path"` // direct, parts, sqlite or postgres, those with whoami or relay
 	Concurrency int     `json:"concurrency"`
 	Calls       int     `json:"calls"`
 	P50         float64 `json:"p50_ms"`
@@ -264,7 +264,8 @@ func rounds(ctx context.Context, o options, engine string, b *broker, p *parts, 
 		call func(context.Context) error
 	}{
 		{"direct", 1, b.pid(), up.Direct}, {engine, 1, b.pid(), brokered}, {engine + " whoami", 1, b.pid(), b.whoami},
-		{"direct", 16, b.pid(), up.Direct}, {engine, 16, b.pid(), brokered},
+		{engine + " relay", 1, b.pid(), b.relayed},
+		{"direct", 16, b.pid(), up.Direct}, {engine, 16, b.pid(), brokered}, {engine + " relay", 16, b.pid(), b.relayed},
 	}
 	if p != nil {
 		kinds = slices.Insert(kinds, 3, kinds[0])

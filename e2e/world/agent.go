@@ -157,6 +157,27 @@ func (a *Agent) Succeeds(ctx context.Context, n *Node, tool string, body []byte)
 	return nil
 }
 
+// Relays makes a raw request through the relay, which must succeed.
+func (a *Agent) Relays(ctx context.Context, n *Node, path, handle string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL()+"/relay"+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Host = n.host()
+	req.Header.Set("Authorization", "Bearer "+a.Token)
+	req.Header.Set("X-Ambit-Session", handle)
+	resp, err := wire.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	if err == nil && (resp.StatusCode != http.StatusOK || resp.Header.Get("X-Relay-Upstream-Status") != "200") {
+		err = fmt.Errorf("%s: %s %s", path, resp.Status, raw)
+	}
+	return err
+}
+
 // post sends an encoded call and reads the whole answer.
 func (a *Agent) post(ctx context.Context, n *Node, tool string, body []byte) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.URL()+"/mcp", bytes.NewReader(body))

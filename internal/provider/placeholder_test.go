@@ -259,3 +259,37 @@ func code(err error) string {
 	}
 	return fault.Of(err).Code
 }
+
+// Whatever stands in a client's Authorization, the credential goes nowhere but in
+// place of a placeholder, and no request panics or breaks out of its header.
+func FuzzPlaceholders(f *testing.F) {
+	rec := parse(f, "id: demo\nname: Demo\nauth: api_key\napi: {base: [\"https://api.example.com\"]}\ngeneric: {read: true, write: true, destructive: true}\ninject: {header: X-Api-Key, format: \"{api_key}\", placeholder: {prefix: sk-, places: [path, \"query:key\", \"json:token\"]}}\n")
+	for _, v := range []string{"Bearer sk-ambit_placeholder", "Basic c2stYW1iaXRfcGxhY2Vob2xkZXI6eA==", "Basic !", "ambit_api_key_000", "ambit_other", "x ambit_ambit_api_key"} {
+		f.Add(v, "/a?key=ambit_api_key", `{"token":"ambit_api_key"}`)
+	}
+	cred := credential(provider.APIKey, "api_key", rawKey)
+	f.Fuzz(func(t *testing.T, authorization, path, body string) {
+		u, err := url.Parse("https://api.example.com" + path)
+		if err != nil || u.Host != "api.example.com" || strings.Contains(authorization+path+body, rawKey) {
+			t.Skip()
+		}
+		h := http.Header{"Authorization": {authorization}, "Content-Type": {"application/json"}}
+		out := provider.Filled(rec, &http.Request{Method: "POST", URL: u, Header: http.Header{"Content-Type": {"application/json"}}}, h, []byte(body), cred)
+		if out == nil {
+			return // refused
+		}
+		for name, values := range out.Header {
+			for _, v := range values {
+				if strings.ContainsAny(v, "\r\n\x00") {
+					t.Errorf("%s breaks out: %q", name, v)
+				}
+			}
+		}
+		if !strings.Contains(authorization+path+body, "ambit_") && out.Header.Get("X-Api-Key") != rawKey && !strings.HasPrefix(authorization, "Basic ") {
+			t.Errorf("nothing was attached: %v", out.Header)
+		}
+		if out.URL.Host != "api.example.com" {
+			t.Errorf("it goes to %s", out.URL.Host)
+		}
+	})
+}
