@@ -60,6 +60,12 @@ func New(baseURL, token string) *Client {
 	return c
 }
 
+// Check says what is wrong with the address of a server; nil is fine.
+func Check(baseURL string) error {
+	_, err := parseBase(baseURL)
+	return err
+}
+
 func parseBase(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {

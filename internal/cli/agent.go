@@ -15,7 +15,7 @@ import (
 
 func (c *command) agentCommand() *cobra.Command {
 	return c.group("agent", "Agents: who they are, and the most they may be granted",
-		c.agentList(), c.agentRegister(), c.agentShow(), c.agentCeiling(), c.agentDisable(), c.agentEnable(), c.agentRotate(), c.agentKeys())
+		c.agentList(), c.agentRegister(), c.agentShow(), c.agentCeiling(), c.agentDisable(), c.agentEnable(), c.agentRotate(), c.agentKeys(), c.agentSetup())
 }
 
 func (c *command) agentList() *cobra.Command {

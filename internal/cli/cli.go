@@ -108,7 +108,7 @@ func (c *command) root() *cobra.Command {
 		&cobra.Group{ID: "machine", Title: "This machine:"},
 	)
 	for group, list := range map[string][]*cobra.Command{
-		"run":     {c.scanCommand(), c.demoCommand(), c.devCommand(), c.serveCommand(), c.runCommand()},
+		"run":     {c.scanCommand(), c.demoCommand(), c.devCommand(), c.serveCommand(), c.mcpCommand(), c.runCommand()},
 		"manage":  c.manageCommands(),
 		"machine": {c.loginCommand(), c.logoutCommand(), c.recoverCommand(), c.migrateCommand(), c.backupCommand(), c.restoreCommand(), c.doctorCommand(), c.profileCommand(), c.proxyCommand(), c.versionCommand()},
 	} {

@@ -56,10 +56,6 @@ type Result struct {
 	Event  id.Event      // the audit entry of the call
 	Effect policy.Effect // of the call
 	Note   string        // what the person who approved this very call told the agent
-	// Lacking names scopes of the tool that the account was not granted, where the
-	// provider refused the call, and ConnectURL the page to grant them at.
-	Lacking    []string
-	ConnectURL string
 }
 
 // Config is what a Gateway needs. All but Now, Ready and Logger are required.
@@ -253,7 +249,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	if err != nil {
 		return Result{}, withNote(g.explain(running, err, req.Effect, outcome), permit.Note())
 	}
-	return g.lacking(ctx, permit, target.Tool, Result{Answer: answer, Event: intent.Event, Effect: req.Effect, Note: permit.Note()}), nil
+	return Result{Answer: answer, Event: intent.Event, Effect: req.Effect, Note: permit.Note()}, nil
 }
 
 // withNote lets a failure carry what the approver wrote: the approval is used

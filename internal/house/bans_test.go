@@ -81,6 +81,8 @@ func bans() []ban {
 			files: map[string]string{
 				"internal/keyring/options.go":   "names the type in which outbound's reaches the back ends",
 				"internal/cli/demo.go":          "plays an agent in front of the server",
+				"internal/cli/mcp.go":           "is an agent's program in front of the server",
+				"internal/cli/bridge.go":        "names the type in which mcp.go's reaches it",
 				"internal/cli/run_agent.go":     "is an agent of the server, beside the program that it starts",
 				"internal/cli/person/person.go": "plays a browser in front of the server",
 				"internal/cli/doctor_server.go": "asks the operator's own server whether it is ready",

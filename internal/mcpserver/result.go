@@ -67,16 +67,7 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 			to = ""
 		}
 		hint := upstreamHint(res.Effect, res.Status, to != "")
-		code := "upstream_error"
-		if len(res.Lacking) > 0 {
-			code = "scope_missing"
-			message = "The provider refused the call; the account was not granted what this tool needs: " + strings.Join(res.Lacking, ", ") + "."
-			hint = "Ask the person to grant it at " + res.ConnectURL + ", then call again."
-		}
-		refused := map[string]any{"code": code, "message": message, "hint": hint, "status": res.Status}
-		if len(res.Lacking) > 0 {
-			refused["missing"], refused["connect_url"] = res.Lacking, res.ConnectURL
-		}
+		refused := map[string]any{"code": "upstream_error", "message": message, "hint": hint, "status": res.Status}
 		if wait, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && wait >= 0 {
 			refused["retry_after"] = wait
 		}
@@ -88,7 +79,7 @@ func (s *Server) upstream(rev revision, res gateway.Result) callResult {
 		} else if text != "" {
 			refused["answer"] = text
 		}
-		out.Content, out.StructuredContent, out.IsError = texts(message+" ("+code+") "+hint+"\n"+text), refused, true
+		out.Content, out.StructuredContent, out.IsError = texts(message+" (upstream_error) "+hint+"\n"+text), refused, true
 		return out.withNote(res.Note)
 	}
 	if res.Withheld != "" {

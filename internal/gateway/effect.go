@@ -2,15 +2,12 @@ package gateway
 
 import (
 	"context"
-	"net/http"
 	"slices"
 
 	"github.com/ambit-dev/ambit/internal/agent"
-	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
-	"github.com/ambit-dev/ambit/internal/session"
 )
 
 // within refuses a call that could do more than its caller said.
@@ -37,25 +34,4 @@ func (g *Gateway) withinDeclared(ctx context.Context, who agent.Identity, c Call
 		return nil
 	}
 	return c.within(tools[i].Effect)
-}
-
-// lacking says which scopes of the tool the account was not granted, after its
-// provider has refused a call. Before that nobody could tell: many a scope
-// includes others.
-func (g *Gateway) lacking(ctx context.Context, p session.Permit, t provider.Tool, r Result) Result {
-	if r.Status != http.StatusForbidden || len(t.Scopes) == 0 {
-		return r
-	}
-	usable, err := g.connections.Usable(ctx, p.Environment(), p.Organization(), p.User(), []string{p.Provider()})
-	if err != nil {
-		return r // the provider's refusal stands as it is
-	}
-	i := slices.IndexFunc(usable, func(c connection.Connection) bool { return c.ID == p.Connection() })
-	if i < 0 {
-		return r
-	}
-	if r.Lacking = usable[i].Missing(t.Scopes); len(r.Lacking) > 0 {
-		r.ConnectURL = g.connections.ReconnectURL(p.Connection())
-	}
-	return r
 }
