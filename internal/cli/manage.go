@@ -19,7 +19,7 @@ import (
 func (c *command) manageCommands() []*cobra.Command {
 	return []*cobra.Command{
 		c.whoamiCommand(), c.agentCommand(), c.keyCommand(), c.organizationCommand(), c.userCommand(), c.providerCommand(),
-		c.connectionCommand(), c.webhookCommand(), c.sessionCommand(), c.secretCommand(), c.importCommand(), c.custodyCommand(), c.auditCommand(),
+		c.connectionCommand(), c.webhookCommand(), c.sessionCommand(), c.approvalsCommand(), c.policyCommand(), c.secretCommand(), c.importCommand(), c.custodyCommand(), c.auditCommand(),
 	}
 }
 
