@@ -213,6 +213,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"scan.scanner.jobs":       {"256 files", "the walk closes it"},
 	"scan.scanner.readAll go": {"one for each processor", "readAll waits for them"},
 	"scan.scanner.skips":      {"1,000; what is over is not told", "the end of the run"},
+	"scan.schemes":            {"a table", "never changed"},
 	"scan.secretFolders":      {"a table", "never changed"},
 	"scan.strong":             {"a table", "never changed"},
 	"scan.syncs":              {"a table", "never changed"},

@@ -76,15 +76,27 @@ func (d *doc) assigned(u *unit, at, last int) int {
 	if !v.quoted {
 		text = strings.TrimRight(text, ".,;")
 	}
+	if !v.quoted && schemes[strings.ToLower(text)] && v.to+1 < len(t) && t[v.to] == ' ' { // Authorization: token …
+		if v, ok = readValue(u, v.to, false); !ok {
+			return from
+		}
+		v.quoted, text = true, strings.TrimRight(string(t[v.from:v.to]), ".,;")
+	}
 	d.named(u, name, c, text, v, from)
 	return from
 }
+
+// schemes stand before a credential in a header.
+var schemes = set("token bearer apikey api-key key bot ssws basic")
 
 // named judges a value under a telling name in a text.
 func (d *doc) named(u *unit, name string, c class, text string, v value, from int) {
 	m := u.mode
 	if v.quoted && m == prose {
 		m = code
+	}
+	if !v.quoted && m == code && from > 0 && u.text[from-1] == ';' { // amid a connection string
+		m = config
 	}
 	if !plausible(c, text, m, v.quoted) {
 		return
@@ -174,7 +186,7 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 	case bytes.HasPrefix(rest, []byte("is ")), bytes.HasPrefix(rest, []byte("is: ")):
 		v, ok := readValue(u, j+3, true)
 		return v, ok && (v.quoted || classes(string(t[v.from:v.to])) >= 3)
-	case j > i && rest[0] == '\'' && u.mode != code:
+	case j > i && (rest[0] == '\'' || rest[0] == '"') && classOf(string(t[from:to])) == password:
 		v, ok := readValue(u, j, true)
 		v.spaced = false
 		return v, ok
@@ -187,7 +199,7 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 	return value{}, false
 }
 
-var commands = regexp.MustCompile(`(?:^|\n)\s*(?:setenv|ENV|ARG|set\s+-\w+|setx|export|fly\s+secrets\s+set|SetEnv|env|fastcgi_param|proxy_set_header)\s+$`)
+var commands = regexp.MustCompile(`(?:^|\n)\s*(?:setenv|ENV|ARG|set\s+-\w+|setx|export|fly\s+secrets\s+set|aws\s+configure\s+set|.*\bconfigure\s+set|SetEnv|env|fastcgi_param|proxy_set_header)\s+$`)
 
 // lineCommand reports whether a command that sets a variable stands before a name.
 func lineCommand(t []byte, from int) bool { return commands.Match(t[max(0, from-24):from]) }

@@ -49,7 +49,7 @@ func (d *doc) put(f found, end int) {
 	}
 	v := secret.FromString(f.value)
 	for i := range d.found { // the same value on the same line was told already, perhaps in part
-		if o := &d.found[i]; o.Line == f.line && (o.Value.Equal(v) || within(o.Value, v)) {
+		if o := &d.found[i]; o.Line == f.line && (o.Value.Equal(v) || within(o.Value, v) || o.Kind == "private-key" && f.kind == "private-key") {
 			return
 		}
 	}
@@ -153,7 +153,7 @@ func (d *doc) formatOf(head []byte) format {
 	switch {
 	case lockName[d.base] || strings.HasSuffix(d.base, ".min.js") || strings.HasSuffix(d.base, ".min.css"):
 		return asTokens
-	case envName.MatchString(d.base):
+	case envName.MatchString(d.base) && (strings.HasPrefix(d.base, ".env") || byExt[ext] == asText && !codeExt[ext]):
 		return asINI
 	case strings.HasPrefix(d.base, "dockerfile"), strings.HasPrefix(d.base, ".bash"), strings.HasPrefix(d.base, ".zsh"):
 		return asConfigText

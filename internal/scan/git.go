@@ -18,10 +18,11 @@ import (
 // objects there are and what they hold.
 func git(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	args = append([]string{
-		"--no-pager", "--no-optional-locks", "--no-lazy-fetch", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull, "-c", "log.showSignature=false", "-c", "protocol.allow=never", "-c", "core.quotePath=false",
+		"--no-pager", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull, "-c", "log.showSignature=false", "-c", "protocol.allow=never", "-c", "core.quotePath=false",
 	}, args...)
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = dir
+	cmd.Env = append(cmd.Environ(), "GIT_NO_LAZY_FETCH=1", "GIT_TERMINAL_PROMPT=0")
 	return cmd
 }
 

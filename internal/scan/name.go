@@ -34,7 +34,7 @@ var (
 	notKeys = set(`primary foreign partition sort cache row hash object idempotency translation group dedupe dedup lookup index unique composite natural range lock message routing event metric feature flag public property config registry
 		hot short arrow enter shift ctrl alt meta tab escape press map dict dictionary json field column parent child order storage_key i18n locale label menu query react item list node tree attribute answer legend major minor host_key known`)
 	// trailing words say which of several it is.
-	trailing = set(`prod production dev development staging stage live test testing old new current previous primary secondary default value values raw plain plaintext b64 base64 main backup string str 1 2 3 v1 v2 v3 a b local remote master slave replica readonly ro rw eu us`)
+	trailing = set(`prod production dev development staging stage live test testing old new current previous primary secondary default value values raw plain plaintext b64 base64 main backup string str 1 2 3 v1 v2 v3 a b base local remote master slave replica readonly ro rw eu us`)
 	joined   = strings.NewReplacer(
 		"apikey", "api_key", "accesskey", "access_key", "secretkey", "secret_key", "privatekey", "private_key", "authkey", "auth_key", "accesstoken", "access_token", "authtoken", "auth_token", "refreshtoken", "refresh_token",
 		"clientsecret", "client_secret", "apitoken", "api_token", "apisecret", "api_secret", "bearertoken", "bearer_token", "accountkey", "account_key", "sharedkey", "shared_key", "sharedaccesskey", "shared_access_key",

@@ -85,7 +85,7 @@ var loadRules = sync.OnceValues(func() (*ruleSet, error) {
 
 var marks = map[string]mark{
 	"pass": nameMark, "pwd": nameMark, "secret": nameMark, "token": nameMark, "key": nameMark, "cred": nameMark, "_pat": nameMark, "auth": nameMark, "jwt": nameMark, "psk": nameMark, "bearer": headerMark, "basic ": headerMark, "cookie": nameMark, "_pw": nameMark, "passwort": nameMark, "kennwort": nameMark, "_salt": nameMark, "webhook": nameMark, "_dsn": nameMark, "sig=": nameMark, "connection": nameMark,
-	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark,
+	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark,
 }
 
 func (r *rule) build() (*regexp.Regexp, []*regexp.Regexp) {

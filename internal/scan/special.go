@@ -19,9 +19,20 @@ func (d *doc) special(b []byte) {
 				d.addParsed(found{kind: "password", title: "PostgreSQL password", provider: "postgres", base: 60, weak: true, value: pass, line: i + 1, opens: opensAt(parts[3], parts[0])})
 			}
 		}
-	case "credentials.tfrc.json":
+	case "kaggle.json":
+		if n := parseJSON(b, 1); n != nil && random(n.string("key"), 24) {
+			d.addParsed(found{kind: "api-key", title: "Kaggle API key", base: 50, value: n.string("key"), key: "key", line: n.child("key").line, opens: n.string("username")})
+		}
+	}
+	if bytes.HasPrefix(b, []byte("PuTTY-User-Key-File-")) && bytes.Contains(b, []byte("Encryption: none")) {
+		if m := puttyForm.FindSubmatchIndex(b); m != nil {
+			u := &unit{text: b, line: 1}
+			d.add(u, found{kind: "private-key", title: "Private key of PuTTY", base: 80, value: string(b[m[2]:m[3]]), at: m[2], end: m[3] - 1})
+		}
 	}
 }
+
+var puttyForm = regexp.MustCompile(`(?m)^Private-Lines: \d+\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+)`)
 
 var netrcWords = regexp.MustCompile(`(?s)\b(machine|default|login|password|account|port)\b[ \t\r\n]*("[^"]*"|[^\s"]\S*)?`)
 

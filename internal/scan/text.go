@@ -504,6 +504,7 @@ func basicPair(v string) (user, pass string, ok bool) {
 
 var (
 	byForm    = regexp.MustCompile(`^(?i:identified\s+by)\s+(?:values\s+)?["']([^"'\n]{4,200})["']`)
+	redisForm = regexp.MustCompile(`^redis-cli\b[^\n|;]{0,120}?\s(?:-a|--pass)\s+["']?([^\s"']{6,200})`)
 	userForm  = regexp.MustCompile(`^(?:-u|--user|--proxy-user)(?:[= ]\s*)?["']?([\w.@+-]{1,64}):([^\s"'` + "`" + `]{4,200})`)
 	passForm  = regexp.MustCompile(`^-p\s*["']?([^\s"'` + "`" + `-][^\s"'` + "`" + `]{3,200})`)
 	passUsers = regexp.MustCompile(`(?i)\b(?:mysql|mysqldump|mysqladmin|mariadb|sshpass|docker\s+login|podman\s+login|helm\s+registry|mongo(?:sh|dump|restore)?|az\s+login|7z|rar)\b`)
@@ -516,6 +517,13 @@ func (d *doc) userFlag(u *unit, at int) {
 		v := string(t[at+m[2] : at+m[3]])
 		if !placeholder(v) && passwordLike(v, config) && u.take(at+m[2], at+m[3]) {
 			d.add(u, found{kind: "password", title: "Password of a database user", base: 55, value: v, at: at + m[2], weak: true})
+		}
+		return
+	}
+	if m := redisForm.FindSubmatchIndex(t[at:min(len(t), at+400)]); m != nil {
+		v := string(t[at+m[2] : at+m[3]])
+		if !placeholder(v) && passwordLike(v, config) && u.take(at+m[2], at+m[3]) {
+			d.add(u, found{kind: "command-password", title: "Redis password on a command line", provider: "redis", base: 50, value: v, at: at + m[2], weak: true})
 		}
 		return
 	}

@@ -248,6 +248,9 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	if len(d.found) > before {
 		return
 	}
+	if d.wallet(name, key, v, line) || d.serverURL(path, name, key, v, line) {
+		return
+	}
 	if d.dockerAuth(path, name, v, line) || strings.ContainsAny(v, "\n") {
 		return
 	}
@@ -283,6 +286,50 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	}
 	f.value, f.key, f.line = v, key, line
 	d.addParsed(f)
+}
+
+var seedWords = regexp.MustCompile(`^(?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8}$`)
+
+// wallet reads the words from which a wallet is made (BIP 39).
+func (d *doc) wallet(name, key, v string, line int) bool {
+	w := nameWords(name)
+	if len(w) == 0 || w[len(w)-1] != "mnemonic" && w[len(w)-1] != "phrase" && w[len(w)-1] != "seed" || !seedWords.MatchString(v) {
+		return false
+	}
+	seen := map[string]bool{}
+	for _, x := range strings.Fields(v) {
+		seen[x] = true
+	}
+	if len(seen) < 9 || strings.HasPrefix(v, "legal winner") || strings.HasPrefix(v, "letter advice") || strings.HasPrefix(v, "test ") { // examples of the standard
+		return false
+	}
+	d.addParsed(found{kind: "wallet-words", title: "Words of a wallet", base: 85, weak: true, value: v, key: key, line: line})
+	return true
+}
+
+// serverURL reads the address of a server whose path is its key, in an agent's settings.
+func (d *doc) serverURL(path []string, name, key, v string, line int) bool {
+	low := strings.ToLower(name)
+	if low != "url" && low != "serverurl" && low != "httpurl" && low != "endpoint" || !strings.HasPrefix(v, "http") {
+		return false
+	}
+	inside := false
+	for _, p := range path {
+		inside = inside || servers.MatchString(p)
+	}
+	if !inside {
+		return false
+	}
+	_, rest, _ := strings.Cut(v, "://")
+	rest, _, _ = strings.Cut(rest, "?")
+	parts := strings.Split(rest, "/")
+	for _, p := range parts[1:] {
+		if random(p, 30) && !placeholder(p) && !(hexOnly.MatchString(p) && len(p) == 40) {
+			d.addParsed(found{kind: "url-credential", title: "Address that is its own key", provider: providerOfHost(parts[0]), base: 55, value: p, key: key, line: line, opens: parts[0]})
+			return true
+		}
+	}
+	return false
 }
 
 // harmlessEnd reports whether a name ends as those of public things do.
