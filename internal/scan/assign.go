@@ -98,16 +98,16 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	if !v.quoted && m == code && from > 0 && u.text[from-1] == ';' { // amid a connection string
 		m = config
 	}
-	if !plausible(c, text, m, v.quoted) {
+	if !plausible(c, text, m, v.quoted) || echoes(name, text) {
 		return
 	}
-	if !v.quoted && m == code && (c != telling || !random(text, 16) || expression(u.text, v.to)) {
+	if !v.quoted && m == code && (c != telling || !random(text, 16) || expression(u.text, v.to) || !inString(u.text, from)) {
 		return
 	}
 	if !v.quoted && m == prose && c == password && (len(text) < 7 || classes(text) < 2) {
 		return
 	}
-	if c == hinting && m != config && (!v.quoted || !random(text, 24) || classes(text) < 3) {
+	if c == hinting && m != config && !symbolic(text) && (!v.quoted || !random(text, 24) || classes(text) < 3) {
 		return
 	}
 	if v.spaced && c != telling && !(m == config && c == password) {
@@ -119,6 +119,42 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	f := kindOf(name, c, text)
 	f.value, f.at, f.key = text, v.from, joinKey(u.path, name)
 	d.add(u, f)
+}
+
+// symbolic reports whether a value is long and random over all signs of a keyboard, as
+// WordPress makes them; it is no text of a program.
+func symbolic(v string) bool {
+	return len(v) >= 32 && len(v) <= 128 && classes(v) == 4 && entropy(v) > 4.3 && strings.IndexByte("{[<(\"", v[0]) < 0 &&
+		!strings.Contains(v, `":`) && !strings.Contains(v, "</") && strings.Count(v, " ") <= 4 && strings.IndexAny(v, "!#$%^&*~") >= 0 && !strings.Contains(v, "://")
+}
+
+// echoes reports whether a value repeats its name: encryptionKey: encryptionKey1024.
+func echoes(name, v string) bool {
+	bare := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r >= 'A' && r <= 'Z' {
+				return r + 'a' - 'A'
+			}
+			if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+				return r
+			}
+			return -1
+		}, s)
+	}
+	n := bare(name)
+	return len(n) >= 6 && strings.Contains(bare(v), n)
+}
+
+// inString reports whether a name stands amid a literal, as those of an address's query do.
+func inString(t []byte, from int) bool {
+	if from > 0 && (t[from-1] == '?' || t[from-1] == '&') {
+		return true
+	}
+	line := t[max(0, from-400):from]
+	if i := bytes.LastIndexByte(line, '\n'); i >= 0 {
+		line = line[i+1:]
+	}
+	return bytes.Count(line, []byte{'"'})%2 == 1 || bytes.Count(line, []byte{'\''})%2 == 1 || bytes.Count(line, []byte{'`'})%2 == 1
 }
 
 // expression reports whether code goes on after a value as no literal would.
@@ -179,7 +215,7 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 			return value{}, false
 		}
 		return value{from: j + 1, to: j + k, quoted: true}, true
-	case rest[0] == ',' && quoted, rest[0] == '(' && !quoted:
+	case rest[0] == ',' && quoted && from > 0 && strings.IndexByte("\"'`", t[from-1]) >= 0, rest[0] == '(' && !quoted:
 		v, ok := readValue(u, j+1, false)
 		v.called = true
 		return v, ok && v.quoted
@@ -342,6 +378,15 @@ var (
 // plausible reports whether a value can be what its name says.
 func plausible(c class, v string, m mode, quoted bool) bool {
 	if placeholder(v) || sentence.MatchString(v) || keyDER.MatchString(v) || strings.HasPrefix(v, "http://") || strings.HasPrefix(v, "https://") || strings.Contains(v, "://") || strings.HasPrefix(v, "/") && pathTail.MatchString(v) || strings.HasPrefix(v, "data:") {
+		return false
+	}
+	if m == code && !symbolic(v) && strings.ContainsAny(v, "{}\"`<>") || v[0] == '*' || v[0] == '&' {
+		return false
+	}
+	if c != password && symbolic(v) {
+		return true
+	}
+	if c != password && strings.ContainsAny(v, "{}\"'`<>() ,;") {
 		return false
 	}
 	switch c {

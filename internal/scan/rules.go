@@ -226,7 +226,7 @@ func ownRules() []*rule {
 		own("pypi-token", "pypi", "PyPI upload token", 75, `pypi-`+word+`{50,}`, "pypi-"),
 		own("crates-token", "cargo", "crates.io token", 75, `cio[A-Za-z0-9]{32}\b`, "cio"),
 		own("nuget-key", "nuget", "NuGet API key", 70, `oy2[a-z0-9]{43}\b`, "oy2"),
-		own("vault-token", "hashicorp", "Vault token", 85, `hv[sbr]\.[A-Za-z0-9_-]{20,}|s\.[A-Za-z0-9]{24}\b`, "hvs.", "hvb.", "hvr.", "s."),
+		own("vault-token", "hashicorp", "Vault token", 85, `hv[sbr]\.[A-Za-z0-9_-]{20,}`, "hvs.", "hvb.", "hvr."),
 		own("doppler-token", "doppler", "Doppler token", 85, `dp\.(?:pt|ct|sa|scim|audit|st(?:\.[a-z0-9_-]+)?)\.[A-Za-z0-9]{40,}`, "dp."),
 		own("1password-token", "1password", "1Password service account token", 90, `ops_eyJ[A-Za-z0-9+/=_-]{100,}`, "ops_eyj"),
 		own("tailscale-key", "tailscale", "Tailscale key", 75, `tskey-[a-z]+-[A-Za-z0-9]+-[A-Za-z0-9]{16,}`, "tskey-"),

@@ -271,7 +271,7 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	if !ok && c == hinting && secretParent(key) && random(v, 16) && !placeholder(v) {
 		ok = true
 	}
-	if !ok || d.public(path, v) {
+	if !ok || d.public(path, v) || echoes(name, v) {
 		return
 	}
 	f := kindOf(name, c, v)
