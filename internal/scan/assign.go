@@ -357,6 +357,8 @@ func passwordLike(v string, m mode) bool {
 		switch {
 		case m != config:
 			return false
+		case kinds == 4 && n >= 8 && !pathTail.MatchString(v):
+			return true
 		case kinds >= 2 && n >= 8 && strings.ContainsAny(v, "0123456789") && !strings.ContainsAny(v, "./:"):
 			return true
 		}

@@ -39,8 +39,8 @@ var (
 var fake = []string{
 	"example", "placeholder", "changeme", "change-me", "change_me", "changeit", "change_it", "change-it", "changethis", "change_this", "change-this", "replaceme", "replace_me", "replace-me", "replace_with", "replace-with", "replacewith",
 	"your_", "your-", "yourapi", "yoursecret", "yourtoken", "yourpassword", "yourkey", "insert_", "insert-", "inserthere", "_here", "-here", "goes-here", "goes_here", "redacted", "xxxx", "dummy", "notareal", "not-a-real", "not_a_real", "notreal", "not-real", "not_real",
-	"sample", "fake", "foobar", "lorem", "ipsum", "todo", "fixme", "abcdefgh", "12345678", "01234567", "qwerty", "deadbeef", "cafebabe", "masked", "removed", "***", "....", "•••", "<your", "put_your", "enter_your", "fill_in", "fill-in", "fill_me", "set_me", "set-me", "setme",
-	"to_be_set", "to-be-set", "tobeset", "tbd", "not-a-secret", "not_a_secret", "notasecret", "no-secret", "obviously", "some-secret", "some_secret", "somesecret", "supersecret", "super-secret", "super_secret", "my-secret", "my_secret", "mysecret", "mytoken", "my-token", "my_token", "mypassword", "my-password", "my_password", "my-api-key", "my_api_key", "myapikey",
+	"sample", "foobar", "lorem", "ipsum", "fixme", "abcdefgh", "12345678", "01234567", "qwerty", "deadbeef", "cafebabe", "masked", "removed", "***", "....", "•••", "<your", "put_your", "enter_your", "fill_in", "fill-in", "fill_me", "set_me", "set-me", "setme",
+	"to_be_set", "to-be-set", "tobeset", "not-a-secret", "not_a_secret", "notasecret", "no-secret", "obviously", "some-secret", "some_secret", "somesecret", "supersecret", "super-secret", "super_secret", "my-secret", "my_secret", "mysecret", "mytoken", "my-token", "my_token", "mypassword", "my-password", "my_password", "my-api-key", "my_api_key", "myapikey",
 	"secret-key", "secret_key", "secretkey", "api-key", "api_key", "apikey", "access-token", "access_token", "test-token", "test_token", "test-key", "test_key", "test-secret", "test_secret", "testsecret", "testtoken", "test-password", "test_password", "testpassword", "dev-only", "dev_only", "for-testing", "for_testing", "local-dev", "devsecret", "dev-secret", "dev_secret", "default-secret", "keyboard cat", "unused", "ignored", "generate", "undefined", "min-32", "at-least", "at_least", "please", "rotate-me", "rotate_me",
 }
 
@@ -86,6 +86,13 @@ func placeholder(v string) bool {
 	for _, w := range fake {
 		if strings.Contains(low, w) {
 			return true
+		}
+	}
+	if len(v) < 12 || wordy(v) { // chance puts short words into long values
+		for _, w := range []string{"fake", "todo", "tbd", "mock"} {
+			if strings.Contains(low, w) {
+				return true
+			}
 		}
 	}
 	for _, w := range strings.FieldsFunc(low, func(r rune) bool { return !(r >= 'a' && r <= 'z') }) {
