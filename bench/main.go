@@ -10,6 +10,7 @@
 //	go run ./bench -database URL    PostgreSQL that runs already, instead of one of its own
 //	go run ./bench -rows 1000000    the call among few rows and among many
 //	go run ./bench -objects 1000000 secrets instead: written and read among 500 and among many
+//	go run ./bench -scan 100000 -gitleaks PATH  what a scan for credentials costs, beside gitleaks
 //	go run ./bench -streams 2000    the memory that idle live pages take
 //
 // Latency and CPU are measured on the undisturbed server. Round trips are
@@ -67,6 +68,8 @@ type options struct {
 	streams  int // idle live pages; 0 is the usual measurement
 	rows     int // of the large database; 0 is the usual measurement
 	objects  int // secrets of the large database; 0 is the usual measurement
+	scan     int // small files of a tree to scan; 0 is the usual measurement
+	gitleaks string
 }
 
 func main() {
@@ -79,6 +82,8 @@ func main() {
 	flag.IntVar(&o.rows, "rows", 0, "measure in a database of 1,000 and in one of this many sessions, connections and audit entries instead")
 	flag.IntVar(&o.streams, "streams", 0, "measure the memory of this many idle live pages instead, 3,000 at most")
 	flag.IntVar(&o.objects, "objects", 0, "measure secrets among 500 and among this many instead; 500 is among 500 only")
+	flag.IntVar(&o.scan, "scan", 0, "measure a scan of this many small files and of a large one instead, 1,000,000 at most")
+	flag.StringVar(&o.gitleaks, "gitleaks", "", "with -scan: the binary of gitleaks, to be measured beside")
 	part := flag.Bool("parts", false, "be the process of parts.go: used by bench itself")
 	flag.Parse()
 	if *part {
@@ -108,6 +113,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench: -objects is 500 to 10000000")
 		os.Exit(2)
 	}
+	if o.scan < 0 || o.scan > 1_000_000 {
+		fmt.Fprintln(os.Stderr, "bench: -scan is at most 1000000")
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, o, *out)
 	stop()
@@ -123,6 +132,9 @@ func run(ctx context.Context, o options, out string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if o.scan > 0 {
+		return scanned(ctx, dir, o.gitleaks, o.scan)
+	}
 	binary, err := world.Build(ctx, dir)
 	if err != nil {
 		return err
