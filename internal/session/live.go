@@ -473,16 +473,8 @@ func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c
 		case !sqldb.NoRows(err):
 			return sqldb.Wrap("look for an open request", err)
 		}
-		counts, err := countCalls(ctx, tx, l.session, now)
-		if err != nil {
-			return sqldb.Wrap("count open requests", err)
-		}
-		if counts.pending >= set.Limits.OpenByAgent {
-			return fault.New(fault.Limited, "rate_limited", "Too many calls of this session wait for a decision.").WithHint("Wait for the person to decide.").WithRetry(time.Minute)
-		}
-		if wait := backOff(counts.denied, counts.lastDenied, now); wait > 0 {
-			return fault.New(fault.Limited, "rate_limited", "The person denied a call of this session, so no other call can be asked for for a while.").
-				WithHint("Calls that need no approval go on. Ask the person in words what they would approve, and make that call after the time in retry_after.").WithRetry(wait)
+		if err := s.callsWithin(ctx, tx, l, c, set.Limits, now); err != nil {
+			return err
 		}
 		asked, made = r.id, true
 		if err := insertApproval(ctx, tx, r); err != nil {
@@ -506,13 +498,14 @@ func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c
 // long as repeating it is held back.
 func (s *Service) deniedBefore(ctx context.Context, ses id.Session, key string, now time.Time) error {
 	note, at, err := deniedCall(ctx, s.db.Reader(), ses, key)
-	if sqldb.NoRows(err) || err == nil && backOff(1, at, now) == 0 {
+	wait := denials{1, at}.hold(0, now)
+	if sqldb.NoRows(err) || err == nil && wait == 0 {
 		return nil
 	}
 	if err != nil {
 		return sqldb.Wrap("look for a denied request", err)
 	}
-	f := fault.New(fault.Denied, "denied", "A person denied this call.").WithHint("Do not repeat it. Ask the person what they would approve.").WithRetry(backOff(1, at, now))
+	f := fault.New(fault.Denied, "denied", "A person denied this call.").WithHint("Do not repeat it. Ask the person what they would approve.").WithRetry(wait)
 	if note != "" {
 		f = f.With("note", note)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -96,7 +95,7 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		} else if !sqldb.NoRows(err) {
 			return sqldb.Wrap("look for the same request", err)
 		}
-		if err := s.withinLimits(ctx, tx, who, rules.Settings.Limits, now); err != nil {
+		if err := s.withinLimits(ctx, tx, who, ses.asked, rules.Settings.Limits, now); err != nil {
 			return err
 		}
 		// From here to the commit no account of these ends, so that whoever ends one
@@ -324,48 +323,6 @@ func presentEffects(tools []ToolRef) []policy.Effect {
 		}
 	}
 	return out
-}
-
-// withinLimits holds requests against fatigue (threats.md A8). Everything is
-// counted per agent and per user and organization, so registering again as a
-// new agent sheds nothing.
-func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Identity, most policy.Fatigue, now time.Time) error {
-	c, err := countRequests(ctx, tx, who.Agent(), who.User(), who.Organization(), now)
-	if err != nil {
-		return sqldb.Wrap("count open requests", err)
-	}
-	limited := func(msg, hint string, wait time.Duration) error {
-		return fault.New(fault.Limited, "rate_limited", msg).WithHint(hint).WithRetry(wait)
-	}
-	switch {
-	case c.pendingByAgent >= most.OpenByAgent:
-		return limited(fmt.Sprintf("This agent already has %d requests waiting for a decision.", c.pendingByAgent), "Wait for the person to decide, or let them expire.", time.Minute)
-	case c.pendingByUser >= most.OpenByUser:
-		return limited("Too many requests wait for this person.", "Wait until some are decided.", time.Minute)
-	case c.hourByAgent >= most.HourlyByAgent:
-		return limited("This agent has made too many requests within the hour.", "Ask less often, for what a whole task needs.", 10*time.Minute)
-	case c.hourByUser >= most.HourlyByUser:
-		return limited("Too many requests were made for this person within the hour.", "Ask less often.", 10*time.Minute)
-	}
-	if wait := backOff(c.deniedByAgent, c.lastDeniedByAgent, now); wait > 0 {
-		return limited("The person denied the last request of this agent, so it cannot ask for anything for a while, also not for something else.",
-			"Do not repeat what was denied. Ask the person in words what they would approve, and request that after the time in retry_after.", wait)
-	}
-	// Denials of other agents count too, from the fifth on.
-	if wait := backOff(c.deniedByUser-4, c.lastDeniedByUser, now); wait > 0 {
-		return limited("Several requests for this person were denied, so nobody can ask them for a while, also not for something else.",
-			"Ask the person in words what they would approve, and request that after the time in retry_after.", wait)
-	}
-	return nil
-}
-
-// backOff doubles from one minute to an hour with each denial in a row.
-func backOff(denials int, last time.Time, now time.Time) time.Duration {
-	if denials <= 0 {
-		return 0
-	}
-	wait := min(time.Minute<<min(denials-1, 6), time.Hour)
-	return max(last.Add(wait).Sub(now), 0)
 }
 
 // ofAgent loads a session by handle for the agent that it belongs to; a token

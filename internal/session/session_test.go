@@ -381,9 +381,8 @@ func TestFatigueLimits(t *testing.T) {
 		if code(err) != "rate_limited" {
 			t.Fatalf("a repeat after a denial: got %v, want rate_limited", err)
 		}
-		// A8, and a bug: the back-off is the agent's, whatever it asks for, and said
-		// that only the like was denied.
-		if f := fault.Of(err); f.RetryAfter == 0 || !strings.Contains(f.Message, "also not for something else") || !strings.Contains(f.Hint, "retry_after") {
+		// A8, and a bug: it said that only the like was denied, and held back everything.
+		if f := fault.Of(err); f.RetryAfter == 0 || !strings.Contains(f.Message, "same providers, effects and tools") || !strings.Contains(f.Hint, "retry_after") {
 			t.Errorf("the agent is not told what it may ask for, and when: %v, %q, %v", f, f.Hint, f.RetryAfter)
 		}
 		if _, err := s.Call(t, s.bot, first.Handle, "tracker_list_issues", nil); code(err) != "denied" {

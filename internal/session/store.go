@@ -26,8 +26,8 @@ const sessionColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s
 const (
 	insertSessionSQL = `insert into session (id, environment_id, organization_id, agent_id, agent_label, agent_verified, user_id, purpose, asked,
 	asked_digest, needs_user, needs_approver, state, reason, minutes, requested_at, pending_until, approved_at, expires_at, ended_at,
-	instructions, deny_reason, approval_id, version, calls)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', '', $13, $14, $15, 0, 0, 0, '', '', $16, 1, $17)`
+	instructions, deny_reason, approval_id, version, calls, likeness)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', '', $13, $14, $15, 0, 0, 0, '', '', $16, 1, $17, $18)`
 	insertAskedSQL  = `insert into session_asked (session_id, connection_id, provider) values ($1, $2, $3)`
 	insertHandleSQL = `insert into session_handle (hash, session_id, made_at) values ($1, $2, $3)`
 	// thinHandlesSQL keeps the $2 newest handles of a session.
@@ -53,7 +53,7 @@ func insertSession(ctx context.Context, q sqldb.Querier, s Session, digest strin
 		return fmt.Errorf("encoding a request: %w", err)
 	}
 	_, err = q.ExecContext(ctx, insertSessionSQL, s.ID, s.Environment, s.Organization, s.Agent, s.AgentLabel, s.AgentVerified, s.User, s.Purpose, doc,
-		digest, s.needsUser, s.needsApprover, s.Minutes, sqldb.Micros(s.RequestedAt), sqldb.Micros(s.PendingUntil), s.Approval, s.Calls)
+		digest, s.needsUser, s.needsApprover, s.Minutes, sqldb.Micros(s.RequestedAt), sqldb.Micros(s.PendingUntil), s.Approval, s.Calls, s.asked.likeness())
 	for _, g := range s.asked.Grants {
 		if err == nil {
 			_, err = q.ExecContext(ctx, insertAskedSQL, s.ID, g.Connection, g.Provider)
@@ -282,33 +282,6 @@ func oneRow(res sqldb.Result, err error, op string, otherwise error) error {
 		return otherwise
 	}
 	return nil
-}
-
-// requests counts what the limits rest on.
-type requests struct {
-	pendingByAgent, pendingByUser, hourByAgent, hourByUser int
-	deniedByAgent, deniedByUser                            int // in a row, within a day
-	lastDeniedByAgent, lastDeniedByUser                    time.Time
-}
-
-const countRequestsSQL = `select
-	coalesce(sum(case when agent_id = $1 and state = 'pending' and pending_until > $4 then 1 else 0 end), 0),
-	coalesce(sum(case when state = 'pending' and pending_until > $4 then 1 else 0 end), 0),
-	coalesce(sum(case when agent_id = $1 and requested_at > $5 then 1 else 0 end), 0),
-	coalesce(sum(case when requested_at > $5 then 1 else 0 end), 0),
-	coalesce(sum(case when agent_id = $1 and reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b where b.agent_id = $1 and b.user_id = $2) then 1 else 0 end), 0),
-	coalesce(max(case when agent_id = $1 and reason = 'denied' then ended_at else 0 end), 0),
-	coalesce(sum(case when reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b where b.user_id = $2 and b.organization_id = $3) then 1 else 0 end), 0),
-	coalesce(max(case when reason = 'denied' then ended_at else 0 end), 0)
-from session where organization_id = $3 and (agent_id = $1 or user_id = $2) and requested_at > $6`
-
-func countRequests(ctx context.Context, q sqldb.Querier, a id.Agent, u id.User, org id.Organization, now time.Time) (requests, error) {
-	var r requests
-	var deniedAgent, deniedUser int64
-	err := q.QueryRowContext(ctx, countRequestsSQL, a, u, org, sqldb.Micros(now), sqldb.Micros(now.Add(-time.Hour)), sqldb.Micros(now.Add(-24*time.Hour))).
-		Scan(&r.pendingByAgent, &r.pendingByUser, &r.hourByAgent, &r.hourByUser, &r.deniedByAgent, &deniedAgent, &r.deniedByUser, &deniedUser)
-	r.lastDeniedByAgent, r.lastDeniedByUser = sqldb.Time(deniedAgent), sqldb.Time(deniedUser)
-	return r, err
 }
 
 // endWhere selects sessions. Empty fields do not narrow; at least one is set.

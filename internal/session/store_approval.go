@@ -56,11 +56,6 @@ where id = $1 and kind = 'call' and agent_id = $2 and environment_id = $3 and or
 	approvedCallSQL = `select id, note from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'approved' and expires_at > $3 order by created_at limit 1`
 	deniedCallSQL   = `select note, decided_at from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'denied' order by decided_at desc limit 1`
 	useApprovalSQL  = `update approval set state = 'used', version = version + 1 where id = $1 and state = 'approved' and expires_at > $2`
-	countCallsSQL   = `select
-	coalesce(sum(case when state = 'pending' and expires_at > $2 then 1 else 0 end), 0),
-	coalesce(sum(case when state = 'denied' and decided_at > (select coalesce(max(b.decided_at), 0) from approval b where b.session_id = $1 and b.kind = 'call' and b.state in ('approved', 'used')) then 1 else 0 end), 0),
-	coalesce(max(case when state = 'denied' then decided_at else 0 end), 0)
-from approval where session_id = $1 and kind = 'call'`
 )
 
 func insertApproval(ctx context.Context, q sqldb.Querier, r approvalRow) error {
@@ -160,17 +155,4 @@ func useApproval(ctx context.Context, q sqldb.Querier, a id.Approval, now time.T
 	res, err := q.ExecContext(ctx, useApprovalSQL, a, sqldb.Micros(now))
 	return oneRow(res, err, "use the approval of a call",
 		fault.New(fault.Denied, "approval_stale", "The approval of this call was already used, or is too old.").WithHint("Make the call again to ask for a new approval."))
-}
-
-type callCounts struct {
-	pending, denied int
-	lastDenied      time.Time
-}
-
-func countCalls(ctx context.Context, q sqldb.Querier, s id.Session, now time.Time) (callCounts, error) {
-	var c callCounts
-	var last int64
-	err := q.QueryRowContext(ctx, countCallsSQL, s, sqldb.Micros(now)).Scan(&c.pending, &c.denied, &last)
-	c.lastDenied = sqldb.Time(last)
-	return c, err
 }
