@@ -21,7 +21,7 @@ import (
 )
 
 func (c *command) importCommand() *cobra.Command {
-	return c.group("import", "Import: bring the secrets that are kept elsewhere into the vault", c.importVault(), c.importAWS(), c.importWorkOS(),
+	return c.group("import", "Import: bring the secrets that are kept elsewhere into the vault", c.importFindings(), c.importVault(), c.importAWS(), c.importWorkOS(),
 		c.importFile("dotenv", "the variables of a dotenv file", file.Dotenv), c.importFile("infisical", "an export of Infisical in JSON", file.Infisical),
 		c.importFile("1password", "an export of 1Password (1PUX): the fields that it hides", file.OnePassword))
 }

@@ -57,6 +57,17 @@ func Replace(path string, content []byte) error {
 	return put(path, content, func(from string) error { return os.Rename(from, path) })
 }
 
+// Swap replaces a file of somebody's: like [Replace], with this mode and the owner
+// that the file has.
+func Swap(path string, content []byte, mode fs.FileMode, is fs.FileInfo) error {
+	return put(path, content, func(from string) error {
+		if err := errors.Join(os.Chmod(from, mode), keepOwner(from, is)); err != nil {
+			return err
+		}
+		return os.Rename(from, path)
+	})
+}
+
 // put writes content under a name that nobody else uses and hands that over. A
 // process that is killed in the middle leaves the other name behind.
 func put(path string, content []byte, publish func(from string) error) (err error) {

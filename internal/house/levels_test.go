@@ -74,6 +74,7 @@ var beside = map[string]string{
 	"internal/disk -> internal/failpoint":                     "a process dies between a file's content and its name",
 	"internal/intake/awssm -> internal/intake":                "a source gives what its room defines",
 	"internal/intake/file -> internal/intake":                 "a source gives what its room defines",
+	"internal/intake/found -> internal/scan":                  "what a scan found is what comes out of files",
 	"internal/intake/kv -> internal/intake":                   "a source gives what its room defines",
 	"internal/intake/workos -> internal/intake":               "a source gives what its room defines",
 	"internal/keyring/awskms -> internal/keyring":             "a back end returns the description that its room defines",

@@ -126,6 +126,7 @@ func clientAnswer(from http.Header, red *Redactor) http.Header {
 		case red.Finds([]byte(name)):
 			continue
 		}
+		out[name] = nil // a trailer that is announced has no value yet
 		for _, v := range values {
 			out[name] = append(out[name], string(red.Text([]byte(v))))
 		}

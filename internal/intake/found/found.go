@@ -1,0 +1,313 @@
+// Package found takes credentials out of the files in which a scan found them: each
+// goes into the vault, and a placeholder stands in its place.
+//
+// A file is changed in an order that loses nothing wherever it is cut off: the values
+// are stored, then the whole file as it was is stored, and only then it is replaced,
+// at once. Before that nothing on disk has changed; after it, [Undo] puts back the
+// file as it was, to the byte and with its mode, unless somebody has changed it since.
+// Doing it again takes what is still there and makes nothing twice.
+package found
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/disk"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/scan"
+)
+
+// MaxFile is the largest file that is changed, in bytes: one that the vault can keep.
+const MaxFile = 1 << 20
+
+// Take is one credential that comes out of a file.
+type Take struct {
+	Kind        string `json:"kind"`
+	Title       string `json:"title"`
+	Line        int    `json:"line"`
+	Key         string `json:"key,omitempty"`
+	Masked      string `json:"masked"`
+	Secret      string `json:"secret"`      // its name in the vault
+	Placeholder string `json:"placeholder"` // that stands in the file; before it is stored, its form
+	Revoke      string `json:"revoke,omitempty"`
+
+	finding scan.Finding
+}
+
+// Change is what becomes of one file.
+type Change struct {
+	File   string `json:"file"`
+	Takes  []Take `json:"takes"`
+	Left   []Left `json:"left,omitempty"`
+	Backup string `json:"backup"` // the secret that keeps the file as it was
+
+	path string // of the file itself, behind links
+	was  []byte
+	mode fs.FileMode
+}
+
+// Left is a finding that stays where it is, and why.
+type Left struct {
+	File string `json:"file"`
+	Line int    `json:"line,omitempty"`
+	Kind string `json:"kind"`
+	Why  string `json:"why"`
+}
+
+// Plan says what would be taken out of where. It reads files and changes nothing.
+func Plan(findings []scan.Finding) (changes []Change, left []Left) {
+	byFile := map[string][]scan.Finding{}
+	for _, f := range findings {
+		switch {
+		case f.Commit != "":
+			left = append(left, Left{f.File, f.Line, f.Kind, "it is in the history of the repository, which is not rewritten"})
+		case strings.HasPrefix(f.File, "process "):
+			left = append(left, Left{f.File, 0, f.Kind, "a running program has it"})
+		default:
+			byFile[f.File] = append(byFile[f.File], f)
+		}
+	}
+	for file, list := range byFile {
+		c, why := plan(file, list)
+		if why != "" {
+			for _, f := range list {
+				left = append(left, Left{f.File, f.Line, f.Kind, why})
+			}
+			continue
+		}
+		if left = append(left, c.Left...); len(c.Takes) > 0 {
+			changes = append(changes, c)
+		}
+	}
+	slices.SortFunc(changes, func(a, b Change) int { return cmp.Compare(a.File, b.File) })
+	slices.SortFunc(left, func(a, b Left) int { return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line)) })
+	return changes, left
+}
+
+func plan(file string, list []scan.Finding) (c Change, why string) {
+	c = Change{File: file}
+	var err error
+	if c.path, err = filepath.EvalSymlinks(file); err == nil {
+		c.path, err = filepath.Abs(c.path)
+	}
+	if err != nil {
+		return c, "the file is gone"
+	}
+	if c.was, c.mode, err = read(c.path); err != nil {
+		return c, fault.Of(err).Message
+	}
+	sum := sha256.Sum256([]byte(c.path))
+	at := hex.EncodeToString(sum[:6])
+	c.Backup = "found/backup/" + at
+	slices.SortFunc(list, func(a, b scan.Finding) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key)) })
+	taken := map[string]int{}
+	for _, f := range list {
+		value := f.Value.Reveal()
+		switch {
+		case len(value) < 8:
+			c.Left = append(c.Left, Left{file, f.Line, f.Kind, "it is too short to be told from other text"})
+			continue
+		case !bytes.Contains(c.was, value):
+			c.Left = append(c.Left, Left{file, f.Line, f.Kind, "it stands there in another form, such as encoded"})
+			continue
+		case slices.ContainsFunc(c.Takes, func(t Take) bool { return t.finding.Value.Equal(f.Value) }):
+			continue // one placeholder stands in all its places
+		}
+		base := cmp.Or(f.Key, f.Kind)
+		taken[base]++
+		if n := taken[base]; n > 1 {
+			base += "-" + strconv.Itoa(n)
+		}
+		c.Takes = append(c.Takes, Take{Kind: f.Kind, Title: f.Title, Line: f.Line, Key: f.Key, Masked: f.Masked, Secret: "found/" + at + "/" + clip(base), Placeholder: "ambit_secret_…", Revoke: f.Revoke, finding: f})
+	}
+	return c, ""
+}
+
+func clip(s string) string {
+	if r := []rune(s); len(r) > 120 {
+		return string(r[len(r)-120:])
+	}
+	return s
+}
+
+// read gives a file that can be replaced, whole.
+func read(path string) ([]byte, fs.FileMode, error) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, 0, fault.New(fault.Invalid, "file_unfit", "it is no plain file").WithCause(err)
+	}
+	if info.Size() > MaxFile {
+		return nil, 0, fault.New(fault.TooLarge, "file_unfit", "the file has over 1 MiB")
+	}
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		return nil, 0, fault.New(fault.Invalid, "file_unfit", "it cannot be read").WithCause(err)
+	}
+	return doc, info.Mode().Perm(), nil
+}
+
+// Vault is where values go: the vault of one organization, or of the environment.
+type Vault struct {
+	To           *client.Client
+	Organization string // may be empty
+}
+
+func (v Vault) context() map[string]string {
+	if v.Organization == "" {
+		return nil
+	}
+	return map[string]string{"organization_id": v.Organization}
+}
+
+// marks of a backup, in its metadata.
+const (
+	pathMark  = "file"
+	modeMark  = "mode"
+	afterMark = "sha256_after"
+)
+
+// Apply takes what c says out of its file.
+func (v Vault) Apply(ctx context.Context, c *Change) error {
+	now := slices.Clone(c.was)
+	// The longest first, so that none is replaced inside another.
+	order := make([]*Take, len(c.Takes))
+	for i := range c.Takes {
+		order[i] = &c.Takes[i]
+	}
+	slices.SortStableFunc(order, func(a, b *Take) int { return cmp.Compare(b.finding.Value.Len(), a.finding.Value.Len()) })
+	for _, t := range order {
+		s, err := v.store(ctx, t.Secret, client.SecretValue{Value: string(t.finding.Value.Reveal())}, t.Title+" from "+c.File, map[string]string{pathMark: clip(c.path), "found_at": clip(cmp.Or(t.Key, t.Kind))})
+		if err != nil {
+			return err
+		}
+		t.Placeholder = "ambit_" + s.ID
+		now = bytes.ReplaceAll(now, t.finding.Value.Reveal(), []byte(t.Placeholder))
+	}
+	if err := v.keep(ctx, c, now); err != nil {
+		return err
+	}
+	return replace(c.path, c.was, now, c.mode)
+}
+
+// keep stores the file as it was before anything was taken out of it. What was kept
+// when more is taken out of the same file stays.
+func (v Vault) keep(ctx context.Context, c *Change, now []byte) error {
+	marks := map[string]string{pathMark: c.path, modeMark: fmt.Sprintf("%04o", c.mode), afterMark: digest(now)}
+	s, ok, err := v.find(ctx, c.Backup)
+	if err != nil {
+		return err
+	}
+	if ok && strings.Contains(s.Metadata[afterMark], digest(c.was)) {
+		marks[modeMark], marks[afterMark] = s.Metadata[modeMark], digest(c.was)+" "+digest(now)
+		_, err := v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
+		return err
+	}
+	_, err = v.store(ctx, c.Backup, client.SecretValue{Bytes: c.was, Content: "binary"}, "The file "+c.File+" before credentials were taken out of it", marks)
+	return err
+}
+
+// store makes a secret, or gives an existing one this value, unless it has it.
+func (v Vault) store(ctx context.Context, name string, value client.SecretValue, about string, marks map[string]string) (client.Secret, error) {
+	s, ok, err := v.find(ctx, name)
+	if err != nil {
+		return s, err
+	}
+	if !ok {
+		return v.To.CreateSecret(ctx, client.NewSecret{Name: name, SecretValue: value, Context: v.context(), Description: clip(about), Tags: []string{"found"}, Metadata: marks})
+	}
+	has, err := v.To.SecretValue(ctx, s.ID, v.Organization, "")
+	if err != nil {
+		return s, err
+	}
+	if !bytes.Equal(content(has.Value, has.Bytes), content(value.Value, value.Bytes)) {
+		if s, err = v.To.UpdateSecret(ctx, s.ID, v.Organization, value, s.VersionID); err != nil {
+			return s, err
+		}
+	}
+	return v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
+}
+
+func (v Vault) find(ctx context.Context, name string) (client.Secret, bool, error) {
+	page, err := v.To.Secrets(ctx, client.SecretFilter{Name: name, OrganizationID: v.Organization})
+	if err != nil || len(page.Data) == 0 {
+		return client.Secret{}, false, err
+	}
+	return page.Data[0], true, nil
+}
+
+// Undo puts back a file as it was before Apply.
+func (v Vault) Undo(ctx context.Context, file string) error {
+	path, err := filepath.EvalSymlinks(file)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return fault.New(fault.NotFound, "file_unfit", "There is no file "+file+".").WithCause(err)
+	}
+	sum := sha256.Sum256([]byte(path))
+	s, ok, err := v.find(ctx, "found/backup/"+hex.EncodeToString(sum[:6]))
+	if err != nil {
+		return err
+	}
+	if !ok || s.Metadata[pathMark] != path {
+		return fault.New(fault.NotFound, "no_backup", "Nothing was taken out of "+file+".")
+	}
+	now, _, err := read(path)
+	if err != nil {
+		return fault.New(fault.Conflict, "file_unfit", file+" cannot be put back: "+fault.Of(err).Message+".").WithCause(err)
+	}
+	was, err := v.To.SecretValue(ctx, s.ID, v.Organization, "")
+	if err != nil {
+		return err
+	}
+	before := content(was.Value, was.Bytes)
+	mode, merr := strconv.ParseUint(s.Metadata[modeMark], 8, 32)
+	switch {
+	case bytes.Equal(now, before):
+		return nil // it is as it was
+	case !strings.Contains(s.Metadata[afterMark], digest(now)) || merr != nil:
+		return fault.New(fault.Conflict, "file_changed", file+" was changed since.").
+			WithHint("Its old content is in the vault: ambit secret get " + s.Name + " --output FILE")
+	}
+	return replace(path, now, before, fs.FileMode(mode))
+}
+
+// content is a value, in whichever of its two forms the server gave it.
+func content(text string, raw []byte) []byte {
+	if raw != nil {
+		return raw
+	}
+	return []byte(text)
+}
+
+func digest(doc []byte) string {
+	sum := sha256.Sum256(doc)
+	return hex.EncodeToString(sum[:])
+}
+
+// replace puts content in the place of a file that is still as it was.
+func replace(path string, was, content []byte, mode fs.FileMode) error {
+	now, _, err := read(path)
+	if err != nil || !bytes.Equal(now, was) {
+		return fault.New(fault.Conflict, "file_changed", path+" was changed meanwhile.").WithHint("Run it again.").WithCause(err)
+	}
+	owner, err := os.Stat(path)
+	if err == nil {
+		err = disk.Swap(path, content, mode, owner)
+	}
+	if err != nil {
+		return fault.New(fault.Invalid, "file_unwritable", path+" cannot be replaced.").WithHint("Look at the rights of its folder. Its content is as before.").WithCause(err)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package found_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/api/apitest"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/intake/found"
+	"github.com/ambit-dev/ambit/internal/scan"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const text = "# a\nA_TOKEN=canaryQ7w9E2r4T6y8U1i3O5p7A9s1\nB_TOKEN=canaryZ1x3C5v7B9n2M4k6J8h1G3f5 # b\r\nC=1"
+
+func planned(t *testing.T, file string) []found.Change {
+	t.Helper()
+	r, err := scan.Run(t.Context(), scan.Options{Roots: []string{file}, OS: "linux"})
+	must(t, err)
+	changes, _ := found.Plan(r.Findings)
+	return changes
+}
+
+// Issue 8: an import that is cut off anywhere leaves the file as it was or as it
+// becomes, and both can be put back; when it is run again it makes nothing twice.
+func TestCutOffAnywhere(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
+	_, key, err := w.People.IssueKey(t.Context(), account.NewKey{Environment: w.Env, Name: "import", Scopes: account.Scopes(), Expires: time.Now().Add(time.Hour)})
+	must(t, err)
+	base, err := url.Parse(w.URL)
+	must(t, err)
+	whole := found.Vault{To: client.New(w.URL, string(key.Reveal()))}
+	for _, arrives := range []bool{false, true} {
+		for n := 1; ; n++ {
+			file := filepath.Join(t.TempDir(), ".env")
+			must(t, os.WriteFile(file, []byte(text), 0o640))
+			c := &cutting{proxy: httputil.NewSingleHostReverseProxy(base), at: int64(n), arrives: arrives}
+			srv := httptest.NewServer(c)
+			changes := planned(t, file)
+			if len(changes) != 1 || len(changes[0].Takes) != 2 {
+				t.Fatalf("planned: %+v", changes)
+			}
+			err := found.Vault{To: client.New(srv.URL, string(key.Reveal()))}.Apply(t.Context(), &changes[0])
+			srv.Close()
+			now, rerr := os.ReadFile(file)
+			must(t, rerr)
+			if (err == nil) != !bytes.Equal(now, []byte(text)) {
+				t.Errorf("cut %d: %v, and the file is %q", n, err, now)
+			}
+			if err != nil {
+				again := planned(t, file)
+				must(t, whole.Apply(t.Context(), &again[0]))
+				now, rerr = os.ReadFile(file)
+				must(t, rerr)
+			}
+			if bytes.Contains(now, []byte("canary")) || !bytes.Contains(now, []byte("# b\r\nC=1")) {
+				t.Errorf("cut %d: the file is %q", n, now)
+			}
+			if len(planned(t, file)) != 0 {
+				t.Errorf("cut %d: something is still found", n)
+			}
+			must(t, whole.Undo(t.Context(), file))
+			back, rerr := os.ReadFile(file)
+			must(t, rerr)
+			info, rerr := os.Stat(file)
+			must(t, rerr)
+			if string(back) != text || info.Mode().Perm() != 0o640 {
+				t.Errorf("cut %d: back is %q, %v", n, back, info.Mode())
+			}
+			if err == nil {
+				if n < 5 {
+					t.Errorf("it took %d requests", n)
+				}
+				break
+			}
+		}
+	}
+	page, err := whole.To.Secrets(context.Background(), client.SecretFilter{Prefix: "found/backup/", Limit: 100})
+	must(t, err)
+	for _, s := range page.Data {
+		if s.Version > 1 {
+			t.Errorf("the backup of %s was made %d times", s.Metadata["file"], s.Version)
+		}
+	}
+}
+
+// More that is taken out of a file later does not cost its first state, and a file
+// that somebody has changed is left.
+func TestSecondTimeKeepsTheFirstState(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
+	_, key, err := w.People.IssueKey(t.Context(), account.NewKey{Environment: w.Env, Name: "import", Scopes: account.Scopes(), Expires: time.Now().Add(time.Hour)})
+	must(t, err)
+	v := found.Vault{To: client.New(w.URL, string(key.Reveal()))}
+	file := filepath.Join(t.TempDir(), ".env")
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+	all := planned(t, file)[0]
+	one := all
+	one.Takes = all.Takes[:1]
+	must(t, v.Apply(t.Context(), &one))
+	rest := planned(t, file)
+	must(t, v.Apply(t.Context(), &rest[0]))
+	must(t, v.Undo(t.Context(), file))
+	if back, err := os.ReadFile(file); err != nil || string(back) != text {
+		t.Errorf("back is %q, %v", back, err)
+	}
+	again := planned(t, file)
+	must(t, os.WriteFile(file, []byte("A=mine"), 0o600))
+	if err := v.Apply(t.Context(), &again[0]); !fault.Is(err, "file_changed") {
+		t.Errorf("a file that changed under it: %v", err)
+	}
+	if err := v.Undo(t.Context(), file); !fault.Is(err, "file_changed") {
+		t.Errorf("putting back over another content: %v", err)
+	}
+}
+
+// cutting is a way to the server that breaks at one request and stays broken.
+type cutting struct {
+	proxy   *httputil.ReverseProxy
+	n       atomic.Int64
+	at      int64
+	arrives bool
+}
+
+func (c *cutting) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	n := c.n.Add(1)
+	if n == c.at && c.arrives {
+		rec := httptest.NewRecorder()
+		c.proxy.ServeHTTP(rec, r)
+		_, _ = fmt.Fprint(io.Discard, rec.Body)
+	}
+	if n >= c.at {
+		panic(http.ErrAbortHandler)
+	}
+	c.proxy.ServeHTTP(rw, r)
+}
