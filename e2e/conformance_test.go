@@ -194,16 +194,30 @@ func clientCredentials(t *testing.T, s *server, id, secret string) string {
 // each scenario failed; one that did not has an empty text.
 func runConformance(t *testing.T, at, revision string) map[string]map[string]string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), setting(t, "AMBIT_NODE"), filepath.Join(setting(t, "AMBIT_NODE_MODULES"), "@modelcontextprotocol", "conformance", "dist", "index.js"),
-		"server", "--url", at, "--requirements", revision, "--output-dir", dir)
-	cmd.Env = []string{"PATH=" + filepath.Dir(setting(t, "AMBIT_NODE")) + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	cmd, dir := conformance(t, "server", "--url", at, "--requirements", revision)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	_ = cmd.Run() // it fails when any scenario does
+	return conformanceResults(t, dir, out.String())
+}
+
+// conformance is a command of the suite, and the folder that it writes to.
+func conformance(t *testing.T, args ...string) (*exec.Cmd, string) {
+	t.Helper()
+	dir := t.TempDir()
+	args = append([]string{filepath.Join(setting(t, "AMBIT_NODE_MODULES"), "@modelcontextprotocol", "conformance", "dist", "index.js")}, args...)
+	cmd := exec.CommandContext(t.Context(), setting(t, "AMBIT_NODE"), append(args, "--output-dir", dir)...)
+	cmd.Env = []string{"PATH=" + filepath.Dir(setting(t, "AMBIT_NODE")) + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	return cmd, dir
+}
+
+// conformanceResults reads what the suite wrote: how each check of each scenario
+// failed. What was skipped is left out.
+func conformanceResults(t *testing.T, dir, out string) map[string]map[string]string {
+	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*", "checks.json"))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("the suite wrote nothing: %v\n%s", err, &out)
+		t.Fatalf("the suite wrote nothing: %v\n%s", err, out)
 	}
 	all := map[string]map[string]string{}
 	for _, file := range files {
@@ -234,7 +248,7 @@ func runConformance(t *testing.T, at, revision string) map[string]map[string]str
 // scenarioOf is the scenario in the name of a folder of results.
 func scenarioOf(folder string) string {
 	name := regexp.MustCompile(`-\d{4}-\d\d-\d\dT.*$`).ReplaceAllString(folder, "")
-	return strings.TrimPrefix(name, "server-")
+	return strings.TrimPrefix(strings.TrimPrefix(name, "authorization-"), "server-")
 }
 
 // excusedChecks reads conformance.txt.
