@@ -98,6 +98,16 @@ func TestAsAnApplication(t *testing.T) {
 	if _, err := c.SetCeiling(ctx, made.ID, made.Version, client.Ceiling{}); !client.Is(err, "conflict") {
 		t.Errorf("ceiling of an old version: %v", err)
 	}
+	a, err = c.MuteAgent(ctx, made.ID, time.Hour)
+	must(t, err)
+	if !a.MutedUntil.After(time.Now()) {
+		t.Error("the agent is not muted")
+	}
+	a, err = c.UnmuteAgent(ctx, made.ID)
+	must(t, err)
+	if !a.MutedUntil.IsZero() {
+		t.Error("the agent is still muted")
+	}
 	a, err = c.DisableAgent(ctx, made.ID)
 	must(t, err)
 	if a.DisabledAt.IsZero() {

@@ -181,6 +181,17 @@ func (c *Client) DisableAgent(ctx context.Context, id string) (Agent, error) {
 	return send[Agent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/disable", nil, true)
 }
 
+// MuteAgent silences an agent's requests from now on for a time, in whole seconds
+// from a minute to 30 days.
+func (c *Client) MuteAgent(ctx context.Context, id string, length time.Duration) (Agent, error) {
+	return send[Agent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/mute", map[string]int64{"seconds": int64(length / time.Second)}, true)
+}
+
+// UnmuteAgent lets a muted agent ask again.
+func (c *Client) UnmuteAgent(ctx context.Context, id string) (Agent, error) {
+	return send[Agent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/unmute", nil, true)
+}
+
 // EnableAgent lets a disabled agent get tokens again.
 func (c *Client) EnableAgent(ctx context.Context, id string) (Agent, error) {
 	return send[Agent](ctx, c, http.MethodPost, "/v1/agents/"+seg(id)+"/enable", nil, true)

@@ -138,6 +138,7 @@ type Agent struct {
 	ClientID       string    `json:"client_id"`
 	Ceiling        Ceiling   `json:"ceiling"`
 	DisabledAt     time.Time `json:"disabled_at,omitzero"`
+	MutedUntil     time.Time `json:"muted_until,omitzero"` // nobody is asked for anything by it before
 	LastSeenAt     time.Time `json:"last_seen_at,omitzero"`
 	CreatedAt      time.Time `json:"created_at"`
 	Version        int64     `json:"version"`

@@ -66,6 +66,7 @@ type Agent struct {
 	ClientHost   string // where consent redirected to; empty for client credentials
 	Ceiling      policy.Ceiling
 	DisabledAt   time.Time
+	MutedUntil   time.Time // nobody is asked for anything by it before
 	LastSeenAt   time.Time // to the minute
 	CreatedAt    time.Time
 	Version      int64

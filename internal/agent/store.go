@@ -124,21 +124,21 @@ func updateClientKeys(ctx context.Context, tx *sqldb.Tx, w account.Weighed, a Ag
 // agents
 
 const agentColumns = `a.id, a.environment_id, a.organization_id, a.name, a.verified, a.kind, a.owner_id, a.client_id, a.client_host,
-  a.ceiling, a.disabled_at, a.last_seen_at, a.created_at, a.version`
+  a.ceiling, a.disabled_at, a.muted_until, a.last_seen_at, a.created_at, a.version`
 
 func scanAgent(row scanner, more ...any) (Agent, error) {
 	var a Agent
 	var ceiling string
-	var disabled, seen, created int64
+	var disabled, muted, seen, created int64
 	err := row.Scan(append([]any{&a.ID, &a.Environment, &a.Organization, &a.Name, &a.Verified, &a.Kind, &a.Owner, &a.Client, &a.ClientHost,
-		&ceiling, &disabled, &seen, &created, &a.Version}, more...)...)
+		&ceiling, &disabled, &muted, &seen, &created, &a.Version}, more...)...)
 	if err != nil {
 		return Agent{}, err
 	}
 	if err := json.Unmarshal([]byte(ceiling), &a.Ceiling); err != nil {
 		return Agent{}, fmt.Errorf("reading the ceiling of an agent: %w", err)
 	}
-	a.DisabledAt, a.LastSeenAt, a.CreatedAt = sqldb.Time(disabled), sqldb.Time(seen), sqldb.Time(created)
+	a.DisabledAt, a.MutedUntil, a.LastSeenAt, a.CreatedAt = sqldb.Time(disabled), sqldb.Time(muted), sqldb.Time(seen), sqldb.Time(created)
 	return a, nil
 }
 
@@ -169,7 +169,7 @@ on conflict (client_id, organization_id, owner_id) do update set
   verified = (excluded.verified or a.verified),
   client_host = excluded.client_host, version = a.version + 1
 returning id, environment_id, organization_id, name, verified, kind, owner_id, client_id, client_host, ceiling,
-  disabled_at, last_seen_at, created_at, version`
+  disabled_at, muted_until, last_seen_at, created_at, version`
 	return scanAgent(tx.QueryRowContext(ctx, query, a.ID, a.Environment, a.Organization, a.Name, a.Verified, a.Kind, a.Owner, a.Client, a.ClientHost,
 		sqldb.Micros(a.CreatedAt)))
 }
@@ -228,8 +228,15 @@ func setDisabled(ctx context.Context, tx *sqldb.Tx, w account.Weighed, agent id.
 	}
 	const query = `update agent as a set disabled_at = $2, version = a.version + 1 where a.id = $1
 returning id, environment_id, organization_id, name, verified, kind, owner_id, client_id, client_host, ceiling,
-  disabled_at, last_seen_at, created_at, version`
+  disabled_at, muted_until, last_seen_at, created_at, version`
 	return scanAgent(tx.QueryRowContext(ctx, query, agent, sqldb.Micros(at)))
+}
+
+func setMuted(ctx context.Context, tx *sqldb.Tx, agent id.Agent, until time.Time) (Agent, error) {
+	const query = `update agent as a set muted_until = $2, version = a.version + 1 where a.id = $1
+returning id, environment_id, organization_id, name, verified, kind, owner_id, client_id, client_host, ceiling,
+  disabled_at, muted_until, last_seen_at, created_at, version`
+	return scanAgent(tx.QueryRowContext(ctx, query, agent, sqldb.Micros(until)))
 }
 
 func touchAgent(ctx context.Context, tx *sqldb.Tx, agent id.Agent, at time.Time) error {

@@ -32,6 +32,7 @@ type Agent struct {
 	ClientID       string    `json:"client_id"`
 	Ceiling        Ceiling   `json:"ceiling"`
 	DisabledAt     time.Time `json:"disabled_at,omitzero"`
+	MutedUntil     time.Time `json:"muted_until,omitzero" doc:"Nobody is asked for anything by it before. May be past."`
 	LastSeenAt     time.Time `json:"last_seen_at,omitzero"`
 	CreatedAt      time.Time `json:"created_at"`
 	Version        int64     `json:"version"`
@@ -46,7 +47,7 @@ type MadeAgent struct {
 func agentOf(x agent.Agent) Agent {
 	return Agent{ID: string(x.ID), EnvironmentID: string(x.Environment), OrganizationID: string(x.Organization), Name: x.Name, Label: x.Label(), Verified: x.Verified,
 		Kind: string(x.Kind), OwnerID: string(x.Owner), ClientID: string(x.Client), Ceiling: Ceiling(x.Ceiling),
-		DisabledAt: x.DisabledAt, LastSeenAt: x.LastSeenAt, CreatedAt: x.CreatedAt, Version: x.Version}
+		DisabledAt: x.DisabledAt, MutedUntil: x.MutedUntil, LastSeenAt: x.LastSeenAt, CreatedAt: x.CreatedAt, Version: x.Version}
 }
 
 type agentsInput struct {
@@ -90,6 +91,14 @@ type agentInput struct {
 	Agent string `path:"agent"`
 }
 
+type muteInput struct {
+	Caller
+	Agent string `path:"agent"`
+	Body  struct {
+		Seconds int64 `json:"seconds" minimum:"60" maximum:"2592000" doc:"For how long, from now."`
+	}
+}
+
 type ceilingInput struct {
 	Caller
 	Agent string `path:"agent"`
@@ -111,6 +120,9 @@ func (a *API) agentRoutes() {
 		rules: change, conflicts: true}, a.setCeiling)
 	handle(a, route{id: "disable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/disable", tag: "agents", summary: "End an agent's tokens and sessions at once", rules: rules{scopes: change.scopes, ends: true}}, a.disableAgent)
 	handle(a, route{id: "enable-agent", method: http.MethodPost, path: "/v1/agents/{agent}/enable", tag: "agents", summary: "Let a disabled agent get tokens again", rules: change}, a.enableAgent)
+	handle(a, route{id: "mute-agent", method: http.MethodPost, path: "/v1/agents/{agent}/mute", tag: "agents", summary: "Silence an agent's requests for a time",
+		detail: "Nobody is asked for anything by it until then. Sessions that it has go on.", rules: change}, a.muteAgent)
+	handle(a, route{id: "unmute-agent", method: http.MethodPost, path: "/v1/agents/{agent}/unmute", tag: "agents", summary: "Let a muted agent ask again", rules: change}, a.unmuteAgent)
 	handle(a, route{id: "rotate-agent-secret", method: http.MethodPost, path: "/v1/agents/{agent}/rotate", tag: "agents", summary: "Replace an agent's client secret",
 		detail: "Without an overlap it ends the tokens that the old one got. For applications; a person does it in the browser.", rules: change, conflicts: true}, a.rotateAgent)
 	handle(a, route{id: "set-agent-keys", method: http.MethodPut, path: "/v1/agents/{agent}/keys", tag: "agents", summary: "Replace the public keys that an agent signs with",
@@ -230,6 +242,24 @@ func (a *API) enableAgent(ctx context.Context, by account.Actor, in *agentInput)
 		return Agent{}, err
 	}
 	out, err := a.cfg.Agents.Enable(ctx, by, x, account.Agreement{})
+	return agentOf(out), err
+}
+
+func (a *API) muteAgent(ctx context.Context, by account.Actor, in *muteInput) (Agent, error) {
+	x, err := a.named(ctx, by, in.Agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	out, err := a.cfg.Agents.Mute(ctx, by, x, time.Duration(in.Body.Seconds)*time.Second)
+	return agentOf(out), err
+}
+
+func (a *API) unmuteAgent(ctx context.Context, by account.Actor, in *agentInput) (Agent, error) {
+	x, err := a.named(ctx, by, in.Agent)
+	if err != nil {
+		return Agent{}, err
+	}
+	out, err := a.cfg.Agents.Unmute(ctx, by, x)
 	return agentOf(out), err
 }
 

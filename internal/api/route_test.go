@@ -162,7 +162,7 @@ var routes = map[string]expected{
 	"list-users": {200, 200, 200, 403}, "create-user": {403, 201, 404, 404}, "get-user": {200, 200, 404, 404},
 	"disable-user": {204, 204, 404, 404}, "enable-user": {204, 204, 404, 404},
 	"list-agents": {200, 200, 200, 200}, "create-agent": {403, 201, 404, 404}, "get-agent": {200, 200, 404, 404},
-	"set-agent-ceiling": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404}, "set-agent-keys": {403, 200, 404, 404},
+	"set-agent-ceiling": {200, 200, 404, 404}, "mute-agent": {200, 200, 404, 404}, "unmute-agent": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404}, "set-agent-keys": {403, 200, 404, 404},
 	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
 	"set-provider-hook": {200, 200, 404, 403}, "delete-provider-hook": {204, 204, 404, 403},
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
@@ -356,6 +356,8 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"name": s.name("new"), "organization_id": thing("organization")}
 	case "create-agent":
 		v = map[string]any{"name": s.name("new"), "organization_id": thing("organization"), "kind": "delegated", "owner_id": string(s.w.Owner.User())}
+	case "mute-agent":
+		v = map[string]any{"seconds": 3600}
 	case "set-agent-ceiling":
 		v = map[string]any{"version": 1, "ceiling": map[string]any{"effects": []string{"read"}}}
 	case "rotate-agent-secret":

@@ -15,7 +15,7 @@ import (
 
 func (c *command) agentCommand() *cobra.Command {
 	return c.group("agent", "Agents: who they are, and the most they may be granted",
-		c.agentList(), c.agentRegister(), c.agentShow(), c.agentCeiling(), c.agentDisable(), c.agentEnable(), c.agentRotate(), c.agentKeys(), c.agentSetup())
+		c.agentList(), c.agentRegister(), c.agentShow(), c.agentCeiling(), c.agentMute(), c.agentUnmute(), c.agentDisable(), c.agentEnable(), c.agentRotate(), c.agentKeys(), c.agentSetup())
 }
 
 func (c *command) agentList() *cobra.Command {
@@ -46,10 +46,13 @@ func (c *command) agentList() *cobra.Command {
 }
 
 func agentState(a client.Agent) string {
-	if a.DisabledAt.IsZero() {
-		return "enabled"
+	switch {
+	case !a.DisabledAt.IsZero():
+		return "disabled"
+	case a.MutedUntil.After(time.Now()):
+		return "muted"
 	}
-	return "disabled"
+	return "enabled"
 }
 
 func (c *command) agentRegister() *cobra.Command {
@@ -207,7 +210,7 @@ func (c *command) showAgent(a client.Agent) error {
 		now := time.Now()
 		c.facts("agent", a.Label, "id", a.ID, "kind", a.Kind, "state", agentState(a), "name vouched for", yesNo(a.Verified), "owner", a.OwnerID,
 			"organization", a.OrganizationID, "client id", a.ClientID, "most providers", orAll(a.Ceiling.Providers), "most effects", orAll(a.Ceiling.Effects),
-			"last seen", stamp(a.LastSeenAt, now), "created", stamp(a.CreatedAt, now), "disabled", stamp(a.DisabledAt, now))
+			"last seen", stamp(a.LastSeenAt, now), "created", stamp(a.CreatedAt, now), "disabled", stamp(a.DisabledAt, now), "muted until", stamp(a.MutedUntil, now))
 	})
 }
 
@@ -239,6 +242,40 @@ func (c *command) agentCeiling() *cobra.Command {
 	c.ceilingFlags(cmd, &ceiling)
 	cmd.Flags().BoolVar(&clear, "clear", false, "no limit")
 	return cmd
+}
+
+func (c *command) agentMute() *cobra.Command {
+	var length time.Duration
+	cmd := &cobra.Command{
+		Use: "mute AGENT", Short: "Silence an agent's requests for a time",
+		Long: "Silence an agent's requests for a time: they are refused and nobody is asked. Sessions that it has go on; what waits already can\n" +
+			"still be decided. `ambit agent unmute` ends it early, and `ambit agent list` shows who is muted.",
+		Example: "  ambit agent mute agent_… --for 8h",
+		Args:    takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.enabledAgents, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			a, err := cl.MuteAgent(ctx, args[0], length)
+			if err != nil {
+				return err
+			}
+			return c.showAgent(a)
+		}),
+	}
+	cmd.Flags().DurationVar(&length, "for", time.Hour, "how long, from 1m to 720h")
+	return cmd
+}
+
+func (c *command) agentUnmute() *cobra.Command {
+	return &cobra.Command{
+		Use: "unmute AGENT", Short: "Let a muted agent ask again",
+		Args: takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			a, err := cl.UnmuteAgent(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.showAgent(a)
+		}),
+	}
 }
 
 func (c *command) agentDisable() *cobra.Command {

@@ -61,6 +61,9 @@ const (
 // new agent sheds nothing. A denial holds back what is like what was denied; many
 // hold back everything, so that an agent which varies its requests gains little.
 func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Identity, what asked, most policy.Fatigue, now time.Time) error {
+	if err := s.muted(ctx, tx, who.Agent(), now); err != nil {
+		return err
+	}
 	c, err := countRequests(ctx, tx, who, what.likeness(), now)
 	if err != nil {
 		return sqldb.Wrap("count open requests", err)
@@ -90,6 +93,16 @@ func (s *Service) withinLimits(ctx context.Context, tx *sqldb.Tx, who agent.Iden
 			"Ask the person in words what they would approve, and request that after the time in retry_after.", wait)
 	}
 	return nil
+}
+
+// muted refuses what an agent asks for that a person has silenced.
+func (s *Service) muted(ctx context.Context, tx *sqldb.Tx, who id.Agent, now time.Time) error {
+	until, err := s.agents.Muted(ctx, tx, who)
+	if err != nil || until.IsZero() {
+		return err
+	}
+	return fault.New(fault.Limited, "rate_limited", "A person has muted this agent: nobody is asked for anything by it until "+until.UTC().Format(time.RFC3339)+".").
+		WithHint("Do not ask again before the time in retry_after. Calls that need no approval go on.").WithRetry(until.Sub(now)).With("muted_until", until.UTC().Format(time.RFC3339))
 }
 
 // requests counts what the limits rest on.
@@ -128,6 +141,9 @@ func countRequests(ctx context.Context, q sqldb.Querier, who agent.Identity, lik
 // callsWithin is withinLimits for the calls of a session that need a decision of
 // their own. Calls of the same tool on the same account are alike.
 func (s *Service) callsWithin(ctx context.Context, tx *sqldb.Tx, l Live, c CallSubject, most policy.Fatigue, now time.Time) error {
+	if err := s.muted(ctx, tx, l.agent, now); err != nil {
+		return err
+	}
 	n, err := countCalls(ctx, tx, l.session, c, now)
 	if err != nil {
 		return sqldb.Wrap("count open requests", err)

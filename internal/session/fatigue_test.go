@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -143,6 +145,75 @@ func TestDeniedCallHoldsBackItsTool(t *testing.T) {
 		s.Clock.Advance(30 * time.Second) // the update's own wait is over
 		if _, got := ask("tracker_update_issue"); got != "rate_limited" {
 			t.Errorf("another tool after three denials: got %s, want rate_limited", got)
+		}
+	})
+}
+
+// A8, issue 6: a muted agent's requests are refused, for sessions and for calls that
+// need a decision, with the time at which to ask again; what it was granted goes on.
+// Whoever decides may mute and undo it, both are on record, and it ends by itself.
+func TestMutedAgentAsksNobody(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		r := s.Ask(t, s.bot, "tracker", policy.Read, policy.Destructive)
+		s.Approve(t, s.owner, r.Session.Approval, nil)
+		me := account.ByPerson(s.owner.Signed(t)).In(s.Environment)
+		stranger := account.ByPerson(s.Person(t, "noa@example.com", account.RoleMember).Signed(t)).In(s.Environment)
+		approver := account.ByPerson(s.Person(t, "ada@example.com", account.RoleApprover).Signed(t)).In(s.Environment)
+		ask := func(who agent.Identity) error {
+			_, err := s.Sessions.Request(t.Context(), who, session.Ask{Providers: []string{"tracker"}, Purpose: "More."}, "")
+			return err
+		}
+		for _, length := range []time.Duration{0, -time.Hour, 31 * 24 * time.Hour} {
+			if _, err := s.Agents.Mute(t.Context(), me, s.bot.Agent(), length); code(err) != "invalid_arguments" {
+				t.Errorf("muted for %v: got %v", length, err)
+			}
+		}
+		if _, err := s.Agents.Mute(t.Context(), stranger, s.bot.Agent(), time.Hour); err == nil {
+			t.Error("a member mutes another person's agent")
+		}
+		a, err := s.Agents.Mute(t.Context(), me, s.bot.Agent(), time.Hour)
+		gatewaytest.Must(t, err)
+		err = ask(s.bot)
+		if f := fault.Of(err); code(err) != "rate_limited" || f.RetryAfter <= 0 || f.RetryAfter > time.Hour || f.Fields["muted_until"] != a.MutedUntil.UTC().Format(time.RFC3339) || f.Hint == "" {
+			t.Errorf("a muted agent's request: got %v, %+v", err, f)
+		}
+		if _, err := s.Call(t, s.bot, r.Handle, "tracker_delete_issue", map[string]any{"number": 1}); code(err) != "rate_limited" {
+			t.Errorf("a call that needs a decision: got %v, want rate_limited", err)
+		}
+		if inbox, err := s.Sessions.Inbox(t.Context(), s.owner.Signed(t)); err != nil || len(inbox) != 0 {
+			t.Errorf("the person is asked %d times, %v", len(inbox), err)
+		}
+		if _, err := s.Call(t, s.bot, r.Handle, "tracker_list_issues", nil); err != nil {
+			t.Errorf("a call that was granted: %v", err)
+		}
+		if err := ask(s.Agent(t, s.owner, "Another bot")); err != nil {
+			t.Errorf("another agent: %v", err)
+		}
+		if _, err := s.Agents.Unmute(t.Context(), stranger, s.bot.Agent()); err == nil {
+			t.Error("a member undoes another person's mute")
+		}
+		if a, err = s.Agents.Unmute(t.Context(), approver, s.bot.Agent()); err != nil || !a.MutedUntil.IsZero() {
+			t.Errorf("an approver undoes it: until %v, %v", a.MutedUntil, err)
+		}
+		gatewaytest.Must(t, ask(s.bot))
+		_, err = s.Agents.Mute(t.Context(), approver, s.bot.Agent(), time.Minute)
+		gatewaytest.Must(t, err)
+		s.Clock.Advance(time.Minute)
+		if _, err := s.Call(t, s.bot, r.Handle, "tracker_delete_issue", map[string]any{"number": 1}); code(err) != "approval_required" {
+			t.Errorf("after its time: got %v, want approval_required", err)
+		}
+		var said []string
+		for _, want := range []string{"agent.muted", "agent.unmuted", "session.request_refused"} {
+			page, err := s.Audit.List(t.Context(), audit.Filter{Environment: s.Environment, Agent: s.bot.Agent(), Action: want})
+			gatewaytest.Must(t, err)
+			if len(page.Records) == 0 {
+				said = append(said, want)
+			}
+		}
+		if len(said) > 0 {
+			t.Errorf("not on record: %v", said)
 		}
 	})
 }

@@ -25,7 +25,7 @@ func (s *Server) agentList(v *visit) (answer, error) {
 	p := &AgentsPage{Frame: Frame{Title: "Agents", Section: "agents"}, CanAdd: v.may(account.ManageAgents), Command: s.connectCommand()}
 	who := s.names(v, v.here.Environment)
 	for _, a := range list {
-		p.Items = append(p.Items, agentRow(who, a))
+		p.Items = append(p.Items, s.agentRow(who, a))
 	}
 	if len(list) == agentPageSize {
 		p.Next = v.query("/ui/agents", "before", string(list[len(list)-1].ID))
@@ -33,8 +33,11 @@ func (s *Server) agentList(v *visit) (answer, error) {
 	return show(p), nil
 }
 
-func agentRow(who *names, a agent.Agent) AgentRow {
+func (s *Server) agentRow(who *names, a agent.Agent) AgentRow {
 	row := AgentRow{ID: a.ID, Label: a.Label(), Kind: "Acts for itself", Host: a.ClientHost, Verified: a.Verified, Disabled: !a.DisabledAt.IsZero(), LastSeen: a.LastSeenAt}
+	if a.MutedUntil.After(s.now()) {
+		row.Muted = a.MutedUntil
+	}
 	if a.Kind == agent.Delegated {
 		row.Kind, row.Owner = "Acts", who.user(a.Owner)
 	}
@@ -66,8 +69,9 @@ func (s *Server) agent(v *visit) (answer, error) {
 }
 
 func (s *Server) agentPage(v *visit, a agent.Agent) (*AgentPage, error) {
-	p := &AgentPage{Frame: Frame{Title: "Agent", Section: "agents", Narrow: true}, AgentRow: agentRow(s.names(v, a.Environment), a), Client: a.Client, Created: a.CreatedAt,
-		Ceiling: ceilingForm(a.Ceiling), Version: a.Version, CanChange: v.may(account.ManageAgents), CanStop: v.may(account.Revoke) || a.Owner == v.person.User(), Rotatable: a.ClientHost == ""}
+	p := &AgentPage{Frame: Frame{Title: "Agent", Section: "agents", Narrow: true}, AgentRow: s.agentRow(s.names(v, a.Environment), a), Client: a.Client, Created: a.CreatedAt,
+		Ceiling: ceilingForm(a.Ceiling), Version: a.Version, CanChange: v.may(account.ManageAgents), CanStop: v.may(account.Revoke) || a.Owner == v.person.User(),
+		CanMute: v.may(account.ManageAgents) || v.may(account.ApproveSessions) || a.Owner == v.person.User(), Rotatable: a.ClientHost == ""}
 	if p.Rotatable {
 		var err error
 		if p.SignsWith, err = s.agents.SignsWith(v.ctx(), a); err != nil {
@@ -192,6 +196,32 @@ func (s *Server) agentDisable(v *visit) (answer, error) {
 		return nil, err
 	}
 	return goTo("/ui/agents/" + string(aid) + "?done=disabled"), nil
+}
+
+func (s *Server) agentMute(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	length, err := time.ParseDuration(v.form("length"))
+	if err != nil {
+		length = 0 // which the agents' room refuses
+	}
+	if _, err := s.agents.Mute(v.ctx(), v.actorIn(a.Environment), a.ID, length); err != nil {
+		return nil, err
+	}
+	return goTo(agentAt(a) + "?done=muted"), nil
+}
+
+func (s *Server) agentUnmute(v *visit) (answer, error) {
+	a, err := s.findAgent(v)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.agents.Unmute(v.ctx(), v.actorIn(a.Environment), a.ID); err != nil {
+		return nil, err
+	}
+	return goTo(agentAt(a) + "?done=unmuted"), nil
 }
 
 func (s *Server) agentEnable(v *visit) (change, error) {

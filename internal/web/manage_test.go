@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
@@ -282,6 +283,29 @@ func TestDeviceSignIn(t *testing.T) {
 	}
 	b.get("/ui/device?code=" + d.UserCode).want(http.StatusNotFound)
 	b.get("/ui/agents").says("Kitchen screen")
+}
+
+// A8, issue 6: a person mutes an agent on its page, sees it, and undoes it there.
+func TestMuteAnAgent(t *testing.T) {
+	t.Parallel()
+	s := sceneOnSQLite(t)
+	at := "/ui/agents/" + string(s.bot.Agent())
+	ask := func() string {
+		_, err := s.Sessions.Request(t.Context(), s.bot, session.Ask{Providers: []string{"tracker"}, Purpose: "Ask."}, "")
+		if err == nil {
+			return ""
+		}
+		return fault.Of(err).Code
+	}
+	page := s.mia.get(at).want(http.StatusOK).submit(at+"/mute", func(v url.Values) { v.Set("length", "8h") }).follow().says("Its requests are refused", "Let it ask again")
+	if got := ask(); got != "rate_limited" {
+		t.Errorf("a muted agent's request: got %q, want rate_limited", got)
+	}
+	page.submit(at+"/unmute", nil).follow().says("It may ask again", "Mute this agent for")
+	if got := ask(); got != "" {
+		t.Errorf("after the mute was undone: %q", got)
+	}
+	s.mia.post(at+"/mute", url.Values{"length": {"forever"}}).want(http.StatusUnprocessableEntity)
 }
 
 func TestKillSwitches(t *testing.T) {

@@ -24,6 +24,7 @@ type AgentRow struct {
 	Label, Kind, Owner, Host string
 	Verified, Disabled       bool
 	LastSeen                 time.Time
+	Muted                    time.Time // until when it may not ask; zero: it may
 }
 
 // AgentPage shows one agent and what stops it.
@@ -37,6 +38,7 @@ type AgentPage struct {
 	Version   int64
 	CanChange bool
 	CanStop   bool
+	CanMute   bool
 	Rotatable bool   // it has a secret of ours
 	SignsWith string // what an agent without a browser proves itself with; empty: its client signs in
 }

@@ -220,6 +220,8 @@ func (s *Server) routes() []route {
 		{"POST /ui/agents", signedIn, s.agentRegister},
 		{"GET /ui/agents/{id}", signedIn, s.agent},
 		{"POST /ui/agents/{id}/disable", signedIn, s.agentDisable},
+		{"POST /ui/agents/{id}/mute", signedIn, s.agentMute},
+		{"POST /ui/agents/{id}/unmute", signedIn, s.agentUnmute},
 		{"POST /ui/agents/{id}/revoke", signedIn, s.agentRevoke},
 		{"GET /ui/agents/{id}/secret", signedIn, s.agentSecret},
 		{"POST /ui/agents/{id}/secret/challenge", signedIn, s.agentSecretChallenge},

@@ -438,7 +438,7 @@ func (s *Server) challenge(v *visit, digest [32]byte) (answer, error) {
 // code, never the text.
 func notes(code string) *Notice {
 	text := map[string]string{
-		"saved": "Saved.", "role": "The role was changed.", "removed": "Removed.", "added": "Added.", "disabled": "Disabled. Its sessions have ended.",
+		"saved": "Saved.", "role": "The role was changed.", "removed": "Removed.", "added": "Added.", "disabled": "Disabled. Its sessions have ended.", "muted": "Muted. Its requests are refused.", "unmuted": "It may ask again.",
 		"enabled": "Enabled again.", "key_revoked": "The key no longer works.", "passkey": "The passkey was added.", "passkey_removed": "The passkey was removed.",
 		"authenticator": "The authenticator app is set up.", "user_disabled": "They are shut out, and what acted for them has ended.", "user_enabled": "They can sign in again.",
 		"environment": "The environment is there, and you own it. It stands in the menu.", "signed_out": "Signed out there.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
