@@ -139,7 +139,7 @@ func (a Actor) May(org id.Organization, p Permission) error {
 		if a.person.Vouched() && !vouchedMay(p) {
 			return vouchedOnly()
 		}
-		if !r.may(p) {
+		if !r.May(p) {
 			return fault.New(fault.Denied, "not_allowed", "Your role "+string(r)+" does not allow this.").
 				WithHint("Ask an owner or admin of the organization.")
 		}

@@ -168,12 +168,13 @@ func rules(p Permission) rule {
 	return rule{}
 }
 
-func (r Role) may(p Permission) bool { return slices.Contains(rules(p).roles, r) }
+// May reports whether r has p.
+func (r Role) May(p Permission) bool { return slices.Contains(rules(p).roles, r) }
 
 // gains reports whether r may do something that old may not; no role at all may
 // nothing.
 func (r Role) gains(old Role) bool {
-	return slices.ContainsFunc(permissions(), func(p Permission) bool { return r.may(p) && !old.may(p) })
+	return slices.ContainsFunc(permissions(), func(p Permission) bool { return r.May(p) && !old.May(p) })
 }
 
 // raises reports whether giving r for old raises authority. Taking an owner's

@@ -188,6 +188,16 @@ func (s *Service) Active(ctx context.Context, env id.Environment, org id.Organiz
 	return ok, sqldb.Wrap("read a membership", err)
 }
 
+// HoldRole gives the role that user has in org, and keeps it so to the end of the
+// transaction. It is empty for who is disabled or no member.
+func (s *Service) HoldRole(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.User) (Role, error) {
+	r, err := selectHeldRole(ctx, tx, org, user)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return r, sqldb.Wrap("read a membership", err)
+}
+
 // mayGive says whether by may give role r in org of env.
 func (s *Service) mayGive(ctx context.Context, by Actor, env id.Environment, org id.Organization, r Role) (Actor, error) {
 	if _, err := ParseRole(string(r)); err != nil {

@@ -118,6 +118,8 @@ const (
 	roleSQL         = `select role from membership where organization_id = $1 and user_id = $2`
 	activeSQL       = `select count(*) from membership m join person p on p.id = m.user_id join organization o on o.id = m.organization_id
 		where m.organization_id = $1 and m.user_id = $2 and o.environment_id = $3 and p.disabled_at = 0`
+	holdRoleSQL = `select m.role from membership m join person p on p.id = m.user_id
+		where m.organization_id = $1 and m.user_id = $2 and p.disabled_at = 0`
 	otherOwnersSQL = `select count(*) from membership m join person p on p.id = m.user_id
 		where m.organization_id = $1 and m.user_id <> $2 and m.role = 'owner' and p.disabled_at = 0`
 	listMembersSQL = `select ` + userFields + `, m.organization_id, m.role from membership m join person p on p.id = m.user_id
@@ -236,6 +238,12 @@ func selectActive(ctx context.Context, q sqldb.Querier, env id.Environment, org 
 	var n int64
 	err := q.QueryRowContext(ctx, activeSQL, org, user, env).Scan(&n)
 	return n > 0, err
+}
+
+func selectHeldRole(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.User) (Role, error) {
+	var r Role
+	err := tx.QueryRowContext(ctx, holdRoleSQL+tx.ShareLock(), org, user).Scan(&r)
+	return r, err
 }
 
 // hasOtherOwner reports whether org has an enabled owner beside user.

@@ -25,7 +25,7 @@ type Session struct {
 	Purpose        string    `json:"purpose" doc:"The agent's own words."`
 	State          string    `json:"state" enum:"pending,active,ended"`
 	Reason         string    `json:"reason,omitempty" doc:"Why it ended: expired, revoked, completed, denied or withdrawn."`
-	Cause          string    `json:"cause,omitempty" doc:"What it rested on that ended, if that ended it: agent_disabled, user_left or account_disconnected."`
+	Cause          string    `json:"cause,omitempty" doc:"What it rested on that ended, if that ended it: agent_disabled, user_left, account_disconnected, first_left or parent_ended."`
 	Minutes        int       `json:"minutes"`
 	Calls          int       `json:"calls,omitempty" doc:"The most calls that may start; absent: no limit."`
 	CallsUsed      int       `json:"calls_used,omitempty"`

@@ -480,6 +480,9 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 	}
 	now := s.now()
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := s.firstStands(ctx, tx, a, v.grants); err != nil {
+			return err
+		}
 		if err := s.stillUsable(ctx, tx, a.Session.Environment, v.grants); err != nil {
 			return err
 		}

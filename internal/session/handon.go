@@ -37,9 +37,6 @@ func (s *Service) HandOn(ctx context.Context, who agent.Identity, handle string,
 	if err != nil {
 		return none(err)
 	}
-	if who.Session() != "" && parent.ID != who.Session() {
-		return none(notFound())
-	}
 	switch {
 	case parent.State == Pending:
 		return none(fault.New(fault.Denied, "pending", "The request still waits for a person's decision."))

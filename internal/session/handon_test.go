@@ -66,6 +66,16 @@ func TestHandOn(t *testing.T) {
 		if _, err := s.Call(t, who, r.Handle, "tracker_list_issues", nil); code(err) != "session_not_found" {
 			t.Errorf("its parent's session: got %v", err)
 		}
+		// S14: with its parent's handle a sub-agent neither reads nor ends the parent.
+		if _, err := s.Sessions.Check(t.Context(), who, r.Handle, 0); code(err) != "session_not_found" {
+			t.Errorf("reading its parent: got %v, want session_not_found", err)
+		}
+		if _, err := s.Sessions.Complete(t.Context(), who, r.Handle); code(err) != "session_not_found" {
+			t.Errorf("ending its parent: got %v, want session_not_found", err)
+		}
+		if got, err := s.Sessions.Check(t.Context(), s.bot, r.Handle, 0); err != nil || got.State != session.Active {
+			t.Errorf("the parent, after that: %s, %v", got.State, err)
+		}
 		if _, _, err := s.Sessions.HandOn(t.Context(), who, "", session.HandOn{}, ""); code(err) != "not_granted" {
 			t.Errorf("a sub-agent that hands on: got %v", err)
 		}

@@ -67,8 +67,7 @@ func (s *Service) Live(ctx context.Context, who agent.Identity, handle string) (
 		return Live{}, fault.New(fault.Unauthenticated, "unauthenticated", "No agent is authenticated.")
 	}
 	if who.Session() != "" && handle != "" {
-		bound, err := s.ofAgent(ctx, who, handle)
-		if err != nil || bound.ID != who.Session() {
+		if _, err := s.ofAgent(ctx, who, handle); err != nil {
 			return Live{}, notFound()
 		}
 	}

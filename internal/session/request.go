@@ -326,8 +326,8 @@ func presentEffects(tools []ToolRef) []policy.Effect {
 }
 
 // ofAgent loads a session by handle for the agent that it belongs to; a token
-// that is bound to a session needs no handle. For any other caller it does not
-// exist.
+// that is bound to a session needs no handle, and names no other session with one.
+// For any other caller it does not exist.
 func (s *Service) ofAgent(ctx context.Context, who agent.Identity, handle string) (Session, error) {
 	var ses Session
 	var err error
@@ -341,6 +341,9 @@ func (s *Service) ofAgent(ctx context.Context, who agent.Identity, handle string
 	}
 	if err != nil {
 		return Session{}, sqldb.Wrap("load a session", err)
+	}
+	if who.Session() != "" && who.Session() != ses.ID {
+		return Session{}, notFound()
 	}
 	return s.seen(ctx, ses)
 }

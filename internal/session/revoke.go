@@ -182,10 +182,13 @@ func (s *Service) endIn(ctx context.Context, tx *sqldb.Tx, w endWhere, how endin
 // ends.
 
 // OnUserLeft ends what acted for a user who left an organization, or all
-// organizations when org is empty.
+// organizations when org is empty, and withdraws what they approved as the first
+// of two.
 func (s *Service) OnUserLeft(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
-	_, err := s.endIn(ctx, tx, endWhere{environment: env, organization: org, user: user}, ending{reason: Revoked, cause: CauseUser}, system, "")
-	return err
+	if _, err := s.endIn(ctx, tx, endWhere{environment: env, organization: org, user: user}, ending{reason: Revoked, cause: CauseUser}, system, ""); err != nil {
+		return err
+	}
+	return s.firstLeft(ctx, tx, env, org, user)
 }
 
 // OnAgentEnded ends the sessions of an agent that was disabled.

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -242,6 +243,88 @@ func TestSecondPerson(t *testing.T) {
 		s.Approve(t, s.owner, mild.Session.Approval, func(d *session.Decision) { d.Grants[0].Effects = []policy.Effect{policy.Read} })
 		if got, _ := s.Sessions.Check(t.Context(), s.bot, mild.Handle, 0); got.State != session.Active {
 			t.Errorf("without what needs two: %s, want active", got.State)
+		}
+	})
+}
+
+// Issue 6, four eyes: the first of two persons must still be there, and may still
+// decide, when the second approves. What waits for a second is withdrawn when the
+// first leaves.
+func TestFirstPersonMustStayForTheSecond(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		a := s.Person(t, "a@example.com", account.RoleAdmin)
+		s.Connect(t, a, "tracker", true)
+		s.KeyProvider(t, "shared")
+		s.Connect(t, a, "shared", true)
+		s.settle(t, func(x *policy.Settings) {
+			x.SecondToStart, x.Approvals.Destructive = []policy.Effect{policy.Write}, policy.BySecond
+		})
+		by := s.System.In(s.Environment)
+		leaves := func(p *agenttest.Person) {
+			t.Helper()
+			gatewaytest.Must(t, s.Accounts.RemoveMember(t.Context(), by, s.Organization, p.ID, account.Agreement{}))
+		}
+		ask := func(email string, effect policy.Effect) (*agenttest.Person, session.Requested) {
+			t.Helper()
+			b := s.Person(t, email, account.RoleAdmin)
+			r := s.Ask(t, s.bot, "shared", effect)
+			s.Approve(t, b, r.Session.Approval, nil)
+			return b, r
+		}
+		state := func(r session.Requested) string {
+			t.Helper()
+			got, err := s.Sessions.Check(t.Context(), s.bot, r.Handle, 0)
+			gatewaytest.Must(t, err)
+			return got.State + " " + got.Reason + " " + got.Cause
+		}
+
+		b, r := ask("b@example.com", policy.Write)
+		leaves(b)
+		if got := state(r); got != "ended withdrawn first_left" {
+			t.Errorf("after the first left: %s", got)
+		}
+		if err := s.TryApprove(t, a, r.Session.Approval, nil); code(err) != "withdrawn" {
+			t.Errorf("the second, after the first left: got %v, want withdrawn", err)
+		}
+
+		b, r = ask("c@example.com", policy.Write)
+		gatewaytest.Must(t, s.Accounts.SetRole(t.Context(), by, s.Organization, b.ID, account.RoleMember, account.Agreement{}))
+		if err := s.TryApprove(t, a, r.Session.Approval, nil); code(err) != "approval_stale" || state(r) != "pending  " {
+			t.Errorf("the second, after the first no longer decides: got %v, session %s", err, state(r))
+		}
+		gatewaytest.Must(t, s.Accounts.SetRole(t.Context(), by, s.Organization, b.ID, account.RoleApprover, account.Agreement{}))
+		if err := s.TryApprove(t, a, r.Session.Approval, nil); err != nil || state(r) != "active  " {
+			t.Errorf("the second, while the first decides: got %v, session %s", err, state(r))
+		}
+
+		// Leaving found nothing to withdraw: the second is refused all the same.
+		b, r = ask("d@example.com", policy.Write)
+		hook := s.OnUserLeft
+		s.OnUserLeft = nil
+		leaves(b)
+		s.OnUserLeft = hook
+		if err := s.TryApprove(t, a, r.Session.Approval, nil); code(err) != "approval_stale" || state(r) != "pending  " {
+			t.Errorf("the second, after the first is gone: got %v, session %s", err, state(r))
+		}
+
+		b, r = ask("e@example.com", policy.Destructive)
+		del := func() error {
+			_, err := s.Call(t, s.bot, r.Handle, "shared_delete_issue", map[string]any{"number": 1})
+			return err
+		}
+		call := id.Approval(fault.Of(del()).Fields["request_id"])
+		s.Approve(t, b, call, nil)
+		leaves(b)
+		if got, err := s.Sessions.CheckCall(t.Context(), s.bot, "", call, 0); err != nil || got.State != session.ApprovalWithdrawn {
+			t.Errorf("the call that they approved first: %+v, %v, want withdrawn", got, err)
+		}
+		if err := s.TryApprove(t, a, call, nil); code(err) != "withdrawn" {
+			t.Errorf("the second for that call: got %v, want withdrawn", err)
+		}
+		if !slices.Contains(s.Actions(t), "call.withdrawn") {
+			t.Error("the withdrawal is not on record")
 		}
 	})
 }

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
@@ -87,6 +89,68 @@ func (s *Service) approveFirst(ctx context.Context, tx *sqldb.Tx, p account.Pers
 	s.audit.AppendEvent(tx, s.decisionEntry(p, a, "approved_first", r.firstDigest, evidence))
 	changed(tx, a.Session.Organization)
 	return nil
+}
+
+// firstStands refuses a second yes when who gave the first could not give it any
+// more, and keeps that so to the end of the transaction.
+func (s *Service) firstStands(ctx context.Context, tx *sqldb.Tx, a Approval, grants []Grant) error {
+	if a.First.By == "" {
+		return nil
+	}
+	role, err := s.people.HoldRole(ctx, tx, a.Session.Organization, a.First.By)
+	if err != nil {
+		return err
+	}
+	decides := role.May(account.ApproveSessions) && slices.Contains(a.rules.Settings.Approvers, string(role))
+	may := func(owner id.User) bool {
+		if owner != "" {
+			return role != "" && owner == a.First.By && owner == a.Session.User
+		}
+		return decides
+	}
+	stands := !slices.ContainsFunc(grants, func(g Grant) bool { return !may(g.Owner) })
+	if a.Kind == KindCall {
+		stands = may(a.row.connectionOwner)
+	}
+	if !stands {
+		return fault.New(fault.Conflict, "approval_stale", "The person who approved first may no longer decide this.").WithHint("Let the agent ask again.")
+	}
+	return nil
+}
+
+// firstLeft withdraws what waits for a second person after a first who left.
+func (s *Service) firstLeft(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
+	left, err := withdrawFirst(ctx, tx, env, org, user, s.now())
+	if err != nil {
+		return err
+	}
+	for _, r := range left {
+		if r.kind == KindSession {
+			if _, err := s.endIn(ctx, tx, endWhere{environment: env, session: r.session}, ending{reason: Withdrawn, cause: CauseFirst}, system, ""); err != nil {
+				return err
+			}
+			continue
+		}
+		s.audit.AppendEvent(tx, audit.Entry{
+			Environment: env, Organization: r.organization, Actor: system, Agent: r.agent, User: r.user, Session: r.session, Approval: r.id,
+			Connection: r.connection, Action: "call.withdrawn", Object: r.tool, Tool: r.tool,
+		})
+		changed(tx, r.organization)
+	}
+	return nil
+}
+
+const withdrawFirstSQL = `update approval set state = 'withdrawn', decided_at = $4, version = version + 1
+where state = 'pending' and first_by = $1 and environment_id = $2 and ($3 = '' or organization_id = $3)
+returning id, kind, organization_id, session_id, agent_id, user_id, connection_id, tool`
+
+func withdrawFirst(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User, now time.Time) ([]approvalRow, error) {
+	some, err := sqldb.Collect(func(row sqldb.Scanner) (approvalRow, error) {
+		var r approvalRow
+		err := row.Scan(&r.id, &r.kind, &r.organization, &r.session, &r.agent, &r.user, &r.connection, &r.tool)
+		return r, err
+	})(tx.QueryContext(ctx, withdrawFirstSQL, user, env, org, sqldb.Micros(now)))
+	return some, sqldb.Wrap("withdraw what a first person approved", err)
 }
 
 const (

@@ -54,6 +54,7 @@ const (
 	CauseAgent   = "agent_disabled"
 	CauseUser    = "user_left"
 	CauseAccount = "account_disconnected"
+	CauseFirst   = "first_left"   // who approved first, before the second did
 	CauseParent  = "parent_ended" // of a sub-agent's
 )
 

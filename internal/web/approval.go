@@ -444,6 +444,9 @@ func (s *Server) verdict(v *visit, a session.Approval) *Verdict {
 		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Denied", "bad", "bad", who+" denied this", "Nothing was granted. The agent was told."
 	case session.ApprovalWithdrawn:
 		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Withdrawn", "clock", "off", withdrawn(a.Session), "Nothing was granted, and there is nothing more to do."
+		if ended := a.Session.EndedAt; a.Kind == session.KindCall && (ended.IsZero() || a.DecidedAt.Before(ended)) {
+			done.Sentence = firstLeft
+		}
 	default:
 		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Expired", "clock", "off", "Nobody answered in time. It expired", "Nothing was granted. The agent can ask again."
 		done.At = a.ExpiresAt
@@ -454,6 +457,8 @@ func (s *Server) verdict(v *visit, a session.Approval) *Verdict {
 	return done
 }
 
+const firstLeft = "The person who approved it first has left"
+
 // withdrawn says why a request is no longer open that nobody has decided.
 func withdrawn(ses session.Session) string {
 	switch ses.Cause {
@@ -463,6 +468,8 @@ func withdrawn(ses session.Session) string {
 		return "The session that it was a part of has ended"
 	case session.CauseUser:
 		return "The person whom it was for has left"
+	case session.CauseFirst:
+		return firstLeft
 	case session.CauseAccount:
 		var gone []string
 		for _, g := range ses.Grants {
