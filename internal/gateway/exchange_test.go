@@ -250,3 +250,35 @@ func TestRule1RawAnswerHoldsNoCredential(t *testing.T) {
 		}
 	}
 }
+
+// A bug: a policy on what a request says looked at JSON alone, and let the same pass
+// as a form or as text, of which the arguments know the hash. A policy on a tool's
+// argument did not see it in the same request made generically.
+func TestPoliciesSeeRawRequests(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		by := s.System.In(s.Environment)
+		const text = `@id("secret") forbid(principal, action, resource) when { context.arguments.hasTag("body.visibility") && context.arguments.getTag("body.visibility") == "public" };
+@id("ours") forbid(principal, action == Action::"read", resource) when { context.generic || context.arguments.hasTag("number") && context.arguments.getTag("number") != "2" };`
+		_, err := s.Sessions.SetPolicy(t.Context(), by, s.Organization, 0, text, account.Agreement{})
+		gatewaytest.Must(t, err)
+		for _, row := range []struct{ method, path, body, media, want string }{
+			{"POST", "/things", `{"visibility":"private"}`, "application/json", ""},
+			{"POST", "/things", `{"visibility":"public"}`, "application/json", "policy_denied"},
+			{"POST", "/things", `visibility=public`, "application/x-www-form-urlencoded", "policy_denied"},
+			{"POST", "/things", "\ufeff" + `{"visibility":"public"}`, "text/plain", "policy_denied"},
+			{"POST", "/things", `{"visibility":"public","x":1.00000000000000000000001}`, "application/json", "policy_denied"},
+			{"POST", "/things", `{"visibility":"public","x":"` + strings.Repeat("x", 1<<20) + `"}`, "application/json", "policy_denied"},
+			{"GET", "/issues/2", "", "", ""},
+			{"GET", "/issues/1", "", "", "policy_denied"},
+			{"GET", "/issues/1?zz=1", "", "", "policy_denied"},
+		} {
+			before := len(s.Arrivals(""))
+			_, _, err := s.exchange(t, s.request(t, row.method, row.path, row.body, "Content-Type", row.media))
+			if arrived := len(s.Arrivals("")) > before; code(err) != row.want || arrived != (row.want == "") {
+				t.Errorf("%s %s with %.60q: got %q, arrived %v, want %q", row.method, row.path, row.body, code(err), arrived, row.want)
+			}
+		}
+	})
+}

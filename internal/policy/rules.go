@@ -43,9 +43,8 @@ const (
 type Rules struct {
 	version  int64
 	policies cedar.PolicyMap
-	permits  bool                    // there is one
-	reading  map[cedar.PolicyID]bool // those that read arguments
-	reads    bool                    // there is such a one
+	permits  bool // there is one
+	reading  reading
 }
 
 // validator holds policies against the schema. It is made once: the schema is
@@ -90,7 +89,7 @@ func ParseRules(version int64, text string) (*Rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Rules{version: version, policies: cedar.PolicyMap{}, reading: map[cedar.PolicyID]bool{}}
+	r := &Rules{version: version, policies: cedar.PolicyMap{}, reading: newReading()}
 	for i, p := range list {
 		name := "policy" + strconv.Itoa(i+1)
 		if given, ok := p.Annotations()["id"]; ok {
@@ -109,20 +108,14 @@ func ParseRules(version int64, text string) (*Rules, error) {
 		}
 		r.policies[cedar.PolicyID(name)] = p
 		r.permits = r.permits || p.Effect() == cedar.Permit
-		reads := readsArguments(p)
-		r.reading[cedar.PolicyID(name)], r.reads = reads, r.reads || reads
+		if err := r.reading.add(cedar.PolicyID(name), tree); err != nil {
+			return bad("Line %d: %s cannot be taken: %s.", line, name, err)
+		}
 	}
 	if len(list) == 0 {
 		return nil, nil
 	}
 	return r, nil
-}
-
-// readsArguments reports whether a policy may look at arguments; saying so of one
-// that only mentions the word is harmless.
-func readsArguments(p *cedar.Policy) bool {
-	text := string(p.MarshalCedar())
-	return strings.Contains(text, "arguments") || strings.Contains(text, "numbers")
 }
 
 // depth is how deep brackets nest, read without regard to what quotes them.
@@ -154,7 +147,10 @@ type Facts struct {
 	Effect     Effect
 	Generic    bool
 	Arguments  json.RawMessage // a JSON object in canonical form
-	Time       time.Time
+	// Hidden says that Arguments are not all that the call sends. A generic call
+	// whose body is told by its hash alone is so without it.
+	Hidden bool
+	Time   time.Time
 }
 
 // Ruling is what an organization's policies say of one call.
@@ -208,7 +204,7 @@ func (r *Rules) Recall(f Facts) (Recall, string) {
 	sure := cedar.PolicyMap{}
 	var forbids, permits bool // among those that read arguments
 	for name, p := range r.policies {
-		if !r.reading[name] {
+		if r.reading.scopes[name] == nil {
 			sure[name] = p
 			continue
 		}
@@ -228,15 +224,12 @@ func (r *Rules) Recall(f Facts) (Recall, string) {
 	return RecallDeny, got.Policy
 }
 
-// request puts a call into Cedar's words. ok is false when the policies read
-// arguments, and those are more than they can be told: cut short, they could hide
-// what a policy looks for.
-func (r *Rules) request(f Facts) (cedar.EntityMap, cedar.Request, bool) {
+// request puts a call into Cedar's words. ok is false when policies that may have
+// a say read arguments, and those are more, or of another kind, than they can be
+// told: what a policy looks for could be hidden there.
+func (r *Rules) request(f Facts) (_ cedar.EntityMap, _ cedar.Request, ok bool) {
 	str := func(s string) types.Value { return types.String(s) }
 	texts, numbers := types.RecordMap{}, types.RecordMap{}
-	if r.reads && !flatten(f.Arguments, texts, numbers) {
-		return nil, cedar.Request{}, false
-	}
 	agent, conn := cedar.NewEntityUID("Agent", types.String(f.Agent)), cedar.NewEntityUID("Connection", types.String(f.Connection))
 	prov := cedar.NewEntityUID("Provider", types.String(f.Provider))
 	args, nums := cedar.NewEntityUID("Arguments", "call"), cedar.NewEntityUID("Numbers", "call")
@@ -253,15 +246,27 @@ func (r *Rules) request(f Facts) (cedar.EntityMap, cedar.Request, bool) {
 		call:   {UID: call},
 		conn: {UID: conn, Parents: cedar.NewEntityUIDSet(prov),
 			Attributes: types.NewRecord(types.RecordMap{"provider": str(f.Provider), "account": str(f.Account), "shared": types.Boolean(f.Shared)})},
-		args: {UID: args, Tags: types.NewRecord(texts)},
-		nums: {UID: nums, Tags: types.NewRecord(numbers)},
 	}
 	if f.User != "" {
 		user := cedar.NewEntityUID("User", types.String(f.User))
 		entities[user], context["user"] = types.Entity{UID: user}, user
 	}
-	return entities, cedar.Request{Principal: agent, Action: action, Resource: conn, Context: types.NewRecord(context)}, true
+	req := cedar.Request{Principal: agent, Action: action, Resource: conn, Context: types.NewRecord(context)}
+	if may, _ := cedar.Authorize(r.reading.scopes, entities, req); may {
+		if f.Hidden || !flatten(f.Arguments, texts, numbers) || !r.reading.sees(texts, numbers) {
+			return nil, cedar.Request{}, false
+		}
+		if _, hashed := texts[hashedBody]; hashed && f.Generic {
+			return nil, cedar.Request{}, false
+		}
+	}
+	entities[args], entities[nums] = types.Entity{UID: args, Tags: types.NewRecord(texts)}, types.Entity{UID: nums, Tags: types.NewRecord(numbers)}
+	return entities, req, true
 }
+
+// hashedBody is the argument by which a generic call names a body that is not
+// told: a form, text, anything but JSON.
+const hashedBody = "body_sha256"
 
 // flatten adds the scalars of the arguments by their paths. It reports whether
 // all of them found room, each under a path of its own.
@@ -281,7 +286,7 @@ func flatten(args json.RawMessage, texts, numbers types.RecordMap) bool {
 		put := func(text string) bool {
 			_, twice := texts[types.String(path)]
 			texts[types.String(path)] = types.String(text)
-			return !twice && len(text) <= maxArgumentText
+			return !twice
 		}
 		switch v := v.(type) {
 		case map[string]any:
@@ -297,6 +302,10 @@ func flatten(args json.RawMessage, texts, numbers types.RecordMap) bool {
 				}
 			}
 		case string:
+			if whole := wholeText.FindStringSubmatch(v); whole != nil {
+				n, _ := strconv.ParseInt(whole[1], 10, 64) // at most 15 digits: cannot fail
+				numbers[types.String(path)] = types.Long(n)
+			}
 			return put(v)
 		case float64:
 			if n := int64(v); float64(n) == v && math.Abs(v) <= 1<<53 {

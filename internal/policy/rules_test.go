@@ -77,6 +77,7 @@ func TestRulesThatAreRefused(t *testing.T) {
 		`@id("a") permit(principal, action, resource); @id("a") forbid(principal, action, resource);`:                    "two policies",
 		"permit(principal, action, resource) when {" + strings.Repeat("(", 60) + "true" + strings.Repeat(")", 60) + "};": "brackets",
 		strings.Repeat("permit(principal, action, resource);", 201):                                                      "200",
+		`permit(principal, action, resource) when { context.arguments.hasTag(context.tool) };`:                           "written out",
 		"//" + strings.Repeat("x", 40<<10):                                                                               "bytes",
 	} {
 		_, err := policy.ParseRules(1, text)
@@ -105,6 +106,111 @@ func TestRulesSeeWholeArguments(t *testing.T) {
 		f.Arguments = json.RawMessage(args)
 		if got := rules.Judge(f); got.Allowed || !got.Failed {
 			t.Errorf("%s: got %+v, want a failure, which denies", name, got)
+		}
+	}
+}
+
+// A bug: a forbid on an amount held of 5000 and let through 5000.5, 1e17 and
+// [5000], which are no numbers to Cedar. Where policies read a number, whatever is
+// there and is no whole number denies.
+func TestAmountsFailClosed(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"tag":    `@id("most") forbid(principal, action, resource in Provider::"github") when { context.numbers.hasTag("amount") && context.numbers.getTag("amount") > 1000 };`,
+		"entity": `@id("most") forbid(principal, action, resource in Provider::"github") when { Numbers::"call".hasTag("amount") && Numbers::"call".getTag("amount") > 1000 };`,
+		"alias":  `@id("most") forbid(principal, action, resource in Provider::"github") when { (if context.generic then context.numbers else context.numbers).hasTag("amount") && (if context.generic then context.numbers else context.numbers).getTag("amount") > 1000 };`,
+	} {
+		rules, err := policy.ParseRules(1, text)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		for args, want := range map[string]policy.Ruling{
+			`{"amount":1000}`:                 {Allowed: true, Policy: "1"},
+			`{"amount":"1000.00"}`:            {Allowed: true, Policy: "1"},
+			`{"price":0.5,"tags":["a"]}`:      {Allowed: true, Policy: "1"},
+			`{"amounts":[1],"amount":1}`:      {Allowed: true, Policy: "1"},
+			`{"amount":5000}`:                 {Policy: "1:most"},
+			`{"amount":"5000"}`:               {Policy: "1:most"},
+			`{"amount":"05000.00"}`:           {Policy: "1:most"},
+			`{"amount":5000.5}`:               {Policy: "1", Failed: true},
+			`{"amount":1e17}`:                 {Policy: "1", Failed: true},
+			`{"amount":"5000.5"}`:             {Policy: "1", Failed: true},
+			`{"amount":"5e3"}`:                {Policy: "1", Failed: true},
+			`{"amount":"1000.0000000000001"}`: {Policy: "1", Failed: true},
+			`{"amount":" 5000"}`:              {Policy: "1", Failed: true},
+			`{"amount":true}`:                 {Policy: "1", Failed: true},
+			`{"amount":[5000]}`:               {Policy: "1", Failed: true},
+			`{"amount":{"value":5000}}`:       {Policy: "1", Failed: true},
+		} {
+			f := facts()
+			f.Arguments = json.RawMessage(args)
+			if got := rules.Judge(f); got != want {
+				t.Errorf("%s, %s: got %+v, want %+v", name, args, got, want)
+			}
+			f.Provider = "stripe" // where this policy has no say
+			if got := rules.Judge(f); !got.Allowed {
+				t.Errorf("%s, %s: got %+v of a provider that no policy speaks of", name, args, got)
+			}
+		}
+	}
+}
+
+// A bug: what a policy looks for could be hidden in a list, or in a body that only
+// its hash tells of. Lists are judged where each of their values is read.
+func TestWhatPoliciesLookForCannotHide(t *testing.T) {
+	t.Parallel()
+	const ours = `forbid(principal, action, resource) when { context.arguments.hasTag("repo") && !(context.arguments.getTag("repo") like "acme/*") };`
+	const first = `forbid(principal, action, resource) when { context.arguments.hasTag("repo[0]") && !(context.arguments.getTag("repo[0]") like "acme/*") };`
+	const hash = `{"method":"POST","body_sha256":"ab"}`
+	for name, row := range map[string]struct {
+		text, args      string
+		generic, hidden bool
+		allowed         bool
+	}{
+		"one value":                             {ours, `{"repo":"acme/site"}`, false, false, true},
+		"a list":                                {ours, `{"repo":["evil/site"]}`, false, false, false},
+		"a list that is read":                   {ours + first, `{"repo":["acme/site"]}`, false, false, true},
+		"a list that is read and lies":          {ours + first, `{"repo":["evil/site"]}`, false, false, false},
+		"a list longer than what is read":       {ours + first, `{"repo":["acme/site","evil/site"]}`, false, false, false},
+		"a body by its hash":                    {ours, hash, true, false, false},
+		"a body by its hash, nothing read":      {`forbid(principal, action, resource) when { context.hour < 8 };`, hash, true, false, true},
+		"a body by its hash, another's policy":  {strings.Replace(ours, "resource)", `resource in Provider::"slack")`, 1), hash, true, false, true},
+		"a body nobody has read":                {ours, `{"method":"POST"}`, true, true, false},
+		"a tool's own argument of that name":    {ours, hash, false, false, true},
+		"long text where no pattern is":         {strings.ReplaceAll(ours, "like \"acme/*\"", `== "acme/site"`), `{"repo":"` + strings.Repeat("x", 3<<10) + `"}`, false, false, false},
+		"long text that no policy reads":        {ours, `{"repo":"acme/site","body":"` + strings.Repeat("x", 40<<10) + `"}`, false, false, true},
+		"long text that a pattern is held with": {ours, `{"repo":"acme/` + strings.Repeat("x", 2<<10) + `"}`, false, false, false},
+	} {
+		rules, err := policy.ParseRules(1, row.text)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		f := facts()
+		f.Arguments, f.Generic, f.Hidden = json.RawMessage(row.args), row.generic, row.hidden
+		if got := rules.Judge(f); got.Allowed != row.allowed {
+			t.Errorf("%s: got %+v, want allowed %v", name, got, row.allowed)
+		}
+	}
+}
+
+// A bug: 193 accepted policies with patterns took half a second for one decision.
+// What patterns can cost is bounded at save and by the text they are held against.
+func TestPatternsAreBounded(t *testing.T) {
+	t.Parallel()
+	one := `forbid(principal,action,resource)when{context.arguments.hasTag("a")&&context.arguments.getTag("a")like"*` + strings.Repeat("a", 60) + `b*"};`
+	_, err := policy.ParseRules(1, strings.Repeat(one, 193))
+	if fault.Of(err).Code != "invalid_policy" || !strings.Contains(fault.Of(err).Message, "patterns") {
+		t.Errorf("12 KiB of patterns: got %v, want invalid_policy", err)
+	}
+	rules, err := policy.ParseRules(1, strings.Repeat(one, 60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for length, failed := range map[int]bool{2 << 10: false, 2<<10 + 1: true} {
+		f := facts()
+		f.Arguments = json.RawMessage(`{"a":"` + strings.Repeat("a", length) + `"}`)
+		if got := rules.Judge(f); got.Failed != failed || got.Allowed == failed {
+			t.Errorf("%d bytes: got %+v, want failed %v", length, got, failed)
 		}
 	}
 }

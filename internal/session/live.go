@@ -251,7 +251,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 	toolDigest := t.Tool.Digest()
 	r := policy.Request{
 		Ceiling: l.ceiling, Grant: t.grant.policy, Provider: t.grant.policy.Provider, Tool: t.Tool.Name, Effect: effectOf(t, req), Generic: t.Tool.Generic, Arguments: req.Args,
-		Approvals: rules.Settings.Approvals, Rules: rules.compiled, Facts: s.factsOf(l, t, effectOf(t, req), req.Args),
+		Approvals: rules.Settings.Approvals, Rules: rules.compiled, Facts: s.factsOf(l, t, req),
 		ToolApproved: t.grant.digests[t.Tool.Name] == hex.EncodeToString(toolDigest[:]),
 	}
 	if err := s.callsLeft(ctx, l); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/strictjson"
 )
@@ -253,10 +254,10 @@ func (s *Service) recalled(ctx context.Context, env id.Environment, seen map[id.
 }
 
 // factsOf are what policies are told of a call.
-func (s *Service) factsOf(l Live, t Target, effect policy.Effect, args []byte) policy.Facts {
+func (s *Service) factsOf(l Live, t Target, req *provider.Request) policy.Facts {
 	return policy.Facts{Agent: string(l.agent), AgentLabel: l.label, Verified: l.verified, User: string(l.user), Connection: string(t.grant.connection),
-		Provider: t.grant.policy.Provider, Account: t.grant.account, Shared: t.grant.owner == "", Tool: t.Tool.Name, Effect: effect, Generic: t.Tool.Generic,
-		Arguments: args, Time: s.now()}
+		Provider: t.grant.policy.Provider, Account: t.grant.account, Shared: t.grant.owner == "", Tool: t.Tool.Name, Effect: effectOf(t, req), Generic: t.Tool.Generic,
+		Arguments: req.Args, Hidden: req.Partial, Time: s.now()}
 }
 
 // ruleCache keeps compiled rules by organization and versions. Which version
