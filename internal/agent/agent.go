@@ -112,7 +112,7 @@ type Service struct {
 	log     *slog.Logger
 
 	outbound  *outbound.Client
-	fetches   *throttle.Limiter // of client documents, by who asks and by host
+	fetches   *throttle.Limiter // of client documents and keys, by who asks and by host
 	documents singleflight.Group
 	sets      keySets
 

@@ -162,3 +162,30 @@ func TestDeviceEnds(t *testing.T) {
 		}
 	})
 }
+
+// A12, and a bug: a device code that was agreed to before its agent was disabled
+// gave tokens once the agent was enabled again.
+func TestDisableEndsDeviceCodes(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *agenttest.World, alice *agenttest.Person) {
+		ctx := t.Context()
+		by, d := device(t, w)
+		flow, err := w.Agents.FindDevice(ctx, alice.Signed(t), d.UserCode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		agreeDevice(t, w, alice, flow)
+		list, err := w.Agents.List(ctx, w.System, agent.Filter{Environment: w.Environment, Organization: w.Organization, Limit: 1})
+		if err != nil || len(list) != 1 {
+			t.Fatalf("got %v, %v", list, err)
+		}
+		if _, err := w.Agents.Disable(ctx, w.System, list[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Agents.Enable(ctx, w.System, list[0].ID, account.Agreement{}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Agents.ExchangeDevice(ctx, by, d.Code, "")
+		refused(t, "a code from before the agent was disabled", err, "access_denied")
+	})
+}

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/agent/agenttest"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
 const editorDoc = `{"client_id":"%s/editor.json","client_name":"Editor","redirect_uris":["http://127.0.0.1/cb","https://editor.example/cb"],
@@ -143,7 +146,7 @@ func TestClientAssertion(t *testing.T) {
 		deny("the same assertion again", good)
 		now := w.Clock.Now()
 		for what, over := range map[string]map[string]any{
-			"another audience": {"aud": "https://other.example"}, "no audience": {"aud": nil}, "no jti": {"jti": nil}, "no end": {"exp": nil},
+			"another audience": {"aud": "https://other.example"}, "two audiences": {"aud": []string{agenttest.PublicURL, "https://other.example"}}, "no audience": {"aud": nil}, "no jti": {"jti": nil}, "no end": {"exp": nil},
 			"over": {"exp": now.Add(-2 * time.Minute).Unix()}, "too long": {"exp": now.Add(time.Hour).Unix()}, "not yet": {"nbf": now.Add(5 * time.Minute).Unix()},
 			"made later": {"iat": now.Add(5 * time.Minute).Unix()}, "another issuer": {"iss": "x"}, "about another": {"sub": "client_x"},
 		} {
@@ -171,7 +174,7 @@ func TestClientAssertion(t *testing.T) {
 		_, err = w.Agents.ClientCredentials(ctx, by, "")
 		refused(t, "a caller that proved itself before the change", err, "invalid_client")
 		for _, s := range []agenttest.Signer{old, next} {
-			if _, err := w.Agents.AuthenticateClient(ctx, w.Assertion(t, s, string(client), map[string]any{"aud": []string{"x", agenttest.PublicURL + "/oauth/token"}})); err != nil {
+			if _, err := w.Agents.AuthenticateClient(ctx, w.Assertion(t, s, string(client), map[string]any{"aud": []string{agenttest.PublicURL + "/oauth/token"}})); err != nil {
 				t.Errorf("key %s in the overlap: %v", s.ID, err)
 			}
 		}
@@ -235,3 +238,51 @@ func TestRotateSecretWithAnOverlap(t *testing.T) {
 }
 
 func text(s string) secret.Value { return secret.FromString(s) }
+
+// W5, and a bug: who registered a client with keys at somebody else's address made
+// us fetch from there with each unproven token request. A look that failed counts
+// for a minute, and all looks at one place are limited.
+func TestKeysAreNotFetchedOnDemand(t *testing.T) {
+	t.Parallel()
+	w := agenttest.New(t, sqldbtest.Open(t, sqldb.SQLite))
+	ctx := t.Context()
+	signer := agenttest.NewSigner(t, "k")
+	register := func(path string) string {
+		t.Helper()
+		c, _, err := w.Agents.RegisterClient(ctx, agent.NewClient{RedirectURIs: []string{agenttest.Redirect}, AuthMethod: agent.AuthKeys, KeysURL: w.Web.URL + path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(c.ID)
+	}
+	client := register("/keys")
+	prove := func(client string) error {
+		_, err := w.Agents.AuthenticateClient(ctx, w.Assertion(t, signer, client, nil))
+		return err
+	}
+	for range 5 {
+		if prove(client) == nil {
+			t.Fatal("proven without a key")
+		}
+	}
+	if got := w.Web.Seen("/keys"); got != 1 {
+		t.Errorf("five requests made us look %d times, want once", got)
+	}
+	w.Web.Put("/keys", agenttest.Set(signer))
+	w.Clock.Advance(time.Minute)
+	if err := prove(client); err != nil {
+		t.Errorf("a minute after a failure, with the keys there: %v", err)
+	}
+	looks := 0
+	for i := range 40 {
+		path := fmt.Sprintf("/victim/%d", i)
+		_ = prove(register(path))
+		looks += w.Web.Seen(path)
+	}
+	if looks == 0 || looks > 20 {
+		t.Errorf("40 addresses of one place were looked at %d times, want at most 20", looks)
+	}
+	if err := prove(client); err != nil {
+		t.Errorf("a client whose keys are known, meanwhile: %v", err)
+	}
+}

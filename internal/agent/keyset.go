@@ -25,7 +25,7 @@ const (
 	maxKeySet   = 128 << 10 // bytes
 	maxKeys     = 50
 	keySetFor   = 10 * time.Minute // how long one counts without another look
-	keySetAgain = time.Minute      // the least between two looks because of an unknown key
+	keySetAgain = time.Minute      // the least between two looks because of an unknown key, or after a failure
 	fetchTime   = 5 * time.Second
 	maxSets     = 1000
 )
@@ -103,12 +103,16 @@ type keySets struct {
 }
 
 type keySet struct {
-	keys    jose.JSONWebKeySet
-	fetched time.Time
+	keys     jose.JSONWebKeySet
+	fetched  time.Time
+	failed   error // of the last look, if it did
+	failedAt time.Time
 }
 
 // keysAt gives the JWK Set at an address. unknown says that the one from before
-// lacks the key that is looked for, so that a fresh look may help.
+// lacks the key that is looked for, so that a fresh look may help. Strangers can
+// cause looks, at any address: what failed is not tried again at once, and each
+// place is looked at only so often (threats.md W5).
 func (s *Service) keysAt(ctx context.Context, address string, unknown bool) (jose.JSONWebKeySet, error) {
 	s.sets.mu.Lock()
 	have, ok := s.sets.byURL[address]
@@ -120,27 +124,41 @@ func (s *Service) keysAt(ctx context.Context, address string, unknown bool) (jos
 	if ok && s.now().Sub(have.fetched) < fresh {
 		return have.keys, nil
 	}
+	if have.failed != nil && s.now().Sub(have.failedAt) < keySetAgain {
+		return jose.JSONWebKeySet{}, have.failed
+	}
 	got, err, _ := s.sets.turns.Do(address, func() (any, error) {
-		resp, err := s.fetch(context.WithoutCancel(ctx), address, maxKeySet)
-		if err != nil {
-			return nil, err
+		if u, err := url.Parse(address); err == nil {
+			if ok, wait := s.fetches.Allow("to " + u.Host); !ok {
+				return nil, fault.New(fault.Limited, "temporarily_unavailable", "Too many keys are looked at.").WithRetry(wait)
+			}
 		}
-		set, err := readKeys(resp.Body)
-		if err != nil {
-			return nil, err
-		}
+		set, err := s.lookForKeys(ctx, address)
 		s.sets.mu.Lock()
 		defer s.sets.mu.Unlock()
 		if len(s.sets.byURL) >= maxSets {
 			clear(s.sets.byURL)
 		}
-		s.sets.byURL[address] = keySet{set, s.now()}
+		if err != nil {
+			have.failed, have.failedAt = err, s.now()
+			s.sets.byURL[address] = have
+			return nil, err
+		}
+		s.sets.byURL[address] = keySet{keys: set, fetched: s.now()}
 		return set, nil
 	})
 	if err != nil {
 		return jose.JSONWebKeySet{}, err
 	}
 	return got.(jose.JSONWebKeySet), nil
+}
+
+func (s *Service) lookForKeys(ctx context.Context, address string) (jose.JSONWebKeySet, error) {
+	resp, err := s.fetch(context.WithoutCancel(ctx), address, maxKeySet)
+	if err != nil {
+		return jose.JSONWebKeySet{}, err
+	}
+	return readKeys(resp.Body)
 }
 
 // fetch gets a document from a place that somebody named: by the rules of all

@@ -413,6 +413,9 @@ func (s *Service) Disable(ctx context.Context, by account.Actor, agent id.Agent)
 		if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, now); err != nil {
 			return err
 		}
+		if err := endDevices(ctx, tx, a.ID, now); err != nil {
+			return err
+		}
 		s.record(tx, by, a, "agent.disabled", nil, nil)
 		return s.onEnded(ctx, tx, a.Environment, a.ID)
 	})

@@ -71,6 +71,14 @@ func refuseDevice(ctx context.Context, tx *sqldb.Tx, flow id.Flow, now time.Time
 	return one(tx.ExecContext(ctx, query, flow, sqldb.Micros(now)))
 }
 
+// endDevices refuses the codes by which devices would become an agent and that
+// have given no tokens yet.
+func endDevices(ctx context.Context, tx *sqldb.Tx, agent id.Agent, now time.Time) error {
+	const query = `update device_code set denied_at = $2 where agent_id = $1 and used_at = 0 and denied_at = 0`
+	_, err := tx.ExecContext(ctx, query, agent, sqldb.Micros(now))
+	return err
+}
+
 func useDevice(ctx context.Context, tx *sqldb.Tx, hash []byte, familyID string, now time.Time) error {
 	const query = `update device_code set used_at = $2, family_id = $3 where hash = $1 and used_at = 0`
 	return one(tx.ExecContext(ctx, query, hash, sqldb.Micros(now), familyID))

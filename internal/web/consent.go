@@ -46,7 +46,7 @@ func (s *Server) consentPage(v *visit, r agent.AuthRequest, label string) *Conse
 	p := &ConsentPage{Frame: Frame{Title: "A program wants to sign in", Section: "agents", Narrow: true}, Flow: r.ID, Host: r.Host(), Local: r.Local(), Document: r.Client.DocumentHost(), Label: label,
 		ClientName: r.Client.Name, TOTP: s.codeAllowed(v)}
 	if r.UserCode != "" {
-		p.UserCode = account.ShowUserCode(r.UserCode)
+		p.UserCode, p.Address = account.ShowUserCode(r.UserCode), r.Address
 	}
 	for _, m := range v.person.Organizations() {
 		if v.actorIn(m.Environment).May(m.Organization, account.UseOwn) == nil {

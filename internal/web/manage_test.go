@@ -269,14 +269,14 @@ func TestDeviceSignIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	by := s.Caller(t, agent.ClientAuth{ID: string(c.ID)})
-	d, err := s.Agents.BeginDevice(t.Context(), by, "", "")
+	d, err := s.Agents.BeginDevice(t.Context(), by, "", "203.0.113.9")
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.get("/ui/device").want(http.StatusOK).says("Sign in an agent", "the device or the agent shows")
 	b.get("/ui/device?code=BBBB-BBBB").want(http.StatusNotFound).says("Nothing waits with this code")
 	at := b.get("/ui/device?code=" + strings.ToLower(d.UserCode)).want(http.StatusSeeOther).header.Get("Location")
-	page := b.get(at).want(http.StatusOK).says(d.UserCode, "exactly this code", "an identity, not access")
+	page := b.get(at).want(http.StatusOK).says(d.UserCode, "exactly this code", "It asked from 203.0.113.9.", "an identity, not access")
 	page.submit(at, func(v url.Values) { v.Set("label", "Kitchen screen") }).want(http.StatusOK).says("Go back to the device")
 	if _, err := s.Agents.ExchangeDevice(t.Context(), by, d.Code, ""); err != nil {
 		t.Errorf("the device after the person agreed: %v", err)

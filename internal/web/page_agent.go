@@ -87,6 +87,7 @@ type ConsentPage struct {
 	Flow       id.Flow
 	Document   string // the host that answers for the program; empty: nobody does
 	UserCode   string // of a device, which shows the same
+	Address    string // from which the device asked
 	Host       string
 	Local      bool
 	Label      string
