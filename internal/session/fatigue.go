@@ -112,21 +112,23 @@ type requests struct {
 }
 
 // A denial counts until something like it is approved.
+// What an agent hands on to a sub-agent nobody was asked for: it counts as nothing.
 const countRequestsSQL = `select
 	coalesce(sum(case when agent_id = $1 and state = 'pending' and pending_until > $4 then 1 else 0 end), 0),
 	coalesce(sum(case when state = 'pending' and pending_until > $4 then 1 else 0 end), 0),
 	coalesce(sum(case when agent_id = $1 and requested_at > $5 then 1 else 0 end), 0),
 	coalesce(sum(case when requested_at > $5 then 1 else 0 end), 0),
 	coalesce(sum(case when agent_id = $1 and likeness = $7 and reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b
-		where b.agent_id = $1 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6) then 1 else 0 end), 0),
+		where b.agent_id = $1 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6 and b.id not in (select session_id from session_child)) then 1 else 0 end), 0),
 	coalesce(max(case when agent_id = $1 and likeness = $7 and reason = 'denied' then ended_at else 0 end), 0),
 	coalesce(sum(case when likeness = $7 and reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b
-		where b.user_id = $2 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6) then 1 else 0 end), 0),
+		where b.user_id = $2 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6 and b.id not in (select session_id from session_child)) then 1 else 0 end), 0),
 	coalesce(max(case when likeness = $7 and reason = 'denied' then ended_at else 0 end), 0),
 	coalesce(sum(case when reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b
-		where b.user_id = $2 and b.organization_id = $3 and b.requested_at > $6) then 1 else 0 end), 0),
+		where b.user_id = $2 and b.organization_id = $3 and b.requested_at > $6 and b.id not in (select session_id from session_child)) then 1 else 0 end), 0),
 	coalesce(max(case when reason = 'denied' then ended_at else 0 end), 0)
-from session where organization_id = $3 and (agent_id = $1 or user_id = $2) and requested_at > $6`
+from session where organization_id = $3 and (agent_id = $1 or user_id = $2) and requested_at > $6
+	and id not in (select session_id from session_child)`
 
 func countRequests(ctx context.Context, q sqldb.Querier, who agent.Identity, likeness string, now time.Time) (requests, error) {
 	var r requests
@@ -138,13 +140,13 @@ func countRequests(ctx context.Context, q sqldb.Querier, who agent.Identity, lik
 	return r, err
 }
 
-// callsWithin is withinLimits for the calls of a session that need a decision of
-// their own. Calls of the same tool on the same account are alike.
-func (s *Service) callsWithin(ctx context.Context, tx *sqldb.Tx, l Live, c CallSubject, most policy.Fatigue, now time.Time) error {
+// callsWithin is withinLimits for the calls that need a decision of their own, of
+// root and all that was handed on of it. Calls of the same tool on the same account are alike.
+func (s *Service) callsWithin(ctx context.Context, tx *sqldb.Tx, l Live, root id.Session, c CallSubject, most policy.Fatigue, now time.Time) error {
 	if err := s.muted(ctx, tx, l.agent, now); err != nil {
 		return err
 	}
-	n, err := countCalls(ctx, tx, l.session, c, now)
+	n, err := countCalls(ctx, tx, root, c, now)
 	if err != nil {
 		return sqldb.Wrap("count open requests", err)
 	}
@@ -170,15 +172,18 @@ type callCounts struct {
 	like, any denials
 }
 
+// inFamily selects the session $1 and all that was handed on of it.
+const inFamily = `in (select s.id from session s where s.id = $1 union all select k.session_id from session_child k where k.parent_id = $1)`
+
 const countCallsSQL = `select
 	coalesce(sum(case when state = 'pending' and expires_at > $2 then 1 else 0 end), 0),
 	coalesce(sum(case when tool = $3 and connection_id = $4 and state = 'denied' and decided_at > (select coalesce(max(b.decided_at), 0) from approval b
-		where b.session_id = $1 and b.kind = 'call' and b.tool = $3 and b.connection_id = $4 and b.state in ('approved', 'used')) then 1 else 0 end), 0),
+		where b.session_id ` + inFamily + ` and b.kind = 'call' and b.tool = $3 and b.connection_id = $4 and b.state in ('approved', 'used')) then 1 else 0 end), 0),
 	coalesce(max(case when tool = $3 and connection_id = $4 and state = 'denied' then decided_at else 0 end), 0),
 	coalesce(sum(case when state = 'denied' and decided_at > (select coalesce(max(b.decided_at), 0) from approval b
-		where b.session_id = $1 and b.kind = 'call' and b.state in ('approved', 'used')) then 1 else 0 end), 0),
+		where b.session_id ` + inFamily + ` and b.kind = 'call' and b.state in ('approved', 'used')) then 1 else 0 end), 0),
 	coalesce(max(case when state = 'denied' then decided_at else 0 end), 0)
-from approval where session_id = $1 and kind = 'call'`
+from approval where session_id ` + inFamily + ` and kind = 'call'`
 
 func countCalls(ctx context.Context, q sqldb.Querier, s id.Session, c CallSubject, now time.Time) (callCounts, error) {
 	var n callCounts

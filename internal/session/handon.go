@@ -15,7 +15,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
-// maxChildren bounds the sub-agents that one session has at once.
+// maxChildren bounds how often one session is handed on.
 const maxChildren = 20
 
 // HandOn is what an agent hands on to a sub-agent of its own: at most what its
@@ -32,6 +32,14 @@ type HandOn struct {
 // It is the same agent: its ceiling, and whoever disables it, hold for both. Nobody
 // is asked, so the approval of the parent must have said that it may.
 func (s *Service) HandOn(ctx context.Context, who agent.Identity, handle string, ask HandOn, address string) (agent.Tokens, Session, error) {
+	tokens, child, err := s.handOn(ctx, who, handle, ask, address)
+	if err != nil && fault.KindOf(err) != fault.Internal {
+		s.recordDenial(ctx, who, "session.hand_on_refused", fault.Of(err).Code, address)
+	}
+	return tokens, child, err
+}
+
+func (s *Service) handOn(ctx context.Context, who agent.Identity, handle string, ask HandOn, address string) (agent.Tokens, Session, error) {
 	none := func(err error) (agent.Tokens, Session, error) { return agent.Tokens{}, Session{}, err }
 	parent, err := s.ofAgent(ctx, who, handle)
 	if err != nil {
@@ -58,9 +66,7 @@ func (s *Service) HandOn(ctx context.Context, who agent.Identity, handle string,
 			return err
 		}
 		v := v
-		if now.Add(time.Duration(v.length) * time.Minute).After(parent.ExpiresAt) {
-			v.length-- // time has passed since it was read
-		}
+		v.length = min(v.length, wholeMinutes(parent, now)) // time has passed since it was read
 		if v.length < 1 {
 			return tooLate()
 		}
@@ -97,8 +103,7 @@ func (s *Service) HandOn(ctx context.Context, who agent.Identity, handle string,
 // child is the part of a session that is handed on.
 func (s *Service) child(parent Session, ask HandOn) (Session, verdict, error) {
 	now := s.now()
-	left := int(parent.ExpiresAt.Sub(now) / time.Minute)
-	length := left
+	length := wholeMinutes(parent, now)
 	if ask.Minutes > 0 {
 		length = min(length, ask.Minutes)
 	}
@@ -130,6 +135,9 @@ func (s *Service) child(parent Session, ask HandOn) (Session, verdict, error) {
 	return child, verdict{grants: grants, length: length, note: parent.Instructions}, nil
 }
 
+// wholeMinutes are those that are left of a session.
+func wholeMinutes(ses Session, now time.Time) int { return int(ses.ExpiresAt.Sub(now) / time.Minute) }
+
 func tooLate() error {
 	return fault.New(fault.Expired, "expired", "The session ends within a minute.")
 }
@@ -157,7 +165,7 @@ func allowHandOn(ctx context.Context, tx *sqldb.Tx, sid id.Session) error {
 func mayHandOn(ctx context.Context, tx *sqldb.Tx, sid id.Session) error {
 	const (
 		hold  = `update session_hand_on set session_id = session_id where session_id = $1`
-		count = `select count(*) from session_child c join session s on s.id = c.session_id where c.parent_id = $1 and s.state = 'active'`
+		count = `select count(*) from session_child where parent_id = $1`
 	)
 	res, err := tx.ExecContext(ctx, hold, sid)
 	refused := fault.New(fault.Denied, "not_granted", "The person who approved this session did not say that it may be handed on.").
@@ -170,7 +178,8 @@ func mayHandOn(ctx context.Context, tx *sqldb.Tx, sid id.Session) error {
 		return sqldb.Wrap("count a session's sub-agents", err)
 	}
 	if n >= maxChildren {
-		return fault.New(fault.Limited, "rate_limited", fmt.Sprintf("A session has %d sub-agents at most.", maxChildren)).WithRetry(time.Minute)
+		return fault.New(fault.Denied, "not_granted", fmt.Sprintf("A session is handed on %d times at most.", maxChildren)).
+			WithHint("Do it yourself, or request another session.")
 	}
 	return nil
 }

@@ -1,12 +1,14 @@
 package session_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -109,6 +111,96 @@ func TestHandOn(t *testing.T) {
 		s.Approve(t, s.owner, few.Session.Approval, func(d *session.Decision) { d.HandOn, d.Calls = true, 3 })
 		if _, _, err := s.handOn(t, few.Handle, session.HandOn{}); code(err) != "not_granted" {
 			t.Errorf("a session of three calls: got %v", err)
+		}
+	})
+}
+
+// A8, S14: handing on sheds no limit. It ends no back-off, is no request of the
+// person's, does not let a denied call be asked again or more calls wait, and each
+// refusal is on record.
+func TestHandOnShedsNoLimit(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		s.settle(t, func(x *policy.Settings) { x.Limits.HourlyByAgent, x.Limits.HourlyByUser = 3, 3 })
+		r := s.Ask(t, s.bot, "tracker", policy.Read, policy.Destructive)
+		s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.HandOn = true })
+		ask := func(who agent.Identity, purpose string) (session.Requested, error) {
+			return s.Sessions.Request(t.Context(), who, session.Ask{Providers: []string{"tracker"}, Purpose: purpose}, "")
+		}
+		hand := func() agent.Identity {
+			t.Helper()
+			who, _, err := s.handOn(t, r.Handle, session.HandOn{})
+			gatewaytest.Must(t, err)
+			return who
+		}
+		s.Clock.Advance(time.Second)
+		q, err := ask(s.bot, "One.")
+		gatewaytest.Must(t, err)
+		gatewaytest.Must(t, s.Sessions.Deny(t.Context(), s.owner.Signed(t), q.Session.Approval, "No."))
+		s.Clock.Advance(time.Second)
+		first, second := hand(), hand()
+		if _, err := ask(s.bot, "Two."); code(err) != "rate_limited" {
+			t.Errorf("what was denied, after handing on: got %v, want rate_limited", err)
+		}
+		if _, err := ask(s.Agent(t, s.owner, "Other bot"), "Three."); err != nil {
+			t.Errorf("another agent of the person: %v", err)
+		}
+		call := func(who agent.Identity, handle string, number int) string {
+			_, err := s.Call(t, who, handle, "tracker_delete_issue", map[string]any{"number": number})
+			return code(err)
+		}
+		for i, who := range []agent.Identity{first, second, first} {
+			if got := call(who, "", i+1); got != "approval_required" {
+				t.Fatalf("call %d: %s", i, got)
+			}
+		}
+		if got := call(second, "", 9); got != "rate_limited" {
+			t.Errorf("a fourth call that waits: got %s, want rate_limited", got)
+		}
+		inbox, err := s.Sessions.Inbox(t.Context(), s.owner.Signed(t))
+		gatewaytest.Must(t, err)
+		for _, a := range inbox {
+			if a.Call != nil && string(a.Call.Arguments) == `{"number":1}` {
+				gatewaytest.Must(t, s.Sessions.Deny(t.Context(), s.owner.Signed(t), a.ID, "Never."))
+			}
+		}
+		for _, got := range []string{call(first, "", 1), call(second, "", 1), call(s.bot, r.Handle, 1)} {
+			if got != "denied" {
+				t.Errorf("the denied call elsewhere: got %s, want denied", got)
+			}
+		}
+		for range 18 {
+			_, err := s.Sessions.Complete(t.Context(), hand(), "")
+			gatewaytest.Must(t, err)
+		}
+		if _, _, err := s.handOn(t, r.Handle, session.HandOn{}); code(err) != "not_granted" {
+			t.Errorf("handed on a 21st time: got %v, want not_granted", err)
+		}
+		if !slices.Contains(s.Actions(t), "session.hand_on_refused") {
+			t.Error("the refusal is not on record")
+		}
+	})
+}
+
+// S16: a sub-agent's session ends no later than its parent, also when it took long to
+// write it.
+func TestHandOnThatTakesLong(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		r := s.Ask(t, s.bot, "tracker")
+		s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.HandOn = true })
+		parent, err := s.Sessions.Check(t.Context(), s.bot, r.Handle, 0)
+		gatewaytest.Must(t, err)
+		slow := session.New(session.Config{DB: s.DB, Vault: s.Vault, Audit: s.Audit, People: s.Accounts, Agents: s.Agents, Connections: s.Connections,
+			PublicURL: s.PublicURL, Now: func() time.Time { s.Clock.Advance(50 * time.Second); return s.Clock.Now() }})
+		tokens, _, err := slow.HandOn(t.Context(), s.bot, r.Handle, session.HandOn{}, "")
+		gatewaytest.Must(t, err)
+		who, err := s.Agents.Authenticate(t.Context(), tokens.Access)
+		gatewaytest.Must(t, err)
+		if who.Expires().After(parent.ExpiresAt) {
+			t.Errorf("it ends at %s, its parent at %s", who.Expires(), parent.ExpiresAt)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -405,15 +406,15 @@ func callSubject(t Target, req *provider.Request) CallSubject {
 	return c
 }
 
-// subjectDigest identifies a call for matching it with its approval: the same
-// session, agent, user, connection, tool definition and arguments.
+// subjectDigest identifies a call for matching it with its approval, beside the
+// session: the same agent, user, connection, tool definition and arguments. The same
+// call in a session that was handed on has the same digest.
 func subjectDigest(l Live, c CallSubject) (string, error) {
 	doc, err := strictjson.CanonicalOf(struct {
-		Session id.Session  `json:"session_id"`
-		Agent   id.Agent    `json:"agent_id"`
-		User    id.User     `json:"user_id"`
-		Call    CallSubject `json:"call"`
-	}{l.session, l.agent, l.user, c})
+		Agent id.Agent    `json:"agent_id"`
+		User  id.User     `json:"user_id"`
+		Call  CallSubject `json:"call"`
+	}{l.agent, l.user, c})
 	if err != nil {
 		return "", err
 	}
@@ -438,7 +439,12 @@ func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c
 	case !sqldb.NoRows(err):
 		return "", false, sqldb.Wrap("look for an open request", err)
 	}
-	if err := s.deniedBefore(ctx, l.session, key, now); err != nil {
+	root, err := s.Parent(ctx, l.session)
+	if err != nil {
+		return "", false, err
+	}
+	root = cmp.Or(root, l.session)
+	if err := s.deniedBefore(ctx, root, key, now); err != nil {
 		return "", false, err
 	}
 	if err := s.quiet(set); err != nil {
@@ -462,7 +468,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c
 		return "", false, err
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if err := tx.Serialize(ctx, "call "+string(l.session)); err != nil {
+		if err := tx.Serialize(ctx, "call "+string(root)); err != nil {
 			return sqldb.Wrap("wait for other requests", err)
 		}
 		switch waiting, err := pendingCall(ctx, tx, l.session, key, now); {
@@ -472,7 +478,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c
 		case !sqldb.NoRows(err):
 			return sqldb.Wrap("look for an open request", err)
 		}
-		if err := s.callsWithin(ctx, tx, l, c, set.Limits, now); err != nil {
+		if err := s.callsWithin(ctx, tx, l, root, c, set.Limits, now); err != nil {
 			return err
 		}
 		asked, made = r.id, true

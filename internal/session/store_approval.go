@@ -54,7 +54,7 @@ where id = $1 and kind = 'call' and agent_id = $2 and environment_id = $3 and or
 	callRequestsSQL = `select ` + callRequestColumns + ` from approval where session_id = $1 and kind = 'call' order by created_at desc, id desc limit 100`
 	pendingCallSQL  = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'pending' and expires_at > $3 order by created_at limit 1`
 	approvedCallSQL = `select id, note from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'approved' and expires_at > $3 order by created_at limit 1`
-	deniedCallSQL   = `select note, decided_at from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'denied' order by decided_at desc limit 1`
+	deniedCallSQL   = `select note, decided_at from approval where session_id ` + inFamily + ` and subject_digest = $2 and kind = 'call' and state = 'denied' order by decided_at desc limit 1`
 	useApprovalSQL  = `update approval set state = 'used', version = version + 1 where id = $1 and state = 'approved' and expires_at > $2`
 )
 
