@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -420,9 +421,12 @@ func (g *Gateway) explain(ctx context.Context, err error, effect policy.Effect, 
 
 // answerRefused tells what is known of a call whose answer was not passed on.
 func answerRefused(err error, effect policy.Effect, status int) error {
-	why, kind := "it is in a coding that was not asked for, or broken", fault.Unavailable
-	if fault.Is(err, "upstream_too_large") {
+	code, why, kind := codeRefused, "it is in a coding that was not asked for, or broken", fault.Unavailable
+	switch {
+	case fault.Is(err, "upstream_too_large"):
 		why, kind = "it is over the size limit", fault.TooLarge
+	case fault.Is(err, "answer_withheld"):
+		code, why = "answer_withheld", "it may not be passed on. "+strings.TrimSuffix(fault.Of(err).Message, ".")
 	}
 	hint := "The provider has carried it out. Do not repeat it; read what came of it, in smaller parts."
 	switch {
@@ -443,7 +447,7 @@ func answerRefused(err error, effect policy.Effect, status int) error {
 	if status >= http.StatusBadRequest {
 		wait = outbound.RetryAfter(err)
 	}
-	return fault.New(kind, codeRefused, fmt.Sprintf("The provider answered with status %d, and its answer was refused: %s.", status, why)).
+	return fault.New(kind, code, fmt.Sprintf("The provider answered with status %d, and its answer was refused: %s.", status, why)).
 		WithHint(hint).With("status", strconv.Itoa(status)).WithCause(err).WithRetry(wait)
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 // Stream is an answer that is read while it arrives. Close it: what is not read
@@ -53,6 +55,8 @@ const (
 var (
 	errHead  = errors.New("no answer in time")
 	errQuiet = errors.New("nothing came for too long")
+
+	errWithheld = errors.New("the answer may not be passed on")
 )
 
 // Stream sends req to a place within bound and gives its answer as soon as its
@@ -141,6 +145,11 @@ func (s *Stream) take(resp *http.Response, upgrade bool) error {
 	}
 	s.quiet = time.AfterFunc(s.limit, func() { s.cancel(errQuiet) })
 	return nil
+}
+
+// Refuse is f for an answer that is not passed on: [Answered] gives its status.
+func (s *Stream) Refuse(f *fault.Error) error {
+	return f.WithCause(&departure{sent: true, answered: s.Status, retry: s.a.retry, err: errWithheld})
 }
 
 // Trailer is what came after the body, once Read has given io.EOF. Before, it holds

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -43,6 +42,7 @@ type Incoming struct {
 	body   io.Reader
 	from   *outbound.Stream
 	red    *Redactor
+	cut    map[string]bool
 }
 
 // Read reads the body.
@@ -53,7 +53,7 @@ func (in *Incoming) Close() error { return in.from.Close() }
 
 // Trailer is what came after the body, once Read has given io.EOF; before, the
 // names that were announced.
-func (in *Incoming) Trailer() http.Header { return clientAnswer(in.from.Trailer(), in.red) }
+func (in *Incoming) Trailer() http.Header { return clientAnswer(in.from.Trailer(), in.red, in.cut) }
 
 // Socket is the connection after a switch to WebSocket; nil: there was none. What
 // is read from it has passed the redactor, frame by frame.
@@ -100,14 +100,16 @@ func withheldHeader(name string) bool {
 	}
 	switch name {
 	case "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length", "forwarded", "via", "x-real-ip",
-		"true-client-ip", "x-client-ip", "x-cluster-client-ip", "http2-settings", "alt-used":
+		"true-client-ip", "x-client-ip", "x-cluster-client-ip", "http2-settings", "alt-used",
+		"grpc-accept-encoding", "connect-accept-encoding": // what a message is compressed with could not be looked through
 		return true
 	}
 	return false
 }
 
-// clientAnswer is what of an upstream's headers a client may see.
-func clientAnswer(from http.Header, red *Redactor) http.Header {
+// clientAnswer is what of an upstream's headers a client may see. cut holds the
+// folded names of fields that are credentials, also as headers.
+func clientAnswer(from http.Header, red *Redactor, cut map[string]bool) http.Header {
 	own := map[string]bool{}
 	for _, line := range from.Values("Connection") {
 		for name := range strings.SplitSeq(line, ",") {
@@ -123,7 +125,7 @@ func clientAnswer(from http.Header, red *Redactor) http.Header {
 		case slices.Contains([]string{"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "alt-svc", "strict-transport-security", "public-key-pins", "clear-site-data",
 			"nel", "report-to", "reporting-endpoints", "expect-ct", "service-worker-allowed", "sourcemap", "x-sourcemap", "refresh"}, plain):
 			continue // of the connection, or of the host, which here is ours
-		case red.Finds([]byte(name)):
+		case cut[plain] || red.Finds([]byte(name)):
 			continue
 		}
 		out[name] = nil // a trailer that is announced has no value yet
@@ -148,6 +150,9 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	}
 	out := &http.Request{Method: o.Request.Method, URL: &u, Header: rec.outgoingHeader(o)}
 	o.attach(out)
+	if err := rec.restrain(out, o); err != nil { // before anything is signed
+		return nil, err
+	}
 	red, err := rec.injectRaw(out, o.Header, cred)
 	if err != nil {
 		return nil, err
@@ -166,7 +171,7 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 		_ = from.Close()
 		return nil, err
 	}
-	return rec.incoming(o, from, red), nil
+	return rec.incoming(o, from, red)
 }
 
 // injectRaw is Inject for a request that its client wrote: where there are
@@ -241,26 +246,34 @@ func (o Outgoing) attach(out *http.Request) {
 }
 
 // incoming puts the redactor, and what cuts members, before an answer.
-func (r Record) incoming(o Outgoing, from *outbound.Stream, red *Redactor) *Incoming {
-	in := &Incoming{Status: from.Status, Header: clientAnswer(from.Header, red), Length: from.Length, from: from, red: red}
+func (r Record) incoming(o Outgoing, from *outbound.Stream, red *Redactor) (*Incoming, error) {
+	cut := o.Tool.plan.cut
+	in := &Incoming{Status: from.Status, Header: clientAnswer(from.Header, red, cut), Length: from.Length, from: from, red: red, cut: cut}
 	if s := from.Socket(); s != nil {
 		in.body = red.Frames(s)
-		return in
+		return in, nil
 	}
-	if loc := from.Header.Get("Location"); loc != "" && red.Finds([]byte(loc)) {
-		in.Header.Set("Location", Redacted)
-	}
+	in.guardPlaces(o)
 	var src io.Reader = from
 	if o.Request.Method == http.MethodHead || from.Length == 0 {
 		in.body = src
-		return in
+		return in, nil
 	}
-	if media, _, _ := mime.ParseMediaType(from.Header.Get("Content-Type")); len(o.Tool.plan.cut) > 0 && jsonMedia(media) {
-		src, in.Length = newCutter(src, o.Tool.plan.cut), -1
+	if why := r.withheld(o, from, red); why != "" {
+		return in.withhold(why)
+	}
+	media := mediaOf(from.Header)
+	if len(cut) > 0 && jsonMedia(media) {
+		src, in.Length = newCutter(src, cut), -1
 		in.Header.Del("Content-Length")
 	}
-	in.body = red.Reader(src, in.Length)
-	return in
+	if in.body = red.Reader(src, in.Length); isPart(from) || asksPart(o.Header) {
+		in.body = red.Part(src, in.Length)
+	}
+	if len(red.forms().short) > 0 && (jsonMedia(media) || media == "text/event-stream") {
+		in.body = &quotedSecrets{src: in.body, red: red}
+	}
+	return in, nil
 }
 
 func jsonMedia(media string) bool {

@@ -24,6 +24,8 @@ type sieve struct {
 	// wait for the next piece, which may be long in coming: fewer than shortForm.
 	eager  bool
 	filter *filter // nil until a text is long enough
+	part   bool    // the text may begin within a form, and its beginning is not known yet
+	end    bool    // the text may end within a form
 
 	open   []byte // text in which a form may be under way
 	marked []bool // of open: what belongs to a secret
@@ -34,6 +36,12 @@ type sieve struct {
 func (s *sieve) next(piece []byte, last bool) []byte {
 	if s.red.least == 0 || len(s.red.forms().long) == 0 {
 		return piece
+	}
+	if s.part {
+		var ok bool
+		if piece, ok = s.head(piece, last); !ok {
+			return nil
+		}
 	}
 	text := piece
 	if len(s.open) > 0 {
@@ -55,12 +63,18 @@ func (s *sieve) next(piece []byte, last bool) []byte {
 		until = len(text)
 	}
 	until = max(until, s.passed)
-	if clean && len(s.open) == 0 && from == len(text) {
+	torn := len(text)
+	if last && s.end {
+		torn = s.torn(text)
+	}
+	if clean && len(s.open)+len(s.marked) == 0 && from == len(text) && torn == len(text) {
 		return text
 	}
 	out := make([]byte, until-s.passed)
 	copy(out, text[s.passed:until])
-	hidden := func(i int) bool { return found.found != nil && found.found.has(i) || i < len(s.marked) && s.marked[i] }
+	hidden := func(i int) bool {
+		return i >= torn || found.found != nil && found.found.has(i) || i < len(s.marked) && s.marked[i]
+	}
 	for i := range out {
 		if hidden(s.passed + i) {
 			out[i] = masked

@@ -41,7 +41,7 @@ type scene struct {
 func newScene(t testing.TB) scene {
 	t.Helper()
 	s := scene{World: gatewaytest.New(t, sqldbtest.Open(t, sqldb.SQLite))}
-	s.KeyProvider(t, "tracker")
+	s.PlainProvider(t, "tracker")
 	s.owner = s.Person(t, "mia@example.com", account.RoleMember)
 	s.Connect(t, s.owner, "tracker", false)
 	grant := s.Consented(t, s.owner, "Client bot")

@@ -26,6 +26,7 @@ var codes = map[string]struct {
 	"upstream_broken":         {"relay_upstream_broken", http.StatusBadGateway},
 	"upstream_too_large":      {"relay_upstream_broken", http.StatusBadGateway},
 	"upstream_answer_refused": {"relay_upstream_broken", http.StatusBadGateway},
+	"answer_withheld":         {"answer_withheld", http.StatusBadGateway},
 	"outcome_unknown":         {"outcome_unknown", http.StatusBadGateway},
 }
 

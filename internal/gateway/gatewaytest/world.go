@@ -141,6 +141,19 @@ func (w *World) KeyProvider(t testing.TB, slug string) {
 	w.Put(t, strings.Replace(sandbox.KeyRecord(w.Sandbox.URL), "id: sandbox_key", "id: "+slug, 1))
 }
 
+// PlainProvider is KeyProvider without fields that are cut, so that a raw request
+// may be answered with anything.
+func (w *World) PlainProvider(t testing.TB, slug string) {
+	t.Helper()
+	var kept strings.Builder
+	for line := range strings.Lines(strings.Replace(sandbox.KeyRecord(w.Sandbox.URL), "id: sandbox_key", "id: "+slug, 1)) {
+		if !strings.HasPrefix(line, "cut:") {
+			kept.WriteString(line)
+		}
+	}
+	w.Put(t, kept.String())
+}
+
 // OAuthProvider adds the provider that the sandbox is by OAuth.
 func (w *World) OAuthProvider(t testing.TB) {
 	t.Helper()
