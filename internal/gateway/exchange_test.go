@@ -167,6 +167,9 @@ func TestRevokeCutsAStreamThatIsOpen(t *testing.T) {
 	t.Parallel()
 	eachCluster(t, func(t *testing.T, db *sqldb.DB, another func() *sqldb.DB) {
 		s := newScene(t, db)
+		s.PlainProvider(t, "plain") // events are no JSON, of which fields can be cut
+		s.Connect(t, s.owner, "plain", false)
+		s.handle = s.Active(t, s.owner, s.bot, "plain", policy.Read)
 		gone := make(chan struct{})
 		s.Serve("stream", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
