@@ -69,7 +69,7 @@ func seen(r gateway.Result, err error) string {
 	return out
 }
 
-// Rule 1, U1, L3: a provider that gives the credential back in its answers,
+// Rule 1, U1, L3, workos.md §3.6, 9: a provider that gives the credential back in its answers,
 // headers, cookies, redirects, errors, compressed or broken, by OAuth, by key in
 // header or query, by name and password: not one byte of it reaches the agent,
 // the audit or the log.

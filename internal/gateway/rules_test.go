@@ -293,7 +293,7 @@ func (s scene) open(t *testing.T) id.Approval {
 	return inbox[0].ID
 }
 
-// Rule 6, O7, O10: a credential goes to the hosts that its connection was made
+// Rule 6, O7, O10, workos.md §3.6, 7: a credential goes to the hosts that its connection was made
 // with. An edited record, a redirect, a private address move it nowhere.
 func TestRule6DestinationBinding(t *testing.T) {
 	t.Parallel()

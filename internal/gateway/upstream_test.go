@@ -253,13 +253,13 @@ func TestCredentialIsRefused(t *testing.T) {
 	})
 }
 
-// S1: what the provider receives is made here. No header, parameter or field of
+// S1, workos.md §3.6, 3: what the provider receives is made here. No header, parameter or field of
 // the agent's request goes through.
 func TestOnlyOurHeadersGoOut(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := newScene(t, db)
-		for _, args := range []string{`{}`, `{"session":"` + s.handle + `"}`, `{"headers":{"X-Admin":"1"}}`, `{"Authorization":"Bearer mine"}`, `{"X-Api-Key":"mine"}`} {
+		for _, args := range []string{`{}`, `{"session":"` + s.handle + `"}`, `{"headers":{"X-Admin":"1"}}`, `{"Authorization":"Bearer mine"}`, `{"authorization":"Bearer mine"}`, `{"X-Api-Key":"mine"}`} {
 			_, err := s.raw(t, "tracker_echo", args)
 			if args == `{}` && err != nil || args != `{}` && code(err) != "invalid_arguments" {
 				t.Errorf("%s: got %v", args, err)

@@ -61,7 +61,7 @@ func (w *world) calls(t testing.TB) int {
 }
 
 // Whatever a provider answers is handed on as data, once, and nothing in it is
-// followed or fetched (U5).
+// followed or fetched (U5; workos.md §3.6, 9).
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sqldb.SQLite)
