@@ -72,6 +72,9 @@ func (d *doc) assigned(u *unit, at, last int) int {
 	if !ok {
 		return from
 	}
+	if n := v.to - v.from; n > cheap && u.afford(judging*n) < judging*n {
+		return from
+	}
 	text := string(t[v.from:v.to])
 	if !v.quoted {
 		text = strings.TrimRight(text, ".,;")
@@ -277,10 +280,18 @@ func readValue(u *unit, i int, spaced bool) (value, bool) {
 	if i >= len(t) {
 		return value{}, false
 	}
-	start := i
+	start, end := i, i+min(4096, len(t)-i)
+	if u.budget < end-i && end-i > cheap {
+		end = i + cheap
+	}
+	defer func() {
+		if i-start > cheap {
+			u.budget -= i - start
+		}
+	}()
 	if t[i] == '\\' && i+1 < len(t) && (t[i+1] == '"' || t[i+1] == '\'') {
 		q := t[i : i+2]
-		if e := bytes.Index(t[i+2:min(len(t), i+4096)], q); e > 0 {
+		if e := bytes.Index(t[i+2:max(i+2, end)], q); e > 0 {
 			return value{from: i + 2, to: i + 2 + e, quoted: true, spaced: spaced}, true
 		}
 		return value{}, false
@@ -289,7 +300,7 @@ func readValue(u *unit, i int, spaced bool) (value, bool) {
 		if bytes.HasPrefix(t[i:], []byte{q, q, q}) {
 			start, i = i+2, i+2
 		}
-		for i++; i < len(t) && t[i] != '\n' && i-start < 4096; i++ {
+		for i++; i < end && t[i] != '\n'; i++ {
 			if t[i] == '\\' {
 				i++
 				continue
@@ -307,8 +318,12 @@ func readValue(u *unit, i int, spaced bool) (value, bool) {
 	default:
 		stop += ";&\\"
 	}
-	for i < len(t) && strings.IndexByte(stop, t[i]) < 0 && i-start < 4096 {
+	for i < end && strings.IndexByte(stop, t[i]) < 0 {
 		i++
+	}
+	if i == start+cheap && i == end && i < len(t) {
+		u.tired = true
+		return value{}, false
 	}
 	if i < len(t) && t[i] == '\\' && u.mode != code { // an escaped end of the line
 		if i+1 < len(t) && strings.IndexByte(`nrt"'`, t[i+1]) < 0 {

@@ -20,11 +20,26 @@ type doc struct {
 	place  *Place
 	commit string
 
-	raw      []byte // what of it is in memory
-	rawLine  int    // the line of its first byte
-	marked   bool   // it has marks that accept what stands beside them
+	accept   map[int]bool  // lines that accept what they hold
+	onLine   map[int][]int // places in found, by line
 	found    []Finding
 	accepted int
+
+	ended func() error // of the run: not nil when it is to stop
+	asked uint
+	over  bool
+	tired bool // a part of it was too dense to be read in full
+}
+
+// maxOnLine bounds what is found on one line.
+const maxOnLine = 1000
+
+// stopped reports whether the run is to end; it is asked often, and looks now and then.
+func (d *doc) stopped() bool {
+	if d.asked++; d.asked%64 == 1 && d.ended != nil {
+		d.over = d.over || d.ended() != nil
+	}
+	return d.over
 }
 
 // add makes a finding of what was found in a text.
@@ -48,8 +63,13 @@ func (d *doc) put(f found, end int) {
 		return
 	}
 	v := secret.FromString(f.value)
-	for i := range d.found { // the same value on the same line was told already, perhaps in part
-		if o := &d.found[i]; o.Line == f.line && (o.Value.Equal(v) || within(o.Value, v) || o.Kind == "private-key" && f.kind == "private-key") {
+	here := d.onLine[f.line]
+	if len(here) >= maxOnLine {
+		d.tired = true
+		return
+	}
+	for _, i := range here { // the same value on the same line was told already, perhaps in part
+		if o := &d.found[i]; o.Value.Equal(v) || within(o.Value, v) || o.Kind == "private-key" && f.kind == "private-key" {
 			return
 		}
 	}
@@ -73,26 +93,32 @@ func (d *doc) put(f found, end int) {
 	if d.place != nil {
 		own.Client = d.place.Client
 	}
+	if d.onLine == nil {
+		d.onLine = map[int][]int{}
+	}
+	d.onLine[f.line] = append(here, len(d.found))
 	d.found = append(d.found, own)
 }
 
-// allowed reports whether a line, or the one above it, accepts what it holds. The mark is
-// ambit:allow; gitleaks' own counts too.
-func (d *doc) allowed(line int) bool {
-	if !d.marked {
-		return false
+// marks notes which lines of a text accept what they hold, by a mark on them or on the
+// line above. The mark is ambit:allow; gitleaks' own counts too.
+func (d *doc) marks(b []byte, line int) {
+	if !bytes.Contains(b, []byte(":allow")) {
+		return
 	}
-	n := line - d.rawLine
-	for i, l := range bytes.Split(d.raw, []byte{'\n'}) {
-		if i == n && (bytes.Contains(l, []byte("ambit:allow")) || bytes.Contains(l, []byte("gitleaks:allow"))) {
-			return true
-		}
-		if i == n-1 && bytes.Contains(l, []byte("ambit:allow-next-line")) {
-			return true
-		}
+	if d.accept == nil {
+		d.accept = map[int]bool{}
 	}
-	return false
+	for l := range bytes.Lines(b) {
+		if bytes.Contains(l, []byte("ambit:allow")) || bytes.Contains(l, []byte("gitleaks:allow")) {
+			d.accept[line] = true
+			d.accept[line+1] = d.accept[line+1] || bytes.Contains(l, []byte("ambit:allow-next-line"))
+		}
+		line++
+	}
 }
+
+func (d *doc) allowed(line int) bool { return d.accept[line] }
 
 // format is how a file is read.
 type format int
@@ -202,8 +228,7 @@ func looksJSON(head []byte) bool {
 
 // whole reads a file that fits into memory.
 func (d *doc) whole(b []byte) {
-	d.raw, d.rawLine = b, 1
-	d.marked = bytes.Contains(b, []byte("ambit:allow")) || bytes.Contains(b, []byte("gitleaks:allow"))
+	d.marks(b, 1)
 	f := d.formatOf(b[:min(len(b), 512)])
 	var n *node
 	m := config
@@ -255,6 +280,9 @@ func (d *doc) whole(b []byte) {
 func (d *doc) jsonLines(b []byte) {
 	line := 1
 	for l := range bytes.Lines(b) {
+		if d.stopped() {
+			break
+		}
 		if n := parseJSON(l, line); n != nil {
 			d.tree(n, nil, 0)
 			d.text(&unit{text: l, line: line, mode: forms})
@@ -269,13 +297,15 @@ func (d *doc) jsonLines(b []byte) {
 // settle puts right what only the whole file tells: the id of an AWS key is part of its
 // secret, and a value that was found twice on neighbouring lines is one.
 func (d *doc) settle() {
+	d.onLine = nil
 	slices.SortStableFunc(d.found, func(a, b Finding) int { return cmp.Compare(a.Line, b.Line) })
 	for i := range d.found {
 		id := &d.found[i]
 		if id.Kind != "aws-access-key-id" {
 			continue
 		}
-		for j := range d.found {
+		from, _ := slices.BinarySearchFunc(d.found, id.Line-8, func(f Finding, line int) int { return cmp.Compare(f.Line, line) })
+		for j := from; j < len(d.found) && d.found[j].Line <= id.Line+8; j++ {
 			s := &d.found[j]
 			if s.Kind == "aws-secret-key" || s.Kind == "secret-key" && s.Value.Len() == 40 {
 				if dist := s.Line - id.Line; dist >= -8 && dist <= 8 {

@@ -154,10 +154,13 @@ func (s *scanner) blobs(ctx context.Context, repo string, names map[string]strin
 
 func (s *scanner) blob(ctx context.Context, r *reader, shown, id string, body io.Reader, size int64) {
 	d := r.doc(shown)
-	d.commit = id
+	d.commit, d.ended = id, ctx.Err
 	defer func() {
 		if recover() != nil {
 			s.skip(shown, "the reader failed on a version of it")
+		}
+		if d.tired {
+			s.skip(shown, tooDense)
 		}
 		s.add(d.found, d.accepted)
 	}()

@@ -174,7 +174,7 @@ func (f *lineFile) value(toml bool) *node {
 		text = text[:i]
 	}
 	n.text = strings.TrimSpace(strings.TrimSuffix(text, ","))
-	for strings.HasSuffix(n.text, `\`) && !toml { // properties go on in the next line
+	for strings.HasSuffix(n.text, `\`) && !toml && len(n.text) < maxQuoted { // properties go on in the next line
 		f.next()
 		if f.at >= len(f.b) {
 			break

@@ -24,6 +24,9 @@ const (
 	inflated = 1 << 30
 )
 
+// tooDense is said of a file of which a part was read less closely than others.
+const tooDense = "a part of it is too dense to be read in full"
+
 // reader reads files, one after the other. It belongs to one goroutine.
 type reader struct {
 	s    *scanner
@@ -66,10 +69,13 @@ func (r *reader) file(ctx context.Context, j job) {
 		shown = j.path
 	}
 	d := r.doc(shown)
-	d.place = j.place
+	d.place, d.ended = j.place, ctx.Err
 	defer func() {
 		if recover() != nil {
 			r.s.skip(shown, "the reader failed on it")
+		}
+		if d.tired {
+			r.s.skip(shown, tooDense)
 		}
 		r.s.add(d.found, d.accepted)
 	}()
@@ -199,8 +205,7 @@ func (r *reader) stream(ctx context.Context, d *doc, head []byte, f io.Reader, d
 			}
 		}
 		if now := buf[:cut]; !zero(now) {
-			d.raw, d.rawLine = now, line
-			d.marked = bytes.Contains(now, []byte(":allow"))
+			d.marks(now, line)
 			if lines {
 				r.streamLines(d, now, line)
 			} else {
@@ -230,6 +235,9 @@ func (r *reader) stream(ctx context.Context, d *doc, head []byte, f io.Reader, d
 
 func (r *reader) streamLines(d *doc, b []byte, line int) {
 	for l := range bytes.Lines(b) {
+		if d.stopped() {
+			return
+		}
 		if n := parseJSON(l, line); n != nil {
 			d.tree(n, nil, 0)
 		}

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"net/url"
 	"regexp"
@@ -28,8 +29,35 @@ type unit struct {
 	path string // of the value in its file
 	mode mode
 
-	spans []span
-	lines lineCounter
+	spans  []span // sorted
+	lines  lineCounter
+	budget int
+	tired  bool // something was left unread: the budget was spent
+}
+
+const (
+	// cheap is how many bytes may always be looked at around one word.
+	cheap = 256
+	// effort bounds the work on a text: so many times its length. Names and keywords that
+	// stand so close that each sees the same kilobytes would make it the square.
+	effort = 64
+	// judging a value costs so many times as much as looking at it.
+	judging = 16
+	// maxSpans bounds what is found in one text.
+	maxSpans = 50_000
+)
+
+// afford is how many of n bytes may be looked at.
+func (u *unit) afford(n int) int {
+	switch {
+	case n <= cheap:
+		return n
+	case u.budget >= n:
+		u.budget -= n
+		return n
+	}
+	u.tired = true
+	return cheap
 }
 
 type span struct{ from, to int }
@@ -42,21 +70,25 @@ func (u *unit) lineAt(off int) int {
 		return u.line
 	}
 	if off < u.lines.at {
-		u.lines = lineCounter{}
+		u.lines.line -= bytes.Count(u.text[off:u.lines.at], []byte{'\n'})
+	} else {
+		u.lines.line += bytes.Count(u.text[u.lines.at:off], []byte{'\n'})
 	}
-	u.lines.line += bytes.Count(u.text[u.lines.at:off], []byte{'\n'})
 	u.lines.at = off
 	return u.line + u.lines.line
 }
 
 // take claims a part of the text for one finding.
 func (u *unit) take(from, to int) bool {
-	for _, s := range u.spans {
-		if from < s.to && s.from < to {
-			return false
-		}
+	i, _ := slices.BinarySearchFunc(u.spans, from, func(s span, at int) int { return cmp.Compare(s.from, at) })
+	if i > 0 && from < u.spans[i-1].to || i < len(u.spans) && u.spans[i].from < to {
+		return false
 	}
-	u.spans = append(u.spans, span{from, to})
+	if len(u.spans) >= maxSpans {
+		u.tired = true
+		return false
+	}
+	u.spans = slices.Insert(u.spans, i, span{from, to})
 	return true
 }
 
@@ -72,8 +104,13 @@ func (d *doc) text(u *unit) {
 		return
 	}
 	u.low = d.r.lower(u.text)
+	u.budget = effort*len(u.text) + 1<<20
+	defer func() { d.tired = d.tired || u.tired }()
 	var later []hit
 	d.r.s.rules.trie.Walk(u.low, func(end, n, pattern int64) bool {
+		if d.stopped() {
+			return false
+		}
 		h := &d.r.s.rules.hooks[pattern]
 		at := int(end - n + 1)
 		for _, r := range h.rules {
@@ -98,6 +135,9 @@ func (d *doc) text(u *unit) {
 		later = slices.DeleteFunc(later, func(h hit) bool { return h.mark != urlMark && h.mark != headerMark })
 	}
 	for _, h := range later {
+		if d.stopped() {
+			return
+		}
 		switch h.mark {
 		case urlMark:
 			d.url(u, h.at)
@@ -109,6 +149,9 @@ func (d *doc) text(u *unit) {
 	}
 	last := -1
 	for _, h := range later {
+		if d.stopped() {
+			return
+		}
 		if h.mark == nameMark || h.mark == headerMark && u.mode != forms {
 			last = d.assigned(u, h.at, last)
 		}
@@ -155,6 +198,9 @@ func (d *doc) token(u *unit, r *rule, at, keyword int) {
 	}
 	if i := bytes.IndexByte(t[at:to], '\n'); i >= 0 {
 		to = at + i + 1
+	}
+	if !r.anchored {
+		to = max(at+keyword, min(to, from+u.afford(to-from)))
 	}
 	re, allow := r.compile()
 	window := t[from:to]
@@ -234,10 +280,11 @@ const maxKey = 32 << 10
 // pem reads a private key, over lines or with its line ends escaped.
 func (d *doc) pem(u *unit, at int) {
 	t := u.text[at:min(len(u.text), at+maxKey)]
-	m := pemHead.FindSubmatchIndex(t)
+	m := pemHead.FindSubmatchIndex(t[:min(len(t), cheap)])
 	if m == nil {
 		return
 	}
+	t = t[:max(m[1], u.afford(len(t)))]
 	end := len(t)
 	body := t[m[1]:]
 	if e := pemRest.FindIndex(body); e != nil {
@@ -290,6 +337,7 @@ func (d *doc) packed(u *unit, at int) {
 	for end < len(u.text) && end-at < maxKey && (wordByte(u.text[end]) && u.text[end] != '_' || u.text[end] == '+' || u.text[end] == '/' || u.text[end] == '=') {
 		end++
 	}
+	end = at + u.afford(end-at)
 	v := string(u.text[at:end])
 	b, err := base64.StdEncoding.DecodeString(v)
 	if err != nil {
@@ -319,7 +367,11 @@ func (d *doc) jwt(u *unit, at int) {
 	if !begins(u.text, at) {
 		return
 	}
-	m := jwtForm.FindSubmatchIndex(u.text[at:min(len(u.text), at+8<<10)])
+	end := at
+	for end < len(u.text) && end-at < 8<<10 && (wordByte(u.text[end]) || u.text[end] == '-' || u.text[end] == '.') {
+		end++
+	}
+	m := jwtForm.FindSubmatchIndex(u.text[at : at+u.afford(end-at)])
 	if m == nil {
 		return
 	}

@@ -51,7 +51,7 @@ const maxDepth = 60
 
 // tree walks what a file holds, with the path of each value.
 func (d *doc) tree(n *node, path []string, depth int) {
-	if depth > maxDepth {
+	if depth > maxDepth || d.stopped() {
 		return
 	}
 	switch n.kind {
