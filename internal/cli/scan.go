@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/scan"
@@ -190,9 +191,27 @@ func (c *command) writeBaseline(name string, list []scan.Finding) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(name, append(b, '\n'), 0o644); err != nil { // it holds no value, and is made to be committed
-		return fault.New(fault.Invalid, "baseline_unwritable", "Cannot write the baseline.").WithCause(err)
+	if err := putBaseline(name, append(b, '\n')); err != nil {
+		return fault.New(fault.Invalid, "baseline_unwritable", "Cannot write the baseline.").WithHint("Name a file, not a link to one, in a folder that you may write to.").WithCause(err)
 	}
 	c.note("Wrote %s, which accepts %s.", plain(name), count(int64(len(list)), "finding", "findings"))
 	return nil
+}
+
+// putBaseline writes the file itself, never what a link at its place leads to: the
+// folder may be anybody's. It holds no value, and is made to be committed.
+func putBaseline(name string, text []byte) error {
+	is, err := os.Lstat(name)
+	switch {
+	case err == nil && !is.Mode().IsRegular():
+		return errors.New("there is a link, or no plain file")
+	case err == nil:
+		return disk.Swap(name, text, is.Mode().Perm(), is) // which takes a link's place, if one comes to be meanwhile
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // which no link passes
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
 }

@@ -99,3 +99,36 @@ func TestScanHome(t *testing.T) {
 		t.Errorf("code %d\n%s\n%s", code, out, errs)
 	}
 }
+
+// An attack that went through: a link in a folder of somebody else's had the baseline
+// written over a file elsewhere. No link is followed, whether it leads to a file or not.
+func TestABaselineFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	dir, _ := planted(t)
+	kept := filepath.Join(t.TempDir(), "profile")
+	if err := os.WriteFile(kept, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	absent := filepath.Join(filepath.Dir(kept), "absent")
+	for _, to := range []string{kept, absent} {
+		link := filepath.Join(dir, filepath.Base(to)+".json")
+		if err := os.Symlink(to, link); err != nil {
+			t.Skip("no links here")
+		}
+		if code, _, errs := runScan(t, nil, dir, "--write-baseline", link); code == exitOK || !strings.Contains(errs, "not a link") {
+			t.Errorf("a link to %s: code %d, %s", filepath.Base(to), code, errs)
+		}
+	}
+	if text, err := os.ReadFile(kept); err != nil || string(text) != "mine" {
+		t.Errorf("the file elsewhere: %q, %v", text, err)
+	}
+	if _, err := os.Lstat(absent); err == nil {
+		t.Error("a file elsewhere was made")
+	}
+	base := filepath.Join(dir, "baseline.json")
+	for range 2 { // a file that is there is written over
+		if code, _, errs := runScan(t, nil, dir, "--write-baseline", base); code != exitOK {
+			t.Errorf("a plain file: code %d, %s", code, errs)
+		}
+	}
+}
