@@ -32,10 +32,24 @@ var presets = map[string]preset{
 }
 
 var (
-	secretName = regexp.MustCompile(`(?i)(token|secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|signing_?key|credential|cookie|bearer|_auth$|^auth_|_pat$|_key$|_dsn$|_jwt$|^ssh_auth_sock$|^gpg_agent_info$|^ambit_)`)
-	// secretValue is what keys look like wherever they stand: known prefixes, JWTs, PEM
-	// and URLs with a password.
-	secretValue = regexp.MustCompile(`^(sk-|sk_|rk_|gh[opusr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA|AIza|ya29\.|ntn_|lin_api_|npm_|pypi-|hf_|dop_v1_|amb_|sbx)[A-Za-z0-9_.\-]{8,}|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}|-----BEGIN |://[^/@\s:]*:[^/@\s]+@`)
+	secretName = regexp.MustCompile(`(?i)(token|secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|signing_?key|credential|cookie|bearer|webhook|conn(ection)?_?str|_auth$|^auth_|_pat$|_key$|_dsn$|_jwt$|_creds?$|_pwd$|(^|_)pass($|_)|(db|pg|redis|sql|mail|smtp|ftp|ssh|user)pass$|^op_session|^bw_session$|^ssh_auth_sock$|^gpg_agent_info$|^ambit_)`)
+	// secretValue is what keys look like wherever they stand: known prefixes, JWTs, PEM,
+	// URLs with a password or with a key as their user name, header fields that prove
+	// who asks, connection strings, and the addresses of webhooks.
+	secretValue = regexp.MustCompile(strings.Join([]string{
+		`^(sk-|sk_|rk_|gh[opusr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA|AIza|ya29\.|ntn_|lin_api_|npm_|pypi-|hf_|dop_v1_|amb_|sbx)[A-Za-z0-9_.\-]{8,}`,
+		`[\s"'=:,;](sk-|gh[opusr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|amb_)[A-Za-z0-9_.\-]{16,}`,
+		`eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}`,
+		`-----BEGIN `,
+		`://[^/@\s:]*:[^/@\s]+@`,
+		`://(sk-|sk_|gh[opusr]_|github_pat_|glpat-|[^/@\s:]{20,}@)`,
+		`(?i:\bbearer\s+[A-Za-z0-9+/=_.~\-]{8,})`,
+		`(?i:(authorization|api-?key|-token)["']?\s*[:=]\s*["']?[^\s"']{4,})`,
+		`(?i:(^|[;\s])(accountkey|sharedaccesskey|sharedaccesssignature|password|pwd)\s*=\s*[^;\s]+)`,
+		`[?&;](sig|token|access_token|api_?key|key|password|secret)=[^&\s]{8,}`,
+		`://hooks\.slack\.com/|/api/webhooks/`,
+	}, "|"))
+	gitConfig = regexp.MustCompile(`^GIT_CONFIG_(COUNT|(KEY|VALUE)_[0-9]+)$`)
 )
 
 // paths are variables that look like credentials by their names and name files.
@@ -44,12 +58,20 @@ var paths = []string{"SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"}
 // environment is what the program gets, and the names of what it does not get.
 func (r *run) environment(a runAccess, trust trustFiles) (env, dropped []string) {
 	out := map[string]string{}
+	git := false // whether some of git's numbered settings are among it
 	for name, value := range r.env {
-		if !slices.Contains(r.keep, name) && !slices.Contains(paths, name) && (secretName.MatchString(name) || secretValue.MatchString(value)) {
+		if r.leavesOut(name, value) {
 			dropped = append(dropped, name)
+			git = git || gitConfig.MatchString(name)
 			continue
 		}
 		out[name] = value
+	}
+	for name := range out {
+		if git && gitConfig.MatchString(name) { // git takes all that it counts, or does not start
+			dropped = append(dropped, name)
+			delete(out, name)
+		}
 	}
 	maps.Copy(out, a.Variables)
 	maps.Copy(out, r.proxyVariables(a))
@@ -70,6 +92,11 @@ func (r *run) environment(a runAccess, trust trustFiles) (env, dropped []string)
 	slices.Sort(dropped)
 	dropped = slices.DeleteFunc(dropped, func(n string) bool { return strings.HasPrefix(n, "AMBIT_") || a.Variables[n] != "" })
 	return env, dropped
+}
+
+// leavesOut reports whether a variable looks like a credential, and nobody keeps it.
+func (r *run) leavesOut(name, value string) bool {
+	return !slices.Contains(r.keep, name) && !slices.Contains(paths, name) && (secretName.MatchString(name) || secretValue.MatchString(value))
 }
 
 func (r *run) preset() preset { return presets[filepath.Base(r.args[0])] }
