@@ -93,7 +93,7 @@ var privateCA = []string{"transit+https"}
 
 // newOutbound makes the way out.
 func (c Config) newOutbound() (*outbound.Client, error) {
-	p := outbound.Policy{Allow: c.OutboundAllow}
+	p := outbound.Policy{Allow: c.OutboundAllow, Tunnels: c.Egress.Hosts}
 	if c.TransitCA != "" {
 		var err error
 		if p.Private, _, err = ReadCA(c.TransitCA); err != nil {

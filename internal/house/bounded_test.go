@@ -136,6 +136,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"outbound.decoders":       {"a table", "never changed"},
 	"outbound.Line.open":      {"the connections of one statement and its cancellation, counted with all others", "Line.Close, before the statement's call returns"},
 	"outbound.Client.allowed": {"the operator's list", "never changed"},
+	"outbound.Client.tunnels": {"the operator's list", "never changed"},
 	"outbound.pool.framed":    {"4,096 hosts, then it starts anew", "a host that no longer speaks HTTP/2"},
 	"outbound.pool.own":       {"2,048 accounts; those that are idle and the one used least recently go", "Client.Close"},
 	"outbound.pool.recent":    {"as pool.own", "Client.Close"},

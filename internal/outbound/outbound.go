@@ -45,6 +45,9 @@ type Policy struct {
 	// The port is required. A name is matched as written, never by what it
 	// resolves to: "localhost:9123" does not open 127.0.0.1:9123.
 	Allow []string
+	// Tunnels are the hosts, by their full names, to whose places in Allow a
+	// [Client.Tunnel] may lead. Patterns among them open nothing here.
+	Tunnels []string
 	// Roots are the accepted certificate authorities; nil is the system's.
 	Roots *x509.CertPool
 	// Private are the authorities that clients with [Library].Private accept; nil is
@@ -76,6 +79,7 @@ type Response struct {
 // Client is safe for concurrent use and keeps connections.
 type Client struct {
 	allowed  map[string]bool // canonical host:port
+	tunnels  map[string]bool // canonical host
 	public   *net.Dialer     // refuses what is not on the public internet
 	listed   *net.Dialer     // for allowed host:port; refuses metadata only
 	clouds   *net.Dialer     // for metadata services, and nothing else
@@ -104,7 +108,7 @@ func (c *Client) Hold(ctx context.Context, n int) (done func(), err error) {
 // New makes a client, or says which entry of the policy is wrong.
 func New(p Policy) (*Client, error) {
 	c := &Client{
-		allowed: make(map[string]bool, len(p.Allow)), timeout: p.Timeout, maxConns: int64(p.Connections),
+		allowed: make(map[string]bool, len(p.Allow)), tunnels: make(map[string]bool, len(p.Tunnels)), timeout: p.Timeout, maxConns: int64(p.Connections),
 		working: semaphore.NewWeighted(maxWorking),
 		public:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlPublic()},
 		listed:  &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, ControlContext: controlListed},
@@ -122,6 +126,11 @@ func New(p Policy) (*Client, error) {
 			return nil, err
 		}
 		c.allowed[key] = true
+	}
+	for _, h := range p.Tunnels {
+		if name, ok := canonicalHost(h); ok {
+			c.tunnels[name] = true
+		}
 	}
 	if p.Private != nil {
 		own := p

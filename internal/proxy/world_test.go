@@ -71,7 +71,7 @@ func newWorld(t testing.TB, db *sqldb.DB, egress gateway.Egress) *world {
 	w := &world{World: gatewaytest.New(t, db), mux: http.NewServeMux(), beside: http.NewServeMux()}
 	w.third(t)
 	var err error
-	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{w.Sandbox.Listener.Addr().String(), w.place}, Roots: w.upPool})
+	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{w.Sandbox.Listener.Addr().String(), w.place}, Tunnels: egress.Hosts, Roots: w.upPool})
 	must(t, err)
 	t.Cleanup(w.Outbound.Close)
 	w.Node(t)
