@@ -33,8 +33,8 @@ type shape struct {
 // own code: sign-in, identity, renewal and revocation of each odd provider.
 var shapes = map[string]shape{
 	"slack": {
-		token:  reply{body: `{"ok":true,"app_id":"A1","team":{"id":"T1"},"authed_user":{"id":"U1","scope":"users:read,chat:write","access_token":"xoxe.xoxp-1","refresh_token":"xoxe-1","expires_in":43200,"token_type":"user"}}`},
-		who:    `{"ok":true,"user_id":"U1","user":"mia","team_id":"T1"}`,
+		token:  reply{body: `{"ok":true,"app_id":"A1","team":{"id":"T024BE7LD"},"authed_user":{"id":"U1","scope":"users:read,chat:write","access_token":"xoxe.xoxp-1","refresh_token":"xoxe-1","expires_in":43200,"token_type":"user"}}`},
+		who:    `{"ok":true,"user_id":"U1","user":"mia","team_id":"T024BE7LD"}`,
 		again:  reply{body: `{"ok":true,"access_token":"xoxe.xoxp-2","refresh_token":"xoxe-2","expires_in":43200,"token_type":"user"}`},
 		renews: "slack.com/api/oauth.v2.access refresh_token", gone: "POST slack.com/api/auth.revoke xoxe.xoxp-2", account: "U1", api: "slack.com/api", scopes: []string{"users:read", "chat:write"},
 	},

@@ -186,7 +186,7 @@ func readFirst(r Raw) (body, error) {
 		return body{whole: true, first: []byte{}}, nil
 	}
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if r.Upgrade || strings.HasPrefix(media, "application/grpc") || media == "application/connect+proto" {
+	if r.Method == http.MethodPost && (strings.HasPrefix(media, "application/grpc") || media == "application/connect+proto") {
 		return body{rest: r.Body}, nil
 	}
 	first, err := io.ReadAll(io.LimitReader(r.Body, provider.MaxRead+1))
@@ -206,6 +206,9 @@ func (r Raw) check() error {
 	}
 	if r.Method == http.MethodTrace || r.Method == "TRACK" || r.Method == http.MethodConnect {
 		return fault.New(fault.Denied, "method_refused", "The method "+printable(r.Method)+" is refused: it would show what was sent.")
+	}
+	if r.Upgrade && (r.Method != http.MethodGet || r.Body != nil && r.Length != 0) {
+		return fault.New(fault.Denied, "socket_refused", "A WebSocket is opened by a GET without a body (RFC 6455 §4.1).")
 	}
 	for name, values := range r.Header {
 		if name == "Authorization" || name == "Proxy-Authorization" {

@@ -192,7 +192,7 @@ func (r Record) injectRaw(out *http.Request, client http.Header, c Credential) (
 	if err := f.request(out, client); err != nil {
 		return nil, err
 	}
-	if !f.filled {
+	if !f.filled || len(r.Injection.Headers) > 0 { // several headers are the record's together
 		if err := r.put(out, c, &forms); err != nil {
 			return nil, err
 		}
@@ -203,17 +203,41 @@ func (r Record) injectRaw(out *http.Request, client http.Header, c Credential) (
 	return newRedactor(&forms), nil
 }
 
-// outgoingHeader is the client's, over the record's, with what the tool sets.
+// clientChooses reports whether a header is about the client's answer, and so its to say.
+func clientChooses(name string) bool {
+	name = strings.ToLower(name)
+	return name == "user-agent" || strings.HasPrefix(name, "accept")
+}
+
+// ownHeaders are those that the record sets, whatever the client sends: its defaults,
+// and where the credential goes.
+func (r Record) ownHeaders() []string {
+	out := append(sortedKeys(r.DefaultHeaders), sortedKeys(r.Injection.Headers)...)
+	if r.Injection.Header != "" {
+		out = append(out, r.Injection.Header)
+	}
+	for _, place := range r.Injection.Placeholder.Places {
+		if name, ok := strings.CutPrefix(place, "header:"); ok {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// outgoingHeader is the client's, below the record's and the tool's.
 func (r Record) outgoingHeader(o Outgoing) http.Header {
 	out := http.Header{}
-	for name, value := range r.DefaultHeaders {
-		out.Set(name, value)
-	}
 	for name, values := range o.Header {
 		out[name] = slices.Clone(values)
 	}
+	for name, value := range r.DefaultHeaders {
+		if out.Get(name) == "" || !clientChooses(name) {
+			out.Set(name, value)
+		}
+	}
 	for name, values := range o.Request.Header {
-		if name = http.CanonicalHeaderKey(name); out.Get(name) == "" {
+		// A tool's are those that it was decided on with.
+		if name = http.CanonicalHeaderKey(name); out.Get(name) == "" || !o.Tool.Generic && !clientChooses(name) {
 			out[name] = slices.Clone(values)
 		}
 	}

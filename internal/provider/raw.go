@@ -104,10 +104,11 @@ type dissected struct {
 	form    []param           // or a form
 	opaque  string            // why the body cannot be looked through; empty: it can, or need not
 	encoded bool              // the body came in a coding
+	own     []string          // headers that the record sets, whatever the client sends
 }
 
 func (r Record) dissect(raw Raw, api []string) (*dissected, error) {
-	d := &dissected{raw: raw, method: raw.Method}
+	d := &dissected{raw: raw, method: raw.Method, own: r.ownHeaders()}
 	for _, base := range api {
 		if len(base) > len(d.base) && (outbound.Bound{Bases: []string{base}}).Contains(raw.URL) {
 			d.base = base
@@ -213,7 +214,12 @@ func (d *dissected) parameters(reserved string) error {
 // content looks through the body for what could replace the method, and reads it
 // when it is JSON or a form.
 func (d *dissected) content() error {
-	d.media, d.params, _ = mime.ParseMediaType(d.raw.Header.Get("Content-Type"))
+	if kinds := d.raw.Header.Values("Content-Type"); len(kinds) > 0 {
+		var err error
+		if d.media, d.params, err = mime.ParseMediaType(kinds[0]); err != nil || len(kinds) > 1 {
+			return fault.New(fault.Invalid, "content_type_refused", "The type of the body cannot be told.").WithHint("Send one Content-Type that is well-formed.")
+		}
+	}
 	if d.media == "multipart/mixed" || d.media == "application/http" {
 		return accessRefused("This request bundles other requests, which nobody could approve one by one.")
 	}
@@ -228,7 +234,7 @@ func (d *dissected) content() error {
 	if !d.raw.Whole {
 		d.text = nil
 	}
-	shaped := d.media == "" || d.media == "text/plain" || strings.HasSuffix(d.media, "json") || d.media == "application/x-www-form-urlencoded" || d.media == "multipart/form-data"
+	shaped := d.media == "" || d.media == "text/plain" || strings.HasSuffix(d.media, "json") || d.media == "application/x-www-form-urlencoded" || strings.HasPrefix(d.media, "multipart/")
 	if d.text == nil {
 		if shaped {
 			d.opaque = "its body is too large to look through"
@@ -257,9 +263,9 @@ func unzip(raw Raw, coding string) []byte {
 func (d *dissected) shape() error {
 	trimmed := bytes.TrimLeft(d.text, " \t\r\n")
 	switch looksJSON := len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '['); {
-	case d.media == "multipart/form-data":
+	case strings.HasPrefix(d.media, "multipart/"):
 		return d.parts()
-	case d.media == "application/x-www-form-urlencoded":
+	case d.media == "application/x-www-form-urlencoded", d.media == "" && !looksJSON && d.method == http.MethodPost: // which some servers take for a form
 		values, err := url.ParseQuery(string(d.text))
 		if err != nil {
 			d.opaque = "its form cannot be read"
@@ -268,6 +274,10 @@ func (d *dissected) shape() error {
 		for _, name := range sortedKeys(values) {
 			if overridesMethod(name) {
 				return overrideRefused("The form field " + quoted(name))
+			}
+			if d.media == "" {
+				d.opaque = "nothing says what its body is"
+				continue
 			}
 			for _, v := range values[name] {
 				d.form = append(d.form, param{name: name, value: v})
@@ -298,8 +308,11 @@ func (d *dissected) parts() error {
 		if err != nil {
 			break
 		}
-		if overridesMethod(p.FormName()) {
+		if overridesMethod(p.FormName()) || overridesMethod(strings.Trim(p.Header.Get("Content-Id"), "<>")) {
 			return overrideRefused("The form field " + quoted(p.FormName()))
+		}
+		if p.FormName() == "" {
+			d.opaque = "a part of its body has no name"
 		}
 	}
 	d.opaque = "its form cannot be read"
@@ -370,7 +383,7 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 	}
 	if refusedAny(rules, r.API.Base, d) {
 		v := graphQL(&draft{query: d.query, body: d.json})
-		if d.opaque != "" || d.json == nil && len(d.raw.Body) > 0 {
+		if d.opaque != "" || !d.raw.Whole || d.raw.Socket || d.json == nil && len(d.raw.Body) > 0 {
 			v = unreadable()
 		}
 		return v.Effect, v.Why, nil
@@ -424,6 +437,12 @@ func (d *dissected) request() (*Request, error) {
 	if len(query) > 0 {
 		args["query"] = query
 	}
+	if telling := d.telling(); len(telling) > 0 {
+		args["header"] = telling
+		for _, name := range sortedKeys(telling) {
+			req.Summary.Header = append(req.Summary.Header, Field{label("header ", name), strings.Join(telling[name], ", ")})
+		}
+	}
 	d.describe(req, args)
 	var err error
 	req.Args, err = strictjson.CanonicalOf(args)
@@ -461,6 +480,32 @@ func (d *dissected) describe(req *Request, args map[string]any) {
 			show("body (SHA-256)", hex.EncodeToString(sum[:]))
 		}
 	}
+}
+
+// quiet are headers that say nothing of what a request does: how the client wants
+// its answer, what it is, and how the body is written. All others may decide it (whose
+// account, what is copied, which action), so they are part of what is decided on.
+var quiet = map[string]bool{
+	"accept": true, "accept-charset": true, "accept-encoding": true, "accept-language": true, "authorization": true, "baggage": true, "cache-control": true,
+	"connect-protocol-version": true, "connect-timeout-ms": true, "content-encoding": true, "content-length": true, "content-md5": true, "content-type": true, "date": true, "dnt": true,
+	"git-protocol": true, "grpc-accept-encoding": true, "grpc-encoding": true, "grpc-timeout": true, "idempotency-key": true, "if-match": true, "if-modified-since": true,
+	"if-none-match": true, "if-range": true, "if-unmodified-since": true, "origin": true, "pragma": true, "priority": true, "range": true, "referer": true,
+	"sec-websocket-accept": true, "sec-websocket-extensions": true, "sec-websocket-key": true, "sec-websocket-protocol": true, "sec-websocket-version": true, "te": true,
+	"traceparent": true, "tracestate": true, "upgrade-insecure-requests": true, "user-agent": true, "x-amz-content-sha256": true, "x-amz-date": true, "x-amz-security-token": true,
+	"x-correlation-id": true, "x-goog-api-client": true, "x-request-id": true, "x-requested-with": true,
+}
+
+// telling are the headers of a request that may decide what it does.
+func (d *dissected) telling() map[string][]string {
+	out := map[string][]string{}
+	for name, values := range d.raw.Header {
+		plain := strings.ToLower(name)
+		if quiet[plain] || strings.HasPrefix(plain, "x-stainless-") || strings.HasPrefix(plain, "amz-sdk-") || slices.ContainsFunc(d.own, func(own string) bool { return strings.EqualFold(own, name) }) {
+			continue
+		}
+		out[http.CanonicalHeaderKey(name)] = values
+	}
+	return out
 }
 
 // shownText is a body as a person reads it, when it is text.

@@ -174,6 +174,9 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 	}
 	service := r.awsScopeOf(d.raw.URL.Host).service
 	action := ""
+	if len(d.raw.Header.Values("X-Amz-Target")) > 1 {
+		return policy.Access, "", true // which of them counts, nobody can tell
+	}
 	if target := d.raw.Header.Get("X-Amz-Target"); target != "" {
 		_, action, _ = strings.Cut(target, ".")
 		if action == "" {

@@ -20,7 +20,8 @@ import (
 // approved that.
 func (t Tool) built(d *dissected, api []string) (*Request, bool) {
 	p := t.plan
-	if p.parts != nil || p.keep != nil || p.poll != nil || d.opaque != "" || len(d.raw.Body) > 0 && d.text == nil {
+	// What nobody has read, and what anything can be said over, is no tool's.
+	if !d.raw.Whole || d.raw.Socket || p.parts != nil || p.keep != nil || p.poll != nil || d.opaque != "" || len(d.raw.Body) > 0 && d.text == nil {
 		return nil, false
 	}
 	args, ok := p.unbuild(d)
@@ -209,9 +210,14 @@ func (d *dissected) sameBody(req *Request) bool {
 	return aerr == nil && berr == nil && string(a) == string(b)
 }
 
-// sameHeaders lets the raw request lack what the tool adds, and hold what no tool
-// has, but not say something else.
+// sameHeaders lets the raw request lack what the tool adds, but not say something
+// else, nor anything more that may decide what the request does.
 func (d *dissected) sameHeaders(built http.Header) bool {
+	for name := range d.telling() {
+		if built.Get(name) == "" {
+			return false
+		}
+	}
 	for name, values := range built {
 		if have := d.raw.Header.Values(name); name != "Content-Type" && name != "Accept" && len(have) > 0 && !slices.Equal(have, values) {
 			return false

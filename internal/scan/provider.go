@@ -96,7 +96,7 @@ var issuers = map[string]issuer{
 	"postman":      {"Postman", "postman", "https://go.postman.co/settings/me/api-keys", 60},
 	"postmark":     {"Postmark", "postmark", "https://account.postmarkapp.com", 55},
 	"pulumi":       {"Pulumi", "pulumi", "https://app.pulumi.com/account/tokens", 75},
-	"pypi":         {"PyPI", "pypi twine", "https://pypi.org/manage/account/token/", 75},
+	"pypi":         {"PyPI", "pypi twine", "", 75},
 	"railway":      {"Railway", "railway", "https://railway.com/account/tokens", 70},
 	"render":       {"Render", "render", "https://dashboard.render.com/u/settings#api-keys", 70},
 	"replicate":    {"Replicate", "replicate", "https://replicate.com/account/api-tokens", 50},

@@ -24,12 +24,10 @@ func bearer(h http.Header, v string) { h.Set("Authorization", "Bearer "+v) }
 // questions are by provider; askable narrows them to the kinds that the call takes.
 var questions = map[string]question{
 	"github":       {url: "https://api.github.com/user", header: bearer},
-	"gitlab":       {url: "https://gitlab.com/api/v4/user", header: func(h http.Header, v string) { h.Set("PRIVATE-TOKEN", v) }},
 	"openai":       {url: "https://api.openai.com/v1/models", header: bearer},
 	"anthropic":    {url: "https://api.anthropic.com/v1/models", header: func(h http.Header, v string) { h.Set("X-Api-Key", v); h.Set("Anthropic-Version", "2023-06-01") }},
 	"stripe":       {url: "https://api.stripe.com/v1/balance", header: bearer},
 	"huggingface":  {url: "https://huggingface.co/api/whoami-v2", header: bearer},
-	"npm":          {url: "https://registry.npmjs.org/-/whoami", header: bearer},
 	"digitalocean": {url: "https://api.digitalocean.com/v2/account", header: bearer},
 	"sendgrid":     {url: "https://api.sendgrid.com/v3/scopes", header: bearer},
 	"notion":       {url: "https://api.notion.com/v1/users/me", header: func(h http.Header, v string) { bearer(h, v); h.Set("Notion-Version", "2022-06-28") }},
