@@ -79,6 +79,12 @@ func TestRawRequestToGrant(t *testing.T) {
 			{"POST", "/issues/2", `_method=DELETE`, []string{"Content-Type", "application/x-www-form-urlencoded"}, "", "method_override_refused"},
 			{"POST", "/issues/2", "--b\r\nContent-Disposition: form-data; name=\"_method\"\r\n\r\nDELETE\r\n--b--\r\n", []string{"Content-Type", "multipart/form-data; boundary=b"}, "", "method_override_refused"},
 			{"POST", "/issues/2", "x", []string{"Content-Type", "multipart/mixed; boundary=b"}, "", "access_refused"},
+			// An attacker: headers, spellings of a form and a body that nobody reads.
+			{"GET", "/issues/1", "", []string{"Sudo", "root"}, "tracker_read", ""},
+			{"POST", "/issues", `{"title": "by hand"}`, []string{"Other-Account", "9"}, "tracker_write", ""},
+			{"POST", "/issues/2", `_method=DELETE`, []string{"Content-Type", "application/x-www-form-urlencoded; a=1; a=2"}, "", "content_type_refused"},
+			{"POST", "/issues/2", "--b\r\nContent-ID: <_method>\r\n\r\nDELETE\r\n--b--\r\n", []string{"Content-Type", "multipart/related; boundary=b"}, "", "method_override_refused"},
+			{"POST", "/issues", `{"title": "unread"}`, []string{"Content-Type", "application/grpc"}, "tracker_write", ""},
 			{"TRACE", "/me", "", nil, "", "method_refused"},
 			{"GET", "/me?token=amb_at_stolen", "", nil, "", "own_credential"},
 		}
@@ -147,6 +153,12 @@ func TestRawApprovalIsForTheIdenticalRequest(t *testing.T) {
 				t.Errorf("%v passes: %v", other, err)
 			}
 		}
+		// An attacker: under an approval of one request, another account's header was sent.
+		for _, header := range [][2]string{{"Sudo", "root"}, {"Other-Account", "9"}} {
+			if _, _, err := s.exchange(t, s.request(t, "DELETE", "/things/1?hard=yes", `{"why":"done"}`, header[0], header[1])); code(err) != "approval_required" && code(err) != "rate_limited" {
+				t.Errorf("with %v: %v", header, err)
+			}
+		}
 		if err := ask("DELETE", "/things/1?hard=yes", `{"why":"done"}`); err != nil {
 			t.Errorf("the identical request: %v", err)
 		}
@@ -158,6 +170,27 @@ func TestRawApprovalIsForTheIdenticalRequest(t *testing.T) {
 			t.Errorf("a body over 1 MiB: %v", err)
 		}
 	})
+}
+
+// An attacker opened a WebSocket at the place of a tool that reads, in a session that
+// may read, and said over it what they liked; and hid a body behind an upgrade.
+func TestSocketIsNoRead(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, sqldbtest.Open(t, sqldb.SQLite))
+	open := func(method, body string) error {
+		r := s.request(t, method, "/issues/1", body)
+		r.Handle, r.Upgrade = s.Active(t, s.owner, s.bot, "tracker", policy.Read), true
+		_, _, err := s.exchange(t, r)
+		return err
+	}
+	if err := open("GET", ""); code(err) != "not_granted" {
+		t.Errorf("a socket in a session that reads: %v", err)
+	}
+	for _, method := range []string{"POST", "GET"} {
+		if err := open(method, `{"query":"mutation"}`); code(err) != "socket_refused" {
+			t.Errorf("%s with a body: %v", method, err)
+		}
+	}
 }
 
 // brokers.md §2.3 (agent-vault): a revoke ends what is open at once. The stream is

@@ -32,8 +32,11 @@ type Source interface {
 
 // Item is a secret as its source has it.
 type Item struct {
-	Versions    []Version // oldest first; the last one is current
-	Gone        int       // versions that the source has no value of any more
+	Versions []Version // oldest first; the last one is current
+	Gone     int       // versions that the source has no value of any more
+	// Unnamed says that the source does not name its versions: whether the value is
+	// another one is told by comparing it.
+	Unnamed     bool
 	Description string
 	Context     map[string]string // the key context there; counts where the mapping gives none
 	Tags        []string

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -206,6 +207,11 @@ func (r *run) bring(ctx context.Context, res Result, t Target, item Item) Result
 			res.State, res.Code, res.Message = Conflict, "name_exists", "another secret has this name"
 			return res
 		}
+		if item.Unnamed {
+			if err := r.compare(ctx, s, org, &item); err != nil {
+				return res.fails(err)
+			}
+		}
 		if next, err = resume(s, item.Versions); err != nil {
 			res.State = Conflict
 			res.Code, res.Message = told(err)
@@ -242,6 +248,24 @@ func (r *run) bring(ctx context.Context, res Result, t Target, item Item) Result
 	}
 	res.State = Taken
 	return res
+}
+
+// compare gives the version of a source that names none the name of the one that the
+// server has, or of the next one, if the value is another.
+func (r *run) compare(ctx context.Context, s client.Secret, org string, item *Item) error {
+	last := reached(s)
+	item.Versions = slices.Clone(item.Versions)
+	v := &item.Versions[0]
+	v.ID = last
+	has, err := r.To.SecretValue(ctx, s.ID, org, "")
+	if err != nil {
+		return err
+	}
+	if valueOf(*v).Value != has.Value {
+		n, _ := strconv.Atoi(last)
+		v.ID = strconv.Itoa(n + 1)
+	}
+	return nil
 }
 
 // mark is how a secret says where it came from: no longer than metadata may be.

@@ -63,11 +63,26 @@ func (s *Server) account(r *http.Request, by account.Actor, aim integration.Aim)
 	case f.Code == "not_found":
 		return "", "", fault.New(fault.NotFound, "relay_provider_not_found", "There is no such provider.")
 	case f.Kind == fault.NotFound:
+		if !s.exists(r, by, aim.Names.User) { // and nobody is made by a request for data
+			return "", "", fault.New(fault.Invalid, "relay_user_not_found", "There is no such user.")
+		}
 		missing := fault.New(fault.Denied, connection.CodeConnect, "The user has connected no account there.").WithHint("Send the user to authorization_url, then try again.")
+		if aim.Names.Organization == "" { // one would be made for them alone
+			return "", "", missing.WithHint("Send the user to authorization_url of the Pipes authorize route, then try again; or name " + HeaderOrganization + ".")
+		}
 		if to, aerr := s.integrations.Authorize(r.Context(), by, aim, ""); aerr == nil {
 			missing = missing.With("connect_url", to)
 		}
 		return "", "", missing
 	}
 	return "", "", err
+}
+
+// exists reports whether a user is there, by our id or the product's.
+func (s *Server) exists(r *http.Request, by account.Actor, name string) bool {
+	if _, err := s.people.User(r.Context(), by.Environment(), id.User(name)); err == nil {
+		return true
+	}
+	_, err := s.people.UserByExternalID(r.Context(), by.Environment(), name)
+	return err == nil
 }

@@ -37,6 +37,7 @@ func TestApplications(t *testing.T) {
 		{"by URL", "GET", "/relay", []string{"Authorization", may, relay.HeaderUser, user, relay.HeaderProvider, "tracker", relay.HeaderURL, s.Sandbox.URL + "/me"}, 200, ""},
 		{"no user", "GET", "/relay/tracker/me", []string{"Authorization", may}, 400, "relay_user_required"},
 		{"an unknown user", "GET", "/relay/tracker/me", []string{"Authorization", may, relay.HeaderUser, "nobody"}, 400, "relay_user_not_found"},
+		{"an unknown user of a key that may make them", "GET", "/relay/tracker/me", []string{"Authorization", key(account.Scopes()...), relay.HeaderUser, "nobody"}, 400, "relay_user_not_found"},
 		{"an unknown provider", "GET", "/relay/other/me", []string{"Authorization", may, relay.HeaderUser, user}, 404, "relay_provider_not_found"},
 		{"another place", "GET", "/relay", []string{"Authorization", may, relay.HeaderUser, user, relay.HeaderProvider, "tracker", relay.HeaderURL, "https://elsewhere.example/"}, 403, "destination_denied"},
 		{"what makes access", "POST", "/relay/tracker/keys", []string{"Authorization", may, relay.HeaderUser, user}, 403, "access_refused"},

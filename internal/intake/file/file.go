@@ -30,8 +30,8 @@ type Source struct {
 	items map[string]intake.Item
 }
 
-// Name says which file it was: its kind and its name, not its folder, so that it can
-// be moved between runs.
+// Name says which file it was, and of which kind. One of another folder is another
+// source, whatever its name.
 func (s *Source) Name() string { return s.name }
 
 // Paths gives what the file holds, in its order.
@@ -48,7 +48,10 @@ func (s *Source) Paths(_ context.Context, fn func(path string) error) error {
 func (s *Source) Read(_ context.Context, path string) (intake.Item, error) { return s.items[path], nil }
 
 func newSource(kind, file string) *Source {
-	return &Source{name: kind + " " + filepath.Base(file), items: map[string]intake.Item{}}
+	if full, err := filepath.Abs(file); err == nil {
+		file = full
+	}
+	return &Source{name: kind + " " + file, items: map[string]intake.Item{}}
 }
 
 // add takes a secret. A second one of the same path gets a number.
@@ -63,7 +66,7 @@ func (s *Source) add(path, value string, item intake.Item) {
 		}
 		free = fmt.Sprintf("%s (%d)", path, i)
 	}
-	item.Versions = []intake.Version{{ID: "1", Value: secret.FromString(value)}}
+	item.Unnamed, item.Versions = true, []intake.Version{{ID: "1", Value: secret.FromString(value)}}
 	s.items[free], s.paths = item, append(s.paths, free)
 }
 
