@@ -152,6 +152,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"proxy.single.over":        {"nothing is sent", "closed with the tunnel's connection"},
 
 	"web.component":                {"a file", "never changed"},
+	"provider.quiet":               {"a table", "never changed"},
 	"provider.Library.records":     {"the catalog of the program", "never changed"},
 	"provider.authorizeParams":     {"a table", "never changed"},
 	"provider.droppable":           {"a table", "never changed"},
