@@ -248,12 +248,7 @@ func (c *command) readFields(ctx context.Context, v client.Provider) (map[string
 		}
 		out[name] = value
 	}
-	for _, name := range names {
-		if _, ok := out[name]; !ok {
-			return nil, fault.New(fault.Invalid, "credential_incomplete", "The credential has no "+name+".")
-		}
-	}
-	return out, nil
+	return out, nil // the server knows which may be left out
 }
 
 func (c *command) connectionDisconnect() *cobra.Command {
