@@ -214,7 +214,7 @@ func (d *dissected) parameters(reserved string) error {
 // content looks through the body for what could replace the method, and reads it
 // when it is JSON or a form.
 func (d *dissected) content() error {
-	if kinds := d.raw.Header.Values("Content-Type"); len(kinds) > 0 {
+	if kinds := d.raw.Header.Values("Content-Type"); len(kinds) > 1 || len(kinds) == 1 && kinds[0] != "" {
 		var err error
 		if d.media, d.params, err = mime.ParseMediaType(kinds[0]); err != nil || len(kinds) > 1 {
 			return fault.New(fault.Invalid, "content_type_refused", "The type of the body cannot be told.").WithHint("Send one Content-Type that is well-formed.")
