@@ -68,6 +68,9 @@ func (d *doc) assigned(u *unit, at, last int) int {
 	if c == plain || len(name) > 80 {
 		return from
 	}
+	if u.mode == config && c >= telling && d.several(u, name, c, from, to) {
+		return from
+	}
 	v, ok := d.valueAfter(u, from, to)
 	if !ok {
 		return from
@@ -85,8 +88,40 @@ func (d *doc) assigned(u *unit, at, last int) int {
 		}
 		v.quoted, text = true, strings.TrimRight(string(t[v.from:v.to]), ".,;")
 	}
+	if scheme, rest, ok := strings.Cut(text, " "); v.quoted && ok && schemes[strings.ToLower(scheme)] && rest != "" { // Authorization:'Token …'
+		v.from, text = v.from+len(scheme)+1, rest
+	}
 	d.named(u, name, c, text, v, from)
 	return from
+}
+
+var (
+	severalForm = regexp.MustCompile(`^\s*[=:]\s*(?:toset\()?([\[{])`)
+	quotedForm  = regexp.MustCompile(`"([^"\n]{4,400})"\s*([=:]?)`)
+)
+
+// several reads the lists and maps of Terraform: api_keys = ["…"], passwords = {a = "…"}.
+func (d *doc) several(u *unit, name string, c class, from, to int) bool {
+	if !strings.HasSuffix(strings.ToLower(name), "s") {
+		return false
+	}
+	t := u.text[to:min(len(u.text), to+4096)]
+	m := severalForm.FindSubmatchIndex(t[:min(len(t), 60)])
+	if m == nil {
+		return false
+	}
+	end := bytes.IndexByte(t[m[3]:], map[byte]byte{'[': ']', '{': '}'}[t[m[2]]])
+	if end < 0 || u.afford(end) < end {
+		return false
+	}
+	for _, q := range quotedForm.FindAllSubmatchIndex(t[m[3]:m[3]+end], 100) {
+		if q[4] != q[5] { // the key of a map
+			continue
+		}
+		v := value{from: to + m[3] + q[2], to: to + m[3] + q[3], quoted: true}
+		d.named(u, name, c, string(u.text[v.from:v.to]), v, from)
+	}
+	return true
 }
 
 // schemes stand before a credential in a header.
@@ -99,6 +134,9 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 		m = code
 	}
 	if !v.quoted && m == code && from > 0 && u.text[from-1] == ';' { // amid a connection string
+		m = config
+	}
+	if !v.quoted && (m == code || m == prose) && c == password && from > 0 && libpq.Match(u.text[max(0, from-160):min(len(u.text), v.to+160)]) {
 		m = config
 	}
 	if !plausible(c, text, m, v.quoted) || echoes(name, text) {
@@ -123,6 +161,9 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	f.value, f.at, f.key = text, v.from, joinKey(u.path, name)
 	d.add(u, f)
 }
+
+// libpq matches what stands beside a password in a connection string of PostgreSQL.
+var libpq = regexp.MustCompile(`\b(?:dbname|host|user)=\S+ (?:[^"\n]* )?(?:password|user|host|dbname)=`)
 
 // symbolic reports whether a value is long and random over all signs of a keyboard, as
 // WordPress makes them; it is no text of a program.
@@ -224,8 +265,9 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 		return v, ok && v.quoted
 	case bytes.HasPrefix(rest, []byte("is ")), bytes.HasPrefix(rest, []byte("is: ")):
 		v, ok := readValue(u, j+3, true)
+		v.spaced = !v.quoted
 		return v, ok && (v.quoted || classes(string(t[v.from:v.to])) >= 3)
-	case j > i && (rest[0] == '\'' || rest[0] == '"') && classOf(string(t[from:to])) == password:
+	case j > i && (rest[0] == '\'' || rest[0] == '"' || rest[0] == '`' && u.mode == prose) && classOf(string(t[from:to])) == password:
 		v, ok := readValue(u, j, true)
 		v.spaced = false
 		return v, ok
@@ -233,7 +275,7 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 		return readValue(u, j, true)
 	case j > i && u.mode == config && lineStart(t, from):
 		v, ok := readValue(u, j, true)
-		return v, ok && lineEnd(t, v.to)
+		return v, ok && lineEnd(t, v.to) && (!u.flat || classes(string(t[v.from:v.to])) >= 3) // "Passwort vergessen?"
 	}
 	return value{}, false
 }
@@ -354,12 +396,15 @@ func classes(v string) int {
 // defaults are what people write where a password has to stand, with a number or without.
 var defaults = regexp.MustCompile(`^(?i)(?:my|the|our|db|user|usr|admin|administrator|root|test|testing|demo|dev|devel|local|localhost|app|default|guest|pass|password|passwd|passw0rd|secret|pw|pwd|change|me|temp|temporary|initial|dummy|sample|postgres|mysql|redis|mongo|rabbit|service|value|new|old|some|any|enter|type|choose|strong|secure|super|very|long|random|in|here|this|a|an|is|not|real|only|string|token|key|api|database|example|of|for|use|put|insert|must|be|set|from|vault|env|file|with|and|or|at|least|chars|characters|[_\s.-])+[\d!@#$]{0,4}$`)
 
+// varied2 matches a default that meets a policy, and is then in use: Admin123!.
+var varied2 = regexp.MustCompile(`^[A-Z][a-z]{3,}\d{2,4}[!@#$%]$|^change-?me[-_.]`)
+
 // passwordLike reports whether a person may have chosen a value as their password.
 func passwordLike(v string, m mode) bool {
 	n, kinds := len(v), classes(v)
 	letters := strings.ContainsFunc(v, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' })
 	switch {
-	case n < 5 || n > 200 || defaults.MatchString(v) || strings.HasPrefix(v, "--") || strings.HasPrefix(v, "//"):
+	case n < 5 || n > 200 || defaults.MatchString(v) && !(m == config && varied2.MatchString(v)) || strings.HasPrefix(v, "--") || strings.HasPrefix(v, "//"):
 		return false
 	case strings.ContainsAny(v, " \t"):
 		words := len(strings.Fields(v))
@@ -370,6 +415,8 @@ func passwordLike(v string, m mode) bool {
 		return m == config && n >= 8 && entropy(v) > 2
 	case wordy(v):
 		switch {
+		case m == code && kinds >= 3 && n >= 8 && n <= 24 && midDigit.MatchString(v):
+			return true
 		case m != config:
 			return false
 		case kinds == 4 && n >= 8 && !pathTail.MatchString(v):
@@ -383,6 +430,9 @@ func passwordLike(v string, m mode) bool {
 	}
 	return kinds >= 2 || n >= 10
 }
+
+// midDigit matches a word with a number in it, as people make passwords.
+var midDigit = regexp.MustCompile(`^[A-Z][a-z]{3,}[0-9]{1,4}[a-z]{2,}$`)
 
 var (
 	appPassword = regexp.MustCompile(`^[a-z]{4} [a-z]{4} [a-z]{4} [a-z]{4}$`)

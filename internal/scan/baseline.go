@@ -68,7 +68,7 @@ func (b *Baseline) accepts(f Finding) bool { return b.known[b.id(f)] }
 func (b *Baseline) id(f Finding) string {
 	key, _ := hex.DecodeString(b.Key)
 	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(f.Kind + "\x00" + filepath.Base(f.File) + "\x00" + f.Key + "\x00"))
+	mac.Write([]byte(f.Kind + "\x00" + hidden(filepath.Base(f.File)) + "\x00" + hidden(f.Key) + "\x00"))
 	if !f.weak {
 		addValue(mac, f)
 	}

@@ -311,7 +311,7 @@ func (d *doc) settle() {
 				if dist := s.Line - id.Line; dist >= -8 && dist <= 8 {
 					s.Kind, s.Title, s.Provider, s.base = "aws-secret-key", "AWS secret access key", "aws", 85
 					s.also = append(s.also, id.Value)
-					s.Opens = awsOpens(id.Value, "the account of the access key beside it")
+					s.Opens = awsOpens(id.Value, awsAccount)
 					id.Kind = ""
 				}
 			}

@@ -77,7 +77,9 @@ func (s *scanner) history(ctx context.Context, repo string) {
 	var ids bytes.Buffer
 	for lines.Scan() {
 		id, name, ok := strings.Cut(lines.Text(), " ")
-		if ok && name != "" && !dull[strings.ToLower(filepath.Ext(name))] && !elsewhere(name) {
+		if !ok { // a commit: its message is read
+			ids.WriteString(id + "\n")
+		} else if !dull[strings.ToLower(filepath.Ext(name))] && !elsewhere(name) {
 			names[id] = name
 			ids.WriteString(id + "\n")
 		}
@@ -92,7 +94,9 @@ func (s *scanner) history(ctx context.Context, repo string) {
 	for i := range s.found[before:] {
 		f := &s.found[before+i]
 		blob := f.Commit
-		if _, ok := commits[blob]; !ok {
+		if _, ok := commits[blob]; !ok && strings.HasSuffix(f.File, " message.txt") && strings.Contains(f.File, string(filepath.Separator)+".git"+string(filepath.Separator)) {
+			commits[blob] = blob
+		} else if !ok {
 			b, _ := git(ctx, repo, "log", "--all", "--reflog", "--no-ext-diff", "--no-textconv", "--format=%H", "--find-object="+blob, "--reverse").Output()
 			first, _, _ := strings.Cut(string(b), "\n")
 			commits[blob] = or(first, blob)
@@ -143,13 +147,34 @@ func (s *scanner) blobs(ctx context.Context, repo string, names map[string]strin
 			continue // missing
 		}
 		body := io.LimitReader(in, n)
-		if kind == "blob" {
+		switch {
+		case kind == "commit" || kind == "tag":
+			s.message(ctx, r, repo, kind, id, body, n)
+		case kind == "blob" && names[id] != "":
 			s.blob(ctx, r, filepath.Join(repo, filepath.FromSlash(names[id])), id, body, n)
 		}
 		_, _ = io.Copy(io.Discard, body)
 		_, _ = in.Discard(1)
 	}
 	_ = cat.Wait()
+}
+
+// message reads what a commit or an annotated tag says.
+func (s *scanner) message(ctx context.Context, r *reader, repo, kind, id string, body io.Reader, size int64) {
+	text, err := io.ReadAll(io.LimitReader(body, min(size, piece)))
+	if err != nil {
+		return
+	}
+	_, text, _ = bytes.Cut(text, []byte("\n\n")) // the head names objects and people
+	d := r.doc(filepath.Join(repo, ".git", kind+" message.txt"))
+	d.commit, d.ended = id, ctx.Err
+	defer func() {
+		if recover() != nil {
+			s.skip(d.shown, "the reader failed on it")
+		}
+		s.add(d.found, d.accepted)
+	}()
+	d.whole(text)
 }
 
 func (s *scanner) blob(ctx context.Context, r *reader, shown, id string, body io.Reader, size int64) {

@@ -1,6 +1,9 @@
 package scan
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // class says how much the name of a value tells about it.
 type class int
@@ -25,7 +28,7 @@ var (
 	// open as a word anywhere say that the value is meant to be known.
 	known  = set(`public publishable pub anon pubkey pk publickey`)
 	phrase = set(`password passwd pwd passphrase pass passwort kennwort pw passcode psk passwords userpassword dbpassword`)
-	strong = set(`secret secrets token tokens credential credentials auth authorization jwt pat bearer authtoken accesstoken refreshtoken apitoken clientsecret sharedsecret cookie webhook sas dsn`)
+	strong = set(`secret secrets token tokens credential credentials creds auth authorization jwt pat bearer authtoken accesstoken refreshtoken apitoken clientsecret sharedsecret cookie webhook sas dsn`)
 	// before, with key, tell that it opens something.
 	before = set(`api access auth secret private signing sign encryption encrypt master service admin license licence app application client server storage deploy deployment root hmac aes crypto session jwt webhook shared sas write ingest ingestion
 		integration org project sdk team personal rpc subscription account connection bot data search management platform read readwrite publish subscriber developer partner merchant customer backend token authentication security enc wrapping transit unseal recovery
@@ -58,13 +61,28 @@ func nameWords(name string) []string {
 		b.WriteByte(c)
 	}
 	low := joined.Replace(strings.ToLower(b.String()))
-	return strings.FieldsFunc(low, func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9') })
+	w := strings.FieldsFunc(low, func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9') })
+	for i, x := range w { // password3, key2: one of several
+		if b := strings.TrimRight(x, "0123456789"); b != x && (phrase[b] || strong[b] && b != "auth" || b == "key" || b == "keys") {
+			w[i] = b
+		}
+	}
+	return w
 }
+
+// numbered says which of several a name means.
+var numbered = regexp.MustCompile(`^v?\d{1,3}$`)
 
 // classOf judges the last part of a key path.
 func classOf(name string) class {
+	if head, _, ok := strings.Cut(name, "/"); ok && strings.Contains(strings.ToLower(head), "checksum") {
+		return plain // an annotation of Kubernetes
+	}
 	w := nameWords(name)
-	for len(w) > 1 && trailing[w[len(w)-1]] {
+	if len(w) > 1 && (w[0] == "forgot" || w[0] == "forgotten" || w[0] == "reset" || w[0] == "checksum") {
+		return plain
+	}
+	for len(w) > 1 && (trailing[w[len(w)-1]] || numbered.MatchString(w[len(w)-1])) {
 		w = w[:len(w)-1]
 	}
 	if len(w) == 0 {

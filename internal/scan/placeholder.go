@@ -84,7 +84,7 @@ func placeholder(v string) bool {
 	}
 	low := strings.ToLower(v)
 	for _, w := range fake {
-		if strings.Contains(low, w) {
+		if strings.Contains(low, w) && !(strings.HasPrefix(w, "change") && varied.MatchString(v)) {
 			return true
 		}
 	}
@@ -108,6 +108,9 @@ func placeholder(v string) bool {
 	}
 	return monotone(v)
 }
+
+// varied matches a default that somebody made their own password of: changeme-Prod1.
+var varied = regexp.MustCompile(`^change-?me[-_.!](?:[A-Z][a-z]+\d+|[A-Z]\w*\d+!?)$`)
 
 // formatted matches what a program fills in: %d, %[1]s, %(name)s.
 var formatted = regexp.MustCompile(`%(?:\[\d\]|\(\w+\))?[-+#0]?\d*[sdvqx](?:[^0-9A-Za-z]|$)`)

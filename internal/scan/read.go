@@ -299,7 +299,10 @@ type walker struct {
 }
 
 // others are folders of code that others wrote, of caches and of version control.
-var others = set(`node_modules bower_components jspm_packages site-packages dist-packages __pycache__ .tox .nox .mypy_cache .pytest_cache .ruff_cache .gradle .m2 .cargo-registry .terragrunt-cache .yarn .pnpm-store .next .nuxt .svelte-kit .parcel-cache .turbo .hg .svn .bzr .venv virtualenv .eggs`)
+var others = set(`node_modules bower_components jspm_packages site-packages dist-packages __pycache__ .tox .nox .mypy_cache .pytest_cache .ruff_cache .cargo-registry .terragrunt-cache .yarn .pnpm-store .next .nuxt .svelte-kit .parcel-cache .turbo .hg .svn .bzr .venv virtualenv .eggs`)
+
+// shallow reports whether a folder holds caches, and settings with logins beside them.
+func shallow(name string) bool { return name == ".m2" || name == ".gradle" }
 
 // root walks one root. A root is read whatever it is called, and through a link.
 func (w *walker) root(ctx context.Context, root string) {
@@ -367,6 +370,9 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 		}
 	}
 	_ = f.Close()
+	if !w.s.opt.NoIgnore && shallow(filepath.Base(dir)) && depth > 0 {
+		below = nil
+	}
 	for _, name := range below {
 		own := filepath.Join(dir, name)
 		switch {

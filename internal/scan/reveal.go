@@ -49,9 +49,52 @@ func fingerprint(list []Finding, key []byte) {
 	}
 }
 
-// scrub takes every value that was found out of the texts of a report: a key path or
-// a file's name may hold one.
-func scrub(list []Finding, skips []Skip) {
+// hider takes credentials that have a form of their own out of paths and names, whether
+// they were found in a file or not.
+type hider struct {
+	r    *reader
+	done map[string]string
+}
+
+func newHider(rules *ruleSet) *hider {
+	return &hider{&reader{s: &scanner{rules: rules}}, map[string]string{}}
+}
+
+func (h *hider) hide(s string) string {
+	if h == nil || len(s) < 12 { // nil: it was done before
+		return s
+	}
+	if out, ok := h.done[s]; ok {
+		return out
+	}
+	out := s
+	d := h.r.doc("")
+	d.text(&unit{text: []byte(s), line: 1, flat: true, mode: forms})
+	for _, f := range d.found {
+		out = strings.ReplaceAll(out, string(f.Value.Reveal()), "••••••")
+	}
+	h.done[s] = out
+	return out
+}
+
+// hidden is hide for one text.
+func hidden(s string) string {
+	rules, err := loadRules()
+	if err != nil {
+		return "••••••"
+	}
+	return newHider(rules).hide(s)
+}
+
+// scrub takes every value that was found out of the texts of a report, and whatever else
+// in a path or the name of a key is a credential by its form.
+func scrub(list []Finding, skips []Skip, h *hider) {
+	for i := range list {
+		list[i].File, list[i].Key, list[i].Opens = h.hide(list[i].File), h.hide(list[i].Key), h.hide(list[i].Opens)
+	}
+	for i := range skips {
+		skips[i].Path = h.hide(skips[i].Path)
+	}
 	var pairs []string
 	seen := map[string]bool{}
 	for _, f := range list {
@@ -95,10 +138,16 @@ func within(a, b secret.Value) bool {
 	return strings.Contains(x, y) || strings.Contains(y, x) && len(x) >= 8
 }
 
+// awsAccount is what an AWS secret opens.
+const awsAccount = "the account of the access key beside it"
+
 // awsOpens says what the form of an access key id tells.
 func awsOpens(id secret.Value, otherwise string) string {
 	if strings.HasPrefix(string(id.Reveal()), "ASIA") {
 		return "temporary credentials of AWS"
+	}
+	if otherwise == awsAccount && strings.HasPrefix(string(id.Reveal()), "AKIA") {
+		return "permanently, " + otherwise
 	}
 	return otherwise
 }

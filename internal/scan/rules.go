@@ -85,7 +85,7 @@ var loadRules = sync.OnceValues(func() (*ruleSet, error) {
 
 var marks = map[string]mark{
 	"pass": nameMark, "pwd": nameMark, "secret": nameMark, "token": nameMark, "key": nameMark, "cred": nameMark, "_pat": nameMark, "auth": nameMark, "jwt": nameMark, "psk": nameMark, "bearer": headerMark, "basic ": headerMark, "cookie": nameMark, "_pw": nameMark, "passwort": nameMark, "kennwort": nameMark, "_salt": nameMark, "webhook": nameMark, "_dsn": nameMark, "sig=": nameMark, "connection": nameMark,
-	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark,
+	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark, "ldap": userMark, "gh secret set": userMark, "echo ": userMark,
 }
 
 func (r *rule) build() (*regexp.Regexp, []*regexp.Regexp) {
@@ -181,7 +181,7 @@ func ownRules() []*rule {
 		own("slack-app-token", "slack", "Slack app token", 65, `xapp-\d-[0-9A-Za-z]+-\d+-[0-9A-Za-z]{16,}`, "xapp-"),
 		own("slack-webhook", "slack", "Slack webhook", 45, `hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_+-]{36,}`, "hooks.slack.com"),
 		own("discord-webhook", "discord", "Discord webhook", 40, `discord(?:app)?\.com/api/webhooks/\d{15,20}/`+word+`{50,}`, "discord.com/api", "discordapp.com/api"),
-		own("stripe-key", "stripe", "Stripe secret key", 85, `[sr]k_live_[0-9A-Za-z]{16,}`, "sk_live_", "rk_live_"),
+		own("stripe-key", "stripe", "Stripe secret key", 85, `[sr]k_live_[0-9A-Za-z]{16,}(?:[+/][0-9A-Za-z+/]+)?={0,2}`, "sk_live_", "rk_live_"),
 		own("stripe-test-key", "stripe", "Stripe test key", 35, `[sr]k_test_[0-9A-Za-z]{16,}`, "sk_test_", "rk_test_"),
 		own("stripe-webhook-secret", "stripe", "Webhook signing secret", 50, `whsec_[0-9A-Za-z+/=]{24,}`, "whsec_"),
 		own("huggingface-token", "huggingface", "Hugging Face token", 55, `hf_[A-Za-z]{30,}|hf_[A-Za-z0-9]{30,}`, "hf_"),
@@ -226,7 +226,7 @@ func ownRules() []*rule {
 		own("pypi-token", "pypi", "PyPI upload token", 75, `pypi-`+word+`{50,}`, "pypi-"),
 		own("crates-token", "cargo", "crates.io token", 75, `cio[A-Za-z0-9]{32}\b`, "cio"),
 		own("nuget-key", "nuget", "NuGet API key", 70, `oy2[a-z0-9]{43}\b`, "oy2"),
-		own("vault-token", "hashicorp", "Vault token", 85, `hv[sbr]\.[A-Za-z0-9_-]{20,}`, "hvs.", "hvb.", "hvr."),
+		own("vault-token", "vault", "HashiCorp Vault token", 85, `hv[sbr]\.[A-Za-z0-9_-]{20,}`, "hvs.", "hvb.", "hvr."),
 		own("doppler-token", "doppler", "Doppler token", 85, `dp\.(?:pt|ct|sa|scim|audit|st(?:\.[a-z0-9_-]+)?)\.[A-Za-z0-9]{40,}`, "dp."),
 		own("1password-token", "1password", "1Password service account token", 90, `ops_eyJ[A-Za-z0-9+/=_-]{100,}`, "ops_eyj"),
 		own("tailscale-key", "tailscale", "Tailscale key", 75, `tskey-[a-z]+-[A-Za-z0-9]+-[A-Za-z0-9]{16,}`, "tskey-"),

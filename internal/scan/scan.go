@@ -126,8 +126,8 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 	}
 	s := &scanner{opt: opt, rules: rules, jobs: make(chan job, 256)}
 	for _, root := range opt.Roots {
-		if _, err := os.Stat(root); err != nil {
-			return nil, fault.New(fault.Invalid, "path_unreadable", "Cannot read "+root+": "+reason(err)+".")
+		if err := readable(root); err != nil {
+			return nil, fault.New(fault.Invalid, "path_unreadable", "Cannot read "+hidden(root)+": "+reason(err)+".")
 		}
 	}
 	s.readAll(ctx)
@@ -140,6 +140,23 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 		}
 	}
 	return s.report(ctx), nil
+}
+
+// readable reports whether a root that was named can be read, so that a report never calls
+// clean what nobody looked at. A pipe or device is not opened.
+func readable(root string) error {
+	info, err := os.Stat(root)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		return errNotRegular
+	}
+	f, err := os.Open(root)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // readAll walks the roots and reads what it meets, some files at a time.
@@ -186,7 +203,7 @@ func (s *scanner) report(ctx context.Context) *Report {
 	for i := range list {
 		list[i].weigh(s.opt.Now)
 	}
-	scrub(list, s.skips)
+	scrub(list, s.skips, newHider(s.rules))
 	slices.SortStableFunc(list, byRisk)
 	if list == nil {
 		list = []Finding{}
@@ -233,6 +250,8 @@ func reason(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return "no permission"
+	case errors.Is(err, errNotRegular):
+		return "it is neither a file nor a folder"
 	case errors.Is(err, fs.ErrNotExist):
 		return "there is no such file"
 	}

@@ -235,11 +235,26 @@ func (d *doc) token(u *unit, r *rule, at, keyword int) {
 		if !u.take(from+a, from+b) {
 			continue
 		}
-		d.add(u, found{kind: r.id, title: r.title, provider: r.provider, base: r.base, value: v, at: from + a})
+		f := found{kind: r.id, title: r.title, provider: r.provider, base: r.base, value: v, at: from + a}
+		if r.provider == "stripe" && d.workos(u, from+a) {
+			f.kind, f.title, f.provider, f.base = "workos-key", "WorkOS API key", "workos", issuers["workos"].base
+		}
+		d.add(u, f)
 		if r.id == "aws-access-key-id" {
 			d.awsPair(u, from+a, from+b)
 		}
 	}
+}
+
+// workos reports whether a key in Stripe's form stands under a name that speaks of WorkOS,
+// whose keys begin alike.
+func (d *doc) workos(u *unit, at int) bool {
+	if strings.Contains(strings.ToLower(u.path), "workos") {
+		return true
+	}
+	line := u.text[max(0, at-80):at]
+	line = line[bytes.LastIndexByte(line, '\n')+1:]
+	return bytes.Contains(bytes.ToLower(line), []byte("workos"))
 }
 
 func keywordIn(v string, keywords []string) int {
@@ -556,11 +571,39 @@ func basicPair(v string) (user, pass string, ok bool) {
 
 var (
 	byForm    = regexp.MustCompile(`^(?i:identified\s+by)\s+(?:values\s+)?["']([^"'\n]{4,200})["']`)
-	redisForm = regexp.MustCompile(`^redis-cli\b[^\n|;]{0,120}?\s(?:-a|--pass)\s+["']?([^\s"']{6,200})`)
 	userForm  = regexp.MustCompile(`^(?:-u|--user|--proxy-user)(?:[= ]\s*)?["']?([\w.@+-]{1,64}):([^\s"'` + "`" + `]{4,200})`)
 	passForm  = regexp.MustCompile(`^-p\s*["']?([^\s"'` + "`" + `-][^\s"'` + "`" + `]{3,200})`)
 	passUsers = regexp.MustCompile(`(?i)\b(?:mysql|mysqldump|mysqladmin|mariadb|sshpass|docker\s+login|podman\s+login|helm\s+registry|mongo(?:sh|dump|restore)?|az\s+login|7z|rar)\b`)
 )
+
+// commandForms are programs with flags of their own for a secret.
+var commandForms = [...]struct {
+	form            *regexp.Regexp
+	title, provider string
+}{
+	{regexp.MustCompile(`^redis-cli\b[^\n|;]{0,120}?\s(?:-a|--pass)\s+["']?([^\s"']{6,200})`), "Redis password on a command line", "redis"},
+	{regexp.MustCompile(`^ldap(?:search|add|modify|delete|whoami|passwd)\b[^\n|;]{0,160}?\s-w\s*["']?([^\s"']{5,200})`), "LDAP password on a command line", ""},
+	{regexp.MustCompile(`^gh secret set\b[^\n|;]{0,120}?\s(?:--body|-b)[= ]\s*["']?([^\s"']{8,300})`), "Secret of a GitHub repository on a command line", ""},
+	{regexp.MustCompile(`^echo\s+(?:-n\s+)?["']?([^\s"'$|]{6,300})["']?\s*\|[^\n|]{0,160}--password-stdin`), "Password on a command line", ""},
+}
+
+// command reads a secret in the flags of a program that begins at a place.
+func (d *doc) command(u *unit, at int) bool {
+	window := u.text[at:min(len(u.text), at+600)]
+	window = window[:u.afford(len(window))]
+	for _, c := range commandForms {
+		m := c.form.FindSubmatchIndex(window)
+		if m == nil {
+			continue
+		}
+		v := string(window[m[2]:m[3]])
+		if !placeholder(v) && (passwordLike(v, config) || random(v, 12)) && u.take(at+m[2], at+m[3]) {
+			d.add(u, found{kind: "command-password", title: c.title, provider: c.provider, base: 50, value: v, at: at + m[2], weak: true})
+		}
+		return true
+	}
+	return false
+}
 
 // userFlag reads the flags with which programs are given passwords.
 func (d *doc) userFlag(u *unit, at int) {
@@ -572,11 +615,7 @@ func (d *doc) userFlag(u *unit, at int) {
 		}
 		return
 	}
-	if m := redisForm.FindSubmatchIndex(t[at:min(len(t), at+400)]); m != nil {
-		v := string(t[at+m[2] : at+m[3]])
-		if !placeholder(v) && passwordLike(v, config) && u.take(at+m[2], at+m[3]) {
-			d.add(u, found{kind: "command-password", title: "Redis password on a command line", provider: "redis", base: 50, value: v, at: at + m[2], weak: true})
-		}
+	if d.command(u, at) {
 		return
 	}
 	if at > 0 && t[at-1] != ' ' && t[at-1] != '\t' && t[at-1] != '"' && t[at-1] != '\'' && t[at-1] != '\n' {

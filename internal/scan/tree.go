@@ -89,6 +89,15 @@ func (d *doc) object(n *node, path []string, depth int) {
 		done[at] = true
 		done[n.child("private_key_id")] = true
 	}
+	if n.string("type") == "random_password" {
+		d.randomPassword(n, path, done)
+	}
+	if key := n.child("d"); n.string("kty") != "" && key != nil && key.kind == scalar && random(key.text, 40) && !placeholder(key.text) {
+		d.addParsed(found{kind: "private-key", title: "Private key (JWK)", base: 80, value: key.text, key: strings.Join(append(path[:len(path):len(path)], "d"), "."), line: key.line, opens: n.string("kty") + " key"})
+		for _, part := range []string{"d", "p", "q", "dp", "dq", "qi"} {
+			done[n.child(part)] = true
+		}
+	}
 	for _, p := range pairs {
 		name, val := n.child(p[0]), n.child(p[1])
 		if name != nil && val != nil && name.kind == scalar && val.kind == scalar && !done[val] && len(name.text) < 100 {
@@ -101,6 +110,20 @@ func (d *doc) object(n *node, path []string, depth int) {
 			d.tree(c, path, depth+1)
 		} else if !done[c] {
 			d.tree(c, append(path[:len(path):len(path)], c.key), depth+1)
+		}
+	}
+}
+
+// randomPassword reads what Terraform made and keeps in its state.
+func (d *doc) randomPassword(n *node, path []string, done map[*node]bool) {
+	all := n.child("instances")
+	if all == nil {
+		return
+	}
+	for _, i := range all.inner {
+		if v := i.child("attributes").child("result"); v != nil && v.kind == scalar && len(v.text) >= 4 {
+			d.addParsed(found{kind: "password", title: "Password that Terraform made", base: 60, weak: !random(v.text, 12), value: v.text, key: strings.Join(append(path[:len(path):len(path)], n.string("name"), "result"), "."), line: v.line})
+			done[v] = true
 		}
 	}
 }
@@ -255,6 +278,9 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 		return
 	}
 	inGiven := given(path)
+	if c == plain && len(path) > 1 && strings.EqualFold(path[len(path)-2], "passwords") && !harmlessEnd(name) {
+		c = password
+	}
 	switch {
 	case c == plain && (inGiven || secretParent(key)) && !harmlessEnd(name) && random(v, 16) && !hexOnly.MatchString(v):
 		c = hinting
@@ -269,6 +295,9 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 		ok = true
 	}
 	if !ok && c == hinting && secretParent(key) && random(v, 16) && !placeholder(v) {
+		ok = true
+	}
+	if !ok && c == password && envName.MatchString(d.base) && phraseForm.MatchString(v) && !prosaic.MatchString(v) {
 		ok = true
 	}
 	if !ok || d.public(path, v) || echoes(name, v) {
@@ -287,6 +316,12 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	f.value, f.key, f.line = v, key, line
 	d.addParsed(f)
 }
+
+var (
+	phraseForm = regexp.MustCompile(`^[A-Za-z0-9]{2,12}(?: [A-Za-z0-9]{2,12}){2,9}$`)
+	// prosaic are words of sentences, and of no passphrase.
+	prosaic = regexp.MustCompile(`(?i)\b(?:the|your|you|is|are|an|to|for|please|enter|use|used|of|and|or|not|with|from|must|here|this|that|set|change|password|passphrase|secret|example|in)\b`)
+)
 
 var seedWords = regexp.MustCompile(`^(?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8}$`)
 

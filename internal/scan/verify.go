@@ -80,7 +80,7 @@ func Verify(ctx context.Context, c *outbound.Client, r *Report, now time.Time) {
 		f.Live = live
 		f.weigh(now)
 	}
-	scrub(r.Findings, r.Skipped)
+	scrub(r.Findings, r.Skipped, nil)
 }
 
 func ask(ctx context.Context, c *outbound.Client, q question, f Finding) string {
