@@ -248,8 +248,8 @@ func (c *command) agentMute() *cobra.Command {
 	var length time.Duration
 	cmd := &cobra.Command{
 		Use: "mute AGENT", Short: "Silence an agent's requests for a time",
-		Long: "Silence an agent's requests for a time: they are refused and nobody is asked. Sessions that it has go on; what waits already can\n" +
-			"still be decided. `ambit agent unmute` ends it early, and `ambit agent list` shows who is muted.",
+		Long: "Silence an agent's requests for a time: they are refused and nobody is asked. Sessions that it has go on; what waits\n" +
+			"already can still be decided. `ambit agent unmute` ends it early, and `ambit agent list` shows who is muted.",
 		Example: "  ambit agent mute agent_… --for 8h",
 		Args:    takes(1, "one argument: the agent's id"), ValidArgsFunction: c.completion(c.enabledAgents, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {

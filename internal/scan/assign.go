@@ -169,7 +169,7 @@ var libpq = regexp.MustCompile(`\b(?:dbname|host|user)=\S+ (?:[^"\n]* )?(?:passw
 // WordPress makes them; it is no text of a program.
 func symbolic(v string) bool {
 	return len(v) >= 32 && len(v) <= 128 && classes(v) == 4 && entropy(v) > 4.3 && strings.IndexByte("{[<(\"", v[0]) < 0 &&
-		!strings.Contains(v, `":`) && !strings.Contains(v, "</") && strings.Count(v, " ") <= 4 && strings.IndexAny(v, "!#$%^&*~") >= 0 && !strings.Contains(v, "://")
+		!strings.Contains(v, `":`) && !strings.Contains(v, "</") && strings.Count(v, " ") <= 4 && strings.ContainsAny(v, "!#$%^&*~") && !strings.Contains(v, "://")
 }
 
 // echoes reports whether a value repeats its name: encryptionKey: encryptionKey1024.
