@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -31,25 +32,30 @@ var presets = map[string]preset{
 	"cursor-agent": {hosts: []string{".cursor.sh", ".cursor.com"}},
 }
 
+// They are compiled when a program is started by "ambit run", and by no other command.
 var (
-	secretName = regexp.MustCompile(`(?i)(token|secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|signing_?key|credential|cookie|bearer|webhook|conn(ection)?_?str|_auth$|^auth_|_pat$|_key$|_dsn$|_jwt$|_creds?$|_pwd$|(^|_)pass($|_)|(db|pg|redis|sql|mail|smtp|ftp|ssh|user)pass$|^op_session|^bw_session$|^ssh_auth_sock$|^gpg_agent_info$|^ambit_)`)
+	secretName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)(token|secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|signing_?key|credential|cookie|bearer|webhook|conn(ection)?_?str|_auth$|^auth_|_pat$|_key$|_dsn$|_jwt$|_creds?$|_pwd$|(^|_)pass($|_)|(db|pg|redis|sql|mail|smtp|ftp|ssh|user)pass$|^op_session|^bw_session$|^ssh_auth_sock$|^gpg_agent_info$|^ambit_)`)
+	})
 	// secretValue is what keys look like wherever they stand: known prefixes, JWTs, PEM,
 	// URLs with a password or with a key as their user name, header fields that prove
 	// who asks, connection strings, and the addresses of webhooks.
-	secretValue = regexp.MustCompile(strings.Join([]string{
-		`^(sk-|sk_|rk_|gh[opusr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA|AIza|ya29\.|ntn_|lin_api_|npm_|pypi-|hf_|dop_v1_|amb_|sbx)[A-Za-z0-9_.\-]{8,}`,
-		`[\s"'=:,;](sk-|gh[opusr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|amb_)[A-Za-z0-9_.\-]{16,}`,
-		`eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}`,
-		`-----BEGIN `,
-		`://[^/@\s:]*:[^/@\s]+@`,
-		`://(sk-|sk_|gh[opusr]_|github_pat_|glpat-|[^/@\s:]{20,}@)`,
-		`(?i:\bbearer\s+[A-Za-z0-9+/=_.~\-]{8,})`,
-		`(?i:(authorization|api-?key|-token)["']?\s*[:=]\s*["']?[^\s"']{4,})`,
-		`(?i:(^|[;\s])(accountkey|sharedaccesskey|sharedaccesssignature|password|pwd)\s*=\s*[^;\s]+)`,
-		`[?&;](sig|token|access_token|api_?key|key|password|secret)=[^&\s]{8,}`,
-		`://hooks\.slack\.com/|/api/webhooks/`,
-	}, "|"))
-	gitConfig = regexp.MustCompile(`^GIT_CONFIG_(COUNT|(KEY|VALUE)_[0-9]+)$`)
+	secretValue = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(strings.Join([]string{
+			`^(sk-|sk_|rk_|gh[opusr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA|AIza|ya29\.|ntn_|lin_api_|npm_|pypi-|hf_|dop_v1_|amb_|sbx)[A-Za-z0-9_.\-]{8,}`,
+			`[\s"'=:,;](sk-|gh[opusr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|amb_)[A-Za-z0-9_.\-]{16,}`,
+			`eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}`,
+			`-----BEGIN `,
+			`://[^/@\s:]*:[^/@\s]+@`,
+			`://(sk-|sk_|gh[opusr]_|github_pat_|glpat-|[^/@\s:]{20,}@)`,
+			`(?i:\bbearer\s+[A-Za-z0-9+/=_.~\-]{8,})`,
+			`(?i:(authorization|api-?key|-token)["']?\s*[:=]\s*["']?[^\s"']{4,})`,
+			`(?i:(^|[;\s])(accountkey|sharedaccesskey|sharedaccesssignature|password|pwd)\s*=\s*[^;\s]+)`,
+			`[?&;](sig|token|access_token|api_?key|key|password|secret)=[^&\s]{8,}`,
+			`://hooks\.slack\.com/|/api/webhooks/`,
+		}, "|"))
+	})
+	gitConfig = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^GIT_CONFIG_(COUNT|(KEY|VALUE)_[0-9]+)$`) })
 )
 
 // paths are variables that look like credentials by their names and name files.
@@ -62,13 +68,13 @@ func (r *run) environment(a runAccess, trust trustFiles) (env, dropped []string)
 	for name, value := range r.env {
 		if r.leavesOut(name, value) {
 			dropped = append(dropped, name)
-			git = git || gitConfig.MatchString(name)
+			git = git || gitConfig().MatchString(name)
 			continue
 		}
 		out[name] = value
 	}
 	for name := range out {
-		if git && gitConfig.MatchString(name) { // git takes all that it counts, or does not start
+		if git && gitConfig().MatchString(name) { // git takes all that it counts, or does not start
 			dropped = append(dropped, name)
 			delete(out, name)
 		}
@@ -96,7 +102,7 @@ func (r *run) environment(a runAccess, trust trustFiles) (env, dropped []string)
 
 // leavesOut reports whether a variable looks like a credential, and nobody keeps it.
 func (r *run) leavesOut(name, value string) bool {
-	return !slices.Contains(r.keep, name) && !slices.Contains(paths, name) && (secretName.MatchString(name) || secretValue.MatchString(value))
+	return !slices.Contains(r.keep, name) && !slices.Contains(paths, name) && (secretName().MatchString(name) || secretValue().MatchString(value))
 }
 
 func (r *run) preset() preset { return presets[filepath.Base(r.args[0])] }

@@ -3,7 +3,6 @@ package scan
 import (
 	"bytes"
 	"encoding/json"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -96,8 +95,8 @@ func (d *doc) assigned(u *unit, at, last int) int {
 }
 
 var (
-	severalForm = regexp.MustCompile(`^\s*[=:]\s*(?:toset\()?([\[{])`)
-	quotedForm  = regexp.MustCompile(`"([^"\n]{4,400})"\s*([=:]?)`)
+	severalForm = lazily(`^\s*[=:]\s*(?:toset\()?([\[{])`)
+	quotedForm  = lazily(`"([^"\n]{4,400})"\s*([=:]?)`)
 )
 
 // several reads the lists and maps of Terraform: api_keys = ["…"], passwords = {a = "…"}.
@@ -163,7 +162,7 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 }
 
 // libpq matches what stands beside a password in a connection string of PostgreSQL.
-var libpq = regexp.MustCompile(`\b(?:dbname|host|user)=\S+ (?:[^"\n]* )?(?:password|user|host|dbname)=`)
+var libpq = lazily(`\b(?:dbname|host|user)=\S+ (?:[^"\n]* )?(?:password|user|host|dbname)=`)
 
 // symbolic reports whether a value is long and random over all signs of a keyboard, as
 // WordPress makes them; it is no text of a program.
@@ -214,8 +213,8 @@ func joinKey(path, name string) string {
 }
 
 var (
-	typed = regexp.MustCompile(`^\s*:\s*(?:&?'?\w+\s+)?[&*]?(?:[Ss]tring|str|&str|text|TEXT|Optional\[str\]|String\?|SecretStr|varchar|any|const char\s*\*)\s*=|^\s+(?:string|\[\]byte|str|String)\s*:?=`)
-	xmlIn = regexp.MustCompile(`^\s*(?:value|content|secret)\s*=`)
+	typed = lazily(`^\s*:\s*(?:&?'?\w+\s+)?[&*]?(?:[Ss]tring|str|&str|text|TEXT|Optional\[str\]|String\?|SecretStr|varchar|any|const char\s*\*)\s*=|^\s+(?:string|\[\]byte|str|String)\s*:?=`)
+	xmlIn = lazily(`^\s*(?:value|content|secret)\s*=`)
 )
 
 // valueAfter finds the value that a text gives the name between two places.
@@ -280,7 +279,7 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 	return value{}, false
 }
 
-var commands = regexp.MustCompile(`(?:^|\n)\s*(?:setenv|ENV|ARG|set\s+-\w+|setx|export|fly\s+secrets\s+set|aws\s+configure\s+set|.*\bconfigure\s+set|SetEnv|env|fastcgi_param|proxy_set_header)\s+$`)
+var commands = lazily(`(?:^|\n)\s*(?:setenv|ENV|ARG|set\s+-\w+|setx|export|fly\s+secrets\s+set|aws\s+configure\s+set|.*\bconfigure\s+set|SetEnv|env|fastcgi_param|proxy_set_header)\s+$`)
 
 // lineCommand reports whether a command that sets a variable stands before a name.
 func lineCommand(t []byte, from int) bool { return commands.Match(t[max(0, from-24):from]) }
@@ -394,10 +393,10 @@ func classes(v string) int {
 }
 
 // defaults are what people write where a password has to stand, with a number or without.
-var defaults = regexp.MustCompile(`^(?i)(?:my|the|our|db|user|usr|admin|administrator|root|test|testing|demo|dev|devel|local|localhost|app|default|guest|pass|password|passwd|passw0rd|secret|pw|pwd|change|me|temp|temporary|initial|dummy|sample|postgres|mysql|redis|mongo|rabbit|service|value|new|old|some|any|enter|type|choose|strong|secure|super|very|long|random|in|here|this|a|an|is|not|real|only|string|token|key|api|database|example|of|for|use|put|insert|must|be|set|from|vault|env|file|with|and|or|at|least|chars|characters|[_\s.-])+[\d!@#$]{0,4}$`)
+var defaults = lazily(`^(?i)(?:my|the|our|db|user|usr|admin|administrator|root|test|testing|demo|dev|devel|local|localhost|app|default|guest|pass|password|passwd|passw0rd|secret|pw|pwd|change|me|temp|temporary|initial|dummy|sample|postgres|mysql|redis|mongo|rabbit|service|value|new|old|some|any|enter|type|choose|strong|secure|super|very|long|random|in|here|this|a|an|is|not|real|only|string|token|key|api|database|example|of|for|use|put|insert|must|be|set|from|vault|env|file|with|and|or|at|least|chars|characters|[_\s.-])+[\d!@#$]{0,4}$`)
 
 // varied2 matches a default that meets a policy, and is then in use: Admin123!.
-var varied2 = regexp.MustCompile(`^[A-Z][a-z]{3,}\d{2,4}[!@#$%]$|^change-?me[-_.]`)
+var varied2 = lazily(`^[A-Z][a-z]{3,}\d{2,4}[!@#$%]$|^change-?me[-_.]`)
 
 // passwordLike reports whether a person may have chosen a value as their password.
 func passwordLike(v string, m mode) bool {
@@ -432,13 +431,13 @@ func passwordLike(v string, m mode) bool {
 }
 
 // midDigit matches a word with a number in it, as people make passwords.
-var midDigit = regexp.MustCompile(`^[A-Z][a-z]{3,}[0-9]{1,4}[a-z]{2,}$`)
+var midDigit = lazily(`^[A-Z][a-z]{3,}[0-9]{1,4}[a-z]{2,}$`)
 
 var (
-	appPassword = regexp.MustCompile(`^[a-z]{4} [a-z]{4} [a-z]{4} [a-z]{4}$`)
-	dotted      = regexp.MustCompile(`^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$`)
-	sentence    = regexp.MustCompile(`^[A-Z]?[a-z]+(?: [a-z]+){2,}`)
-	keyDER      = regexp.MustCompile(`^(?:MII[A-Za-z0-9+/]{3}|AAAAB3Nza|AAAAC3Nza|AAAAE2Vj|LS0tLS1CRUdJTiBDRVJU|LS0tLS1CRUdJTiBQVUJM|ssh-(?:rsa|ed25519)|ecdsa-sha2)`)
+	appPassword = lazily(`^[a-z]{4} [a-z]{4} [a-z]{4} [a-z]{4}$`)
+	dotted      = lazily(`^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$`)
+	sentence    = lazily(`^[A-Z]?[a-z]+(?: [a-z]+){2,}`)
+	keyDER      = lazily(`^(?:MII[A-Za-z0-9+/]{3}|AAAAB3Nza|AAAAC3Nza|AAAAE2Vj|LS0tLS1CRUdJTiBDRVJU|LS0tLS1CRUdJTiBQVUJM|ssh-(?:rsa|ed25519)|ecdsa-sha2)`)
 	digestLen   = map[int]bool{32: true, 40: true, 56: true, 64: true, 96: true, 128: true}
 )
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -139,7 +138,7 @@ const (
 )
 
 var (
-	envName  = regexp.MustCompile(`(?i)(?:^|[._-])env(?:\.[\w.-]+)?$|^\.?envrc$|^\.env|\.env$|^\.flaskenv$|^\.dev\.vars$|^secrets?\.env`)
+	envName  = lazily(`(?i)(?:^|[._-])env(?:\.[\w.-]+)?$|^\.?envrc$|^\.env|\.env$|^\.flaskenv$|^\.dev\.vars$|^secrets?\.env`)
 	lockName = set(`package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml cargo.lock poetry.lock pipfile.lock composer.lock gemfile.lock go.sum go.mod go.work.sum deno.lock bun.lock flake.lock uv.lock gradle.lockfile packages.lock.json podfile.lock mix.lock pubspec.lock paket.lock conan.lock .terraform.lock.hcl cdk.lock gradle-wrapper.properties verification-metadata.xml chart.lock`)
 	byExt    = map[string]format{
 		".json": asJSON, ".jsonc": asJSON, ".json5": asJSON, ".ipynb": asJSON, ".tfstate": asJSON, ".code-workspace": asJSON, ".har": asJSON, ".webmanifest": asJSON, ".jsonl": asJSONLines, ".ndjson": asJSONLines,

@@ -3,11 +3,14 @@ package scan
 import (
 	"html/template"
 	"io"
+	"sync"
 	"time"
 )
 
 // page is the report as one file: no script, nothing loaded, and it prints.
-var page = template.Must(template.New("report").Parse(`<!doctype html>
+var page = sync.OnceValue(func() *template.Template { return template.Must(template.New("report").Parse(pageText)) })
+
+const pageText = `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>Credentials found by Ambit</title>
@@ -38,7 +41,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.5re
 {{end}}{{end}}{{end}}
 {{if .Report.Skipped}}<h2>Not read ({{len .Report.Skipped}})</h2><ul>{{range .Report.Skipped}}<li><code>{{.Path}}</code>: {{.Why}}</li>{{end}}</ul>{{end}}
 </body></html>
-`))
+`
 
 // HTML writes the report as a page that can be kept and printed.
 func HTML(w io.Writer, r *Report, now time.Time) error {
@@ -51,5 +54,5 @@ func HTML(w io.Writer, r *Report, now time.Time) error {
 		i := High.rank() - f.Risk.rank()
 		groups[i].List = append(groups[i].List, f)
 	}
-	return page.Execute(w, map[string]any{"Report": r, "Groups": groups, "When": now.UTC().Format("2006-01-02 15:04 MST")})
+	return page().Execute(w, map[string]any{"Report": r, "Groups": groups, "When": now.UTC().Format("2006-01-02 15:04 MST")})
 }

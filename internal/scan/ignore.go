@@ -180,7 +180,7 @@ func (g *ignore) decide(path string, folder bool) (out, own bool) {
 	return false, false
 }
 
-var secretFileName = regexp.MustCompile(`(?i)^\.env|\.env$|\.env\.|^env\.|^\.envrc$|^\.dev\.vars$|secret|credential|password|passwd|token|^\.npmrc$|^\.pypirc$|^\.netrc$|^_netrc$|^\.git-credentials$|^\.pgpass$|^\.my\.cnf$|\.pem$|\.key$|\.ppk$|^id_(?:rsa|dsa|ecdsa|ed25519)|\.tfvars(?:\.json)?$|\.tfstate(?:\.backup)?$|service.?account.*\.json$|^\.?mcp.*\.json$|kubeconfig|^auth\.json$|settings\.local\.json$|local\.settings\.json$|appsettings.*\.json$|^application.*\.(?:ya?ml|properties)$|^config\.local\.|\.local\.(?:json|ya?ml|toml|php|py|js|ts)$|^wp-config\.php$|^database\.ya?ml$|^\.vault-token$|history$`)
+var secretFileName = lazily(`(?i)^\.env|\.env$|\.env\.|^env\.|^\.envrc$|^\.dev\.vars$|secret|credential|password|passwd|token|^\.npmrc$|^\.pypirc$|^\.netrc$|^_netrc$|^\.git-credentials$|^\.pgpass$|^\.my\.cnf$|\.pem$|\.key$|\.ppk$|^id_(?:rsa|dsa|ecdsa|ed25519)|\.tfvars(?:\.json)?$|\.tfstate(?:\.backup)?$|service.?account.*\.json$|^\.?mcp.*\.json$|kubeconfig|^auth\.json$|settings\.local\.json$|local\.settings\.json$|appsettings.*\.json$|^application.*\.(?:ya?ml|properties)$|^config\.local\.|\.local\.(?:json|ya?ml|toml|php|py|js|ts)$|^wp-config\.php$|^database\.ya?ml$|^\.vault-token$|history$`)
 
 // secretFile reports whether a name tells of secrets.
 func secretFile(name string) bool { return secretFileName.MatchString(name) }

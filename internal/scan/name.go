@@ -1,7 +1,6 @@
 package scan
 
 import (
-	"regexp"
 	"strings"
 )
 
@@ -71,7 +70,7 @@ func nameWords(name string) []string {
 }
 
 // numbered says which of several a name means.
-var numbered = regexp.MustCompile(`^v?\d{1,3}$`)
+var numbered = lazily(`^v?\d{1,3}$`)
 
 // classOf judges the last part of a key path.
 func classOf(name string) class {

@@ -4,35 +4,34 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
-	"regexp"
 	"strings"
 )
 
 // reference matches what stands for a value and is none: a variable, a template, a
 // call, an address in a secret store, or a value that is encrypted in place.
-var reference = regexp.MustCompile(`^(?:` + strings.Join([]string{
-	`\$\{[^}]*\}?.*`, `\$\(.*`, `\$[A-Za-z_]\w*(?:[./:-].*)?`, `\$env:.*`, `\$\{\{.*`, `%[A-Za-z_]\w*%`, `!?%\w+%?`, `\{\{.*`, `\{[\w.:/ -]*\}`, `<[^>]*>?`,
-	`\[[\w .:-]*\]`, `#\{.*`, `@\w+@`, `%[sdvq]`, "`.*", `\(.*\)`, `=\s.*`, `\\?"?\$\{.*`,
-	`(?i:env|environ|process\.env|os\.environ|os\.getenv|getenv|system\.getenv|config|settings|secrets?|vars?|var|local|data|module|self|this|ctx|req|request|params|props|options|opts|args|env_file|import\.meta|deno\.env|rails\.application|builtins|random_\w+)[.\[(:].*`,
-	`(?i:op|vault|bao|openbao|ssm|aws|awssm|asm|gcpsm|sm|gsm|secret|secrets|secretsmanager|keyvault|akv|keychain|keyring|file|env|infisical|doppler|bws|bw|pass|gopass|kms|sops|ref|conjur|cyberark|lastpass|keeper|chamber|berglas|1password|dashlane|ejson|k8s|kubernetes|azurekv|parameterstore|input|prompt|cmd|exec|command|credstore|arn|projects|resolve|ambit)(?:://|:|\+[\w]+://).*`,
-	`\{resolve:.*`, `\{\w+:.*\}.*`, `projects/.+/secrets/.+`, `(?i:@microsoft\.keyvault)\(.*`, `(?i:enc)[\[(].*`, `\{cipher\}.*`, `\{aes\}.*`, `\{[A-Za-z0-9+/=]{20,}\}`, `\$ANSIBLE_VAULT.*`, `!(?i:vault|ref|sub|getatt|secret|env|include|reference)\b.*`,
-	`vault:v\d+:.*`, `AQICAH.*`, `/run/secrets/.*`, `ambit_\w*`, `\$\d.*`, `[\w.]+\(.*`, `(?i:bearer|basic|token)\s+[\$<{\[%].*`, `__\w+__`, `\w+\.\w+\.result`, `\*+`, `•+.*`, `\.{2,}.*`, `…+.*`,
-}, "|") + `)$`)
+var reference = lazily(`^(?:` +
+	`\$\{[^}]*\}?.*|\$\(.*|\$[A-Za-z_]\w*(?:[./:-].*)?|\$env:.*|\$\{\{.*|%[A-Za-z_]\w*%|!?%\w+%?|\{\{.*|\{[\w.:/ -]*\}|<[^>]*>?|` +
+	`\[[\w .:-]*\]|#\{.*|@\w+@|%[sdvq]|` + "`.*|" + `\(.*\)|=\s.*|\\?"?\$\{.*|` +
+	`(?i:env|environ|process\.env|os\.environ|os\.getenv|getenv|system\.getenv|config|settings|secrets?|vars?|var|local|data|module|self|this|ctx|req|request|params|props|options|opts|args|env_file|import\.meta|deno\.env|rails\.application|builtins|random_\w+)[.\[(:].*|` +
+	`(?i:op|vault|bao|openbao|ssm|aws|awssm|asm|gcpsm|sm|gsm|secret|secrets|secretsmanager|keyvault|akv|keychain|keyring|file|env|infisical|doppler|bws|bw|pass|gopass|kms|sops|ref|conjur|cyberark|lastpass|keeper|chamber|berglas|1password|dashlane|ejson|k8s|kubernetes|azurekv|parameterstore|input|prompt|cmd|exec|command|credstore|arn|projects|resolve|ambit)(?:://|:|\+[\w]+://).*|` +
+	`\{resolve:.*|\{\w+:.*\}.*|projects/.+/secrets/.+|(?i:@microsoft\.keyvault)\(.*|(?i:enc)[\[(].*|\{cipher\}.*|\{aes\}.*|\{[A-Za-z0-9+/=]{20,}\}|\$ANSIBLE_VAULT.*|!(?i:vault|ref|sub|getatt|secret|env|include|reference)\b.*|` +
+	`vault:v\d+:.*|AQICAH.*|/run/secrets/.*|ambit_\w*|\$\d.*|[\w.]+\(.*|(?i:bearer|basic|token)\s+[\$<{\[%].*|__\w+__|\w+\.\w+\.result|\*+|•+.*|\.{2,}.*|…+.*` +
+	`)$`)
 
 // hashed matches the hash of a password, a digest and other values that say nothing.
-var hashed = regexp.MustCompile(`^(?:\$(?:2[abxy]?|argon2(?:id|i|d)|5|6|1|y|apr1|pbkdf2[\w-]*|scrypt|bcrypt)\$.*|\{(?:SSHA|SHA|MD5|CRYPT|BCRYPT|SSHA512|noop|bcrypt|pbkdf2|argon2)\}.*|SCRAM-SHA-(?:1|256|512)\$.*|pbkdf2[:_]\w+[:$].*|scrypt:\d+:.*|(?:sha1|sha224|sha256|sha384|sha512|md5)[-:=$].*|md5[0-9a-f]{32})$`)
+var hashed = lazily(`^(?:\$(?:2[abxy]?|argon2(?:id|i|d)|5|6|1|y|apr1|pbkdf2[\w-]*|scrypt|bcrypt)\$.*|\{(?:SSHA|SHA|MD5|CRYPT|BCRYPT|SSHA512|noop|bcrypt|pbkdf2|argon2)\}.*|SCRAM-SHA-(?:1|256|512)\$.*|pbkdf2[:_]\w+[:$].*|scrypt:\d+:.*|(?:sha1|sha224|sha256|sha384|sha512|md5)[-:=$].*|md5[0-9a-f]{32})$`)
 
 // forAll matches keys that vendors hand out to be put into pages.
-var forAll = regexp.MustCompile(`^(?:pk_(?:live|test)_\w+|pk\.eyJ.*|pk-lf-.*|phc_\w+|sb_publishable_.*|6L[\w-]{38}|ca-pub-\d+|(?:price|prod|cus|sub|acct|evt|pm|seti|req|msg|toolu|call|chatcmpl|file|asst|thread|run|resp|org|proj|user|ses|conn|kek)_[A-Za-z0-9]{8,}|price_\w+|G-[A-Z0-9]{8,12}|UA-\d+-\d+|GTM-\w+|AW-\d+|[a-z]{2,10}_01[0-9a-hjkmnp-tv-z]{24})$`)
+var forAll = lazily(`^(?:pk_(?:live|test)_\w+|pk\.eyJ.*|pk-lf-.*|phc_\w+|sb_publishable_.*|6L[\w-]{38}|ca-pub-\d+|(?:price|prod|cus|sub|acct|evt|pm|seti|req|msg|toolu|call|chatcmpl|file|asst|thread|run|resp|org|proj|user|ses|conn|kek)_[A-Za-z0-9]{8,}|price_\w+|G-[A-Z0-9]{8,12}|UA-\d+-\d+|GTM-\w+|AW-\d+|[a-z]{2,10}_01[0-9a-hjkmnp-tv-z]{24})$`)
 
 var (
-	uuid     = regexp.MustCompile(`^(?i)\{?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\}?$`)
-	hexOnly  = regexp.MustCompile(`^(?:0x)?[0-9a-fA-F]+$`)
-	pathLike = regexp.MustCompile(`^(?:~?/|\.{1,2}/|[A-Za-z]:\\|file:)[^\s]*$`)
-	pathTail = regexp.MustCompile(`(?i)\.(?:pem|key|crt|cer|txt|json|ya?ml|toml|env|p12|pfx|jks|conf|cfg|ini|sock|db|log|js|ts|py|go|rb|java|php|html?|css|md|sh|xml|csv|png|jpe?g|svg)$`)
-	dateLike = regexp.MustCompile(`^\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?$`)
-	version  = regexp.MustCompile(`^[v^~=<>]*\d+(?:\.\d+)+(?:[-+][\w.]+)?$`)
-	cloudID  = regexp.MustCompile(`^(?:arn:[\w-]+:|urn:|(?:vpc|subnet|sg|ami|i|vol|eni|rtb|igw|acl|snap|tgw|eipalloc|lt)-[0-9a-f]{8,17}$|projects/|/subscriptions/|gid://|did:|spiffe://)`)
+	uuid     = lazily(`^(?i)\{?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\}?$`)
+	hexOnly  = lazily(`^(?:0x)?[0-9a-fA-F]+$`)
+	pathLike = lazily(`^(?:~?/|\.{1,2}/|[A-Za-z]:\\|file:)[^\s]*$`)
+	pathTail = lazily(`(?i)\.(?:pem|key|crt|cer|txt|json|ya?ml|toml|env|p12|pfx|jks|conf|cfg|ini|sock|db|log|js|ts|py|go|rb|java|php|html?|css|md|sh|xml|csv|png|jpe?g|svg)$`)
+	dateLike = lazily(`^\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?$`)
+	version  = lazily(`^[v^~=<>]*\d+(?:\.\d+)+(?:[-+][\w.]+)?$`)
+	cloudID  = lazily(`^(?:arn:[\w-]+:|urn:|(?:vpc|subnet|sg|ami|i|vol|eni|rtb|igw|acl|snap|tgw|eipalloc|lt)-[0-9a-f]{8,17}$|projects/|/subscriptions/|gid://|did:|spiffe://)`)
 )
 
 // fake are words that only an example has, wherever they stand in a value.
@@ -110,10 +109,10 @@ func placeholder(v string) bool {
 }
 
 // varied matches a default that somebody made their own password of: changeme-Prod1.
-var varied = regexp.MustCompile(`^change-?me[-_.!](?:[A-Z][a-z]+\d+|[A-Z]\w*\d+!?)$`)
+var varied = lazily(`^change-?me[-_.!](?:[A-Z][a-z]+\d+|[A-Z]\w*\d+!?)$`)
 
 // formatted matches what a program fills in: %d, %[1]s, %(name)s.
-var formatted = regexp.MustCompile(`%(?:\[\d\]|\(\w+\))?[-+#0]?\d*[sdvqx](?:[^0-9A-Za-z]|$)`)
+var formatted = lazily(`%(?:\[\d\]|\(\w+\))?[-+#0]?\d*[sdvqx](?:[^0-9A-Za-z]|$)`)
 
 // fakeBody is placeholder for the random part of a token whose form is known: words
 // count only where chance cannot have put them.

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 )
 
 // agentProcess matches the programs in which agents run, by the last part of a command.
-var agentProcess = regexp.MustCompile(`(?i)(?:^|[\s/\\])(?:claude(?:-code)?|codex|gemini|cursor(?:-agent)?|windsurf|goosed?|opencode|crush|aider|amp|droid|qwen|copilot|q|kiro(?:-cli)?|continue|cline|openclaw|zed(?:-editor)?|lms|mcp[\w.-]*|[\w@./-]*mcp[\w./-]*server[\w.-]*|[\w@./-]*server-[\w-]+)(?:\.js|\.mjs|\.py|\.exe)?(?:\s|$)`)
+var agentProcess = lazily(`(?i)(?:^|[\s/\\])(?:claude(?:-code)?|codex|gemini|cursor(?:-agent)?|windsurf|goosed?|opencode|crush|aider|amp|droid|qwen|copilot|q|kiro(?:-cli)?|continue|cline|openclaw|zed(?:-editor)?|lms|mcp[\w.-]*|[\w@./-]*mcp[\w./-]*server[\w.-]*|[\w@./-]*server-[\w-]+)(?:\.js|\.mjs|\.py|\.exe)?(?:\s|$)`)
 
 // processes reads the environment and the arguments of agents that run as this user, and
 // of what they started.

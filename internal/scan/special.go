@@ -2,7 +2,6 @@ package scan
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
 )
 
@@ -32,9 +31,9 @@ func (d *doc) special(b []byte) {
 	}
 }
 
-var puttyForm = regexp.MustCompile(`(?m)^Private-Lines: \d+\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+)`)
+var puttyForm = lazily(`(?m)^Private-Lines: \d+\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+)`)
 
-var netrcWords = regexp.MustCompile(`(?s)\b(machine|default|login|password|account|port)\b[ \t\r\n]*("[^"]*"|[^\s"]\S*)?`)
+var netrcWords = lazily(`(?s)\b(machine|default|login|password|account|port)\b[ \t\r\n]*("[^"]*"|[^\s"]\S*)?`)
 
 // netrc reads machines with their passwords.
 func (d *doc) netrc(b []byte) {

@@ -267,7 +267,7 @@ func keywordIn(v string, keywords []string) int {
 	return 0
 }
 
-var awsSecret = regexp.MustCompile(`(?:^|[^A-Za-z0-9/+=])([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)`)
+var awsSecret = lazily(`(?:^|[^A-Za-z0-9/+=])([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)`)
 
 // awsPair looks for the secret beside an access key id that stands in plain text.
 func (d *doc) awsPair(u *unit, from, to int) {
@@ -285,8 +285,8 @@ func (d *doc) awsPair(u *unit, from, to int) {
 }
 
 var (
-	pemHead = regexp.MustCompile(`^(?i:-----BEGIN ?)([A-Z0-9 ]*?)PRIVATE KEY( BLOCK)?-----`)
-	pemRest = regexp.MustCompile(`-----END[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----`)
+	pemHead = lazily(`^(?i:-----BEGIN ?)([A-Z0-9 ]*?)PRIVATE KEY( BLOCK)?-----`)
+	pemRest = lazily(`-----END[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----`)
 )
 
 // maxKey bounds a private key in a text, with the escapes it may have.
@@ -374,7 +374,7 @@ func base64Share(b []byte) float64 {
 	return float64(n) / float64(len(b))
 }
 
-var jwtForm = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]{8,}\.(eyJ[A-Za-z0-9_-]{8,})\.([A-Za-z0-9_-]{20,})`)
+var jwtForm = lazily(`^eyJ[A-Za-z0-9_-]{8,}\.(eyJ[A-Za-z0-9_-]{8,})\.([A-Za-z0-9_-]{20,})`)
 
 // jwt reads a JSON Web Token (RFC 7519), with its expiry. What is signed with nothing, or
 // meant for the public, is none.
@@ -511,7 +511,7 @@ func providerOfHost(host string) string {
 	return ""
 }
 
-var tokenForm = regexp.MustCompile(`^[A-Za-z0-9._~+/:=-]{8,1000}`)
+var tokenForm = lazily(`^[A-Za-z0-9._~+/:=-]{8,1000}`)
 
 // header reads the credential after Bearer or Basic.
 func (d *doc) header(u *unit, at int) {
@@ -570,21 +570,21 @@ func basicPair(v string) (user, pass string, ok bool) {
 }
 
 var (
-	byForm    = regexp.MustCompile(`^(?i:identified\s+by)\s+(?:values\s+)?["']([^"'\n]{4,200})["']`)
-	userForm  = regexp.MustCompile(`^(?:-u|--user|--proxy-user)(?:[= ]\s*)?["']?([\w.@+-]{1,64}):([^\s"'` + "`" + `]{4,200})`)
-	passForm  = regexp.MustCompile(`^-p\s*["']?([^\s"'` + "`" + `-][^\s"'` + "`" + `]{3,200})`)
-	passUsers = regexp.MustCompile(`(?i)\b(?:mysql|mysqldump|mysqladmin|mariadb|sshpass|docker\s+login|podman\s+login|helm\s+registry|mongo(?:sh|dump|restore)?|az\s+login|7z|rar)\b`)
+	byForm    = lazily(`^(?i:identified\s+by)\s+(?:values\s+)?["']([^"'\n]{4,200})["']`)
+	userForm  = lazily(`^(?:-u|--user|--proxy-user)(?:[= ]\s*)?["']?([\w.@+-]{1,64}):([^\s"'` + "`" + `]{4,200})`)
+	passForm  = lazily(`^-p\s*["']?([^\s"'` + "`" + `-][^\s"'` + "`" + `]{3,200})`)
+	passUsers = lazily(`(?i)\b(?:mysql|mysqldump|mysqladmin|mariadb|sshpass|docker\s+login|podman\s+login|helm\s+registry|mongo(?:sh|dump|restore)?|az\s+login|7z|rar)\b`)
 )
 
 // commandForms are programs with flags of their own for a secret.
 var commandForms = [...]struct {
-	form            *regexp.Regexp
+	form            form
 	title, provider string
 }{
-	{regexp.MustCompile(`^redis-cli\b[^\n|;]{0,120}?\s(?:-a|--pass)\s+["']?([^\s"']{6,200})`), "Redis password on a command line", "redis"},
-	{regexp.MustCompile(`^ldap(?:search|add|modify|delete|whoami|passwd)\b[^\n|;]{0,160}?\s-w\s*["']?([^\s"']{5,200})`), "LDAP password on a command line", ""},
-	{regexp.MustCompile(`^gh secret set\b[^\n|;]{0,120}?\s(?:--body|-b)[= ]\s*["']?([^\s"']{8,300})`), "Secret of a GitHub repository on a command line", ""},
-	{regexp.MustCompile(`^echo\s+(?:-n\s+)?["']?([^\s"'$|]{6,300})["']?\s*\|[^\n|]{0,160}--password-stdin`), "Password on a command line", ""},
+	{lazily(`^redis-cli\b[^\n|;]{0,120}?\s(?:-a|--pass)\s+["']?([^\s"']{6,200})`), "Redis password on a command line", "redis"},
+	{lazily(`^ldap(?:search|add|modify|delete|whoami|passwd)\b[^\n|;]{0,160}?\s-w\s*["']?([^\s"']{5,200})`), "LDAP password on a command line", ""},
+	{lazily(`^gh secret set\b[^\n|;]{0,120}?\s(?:--body|-b)[= ]\s*["']?([^\s"']{8,300})`), "Secret of a GitHub repository on a command line", ""},
+	{lazily(`^echo\s+(?:-n\s+)?["']?([^\s"'$|]{6,300})["']?\s*\|[^\n|]{0,160}--password-stdin`), "Password on a command line", ""},
 }
 
 // command reads a secret in the flags of a program that begins at a place.

@@ -2,7 +2,6 @@ package scan
 
 import (
 	"encoding/base64"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -218,8 +217,8 @@ func lastName(path []string) string {
 }
 
 var (
-	givenTo = regexp.MustCompile(`(?i)^(?:env|environment|envs|headers|http_headers|extra_headers|static_headers|env_vars|environmentvariables|requestheaders)$`)
-	servers = regexp.MustCompile(`(?i)^(?:mcp|mcp_?servers|servers|context_servers|extensions|amp\.mcpServers|mcp\.servers|tools|clients|agents)$`)
+	givenTo = lazily(`(?i)^(?:env|environment|envs|headers|http_headers|extra_headers|static_headers|env_vars|environmentvariables|requestheaders)$`)
+	servers = lazily(`(?i)^(?:mcp|mcp_?servers|servers|context_servers|extensions|amp\.mcpServers|mcp\.servers|tools|clients|agents)$`)
 )
 
 // given reports whether a path lies in the block with which an agent's settings hand
@@ -318,12 +317,12 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 }
 
 var (
-	phraseForm = regexp.MustCompile(`^[A-Za-z0-9]{2,12}(?: [A-Za-z0-9]{2,12}){2,9}$`)
+	phraseForm = lazily(`^[A-Za-z0-9]{2,12}(?: [A-Za-z0-9]{2,12}){2,9}$`)
 	// prosaic are words of sentences, and of no passphrase.
-	prosaic = regexp.MustCompile(`(?i)\b(?:the|your|you|is|are|an|to|for|please|enter|use|used|of|and|or|not|with|from|must|here|this|that|set|change|password|passphrase|secret|example|in)\b`)
+	prosaic = lazily(`(?i)\b(?:the|your|you|is|are|an|to|for|please|enter|use|used|of|and|or|not|with|from|must|here|this|that|set|change|password|passphrase|secret|example|in)\b`)
 )
 
-var seedWords = regexp.MustCompile(`^(?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8}$`)
+var seedWords = lazily(`^(?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8}$`)
 
 // wallet reads the words from which a wallet is made (BIP 39).
 func (d *doc) wallet(name, key, v string, line int) bool {
