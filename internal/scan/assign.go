@@ -443,7 +443,7 @@ var (
 
 // plausible reports whether a value can be what its name says.
 func plausible(c class, v string, m mode, quoted bool) bool {
-	if placeholder(v) || sentence.MatchString(v) || keyDER.MatchString(v) || strings.HasPrefix(v, "http://") || strings.HasPrefix(v, "https://") || strings.Contains(v, "://") || strings.HasPrefix(v, "/") && pathTail.MatchString(v) || strings.HasPrefix(v, "data:") {
+	if placeholder(v) || sentence.MatchString(v) || keyDER.MatchString(v) || strings.Contains(v, "://") || strings.HasPrefix(v, "/") && pathTail.MatchString(v) || strings.HasPrefix(v, "data:") {
 		return false
 	}
 	if m == code && !symbolic(v) && strings.ContainsAny(v, "{}\"`<>") || v[0] == '*' || v[0] == '&' {

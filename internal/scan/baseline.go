@@ -38,9 +38,9 @@ func NewBaseline(list []Finding, dir string) *Baseline {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails: crypto/rand aborts the process instead
 	b := &Baseline{Version: baselineVersion, Key: hex.EncodeToString(key), Entries: []BaselineEntry{}}
-	seen := map[string]bool{}
+	seen, name := map[string]bool{}, b.namer()
 	for _, f := range list {
-		id := b.id(f)
+		id := name(f)
 		if !seen[id] {
 			seen[id] = true
 			b.Entries = append(b.Entries, BaselineEntry{ID: id, Kind: f.Kind, File: relative(f.File, dir), Line: f.Line})
@@ -62,17 +62,24 @@ func ReadBaseline(text []byte) (*Baseline, error) {
 	return &b, nil
 }
 
-func (b *Baseline) accepts(f Finding) bool { return b.known[b.id(f)] }
+// accepts tells of findings whether they were accepted. It belongs to one goroutine.
+func (b *Baseline) accepts() func(Finding) bool {
+	name := b.namer()
+	return func(f Finding) bool { return b.known[name(f)] }
+}
 
-// id names a finding: by its value where that cannot be guessed, else by its place.
-func (b *Baseline) id(f Finding) string {
+// namer names findings: by their value where that cannot be guessed, else by their place.
+func (b *Baseline) namer() func(Finding) string {
 	key, _ := hex.DecodeString(b.Key)
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(f.Kind + "\x00" + hidden(filepath.Base(f.File)) + "\x00" + hidden(f.Key) + "\x00"))
-	if !f.weak {
-		addValue(mac, f)
+	hide := hiding()
+	return func(f Finding) string {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(f.Kind + "\x00" + hide(filepath.Base(f.File)) + "\x00" + hide(f.Key) + "\x00"))
+		if !f.weak {
+			addValue(mac, f)
+		}
+		return hex.EncodeToString(mac.Sum(nil)[:16])
 	}
-	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
 func relative(path, dir string) string {

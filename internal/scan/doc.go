@@ -33,6 +33,14 @@ type doc struct {
 // maxOnLine bounds what is found on one line.
 const maxOnLine = 1000
 
+// itself is what a report calls the document beside its path.
+func (d *doc) itself() string {
+	if d.commit != "" {
+		return "a version of it"
+	}
+	return "it"
+}
+
 // stopped reports whether the run is to end; it is asked often, and looks now and then.
 func (d *doc) stopped() bool {
 	if d.asked++; d.asked%64 == 1 && d.ended != nil {
@@ -307,12 +315,10 @@ func (d *doc) settle() {
 		for j := from; j < len(d.found) && d.found[j].Line <= id.Line+8; j++ {
 			s := &d.found[j]
 			if s.Kind == "aws-secret-key" || s.Kind == "secret-key" && s.Value.Len() == 40 {
-				if dist := s.Line - id.Line; dist >= -8 && dist <= 8 {
-					s.Kind, s.Title, s.Provider, s.base = "aws-secret-key", "AWS secret access key", "aws", 85
-					s.also = append(s.also, id.Value)
-					s.Opens = awsOpens(id.Value, awsAccount)
-					id.Kind = ""
-				}
+				s.Kind, s.Title, s.Provider, s.base = "aws-secret-key", "AWS secret access key", "aws", 85
+				s.also = append(s.also, id.Value)
+				s.Opens = awsOpens(id.Value, awsAccount)
+				id.Kind = ""
 			}
 		}
 		if id.Kind != "" {

@@ -19,35 +19,44 @@ var agentFolder = []string{".mcp.json", ".claude", "CLAUDE.md", "AGENTS.md", ".c
 
 // expose fills in who can read each finding where it lies.
 func expose(ctx context.Context, list []Finding, home string) {
-	folders := map[string]bool{}
+	folders, known := map[string]bool{}, map[readBy]Exposure{}
 	for i := range list {
 		f := &list[i]
-		if f.Exposure.Agent != "" && f.Commit != "" || strings.HasPrefix(f.File, "process ") {
+		if f.Commit != "" || strings.HasPrefix(f.File, "process ") {
 			continue
 		}
-		e := &f.Exposure
-		if f.Commit != "" {
-			continue
+		file := readBy{f.File, f.Client}
+		e, ok := known[file]
+		if !ok {
+			e = file.exposure(folders, home)
+			known[file] = e
 		}
-		path, err := filepath.Abs(f.File)
-		if err != nil {
-			continue
-		}
-		info, err := os.Stat(path)
-		if err == nil {
-			e.Mode, e.Readers = modeOf(info)
-			e.Owner = ownerOf(info)
-		}
-		low := strings.ToLower(slashed(path))
-		for _, s := range syncs {
-			if strings.Contains(low, s.part) {
-				e.Synced = s.name
-				break
-			}
-		}
-		e.Agent = reach(path, low, f.Client, folders, home)
+		f.Exposure = e
 	}
 	committed(ctx, list)
+}
+
+// readBy is a file, with the program whose it is.
+type readBy struct{ file, client string }
+
+func (r readBy) exposure(folders map[string]bool, home string) (e Exposure) {
+	path, err := filepath.Abs(r.file)
+	if err != nil {
+		return e
+	}
+	if info, err := os.Stat(path); err == nil {
+		e.Mode, e.Readers = modeOf(info)
+		e.Owner = ownerOf(info)
+	}
+	low := strings.ToLower(slashed(path))
+	for _, s := range syncs {
+		if strings.Contains(low, s.part) {
+			e.Synced = s.name
+			break
+		}
+	}
+	e.Agent = reach(path, low, r.client, folders, home)
+	return e
 }
 
 func modeOf(info fs.FileInfo) (mode, readers string) {

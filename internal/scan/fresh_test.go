@@ -3,8 +3,10 @@ package scan
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,5 +138,49 @@ func TestMessages(t *testing.T) {
 	commits := r.Findings[0].Commit + " " + r.Findings[1].Commit
 	if !strings.Contains(commits, strings.TrimSpace(string(head))) {
 		t.Errorf("the commits are %s", commits)
+	}
+}
+
+// A bug: below a folder that is called .git a file was taken for the message of a commit by
+// its name, and its finding named the blob instead of the commit.
+func TestFileIsNoMessage(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), ".git", "tree")
+	write(t, filepath.Join(dir, "commit message.txt"), "GITHUB_TOKEN="+token(1)+"\n")
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "-A"}, {"commit", "-qm", "one"}, {"rm", "-q", "commit message.txt"}} {
+		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"}, args...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	head, err := exec.Command("git", "-C", dir, "rev-parse", "HEAD").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scanner{jobs: make(chan job), opt: Options{Key: []byte("k")}}
+	if s.rules, err = loadRules(); err != nil {
+		t.Fatal(err)
+	}
+	s.history(t.Context(), dir)
+	if len(s.found) != 1 || s.found[0].Commit != strings.TrimSpace(string(head)) {
+		t.Errorf("found %+v, want commit %s", s.found, head)
+	}
+}
+
+// docs/scan.md names whom --verify asks, and nobody else.
+func TestDocumentedQuestions(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "scan.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for p := range questions {
+		names = append(names, providerName(p))
+	}
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
+	want := "It knows " + strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1] + "."
+	if !strings.Contains(strings.Join(strings.Fields(string(doc)), " "), want) {
+		t.Errorf("docs/scan.md does not say: %s", want)
 	}
 }

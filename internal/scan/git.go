@@ -89,21 +89,23 @@ func (s *scanner) history(ctx context.Context, repo string) {
 		return
 	}
 	before := len(s.found)
-	s.blobs(ctx, repo, names, &ids)
-	commits := map[string]string{}
+	commits := map[string]string{} // by what holds a finding: a blob, or a message, which is its own
+	s.blobs(ctx, repo, names, &ids, commits)
+	pushed := map[string]bool{} // by commit
 	for i := range s.found[before:] {
 		f := &s.found[before+i]
-		blob := f.Commit
-		if _, ok := commits[blob]; !ok && strings.HasSuffix(f.File, " message.txt") && strings.Contains(f.File, string(filepath.Separator)+".git"+string(filepath.Separator)) {
-			commits[blob] = blob
-		} else if !ok {
-			b, _ := git(ctx, repo, "log", "--all", "--reflog", "--no-ext-diff", "--no-textconv", "--format=%H", "--find-object="+blob, "--reverse").Output()
+		commit, ok := commits[f.Commit]
+		if !ok {
+			b, _ := git(ctx, repo, "log", "--all", "--reflog", "--no-ext-diff", "--no-textconv", "--format=%H", "--find-object="+f.Commit, "--reverse").Output()
 			first, _, _ := strings.Cut(string(b), "\n")
-			commits[blob] = or(first, blob)
+			commit = or(first, f.Commit)
+			commits[f.Commit] = commit
 		}
-		f.Commit = commits[blob]
-		f.Exposure.Committed = true
-		f.Exposure.Pushed = pushedCommit(ctx, repo, f.Commit)
+		if _, ok := pushed[commit]; !ok {
+			pushed[commit] = pushedCommit(ctx, repo, commit)
+		}
+		f.Commit = commit
+		f.Exposure.Committed, f.Exposure.Pushed = true, pushed[commit]
 	}
 }
 
@@ -121,8 +123,9 @@ func pushedCommit(ctx context.Context, repo, commit string) bool {
 	return err == nil && len(bytes.TrimSpace(b)) > 0
 }
 
-// blobs reads the objects that are named.
-func (s *scanner) blobs(ctx context.Context, repo string, names map[string]string, ids io.Reader) {
+// blobs reads the objects that are named, and puts those of messages in which something
+// was found into commits.
+func (s *scanner) blobs(ctx context.Context, repo string, names map[string]string, ids io.Reader, commits map[string]string) {
 	cat := git(ctx, repo, "cat-file", "--batch")
 	cat.Stdin = ids
 	out, err := cat.StdoutPipe()
@@ -149,7 +152,9 @@ func (s *scanner) blobs(ctx context.Context, repo string, names map[string]strin
 		body := io.LimitReader(in, n)
 		switch {
 		case kind == "commit" || kind == "tag":
-			s.message(ctx, r, repo, kind, id, body, n)
+			if s.message(ctx, r, repo, kind, id, body, n) {
+				commits[id] = id
+			}
 		case kind == "blob" && names[id] != "":
 			s.blob(ctx, r, filepath.Join(repo, filepath.FromSlash(names[id])), id, body, n)
 		}
@@ -159,84 +164,98 @@ func (s *scanner) blobs(ctx context.Context, repo string, names map[string]strin
 	_ = cat.Wait()
 }
 
-// message reads what a commit or an annotated tag says.
-func (s *scanner) message(ctx context.Context, r *reader, repo, kind, id string, body io.Reader, size int64) {
+// message reads what a commit or an annotated tag says, and reports whether that holds
+// something.
+func (s *scanner) message(ctx context.Context, r *reader, repo, kind, id string, body io.Reader, size int64) bool {
 	text, err := io.ReadAll(io.LimitReader(body, min(size, piece)))
 	if err != nil {
-		return
+		return false
 	}
 	_, text, _ = bytes.Cut(text, []byte("\n\n")) // the head names objects and people
 	d := r.doc(filepath.Join(repo, ".git", kind+" message.txt"))
 	d.commit, d.ended = id, ctx.Err
-	defer func() {
-		if recover() != nil {
-			s.skip(d.shown, "the reader failed on it")
-		}
-		s.add(d.found, d.accepted)
+	func() {
+		defer s.hand(d)
+		d.whole(text)
 	}()
-	d.whole(text)
+	return len(d.found) > 0
 }
 
 func (s *scanner) blob(ctx context.Context, r *reader, shown, id string, body io.Reader, size int64) {
 	d := r.doc(shown)
 	d.commit, d.ended = id, ctx.Err
-	defer func() {
-		if recover() != nil {
-			s.skip(shown, "the reader failed on a version of it")
-		}
-		if d.tired {
-			s.skip(shown, tooDense)
-		}
-		s.add(d.found, d.accepted)
-	}()
+	defer s.hand(d)
 	n, _ := r.content(ctx, d, body, size)
 	s.count(n)
+}
+
+// tracked is a file in a work tree, with what was found in it.
+type tracked struct {
+	path  string // below the work tree, with slashes
+	found []int  // places in the list
 }
 
 // committed looks up which findings in work trees are also in the repository's current
 // commit, and in what was pushed.
 func committed(ctx context.Context, list []Finding) {
-	byRepo := map[string][]int{}
+	byRepo, files := map[string][]*tracked{}, map[string]*tracked{}
 	for i := range list {
 		if list[i].Commit != "" || strings.HasPrefix(list[i].File, "process ") {
 			continue
 		}
-		path, err := filepath.Abs(list[i].File)
-		if err != nil {
-			continue
-		}
-		if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-			if repo := repositoryOf(real); repo != "" {
-				byRepo[repo] = append(byRepo[repo], i)
+		file, ok := files[list[i].File]
+		if !ok {
+			if repo, path := inWorkTree(list[i].File); repo != "" {
+				file = &tracked{path: path}
+				byRepo[repo] = append(byRepo[repo], file)
 			}
+			files[list[i].File] = file // nil: it is in none
+		}
+		if file != nil {
+			file.found = append(file.found, i)
 		}
 	}
-	for repo, which := range byRepo {
+	for repo, files := range byRepo {
 		refs := []string{"HEAD"}
 		b, _ := git(ctx, repo, "for-each-ref", "--count=8", "--sort=-committerdate", "--format=%(refname)", "refs/remotes").Output()
 		refs = append(refs, strings.Fields(string(b))...)
-		inTrees(ctx, repo, refs, list, which)
+		inTrees(ctx, repo, refs, list, files)
 	}
 }
 
-// inTrees asks one process of git for the files of the findings at each reference.
-func inTrees(ctx context.Context, repo string, refs []string, list []Finding, which []int) {
-	type question struct{ at, ref int }
+// inWorkTree is the work tree that a file lies in, and its path there; empty: none.
+func inWorkTree(file string) (repo, path string) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return "", ""
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return "", ""
+	}
+	repo = repositoryOf(dir)
+	if repo == "" {
+		return "", ""
+	}
+	path, err = filepath.Rel(repo, filepath.Join(dir, filepath.Base(abs)))
+	if err != nil || strings.Contains(path, "\n") {
+		return "", ""
+	}
+	return repo, filepath.ToSlash(path)
+}
+
+// inTrees asks one process of git for the files at each reference.
+func inTrees(ctx context.Context, repo string, refs []string, list []Finding, files []*tracked) {
+	type question struct {
+		file *tracked
+		ref  int
+	}
 	var asked []question
 	var ids bytes.Buffer
-	for _, i := range which {
-		path, _ := filepath.Abs(list[i].File)
-		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-		if err != nil {
-			continue
-		}
-		rel, err := filepath.Rel(repo, filepath.Join(dir, filepath.Base(path)))
-		if err != nil || strings.ContainsAny(rel, "\n") {
-			continue
-		}
+	for _, f := range files {
 		for r, ref := range refs {
-			fmt.Fprintf(&ids, "%s:%s\n", ref, filepath.ToSlash(rel))
-			asked = append(asked, question{i, r})
+			fmt.Fprintf(&ids, "%s:%s\n", ref, f.path)
+			asked = append(asked, question{f, r})
 		}
 	}
 	cat := git(ctx, repo, "cat-file", "--batch")
@@ -261,11 +280,13 @@ func inTrees(ctx context.Context, repo string, refs []string, list []Finding, wh
 		}
 		body, _ := io.ReadAll(io.LimitReader(in, min(n, wholeMax)))
 		_, _ = io.CopyN(io.Discard, in, n-int64(len(body))+1)
-		if holds(body, list[q.at].Value) {
-			if q.ref == 0 {
-				list[q.at].Exposure.Committed = true
-			} else {
-				list[q.at].Exposure.Pushed = true
+		for _, i := range q.file.found {
+			switch e := &list[i].Exposure; {
+			case !holds(body, list[i].Value):
+			case q.ref == 0:
+				e.Committed = true
+			default:
+				e.Pushed = true
 			}
 		}
 	}

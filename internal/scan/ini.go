@@ -20,7 +20,8 @@ type lineFile struct {
 	in   *node // the section
 }
 
-// sections nest as TOML's do when dots is set.
+// parseLines reads INI, dotenv and properties, or TOML, whose sections nest and whose lists
+// and tables go over lines.
 func parseLines(b []byte, toml bool) *node {
 	f := &lineFile{b: b, line: 1, top: &node{kind: object, line: 1}}
 	f.in = f.top

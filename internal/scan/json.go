@@ -32,9 +32,6 @@ func parseJSON(b []byte, line int) *node {
 			break
 		}
 		c := r.b[r.at]
-		if c != '{' && c != '[' && len(top.inner) == 0 {
-			return nil
-		}
 		if c != '{' && c != '[' {
 			return nil
 		}
@@ -56,20 +53,9 @@ func parseJSON(b []byte, line int) *node {
 	if values == 1 && len(top.inner) == 1 {
 		return top.inner[0]
 	}
-	// Several documents, or comments around one: an object's keys are told as its own.
-	return &node{kind: object, line: line, inner: flat(top.inner)}
-}
-
-// flat puts what several documents hold beside each other.
-func flat(list []*node) (out []*node) {
-	for _, n := range list {
-		if n.kind == object {
-			// Its own node, so that pairs of different lines do not mix.
-			n.key = ""
-		}
-		out = append(out, n)
-	}
-	return out
+	// Several documents, or comments around one: each is a node of its own without a key,
+	// so that pairs of different ones do not mix.
+	return &node{kind: object, line: line, inner: top.inner}
 }
 
 func (r *jsonReader) space(into *node) {

@@ -24,7 +24,7 @@ var (
 		link links page icon color colour css selector element component handler callback factory service client class getter setter function func helper utils util config configs options option settings setting source sources backend engine cmd command script
 		changed updated created date time timestamp last next count per reason event events action actions grant grants flow strategy family keyid number no num available present set missing invalid confirm confirmation confirmed again repeat reuse history
 		public pub publishable anon cert certificate certs ca chain bundle crt issuer jwk jwks list map attempts retries retry visible visibility show toggle autocomplete pages tab caption legend tooltip`)
-	// open as a word anywhere say that the value is meant to be known.
+	// known words, anywhere in a name, say that the value is meant to be known.
 	known  = set(`public publishable pub anon pubkey pk publickey`)
 	phrase = set(`password passwd pwd passphrase pass passwort kennwort pw passcode psk passwords userpassword dbpassword`)
 	strong = set(`secret secrets token tokens credential credentials creds auth authorization jwt pat bearer authtoken accesstoken refreshtoken apitoken clientsecret sharedsecret cookie webhook sas dsn`)
@@ -103,9 +103,9 @@ func classOf(name string) class {
 		return password
 	case len(last) > 6 && strings.HasSuffix(last, "secret"), len(last) > 5 && strings.HasSuffix(last, "token") && last != "csrftoken" && last != "xsrftoken" && last != "pagetoken" && last != "nextoken":
 		return telling
-	case last == "string" && prev == "connection", last == "auth" && prev == "require", last == "pass":
+	case last == "string" && prev == "connection", last == "auth" && prev == "require":
 		return password
-	case last == "secret" && prev == "key", strong[last] && last != "cookie" && last != "webhook":
+	case strong[last] && last != "cookie" && last != "webhook":
 		if last == "auth" && prev == "" || last == "token" && (prev == "next" || prev == "page" || prev == "continuation" || prev == "pagination" || prev == "csrf" || prev == "xsrf" || prev == "sync" || prev == "resume" || prev == "cancellation" || prev == "syntax" || prev == "eos" || prev == "bos" || prev == "pad" || prev == "unk" || prev == "mask") {
 			if last == "auth" {
 				return hinting
@@ -126,8 +126,6 @@ func classOf(name string) class {
 		return hinting
 	case last == "sid" && prev == "connect", last == "salt", last == "cookie", last == "webhook", last == "otp", last == "seed", last == "mnemonic":
 		return hinting
-	case harmless[last]:
-		return plain
 	}
 	return plain
 }

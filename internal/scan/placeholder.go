@@ -305,7 +305,7 @@ func entropy(s string) float64 {
 }
 
 // random reports whether a value looks as though a machine made it, with at least
-// min characters.
+// least characters.
 func random(v string, least int) bool {
 	if len(v) < least || strings.ContainsAny(v, " \t\n") || uuid.MatchString(v) {
 		return false

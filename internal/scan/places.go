@@ -15,7 +15,6 @@ type Place struct {
 	Client string
 	OS     string // linux, darwin, windows, or several; empty: all
 	Path   string
-	Agent  bool // an agent's own settings
 	format format
 }
 
@@ -43,9 +42,6 @@ var mcpClients = []Place{
 	{Client: "Claude Code", OS: "darwin", Path: "/Library/Application Support/ClaudeCode/*.json", format: asJSON},
 	{Client: "Cursor", Path: "~/.cursor/mcp.json", format: asJSON},
 	{Client: "Cursor", Path: "~/.cursor/projects/**"},
-	{Client: "Cursor", OS: "darwin", Path: "~/Library/Application Support/Cursor/User/settings.json", format: asJSON},
-	{Client: "Cursor", OS: "linux", Path: "~/.config/Cursor/User/settings.json", format: asJSON},
-	{Client: "Cursor", OS: "windows", Path: "%APPDATA%/Cursor/User/settings.json", format: asJSON},
 	{Client: "Cursor", OS: "darwin", Path: "~/Library/Application Support/Cursor/User/globalStorage/state.vscdb"},
 	{Client: "Cursor", OS: "linux", Path: "~/.config/Cursor/User/globalStorage/state.vscdb"},
 	{Client: "Cursor", OS: "windows", Path: "%APPDATA%/Cursor/User/globalStorage/state.vscdb"},
@@ -170,18 +166,17 @@ func Places(goos string) []Place {
 		}
 	}
 	for _, p := range mcpClients {
-		p.Agent = true
 		take(p)
 	}
 	for _, base := range []struct{ os, path string }{{"linux", "~/.config/"}, {"darwin", "~/Library/Application Support/"}, {"windows", "%APPDATA%/"}} {
 		for _, e := range editors {
 			client := map[string]string{"Code": "VS Code", "Code - Insiders": "VS Code"}[e]
 			client = or(client, e)
-			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/mcp.json", Agent: true, format: asJSON})
-			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/settings.json", Agent: true, format: asJSON})
-			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/profiles/*/mcp.json", Agent: true, format: asJSON})
+			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/mcp.json", format: asJSON})
+			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/settings.json", format: asJSON})
+			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/profiles/*/mcp.json", format: asJSON})
 			for _, x := range extensions {
-				p := Place{Client: x.client, OS: base.os, Path: base.path + e + "/User/globalStorage/" + x.path, Agent: true}
+				p := Place{Client: x.client, OS: base.os, Path: base.path + e + "/User/globalStorage/" + x.path}
 				if strings.HasSuffix(x.path, ".json") {
 					p.format = asJSON
 				}

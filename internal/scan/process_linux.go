@@ -51,15 +51,12 @@ func (s *scanner) procs(ctx context.Context, root string) {
 
 func (s *scanner) process(r *reader, shown string, env, args []byte) {
 	d := r.doc(shown)
-	defer func() {
-		if recover() != nil {
-			s.skip(shown, "the reader failed on it")
-		}
+	defer s.hand(d)
+	defer func() { // before it
 		for i := range d.found {
 			d.found[i].Exposure.Agent, d.found[i].Exposure.Readers = "given", "owner"
 			d.found[i].Line = 0
 		}
-		s.add(d.found, 0)
 	}()
 	n := &node{kind: object}
 	vars := &node{kind: object, key: "env"}

@@ -61,8 +61,7 @@ func (r *reader) release(b []byte) {
 	}
 }
 
-// file reads one file. A fault of a parser is told as a file that could not be read, and
-// nothing of what it read: a crash shows no value.
+// file reads one file.
 func (r *reader) file(ctx context.Context, j job) {
 	shown := j.shown
 	if shown == "" {
@@ -70,15 +69,7 @@ func (r *reader) file(ctx context.Context, j job) {
 	}
 	d := r.doc(shown)
 	d.place, d.ended = j.place, ctx.Err
-	defer func() {
-		if recover() != nil {
-			r.s.skip(shown, "the reader failed on it")
-		}
-		if d.tired {
-			r.s.skip(shown, tooDense)
-		}
-		r.s.add(d.found, d.accepted)
-	}()
+	defer r.s.hand(d)
 	f, size, err := openRegular(j.path)
 	if err != nil {
 		if !errors.Is(err, errNotRegular) {
@@ -151,7 +142,7 @@ func (r *reader) gzipped(ctx context.Context, d *doc, f io.Reader) (int64, error
 	if err != nil {
 		return 0, nil // it only begins like one
 	}
-	inner := newReaderOf(r)
+	inner := r.s.newReader()
 	d.base = strings.TrimSuffix(strings.TrimSuffix(d.base, ".gz"), ".gzip")
 	d.r = inner
 	n, err := inner.content(ctx, d, io.LimitReader(z, inflated), inflated)
@@ -160,8 +151,6 @@ func (r *reader) gzipped(ctx context.Context, d *doc, f io.Reader) (int64, error
 	}
 	return n, err
 }
-
-func newReaderOf(r *reader) *reader { return &reader{s: r.s} }
 
 // media reports whether a file is of a kind that holds no text: pictures, sound, programs.
 func media(b []byte) bool {

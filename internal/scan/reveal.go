@@ -78,12 +78,16 @@ func (h *hider) hide(s string) string {
 }
 
 // hidden is hide for one text.
-func hidden(s string) string {
+func hidden(s string) string { return hiding()(s) }
+
+// hiding is hide for several texts; without rules it leaves none of them. It belongs to
+// one goroutine.
+func hiding() func(string) string {
 	rules, err := loadRules()
 	if err != nil {
-		return "••••••"
+		return func(string) string { return "••••••" }
 	}
-	return newHider(rules).hide(s)
+	return newHider(rules).hide
 }
 
 // scrub takes every value that was found out of the texts of a report, and whatever else

@@ -40,9 +40,9 @@ const (
 	urlMark         // ://
 	pemMark         // -----BEGIN
 	jwtMark         // eyJ
-	headerMark      // authorization, bearer, basic
-	userMark        // -u and --user
-	packedMark      // LS0tLS1CRUdJTi, which is -----BEGIN in base64
+	headerMark      // bearer and basic
+	userMark        // flags and commands that give a password
+	packedMark      // LS0tLS1CRUdJTi, which is -----BEGIN and a space in base64
 )
 
 type ruleSet struct {

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -85,12 +84,4 @@ func uri(p string) string {
 		return "file://" + s
 	}
 	return s
-}
-
-// Worst is the highest risk of a list; empty when it has none.
-func Worst(list []Finding) Risk {
-	if len(list) == 0 {
-		return ""
-	}
-	return slices.MaxFunc(list, func(a, b Finding) int { return a.Risk.rank() - b.Risk.rank() }).Risk
 }

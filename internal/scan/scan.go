@@ -48,8 +48,6 @@ type Options struct {
 	// NoIgnore reads what ignore files and the list of folders of other people's code
 	// leave out.
 	NoIgnore bool
-	// Workers is how many files are read at once; 0 is one for each processor.
-	Workers int
 	// Baseline leaves out what was found and accepted before; nil accepts nothing.
 	Baseline *Baseline
 	// Progress is called now and then with the number of files and bytes read so far, from
@@ -121,9 +119,6 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 		opt.Key = make([]byte, 32)
 		_, _ = rand.Read(opt.Key) // never fails: crypto/rand aborts the process instead
 	}
-	if opt.Workers <= 0 {
-		opt.Workers = runtime.GOMAXPROCS(0)
-	}
 	s := &scanner{opt: opt, rules: rules, jobs: make(chan job, 256)}
 	for _, root := range opt.Roots {
 		if err := readable(root); err != nil {
@@ -159,10 +154,10 @@ func readable(root string) error {
 	return f.Close()
 }
 
-// readAll walks the roots and reads what it meets, some files at a time.
+// readAll walks the roots and reads what it meets, a file for each processor at a time.
 func (s *scanner) readAll(ctx context.Context) {
 	var workers sync.WaitGroup
-	for range s.opt.Workers {
+	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			r := s.newReader()
 			for j := range s.jobs {
@@ -191,13 +186,9 @@ func (s *scanner) report(ctx context.Context) *Report {
 	list := s.found
 	fingerprint(list, s.opt.Key)
 	if s.opt.Baseline != nil {
-		list = slices.DeleteFunc(list, func(f Finding) bool {
-			if s.opt.Baseline.accepts(f) {
-				s.accepted++
-				return true
-			}
-			return false
-		})
+		before := len(list)
+		list = slices.DeleteFunc(list, s.opt.Baseline.accepts())
+		s.accepted += before - len(list)
 	}
 	expose(ctx, list, s.opt.Home)
 	for i := range list {
@@ -228,6 +219,18 @@ func (s *scanner) add(list []Finding, accepted int) {
 		return
 	}
 	s.found = append(s.found, list...)
+}
+
+// hand gives what was found in a document to the run; it is deferred. A fault of a parser
+// is told as a place that could not be read.
+func (s *scanner) hand(d *doc) {
+	if recover() != nil {
+		s.skip(d.shown, "the reader failed on "+d.itself())
+	}
+	if d.tired {
+		s.skip(d.shown, tooDense)
+	}
+	s.add(d.found, d.accepted)
 }
 
 func (s *scanner) skip(path, why string) {

@@ -237,11 +237,16 @@ func TestCommitted(t *testing.T) {
 	write(t, filepath.Join(dir, "b.env"), "GITHUB_TOKEN="+token(2)+"\n")
 	run("add", "-A")
 	run("commit", "-qm", "two")
+	write(t, filepath.Join(dir, "b.env"), "GITHUB_TOKEN="+token(2)+"\nNEW_GITHUB_TOKEN="+token(4)+"\n")
 	write(t, filepath.Join(dir, "c.env"), "GITHUB_TOKEN="+token(3)+"\n")
-	for _, f := range scanDir(t, dir, Options{}).Findings {
+	found := scanDir(t, dir, Options{}).Findings
+	if len(found) != 4 {
+		t.Errorf("%d findings", len(found))
+	}
+	for _, f := range found {
 		e, base := f.Exposure, filepath.Base(f.File)
-		if e.Committed != (base != "c.env") || e.Pushed != (base == "a.env") {
-			t.Errorf("%s: committed %v, pushed %v", base, e.Committed, e.Pushed)
+		if e.Committed != (base != "c.env" && f.Key == "GITHUB_TOKEN") || e.Pushed != (base == "a.env") {
+			t.Errorf("%s %s: committed %v, pushed %v", base, f.Key, e.Committed, e.Pushed)
 		}
 	}
 }
