@@ -38,7 +38,7 @@ type life struct {
 	tenant  *world.Tenant
 	asked   int            // sessions that the tenant has been asked for: there is an hourly limit
 	open    int            // of these, that may wait for a decision for ever
-	denied  int            // of these, the last ones that were denied: from the fifth on, asking must wait
+	denied  int            // like requests that were denied since one was approved
 	session *world.Session // one that goes on
 
 	login *oneOf // whether the tenant's person is signed in: in or out
@@ -158,7 +158,9 @@ func (l *life) ask(ctx context.Context, a *world.Agent, confirm string, provider
 	}
 	if _, err = l.tenant.Person.Approve(ctx, page, func(v url.Values) { v.Set("confirm", confirm) }); err == nil {
 		l.open--
-		l.denied = 0
+		if slices.Equal(providers, deniable) {
+			l.denied = 0
+		}
 	}
 	return s, err
 }
@@ -763,17 +765,22 @@ func (l *life) approvedCall(ctx context.Context) error {
 	return l.op(op.Again(ctx, time.Minute))
 }
 
+// deniable is what is asked for where it is denied.
+var deniable = []string{"third"}
+
 func (l *life) denial(ctx context.Context) error {
 	a, err := l.tenant.NewAgent(ctx, l.name("agent"))
 	if err != nil {
 		return err
 	}
-	if l.denied >= 4 {
-		if _, err := l.ask(ctx, a, "none", "third"); err != nil {
+	// The second denial of what is alike holds back the third request, until one of
+	// that kind is approved.
+	if l.denied > 0 {
+		if _, err := l.ask(ctx, a, "none", deniable...); err != nil {
 			return err
 		}
 	}
-	s, page, err := l.request(ctx, a, "third")
+	s, page, err := l.request(ctx, a, deniable...)
 	if err != nil {
 		return err
 	}

@@ -255,6 +255,10 @@ func TestStepsOnlyAdd(t *testing.T) {
 		{"drop table a;", false},
 		{"update a set b = 1;", false},
 		{"create table a (updated_at integer not null);", true},
+		{"alter table a add column b text not null default '';\ncreate unique index c on a (b) where b <> '';", true},
+		{"alter table a add column b text not null default '';\ncreate unique index c on a (b);", false},
+		{"alter table a add column b text not null default 'x';\ncreate unique index c on a (b) where b <> '';", false},
+		{"create unique index c on a (b) where b <> '';", false},
 	} {
 		if got := onlyAdds(row.text); got != row.adds {
 			t.Errorf("%q: only adds %v, want %v", row.text, got, row.adds)
@@ -271,10 +275,13 @@ func TestStepsOnlyAdd(t *testing.T) {
 	}
 }
 
+var partial = regexp.MustCompile(`^create unique index \w+ on (\w+) \((\w+)\) where (\w+) <> ''$`)
+
 // onlyAdds reports whether statements are among those that leave everything as
 // it was for whoever does not know them.
 func onlyAdds(text string) bool {
 	created := map[string]bool{}
+	empty := map[string]bool{} // columns that whoever does not know them leaves empty
 	table := func(words []string, at int) string {
 		if at >= len(words) {
 			return ""
@@ -291,7 +298,15 @@ func onlyAdds(text string) bool {
 		case strings.HasPrefix(statement, "create table "):
 			created[table(words, 2)] = true
 		case strings.HasPrefix(statement, "create unique index ") && created[table(words, 5)]:
+		case partial.MatchString(statement):
+			// It binds rows that have the column, which the older binary makes none of.
+			if part := partial.FindStringSubmatch(statement); part[2] != part[3] || !empty[part[1]+"."+part[2]] {
+				return false
+			}
 		case strings.HasPrefix(statement, "alter table ") && strings.Contains(statement, " add column ") && (nullable || created[table(words, 2)]):
+			if strings.HasSuffix(statement, " text not null default ''") {
+				empty[words[2]+"."+words[5]] = true
+			}
 		default:
 			return false
 		}
