@@ -58,33 +58,22 @@ func (g *Gateway) ExchangeFor(ctx context.Context, by account.Actor, conn id.Con
 		return refuse("request.tool", err)
 	}
 	tool, req := readings[0].Tool, readings[0].Request
-	entry.Tool, entry.Effect, entry.Rule, entry.Decision = tool.Name, string(policy.Worse(tool.Effect, req.Effect)), "key.scope", string(policy.Allow)
+	entry.Tool, entry.Effect, entry.Rule = tool.Name, string(policy.Worse(tool.Effect, req.Effect)), "key.scope"
 	stay, ok, _ := g.streams.Enter(group)
 	if !ok {
-		entry.Decision = ""
-		return refuse("streams.full", fault.New(fault.Limited, "overloaded", "Too many answers are under way.").WithHint("Nothing was sent. Wait, then try again.").WithRetry(time.Second))
+		return refuse("streams.full", tooManyAnswers())
 	}
-	intent, err := g.audit.Begin(ctx, entry, loan)
+	intent, err := g.begin(ctx, entry, loan, "connection.fence")
 	if err != nil {
 		stay()
-		entry.Decision = ""
-		return refuse("connection.fence", err)
+		return nil, err
 	}
 	running, done := context.WithCancel(ctx)
-	x := &Exchange{Event: intent.Event, Effect: req.Effect, Tool: tool.Name, gateway: g, ctx: running, intent: intent, started: g.now(), release: []func(){done, stay}}
-	cred, err := loan.Credential(running)
-	var in *provider.Incoming
-	if err == nil {
-		in, err = provider.Forward(running, g.outbound, c.Pinned, c.Record, outgoing(r, tool, req, header, first), cred)
-	}
-	if err != nil {
-		outcome := outcomeOf(running, provider.Answer{}, err)
-		outcome.Duration = g.now().Sub(x.started)
-		g.audit.Finish(intent, outcome)
-		done()
-		stay()
-		return nil, g.explain(running, err, req.Effect, outcome)
-	}
-	x.answered(in)
-	return x, nil
+	return g.stream(&Exchange{Event: intent.Event, effect: req.Effect, ctx: running, intent: intent, release: []func(){done, stay}}, func() (*provider.Incoming, error) {
+		cred, err := loan.Credential(running)
+		if err != nil {
+			return nil, err
+		}
+		return provider.Forward(running, g.outbound, c.Pinned, c.Record, outgoing(r, tool, req, header, first), cred)
+	})
 }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"io"
-	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -24,13 +23,12 @@ type Exchange struct {
 	Header http.Header // without what is the connection's, cookies and the credential
 	Length int64       // of the body in bytes; -1: not known
 	Event  id.Event    // the audit entry of the request
-	Effect policy.Effect
-	Tool   string
-	Note   string // what the person who approved this very request told the agent
-	Ours   bool   // the answer is not the provider's, which was not asked
+	Note   string      // what the person who approved this very request told the agent
+	Ours   bool        // the answer is not the provider's, which was not asked
 
 	gateway *Gateway
 	ctx     context.Context // ends with the session
+	effect  policy.Effect
 	in      incoming
 	socket  io.ReadWriter
 	intent  *audit.Intent
@@ -108,28 +106,41 @@ func (x *Exchange) finish(why error) {
 		if x.intent != nil {
 			x.gateway.audit.Finish(x.intent, o)
 		}
-		for _, f := range x.release {
-			f()
-		}
+		x.giveBack()
 	})
 }
 
-func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) {
-	ctx, seen := g.telemetry.Call(telemetry.Remote(ctx, r.Traceparent))
-	entry := audit.Entry{
-		Environment: r.Identity.Environment(), Organization: r.Identity.Organization(), Actor: audit.Actor{Kind: "agent", ID: string(r.Identity.Agent())},
-		Agent: r.Identity.Agent(), User: r.Identity.User(), Action: "tool.call", Object: printable(r.Method), Address: r.Address,
-		Detail: map[string]string{"door": r.Door, "method": printable(r.Method)},
+func (x *Exchange) giveBack() {
+	for _, f := range x.release {
+		f()
 	}
+}
+
+// Exchange makes one raw request, or says why not. It holds the request against
+// everything that Invoke holds a tool call against, in the same order and for each
+// request anew: session, grant, policy, a durable intent before the first byte
+// goes out, the credential last. An approval is for the identical request: method,
+// host, path, query and body.
+//
+// An error is a fault of ours, and nothing of the provider is in it. Otherwise the
+// answer has arrived up to its body, which is read as it comes. When the session
+// ends, by whoever's will, the exchange is cut within a second: the upstream's
+// connection is closed, reading gives an error, and Context is done, upon which
+// the door closes what it has open to its client. The caller closes the exchange
+// in any case; its outcome is on record then, once.
+func (g *Gateway) Exchange(ctx context.Context, r Raw) (x *Exchange, err error) {
+	ctx, seen := g.telemetry.Call(telemetry.Remote(ctx, r.Traceparent))
+	entry := entryOf(r.Identity, "tool.call", r.Method, r.Address)
+	entry.Detail = map[string]string{"door": r.Door, "method": printable(r.Method)}
 	if r.URL != nil && r.URL.Host != "" {
 		entry.Detail["host"] = printable(r.URL.Host)
 	}
 	defer func() {
-		ended, event := Result{}, id.Event("")
+		status, event := 0, id.Event("")
 		if x != nil {
-			ended.Status, event = x.Status, x.Event
+			status, event = x.Status, x.Event
 		}
-		seen.End(string(entry.Session), entry.Effect, ending(ended, err), string(event))
+		seen.End(string(entry.Session), entry.Effect, ending(status, err), string(event))
 	}()
 	leave, err := g.enter(r.Identity)
 	if err != nil {
@@ -149,17 +160,11 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 
 	// 1. Is the session active, now, for this agent?
 	seen.Enter(telemetry.Session)
-	live, err := g.sessions.Live(ctx, r.Identity, r.Handle)
-	if entry.Session = live.Session(); live.User() != "" {
-		entry.User = live.User()
-	}
+	live, err := g.admitted(ctx, &entry, r.Identity, r.Handle)
 	if err != nil {
-		return nil, g.refuse(ctx, entry, "session.live", err)
+		return nil, err
 	}
-	if err := g.within(live); err != nil {
-		return nil, g.refuse(ctx, entry, "session.rate", err)
-	}
-	if x, err := g.standIn(ctx, live, r, entry); x != nil || err != nil {
+	if x, err := g.standIn(ctx, live, &r, entry); x != nil || err != nil {
 		return x, err
 	}
 	found, err := places(live, r)
@@ -181,51 +186,41 @@ func (g *Gateway) exchange(ctx context.Context, r Raw) (x *Exchange, err error) 
 		return nil, g.refuse(ctx, entry, "grant.tool", err)
 	}
 	entry.Connection, entry.Provider, entry.Effect = target.Connection(), target.Provider(), string(policy.Worse(target.Tool.Effect, req.Effect))
-	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
-	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
-	maps.Copy(entry.Detail, decided.Detail())
+	permit, err := g.permitted(ctx, seen, &entry, live, target, req)
 	if err != nil {
-		err = g.refuse(ctx, entry, decided.Policy.Rule, err)
-		if decided.Asked {
-			g.lookUp(ctx, seen, live, target, req, entry)
-		}
 		return nil, err
 	}
 	stay, ok, _ := g.streams.Enter(string(r.Identity.Organization()))
 	if !ok {
-		return nil, g.refuse(ctx, entry, "streams.full", fault.New(fault.Limited, "overloaded", "Too many answers are under way.").
-			WithHint("Nothing was sent. Wait, then try again.").WithRetry(time.Second))
+		return nil, g.refuse(ctx, entry, "streams.full", tooManyAnswers())
 	}
 
 	// 3. The intent is durable, and no revoke came before it.
 	seen.Enter(telemetry.Intent)
 	running, done := permit.Track(ctx)
-	entry.Decision = string(policy.Allow)
-	intent, err := g.audit.Begin(ctx, entry, permit)
+	intent, err := g.begin(ctx, entry, permit, "session.fence")
 	if err != nil {
 		done()
 		stay()
-		entry.Decision = ""
-		return nil, g.refuse(ctx, entry, "session.fence", unsureApproval(err, permit))
+		return nil, err
 	}
-	x = &Exchange{Event: intent.Event, Effect: req.Effect, Tool: target.Tool.Name, Note: permit.Note(), gateway: g, ctx: running, intent: intent, started: g.now()}
 
 	// 4 to 6. The credential, the request, the redaction of what comes.
-	in, err := g.forward(running, seen, permit, outgoing(r, target.Tool, req, header, first))
+	x, err = g.stream(&Exchange{Event: intent.Event, Note: permit.Note(), effect: req.Effect, ctx: running, intent: intent, release: []func(){done, stay}},
+		func() (*provider.Incoming, error) {
+			return g.forward(running, seen, permit, outgoing(r, target.Tool, req, header, first))
+		})
 	if err != nil {
-		outcome := outcomeOf(running, provider.Answer{}, err)
-		outcome.Duration = g.now().Sub(x.started)
-		g.audit.Finish(intent, outcome)
-		done()
-		stay()
-		return nil, withNote(g.explain(running, err, req.Effect, outcome), permit.Note())
+		return nil, withNote(err, permit.Note())
 	}
-	seen.Enter(telemetry.Outcome)
 
 	// 7. The outcome, once the answer has ended or the session has.
-	x.release = []func(){done, stay}
-	x.answered(in)
+	seen.Enter(telemetry.Outcome)
 	return x, nil
+}
+
+func tooManyAnswers() error {
+	return fault.New(fault.Limited, "overloaded", "Too many answers are under way.").WithHint("Nothing was sent. Wait, then try again.").WithRetry(time.Second)
 }
 
 // outgoing is a raw request that was decided on.
@@ -238,38 +233,6 @@ func outgoing(r Raw, tool provider.Tool, req *provider.Request, header http.Head
 		out.Whole = first.first
 	}
 	return out
-}
-
-// forward sends a raw request with the credential, refreshed once when the
-// provider refuses it; see [Gateway.send]. A body that was not read whole cannot
-// be sent again, and then the refusal is the answer.
-func (g *Gateway) forward(ctx context.Context, seen *telemetry.Call, p session.Permit, o provider.Outgoing) (*provider.Incoming, error) {
-	seen.Enter(telemetry.Credential)
-	cred, version, err := g.credentials.Token(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	seen.Enter(telemetry.Upstream)
-	in, err := provider.Forward(ctx, g.outbound, p.Pinned(), p.Record(), o, cred)
-	if err != nil || in.Status != http.StatusUnauthorized {
-		return in, err
-	}
-	if o.Whole != nil && g.credentials.Refreshable(ctx, p) {
-		_ = in.Close()
-		seen.Enter(telemetry.Credential)
-		if cred, version, err = g.credentials.Refresh(ctx, p, version); err != nil {
-			return nil, err
-		}
-		seen.Enter(telemetry.Upstream)
-		if in, err = provider.Forward(ctx, g.outbound, p.Pinned(), p.Record(), o, cred); err != nil || in.Status != http.StatusUnauthorized {
-			return in, err
-		}
-	}
-	if g.credentials.Rejected(ctx, p, version) {
-		_ = in.Close()
-		return nil, g.connections.MustReconnect(p.Connection(), "The provider no longer accepts the account's credential.")
-	}
-	return in, nil
 }
 
 // cutSocket is a socket that ends with its session.

@@ -170,11 +170,11 @@ func (g *Gateway) within(l session.Live) error {
 // Invoke makes one call, or says why not.
 func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error) {
 	ctx, seen := g.telemetry.Call(telemetry.Remote(ctx, c.Traceparent))
-	entry := audit.Entry{
-		Environment: c.Identity.Environment(), Organization: c.Identity.Organization(), Actor: audit.Actor{Kind: "agent", ID: string(c.Identity.Agent())},
-		Agent: c.Identity.Agent(), User: c.Identity.User(), Action: "tool.call", Object: printable(c.Tool), Tool: printable(c.Tool), Address: c.Address,
-	}
-	defer func() { seen.End(string(entry.Session), entry.Effect, ending(result, err), string(result.Event)) }()
+	entry := entryOf(c.Identity, "tool.call", c.Tool, c.Address)
+	entry.Tool = entry.Object
+	defer func() {
+		seen.End(string(entry.Session), entry.Effect, ending(result.Status, err), string(result.Event))
+	}()
 	leave, err := g.enter(c.Identity)
 	if err != nil {
 		return Result{}, err
@@ -189,15 +189,9 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 
 	// 1. Is the session active, now, for this agent?
 	seen.Enter(telemetry.Session)
-	live, err := g.sessions.Live(ctx, c.Identity, c.Handle)
-	if entry.Session = live.Session(); live.User() != "" {
-		entry.User = live.User()
-	}
+	live, err := g.admitted(ctx, &entry, c.Identity, c.Handle)
 	if err != nil {
-		return Result{}, g.refuse(ctx, entry, "session.live", err)
-	}
-	if err := g.within(live); err != nil {
-		return Result{}, g.refuse(ctx, entry, "session.rate", err)
+		return Result{}, err
 	}
 	target, err := live.Target(c.Tool, c.Connection)
 	if err != nil {
@@ -215,14 +209,8 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	if err := c.within(policy.Worse(target.Tool.Effect, req.Effect)); err != nil {
 		return Result{}, g.refuse(ctx, entry, "call.effect", err)
 	}
-	permit, decided, err := g.sessions.Permit(ctx, live, target, req)
-	entry.ArgumentDigest, entry.Rule, entry.Approval = decided.ArgumentDigest, decided.Policy.Rule, decided.Approval
-	entry.Detail = decided.Detail()
+	permit, err := g.permitted(ctx, seen, &entry, live, target, req)
 	if err != nil {
-		err = g.refuse(ctx, entry, decided.Policy.Rule, err)
-		if decided.Asked {
-			g.lookUp(ctx, seen, live, target, req, entry)
-		}
 		return Result{}, err
 	}
 
@@ -231,11 +219,9 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	seen.Enter(telemetry.Intent)
 	running, done := permit.Track(ctx)
 	defer done()
-	entry.Decision = string(policy.Allow)
-	intent, err := g.audit.Begin(ctx, entry, permit)
+	intent, err := g.begin(ctx, entry, permit, "session.fence")
 	if err != nil {
-		entry.Decision = ""
-		return Result{}, g.refuse(ctx, entry, "session.fence", unsureApproval(err, permit))
+		return Result{}, err
 	}
 	started := g.now()
 
@@ -244,9 +230,7 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 
 	// 7. The outcome, whatever it was.
 	seen.Enter(telemetry.Outcome)
-	outcome := outcomeOf(running, answer, err)
-	outcome.Duration = g.now().Sub(started)
-	g.audit.Finish(intent, outcome)
+	outcome := g.settle(running, intent, started, answer, err)
 	if err != nil {
 		return Result{}, withNote(g.explain(running, err, req.Effect, outcome), permit.Note())
 	}
@@ -282,37 +266,6 @@ func build(t session.Target, raw json.RawMessage) (*provider.Request, error) {
 		err = fault.New(fault.Invalid, "invalid_arguments", f.Message).WithHint(f.Hint).WithCause(err)
 	}
 	return nil, err
-}
-
-// send makes the request with the credential. When the provider refuses the
-// credential, it is refreshed once and the request repeated, which cannot do
-// anything twice: the provider refused it unread. What it refuses after that is
-// the credential, or else this request, and then its 401 is the answer.
-func (g *Gateway) send(ctx context.Context, seen *telemetry.Call, p session.Permit, t provider.Tool, req *provider.Request) (provider.Answer, error) {
-	seen.Enter(telemetry.Credential)
-	cred, version, err := g.credentials.Token(ctx, p)
-	if err != nil {
-		return provider.Answer{}, err
-	}
-	seen.Enter(telemetry.Upstream)
-	answer, err := provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred)
-	if err != nil || !answer.AuthFailed {
-		return answer, err
-	}
-	if g.credentials.Refreshable(ctx, p) {
-		seen.Enter(telemetry.Credential)
-		if cred, version, err = g.credentials.Refresh(ctx, p, version); err != nil {
-			return provider.Answer{}, err
-		}
-		seen.Enter(telemetry.Upstream)
-		if answer, err = provider.Call(ctx, g.outbound, p.Pinned(), p.Record(), t, req, cred); err != nil || !answer.AuthFailed {
-			return answer, err
-		}
-	}
-	if g.credentials.Rejected(ctx, p, version) {
-		return provider.Answer{}, g.connections.MustReconnect(p.Connection(), "The provider no longer accepts the account's credential.")
-	}
-	return answer, nil
 }
 
 // askFirst answers a call without a session: it makes the request for just this
@@ -352,11 +305,11 @@ func (g *Gateway) refuse(ctx context.Context, e audit.Entry, rule string, err er
 }
 
 // ending is how a call ended, in a word: ok, or a code.
-func ending(r Result, err error) string {
+func ending(status int, err error) string {
 	switch {
 	case err != nil:
 		return fault.Of(err).Code
-	case r.Status >= 400:
+	case status >= 400:
 		return "upstream_error"
 	}
 	return "ok"

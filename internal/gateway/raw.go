@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"errors"
 	"io"
 	"mime"
@@ -50,22 +50,6 @@ type Raw struct {
 	Door        string // relay or proxy, for the record
 	Address     string // of the client
 	Traceparent string // see [Call]
-}
-
-// Exchange makes one raw request, or says why not. It holds the request against
-// everything that Invoke holds a tool call against, in the same order and for each
-// request anew: session, grant, policy, a durable intent before the first byte
-// goes out, the credential last. An approval is for the identical request: method,
-// host, path, query and body.
-//
-// An error is a fault of ours, and nothing of the provider is in it. Otherwise the
-// answer has arrived up to its body, which is read as it comes. When the session
-// ends, by whoever's will, the exchange is cut within a second: the upstream's
-// connection is closed, reading gives an error, and Context is done, upon which
-// the door closes what it has open to its client. The caller closes the exchange
-// in any case; its outcome is on record then, once.
-func (g *Gateway) Exchange(ctx context.Context, r Raw) (*Exchange, error) {
-	return g.exchange(ctx, r)
 }
 
 // candidate is a granted connection that a raw request is within the places of.
@@ -142,7 +126,7 @@ func aim(found []candidate, r Raw, seen provider.Raw) (session.Target, *provider
 		seen.URL = c.url
 		readings, err := c.reached.Record().Read(seen, c.reached.Pinned().API...)
 		if err != nil {
-			refused = cmpErr(refused, err)
+			refused = cmp.Or(refused, err)
 			continue
 		}
 		t, req, ok := c.reached.Choose(readings)
@@ -165,13 +149,6 @@ func aim(found []candidate, r Raw, seen provider.Raw) (session.Target, *provider
 		WithHint("Request a session that names the tool, and tell the person why.").With("tool", first.Tool.Name)
 }
 
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
 // body is the body of a raw request while it is read.
 type body struct {
 	first []byte // what was read to decide
@@ -185,8 +162,7 @@ func readFirst(r Raw) (body, error) {
 	if r.Body == nil || r.Length == 0 {
 		return body{whole: true, first: []byte{}}, nil
 	}
-	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if r.Method == http.MethodPost && (strings.HasPrefix(media, "application/grpc") || media == "application/connect+proto") {
+	if talks(r.Method, r.Header) {
 		return body{rest: r.Body}, nil
 	}
 	first, err := io.ReadAll(io.LimitReader(r.Body, provider.MaxRead+1))
@@ -197,6 +173,12 @@ func readFirst(r Raw) (body, error) {
 		return body{first: first, whole: true}, nil
 	}
 	return body{first: first[:min(len(first), provider.MaxRead)], whole: false, rest: io.MultiReader(bytes.NewReader(first), r.Body)}, nil
+}
+
+// talks reports whether a body may be one side of a talk, as in gRPC.
+func talks(method string, h http.Header) bool {
+	media, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return method == http.MethodPost && (strings.HasPrefix(media, "application/grpc") || media == "application/connect+proto")
 }
 
 // check refuses a request that no client of good will sends, before any work.

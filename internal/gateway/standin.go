@@ -20,7 +20,7 @@ import (
 // token endpoint: with the placeholder again, good for an hour. Sent on, it would
 // be refused, and the client would try again and again. Nothing is sent; what keeps
 // the account's own token fresh is package credential. It is nil for anything else.
-func (g *Gateway) standIn(ctx context.Context, live session.Live, r Raw, entry audit.Entry) (*Exchange, error) {
+func (g *Gateway) standIn(ctx context.Context, live session.Live, r *Raw, entry audit.Entry) (*Exchange, error) {
 	if r.Method != http.MethodPost || r.URL.Host == "" || r.Body == nil {
 		return nil, nil
 	}
@@ -31,11 +31,9 @@ func (g *Gateway) standIn(ctx context.Context, live session.Live, r Raw, entry a
 		}
 		const most = 16 << 10
 		text, err := io.ReadAll(io.LimitReader(r.Body, most))
-		if err != nil {
-			return nil, nil
-		}
+		r.Body = io.MultiReader(bytes.NewReader(text), r.Body) // for whoever takes it, whole
 		grant, token := refreshOf(r.Header, text)
-		if grant != "refresh_token" || !provider.IsPlaceholder(token) {
+		if err != nil || grant != "refresh_token" || !provider.IsPlaceholder(token) {
 			return nil, nil
 		}
 		answer, err := json.Marshal(map[string]any{"access_token": c.Record().Placeholder(provider.FieldAccessToken), "token_type": "Bearer", "expires_in": 3600, "refresh_token": token})
@@ -48,7 +46,7 @@ func (g *Gateway) standIn(ctx context.Context, live session.Live, r Raw, entry a
 		}
 		running, done := context.WithCancel(ctx)
 		header := http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}}
-		return &Exchange{Status: http.StatusOK, Header: header, Length: int64(len(answer)), Effect: policy.Read, Ours: true, gateway: g, ctx: running,
+		return &Exchange{Status: http.StatusOK, Header: header, Length: int64(len(answer)), effect: policy.Read, Ours: true, gateway: g, ctx: running,
 			in: ours{bytes.NewReader(answer)}, started: g.now(), release: []func(){done}}, nil
 	}
 	return nil, nil

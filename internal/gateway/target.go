@@ -38,9 +38,7 @@ func (g *Gateway) lookUp(ctx context.Context, seen *telemetry.Call, live session
 	}
 	started := g.now()
 	answer, err := g.send(running, seen, permit, tool, look)
-	outcome := outcomeOf(running, answer, err)
-	outcome.Duration = g.now().Sub(started)
-	g.audit.Finish(intent, outcome)
+	g.settle(running, intent, started, answer, err)
 	if err == nil {
 		if name, ok := target.Tool.Target.Named(answer); ok {
 			err = g.sessions.Named(ctx, asked.Approval, name)

@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/agent"
-	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
 )
 
 // Elsewhere says what becomes of tunnels to hosts that a session was not granted.
@@ -73,29 +73,24 @@ type Opened struct {
 // then nothing of the tunnel may stay open.
 func (g *Gateway) Tunnel(ctx context.Context, t Tunnel) (held context.Context, o Opened, err error) {
 	place := net.JoinHostPort(t.Host, t.Port)
-	entry := audit.Entry{
-		Environment: t.Identity.Environment(), Organization: t.Identity.Organization(), Actor: audit.Actor{Kind: "agent", ID: string(t.Identity.Agent())},
-		Agent: t.Identity.Agent(), User: t.Identity.User(), Action: "proxy.tunnel", Object: printable(place), Address: t.Address,
-	}
+	entry := entryOf(t.Identity, "proxy.tunnel", place, t.Address)
 	if err := g.ready(); err != nil {
 		return nil, Opened{}, g.refuse(ctx, entry, "node.ready", err)
 	}
-	live, err := g.sessions.Live(ctx, t.Identity, t.Handle)
-	if entry.Session = live.Session(); live.User() != "" {
-		entry.User = live.User()
-	}
+	live, err := g.admitted(ctx, &entry, t.Identity, t.Handle)
 	if err != nil {
-		return nil, Opened{}, g.refuse(ctx, entry, "session.live", err)
+		return nil, Opened{}, err
 	}
-	if err := g.within(live); err != nil {
-		return nil, Opened{}, g.refuse(ctx, entry, "session.rate", err)
+	inside, ok := reaches(live.Places(), place)
+	rule, passes := g.egress.passes(t.Host)
+	if !ok && rule != "egress.host" { // a host that is named may be that of a client's own sign-in, too
+		inside, ok = reaches(tokenPlaces(live), place)
 	}
-	if tls, ok := reaches(live.Places(), place); ok {
+	if ok {
 		held, done := g.sessions.Hold(ctx, live)
-		return held, Opened{Done: done, TLS: tls}, nil
+		return held, Opened{Done: done, TLS: inside}, nil
 	}
-	rule, ok := g.egress.passes(t.Host)
-	if !ok {
+	if !passes {
 		return nil, Opened{}, g.refuse(ctx, entry, rule, fault.New(fault.Denied, "destination_denied", "This session reaches no account at "+printable(place)+", and the proxy lets nothing else pass.").
 			WithHint("Request a session for a provider that has this host, or ask the operator to let it pass (AMBIT_PROXY_PASS)."))
 	}
@@ -113,6 +108,17 @@ func (g *Gateway) Tunnel(ctx context.Context, t Tunnel) (held context.Context, o
 		return nil, Opened{}, g.refuse(ctx, entry, rule, err)
 	}
 	return held, Opened{Done: done, Conn: conn}, nil
+}
+
+// tokenPlaces are where clients of the session's accounts would refresh their
+// placeholders, which is answered here; see [Gateway.standIn]. Nothing else passes
+// to them.
+func tokenPlaces(live session.Live) (out []string) {
+	for _, c := range live.Reach("", "") {
+		p := c.Pinned()
+		out = append(out, p.Token, p.Refreshing())
+	}
+	return out
 }
 
 // reaches reports whether place is that of one of the bases, and whether it speaks

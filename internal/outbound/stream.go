@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -78,16 +79,24 @@ func (c *Client) Stream(ctx context.Context, bound Bound, req *http.Request, lim
 	}
 	s := &Stream{parent: ctx, limit: cmp.Or(lim.Quiet, defaultQuiet), a: &attempt{host: out.URL.Host, replayable: replayable(out) && out.Body == nil}, after: func() {}}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	late := time.AfterFunc(time.Hour, func() { s.cancel(errHead) })
+	// An answer may come while its request is still being sent, and then nothing is late.
+	var came atomic.Bool
+	late := time.AfterFunc(time.Hour, func() {
+		if !came.Load() {
+			s.cancel(errHead)
+		}
+	})
 	defer late.Stop()
 	out.Trailer = req.Trailer
 	trace := s.a.trace(s.ctx)
 	trace.WroteRequest = func(httptrace.WroteRequestInfo) { late.Reset(cmp.Or(lim.Head, defaultHead)) }
 	out = out.WithContext(httptrace.WithClientTrace(s.ctx, trace))
 	resp, err := s.roundTrip(c, out, bound)
+	came.Store(true)
 	if err != nil {
-		s.end()
-		return nil, s.fail(err)
+		err = s.fail(err) // before our own end of it hides why
+		_ = s.Close()
+		return nil, err
 	}
 	s.a.sent.Store(true)
 	s.a.status, s.a.retry = resp.StatusCode, retryAfter(resp.Header)

@@ -169,45 +169,59 @@ func (b *begun) Read(p []byte) (int, error) {
 // that reads what its tool printed; the header is for programs, which of a refused
 // CONNECT see nothing else.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	f := fault.Of(err)
+	f, body := s.problem(w, err)
 	status := http.StatusForbidden
+	h := w.Header()
 	switch f.Kind {
 	case fault.Unauthenticated:
 		status = http.StatusProxyAuthRequired
-		w.Header().Add("Proxy-Authenticate", `Basic realm="ambit", charset="UTF-8"`)
-		w.Header().Add("Proxy-Authenticate", `Bearer realm="ambit"`)
+		h.Add("Proxy-Authenticate", `Basic realm="ambit", charset="UTF-8"`)
+		h.Add("Proxy-Authenticate", `Bearer realm="ambit"`)
 	case fault.Invalid:
-		status = http.StatusBadRequest
+		if status = http.StatusBadRequest; f.Code == codeMisdirected {
+			status = http.StatusMisdirectedRequest
+		}
+	case fault.TooLarge:
+		status = http.StatusRequestEntityTooLarge
 	case fault.Limited:
 		status = http.StatusTooManyRequests
 	case fault.Unavailable:
 		status = http.StatusBadGateway
 	case fault.Internal:
 		status = http.StatusInternalServerError
+	}
+	h.Set("X-Ambit-Code", f.Code)
+	h.Set("Proxy-Status", `ambit; error=http_request_denied; details="`+f.Code+`"`) // RFC 9209
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
+
+// problem is what anybody is told of an error, as JSON, with the headers that belong
+// to it. What is our own fault is for the log alone.
+func (s *Server) problem(w http.ResponseWriter, err error) (*fault.Error, []byte) {
+	f := fault.Of(err)
+	if f.Kind == fault.Internal {
 		s.log.Error("a request to the proxy failed", "error", err)
 		f = fault.New(fault.Internal, "internal", "Something went wrong on our side.")
 	}
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
 	}
-	doc := map[string]string{"code": f.Code, "message": f.Message}
-	if f.Hint != "" {
-		doc["hint"] = f.Hint
-	}
+	doc := map[string]string{}
 	for name, value := range f.Fields {
 		doc[name] = value
 	}
-	body, _ := json.Marshal(doc)
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Ambit-Code", f.Code)
-	h.Set("Proxy-Status", `ambit; error=http_request_denied; details="`+f.Code+`"`) // RFC 9209
-	h.Set("Content-Length", strconv.Itoa(len(body)+1))
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(append(body, '\n'))
+	doc["code"], doc["message"] = f.Code, f.Message
+	if f.Hint != "" {
+		doc["hint"] = f.Hint
 	}
+	body, _ := json.Marshal(doc)
+	w.Header().Set("Content-Type", "application/json")
+	return f, append(body, '\n')
 }
 
 // pass copies both ways, unread, until one side is done, the session is over, or
@@ -252,7 +266,7 @@ func (p *patient) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// hop are the fields that are between a client and its proxy (RFC 9110 §7.6.1).
+// dropHop takes out the fields that are between a client and its proxy (RFC 9110 §7.6.1).
 func dropHop(h http.Header) {
 	for _, line := range h.Values("Connection") {
 		for name := range strings.SplitSeq(line, ",") {

@@ -36,17 +36,16 @@ func (s *Server) inside(held context.Context, conn net.Conn, by caller, env id.E
 			return
 		case <-s.stop:
 		}
-		ending, cancel := context.WithCancel(held)
-		defer cancel()
+		ended := make(chan struct{})
 		watch.Go(func() {
-			select {
-			case <-s.kill:
-			case <-l.over:
-			case <-ending.Done():
-			}
-			cancel()
+			defer close(ended)
+			_ = srv.Shutdown(held)
 		})
-		_ = srv.Shutdown(ending)
+		select {
+		case <-ended:
+		case <-l.over:
+		case <-s.kill: // closing the connection ends what Shutdown waits for
+		}
 	})
 	if to.scheme == "https" {
 		secured, err := s.handshake(held, conn, env, to.host)
@@ -80,6 +79,8 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn, env id.Environmen
 	}
 	return secured, nil
 }
+
+const codeMisdirected = "misdirected_request"
 
 var errOtherName = errors.New("the name in the TLS handshake is not the one of the CONNECT")
 
@@ -128,7 +129,7 @@ func (t *tunnel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer t.running.Done()
 	s := t.server
 	if r.Method == http.MethodConnect || r.URL.IsAbs() || r.URL.Host != "" && r.ProtoMajor == 1 || !agrees(r.Host, t.to.host, t.to.port, t.to.scheme) {
-		misdirected(w)
+		s.refuse(w, r, fault.New(fault.Invalid, codeMisdirected, "The request names another host than the connection that it came on."))
 		return
 	}
 	who, err := s.agents.Authenticate(r.Context(), t.by.token)
@@ -137,10 +138,4 @@ func (t *tunnel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.call(w, r, t.by, who, t.to)
-}
-
-func misdirected(w http.ResponseWriter) {
-	f := fault.New(fault.Invalid, "misdirected_request", "The request names another host than the connection that it came on.")
-	w.Header().Set("X-Ambit-Code", f.Code)
-	http.Error(w, f.Message+" ("+f.Code+")", http.StatusMisdirectedRequest)
 }

@@ -141,23 +141,18 @@ func (s *Server) bundle(w http.ResponseWriter, r *http.Request) {
 func (s *Server) answer(w http.ResponseWriter, err error, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	status := http.StatusOK
-	if err != nil {
-		f := fault.Of(err)
-		status = map[fault.Kind]int{fault.Invalid: 400, fault.Unauthenticated: 401, fault.Denied: 403, fault.Expired: 403, fault.NotFound: 404, fault.Conflict: 409, fault.Limited: 429, fault.Unavailable: 503}[f.Kind]
-		if status == 0 {
-			status, f = http.StatusInternalServerError, fault.New(fault.Internal, "internal", "Something went wrong on our side.")
-			s.log.Error("a request to the proxy's own paths failed", "error", err)
-		}
-		if f.Kind == fault.Unauthenticated {
-			w.Header().Set("WWW-Authenticate", s.agents.Challenge(""))
-		}
-		doc := map[string]string{"code": f.Code, "message": f.Message, "hint": f.Hint}
-		for name, value := range f.Fields {
-			doc[name] = value
-		}
-		v = doc
+	if err == nil {
+		_ = json.NewEncoder(w).Encode(v)
+		return
+	}
+	f, body := s.problem(w, err)
+	status, ok := map[fault.Kind]int{fault.Invalid: 400, fault.Unauthenticated: 401, fault.Denied: 403, fault.Expired: 403, fault.NotFound: 404, fault.Conflict: 409, fault.TooLarge: 413, fault.Limited: 429, fault.Unavailable: 503}[f.Kind]
+	if !ok {
+		status = http.StatusInternalServerError
+	}
+	if f.Kind == fault.Unauthenticated {
+		w.Header().Set("WWW-Authenticate", s.agents.Challenge(""))
 	}
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v)
+	_, _ = w.Write(body)
 }

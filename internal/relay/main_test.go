@@ -207,6 +207,20 @@ func TestIdentityIsOnEveryAuditRow(t *testing.T) {
 	}
 }
 
+// A bug: an answer to HEAD, of which there is no body to read, was on record as given
+// up by its client (L1: the record says what happened).
+func TestHeadIsOnRecordAsOk(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	resp, text := s.do(t, "HEAD", "/relay/tracker/issues/1", "")
+	if resp.StatusCode != 200 || resp.ContentLength < 1 || text != "" {
+		t.Errorf("HEAD: %d, length %d, %q", resp.StatusCode, resp.ContentLength, text)
+	}
+	if all := s.records(t); len(all) != 1 || all[0].Outcome.Status != "ok" || all[0].Outcome.Code != "" {
+		t.Errorf("on record is %+v", all[0].Outcome)
+	}
+}
+
 // An upload and a download of any size go through while they arrive, with their
 // length, and ranges stay true.
 func TestBodiesStream(t *testing.T) {

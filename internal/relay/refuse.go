@@ -53,6 +53,14 @@ func statusOf(f *fault.Error) int {
 	return http.StatusInternalServerError
 }
 
+// refuse is Refuse, with a line in the log for what is our own fault.
+func (s *Server) refuse(w http.ResponseWriter, err error) {
+	if fault.KindOf(err) == fault.Internal {
+		s.log.Error("a request to the relay failed", "error", err)
+	}
+	Refuse(w, err)
+}
+
 // Refuse answers with an error of ours: its code and message, what to do next, and
 // what else it tells, such as approval_url.
 func Refuse(w http.ResponseWriter, err error) {

@@ -101,17 +101,17 @@ func (s *Server) Before(next http.Handler) http.Handler {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	guard(w.Header())
 	if err := refuseBrowsers(r); err != nil {
-		Refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	raw, err := s.read(r)
 	if err != nil {
-		Refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	token, user, err := credentialOf(r.Header)
 	if err != nil {
-		Refuse(w, s.failed(r, err))
+		s.refuse(w, s.failed(r, err))
 		return
 	}
 	raw.Header = r.Header.Clone()
@@ -124,7 +124,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return s.application(w, r, secret.FromString(token), raw)
 		}
 	} else if err := s.agent(w, r, secret.FromString(token), user, &raw); err != nil {
-		Refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	s.pass(w, r, raw, exchange)
