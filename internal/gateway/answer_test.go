@@ -66,7 +66,7 @@ func TestSlowBodyEnds(t *testing.T) {
 			r.Body = conn
 			r.Header.Set("Content-Type", test.media)
 			began := time.Now()
-			_, err := bufio.NewReaderSize(gateway.BodyOf(conn, r), 64<<10).WriteTo(io.Discard)
+			_, err := bufio.NewReaderSize(gateway.BodyOf(conn, r), 64<<10).WriteTo(struct{ io.Writer }{io.Discard})
 			if took := time.Since(began); (err == nil) != test.whole || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) || took > test.atMost {
 				t.Errorf("%s: after %v: %v", test.name, took, err)
 			}
