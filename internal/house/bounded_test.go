@@ -95,6 +95,7 @@ var bounded = map[string]struct{ bound, ends string }{
 
 	"gateway.Exchange.Header":  {"what outbound lets through", "Close, or the end of the session"},
 	"gateway.Exchange.release": {"two functions", "finish, once"},
+	"gateway.Exchange.join go": {"one for each socket, of which streams bounds the number", "join, which waits for it"},
 
 	"keyring/azurekv.clouds":       {"a table", "never changed"},
 	"keyring/azurekv.keeper.marks": {"64 versions", "emptied when full"},
@@ -146,7 +147,6 @@ var bounded = map[string]struct{ bound, ends string }{
 	"proxy.Server.inside go":   {"two for each tunnel, of which there are 4,096", "inside, which waits for them"},
 	"proxy.Server.kill":        {"nothing is sent", "Close closes it"},
 	"proxy.Server.pass go":     {"two for each tunnel, of which there are 4,096", "pass, which waits for them"},
-	"proxy.Server.socket go":   {"one for each socket, of which a tunnel has one", "socket, which waits for it"},
 	"proxy.Server.stop":        {"nothing is sent", "Shutdown closes it"},
 	"proxy.bounded.places":     {"as proxy.Server.conns", "a connection at its end"},
 	"proxy.single.over":        {"nothing is sent", "closed with the tunnel's connection"},
@@ -172,8 +172,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"provider/openapi.readWords":   {"a table", "never changed"},
 	"provider/openapi.secretWords": {"a table", "never changed"},
 
-	"relay.Server.socket go": {"one for each socket", "socket, which waits for it"},
-	"relay.codes":            {"a table", "never changed"},
+	"relay.codes": {"a table", "never changed"},
 
 	"sandbox.Server.Run go":  {"one", "Run waits for it"},
 	"sandbox.Server.access":  {"a few of each of 1,000 grants", "with its grant"},
