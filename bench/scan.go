@@ -17,8 +17,9 @@ import (
 )
 
 // scanned measures `ambit scan`: a tree of small files, beside gitleaks when its binary is
-// given, in three turns of which the medians are told; then a file of ten gigabytes that is
-// a hole, with one credential in its middle.
+// given, in three turns of which the medians are told (a tree of over 100,000 files in one:
+// what it asks about is memory); then a file of ten gigabytes that is a hole, with one
+// credential in its middle.
 func scanned(ctx context.Context, dir, gitleaks string, files int) error {
 	binary, err := world.Build(ctx, dir)
 	if err != nil {
@@ -41,7 +42,11 @@ func scanned(ctx context.Context, dir, gitleaks string, files int) error {
 		}{"gitleaks", []string{gitleaks, "dir", tree, "--no-banner", "--exit-code", "0", "--report-format", "json", "--report-path", filepath.Join(dir, "gitleaks.json")}})
 	}
 	runs := make([][]scanRun, len(programs))
-	for range 3 {
+	turns := 3
+	if files > 100_000 {
+		turns = 1
+	}
+	for range turns {
 		for i, p := range programs {
 			r, err := runScan(ctx, p.args)
 			if err != nil {
@@ -52,7 +57,7 @@ func scanned(ctx context.Context, dir, gitleaks string, files int) error {
 	}
 	for i, p := range programs {
 		slices.SortFunc(runs[i], func(a, b scanRun) int { return int(a.wall - b.wall) })
-		r := runs[i][1]
+		r := runs[i][turns/2]
 		found := fmt.Sprint(r.found)
 		if i > 0 {
 			found = fmt.Sprint(countJSON(filepath.Join(dir, "gitleaks.json")))

@@ -107,16 +107,21 @@ func (c *command) setupOf(a agentClient, url string, project bool) (setup, error
 	return s, nil
 }
 
-// value is the entry as JSON.
-func (s setup) value() []byte {
+// filled is the entry for a server.
+func (a agentClient) filled(url string) map[string]any {
 	entry := map[string]any{}
-	for k, v := range s.entry {
+	for k, v := range a.entry {
 		if v == "%s" {
-			v = s.url
+			v = url
 		}
 		entry[k] = v
 	}
-	doc, _ := json.Marshal(entry)
+	return entry
+}
+
+// value is the entry as JSON.
+func (s setup) value() []byte {
+	doc, _ := json.Marshal(s.filled(s.url))
 	return doc
 }
 

@@ -48,6 +48,9 @@ func TestScripts(t *testing.T) {
 			"singlecall": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("SESSION", worldOf(ts).singleCall(strings.Join(args, " ")))
 			},
+			"configured": func(ts *testscript.TestScript, _ bool, args []string) {
+				worldOf(ts).configured([]byte(ts.ReadFile(args[0])))
+			},
 			"agree": agree, "denies": denies,
 			"stop": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).stop() },
 		},

@@ -200,6 +200,34 @@ type worker struct {
 }
 
 func (w *world) agent(agentName string, effects ...string) worker {
+	return w.agentAt(w.base.JoinPath("mcp").String(), agentName, effects...)
+}
+
+// configured is a client of MCP that is started from the settings of a program, and
+// calls a tool through the server that stands there.
+func (w *world) configured(settings []byte) {
+	var program struct {
+		Servers map[string]struct{ Type, URL, Command string } `json:"mcpServers"`
+	}
+	w.must(json.Unmarshal(settings, &program))
+	served := 0
+	for name, s := range program.Servers {
+		if s.Command != "" {
+			continue
+		}
+		if served++; s.Type != "http" {
+			w.t.Fatalf("the entry %s has the type %q", name, s.Type)
+		}
+		a := w.agentAt(s.URL, "from the settings", "read")
+		w.call(a.ClientSession, "sandbox_key_list_issues", map[string]any{"session": a.handle})
+		w.must(a.Close())
+	}
+	if served != 1 {
+		w.t.Fatalf("the settings name %d servers by their address", served)
+	}
+}
+
+func (w *world) agentAt(endpoint, agentName string, effects ...string) worker {
 	ctx := w.t.ctx
 	api := client.New(w.base.String(), string(w.key.Reveal()))
 	made, err := api.CreateAgent(ctx, client.NewAgent{Name: agentName, Kind: "delegated", OrganizationID: string(w.org.ID), OwnerID: string(w.owner.User())})
@@ -217,7 +245,7 @@ func (w *world) agent(agentName string, effects ...string) worker {
 	}
 	w.must(json.NewDecoder(resp.Body).Decode(&token))
 	agentSide, err := mcp.NewClient(&mcp.Implementation{Name: "script", Version: "1"}, nil).Connect(ctx, &mcp.StreamableClientTransport{
-		Endpoint: w.base.JoinPath("mcp").String(), HTTPClient: &http.Client{Transport: bearer(token.AccessToken)}, DisableStandaloneSSE: true}, nil)
+		Endpoint: endpoint, HTTPClient: &http.Client{Transport: bearer(token.AccessToken)}, DisableStandaloneSSE: true}, nil)
 	w.must(err)
 	asked := w.call(agentSide, "request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": effects, "purpose": "Look at the issues. \x1b[31mred"})
 	sessions, err := api.Sessions(ctx, client.SessionFilter{AgentID: made.ID})

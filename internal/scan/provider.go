@@ -1,6 +1,11 @@
 package scan
 
-import "strings"
+import (
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+)
 
 // issuer is who gave a credential out, and where it is taken back.
 type issuer struct {
@@ -155,6 +160,23 @@ func providerOf(words []string) string {
 		}
 	}
 	return ""
+}
+
+// Belongs reports whether a host is known to be one of an issuer's: it is under the
+// domain of the page where its keys are revoked, or of the call that tells whose one is.
+func Belongs(issuer, host string) bool {
+	domain, err := publicsuffix.EffectiveTLDPlusOne(host)
+	if err != nil {
+		return false
+	}
+	for _, at := range []string{issuers[issuer].revoke, questions[issuer].url} {
+		if u, err := url.Parse(at); err == nil && u.Host != "" {
+			if d, err := publicsuffix.EffectiveTLDPlusOne(u.Hostname()); err == nil && d == domain {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // providerName is a provider in words.

@@ -11,7 +11,7 @@ import (
 )
 
 // This file is the only one of the room that looks into values once they are
-// found, beside verify.go, which sends one to its provider.
+// found, beside verify.go and revoke.go, which send one to its provider.
 
 // tail is how many characters of a value are shown, and tailOf how long it must be
 // for that to give nothing away.

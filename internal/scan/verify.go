@@ -46,14 +46,18 @@ var questions = map[string]question{
 
 // askable reports whether a finding is of a kind that the provider's call takes.
 func askable(f Finding) bool {
-	if _, ok := questions[f.Provider]; !ok {
-		return false
-	}
+	_, ok := questions[f.Provider]
+	return ok && f.IsKey()
+}
+
+// IsKey reports whether a finding is what a client of its provider sends as its key, and
+// not a part of a credential, or another kind of it.
+func (f Finding) IsKey() bool {
 	switch f.Kind {
 	case "password", "url-credential", "database-url", "client-secret", "basic-auth", "refresh-token", "slack-webhook", "stripe-webhook-secret", "registry-login", "private-key", "github-refresh-token", "slack-app-token", "command-password":
 		return false
 	}
-	return true
+	return f.Provider != ""
 }
 
 // maxAsked bounds how many credentials one run asks about.
@@ -63,6 +67,10 @@ const maxAsked = 200
 // and weighs the findings anew. It is the only part of a scan that uses the network, and
 // it sends each credential only to the provider that gave it out.
 func Verify(ctx context.Context, c *outbound.Client, r *Report, now time.Time) {
+	verify(ctx, c, r, now, func(u string) string { return u })
+}
+
+func verify(ctx context.Context, c *outbound.Client, r *Report, now time.Time, at func(string) string) {
 	known := map[string]string{}
 	for i := range r.Findings {
 		f := &r.Findings[i]
@@ -73,7 +81,9 @@ func Verify(ctx context.Context, c *outbound.Client, r *Report, now time.Time) {
 		if !ok {
 			live = "unknown"
 			if len(known) < maxAsked {
-				live = ask(ctx, c, questions[f.Provider], *f)
+				q := questions[f.Provider]
+				q.url = at(q.url)
+				live = ask(ctx, c, q, *f)
 			}
 			known[f.Fingerprint] = live
 		}
@@ -93,7 +103,7 @@ func ask(ctx context.Context, c *outbound.Client, q question, f Finding) string 
 		req.Method = http.MethodGet
 	}
 	q.header(req.Header, string(f.Value.Reveal()))
-	resp, err := c.Do(ctx, outbound.Bound{Bases: []string{"https://" + u.Host}}, req, outbound.Limits{Body: 256 << 10, Timeout: 15 * time.Second})
+	resp, err := c.Do(ctx, outbound.Bound{Bases: []string{u.Scheme + "://" + u.Host}}, req, outbound.Limits{Body: 256 << 10, Timeout: 15 * time.Second})
 	if err != nil {
 		return "unknown"
 	}

@@ -1,5 +1,7 @@
 // Package found takes credentials out of the files in which a scan found them: each
-// goes into the vault, and a placeholder stands in its place.
+// goes into the vault, and a placeholder stands in its place. One whose provider the
+// server knows becomes a connection too, and where that leaves an MCP server's entry
+// without a use for its key, the entry becomes ours.
 //
 // A file is changed in an order that loses nothing wherever it is cut off: the values
 // are stored, then the whole file as it was is stored, and only then it is replaced,
@@ -14,8 +16,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +30,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/scan"
+	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // MaxFile is the largest file that is changed, in bytes: one that the vault can keep.
@@ -41,8 +46,52 @@ type Take struct {
 	Secret      string `json:"secret"`      // its name in the vault
 	Placeholder string `json:"placeholder"` // that stands in the file; before it is stored, its form
 	Revoke      string `json:"revoke,omitempty"`
+	// Provider is the server's, where this can be connected, and Connection the account
+	// that it became. Note says what stands in the way, or what a person does.
+	Provider   string   `json:"provider,omitempty"`
+	Hosts      []string `json:"sent_to,omitempty"` // to be connected
+	Connection string   `json:"connection,omitempty"`
+	Note       string   `json:"note,omitempty"`
 
 	finding scan.Finding
+	account Account
+}
+
+// Value is the credential. It prints nowhere.
+func (t Take) Value() secret.Value { return t.finding.Value }
+
+// Finding is what the scan said.
+func (t Take) Finding() scan.Finding { return t.finding }
+
+// connects reports whether the server has an account that this opens, or is about to.
+// Where keys can be connected, another key's account does not stand for this one.
+func (t Take) connects() bool {
+	if t.account.Part == "" {
+		return t.account.Connected
+	}
+	return t.Note == ""
+}
+
+// Account is a provider of the server's at which credentials of one issuer are used.
+type Account struct {
+	Provider    string // its id there
+	Name        string
+	Part        string // what a key becomes of the credential; empty: people sign in
+	Hosts       []string
+	Placeholder string // what a client is given in the key's place
+	Connected   bool   // the organization has an account there that works
+	Note        string // what a person does, where no key can be connected
+}
+
+// Options say how findings are taken.
+type Options struct {
+	Risk scan.Risk // the least
+	// Accounts are those of the server, by issuer as a scan names it; nil connects none.
+	Accounts map[string]Account
+	// Entry is what connects the program whose settings a file is, in the section of this
+	// path; nil for a program that cannot be connected so, and for section nil whether the
+	// program can. Nil: entries stay.
+	Entry func(file string, section []string) map[string]any
 }
 
 // Change is what becomes of one file.
@@ -51,10 +100,14 @@ type Change struct {
 	Takes  []Take `json:"takes"`
 	Left   []Left `json:"left,omitempty"`
 	Backup string `json:"backup"` // the secret that keeps the file as it was
+	// Servers are the entries of MCP servers that become one of ours.
+	Servers []Server `json:"servers,omitempty"`
 
-	path string // of the file itself, behind links
-	was  []byte
-	mode fs.FileMode
+	path   string // of the file itself, behind links
+	was    []byte
+	mode   fs.FileMode
+	others []scan.Finding // that are not taken
+	entry  func(file string, section []string) map[string]any
 }
 
 // Left is a finding that stays where it is, and why.
@@ -66,10 +119,12 @@ type Left struct {
 }
 
 // Plan says what would be taken out of where. It reads files and changes nothing.
-func Plan(findings []scan.Finding) (changes []Change, left []Left) {
-	byFile := map[string][]scan.Finding{}
+func Plan(findings []scan.Finding, o Options) (changes []Change, left []Left) {
+	byFile, others := map[string][]scan.Finding{}, map[string][]scan.Finding{}
 	for _, f := range findings {
 		switch {
+		case !f.Risk.AtLeast(o.Risk):
+			others[f.File] = append(others[f.File], f)
 		case f.Commit != "":
 			left = append(left, Left{f.File, f.Line, f.Kind, "it is in the history of the repository, which is not rewritten"})
 		case strings.HasPrefix(f.File, "process "):
@@ -79,13 +134,15 @@ func Plan(findings []scan.Finding) (changes []Change, left []Left) {
 		}
 	}
 	for file, list := range byFile {
-		c, why := plan(file, list)
+		c, why := plan(file, list, o)
 		if why != "" {
 			for _, f := range list {
 				left = append(left, Left{f.File, f.Line, f.Kind, why})
 			}
 			continue
 		}
+		c.others = append(c.others, others[file]...)
+		c.Servers = c.servers()
 		if left = append(left, c.Left...); len(c.Takes) > 0 {
 			changes = append(changes, c)
 		}
@@ -95,8 +152,8 @@ func Plan(findings []scan.Finding) (changes []Change, left []Left) {
 	return changes, left
 }
 
-func plan(file string, list []scan.Finding) (c Change, why string) {
-	c = Change{File: file}
+func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
+	c = Change{File: file, entry: o.Entry}
 	var err error
 	if c.path, err = filepath.EvalSymlinks(file); err == nil {
 		c.path, err = filepath.Abs(c.path)
@@ -116,10 +173,10 @@ func plan(file string, list []scan.Finding) (c Change, why string) {
 		value := f.Value.Reveal()
 		switch {
 		case len(value) < 8:
-			c.Left = append(c.Left, Left{file, f.Line, f.Kind, "it is too short to be told from other text"})
+			c.Left, c.others = append(c.Left, Left{file, f.Line, f.Kind, "it is too short to be told from other text"}), append(c.others, f)
 			continue
 		case !bytes.Contains(c.was, value):
-			c.Left = append(c.Left, Left{file, f.Line, f.Kind, "it stands there in another form, such as encoded"})
+			c.Left, c.others = append(c.Left, Left{file, f.Line, f.Kind, "it stands there in another form, such as encoded"}), append(c.others, f)
 			continue
 		case slices.ContainsFunc(c.Takes, func(t Take) bool { return t.finding.Value.Equal(f.Value) }):
 			continue // one placeholder stands in all its places
@@ -129,7 +186,17 @@ func plan(file string, list []scan.Finding) (c Change, why string) {
 		if n := taken[base]; n > 1 {
 			base += "-" + strconv.Itoa(n)
 		}
-		c.Takes = append(c.Takes, Take{Kind: f.Kind, Title: f.Title, Line: f.Line, Key: f.Key, Masked: f.Masked, Secret: "found/" + at + "/" + clip(base), Placeholder: "ambit_secret_…", Revoke: f.Revoke, finding: f})
+		t := Take{Kind: f.Kind, Title: f.Title, Line: f.Line, Key: f.Key, Masked: f.Masked, Secret: "found/" + at + "/" + clip(base), Placeholder: "ambit_secret_…", Revoke: f.Revoke, finding: f}
+		if a, ok := o.Accounts[f.Provider]; ok && f.IsKey() {
+			t.account, t.Provider, t.Note = a, a.Provider, a.Note
+			if a.Part != "" {
+				t.Hosts = a.Hosts
+			}
+			if a.Placeholder != "" && (a.Part != "" || a.Connected) {
+				t.Placeholder = a.Placeholder
+			}
+		}
+		c.Takes = append(c.Takes, t)
 	}
 	return c, ""
 }
@@ -161,6 +228,8 @@ func read(path string) ([]byte, fs.FileMode, error) {
 type Vault struct {
 	To           *client.Client
 	Organization string // may be empty
+	Accounts     string // organization whose accounts become; empty: nothing is connected
+	Owner        string // user whose they are; empty: the organization's
 }
 
 func (v Vault) context() map[string]string {
@@ -177,6 +246,9 @@ const (
 	afterMark = "sha256_after"
 )
 
+// connectionMark of a credential says which account it became.
+const connectionMark = "connection"
+
 // Apply takes what c says out of its file.
 func (v Vault) Apply(ctx context.Context, c *Change) error {
 	now := slices.Clone(c.was)
@@ -191,13 +263,73 @@ func (v Vault) Apply(ctx context.Context, c *Change) error {
 		if err != nil {
 			return err
 		}
-		t.Placeholder = "ambit_" + s.ID
+		if t.Placeholder, err = v.connected(ctx, t, s); err != nil {
+			return err
+		}
 		now = bytes.ReplaceAll(now, t.finding.Value.Reveal(), []byte(t.Placeholder))
+	}
+	// Only now is it known which accounts there are.
+	c.Servers = c.servers()
+	var ok bool
+	if now, ok = c.rewritten(now, c.Servers); !ok {
+		c.Servers = nil
 	}
 	if err := v.keep(ctx, c, now); err != nil {
 		return err
 	}
 	return replace(c.path, c.was, now, c.mode)
+}
+
+// connected makes an account of a credential where the server knows its provider, and
+// gives what stands in its place: for the server's own door where there is an account,
+// else the name of the secret. What the server or the provider says against it is noted,
+// and the credential is in the vault all the same.
+func (v Vault) connected(ctx context.Context, t *Take, s client.Secret) (placeholder string, err error) {
+	bare := "ambit_" + s.ID
+	switch {
+	case t.account.Provider == "":
+		return bare, nil
+	case t.account.Part == "":
+		if t.account.Connected {
+			return cmp.Or(t.account.Placeholder, bare), nil
+		}
+		return bare, nil
+	}
+	t.Connection, err = v.connect(ctx, t, s)
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		t.Note = "It was not connected: " + e.Message
+		return bare, nil
+	}
+	return cmp.Or(t.account.Placeholder, bare), err
+}
+
+func (v Vault) connect(ctx context.Context, t *Take, s client.Secret) (string, error) {
+	if was := s.Metadata[connectionMark]; was != "" {
+		if c, err := v.To.Connection(ctx, was); err == nil && c.State == "connected" {
+			return c.ID, nil
+		}
+	}
+	n := client.NewConnection{OrganizationID: v.Accounts, Provider: t.account.Provider, OwnerID: v.Owner, Fields: map[string]string{t.account.Part: string(t.finding.Value.Reveal())}}
+	// A run that was cut off right after this has made an account that no mark names.
+	// Where providers tell whose a key is the server finds it; elsewhere it is the one
+	// without an account that is younger than the secret.
+	page, err := v.To.Connections(ctx, client.ConnectionFilter{OrganizationID: v.Accounts, Provider: n.Provider, OwnerID: v.Owner, State: "connected"})
+	if err != nil {
+		return "", err
+	}
+	for _, c := range page.Data {
+		if c.AccountID == "" && c.OwnerID == v.Owner && c.CreatedAt.After(s.CreatedAt) {
+			n.ReconnectID = c.ID
+		}
+	}
+	made, err := v.To.Connect(ctx, n)
+	if err != nil || made.Connection == nil {
+		return "", err
+	}
+	marks := maps.Clone(s.Metadata)
+	marks[connectionMark] = made.Connection.ID
+	_, err = v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
+	return made.Connection.ID, err
 }
 
 // keep stores the file as it was before anything was taken out of it. What was kept
@@ -234,6 +366,8 @@ func (v Vault) store(ctx context.Context, name string, value client.SecretValue,
 		if s, err = v.To.UpdateSecret(ctx, s.ID, v.Organization, value, s.VersionID); err != nil {
 			return s, err
 		}
+	} else if was := s.Metadata[connectionMark]; was != "" {
+		marks[connectionMark] = was
 	}
 	return v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
 }

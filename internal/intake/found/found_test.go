@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/api/apitest"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/intake/found"
+	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/scan"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -42,7 +45,7 @@ func planned(t *testing.T, file string) []found.Change {
 	t.Helper()
 	r, err := scan.Run(t.Context(), scan.Options{Roots: []string{file}, OS: "linux"})
 	must(t, err)
-	changes, _ := found.Plan(r.Findings)
+	changes, _ := found.Plan(r.Findings, found.Options{Risk: scan.Low})
 	return changes
 }
 
@@ -106,6 +109,77 @@ func TestCutOffAnywhere(t *testing.T) {
 	for _, s := range page.Data {
 		if s.Version > 1 {
 			t.Errorf("the backup of %s was made %d times", s.Metadata["file"], s.Version)
+		}
+	}
+}
+
+// A key that becomes a connection makes one, wherever the import is cut off: also where
+// the provider does not tell whose account a key opens, so that only the import's own note
+// and the time tell that it was made.
+func TestCutOffConnecting(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
+	_, key, err := w.People.IssueKey(t.Context(), account.NewKey{Environment: w.Env, Name: "import", Scopes: account.Scopes(), Expires: time.Now().Add(time.Hour)})
+	must(t, err)
+	base, err := url.Parse(w.URL)
+	must(t, err)
+	nameless := strings.Replace(sandbox.KeyRecord(w.Sandbox), "identity: {path: /me, id: id, label: email}\n", "", 1)
+	_, err = w.Providers.Put(t.Context(), w.System(), provider.Input{YAML: []byte(strings.Replace(nameless, "id: sandbox_key", "id: nameless", 1))}, account.Agreement{})
+	must(t, err)
+	text := `{"mcpServers": {"hub": {"command": "x", "env": {"GITHUB_TOKEN": "` + apitest.SandboxKey + `"}}}}` + "\n"
+	whole := found.Vault{To: client.New(w.URL, string(key.Reveal())), Accounts: string(w.Org)}
+	for _, prov := range []string{"sandbox_key", "nameless"} {
+		o := found.Options{Risk: scan.Low, Accounts: map[string]found.Account{"github": {Provider: prov, Part: "api_key", Placeholder: "ambit_placeholder"}},
+			Entry: func(string, []string) map[string]any { return map[string]any{"url": "http://localhost:7420/mcp"} }}
+		plan := func(file string) []found.Change {
+			r, err := scan.Run(t.Context(), scan.Options{Roots: []string{file}, OS: "linux"})
+			must(t, err)
+			changes, _ := found.Plan(r.Findings, o)
+			return changes
+		}
+		for _, arrives := range []bool{false, true} {
+			for n := 1; ; n++ {
+				file := filepath.Join(t.TempDir(), "mcp.json")
+				must(t, os.WriteFile(file, []byte(text), 0o600))
+				srv := httptest.NewServer(&cutting{proxy: httputil.NewSingleHostReverseProxy(base), at: int64(n), arrives: arrives})
+				changes := plan(file)
+				if len(changes) != 1 || len(changes[0].Servers) != 1 {
+					t.Fatalf("planned: %+v", changes)
+				}
+				v := whole
+				v.To = client.New(srv.URL, string(key.Reveal()))
+				err := v.Apply(t.Context(), &changes[0])
+				srv.Close()
+				if now, _ := os.ReadFile(file); (err == nil) != (string(now) != text) {
+					t.Errorf("cut %d: %v, and the file is %q", n, err, now)
+				}
+				if err != nil {
+					again := plan(file)
+					must(t, whole.Apply(t.Context(), &again[0]))
+				}
+				now, rerr := os.ReadFile(file)
+				must(t, rerr)
+				if strings.Contains(string(now), "canary") || strings.Contains(string(now), "hub") || !strings.Contains(string(now), "/mcp") {
+					t.Errorf("cut %d: the file is %q", n, now)
+				}
+				must(t, whole.Undo(t.Context(), file))
+				if back, rerr := os.ReadFile(file); rerr != nil || string(back) != text {
+					t.Errorf("cut %d: back is %q, %v", n, back, rerr)
+				}
+				page, perr := whole.To.Connections(t.Context(), client.ConnectionFilter{Provider: prov, State: "connected", Limit: 100})
+				must(t, perr)
+				// Another file of the same key is another account, where nobody tells.
+				if most := map[string]int{"sandbox_key": 1, "nameless": n}[prov]; len(page.Data) > most {
+					t.Errorf("%s, cut %d: %d connections", prov, n, len(page.Data))
+				}
+				if err == nil {
+					for _, c := range page.Data {
+						_, derr := whole.To.Disconnect(t.Context(), c.ID)
+						must(t, derr)
+					}
+					break
+				}
+			}
 		}
 	}
 }
