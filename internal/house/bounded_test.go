@@ -210,6 +210,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"scan.programs":           {"a table", "never changed"},
 	"scan.published":          {"a table", "never changed"},
 	"scan.questions":          {"a table", "never changed"},
+	"scan.revokers":           {"a table", "never changed"},
 	"scan.scanner.found":      {"100,000 findings; what is over is told as not read", "the end of the run"},
 	"scan.scanner.jobs":       {"256 files", "the walk closes it"},
 	"scan.scanner.readAll go": {"one for each processor", "readAll waits for them"},

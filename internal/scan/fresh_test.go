@@ -184,3 +184,17 @@ func TestDocumentedQuestions(t *testing.T) {
 		t.Errorf("docs/scan.md does not say: %s", want)
 	}
 }
+
+// A key of which chance made no digit was taken for words: one of a thousand of GitHub's.
+func TestAKeyWithoutADigit(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	key := "gh" + "p_FHjLKimwdIutrijDwaVupWKYHRWyTrVPIuzQ"
+	if err := os.WriteFile(filepath.Join(dir, "a.txt"), []byte("GITHUB_TOKEN="+key+"\nname=theQuickBrownFoxJumpsOverTheLazyDogAgainAndAgain\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Run(t.Context(), Options{Roots: []string{dir}, OS: "linux"})
+	if err != nil || len(r.Findings) != 1 || r.Findings[0].Kind != "github-pat" {
+		t.Errorf("%v: %+v", err, r)
+	}
+}

@@ -239,7 +239,7 @@ func word(p string) bool {
 		return false
 	case digits > 0 && change > 0 && (len(p) > 4 && upper > 0 || len(p) > 7 && letters < 8):
 		return false
-	case upper > 0 && upper < letters && change > 1+letters/5:
+	case upper > 0 && upper < letters && (change > 1+letters/5 || letters >= 24 && 5*change > letters): // a long key by chance has no digit
 		return false
 	case upper == letters && letters > 11 && digits > 0, upper == letters && letters > 20:
 		return false
