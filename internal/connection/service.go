@@ -62,7 +62,8 @@ type Fresh struct {
 	Account           provider.Account
 	AuthMethod        string
 	Scopes            []string
-	Asked             []string // scopes; what is not among Scopes was not granted
+	Asked             []string           // scopes; what is not among Scopes was not granted
+	Client            provider.ClientRef // of ours, that the grant was given to
 	CredentialVersion int64
 }
 
@@ -176,6 +177,7 @@ func (c *Connection) renew(f Fresh, now time.Time) error {
 	c.ReauthorizeBy = f.Record.ReauthorizeBy(now)
 	c.AccountID, c.AccountLabel, c.AuthMethod = f.Account.ID, f.Account.Label, f.AuthMethod
 	c.Record, c.Pinned = f.Record, f.Record.Pinned()
+	c.Pinned.Client = f.Client
 	c.Scopes = append([]string(nil), f.Scopes...)
 	c.CredentialVersion = f.CredentialVersion
 	c.UpdatedAt = now
@@ -234,6 +236,7 @@ func (s *Service) Move(ctx context.Context, tx *sqldb.Tx, by audit.Actor, env id
 	}
 	was := c.Pinned
 	c.Record, c.Pinned = rec, rec.Pinned()
+	c.Pinned.Client = was.Client
 	pinned, err := json.Marshal(c.Pinned)
 	if err != nil {
 		return fmt.Errorf("encode the pinned places of a connection: %w", err)

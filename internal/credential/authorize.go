@@ -70,6 +70,14 @@ func CallbackPath(env id.Environment, slug string) string {
 	return "/ui/callback/" + url.PathEscape(string(env)) + "/" + url.PathEscape(slug)
 }
 
+// OwnCallbackPath is CallbackPath for an organization's own client.
+func OwnCallbackPath(env id.Environment, slug string, org id.Organization) string {
+	if org == "" {
+		return CallbackPath(env, slug)
+	}
+	return CallbackPath(env, slug) + "/" + url.PathEscape(string(org))
+}
+
 // Authorize begins an authorization and gives the URL at the provider where it
 // goes on. The flow can be finished only by the same signed-in person.
 func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (string, error) {
@@ -109,11 +117,15 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	if err := s.outbound.Check(ctx, pinned.Token); err != nil {
 		return "", err
 	}
+	client, err := s.providers.ClientFor(ctx, st.Environment, st.Organization, st.Provider)
+	if err != nil {
+		return "", err
+	}
 	state, verifier := secret.Token(""), secret.Token("")
 	f := flow{
 		id: id.NewFlow(), state: state.Hash(), environment: st.Environment, organization: st.Organization, owner: owner, startedBy: p.User(), login: p.Login(),
-		provider: st.Provider, redirectURI: s.public.JoinPath(CallbackPath(st.Environment, st.Provider)).String(), issuer: o.Issuer, scopes: scopes,
-		reconnect: st.Reconnect, ticket: st.Ticket, returnTo: st.ReturnTo, chosen: pinned.Values, expires: s.now().Add(FlowAge), created: s.now(),
+		provider: st.Provider, redirectURI: s.public.JoinPath(OwnCallbackPath(st.Environment, st.Provider, client.Of)).String(), issuer: o.Issuer, scopes: scopes,
+		reconnect: st.Reconnect, ticket: st.Ticket, returnTo: st.ReturnTo, chosen: pinned.Values, client: client, expires: s.now().Add(FlowAge), created: s.now(),
 	}
 	if f.envelope, err = s.vault.Seal(ctx, f.place(), verifier); err != nil {
 		return "", err
@@ -134,7 +146,7 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 	if err != nil {
 		return "", err
 	}
-	return rec.AuthorizationURL(provider.Authorization{ClientID: prov.ClientID, RedirectURI: f.redirectURI, State: state, Verifier: verifier, Scopes: scopes})
+	return rec.AuthorizationURL(provider.Authorization{ClientID: client.ID, RedirectURI: f.redirectURI, State: state, Verifier: verifier, Scopes: scopes})
 }
 
 // reconnected is the connection that is to get new life; the zero one when it is
@@ -226,11 +238,16 @@ type Connected struct {
 // state is used up before anything else happens, and counts only for the person
 // who began (threats.md O1, O4).
 func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environment, slug string, q url.Values) (done Connected, err error) {
+	return s.CallbackOf(ctx, p, env, slug, "", q)
+}
+
+// CallbackOf is Callback at the address of an organization's own client.
+func (s *Service) CallbackOf(ctx context.Context, p account.Person, env id.Environment, slug string, of id.Organization, q url.Values) (done Connected, err error) {
 	again := "Start connecting again."
 	if len(q["state"]) != 1 || len(q["code"]) > 1 || len(q["iss"]) > 1 || len(q["error"]) > 1 {
 		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer is incomplete or repeats a part.").WithHint(again)
 	}
-	f, err := s.takeFlow(ctx, p, env, slug, secret.FromString(q.Get("state")), q.Get("code") != "")
+	f, err := s.takeFlow(ctx, p, env, slug, of, secret.FromString(q.Get("state")), q.Get("code") != "")
 	if err != nil {
 		return Connected{}, err
 	}
@@ -273,7 +290,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 	}
 	granted = append(slices.Clone(granted), g.also...)
 	by := account.ByPerson(p).In(env)
-	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: made, AuthMethod: string(provider.OAuth2), Scopes: granted, Asked: f.scopes},
+	c, err := s.connect(ctx, by, connection.Fresh{Environment: env, Organization: f.organization, Owner: f.owner, Record: made, AuthMethod: string(provider.OAuth2), Scopes: granted, Asked: f.scopes, Client: f.client},
 		Start{Reconnect: f.reconnect, Ticket: f.ticket, Also: func(ctx context.Context, tx *sqldb.Tx, _ connection.Connection) error {
 			return endExchange(ctx, tx, f.id)
 		}}, m, g, account.Agreement{})
@@ -307,7 +324,7 @@ func told(rec provider.Record, q url.Values, g grant) (provider.Record, error) {
 // takeFlow uses up the state. Whoever is not the person who began gets the same
 // answer as for a state that does not exist; what was begun is void all the same.
 // If a code came with it, it is noted that an exchange begins.
-func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environment, slug string, state secret.Value, code bool) (flow, error) {
+func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environment, slug string, of id.Organization, state secret.Value, code bool) (flow, error) {
 	gone := fault.New(fault.Expired, "flow_expired", "This sign-in at the provider is no longer open.").WithHint("Start connecting again.")
 	if p.User() == "" {
 		return flow{}, gone
@@ -316,7 +333,7 @@ func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environ
 	var f flow
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var err error
-		if f, err = deleteFlow(ctx, tx, hash[:]); err != nil || !code || !s.fits(f, p, env, slug) {
+		if f, err = deleteFlow(ctx, tx, hash[:]); err != nil || !code || !s.fits(f, p, env, slug, of) {
 			return err
 		}
 		return beginExchange(ctx, tx, f, s.now())
@@ -327,7 +344,7 @@ func (s *Service) takeFlow(ctx context.Context, p account.Person, env id.Environ
 	if err != nil {
 		return flow{}, sqldb.Wrap("finish an authorization", err)
 	}
-	if !s.fits(f, p, env, slug) {
+	if !s.fits(f, p, env, slug, of) {
 		f.reconnect = ""
 		s.refused(ctx, account.ByPerson(p), p.User(), f, "flow.person", fault.New(fault.Denied, "flow_mismatch", "Somebody else began this."))
 		return flow{}, gone
@@ -354,8 +371,8 @@ func (s *Service) refused(ctx context.Context, by account.Actor, user id.User, f
 }
 
 // fits reports whether an answer may finish a flow.
-func (s *Service) fits(f flow, p account.Person, env id.Environment, slug string) bool {
-	return f.startedBy == p.User() && f.environment == env && f.provider == slug && s.now().Before(f.expires)
+func (s *Service) fits(f flow, p account.Person, env id.Environment, slug string, of id.Organization) bool {
+	return f.startedBy == p.User() && f.environment == env && f.provider == slug && f.client.Of == of && s.now().Before(f.expires)
 }
 
 func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, code secret.Value) (material, grant, error) {
@@ -364,6 +381,7 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 		return material{}, grant{}, err
 	}
 	pinned := rec.Pinned()
+	pinned.Client = f.client
 	client, err := s.providers.Client(ctx, f.environment, f.provider, pinned)
 	if err != nil {
 		return material{}, grant{}, err
@@ -426,13 +444,17 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	}
 	m, kind := material{values: values}, rec.Auth
 	var g grant
+	var client provider.ClientRef
 	if kind == provider.AWSAssumeRole && st.Whose != nil { // the role is told for which organization
 		if st.Organization, owner, err = st.Whose(ctx); err != nil {
 			return connection.Connection{}, err
 		}
 	}
 	if kind.Minted() {
-		if g, err = s.mint(ctx, st, rec, m); err != nil {
+		if client, err = s.clientFor(ctx, st, rec); err == nil {
+			g, err = s.mint(ctx, st, rec, client, m)
+		}
+		if err != nil {
 			s.refused(ctx, by, owner, flow{environment: st.Environment, organization: st.Organization, provider: st.Provider, reconnect: st.Reconnect}, "provider.mint", err)
 			return connection.Connection{}, err
 		}
@@ -444,13 +466,22 @@ func (s *Service) AddKey(ctx context.Context, by account.Actor, st Start, owner 
 	if err := usable(rec, m); err != nil {
 		return connection.Connection{}, err
 	}
-	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(kind), Scopes: g.scopes},
+	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(kind), Scopes: g.scopes, Client: client},
 		st, m, g, ag)
 }
 
+// clientFor is the client of ours that a kind of credential is minted with.
+func (s *Service) clientFor(ctx context.Context, st Start, rec provider.Record) (provider.ClientRef, error) {
+	if !rec.NeedsClient() {
+		return provider.ClientRef{}, nil
+	}
+	return s.providers.ClientFor(ctx, st.Environment, st.Organization, rec.ID)
+}
+
 // mint makes of what a person gave, for the first time, what a call carries.
-func (s *Service) mint(ctx context.Context, st Start, rec provider.Record, m material) (grant, error) {
+func (s *Service) mint(ctx context.Context, st Start, rec provider.Record, client provider.ClientRef, m material) (grant, error) {
 	o := order{organization: st.Organization, record: rec, pinned: rec.Pinned(), have: m}
+	o.pinned.Client = client
 	var err error
 	if rec.NeedsClient() {
 		if o.client, err = s.providers.Client(ctx, st.Environment, rec.ID, o.pinned); err != nil {
@@ -609,6 +640,7 @@ type flow struct {
 	scopes       []string
 	reconnect    id.Connection
 	ticket       id.Ticket
+	client       provider.ClientRef
 	returnTo     string
 	chosen       map[string]string
 	expires      time.Time
@@ -620,10 +652,10 @@ func (f flow) place() vault.Place {
 }
 
 const flowColumns = `id, environment_id, organization_id, user_id, started_by, login_id, provider, envelope, redirect_uri, expected_issuer,
-	record_digest, scopes, connection_id, return_to, expires_at, created_at, chosen, ticket_id`
+	record_digest, scopes, connection_id, return_to, expires_at, created_at, chosen, ticket_id, client_of, client_id`
 
 const (
-	insertFlowSQL = `insert into oauth_flow (state_hash, ` + flowColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`
+	insertFlowSQL = `insert into oauth_flow (state_hash, ` + flowColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`
 	deleteFlowSQL = `delete from oauth_flow where state_hash = $1 returning ` + flowColumns
 	sweepFlowsSQL = `delete from oauth_flow where expires_at < $1`
 )
@@ -634,7 +666,7 @@ func insertFlow(ctx context.Context, q sqldb.Querier, f flow) error {
 		return err
 	}
 	_, err = q.ExecContext(ctx, insertFlowSQL, f.state[:], f.id, f.environment, f.organization, f.owner, f.startedBy, f.login, f.provider, f.envelope,
-		f.redirectURI, f.issuer, f.digest[:], strings.Join(f.scopes, " "), f.reconnect, f.returnTo, sqldb.Micros(f.expires), sqldb.Micros(f.created), string(chosen), f.ticket)
+		f.redirectURI, f.issuer, f.digest[:], strings.Join(f.scopes, " "), f.reconnect, f.returnTo, sqldb.Micros(f.expires), sqldb.Micros(f.created), string(chosen), f.ticket, f.client.Of, f.client.ID)
 	return err
 }
 
@@ -645,7 +677,7 @@ func deleteFlow(ctx context.Context, q sqldb.Querier, state []byte) (flow, error
 	var scopes, chosen string
 	var expires, created int64
 	err := q.QueryRowContext(ctx, deleteFlowSQL, state).Scan(&f.id, &f.environment, &f.organization, &f.owner, &f.startedBy, &f.login, &f.provider, &f.envelope,
-		&f.redirectURI, &f.issuer, &digest, &scopes, &f.reconnect, &f.returnTo, &expires, &created, &chosen, &f.ticket)
+		&f.redirectURI, &f.issuer, &digest, &scopes, &f.reconnect, &f.returnTo, &expires, &created, &chosen, &f.ticket, &f.client.Of, &f.client.ID)
 	if err == nil {
 		err = json.Unmarshal([]byte(chosen), &f.chosen)
 	}

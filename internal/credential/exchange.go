@@ -85,6 +85,7 @@ func abandonedEntry(f flow, code, left string) audit.Entry {
 
 func (s *Service) giveGrantBack(ctx context.Context, f flow, rec provider.Record, m material) string {
 	conn := connection.Connection{Environment: f.environment, Provider: f.provider, Record: rec, Pinned: rec.Pinned()}
+	conn.Pinned.Client = f.client
 	if conn.Pinned.Revoke == "" {
 		return Unsupported
 	}

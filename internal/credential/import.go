@@ -66,8 +66,12 @@ func (s *Service) Import(ctx context.Context, by account.Actor, st Start, owner 
 	if err := usable(rec, m); err != nil {
 		return connection.Connection{}, err
 	}
+	client, err := s.clientFor(ctx, st, rec)
+	if err != nil && !t.Refresh.IsZero() && !fault.Is(err, "no_client") { // it could not be renewed
+		return connection.Connection{}, err
+	}
 	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(provider.OAuth2),
-		Scopes: t.Scopes, Asked: t.Scopes}, st, m, g, account.Agreement{})
+		Scopes: t.Scopes, Asked: t.Scopes, Client: client}, st, m, g, account.Agreement{})
 }
 
 const maxToken = 16 << 10

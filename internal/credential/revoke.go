@@ -202,19 +202,21 @@ func (s *Service) giveBack(ctx context.Context, conn connection.Connection, clie
 		return fault.New(fault.Conflict, "record_outdated", "The provider record that this connection was made with is not valid any more.").
 			WithHint("Remove the access at the provider.")
 	}
-	header := http.Header{"Accept": {"application/json"}}
-	method, body := revocation(o, client, header, hint, token)
-	if method == "" {
-		return nil
-	}
-	resp, err := s.send(ctx, method, conn.Pinned.Revoke, header, body)
-	if err == nil {
-		err = failpoint.Hit("revoke: answered")
-	}
-	if err != nil {
-		return err
-	}
-	return revokeAnswer(resp)
+	return s.asClient(ctx, client, func(client provider.Client) error {
+		header := http.Header{"Accept": {"application/json"}}
+		method, body := revocation(o, client, header, hint, token)
+		if method == "" {
+			return nil
+		}
+		resp, err := s.send(ctx, method, conn.Pinned.Revoke, header, body)
+		if err == nil {
+			err = failpoint.Hit("revoke: answered")
+		}
+		if err != nil {
+			return err
+		}
+		return revokeAnswer(resp)
+	})
 }
 
 // revocation is the request that gives a token back in the provider's way. There
@@ -242,11 +244,15 @@ func revocation(o *provider.OAuth, client provider.Client, header http.Header, h
 
 func revokeAnswer(resp *outbound.Response) error {
 	var said struct {
-		OK *bool `json:"ok"`
+		OK    *bool  `json:"ok"`
+		Error string `json:"error"`
 	}
 	refused := json.Unmarshal(resp.Body, &said) == nil && said.OK != nil && !*said.OK // with status 200
 	if !refused && (resp.Status == http.StatusOK || resp.Status == http.StatusNoContent) {
 		return nil
+	}
+	if resp.Status == http.StatusUnauthorized || said.Error == "invalid_client" { // RFC 7009 §2.2.1
+		return fault.New(fault.Unavailable, codeClientRefused, "The provider does not take our client's secret.").With("status", http.StatusText(resp.Status))
 	}
 	return fault.New(fault.Unavailable, "revocation_refused", "The provider did not revoke the token.").With("status", http.StatusText(resp.Status))
 }
@@ -318,6 +324,9 @@ func (s *Service) RetryRevocations(ctx context.Context) error {
 	}
 	defer lease.Release(context.WithoutCancel(ctx))
 	if err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := s.providers.ForgetOldSecrets(ctx, tx); err != nil {
+			return err
+		}
 		if _, err := tx.ExecContext(ctx, sweepNoticesSQL, sqldb.Micros(s.now().Add(-noticeKept))); err != nil {
 			return err
 		}

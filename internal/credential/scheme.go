@@ -113,18 +113,23 @@ func (oauth) renews(rec provider.Record, m material) bool {
 // swap asks for a newer token with the one that there is. Both go in the query, as
 // the providers want it, and no address is ever logged.
 func (s *Service) swap(ctx context.Context, endpoint string, how *provider.Swap, client provider.Client, token secret.Value) (grant, error) {
-	q := url.Values{"grant_type": {how.Grant}, how.Token: {string(token.Reveal())}}
-	if how.Client != "none" {
-		q.Set("client_secret", string(client.Secret.Reveal()))
-	}
-	if how.Client == "both" {
-		q.Set("client_id", client.ID)
-	}
-	resp, err := s.sendWithin(ctx, http.MethodGet, endpoint, endpoint+"?"+q.Encode(), http.Header{"Accept": {"application/json"}}, nil)
-	if err != nil {
-		return grant{}, unanswered(err)
-	}
-	return parseGrant(resp, "", s.now())
+	var g grant
+	err := s.asClient(ctx, client, func(client provider.Client) error {
+		q := url.Values{"grant_type": {how.Grant}, how.Token: {string(token.Reveal())}}
+		if how.Client != "none" {
+			q.Set("client_secret", string(client.Secret.Reveal()))
+		}
+		if how.Client == "both" {
+			q.Set("client_id", client.ID)
+		}
+		resp, err := s.sendWithin(ctx, http.MethodGet, endpoint, endpoint+"?"+q.Encode(), http.Header{"Accept": {"application/json"}}, nil)
+		if err != nil {
+			return unanswered(err)
+		}
+		g, err = parseGrant(resp, "", s.now())
+		return err
+	})
+	return g, err
 }
 
 // minted is common to the kinds whose parts live long.

@@ -44,6 +44,10 @@ func (s *Service) TakeOver(ctx context.Context, by account.Actor, st Start, owne
 	if rec, err = rec.Bind(in.Told); err != nil {
 		return connection.Connection{}, err
 	}
+	client, err := s.clientFor(ctx, st, rec) // theirs must be the one that accounts here are connected with
+	if err != nil {
+		return connection.Connection{}, err
+	}
 	now := s.now()
 	g := grant{access: in.Access, refresh: in.Refresh, scopes: in.Scopes, given: true}
 	if !in.ExpiresAt.IsZero() {
@@ -54,7 +58,7 @@ func (s *Service) TakeOver(ctx context.Context, by account.Actor, st Start, owne
 		if in.Refresh.IsZero() {
 			return connection.Connection{}, fault.New(fault.Invalid, "invalid_credential", "There is no access token that has not ended, and no refresh token.").WithHint("Give one of them.")
 		}
-		if g, err = s.mint(ctx, st, rec, material{values: map[string]secret.Value{fieldRefreshToken: in.Refresh}}); err != nil {
+		if g, err = s.mint(ctx, st, rec, client, material{values: map[string]secret.Value{fieldRefreshToken: in.Refresh}}); err != nil {
 			return connection.Connection{}, err
 		}
 		if g.given = true; g.refresh.IsZero() {
@@ -68,27 +72,27 @@ func (s *Service) TakeOver(ctx context.Context, by account.Actor, st Start, owne
 		g.scopes = rec.OAuth.Scopes.Base
 	}
 	m := g.onto(material{})
-	c, err := s.taken(ctx, by, st, owner, rec, m, g, ag)
+	c, err := s.taken(ctx, by, st, owner, rec, client, m, g, ag)
 	if err != nil && renewed && !g.refresh.Equal(in.Refresh) && !sqldb.Uncertain(err) {
-		s.takeOverFailed(ctx, by, st, rec, m, err)
+		s.takeOverFailed(ctx, by, st, rec, client, m, err)
 	}
 	return c, err
 }
 
-func (s *Service) taken(ctx context.Context, by account.Actor, st Start, owner id.User, rec provider.Record, m material, g grant, ag account.Agreement) (connection.Connection, error) {
+func (s *Service) taken(ctx context.Context, by account.Actor, st Start, owner id.User, rec provider.Record, client provider.ClientRef, m material, g grant, ag account.Agreement) (connection.Connection, error) {
 	if err := usable(rec, m); err != nil {
 		return connection.Connection{}, err
 	}
-	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(provider.OAuth2), Scopes: g.scopes},
+	return s.connect(ctx, by, connection.Fresh{Environment: st.Environment, Organization: st.Organization, Owner: owner, Record: rec, AuthMethod: string(provider.OAuth2), Scopes: g.scopes, Client: client},
 		st, m, g, ag)
 }
 
 // takeOverFailed gives back what a refresh brought that nobody will use: the token
 // before it, which the caller still has, is dead.
-func (s *Service) takeOverFailed(ctx context.Context, by account.Actor, st Start, rec provider.Record, m material, cause error) {
+func (s *Service) takeOverFailed(ctx context.Context, by account.Actor, st Start, rec provider.Record, client provider.ClientRef, m material, cause error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
-	f := flow{environment: st.Environment, organization: st.Organization, startedBy: by.User(), provider: rec.ID, reconnect: st.Reconnect}
+	f := flow{environment: st.Environment, organization: st.Organization, startedBy: by.User(), provider: rec.ID, reconnect: st.Reconnect, client: client}
 	left := s.giveGrantBack(ctx, f, rec, m)
 	if err := s.audit.Record(ctx, abandonedEntry(f, fault.Of(cause).Code, left)); err != nil {
 		s.log.Error("what became of tokens that were taken over could not be recorded", "provider", rec.ID, "grant", left, "error", err)

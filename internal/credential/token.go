@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
@@ -70,7 +72,7 @@ func (e *tokenError) class() string {
 	case "invalid_grant", "invalid_refresh_token", "token_revoked", "bad_refresh_token", "interaction_required", "consent_required", "login_required", "token_expired", "account_inactive", "invalid_auth",
 		"invalid_code", "invalid_token", "expired_token", codeUnusable, codeRejected:
 		return classGrant
-	case "invalid_client", "unauthorized_client":
+	case "invalid_client", "unauthorized_client", "incorrect_client_credentials", "bad_client_secret": // the latter two are GitHub's and Slack's
 		return classClient
 	case "invalid_request", "invalid_scope", "unsupported_grant_type", "unreadable":
 		return classConfig
@@ -86,14 +88,48 @@ var tokenLimits = outbound.Limits{Body: 1 << 20, Timeout: 30 * time.Second}
 // ask posts a form to a pinned token endpoint. Redirects are not followed, and
 // the answer's text goes nowhere but into the parser.
 func (s *Service) ask(ctx context.Context, endpoint string, o *provider.OAuth, client provider.Client, form url.Values) (grant, error) {
-	header := http.Header{"Accept": {"application/json"}}
-	authenticate(o.ClientAuth, client, header, form)
-	renameClient(form, o)
-	resp, err := s.send(ctx, http.MethodPost, endpoint, header, encoded(header, form, o.TokenBody == "json"))
-	if err != nil {
-		return grant{}, unanswered(err)
+	var g grant
+	err := s.asClient(ctx, client, func(client provider.Client) error {
+		header, form := http.Header{"Accept": {"application/json"}}, maps.Clone(form)
+		authenticate(o.ClientAuth, client, header, form)
+		renameClient(form, o)
+		resp, err := s.send(ctx, http.MethodPost, endpoint, header, encoded(header, form, o.TokenBody == "json"))
+		if err != nil {
+			return unanswered(err)
+		}
+		g, err = parseGrant(resp, o.Answer.At, s.now())
+		return err
+	})
+	return g, err
+}
+
+// codeClientRefused says that a revocation endpoint does not know our client.
+const codeClientRefused = "client_refused"
+
+// asClient does something as our client. While its secret is being replaced it is
+// done once more with the old one where the provider does not know the new one: it
+// looked at nothing else then (RFC 6749 §5.2), so no code and no token is spent. That
+// the old one was still needed is on record.
+func (s *Service) asClient(ctx context.Context, c provider.Client, do func(provider.Client) error) error {
+	unknown := func(err error) bool {
+		te := (*tokenError)(nil)
+		return errors.As(err, &te) && te.class() == classClient && te.code != "unauthorized_client" || fault.Is(err, codeClientRefused)
 	}
-	return parseGrant(resp, o.Answer.At, s.now())
+	err := do(c)
+	if c.Old.IsZero() || !unknown(err) {
+		return err
+	}
+	before := c
+	before.Secret, before.Old = c.Old, secret.Value{}
+	again := do(before)
+	if unknown(again) {
+		return err
+	}
+	if rerr := s.audit.Record(context.WithoutCancel(ctx), audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: system, Action: "provider.old_secret_used",
+		Object: c.Provider, Provider: c.Provider, Detail: map[string]string{"client_id": c.ID}}); rerr != nil { // the answer in hand may be the only one, so it is not thrown away
+		s.log.Error("that a client's old secret was needed could not be recorded", "provider", c.Provider, "error", rerr)
+	}
+	return again
 }
 
 // unanswered is a request to a token endpoint that came to no whole answer.

@@ -25,9 +25,15 @@ type Draft struct {
 	ID        id.Draft
 	Record    Record
 	ClientID  string
-	NewSecret bool  // a client secret came with it
-	IfVersion int64 // as in Input
+	NewSecret bool // a client secret came with it
 	ExpiresAt time.Time
+
+	// As in Input.
+	IfVersion    int64
+	Organization id.Organization
+	For          Audience
+	AcceptShared bool
+	Overlap      *time.Duration
 }
 
 // draftRow is a stored draft.
@@ -39,6 +45,11 @@ type draftRow struct {
 	envelope  []byte
 	ifVersion int64
 	expires   int64
+
+	organization id.Organization
+	audience     Audience
+	accepted     int64
+	overlap      int64 // in microseconds; negative: not said
 }
 
 func draftPlace(env id.Environment, user id.User, r draftRow) vault.Place {
@@ -65,12 +76,19 @@ func (s *Store) Draft(ctx context.Context, by account.Actor, in Input, follows i
 			return Draft{}, err
 		}
 	}
-	rec, _, _, err := s.check(ctx, by, in)
+	rec, err := s.checked(ctx, by, in)
 	if err != nil {
 		return Draft{}, err
 	}
 	now := s.cfg.Now()
-	r := draftRow{id: id.NewDraft(), slug: rec.ID, record: in.YAML, clientID: in.ClientID, ifVersion: in.IfVersion, expires: sqldb.Micros(now.Add(DraftAge))}
+	r := draftRow{id: id.NewDraft(), slug: rec.ID, record: in.YAML, clientID: in.ClientID, ifVersion: in.IfVersion, expires: sqldb.Micros(now.Add(DraftAge)),
+		organization: in.Organization, audience: in.For, overlap: -1}
+	if in.AcceptShared {
+		r.accepted = 1
+	}
+	if in.Overlap != nil {
+		r.overlap = in.Overlap.Microseconds()
+	}
 	if !in.ClientSecret.IsZero() {
 		if r.envelope, err = s.cfg.Vault.Seal(ctx, draftPlace(env, user, r), in.ClientSecret); err != nil {
 			return Draft{}, err
@@ -91,6 +109,15 @@ func (s *Store) Draft(ctx context.Context, by account.Actor, in Input, follows i
 	return r.public(rec), nil
 }
 
+func (s *Store) checked(ctx context.Context, by account.Actor, in Input) (rec Record, err error) {
+	if in.Organization != "" {
+		rec, _, _, err = s.checkOwn(ctx, by, in)
+	} else {
+		rec, _, _, err = s.check(ctx, by, in)
+	}
+	return rec, err
+}
+
 // secretBefore gives the client secret of an earlier draft, unless it would now
 // go to another place (see sealSecret).
 func (s *Store) secretBefore(ctx context.Context, by account.Actor, draft id.Draft, in Input) (secret.Value, error) {
@@ -103,14 +130,26 @@ func (s *Store) secretBefore(ctx context.Context, by account.Actor, draft id.Dra
 	}
 	was, errWas := s.library.Parse(r.record)
 	now, errNow := s.library.Parse(in.YAML)
-	if errWas != nil || errNow != nil || !sameClient(was, now) || r.clientID != in.ClientID {
+	if errWas != nil || errNow != nil || !sameClient(was, now) || r.clientID != in.ClientID || r.organization != in.Organization {
 		return secret.Value{}, nil
 	}
 	return s.draftSecret(ctx, by, r)
 }
 
 func (r draftRow) public(rec Record) Draft {
-	return Draft{ID: r.id, Record: rec, ClientID: r.clientID, NewSecret: r.envelope != nil, IfVersion: r.ifVersion, ExpiresAt: sqldb.Time(r.expires)}
+	in := r.input()
+	return Draft{ID: r.id, Record: rec, ClientID: r.clientID, NewSecret: r.envelope != nil, ExpiresAt: sqldb.Time(r.expires),
+		IfVersion: in.IfVersion, Organization: in.Organization, For: in.For, AcceptShared: in.AcceptShared, Overlap: in.Overlap}
+}
+
+// input is what Put is given, but for the secret.
+func (r draftRow) input() Input {
+	in := Input{YAML: r.record, ClientID: r.clientID, IfVersion: r.ifVersion, Organization: r.organization, For: r.audience, AcceptShared: r.accepted != 0}
+	if r.overlap >= 0 {
+		d := time.Duration(r.overlap) * time.Microsecond
+		in.Overlap = &d
+	}
+	return in
 }
 
 // Drafted finds a draft of the person who acts.
@@ -130,7 +169,7 @@ func (s *Store) Accept(ctx context.Context, by account.Actor, draft id.Draft, ag
 	if err != nil {
 		return Provider{}, err
 	}
-	in := Input{YAML: r.record, ClientID: r.clientID, IfVersion: r.ifVersion}
+	in := r.input()
 	if in.ClientSecret, err = s.draftSecret(ctx, by, r); err != nil {
 		return Provider{}, err
 	}
@@ -145,12 +184,12 @@ func (s *Store) draftSecret(ctx context.Context, by account.Actor, r draftRow) (
 }
 
 const (
-	insertDraftSQL = `insert into provider_draft (id, environment_id, user_id, slug, record, client_id, client_secret, if_version, created_at, expires_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
-	draftSQL = `select id, slug, record, client_id, client_secret, if_version, expires_at from provider_draft
+	insertDraftSQL = `insert into provider_draft (id, environment_id, user_id, slug, record, client_id, client_secret, if_version, created_at, expires_at, organization_id, client_for, accept_shared, overlap)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+	draftSQL = `select id, slug, record, client_id, client_secret, if_version, expires_at, organization_id, client_for, accept_shared, overlap from provider_draft
 		where id = $1 and environment_id = $2 and user_id = $3 and expires_at > $4`
 	sameDraftSQL = `select id from provider_draft where environment_id = $1 and user_id = $2 and record = $3 and client_id = $4 and if_version = $5 and expires_at > $6
-		order by id desc limit 1`
+		and organization_id = $7 order by id desc limit 1`
 	deleteDraftSQL = `delete from provider_draft where user_id = $1 and id = $2`
 	sweepDraftsSQL = `delete from provider_draft where expires_at <= $1 or user_id = $2 and id not in (
 		select id from provider_draft where user_id = $2 order by id desc limit $3)`
@@ -159,7 +198,8 @@ const (
 func (s *Store) draft(ctx context.Context, by account.Actor, draft id.Draft) (draftRow, error) {
 	var r draftRow
 	err := s.cfg.DB.Reader().QueryRowContext(ctx, draftSQL, draft, by.Environment(), by.User(), sqldb.Micros(s.cfg.Now())).
-		Scan(&r.id, &r.slug, &r.record, &r.clientID, &r.envelope, &r.ifVersion, &r.expires)
+		Scan(&r.id, &r.slug, &r.record, &r.clientID, &r.envelope, &r.ifVersion, &r.expires,
+			&r.organization, &r.audience, &r.accepted, &r.overlap)
 	if sqldb.NoRows(err) {
 		return draftRow{}, fault.New(fault.NotFound, "not_found", "This record was confirmed already, or was handed in too long ago.").
 			WithHint("Look under Providers, or hand it in again.")
@@ -170,7 +210,7 @@ func (s *Store) draft(ctx context.Context, by account.Actor, draft id.Draft) (dr
 // sameDraft finds what the person has handed in with the same words.
 func (s *Store) sameDraft(ctx context.Context, by account.Actor, in Input) (id.Draft, error) {
 	var found id.Draft
-	err := s.cfg.DB.Reader().QueryRowContext(ctx, sameDraftSQL, by.Environment(), by.User(), in.YAML, in.ClientID, in.IfVersion, sqldb.Micros(s.cfg.Now())).Scan(&found)
+	err := s.cfg.DB.Reader().QueryRowContext(ctx, sameDraftSQL, by.Environment(), by.User(), in.YAML, in.ClientID, in.IfVersion, sqldb.Micros(s.cfg.Now()), in.Organization).Scan(&found)
 	if sqldb.NoRows(err) {
 		return "", nil
 	}
@@ -179,7 +219,8 @@ func (s *Store) sameDraft(ctx context.Context, by account.Actor, in Input) (id.D
 
 // insertDraft also forgets what is too old or too many.
 func insertDraft(ctx context.Context, tx *sqldb.Tx, env id.Environment, user id.User, r draftRow, now int64) error {
-	_, err := tx.ExecContext(ctx, insertDraftSQL, r.id, env, user, r.slug, r.record, r.clientID, r.envelope, r.ifVersion, now, r.expires)
+	_, err := tx.ExecContext(ctx, insertDraftSQL, r.id, env, user, r.slug, r.record, r.clientID, r.envelope, r.ifVersion, now, r.expires,
+		r.organization, r.audience, r.accepted, r.overlap)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, sweepDraftsSQL, now, user, maxDrafts)
 	}

@@ -358,6 +358,8 @@ type Pinned struct {
 	API       []string `json:"api"`
 
 	Values map[string]string `json:"values,omitempty"` // that fill the record's names
+
+	Client ClientRef `json:"client,omitzero"` // that the grant was given to
 }
 
 // Refreshing is where a refresh token goes.

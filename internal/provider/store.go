@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -63,8 +64,10 @@ func New(cfg Config) (*Store, error) {
 type Provider struct {
 	Record          Record
 	Builtin         bool
-	ClientID        string // of our OAuth client at the provider
+	ClientID        string // of the environment's OAuth client at the provider
 	HasClientSecret bool
+	For             Audience  // who is signed in with it
+	OldSecretUntil  time.Time // until when a secret that was replaced counts as well; zero: there is none
 	Version         int64
 	UpdatedAt       time.Time
 }
@@ -78,26 +81,32 @@ type Input struct {
 	New          bool         // refuse if there is one of this id
 	NoClient     bool         // without a ClientID it is a provider to which others bring their clients
 
+	// Whose client it is; empty: the environment's own, and then For says who is
+	// signed in with it. Of an organization's own client nothing else is stored.
+	Organization id.Organization
+	For          Audience       // empty: as it was, and at first the operator's organization
+	AcceptShared bool           // the operator knows [SharedClientRisk]; only with ForAll
+	Overlap      *time.Duration // how long a secret that is replaced counts as well; nil: [DefaultOverlap]
+
 	// Also runs in the transaction that stores the provider; nil: nothing.
 	Also func(ctx context.Context, tx *sqldb.Tx, p Provider) error
 }
 
 // row is a stored provider.
 type row struct {
-	slug          string
-	record        []byte
-	clientID      string
-	envelope      []byte
-	secretVersion int64
-	updatedAt     int64
-	deletedAt     int64
-	version       int64
+	slug      string
+	record    []byte
+	client    sealedClient
+	clientFor string // as stored; see Audience
+	updatedAt int64
+	deletedAt int64
+	version   int64
 }
 
-const columns = `slug, record, client_id, client_secret, client_secret_version, updated_at, deleted_at, version`
+const columns = `slug, record, ` + clientColumns + `, client_for, updated_at, deleted_at, version`
 
 func (r *row) scan(scan func(...any) error) error {
-	return scan(&r.slug, &r.record, &r.clientID, &r.envelope, &r.secretVersion, &r.updatedAt, &r.deletedAt, &r.version)
+	return scan(append(append([]any{&r.slug, &r.record}, r.client.columns()...), &r.clientFor, &r.updatedAt, &r.deletedAt, &r.version)...)
 }
 
 // Templates lists the templates, by id.
@@ -143,7 +152,8 @@ func (s *Store) row(ctx context.Context, q sqldb.Querier, env id.Environment, sl
 
 func (s *Store) provider(r *row) (Provider, error) {
 	rec, err := s.library.Parse(r.record)
-	return Provider{Record: rec, ClientID: r.clientID, HasClientSecret: r.envelope != nil, Version: r.version, UpdatedAt: sqldb.Time(r.updatedAt)}, err
+	return Provider{Record: rec, ClientID: r.client.id, HasClientSecret: r.client.envelope != nil, For: audienceOf(r.clientFor), OldSecretUntil: r.client.until(s.cfg.Now()),
+		Version: r.version, UpdatedAt: sqldb.Time(r.updatedAt)}, err
 }
 
 // List gives the providers of env, by id.
@@ -198,6 +208,9 @@ func (s *Store) Put(ctx context.Context, by account.Actor, in Input, ag account.
 
 // put runs also in its transaction.
 func (s *Store) put(ctx context.Context, by account.Actor, in Input, ag account.Agreement, also func(context.Context, *sqldb.Tx) error) (Provider, error) {
+	if in.Organization != "" {
+		return s.putOwn(ctx, by, in, ag, also)
+	}
 	rec, old, next, err := s.check(ctx, by, in)
 	if err != nil {
 		return Provider{}, err
@@ -214,7 +227,12 @@ func (s *Store) put(ctx context.Context, by account.Actor, in Input, ag account.
 		if err := s.write(ctx, tx, w, by.Environment(), next); err != nil {
 			return err
 		}
-		s.audit(tx, by, r.Action, rec.ID, w.Evidence(), map[string]string{"record_digest": r.To})
+		detail := map[string]string{"record_digest": r.To}
+		if next.client.id != "" {
+			maps.Copy(detail, s.clientDetail(next.client, r.Facts))
+			detail["client_for"] = r.Facts["client_for"]
+		}
+		s.audit(tx, by, r.Action, rec.ID, w.Evidence(), detail)
 		if in.Also != nil {
 			p, err := s.provider(next)
 			if err == nil {
@@ -261,11 +279,14 @@ func (s *Store) check(ctx context.Context, by account.Actor, in Input) (Record, 
 // is a new one.
 func raise(env id.Environment, old, next *row, rec Record) account.Raise {
 	digest := rec.Digest()
-	r := account.Raise{Action: "provider.created", Environment: env, Object: rec.ID, To: hex.EncodeToString(digest[:]), Facts: map[string]string{"client_id": next.clientID}}
+	r := account.Raise{Action: "provider.created", Environment: env, Object: rec.ID, To: hex.EncodeToString(digest[:]), Facts: map[string]string{"client_id": next.client.id}}
+	if next.client.id != "" {
+		r.Facts["client_for"] = string(audienceOf(next.clientFor))
+	}
 	if old != nil {
 		r.Version, r.Action = old.version, "provider.updated"
 	}
-	if next.envelope != nil && next.secretVersion == next.version {
+	if next.client.envelope != nil && next.client.version == next.version {
 		r.Facts["client_secret"] = "new"
 	}
 	return r
@@ -286,7 +307,8 @@ func (s *Store) reachable(ctx context.Context, rec Record) error {
 
 // next is the row that follows old.
 func (s *Store) next(ctx context.Context, env id.Environment, old *row, rec Record, in Input) (*row, error) {
-	n := &row{slug: rec.ID, record: in.YAML, clientID: in.ClientID, version: 1, updatedAt: sqldb.Micros(s.cfg.Now())}
+	n := &row{slug: rec.ID, record: in.YAML, version: 1, updatedAt: sqldb.Micros(s.cfg.Now())}
+	was, fresh := sealedClient{}, true
 	if old != nil {
 		n.version = old.version + 1
 		if in.IfVersion != 0 && (in.IfVersion != old.version || old.deletedAt != 0) {
@@ -296,58 +318,31 @@ func (s *Store) next(ctx context.Context, env id.Environment, old *row, rec Reco
 			return nil, fault.New(fault.Conflict, "provider_exists", "There is a provider "+rec.ID+" already.").WithHint("Choose another id.")
 		}
 		if old.deletedAt == 0 {
-			n.envelope, n.secretVersion = old.envelope, old.secretVersion
+			was, n.clientFor, fresh = old.client, old.clientFor, old.client.id == ""
 		}
 	} else if in.IfVersion != 0 {
 		return nil, moved()
 	}
-	if !rec.NeedsClient() {
-		if in.ClientID != "" || !in.ClientSecret.IsZero() {
-			return nil, fault.New(fault.Invalid, "client_not_used", "A provider of the kind "+string(rec.Auth)+" has no client of ours.").WithHint("Leave client id and secret out.")
-		}
-		n.envelope, n.secretVersion = nil, 0
-		return n, nil
-	}
-	if in.ClientID == "" && in.NoClient {
+	if rec.NeedsClient() && in.ClientID == "" && in.NoClient {
 		if !in.ClientSecret.IsZero() {
 			return nil, fault.New(fault.Invalid, "client_id_invalid", "A client secret belongs to a client id.")
 		}
-		n.envelope, n.secretVersion = nil, 0
 		return n, nil
 	}
-	if in.ClientID == "" || len(in.ClientID) > 500 || strings.ContainsFunc(in.ClientID, unprintable) {
-		return nil, fault.New(fault.Invalid, "client_id_invalid", "The id of the OAuth client is missing or not plain text.").
-			WithHint("Register an OAuth client at the provider and give its client id.")
-	}
-	if rec.OAuth != nil && rec.OAuth.ClientAuth == "none" {
-		if !in.ClientSecret.IsZero() {
-			return nil, fault.New(fault.Invalid, "client_not_used", "client_auth is none, so there is no client secret.")
+	// Whoever may edit a record need not know the secret; they must not be able to
+	// have it sent to a place of theirs.
+	if was.envelope != nil {
+		before, err := s.library.Parse(old.record)
+		if err != nil || !sameClient(before, rec) {
+			was = sealedClient{}
 		}
-		n.envelope, n.secretVersion = nil, 0
-		return n, nil
 	}
-	return n, s.sealSecret(ctx, env, old, n, rec, in)
-}
-
-func (s *Store) sealSecret(ctx context.Context, env id.Environment, old, n *row, rec Record, in Input) error {
-	if in.ClientSecret.IsZero() {
-		if n.envelope == nil {
-			return fault.New(fault.Invalid, "client_secret_missing", "The OAuth client's secret is missing.").
-				WithHint("Give the client secret, or set client_auth: none.")
-		}
-		// Whoever may edit a record need not know the secret; they must not be
-		// able to have it sent to a place of theirs.
-		was, err := s.library.Parse(old.record)
-		if err != nil || !sameClient(was, rec) || old.clientID != in.ClientID {
-			return fault.New(fault.Invalid, "client_secret_missing", "The token or revocation URL or the client id changes, so the client secret is needed again.").
-				WithHint("Give the client secret.")
-		}
-		return nil
-	}
-	n.secretVersion = n.version
 	var err error
-	n.envelope, err = s.cfg.Vault.Seal(ctx, secretPlace(env, n), in.ClientSecret)
-	return err
+	if n.client, err = s.nextClient(ctx, secretPlace(env, "", rec.ID, n.version), was, rec, in); err != nil || n.client.id == "" {
+		return n, err
+	}
+	n.clientFor, err = s.audience(ctx, env, n.clientFor, fresh, in)
+	return n, err
 }
 
 // sameClient reports whether both records send the client secret to the same
@@ -357,22 +352,9 @@ func sameClient(was, now Record) bool {
 	return a.Token == b.Token && a.Longer == b.Longer && a.Revoke == b.Revoke && a.Refreshing() == b.Refreshing()
 }
 
-func secretPlace(env id.Environment, r *row) vault.Place {
-	return vault.Place{Environment: env, Kind: "provider_client", Object: r.slug, Version: r.secretVersion, Provider: r.slug}
-}
-
 // keeps lists what this room has sealed.
 func keeps() []vault.Sealed {
-	return []vault.Sealed{
-		{
-			Table: "provider", Column: "client_secret", Key: []string{"environment_id", "slug"}, Fields: `s.environment_id, s.slug, s.client_secret_version`,
-			Place: func(scan func(dest ...any) error) (vault.Place, error) {
-				var env id.Environment
-				var r row
-				err := scan(&env, &r.slug, &r.secretVersion)
-				return secretPlace(env, &r), err
-			},
-		},
+	return append(clientsKept(), []vault.Sealed{
 		{
 			Table: "provider_hook", Column: "envelope", Key: []string{"environment_id", "slug"}, Fields: `s.environment_id, s.slug, s.version`,
 			Place: func(scan func(dest ...any) error) (vault.Place, error) {
@@ -392,7 +374,7 @@ func keeps() []vault.Sealed {
 				return draftPlace(env, user, r), err
 			},
 		},
-	}
+	}...)
 }
 
 func moved() error {
@@ -439,13 +421,13 @@ func (s *Store) write(ctx context.Context, tx *sqldb.Tx, w account.Weighed, env 
 		return err
 	}
 	if r.version == 1 {
-		const query = `insert into provider (environment_id, slug, record, client_id, client_secret, client_secret_version, created_at, updated_at, deleted_at, version)
-			values ($1, $2, $3, $4, $5, $6, $7, $7, 0, 1) on conflict (environment_id, slug) do nothing`
-		return one(tx.ExecContext(ctx, query, env, r.slug, r.record, r.clientID, r.envelope, r.secretVersion, r.updatedAt))
+		const query = `insert into provider (environment_id, slug, record, ` + clientColumns + `, client_for, created_at, updated_at, deleted_at, version)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, 0, 1) on conflict (environment_id, slug) do nothing`
+		return one(tx.ExecContext(ctx, query, append(append([]any{env, r.slug, r.record}, r.client.stored()...), r.clientFor, r.updatedAt)...))
 	}
-	const query = `update provider set record = $3, client_id = $4, client_secret = $5, client_secret_version = $6, updated_at = $7, deleted_at = 0, version = $8
-		where environment_id = $1 and slug = $2 and version = $8 - 1`
-	return one(tx.ExecContext(ctx, query, env, r.slug, r.record, r.clientID, r.envelope, r.secretVersion, r.updatedAt, r.version))
+	const query = `update provider set record = $3, ` + clientSet + `, client_for = $10, updated_at = $11, deleted_at = 0, version = $12
+		where environment_id = $1 and slug = $2 and version = $12 - 1`
+	return one(tx.ExecContext(ctx, query, append(append([]any{env, r.slug, r.record}, r.client.stored()...), r.clientFor, r.updatedAt, r.version)...))
 }
 
 // one says that a change which met no row came too late.
@@ -484,13 +466,16 @@ func (s *Store) Delete(ctx context.Context, by account.Actor, slug string) error
 		if n > 0 {
 			return fault.New(fault.Conflict, "provider_in_use", "The provider has live connections.").WithHint("Disconnect them first.")
 		}
-		const query = `update provider set client_secret = null, client_secret_version = 0, deleted_at = $3, updated_at = $3, version = version + 1
+		const query = `update provider set client_secret = null, client_secret_version = 0, old_client_secret = null, old_client_secret_version = 0, old_client_secret_until = 0, deleted_at = $3, updated_at = $3, version = version + 1
 			where environment_id = $1 and slug = $2 and version = $4`
 		if err := one(tx.ExecContext(ctx, query, env, slug, sqldb.Micros(s.cfg.Now()), r.version)); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, dropHookSQL, env, slug); err != nil {
 			return sqldb.Wrap("remove a signing secret", err)
+		}
+		if _, err := tx.ExecContext(ctx, dropClientsSQL, env, slug); err != nil {
+			return sqldb.Wrap("remove the clients of organizations", err)
 		}
 		s.audit(tx, by, "provider.removed", slug, nil, nil)
 		return nil
@@ -501,52 +486,4 @@ func (s *Store) audit(tx *sqldb.Tx, by account.Actor, action, slug string, evide
 	s.cfg.Audit.AppendEvent(tx, audit.Entry{
 		Environment: by.Environment(), Actor: by.Audit(), User: by.User(), Action: action, Object: slug, Provider: slug, Evidence: evidence, Detail: detail, Address: by.Address(),
 	})
-}
-
-// Client is our OAuth client at a provider.
-type Client struct {
-	ID     string
-	Secret secret.Value // zero when client_auth is none
-}
-
-// Client opens the OAuth client for use at the pinned places. When the record
-// has moved to other places since, the secret is not for the old ones: the
-// connection must be made anew.
-func (s *Store) Client(ctx context.Context, env id.Environment, slug string, pinned Pinned) (Client, error) {
-	r, err := s.row(ctx, s.cfg.DB.Reader(), env, slug)
-	if err != nil {
-		return Client{}, err
-	}
-	if r == nil || r.deletedAt != 0 {
-		return Client{}, notFound()
-	}
-	p, err := s.provider(r)
-	if err != nil {
-		return Client{}, err
-	}
-	rec, err := s.library.Bind(p.Record, pinned.Values)
-	if err != nil { // it takes other parameters now
-		return Client{}, changed().WithCause(err)
-	}
-	now := rec.Pinned()
-	if now.Token != pinned.Token || now.Longer != pinned.Longer || now.Refreshing() != pinned.Refreshing() || pinned.Revoke != "" && now.Revoke != pinned.Revoke {
-		return Client{}, changed()
-	}
-	if r.clientID == "" {
-		return Client{}, noClient()
-	}
-	c := Client{ID: r.clientID}
-	if r.envelope != nil {
-		c.Secret, err = s.cfg.Vault.Open(ctx, secretPlace(env, r), r.envelope)
-	}
-	return c, err
-}
-
-func changed() *fault.Error {
-	return fault.New(fault.Conflict, "provider_changed", "The provider's endpoints have changed since this connection was made.").WithHint("Reconnect.")
-}
-
-func noClient() error {
-	return fault.New(fault.Conflict, "no_client", "No OAuth client is configured for this provider.").
-		WithHint("Register one at the provider and give its client id and secret.")
 }
