@@ -244,6 +244,25 @@ func (c *Client) DeleteProviderHook(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/providers/" + seg(id) + "/hook", repeat: true}, nil)
 }
 
+// ProviderClients lists the OAuth clients at a provider.
+func (c *Client) ProviderClients(ctx context.Context, id string) ([]ProviderClient, error) {
+	var out struct {
+		Data []ProviderClient `json:"data"`
+	}
+	err := c.do(ctx, call{method: http.MethodGet, path: "/v1/providers/" + seg(id) + "/clients", repeat: true}, &out)
+	return out.Data, err
+}
+
+// PutProviderClient sets an OAuth client at a provider, or rotates its secret.
+func (c *Client) PutProviderClient(ctx context.Context, id string, in PutProviderClient) (ProviderClient, error) {
+	return send[ProviderClient](ctx, c, http.MethodPut, "/v1/providers/"+seg(id)+"/client", in, true)
+}
+
+// DeleteProviderClient removes an organization's own client.
+func (c *Client) DeleteProviderClient(ctx context.Context, id, organization string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/providers/" + seg(id) + "/client", query: url.Values{"organization_id": {organization}}, repeat: true}, nil)
+}
+
 // LintProvider checks a record and stores nothing.
 func (c *Client) LintProvider(ctx context.Context, yaml string) (Lint, error) {
 	return send[Lint](ctx, c, http.MethodPost, "/v1/providers/lint", map[string]string{"yaml": yaml}, true)

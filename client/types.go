@@ -226,8 +226,34 @@ type ProviderHook struct {
 type PutProvider struct {
 	YAML         string `json:"yaml"`
 	ClientID     string `json:"client_id,omitempty"`
-	ClientSecret string `json:"client_secret,omitempty"` // empty keeps the stored one
-	IfVersion    int64  `json:"if_version,omitempty"`    // refuse unless this is the stored version
+	ClientSecret string `json:"client_secret,omitempty"`        // empty keeps the stored one
+	ClientFor    string `json:"client_for,omitempty"`           // an organization's id, all or none; empty: as it is, at first the operator's
+	AcceptShared bool   `json:"accept_shared_client,omitempty"` // with all: you know what it means
+	IfVersion    int64  `json:"if_version,omitempty"`           // refuse unless this is the stored version
+}
+
+// ProviderClient is an OAuth client at a provider.
+type ProviderClient struct {
+	OrganizationID string    `json:"organization_id,omitempty"` // empty: the environment's
+	ClientID       string    `json:"client_id"`
+	HasSecret      bool      `json:"has_client_secret"`
+	For            string    `json:"for"` // an organization's id, all or none
+	OldSecretUntil time.Time `json:"old_secret_until,omitzero"`
+	Stale          bool      `json:"stale"` // the provider's addresses have changed since it was stored
+	RedirectURI    string    `json:"redirect_uri"`
+	UpdatedAt      time.Time `json:"updated_at"`
+	Version        int64     `json:"version"`
+}
+
+// PutProviderClient is a client to store, or another secret of one.
+type PutProviderClient struct {
+	OrganizationID string `json:"organization_id,omitempty"` // whose own; empty: the environment's
+	ClientID       string `json:"client_id,omitempty"`       // empty: the one that is there
+	ClientSecret   string `json:"client_secret,omitempty"`   // empty keeps the stored one
+	For            string `json:"for,omitempty"`             // of the environment's: an organization's id, all or none
+	AcceptShared   bool   `json:"accept_shared_client,omitempty"`
+	OverlapSeconds *int64 `json:"overlap_seconds,omitempty"` // how long the secret before counts as well; nil: a day
+	IfVersion      int64  `json:"if_version,omitempty"`
 }
 
 // Template is a provider record with blanks.

@@ -157,6 +157,8 @@ type putProviderInput struct {
 		YAML         string `json:"yaml" maxLength:"262144" doc:"The record. Its id is the one in the path."`
 		ClientID     string `json:"client_id,omitempty" maxLength:"500" doc:"Of the OAuth client at the provider."`
 		ClientSecret Hidden `json:"client_secret,omitzero" doc:"Left out, the stored one stays."`
+		ClientFor    string `json:"client_for,omitempty" doc:"Whom to sign in with it: an organization's id, all, or none. Left out: as it is, and at first the operator's organization."`
+		AcceptShared bool   `json:"accept_shared_client,omitempty" doc:"With client_for: all. You know what one client for all organizations means (docs/connect.md)."`
 		IfVersion    int64  `json:"if_version,omitempty" doc:"Refuse unless this is the stored version."`
 	}
 }
@@ -189,6 +191,7 @@ func (a *API) providerRoutes() {
 	handle(a, route{id: "lint-provider", method: http.MethodPost, path: "/v1/providers/lint", tag: "providers", summary: "Check a record and store nothing", rules: read}, a.lintProvider)
 	a.importRoutes()
 	a.hookRoutes()
+	a.clientRoutes()
 	handle(a, route{id: "list-provider-templates", method: http.MethodGet, path: "/v1/provider-templates", tag: "providers", summary: "List records with blanks", rules: read}, a.templates)
 	handle(a, route{id: "list-provider-catalog", method: http.MethodGet, path: "/v1/provider-catalog", tag: "providers", summary: "Search the providers that Ambit knows", rules: read}, a.catalog)
 	handle(a, route{id: "fill-provider-template", method: http.MethodPost, path: "/v1/provider-templates/{template}/fill", tag: "providers", summary: "Make a record of a template",
@@ -219,7 +222,8 @@ func (a *API) putProvider(ctx context.Context, by account.Actor, in *putProvider
 	if rec.ID != in.Provider {
 		return Provider{}, fault.New(fault.Invalid, "id_differs", "The record's id is not the one in the path.").WithHint("Put it at /v1/providers/" + rec.ID + ".")
 	}
-	put := provider.Input{YAML: []byte(in.Body.YAML), ClientID: in.Body.ClientID, ClientSecret: in.Body.ClientSecret.Value, IfVersion: in.Body.IfVersion}
+	put := provider.Input{YAML: []byte(in.Body.YAML), ClientID: in.Body.ClientID, ClientSecret: in.Body.ClientSecret.Value, IfVersion: in.Body.IfVersion,
+		For: provider.Audience(in.Body.ClientFor), AcceptShared: in.Body.AcceptShared}
 	if _, person := by.Person(); person {
 		d, err := a.cfg.Providers.Draft(ctx, by, put, "")
 		if err != nil {

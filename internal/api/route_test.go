@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/api/apitest"
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -165,6 +166,7 @@ var routes = map[string]expected{
 	"set-agent-ceiling": {200, 200, 404, 404}, "mute-agent": {200, 200, 404, 404}, "unmute-agent": {200, 200, 404, 404}, "disable-agent": {200, 200, 404, 404}, "enable-agent": {200, 200, 404, 404}, "rotate-agent-secret": {403, 200, 404, 404}, "set-agent-keys": {403, 200, 404, 404},
 	"list-providers": {200, 200, 200, 200}, "get-provider": {200, 200, 404, 200}, "put-provider": {403, 200, 200, 403}, "delete-provider": {204, 204, 404, 403},
 	"set-provider-hook": {200, 200, 404, 403}, "delete-provider-hook": {204, 204, 404, 403},
+	"list-provider-clients": {200, 200, 404, 200}, "put-provider-client": {403, 200, 404, 404}, "delete-provider-client": {204, 204, 404, 404},
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
 	"create-connect-token": {403, 201, 404, 404},
@@ -210,6 +212,18 @@ func (s *scene) provider() string {
 		s.t.Fatalf("put a provider: %d %s", res.status, res.body)
 	}
 	return slug
+}
+
+// ownClient makes a provider one of OAuth, with a client of the organization.
+func (s *scene) ownClient(slug string) {
+	s.t.Helper()
+	in := provider.Input{YAML: []byte(strings.Replace(sandbox.Record(s.w.Sandbox), "id: sandbox", "id: "+slug, 1)), ClientID: "a", ClientSecret: secret.FromString("client-secret-1")}
+	for _, org := range []id.Organization{"", s.w.Org} {
+		in.Organization = org
+		if _, err := s.w.Providers.Put(s.t.Context(), s.w.System().In(s.w.Env), in, account.Agreement{}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // kek makes a key of a context of its own.
@@ -334,6 +348,9 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 			path = strings.ReplaceAll(path, "{"+p.Name+"}", last)
 		}
 	}
+	if strings.HasSuffix(op.ID, "-provider-client") && last != "nothing" {
+		s.ownClient(last)
+	}
 	var v map[string]any
 	switch op.ID {
 	case "poll-cli-login":
@@ -368,6 +385,10 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"yaml": s.record(last)}
 	case "set-provider-hook":
 		v = map[string]any{"secret": "signing-secret-of-the-app"}
+	case "put-provider-client":
+		v = map[string]any{"organization_id": thing("organization"), "client_id": "b", "client_secret": "client-secret-2", "overlap_seconds": 60}
+	case "delete-provider-client":
+		path += "?organization_id=" + thing("organization")
 	case "lint-provider":
 		v = map[string]any{"yaml": s.record("fine")}
 	case "import-provider":

@@ -20,7 +20,7 @@ import (
 
 func (c *command) providerCommand() *cobra.Command {
 	return c.group("provider", "Providers: the third parties that accounts can be connected at",
-		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerCatalog(), c.providerTemplate(), c.providerImport(), c.providerSchema(), c.providerHook(), c.providerRemove())
+		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerCatalog(), c.providerTemplate(), c.providerImport(), c.providerSchema(), c.providerHook(), c.providerClient(), c.providerRemove())
 }
 
 func (c *command) providerList() *cobra.Command {
@@ -165,6 +165,8 @@ func (c *command) providerAdd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&put.ClientID, "client-id", "", "id of our OAuth client at the provider")
 	cmd.Flags().BoolVar(&secretIn, "client-secret-stdin", false, "read its secret from standard input")
+	cmd.Flags().StringVar(&put.ClientFor, "client-for", "", "whom to sign in with it: an organization's id, all, or none (default: the operator's organization)")
+	cmd.Flags().BoolVar(&put.AcceptShared, "accept-shared-client", false, "with --client-for all: you know what one client for all organizations means")
 	cmd.Flags().Int64Var(&put.IfVersion, "if-version", 0, "only if this is the stored version, as ambit provider show tells it")
 	return cmd
 }

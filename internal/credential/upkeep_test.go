@@ -226,7 +226,8 @@ func TestOurRegistrationIsRefused(t *testing.T) {
 		put := func(secretText string) {
 			t.Helper()
 			in := oauthInput(s.World)
-			in.ClientSecret = secretOf(secretText)
+			none := time.Duration(0)
+			in.ClientSecret, in.Overlap = secretOf(secretText), &none
 			_, err := s.Providers.Put(t.Context(), s.System.In(s.Environment), in, account.Agreement{})
 			gatewaytest.Must(t, err)
 		}

@@ -151,17 +151,35 @@ func (s *Service) input(have provider.Provider, n Offer) (*provider.Input, provi
 		}
 	case have.Record.ID == "":
 		rec, err = s.known(n)
-	case n.Client == nil || n.Client.ID == "":
+	case n.Client == nil || n.Client.ID == "" && (n.Client.Kind != ClientOrganization || have.ClientID == ""):
 		return nil, rec, nil
 	}
 	if err != nil {
 		return nil, provider.Record{}, err
 	}
 	in := &provider.Input{YAML: rec.Source(), ClientID: have.ClientID, NoClient: true, New: have.Record.ID == ""}
-	if n.Client != nil && n.Client.Kind == ClientCustom {
-		in.ClientID, in.ClientSecret = n.Client.ID, n.Client.Secret
+	if n.Client != nil {
+		n.Client.onto(in)
 	}
 	return in, rec, nil
+}
+
+// onto says whose client signs people in. On this wire custom is the developer's own
+// for all of their organizations, which is what they say by it, and organization is
+// each one's and no other.
+func (c *Client) onto(in *provider.Input) {
+	if c.Kind == ClientOrganization {
+		if in.ClientID != "" {
+			in.For = provider.ForNobody
+		}
+		return
+	}
+	if c.ID != "" {
+		in.ClientID = c.ID
+	}
+	if in.ClientSecret = c.Secret; in.ClientID != "" {
+		in.For, in.AcceptShared = provider.ForAll, true
+	}
 }
 
 // known fills in an entry of the catalogue.
@@ -263,7 +281,7 @@ func (c Change) onto(i Integration) (Integration, error) {
 
 // input is what the provider becomes; nil leaves it as it is.
 func (c Change) input(i Integration) (*provider.Input, error) {
-	if c.Custom == nil && (c.Client == nil || c.Client.Kind != ClientCustom) {
+	if c.Custom == nil && (c.Client == nil || c.Client.Kind != ClientCustom && i.Provider.ClientID == "") {
 		return nil, nil
 	}
 	if i.Provider.Builtin {
@@ -280,11 +298,8 @@ func (c Change) input(i Integration) (*provider.Input, error) {
 		}
 		in.YAML = rec.Source()
 	}
-	if c.Client != nil && c.Client.Kind == ClientCustom {
-		if c.Client.ID != "" {
-			in.ClientID = c.Client.ID
-		}
-		in.ClientSecret = c.Client.Secret
+	if c.Client != nil {
+		c.Client.onto(in)
 	}
 	return in, nil
 }

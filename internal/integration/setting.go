@@ -8,6 +8,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -24,6 +25,13 @@ type Configured struct {
 	Integration
 	Organization id.Organization
 	Setting      Setting
+	Own          *provider.ClientInfo // the organization's own client; nil: it has none
+}
+
+// Usable reports whether people of the organization can be signed in there.
+func (c Configured) Usable() bool {
+	p := c.Provider
+	return p.Record.OAuth == nil || c.Own != nil || p.ClientID != "" && (p.For == provider.ForAll || c.Organization != "" && p.For == provider.Audience(c.Organization))
 }
 
 // Offered reports whether the organization and its users can connect there.
@@ -46,6 +54,13 @@ func (s *Service) configured(ctx context.Context, i Integration, org id.Organiza
 	all, err := selectSettings(ctx, s.cfg.DB.Reader(), i.Environment, org)
 	if set, ok := all[i.Provider.Record.ID]; ok {
 		c.Setting = set
+	}
+	if err != nil {
+		return c, err
+	}
+	own, err := s.cfg.Providers.OwnClients(ctx, i.Environment, org)
+	if o, ok := own[i.Provider.Record.ID]; ok {
+		c.Own = &o
 	}
 	return c, err
 }
@@ -70,9 +85,12 @@ func (s *Service) allConfigured(ctx context.Context, env id.Environment, org id.
 	if err != nil {
 		return nil, err
 	}
-	set := map[string]Setting{}
+	set, own := map[string]Setting{}, map[string]provider.ClientInfo{}
 	if org != "" {
 		if set, err = selectSettings(ctx, s.cfg.DB.Reader(), env, org); err != nil {
+			return nil, err
+		}
+		if own, err = s.cfg.Providers.OwnClients(ctx, env, org); err != nil {
 			return nil, err
 		}
 	}
@@ -81,6 +99,9 @@ func (s *Service) allConfigured(ctx context.Context, env id.Environment, org id.
 		c := Configured{Integration: i, Organization: org, Setting: Setting{Enabled: true}}
 		if v, ok := set[i.Provider.Record.ID]; ok {
 			c.Setting = v
+		}
+		if o, ok := own[i.Provider.Record.ID]; ok {
+			c.Own = &o
 		}
 		out = append(out, c)
 	}
@@ -91,9 +112,11 @@ func (s *Service) allConfigured(ctx context.Context, env id.Environment, org id.
 type SettingChange struct {
 	Enabled *bool
 	Scopes  *[]string // of nil: those of the integration
+	Client  *Client   // the organization's own; without an ID another secret of the one that is there
 }
 
-// Configure changes an integration for one organization: off, or with fewer scopes.
+// Configure changes an integration for one organization: off, with fewer scopes, or
+// with a client of its own.
 func (s *Service) Configure(ctx context.Context, by account.Actor, organization, slug string, c SettingChange) (Configured, error) {
 	i, err := s.find(ctx, s.cfg.DB.Reader(), by.Environment(), slug, Users)
 	if err != nil {
@@ -127,15 +150,27 @@ func (s *Service) Configure(ctx context.Context, by account.Actor, organization,
 	}
 	out.Organization = sub.Organization
 	out.Setting.UpdatedAt = s.cfg.Now()
-	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	store := func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := putSetting(ctx, tx, i.Environment, sub.Organization, i.Provider.Record.ID, out.Setting); err != nil {
 			return err
 		}
 		s.audit(tx, by, "integration.configured", i, sub.Organization)
 		return nil
-	})
-	out.Setting.Version++
-	return out, err
+	}
+	if c.Client != nil {
+		in := provider.Input{YAML: i.Provider.Record.Source(), Organization: sub.Organization, ClientID: c.Client.ID, ClientSecret: c.Client.Secret,
+			Also: func(ctx context.Context, tx *sqldb.Tx, _ provider.Provider) error { return store(ctx, tx) }}
+		if in.ClientID == "" && out.Own != nil {
+			in.ClientID = out.Own.ID
+		}
+		_, err = s.cfg.Providers.Put(ctx, by, in, account.Agreement{})
+	} else {
+		err = s.cfg.DB.Update(ctx, store)
+	}
+	if err != nil {
+		return Configured{}, err
+	}
+	return s.configured(ctx, i, sub.Organization)
 }
 
 // allowed lists the scopes that an organization may choose from.

@@ -227,6 +227,7 @@ const (
 	ownColumns = `organization_id, slug, ` + clientColumns + `, places, updated_at, version`
 	ownSQL     = `select ` + ownColumns + ` from provider_client where environment_id = $1 and slug = $2 and organization_id = $3`
 	ownsSQL    = `select ` + ownColumns + ` from provider_client where environment_id = $1 and slug = $2 order by organization_id`
+	ownsOfSQL  = `select ` + ownColumns + ` from provider_client where environment_id = $1 and organization_id = $2 order by slug`
 	addOwnSQL  = `insert into provider_client (environment_id, slug, organization_id, ` + clientColumns + `, places, updated_at, version) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1)
 		on conflict (environment_id, slug, organization_id) do nothing`
 	setOwnSQL = `update provider_client set ` + clientSet + `, places = $10, updated_at = $11, version = $12
@@ -290,8 +291,9 @@ func (s *Store) checkOwn(ctx context.Context, by account.Actor, in Input) (Recor
 		return fail(err)
 	}
 	n := &own{organization: in.Organization, slug: rec.ID, places: placesOf(rec), updatedAt: sqldb.Micros(s.cfg.Now()), version: 1}
-	was := sealedClient{}
+	was, at := sealedClient{}, n.updatedAt // of the secret: never that of one before, also where the row was removed since
 	if old != nil {
+		at = max(at, old.client.version+1)
 		if n.version = old.version + 1; old.places == n.places {
 			was = old.client
 		}
@@ -299,7 +301,7 @@ func (s *Store) checkOwn(ctx context.Context, by account.Actor, in Input) (Recor
 	if in.IfVersion != 0 && in.IfVersion != n.version-1 {
 		return fail(moved())
 	}
-	n.client, err = s.nextClient(ctx, secretPlace(env, in.Organization, rec.ID, sqldb.Micros(s.cfg.Now())), was, rec, in)
+	n.client, err = s.nextClient(ctx, secretPlace(env, in.Organization, rec.ID, at), was, rec, in)
 	return rec, old, n, err
 }
 
@@ -338,6 +340,11 @@ func (s *Store) putOwn(ctx context.Context, by account.Actor, in Input, ag accou
 		}
 		s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: env, Organization: in.Organization, Actor: by.Audit(), User: by.User(), Action: r.Action, Object: rec.ID, Provider: rec.ID,
 			Evidence: w.Evidence(), Detail: s.clientDetail(next.client, r.Facts), Address: by.Address()})
+		if in.Also != nil {
+			if err := in.Also(ctx, tx, Provider{Record: rec}); err != nil {
+				return err
+			}
+		}
 		return also(ctx, tx)
 	})
 	if err != nil {
@@ -395,30 +402,38 @@ func (s *Store) Clients(ctx context.Context, by account.Actor, slug string) ([]C
 	if p.ClientID != "" {
 		out = append(out, ClientInfo{ID: p.ClientID, HasSecret: p.HasClientSecret, For: p.For, OldSecretUntil: p.OldSecretUntil, UpdatedAt: p.UpdatedAt, Version: p.Version})
 	}
-	rows, err := sqldb.Collect(func(from sqldb.Scanner) (o own, err error) { return o, o.scan(from) })(s.cfg.DB.Reader().QueryContext(ctx, ownsSQL, env, slug))
+	rows, err := s.owns(ctx, ownsSQL, env, slug)
 	if err != nil {
-		return nil, sqldb.Wrap("list clients", err)
+		return nil, err
 	}
 	for _, o := range rows {
 		if by.May(o.organization, account.ManageProviders) == nil {
-			out = append(out, o.info(p.Record, s.cfg.Now()))
+			c := o.info(s.cfg.Now())
+			c.Stale = o.places != placesOf(p.Record)
+			out = append(out, c)
 		}
 	}
 	return out, nil
 }
 
-func (o own) info(r Record, now time.Time) ClientInfo {
+func (o own) info(now time.Time) ClientInfo {
 	return ClientInfo{Organization: o.organization, ID: o.client.id, HasSecret: o.client.envelope != nil, For: Audience(o.organization), OldSecretUntil: o.client.until(now),
-		Stale: o.places != placesOf(r), UpdatedAt: sqldb.Time(o.updatedAt), Version: o.version}
+		UpdatedAt: sqldb.Time(o.updatedAt), Version: o.version}
 }
 
-// OwnClient gives an organization's own client at a provider; false: it has none.
-func (s *Store) OwnClient(ctx context.Context, env id.Environment, org id.Organization, r Record) (ClientInfo, bool, error) {
-	o, err := s.own(ctx, s.cfg.DB.Reader(), env, r.ID, org)
-	if o == nil || err != nil {
-		return ClientInfo{}, false, err
+// OwnClients gives an organization's own clients by the ids of the providers.
+func (s *Store) OwnClients(ctx context.Context, env id.Environment, org id.Organization) (map[string]ClientInfo, error) {
+	rows, err := s.owns(ctx, ownsOfSQL, env, org)
+	out := map[string]ClientInfo{}
+	for _, o := range rows {
+		out[o.slug] = o.info(s.cfg.Now())
 	}
-	return o.info(r, s.cfg.Now()), true, nil
+	return out, err
+}
+
+func (s *Store) owns(ctx context.Context, query string, args ...any) ([]own, error) {
+	rows, err := sqldb.Collect(func(from sqldb.Scanner) (o own, err error) { return o, o.scan(from) })(s.cfg.DB.Reader().QueryContext(ctx, query, args...))
+	return rows, sqldb.Wrap("list clients", err)
 }
 
 // ClientFor says with which client the accounts of an organization are connected from

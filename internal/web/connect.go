@@ -181,7 +181,7 @@ func (s *Server) startOfTicket(v *visit, st credential.Start) (credential.Start,
 // application's word: what it takes to connect an account, and no more.
 func connecting(pattern string) bool {
 	switch pattern {
-	case "GET /ui/connections/new", "POST /ui/connections", "GET /ui/connect/{id}", "GET /ui/callback/{environment}/{provider}", "GET /ui/return/{token}",
+	case "GET /ui/connections/new", "POST /ui/connections", "GET /ui/connect/{id}", "GET /ui/callback/{environment}/{provider}", "GET /ui/callback/{environment}/{provider}/{organization}", "GET /ui/return/{token}",
 		"POST /ui/connections/{id}/disconnect", "POST /ui/signout":
 		return true
 	}

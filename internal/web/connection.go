@@ -347,7 +347,7 @@ func (s *Server) callback(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.credentials.Callback(v.ctx(), v.person, env, v.r.PathValue("provider"), v.r.URL.Query())
+	done, err := s.credentials.CallbackOf(v.ctx(), v.person, env, v.r.PathValue("provider"), id.Organization(v.r.PathValue("organization")), v.r.URL.Query())
 	if err != nil {
 		if done.Ticket != "" {
 			logFailure(s.log, "noting that a connect token ended", s.integrations.Refused(v.ctx(), done.Ticket, fault.Of(err).Code))

@@ -169,6 +169,49 @@ func TestDescribeAProvider(t *testing.T) {
 	member.post("/ui/providers", fields(edit.form("/ui/providers"))).want(http.StatusForbidden)
 }
 
+// Issue 5, W2: a client at a provider counts once a person has agreed to it with their
+// passkey; one for all organizations needs a word on what that means; a member sees
+// none. The secret that is replaced counts for as long as was chosen.
+func TestClientsOfAProvider(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.OAuthProvider(t)
+	b := s.person(t, "owner@example.com", account.RoleOwner)
+	page := b.get(b.get("/ui/providers").link("Client")).want(http.StatusOK).says("The environment's client", "/ui/callback/"+string(s.Environment)+"/sandbox/"+string(s.Organization))
+	own := func(v url.Values) {
+		v.Set("of", "organization")
+		v.Set("client_id", "ours-alone")
+		v.Set("client_secret", "secret-of-ours-alone")
+		v.Del("for")
+		v.Del("accept")
+		v.Del("overlap")
+	}
+	ask := page.submit("/ui/providers/sandbox/client", own).follow().says("ours-alone signs people in at Sandbox", "nobody else is signed in with it").not("secret-of-ours-alone")
+	b.get("/ui/providers/sandbox/client").says("None yet.")
+	ask.submit("", nil)
+	b.get("/ui/providers/sandbox/client").says("One secret.", "Remove it").not("secret-of-ours-alone")
+	rotate := func(v url.Values) { own(v); v.Set("client_secret", "another-of-ours-alone"); v.Set("overlap", "168") }
+	b.get("/ui/providers/sandbox/client").submit("/ui/providers/sandbox/client", rotate).follow().says("counts as well for 168 hours").submit("", nil)
+	b.get("/ui/providers/sandbox/client").says("Two secrets count.")
+	all := func(v url.Values) {
+		v.Set("of", "environment")
+		v.Set("client_id", "ambit-test")
+		v.Set("client_secret", "")
+		v.Set("for", "none")
+		v.Set("overlap", "24")
+	}
+	b.get("/ui/providers/sandbox/client").submit("/ui/providers/sandbox/client", all).follow().says("Nobody is signed in with ambit-test").submit("", nil)
+	shared := func(v url.Values) { all(v); v.Set("for", "all"); v.Del("accept") }
+	b.get("/ui/providers/sandbox/client").submit("/ui/providers/sandbox/client", shared).want(http.StatusForbidden).says("must be wanted")
+	b.get("/ui/providers/sandbox/client").submit("/ui/providers/sandbox/client", func(v url.Values) { shared(v); v.Set("accept", "yes") }).follow().says("It is for all organizations").submit("", nil)
+	b.get("/ui/providers/sandbox/client").submit("/ui/providers/sandbox/client/remove", nil)
+	b.get("/ui/providers/sandbox/client").says("None yet.")
+	member := s.person(t, "member@example.com", account.RoleMember)
+	member.get("/ui/providers").not("/client")
+	member.get("/ui/providers/sandbox/client").want(http.StatusForbidden)
+	member.post("/ui/providers/sandbox/client", fields(page.form("/ui/providers/sandbox/client"))).want(http.StatusForbidden)
+}
+
 // T3: an agent's secret is made only with a proof, and shown once.
 func TestRegisterAnAgent(t *testing.T) {
 	t.Parallel()

@@ -110,9 +110,10 @@ func (*ResultPage) template() string { return "result" }
 // ProvidersPage lists provider records.
 type ProvidersPage struct {
 	Frame
-	Items   []ProviderRow
-	CanAdd  bool
-	CanStop bool // end the organization's sessions with one
+	Items     []ProviderRow
+	CanAdd    bool
+	CanStop   bool // end the organization's sessions with one
+	CanClient bool // see and change its OAuth clients
 }
 
 func (*ProvidersPage) template() string { return "providers" }
@@ -137,6 +138,7 @@ type ProviderRow struct {
 	Slug, Name, Kind, Href string
 	Tools                  int
 	BuiltIn                bool
+	Client                 bool // an OAuth client of ours signs people in
 }
 
 // ProviderNewPage edits a provider record.
@@ -158,6 +160,31 @@ type ProviderNewPage struct {
 	Import    bool            // offers to draft it from a description
 	Left      []openapi.Note  // of a description: what is not in the record
 	Flagged   []openapi.Note  // and what was guessed
+}
+
+// ProviderClientPage is our OAuth clients at one provider: the environment's, for those
+// who run it, and the organization's own.
+type ProviderClientPage struct {
+	Frame
+	Slug, Name string
+	Shared     *ClientForm // the environment's; nil: not this person's to change
+	Own        ClientForm
+	SharedUsed bool // the environment's signs this organization in, unless it has its own
+}
+
+func (*ProviderClientPage) template() string { return "provider_client" }
+
+// ClientForm is one client as it is, to be changed.
+type ClientForm struct {
+	Of, Slug string // organization or environment; of the provider
+	Here     id.Organization
+	ID       string
+	Set      bool
+	State    string
+	Until    time.Time // until when the secret before counts as well; zero: there is none
+	Callback string
+	For      []Option
+	Risk     string // of the environment's, for all
 }
 
 // RecordProblem is one thing that is wrong with a record. Line is 0 for one made

@@ -18,7 +18,7 @@ import (
 )
 
 func providerRow(p provider.Provider) ProviderRow {
-	return ProviderRow{Slug: p.Record.ID, Name: p.Record.Name, Kind: kindOf(p.Record.Auth), Tools: len(p.Record.Tools()), BuiltIn: p.Builtin}
+	return ProviderRow{Slug: p.Record.ID, Name: p.Record.Name, Kind: kindOf(p.Record.Auth), Tools: len(p.Record.Tools()), BuiltIn: p.Builtin, Client: p.Record.Auth == provider.OAuth2}
 }
 
 func (v *visit) mayProviders() bool { return v.actor().May("", account.ManageProviders) == nil }
@@ -28,7 +28,7 @@ func (s *Server) providerList(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &ProvidersPage{Frame: Frame{Title: "Providers", Section: "providers"}, CanAdd: v.mayProviders(), CanStop: v.may(account.Revoke)}
+	p := &ProvidersPage{Frame: Frame{Title: "Providers", Section: "providers"}, CanAdd: v.mayProviders(), CanStop: v.may(account.Revoke), CanClient: v.may(account.ManageProviders)}
 	for _, prov := range list {
 		p.Items = append(p.Items, providerRow(prov))
 	}
@@ -198,13 +198,17 @@ func (s *Server) providerAccept(v *visit) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	return change{back: v.query("/ui/providers/new", "draft", string(d.ID)),
+	back, form := v.query("/ui/providers/new", "draft", string(d.ID)), func() (page, error) { return s.draftForm(v, d), nil }
+	if d.Organization != "" || d.For != "" { // its form is that of clients
+		back, form = v.query("/ui/providers/"+d.Record.ID+"/client"), nil
+	}
+	return change{back: back,
 		try: func(ag account.Agreement) (answer, error) {
 			_, err := s.providers.Accept(v.ctx(), v.actor(), d.ID, ag)
 			return goTo(v.query("/ui/providers", "done", "saved")), err
 		},
 		ask:  func(r account.Raise) (page, error) { return s.draftPage(v, d, r), nil },
-		form: func() (page, error) { return s.draftForm(v, d), nil }}, nil
+		form: form}, nil
 }
 
 // draftForm is the form of a record that was handed in.
@@ -232,6 +236,10 @@ func (s *Server) draftPage(v *visit, d provider.Draft, r account.Raise) *Confirm
 		}
 	}
 	p.Lines = append(p.Lines, strings.TrimSuffix("It has "+plural(len(d.Record.Tools()), "tool")+": "+andList(tools), ": ")+".")
+	if d.Organization != "" || d.For != "" {
+		s.clientLines(v, d, r, p)
+		return p
+	}
 	if d.ClientID != "" {
 		p.Lines = append(p.Lines, "Our client there is "+oneLine(d.ClientID)+map[bool]string{true: ", with the secret that you gave.", false: "."}[d.NewSecret])
 	}

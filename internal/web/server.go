@@ -205,6 +205,7 @@ func (s *Server) routes() []route {
 		{"POST /ui/connections/{id}/disconnect", signedIn, s.disconnect},
 		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
 		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
+		{"GET /ui/callback/{environment}/{provider}/{organization}", signedIn, s.callback},
 		{"GET /ui/return/{token}", signedIn, s.goBack},
 		{"GET /ui/connect/{id}", signedIn, s.connectWindow},
 		{"GET /ui/providers", signedIn, s.providerList},
@@ -213,6 +214,9 @@ func (s *Server) routes() []route {
 		{"POST /ui/providers", signedIn, s.providerPut},
 		{"POST /ui/providers/import", signedIn, s.providerImport},
 		{"POST /ui/providers/{provider}/revoke", signedIn, s.providerRevoke},
+		{"GET /ui/providers/{provider}/client", signedIn, s.providerClient},
+		{"POST /ui/providers/{provider}/client", signedIn, s.providerClientPut},
+		{"POST /ui/providers/{provider}/client/remove", signedIn, s.providerClientRemove},
 
 		{"GET /ui/agents", signedIn, s.agentList},
 		{"GET /ui/agents/new", signedIn, s.agentNew},

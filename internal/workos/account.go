@@ -361,7 +361,13 @@ func (s *Server) configurationOf(c integration.Configured, named string) configu
 		out.Updated = stamp(c.Setting.UpdatedAt)
 	}
 	if c.Provider.Record.Auth == provider.OAuth2 {
-		out.Credentials = &configuredOut{Type: c.Clients, Has: c.Provider.ClientID != "", RedirectURI: s.redirectURI(c.Environment, c.Provider.Record.ID)}
+		out.Credentials = &configuredOut{Type: c.Clients, Has: c.Usable(), RedirectURI: s.redirectURI(c.Environment, c.Provider.Record.ID, "")}
+		if c.Own != nil {
+			out.Credentials.ID = cursorOf(c.Own.ID)
+		}
+		if c.Own != nil || c.Clients == integration.ClientOrganization {
+			out.Credentials.RedirectURI = s.redirectURI(c.Environment, c.Provider.Record.ID, c.Organization)
+		}
 	}
 	return out
 }
@@ -383,6 +389,8 @@ func (s *Server) configure(ctx context.Context, by account.Actor, r *http.Reques
 	var in struct {
 		Enabled *bool              `json:"enabled"`
 		Scopes  optional[[]string] `json:"scopes"`
+		ID      string             `json:"client_id"`
+		Secret  text               `json:"client_secret"`
 	}
 	if _, err := decode(r, &in); err != nil {
 		return answer{}, err
@@ -395,8 +403,11 @@ func (s *Server) configure(ctx context.Context, by account.Actor, r *http.Reques
 		}
 		c.Scopes = &list
 	}
-	if c.Enabled == nil && c.Scopes == nil {
-		return answer{}, invalid("body", "Send at least one of enabled and scopes.")
+	if in.ID != "" || in.Secret.given {
+		c.Client = &integration.Client{Kind: integration.ClientOrganization, ID: in.ID, Secret: in.Secret.value}
+	}
+	if c.Enabled == nil && c.Scopes == nil && c.Client == nil {
+		return answer{}, invalid("body", "Send at least one of enabled, scopes and client_id with client_secret.")
 	}
 	org := r.PathValue("organization")
 	out, err := s.integrations.Configure(ctx, by, org, r.PathValue("slug"), c)

@@ -446,7 +446,7 @@ func wireID(i integration.Integration) string {
 func (s *Server) integrationOf(i integration.Integration) integrationOut {
 	r := i.Provider.Record
 	out := integrationOut{Object: "data_integration", ID: wireID(i), Slug: i.Slug(), Type: i.Slug(), Ownership: string(i.Ownership), Description: cursorOf(i.Description),
-		Enabled: i.Enabled, State: "valid", Scopes: i.Scopes, RedirectURI: s.redirectURI(i.Environment, r.ID), AuthMethods: []string{methodOf(r.Auth)},
+		Enabled: i.Enabled, State: "valid", Scopes: i.Scopes, RedirectURI: s.redirectURI(i.Environment, r.ID, ""), AuthMethods: []string{methodOf(r.Auth)},
 		Config: map[string]string{}, Created: stamp(i.CreatedAt), Updated: stamp(i.UpdatedAt)}
 	if !i.Usable() {
 		out.State = "invalid"
@@ -476,9 +476,10 @@ func customOf(i integration.Integration) *customOut {
 	return out
 }
 
-// redirectURI is what the developer registers at the provider.
-func (s *Server) redirectURI(env id.Environment, slug string) string {
-	return s.public.JoinPath(credential.CallbackPath(env, slug)).String()
+// redirectURI is what the developer registers at the provider, or an organization for
+// a client of its own.
+func (s *Server) redirectURI(env id.Environment, slug string, of id.Organization) string {
+	return s.public.JoinPath(credential.OwnCallbackPath(env, slug, of)).String()
 }
 
 // keyIn is an API key for somebody, as one is given with an integration.
