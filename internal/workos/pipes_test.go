@@ -447,6 +447,25 @@ func TestConfigurations(t *testing.T) {
 		if got := p.do(t, "PUT", at, `{"scopes":null,"enabled":true}`).wants(t, "reset", 200); got.body["scopes"] != nil || got.body["enabled"] != true {
 			t.Errorf("reset: %s", got.raw)
 		}
+
+		// A client of its own: its secret is told to nobody, and it is used for this
+		// organization alone, at an address of its own.
+		p.do(t, "PUT", at, `{"client_id":"acme-client"}`).denies(t, "a client without its secret", 400, "client_secret_missing")
+		own := p.do(t, "PUT", at, `{"client_id":"acme-client","client_secret":"acme-client-secret"}`).wants(t, "own client", 200)
+		c := own.member("credentials")
+		if c["client_id"] != "acme-client" || c["has_credentials"] != true || c["client_secret_last_four"] != nil || strings.Contains(own.raw, "acme-client-secret") {
+			t.Errorf("own client: %s", own.raw)
+		}
+		if uri := fmt.Sprint(c["redirect_uri"]); !strings.Contains(uri, "/sandbox/org_") {
+			t.Errorf("own client: its redirect URI is %s", uri)
+		}
+		p.do(t, "PUT", at, `{"client_secret":"acme-client-secret-2"}`).wants(t, "another secret", 200)
+		p.do(t, "PUT", "/data-integrations/sandbox", `{"credentials":{"type":"organization"}}`).wants(t, "each brings its own", 200)
+		p.do(t, "POST", "/data-integrations/sandbox/authorize", `{"user_id":"u-1","organization_id":"acme"}`).wants(t, "with its own", 200)
+		p.do(t, "POST", "/data-integrations/sandbox/authorize", `{"user_id":"u-1","organization_id":"other"}`).denies(t, "without", 409, "no_client")
+		if got := p.do(t, "GET", "/organizations/other/data_integration_configurations", ""); strings.Contains(got.raw, "acme-client") {
+			t.Errorf("another organization is told: %s", got.raw)
+		}
 	})
 }
 

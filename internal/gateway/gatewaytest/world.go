@@ -154,11 +154,12 @@ func (w *World) PlainProvider(t testing.TB, slug string) {
 	w.Put(t, kept.String())
 }
 
-// OAuthProvider adds the provider that the sandbox is by OAuth.
+// OAuthProvider adds the provider that the sandbox is by OAuth, with one client for
+// all organizations.
 func (w *World) OAuthProvider(t testing.TB) {
 	t.Helper()
 	_, err := w.Providers.Put(t.Context(), w.System.In(w.Environment), provider.Input{YAML: []byte(sandbox.Record(w.Sandbox.URL)),
-		ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey)}, account.Agreement{})
+		ClientID: "ambit-test", ClientSecret: secret.FromString("sbxs_" + SandboxKey), For: provider.ForAll, AcceptShared: true}, account.Agreement{})
 	Must(t, err)
 }
 
