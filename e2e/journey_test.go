@@ -109,7 +109,7 @@ func approveOneCall(t *testing.T, b *browser, a *agent) {
 	t.Helper()
 	handle, approval := a.request(map[string]any{"providers": []string{"sandbox"}, "effects": []string{"read", "destructive"}, "purpose": "Remove a duplicate.", "minutes": 10})
 	b.open(approval)
-	b.oneScreen("h1", ".meta", ".risks", ".says")
+	b.oneScreen("h1", ".meta", ".risks", ".past")
 	b.inspect("approval-destructive")
 	approve(b, approval)
 	call := map[string]any{"session": handle, "number": 1}
@@ -157,7 +157,7 @@ func TestPersonAndAgent(t *testing.T) {
 		b.until("the request appears by itself", fmt.Sprintf(`document.querySelector('#inbox a[href=%q]')`, approval))
 		b.inspect("inbox")
 		b.open(approval)
-		b.oneScreen("h1", ".meta", ".says")
+		b.oneScreen("h1", ".meta", ".past")
 		b.inspect("approval")
 		for _, want := range []string{"Issue gardener", "mia@sandbox.example", "Sort the new issues."} {
 			if got := b.text("main"); !strings.Contains(got, want) {

@@ -247,6 +247,21 @@ func (l *Log) Unfinished(ctx context.Context, q sqldb.Querier, session id.Sessio
 	return l.records(ctx, q, rows)
 }
 
+const callsSQL = `select count(*) from (select 1 from audit_entry where session_id in (%s) and session_id <> '' and kind = 'intent' and action = 'tool.call' limit %d) let_through`
+
+// Calls counts the calls that were let through in sessions, up to most; more says
+// that there are others.
+func (l *Log) Calls(ctx context.Context, sessions []id.Session, most int) (n int, more bool, err error) {
+	if len(sessions) == 0 {
+		return 0, false, nil
+	}
+	marks, args := sqldb.In(sessions)
+	if err := l.db.Reader().QueryRowContext(ctx, fmt.Sprintf(callsSQL, marks, most+1), args...).Scan(&n); err != nil {
+		return 0, false, sqldb.Wrap("count calls", err)
+	}
+	return min(n, most), n > most, nil
+}
+
 // followWindow is how far Follow looks back: a transaction that takes longer to
 // commit than this could be passed over.
 const followWindow = 35 * time.Second

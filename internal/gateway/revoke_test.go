@@ -40,7 +40,7 @@ func TestRule7RevocationIsImmediateAndPrecise(t *testing.T) {
 		other := s.Person(t, "noa@example.com", account.RoleMember)
 		otherConn := s.Connect(t, other, "tracker", false)
 		bystander := s.Agent(t, other, "Other bot")
-		long, err := s.Sessions.Request(t.Context(), bystander, session.Ask{Providers: []string{"tracker"}, Purpose: "Work all day.", Minutes: session.MaxMinutes}, "")
+		long, err := s.Sessions.Request(t.Context(), bystander, session.Ask{Providers: []string{"tracker"}, Purpose: "Work all day.", Minutes: policy.Defaults().LongestMinutes}, "")
 		gatewaytest.Must(t, err)
 		s.Approve(t, other, long.Session.Approval, nil)
 		boss := account.ByPerson(s.Person(t, "boss@example.com", account.RoleAdmin).Signed(t)).In(s.Environment)

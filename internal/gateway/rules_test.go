@@ -180,8 +180,8 @@ func TestRule4AnAgentCannotApproveRenewWidenOrOutlive(t *testing.T) {
 		s.Clock.Advance(10 * time.Minute)
 		s.Approve(t, s.owner, ap.ID, nil)
 		approved := s.Clock.Now()
-		if got, err := s.Sessions.Check(ctx, s.bot, r.Handle, 0); err != nil || !got.ExpiresAt.Equal(approved.Add(session.DefaultMinutes*time.Minute)) {
-			t.Errorf("ends %v, %v: want %v after the approval", got.ExpiresAt, err, session.DefaultMinutes*time.Minute)
+		if got, err := s.Sessions.Check(ctx, s.bot, r.Handle, 0); err != nil || !got.ExpiresAt.Equal(approved.Add(30*time.Minute)) {
+			t.Errorf("ends %v, %v: want %v after the approval", got.ExpiresAt, err, 30*time.Minute)
 		}
 		if _, err := s.Call(t, s.bot, r.Handle, "tracker_create_issue", map[string]any{"title": "x"}); code(err) != "not_granted" {
 			t.Errorf("wider than approved: got %v, want not_granted", err)

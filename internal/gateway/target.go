@@ -40,8 +40,9 @@ func (g *Gateway) lookUp(ctx context.Context, seen *telemetry.Call, live session
 	answer, err := g.send(running, seen, permit, tool, look)
 	g.settle(running, intent, started, answer, err)
 	if err == nil {
-		if name, ok := target.Tool.Target.Named(answer); ok {
-			err = g.sessions.Named(ctx, asked.Approval, name)
+		name, ok := target.Tool.Target.Named(answer)
+		if stands := target.Tool.Target.Stands(req, answer); ok || len(stands) > 0 {
+			err = g.sessions.Named(ctx, asked.Approval, name, stands)
 		}
 	}
 	g.lookUpFailed(asked, err)

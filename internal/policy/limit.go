@@ -176,11 +176,6 @@ func (l Limit) Values() []string {
 	return []string{l.Equals}
 }
 
-// String says the limit in one line. The values are whoever's who asked for it.
-func (l Limit) String() string {
-	return l.Argument + " " + l.Condition() + " " + strings.Join(l.Values(), ", ")
-}
-
 // outside is the first limit that a call with these arguments is not within.
 func (g Grant) outside(args json.RawMessage) (Limit, bool) {
 	if len(g.Limits) == 0 {

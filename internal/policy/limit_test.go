@@ -61,10 +61,10 @@ func TestLimits(t *testing.T) {
 		r.Grant.Limits, r.Arguments = []policy.Limit{row.limit}, json.RawMessage(row.args)
 		got := policy.Decide(r)
 		if (got.Verdict == policy.Allow) != row.want {
-			t.Errorf("%s with %s: got %+v", row.limit, row.args, got)
+			t.Errorf("%+v with %s: got %+v", row.limit, row.args, got)
 		}
 		if !row.want && (got.Rule != "grant.limits" || got.Outside == nil) {
-			t.Errorf("%s with %s: the refusal does not name the limit: %+v", row.limit, row.args, got)
+			t.Errorf("%+v with %s: the refusal does not name the limit: %+v", row.limit, row.args, got)
 		}
 	}
 	r := base()
@@ -101,7 +101,7 @@ func TestLimitsThatNobodyCouldRead(t *testing.T) {
 	}
 	for _, l := range []policy.Limit{{Argument: "repo", Equals: "acme/site"}, {Argument: "n", Max: most(0)}, {Argument: "titel", OneOf: []string{"größer", "日本"}}} {
 		if err := l.Check(); err != nil {
-			t.Errorf("%s: %v", l, err)
+			t.Errorf("%+v: %v", l, err)
 		}
 	}
 }

@@ -56,6 +56,7 @@ type Summary struct {
 	Query  []Field `json:"query,omitempty"`
 	Header []Field `json:"header,omitempty"`
 	Body   []Field `json:"body,omitempty"`
+	Shown  *Shown  `json:"shown,omitempty"` // what the fields are; nil: fields
 }
 
 // Field is one name and value. Nested values have names such as a.b and c[0].
@@ -182,6 +183,7 @@ func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, er
 		return nil, err
 	}
 	req.Args, req.Effect = canonical, t.Effect
+	req.Summary.Shown = p.shown
 	if v, ok := p.judge(given, d); ok && policy.Worse(t.Effect, v.Effect) != t.Effect {
 		req.Effect, req.Why = v.Effect, v.Why
 	}

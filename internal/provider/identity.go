@@ -115,15 +115,15 @@ func fieldOf(doc []byte, path string) (string, bool) {
 	return text, true
 }
 
-// fieldText is fieldOf for any text.
-func fieldText(doc []byte, path string) (string, bool) {
+// fieldValue finds a field such as data.0.title in a document.
+func fieldValue(doc []byte, path string) (jsontext.Value, bool) {
 	v := jsontext.Value(doc)
 	for part := range strings.SplitSeq(path, ".") {
 		switch v.Kind() {
 		case '{':
 			list, err := members(v)
 			if err != nil {
-				return "", false
+				return nil, false
 			}
 			v = nil
 			for _, m := range list {
@@ -135,15 +135,24 @@ func fieldText(doc []byte, path string) (string, bool) {
 			var list []jsontext.Value
 			i, err := strconv.Atoi(part)
 			if err != nil || unmarshal(v, &list) != nil || i < 0 || i >= len(list) {
-				return "", false
+				return nil, false
 			}
 			v = list[i]
 		default:
-			return "", false
+			return nil, false
 		}
 		if v == nil {
-			return "", false
+			return nil, false
 		}
+	}
+	return v, true
+}
+
+// fieldText is fieldOf for any text.
+func fieldText(doc []byte, path string) (string, bool) {
+	v, ok := fieldValue(doc, path)
+	if !ok {
+		return "", false
 	}
 	if k := v.Kind(); k != '"' && k != '0' {
 		return "", false

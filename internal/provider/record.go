@@ -228,6 +228,7 @@ type ToolSpec struct {
 	SQL         *SQLSpec      `yaml:"sql"` // in place of request, of a database
 	Classify    *ClassifySpec `yaml:"classify"`
 	Target      *TargetSpec   `yaml:"target"` // what names the thing that the call is about
+	Show        *ShowSpec     `yaml:"show"`   // what the fields of its body are to a person
 	Poll        *PollSpec     `yaml:"poll"`
 	Output      Output        `yaml:"output"`
 }
@@ -243,10 +244,11 @@ type ClassifySpec struct {
 // TargetSpec says how a person learns what a call is about, when an argument is
 // only an id: by another tool of the record that reads, or not at all.
 type TargetSpec struct {
-	Tool      string            `yaml:"tool"`      // by its name in the record; of effect read
-	Arguments map[string]string `yaml:"arguments"` // of that tool; default: those of the same name
-	Name      []string          `yaml:"name"`      // fields of its answer, such as data.title
-	Unnamed   string            `yaml:"unnamed"`   // instead of all that: why nothing can name it
+	Tool      string            `yaml:"tool"`                     // by its name in the record; of effect read
+	Arguments map[string]string `yaml:"arguments"`                // of that tool; default: those of the same name
+	Name      []string          `yaml:"name"`                     // fields of its answer, such as data.title
+	Inside    string            `yaml:"inside" json:",omitempty"` // the field of its answer that holds the thing's own, to compare with an update; default: the answer itself
+	Unnamed   string            `yaml:"unnamed"`                  // instead of all that: why nothing can name it
 }
 
 // PollSpec follows up an answer that says "not yet". The credential goes along.
@@ -315,6 +317,9 @@ func (t Tool) Untried() bool { return t.Tried == "" && t.sure }
 
 // Arguments lists the names of what the tool takes, in order.
 func (t Tool) Arguments() []string {
+	if t.plan != nil && t.plan.names != nil {
+		return slices.Sorted(maps.Keys(t.plan.names))
+	}
 	var schema struct {
 		Properties map[string]json.RawMessage `json:"properties"`
 	}

@@ -165,6 +165,7 @@ func (p *plan) buildSQL(t Tool, canonical []byte, given arguments, api []string)
 		}
 	}
 	req.Summary.Body = []Field{{"statement on " + place.Database, run.Text}}
+	req.Summary.Shown = &Shown{As: "sql", Parts: map[string]string{"statement": "statement on " + place.Database}}
 	if p.sql.names {
 		run.Text, run.Parameters = namesSQL, nameLists(run.Text)
 		req.sql = run

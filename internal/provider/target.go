@@ -3,9 +3,12 @@ package provider
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -17,10 +20,11 @@ import (
 type Target struct {
 	Unnamed string
 
-	plan  *plan // of the tool that looks it up
-	tool  string
-	args  []param
-	names []string
+	plan   *plan // of the tool that looks it up
+	tool   string
+	args   []param
+	names  []string
+	inside string
 }
 
 const maxTargetName = 200
@@ -39,7 +43,7 @@ func (r *Record) compileTargets(l *linter, places []int) {
 func (r *Record) compileTarget(l *linter, field string, t Tool, s *TargetSpec) *Target {
 	l.text(field+".unnamed", s.Unnamed, 300, false, false)
 	if s.Unnamed != "" {
-		if s.Tool != "" || len(s.Arguments) > 0 || len(s.Name) > 0 {
+		if s.Tool != "" || len(s.Arguments) > 0 || len(s.Name) > 0 || s.Inside != "" {
 			l.add(field, "Give unnamed alone, or tool and name.", "The target is both looked up and unnamed.")
 		}
 		return &Target{Unnamed: s.Unnamed}
@@ -63,7 +67,10 @@ func (r *Record) compileTarget(l *linter, field string, t Tool, s *TargetSpec) *
 		l.add(field+".tool", "Name a tool of this record that reads.", "%s is no tool that reads.", quoted(s.Tool))
 		return nil
 	}
-	out := &Target{plan: found.plan, tool: found.Name, names: s.Name}
+	out := &Target{plan: found.plan, tool: found.Name, names: s.Name, inside: s.Inside}
+	if s.Inside != "" && !validFieldPath(s.Inside) {
+		l.add(field+".inside", "Name a field such as data.", "%s is not a field path.", quoted(s.Inside))
+	}
 	if len(s.Name) == 0 {
 		l.add(field+".name", "Name the field of its answer that people know it by, such as name or data.title.", "The name is missing.")
 	}
@@ -132,6 +139,52 @@ func (t Tool) LookUp(rec Record, req *Request, api ...string) (Tool, *Request, e
 	}
 	built, err := found.Build(doc, api...)
 	return found, built, err
+}
+
+// maxStands bounds what is kept of a look-up's answer, in bytes of values.
+const maxStands = 256 << 10
+
+// Stands reads out of a look-up's answer what stands now where a call changes
+// something: the fields of the thing, named as the call's own are, "body title". nil
+// says that nobody knows.
+func (t *Target) Stands(req *Request, a Answer) []Field {
+	if t == nil || !a.JSON || a.Status < 200 || a.Status > 299 || req.Method != http.MethodPatch && req.Method != http.MethodPut && req.Method != http.MethodPost {
+		return nil
+	}
+	thing := jsontext.Value(a.Body)
+	if t.inside != "" {
+		var ok bool
+		if thing, ok = fieldValue(a.Body, t.inside); !ok {
+			return nil
+		}
+	}
+	if thing.Kind() != '{' {
+		return nil
+	}
+	changed := map[string]bool{}
+	for _, f := range req.Summary.Body {
+		changed[topField(f.Name)] = true
+	}
+	var out []Field
+	size := 0
+	for _, f := range flatten(nil, "", thing) {
+		if name := "body " + f.Name; changed[topField(name)] {
+			if size += len(name) + len(f.Value); size > maxStands {
+				return nil
+			}
+			out = append(out, Field{name, f.Value})
+		}
+	}
+	return out
+}
+
+// topField is the first part of the name of a body's field: "body a.b[0]" is of a.
+func topField(name string) string {
+	name = strings.TrimPrefix(name, "body ")
+	if i := strings.IndexAny(name, ".[ "); i > 0 {
+		return name[:i]
+	}
+	return name
 }
 
 // Named reads the name out of a look-up's answer. It is the provider's text,

@@ -40,6 +40,7 @@ type plan struct {
 	generic  *genericPlan
 	sql      *sqlPlan // of a database, in place of a request
 	classify *ClassifySpec
+	shown    *Shown          // nil: fields
 	cut      map[string]bool // folded names of answer fields
 	digest   [32]byte
 }
@@ -168,6 +169,7 @@ func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 	}
 	p.compilePoll(l, field+".poll", s.Poll)
 	p.compileClassify(l, field+".classify", s.Classify)
+	p.compileShow(l, field+".show", s)
 	if s.Request.Method != "" && !effectFits(s.Effect, s.Request.Method) {
 		l.add(field+".effect", "Declare what the method can do.", "%s is too mild for %s.", s.Effect, s.Request.Method)
 	}
@@ -334,6 +336,9 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 		}
 		if spec.Slot != "" {
 			shape["slot"] = spec.Slot
+		}
+		if spec.Show != nil {
+			shape["show"] = spec.Show
 		}
 		shape["poll"], shape["target"], shape["keep"], shape["decode"], shape["classify"] = spec.Poll, spec.Target, spec.Output.Keep, spec.Output.Decode, spec.Classify
 	}

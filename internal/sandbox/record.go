@@ -117,6 +117,7 @@ tools:
       method: PATCH
       path: "/issues/{number}"
       body: {title: "{title}", body: "{body}", state: "{state}"}
+    target: {tool: get_issue, name: [title]}
   - name: delete_issue
     title: Delete an issue
     description: Deletes an issue for good.

@@ -46,9 +46,10 @@ type Approval struct {
 	DecidedBy id.User
 	Note      string // what the person told the agent, or why it was denied
 	Risk      []string
-	Target    string // of a call: what it is about, as the provider says; empty: nobody knows
-	Lost      string // of an open call: why it could not be made as its connection stands now
-	First     First  // who approved already, where a second person must
+	Target    string  // of a call: what it is about, as the provider says; empty: nobody knows
+	Stands    []Field // of a call that changes something: what stood there when the agent asked, as the provider says
+	Lost      string  // of an open call: why it could not be made as its connection stands now
+	First     First   // who approved already, where a second person must
 
 	row    approvalRow
 	rules  Rules
@@ -95,6 +96,7 @@ type CallSubject struct {
 	URL          string          `json:"url"`
 	Unnamed      string          `json:"unnamed,omitempty"` // why nothing can name what it is about
 	Fields       []Field         `json:"fields"`            // what will be sent, readable, in order
+	Shown        *provider.Shown `json:"shown,omitempty"`   // what those fields are, as the tool's record says; nil: fields
 	Arguments    json.RawMessage `json:"arguments"`         // canonical
 }
 
@@ -148,8 +150,15 @@ func (s *Service) Inbox(ctx context.Context, p account.Person) ([]Approval, erro
 		if err != nil {
 			return nil, sqldb.Wrap("list open requests", err)
 		}
+		if len(rows) == 0 {
+			continue
+		}
+		rules, err := rulesOf(ctx, s.db.Reader(), m.Organization)
+		if err != nil {
+			return nil, err
+		}
 		for _, r := range rows {
-			a, err := s.load(ctx, r)
+			a, err := s.load(ctx, r, rules)
 			if err != nil {
 				return nil, err
 			}
@@ -175,7 +184,11 @@ func (s *Service) Approval(ctx context.Context, p account.Person, aid id.Approva
 	if _, ok := p.Role(r.organization); !ok {
 		return Approval{}, noApproval()
 	}
-	a, err := s.load(ctx, r)
+	rules, err := rulesOf(ctx, s.db.Reader(), r.organization)
+	if err != nil {
+		return Approval{}, err
+	}
+	a, err := s.load(ctx, r, rules)
 	if err != nil {
 		return Approval{}, err
 	}
@@ -186,7 +199,7 @@ func (s *Service) Approval(ctx context.Context, p account.Person, aid id.Approva
 }
 
 // load completes a row with its session and, for a call, its sealed subject.
-func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
+func (s *Service) load(ctx context.Context, r approvalRow, rules Rules) (Approval, error) {
 	ses, err := sessionByID(ctx, s.db.Reader(), r.session)
 	if err != nil {
 		return Approval{}, sqldb.Wrap("load the session of a request", err)
@@ -195,12 +208,9 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 		return Approval{}, err
 	}
 	a := Approval{ID: r.id, Kind: r.kind, State: r.state, Session: ses, CreatedAt: r.createdAt, ExpiresAt: r.expiresAt,
-		DecidedAt: r.decidedAt, DecidedBy: r.decidedBy, Note: r.note, row: r}
+		DecidedAt: r.decidedAt, DecidedBy: r.decidedBy, Note: r.note, row: r, rules: rules}
 	if r.state == ApprovalPending && !s.now().Before(r.expiresAt) {
 		a.State = ApprovalExpired
-	}
-	if a.rules, err = rulesOf(ctx, s.db.Reader(), r.organization); err != nil {
-		return Approval{}, err
 	}
 	if r.firstBy != "" {
 		a.First = First{By: r.firstBy, At: r.firstAt}
@@ -216,7 +226,7 @@ func (s *Service) load(ctx context.Context, r approvalRow) (Approval, error) {
 		if a.Call, err = decodeSubject(plain); err != nil {
 			return Approval{}, err
 		}
-		if a.Target, err = s.target(ctx, r); err != nil {
+		if a.Target, a.Stands, err = s.target(ctx, r); err != nil {
 			return Approval{}, err
 		}
 	}
@@ -275,7 +285,10 @@ func risks(a Approval) []string {
 			}
 		}
 	}
-	if effects[policy.Destructive] {
+	switch {
+	case a.Call != nil && a.Call.Shown != nil && a.Call.Shown.As == "mail":
+		out = append(out, "It sends mail. What is sent cannot be taken back.")
+	case effects[policy.Destructive]:
 		out = append(out, "It can delete things. What is deleted may not come back.")
 	}
 	if effects[policy.Access] {
@@ -520,7 +533,7 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 func (s *Service) decisionEntry(p account.Person, a Approval, what, digest string, evidence json.RawMessage) audit.Entry {
 	e := audit.Entry{
 		Environment: a.Session.Environment, Organization: a.Session.Organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())},
-		Agent: a.Session.Agent, User: cmpOr(a.Session.User, p.User()), Session: a.Session.ID, Approval: a.ID, Action: a.Kind + "." + what,
+		Agent: a.Session.Agent, User: cmpOr(a.Session.User, cmpOr(a.First.By, p.User())), Session: a.Session.ID, Approval: a.ID, Action: a.Kind + "." + what,
 		Object: string(a.Session.ID), ArgumentDigest: digest, Evidence: evidence, Address: p.Address(),
 	}
 	if a.Call != nil {

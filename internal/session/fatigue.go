@@ -119,16 +119,16 @@ const countRequestsSQL = `select
 	coalesce(sum(case when agent_id = $1 and requested_at > $5 then 1 else 0 end), 0),
 	coalesce(sum(case when requested_at > $5 then 1 else 0 end), 0),
 	coalesce(sum(case when agent_id = $1 and likeness = $7 and reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b
-		where b.agent_id = $1 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6 and b.id not in (select session_id from session_child)) then 1 else 0 end), 0),
+		where b.agent_id = $1 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6 and not exists (select 1 from session_child k where k.session_id = b.id)) then 1 else 0 end), 0),
 	coalesce(max(case when agent_id = $1 and likeness = $7 and reason = 'denied' then ended_at else 0 end), 0),
 	coalesce(sum(case when likeness = $7 and reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b
-		where b.user_id = $2 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6 and b.id not in (select session_id from session_child)) then 1 else 0 end), 0),
+		where b.user_id = $2 and b.organization_id = $3 and b.likeness = $7 and b.requested_at > $6 and not exists (select 1 from session_child k where k.session_id = b.id)) then 1 else 0 end), 0),
 	coalesce(max(case when likeness = $7 and reason = 'denied' then ended_at else 0 end), 0),
 	coalesce(sum(case when reason = 'denied' and ended_at > (select coalesce(max(b.approved_at), 0) from session b
-		where b.user_id = $2 and b.organization_id = $3 and b.requested_at > $6 and b.id not in (select session_id from session_child)) then 1 else 0 end), 0),
+		where b.user_id = $2 and b.organization_id = $3 and b.requested_at > $6 and not exists (select 1 from session_child k where k.session_id = b.id)) then 1 else 0 end), 0),
 	coalesce(max(case when reason = 'denied' then ended_at else 0 end), 0)
 from session where organization_id = $3 and (agent_id = $1 or user_id = $2) and requested_at > $6
-	and id not in (select session_id from session_child)`
+	and not exists (select 1 from session_child k where k.session_id = session.id)`
 
 func countRequests(ctx context.Context, q sqldb.Querier, who agent.Identity, likeness string, now time.Time) (requests, error) {
 	var r requests

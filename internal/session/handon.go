@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -190,20 +189,25 @@ func insertChild(ctx context.Context, tx *sqldb.Tx, child, parent id.Session) er
 	return sqldb.Wrap("store a session", err)
 }
 
-// endChildren ends what came of sessions that have ended.
+// endChildren ends what came of sessions that have ended, a few hundred parents at a
+// time: a database takes so many parameters of a statement and no more.
 func endChildren(ctx context.Context, q sqldb.Querier, parents []endedSession, how ending, now time.Time) ([]endedSession, error) {
-	if len(parents) == 0 {
-		return nil, nil
-	}
-	args := []any{how.reason, CauseParent, sqldb.Micros(now)}
-	marks := make([]string, len(parents))
-	for i, p := range parents {
-		args = append(args, p.id)
-		marks[i] = fmt.Sprintf("$%d", len(args))
-	}
-	const query = `update session set state = 'ended', reason = $1, cause = $2, ended_at = $3, version = version + 1
+	const query = `update session set state = 'ended', reason = $%d, cause = $%d, ended_at = $%d, version = version + 1
 where state <> 'ended' and id in (select session_id from session_child where parent_id in (%s))
 returning id, environment_id, organization_id, agent_id, user_id, approved_at`
-	ended, err := scanEnded(q.QueryContext(ctx, fmt.Sprintf(query, strings.Join(marks, ", ")), args...))
-	return ended, sqldb.Wrap("end the sessions of sub-agents", err)
+	var out []endedSession
+	for some := range slices.Chunk(parents, 512) {
+		ids := make([]id.Session, len(some))
+		for i, p := range some {
+			ids[i] = p.id
+		}
+		marks, args := sqldb.In(ids)
+		n := len(args)
+		ended, err := scanEnded(q.QueryContext(ctx, fmt.Sprintf(query, n+1, n+2, n+3, marks), append(args, how.reason, CauseParent, sqldb.Micros(now))...))
+		if err != nil {
+			return nil, sqldb.Wrap("end the sessions of sub-agents", err)
+		}
+		out = append(out, ended...)
+	}
+	return out, nil
 }

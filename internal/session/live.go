@@ -68,11 +68,24 @@ func (s *Service) Live(ctx context.Context, who agent.Identity, handle string) (
 		return Live{}, fault.New(fault.Unauthenticated, "unauthenticated", "No agent is authenticated.")
 	}
 	if who.Session() != "" && handle != "" {
-		if _, err := s.ofAgent(ctx, who, handle); err != nil {
-			return Live{}, notFound()
+		if err := s.names(ctx, who, handle); err != nil {
+			return Live{}, err
 		}
 	}
 	return s.live(ctx, who, reference{who.Session(), handle})
+}
+
+// names refuses a handle that is not of the session that a token is bound to.
+func (s *Service) names(ctx context.Context, who agent.Identity, handle string) error {
+	const query = `select exists (select 1 from session_handle where hash = $1 and session_id = $2)`
+	var same bool
+	if err := s.db.Reader().QueryRowContext(ctx, query, handleHash(handle), who.Session()).Scan(&same); err != nil {
+		return sqldb.Wrap("look a session's handle up", err)
+	}
+	if !same {
+		return notFound()
+	}
+	return nil
 }
 
 func (s *Service) live(ctx context.Context, who agent.Identity, ref reference) (Live, error) {
@@ -389,7 +402,7 @@ func callSubject(t Target, req *provider.Request) CallSubject {
 	c := CallSubject{
 		Tool: t.Tool.Name, Title: t.Tool.Title, ToolDigest: hex.EncodeToString(digest[:]), Effect: effectOf(t, req), Why: req.Why, Connection: t.grant.connection,
 		Provider: t.grant.policy.Provider, ProviderName: t.grant.record.Name, AccountLabel: t.grant.account,
-		Method: sum.Method, URL: "https://" + sum.Host + sum.Path, Arguments: json.RawMessage(req.Args),
+		Method: sum.Method, URL: "https://" + sum.Host + sum.Path, Arguments: json.RawMessage(req.Args), Shown: sum.Shown,
 	}
 	if req.URL != nil {
 		c.URL = req.URL.Scheme + "://" + sum.Host + sum.Path

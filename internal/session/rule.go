@@ -24,7 +24,6 @@ import (
 // Rules are what an organization has decided about sessions and approvals. A
 // version of 0 means that it has decided nothing.
 type Rules struct {
-	Organization    id.Organization
 	Settings        policy.Settings
 	SettingsVersion int64
 	Policy          string // Cedar
@@ -188,7 +187,7 @@ func (s *Service) TryPolicy(ctx context.Context, by account.Actor, org id.Organi
 	}
 	out := Replayed{Since: since, Changed: []ReplayedCall{}}
 	f := audit.Filter{Environment: o.Environment, Organization: org, Action: "tool.call", Since: since, Limit: 200}
-	accounts := map[id.Connection]policy.Facts{}
+	seen := recalledBefore{map[id.Connection]policy.Facts{}, map[id.Session]labelled{}}
 	for range replayPages {
 		page, err := s.audit.List(ctx, f)
 		if err != nil {
@@ -198,7 +197,7 @@ func (s *Service) TryPolicy(ctx context.Context, by account.Actor, org id.Organi
 			if r.Decision == string(policy.Deny) && r.Code != "policy_denied" || r.Connection == "" {
 				continue
 			}
-			facts, err := s.recalled(ctx, o.Environment, accounts, r)
+			facts, err := s.recalled(ctx, o.Environment, seen, r)
 			if err != nil {
 				return Replayed{}, err
 			}
@@ -232,10 +231,21 @@ func (out *Replayed) add(r audit.Record, rules *policy.Rules, f policy.Facts) {
 	}
 }
 
+// recalledBefore keeps what many calls of the past have in common.
+type recalledBefore struct {
+	accounts map[id.Connection]policy.Facts
+	labels   map[id.Session]labelled
+}
+
+type labelled struct {
+	name     string
+	verified bool
+}
+
 // recalled is what policies are told of a call of the past, with its agent and
 // account as they are known today.
-func (s *Service) recalled(ctx context.Context, env id.Environment, seen map[id.Connection]policy.Facts, r audit.Record) (policy.Facts, error) {
-	f, ok := seen[r.Connection]
+func (s *Service) recalled(ctx context.Context, env id.Environment, seen recalledBefore, r audit.Record) (policy.Facts, error) {
+	f, ok := seen.accounts[r.Connection]
 	if !ok {
 		now, err := s.connections.Among(ctx, s.db.Reader(), env, []id.Connection{r.Connection})
 		if err != nil {
@@ -244,13 +254,20 @@ func (s *Service) recalled(ctx context.Context, env id.Environment, seen map[id.
 		for _, c := range now {
 			f.Account, f.Shared = c.AccountLabel, c.Owner == ""
 		}
-		seen[r.Connection] = f
+		seen.accounts[r.Connection] = f
 	}
 	f.Agent, f.User, f.Connection, f.Provider = string(r.Agent), string(r.User), string(r.Connection), r.Provider
 	f.Tool, f.Effect, f.Time = r.Tool, policy.Effect(r.Effect), r.Time
-	label, verified, err := labelOf(ctx, s.db.Reader(), r.Session)
-	f.AgentLabel, f.Verified = label, verified
-	return f, err
+	l, ok := seen.labels[r.Session]
+	if !ok {
+		var err error
+		if l.name, l.verified, err = labelOf(ctx, s.db.Reader(), r.Session); err != nil {
+			return f, err
+		}
+		seen.labels[r.Session] = l
+	}
+	f.AgentLabel, f.Verified = l.name, l.verified
+	return f, nil
 }
 
 // factsOf are what policies are told of a call.
@@ -276,7 +293,7 @@ func newRuleCache() *ruleCache { return &ruleCache{rules: map[ruleKey]Rules{}} }
 
 func (s *Service) rulesAt(ctx context.Context, key ruleKey) (Rules, error) {
 	if key.settings == 0 && key.policy == 0 {
-		return Rules{Organization: key.org, Settings: policy.Defaults()}, nil
+		return Rules{Settings: policy.Defaults()}, nil
 	}
 	s.rules.mu.Lock()
 	r, ok := s.rules.rules[key]
@@ -339,7 +356,7 @@ func rulesOf(ctx context.Context, q sqldb.Querier, org id.Organization) (Rules, 
 }
 
 func readRules(ctx context.Context, q sqldb.Querier, key ruleKey) (Rules, error) {
-	r := Rules{Organization: key.org, Settings: policy.Defaults(), SettingsVersion: key.settings, PolicyVersion: key.policy}
+	r := Rules{Settings: policy.Defaults(), SettingsVersion: key.settings, PolicyVersion: key.policy}
 	read := func(kind string, version int64) (doc []byte, err error) {
 		if version > 0 {
 			err = q.QueryRowContext(ctx, ruleSQL, key.org, kind, version).Scan(&doc)

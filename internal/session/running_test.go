@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
 // Rule 7: what a revoke has cancelled may still be on its way to the socket. It
@@ -73,6 +75,28 @@ func TestF9RunningCallEndsByPassedTime(t *testing.T) {
 		}
 		if reason, cut := Cut(call); !cut || reason != Expired {
 			t.Errorf("cut for %q", reason)
+		}
+	})
+}
+
+// A bug: ending more than 32,766 sessions at once asked for their sub-agents' in one
+// statement with a parameter for each, which SQLite refuses, so that nothing ended.
+func TestSubAgentsOfVeryManySessionsEnd(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		parents := make([]endedSession, 70_000)
+		for i := range parents {
+			parents[i].id = id.NewSession()
+		}
+		err := db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			ended, err := endChildren(ctx, tx, parents, ending{reason: Revoked}, time.Now())
+			if err == nil && len(ended) != 0 {
+				t.Errorf("%d sessions ended that are none", len(ended))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -68,10 +68,8 @@ const (
 
 // The limits of this room. Times in minutes count a session's length.
 const (
-	DefaultMinutes = 30 // both unless the organization says otherwise
-	MaxMinutes     = 8 * 60
-	MaxPurpose     = 2000 // bytes
-	MaxCalls       = 10_000
+	MaxPurpose = 2000 // bytes
+	MaxCalls   = 10_000
 
 	handleFor      = 7 * 24 * time.Hour // a handle, from when it was made: far longer than any session
 	pendingFor     = 15 * time.Minute   // an unanswered request lives this long

@@ -63,7 +63,7 @@ func TestRequestApproveWorkEnd(t *testing.T) {
 		if err != nil || got.State != session.Active || got.Instructions != "Only the open ones." {
 			t.Fatalf("after the decision: got %+v, %v", got, err)
 		}
-		if want := got.ApprovedAt.Add(session.DefaultMinutes * time.Minute); !got.ExpiresAt.Equal(want) {
+		if want := got.ApprovedAt.Add(30 * time.Minute); !got.ExpiresAt.Equal(want) {
 			t.Errorf("expires at %v, want %v: expiry counts from the approval", got.ExpiresAt, want)
 		}
 		if _, err := s.Call(t, s.bot, r.Handle, "tracker_list_issues", nil); err != nil {
@@ -88,7 +88,7 @@ func TestExpiryIsFinal(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := newScene(t, db)
 		handle := s.Active(t, s.owner, s.bot, "tracker")
-		s.Clock.Advance(session.DefaultMinutes*time.Minute - time.Second)
+		s.Clock.Advance(30*time.Minute - time.Second)
 		if _, err := s.Call(t, s.bot, handle, "tracker_list_issues", nil); err != nil {
 			t.Fatalf("a second before the end: %v", err)
 		}
@@ -217,7 +217,7 @@ func TestDecisionNeverWidens(t *testing.T) {
 		a, err := s.Sessions.Approval(t.Context(), me, r.Session.Approval)
 		gatewaytest.Must(t, err)
 		for name, change := range map[string]func(*session.Decision){
-			"longer":         func(d *session.Decision) { d.Minutes = session.DefaultMinutes + 1 },
+			"longer":         func(d *session.Decision) { d.Minutes = 30 + 1 },
 			"another effect": func(d *session.Decision) { d.Grants[0].Effects = append(d.Grants[0].Effects, policy.Write) },
 			"another tool":   func(d *session.Decision) { d.Grants[0].Tools = []string{"tracker_delete_issue"} },
 			"nothing":        func(d *session.Decision) { d.Grants = nil },
@@ -668,7 +668,7 @@ func TestBadRequests(t *testing.T) {
 		}{
 			"nothing named":    {session.Ask{Purpose: "x"}, "invalid_arguments"},
 			"no purpose":       {session.Ask{Providers: []string{"tracker"}, Purpose: "  "}, "invalid_arguments"},
-			"too long":         {session.Ask{Providers: []string{"tracker"}, Purpose: "x", Minutes: session.MaxMinutes + 1}, "invalid_arguments"},
+			"too long":         {session.Ask{Providers: []string{"tracker"}, Purpose: "x", Minutes: policy.Defaults().LongestMinutes + 1}, "invalid_arguments"},
 			"negative":         {session.Ask{Providers: []string{"tracker"}, Purpose: "x", Minutes: -1}, "invalid_arguments"},
 			"unknown effect":   {session.Ask{Providers: []string{"tracker"}, Purpose: "x", Effects: []policy.Effect{"everything"}}, "invalid_effect"},
 			"unknown provider": {session.Ask{Providers: []string{"nowhere"}, Purpose: "x"}, "connect_provider"},

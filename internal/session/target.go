@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
 
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -39,14 +41,25 @@ func (s *Service) LookUp(l Live, t Target, req *provider.Request) (p Permit, too
 // ArgumentDigest identifies the arguments of the permitted call.
 func (p Permit) ArgumentDigest() string { return p.digest }
 
-// Named keeps what the provider says that the call of an open request is about.
-// It is the provider's text, shown as such; no decision rests on it.
-func (s *Service) Named(ctx context.Context, a id.Approval, target string) error {
+// named is what the provider says that a call is about, as it is sealed.
+type named struct {
+	Name   string  `json:"name"`
+	Stands []Field `json:"stands,omitempty"`
+}
+
+// Named keeps what the provider says that the call of an open request is about,
+// and what stands now where it changes something. It is the provider's text, shown as
+// such; no decision rests on it.
+func (s *Service) Named(ctx context.Context, a id.Approval, target string, stands []Field) error {
 	r, err := approvalByID(ctx, s.db.Reader(), a)
 	if err != nil {
 		return sqldb.Wrap("load a request", err)
 	}
-	sealed, err := s.vault.Seal(ctx, r.targetPlace(), secret.FromString(target))
+	doc, err := json.Marshal(named{target, stands})
+	if err != nil {
+		return fmt.Errorf("encoding what a call is about: %w", err)
+	}
+	sealed, err := s.vault.Seal(ctx, r.targetPlace(), secret.New(doc))
 	if err != nil {
 		return err
 	}
@@ -60,16 +73,20 @@ func (s *Service) Named(ctx context.Context, a id.Approval, target string) error
 }
 
 // target is what Named kept of a request.
-func (s *Service) target(ctx context.Context, r approvalRow) (string, error) {
+func (s *Service) target(ctx context.Context, r approvalRow) (string, []Field, error) {
 	sealed, err := targetOf(ctx, s.db.Reader(), r.id)
 	if err != nil || len(sealed) == 0 {
-		return "", err
+		return "", nil, err
 	}
 	plain, err := s.vault.Open(ctx, r.targetPlace(), sealed)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return textOf(plain), nil
+	var n named
+	if err := json.Unmarshal([]byte(textOf(plain)), &n); err != nil {
+		return textOf(plain), nil, nil // as it was kept before there was more than a name
+	}
+	return n.Name, n.Stands, nil
 }
 
 const (

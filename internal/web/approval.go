@@ -1,7 +1,6 @@
 package web
 
 import (
-	"cmp"
 	"fmt"
 	"hash/fnv"
 	"net/url"
@@ -186,21 +185,17 @@ func parseID[K id.Kind](raw id.ID[K]) (id.ID[K], error) { return id.Parse[K](str
 
 func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) *ApprovalPage {
 	p := &ApprovalPage{Frame: Frame{Title: "Request", Section: "inbox", Narrow: true}, ID: a.ID, Session: a.Session.ID, Organization: v.here.OrganizationName,
-		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, HandOn: d.HandOn, Instructions: d.Instructions, Words: a.Session.Purpose, TOTP: s.codeAllowed(v), For: s.forWhom(v, a.Session)}
+		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, HandOn: d.HandOn, Instructions: d.Instructions, TOTP: s.codeAllowed(v), For: s.forWhom(v, a.Session)}
 	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
 		p.Decided = s.verdict(v, a)
 		p.Title, p.Ask.Past, p.Ask.Granted = p.Decided.Word, true, a.State == session.ApprovalApproved && a.Kind != session.KindCall
 		return p
 	}
+	s.about(v, a, p)
 	if a.First.By != "" {
 		s.seconding(v, a, p)
 	}
 	if a.Kind == session.KindCall {
-		p.Call = callView(a.Call)
-		p.Call.Target = a.Target
-		if a.Target == "" && (a.Call.Effect == policy.Destructive || a.Call.Effect == policy.Access) {
-			p.Call.Unnamed = cmp.Or(a.Call.Unnamed, "Nobody could name it. The ids below are all there is.")
-		}
 		if a.Lost != "" {
 			p.Reconnect = a.Call.Connection
 			p.Risks = append([]string{"The account must be connected again before this call can be made."}, p.Risks...)
@@ -215,6 +210,26 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 	p.Calls, p.MostCalls = a.Session.Calls, v.form("calls")
 	p.Minutes, p.Confirm = minuteOptions(a.Session.Minutes, d.Minutes), confirmOptions(d.Confirm)
 	return p
+}
+
+// about adds what the person knows the agent by: its past, its session and its own
+// words. What cannot be looked up is left out: the decision does not rest on it.
+func (s *Server) about(v *visit, a session.Approval, p *ApprovalPage) {
+	if h, err := s.sessions.History(v.ctx(), a); err == nil {
+		p.Past = pastOf(h, a.Call != nil)
+	} else {
+		logFailure(s.log, "looking up the past of an agent", err)
+	}
+	p.Parent, _ = s.sessions.Parent(v.ctx(), a.Session.ID)
+	call, words := unread(a)
+	var cut bool
+	if p.Words, cut = cutWords(a.Session.Purpose); cut {
+		p.AllWords, p.WordsMark, p.WordsRead = a.Session.Purpose, words, slices.Contains(v.r.PostForm["read"], words)
+	}
+	if a.Call != nil {
+		p.Call, p.RunsIn = callView(a), runsIn(a)
+		p.Call.Unread, p.Call.Read = call, slices.Contains(v.r.PostForm["read"], call)
+	}
 }
 
 // seconding turns the page into that of a second person: what the first allowed,
@@ -239,17 +254,6 @@ func (s *Server) forWhom(v *visit, ses session.Session) string {
 		return "your organization"
 	}
 	return s.names(v, ses.Environment).user(ses.User)
-}
-
-func callView(c *session.CallSubject) *CallView {
-	out := &CallView{Method: c.Method, Effect: c.Effect, Path: c.URL}
-	if u, err := url.Parse(c.URL); err == nil {
-		out.Host, out.Path = u.Host, strings.TrimPrefix(c.URL, u.Scheme+"://"+u.Host)
-	}
-	for _, f := range c.Fields {
-		out.Fields = append(out.Fields, Fact{Name: f.Name, Value: f.Value})
-	}
-	return out
 }
 
 // cards shows what is asked on each connection, ticked as d decides.
@@ -380,6 +384,9 @@ func (s *Server) approvalChallenge(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := allRead(v.r.PostForm, a); err != nil {
+		return nil, err
+	}
 	digest, err := s.sessions.Digest(v.ctx(), v.person, a.ID, d)
 	if err != nil {
 		return nil, err
@@ -400,6 +407,9 @@ func (s *Server) approve(v *visit) (answer, error) {
 	a, d, err := s.decided(v)
 	if err != nil {
 		return nil, err
+	}
+	if err := allRead(v.r.PostForm, a); err != nil {
+		return again(s.approvalPage(v, a, d), err)
 	}
 	if _, err := s.sessions.Approve(v.ctx(), v.person, a.ID, d, v.proof()); err != nil {
 		if now, nerr := s.sessions.Approval(v.ctx(), v.person, a.ID); nerr == nil {

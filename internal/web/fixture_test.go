@@ -10,7 +10,9 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/qr"
+	"github.com/ambit-dev/ambit/internal/session"
 )
 
 var fixtureNow = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
@@ -68,19 +70,21 @@ func fixtures() map[string]page {
 	p := map[string]page{}
 	p["approval"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: asks(release, policy.Read, policy.Write),
 		Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute), Cards: []GrantCard{{Connection: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Effects: fixtureTools()[:2]}},
-		Minutes: minutes, Confirm: confirm, Words: "Summarise the new issues and open one that lists them.", TOTP: true}
+		Minutes: minutes, Confirm: confirm, Words: "Summarise the new issues and open one that lists them.", TOTP: true, For: "you",
+		Past: &Past{Approved: 4, Denied: 1, Last: at(-49 * time.Hour), Like: 2, Calls: "37 calls"}}
 	p["approval_risky"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: unknown, Verbs: verbs(policy.Effects()), Accounts: []Account{mia, {"GitHub", "octocat"}}, Minutes: 90},
 		Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute), Risks: []string{"Nobody has confirmed who this agent is.", "It can delete things. What is deleted may not come back.", "It can make keys or permissions that stay after the session has ended."},
 		Cards: []GrantCard{{Connection: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Effects: fixtureTools()},
 			{Connection: id.NewConnection(), Provider: "GitHub", Account: "octocat", Shared: true, Locked: true, Hint: "Only an approver can grant this account.", Effects: fixtureTools()[:1]}},
-		Minutes: minutes, Confirm: confirm, Words: evil}
-	p["approval_call"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: release, Call: "Delete an issue", Accounts: []Account{mia}},
-		Asked: at(-20 * time.Second), Expires: at(9 * time.Minute), Risks: []string{"It can delete things. What is deleted may not come back."},
-		Call: &CallView{Method: "DELETE", Host: "api.sandbox.example", Path: "/v1/issues/42?amount=1&notify=mia%40sandbox.example", Effect: policy.Destructive,
-			Fields: []Fact{{Name: "query amount", Value: "1"}, {Name: "query notify", Value: "mia@sandbox.example"}, {Name: "body amount", Value: "1000"}, {Name: "body close (boolean)", Value: "true"},
-				{Name: "body note", Value: "true"}, {Name: "body labels[0]", Value: "urgent"}, {Name: "body reason", Value: evil}}}, TOTP: true}
+		Minutes: minutes, Confirm: confirm, Words: first(evil), AllWords: evil, WordsMark: "words.0123", For: "you", Past: &Past{New: true, Calls: "0 calls"}}
+	calls(p, func(call string) *ApprovalPage {
+		return &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: release, Call: call, Accounts: []Account{mia}}, For: "you",
+			Asked: at(-20 * time.Second), Expires: at(9 * time.Minute), TOTP: true, Words: "Summarise the new issues and close the duplicates.",
+			RunsIn: &RunsIn{ID: id.NewSession(), Verbs: "read, change and delete data", Accounts: []Account{mia}, Ends: at(12 * time.Minute)},
+			Past:   &Past{Call: true, InSession: "7 calls", Singles: 2, SinglesDenied: 1, This: 1}}
+	})
 	p["approval_second"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: asks(release, policy.Read, policy.Destructive), Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute),
-		For: "Mia Okafor", First: "Mia Okafor", FirstNote: "Only what is closed.", Words: evil, TOTP: true, Granted: []GrantView{{Provider: "Sandbox", Account: "mia@sandbox.example", Effects: []policy.Effect{policy.Read, policy.Destructive},
+		For: "Mia Okafor", First: "Mia Okafor", FirstNote: "Only what is closed.", Words: first(evil), Past: &Past{Approved: 1, Last: at(-time.Hour), LikeDenied: 2, LastDenied: at(-time.Minute), Calls: "1 call"}, TOTP: true, Granted: []GrantView{{Provider: "Sandbox", Account: "mia@sandbox.example", Effects: []policy.Effect{policy.Read, policy.Destructive},
 			Limits: []LimitView{{"repo", "is one of", []string{"acme/site", "acme/docs"}}}, Confirm: "Each deletion needs an approval of its own.", Tools: []ToolChoice{{Name: "sandbox_list_issues", Title: "List issues", Effect: policy.Read}}}}}
 	p["rules"] = &RulesPage{Frame: frame("Sessions and approvals", "organization", false), CanChange: true, DefaultMinutes: "30", LongestMinutes: "480", OpenByAgent: "3", OpenByUser: "20", HourlyByAgent: "20", HourlyByUser: "100",
 		Kinds:     []KindChoice{{"write", "Changes", []Option{{"grant", "as the session's approver says", true}, {"call", "each its own approval", false}}}},
@@ -225,4 +229,33 @@ func manyItems(n int) *InboxPage {
 			Ask: Ask{Agent: AgentMark{fmt.Sprintf("Agent %d %s", i, strings.Repeat("x", i%40)), i%3 != 0}, Verbs: "read data", Accounts: []Account{{"Sandbox", "mia@sandbox.example"}}, Minutes: 30}})
 	}
 	return p
+}
+
+func first(words string) string { short, _ := cutWords(words); return short }
+
+// calls are the pages of single calls, each as what it is.
+func calls(p map[string]page, of func(call string) *ApprovalPage) {
+	field := func(name, value string) session.Field { return session.Field{Name: name, Value: value} }
+	add := func(name string, a session.Approval) {
+		page := of(a.Call.Title)
+		page.Call = callView(a)
+		if page.Call.Unread = ""; len(page.Call.More) > 0 {
+			page.Call.Unread = "call.0123"
+		}
+		if a.Call.Effect == policy.Destructive {
+			page.Risks = []string{"It can delete things. What is deleted may not come back."}
+		}
+		p[name] = page
+	}
+	add("approval_call", session.Approval{Target: "Broken build on main", Call: &session.CallSubject{Title: "Delete an issue", Method: "DELETE", URL: "https://api.sandbox.example/v1/issues/42?amount=1&notify=mia%40sandbox.example", Effect: policy.Destructive,
+		Fields: []session.Field{field("query amount", "1"), field("query notify", "mia@sandbox.example"), field("body amount", "1000"), field("body close (boolean)", "true"), field("body note", "true"), field("body labels[0]", "urgent"), field("body reason", evil)}}})
+	add("approval_mail", session.Approval{Call: &session.CallSubject{Title: "Send a message", Method: "POST", URL: "https://gmail.googleapis.com/gmail/v1/users/me/messages/send", Effect: policy.Destructive, Unnamed: "The message is in the call itself.",
+		Shown:  &provider.Shown{As: "mail", Parts: map[string]string{"to": "body raw.to", "cc": "body raw.cc", "subject": "body raw.subject", "text": "body raw.text"}},
+		Fields: []session.Field{field("body raw.cc[0]", "board@acme.example"), field("body raw.subject", "The numbers of November"), field("body raw.text", "Dear Ada,\n\nhere are the numbers. The sheet is in the shared folder.\n\nBest,\nMia\n"+strings.Repeat("One more line.\n", 20)), field("body raw.to[0]", "Ada <ada@acme.example>"), field("body raw.to[1]", "grace@acme.example"), field("body threadId", "18c")}}})
+	add("approval_sql", session.Approval{Call: &session.CallSubject{Title: "Run a statement", Method: "EXECUTE", URL: "https://db.acme.example/shop", Effect: policy.Destructive, Unnamed: "A statement can touch any number of rows.",
+		Shown:  &provider.Shown{As: "sql", Parts: map[string]string{"statement": "statement on shop"}},
+		Fields: []session.Field{field("statement on shop", "delete from orders\n where state = $1\n   and made < now() - interval '90 days'"), field("$1", "cancelled")}}})
+	add("approval_update", session.Approval{Target: "Broken build on main", Stands: []session.Field{field("body title", "Broken build"), field("body state", "open"), field("body labels[0]", "bug"), field("body labels[1]", "urgent"), field("body body", "")},
+		Call: &session.CallSubject{Title: "Change an issue", Method: "PATCH", URL: "https://api.sandbox.example/v1/issues/42", Effect: policy.Write,
+			Fields: []session.Field{field("body body", "Fixed by the pin of Go."), field("body labels[0]", "bug"), field("body state", "closed"), field("body title", "Broken build on main")}}})
 }

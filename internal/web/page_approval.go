@@ -50,7 +50,13 @@ type ApprovalPage struct {
 	Confirm      []Option
 	HandOn       bool // it may be handed on to sub-agents
 	Instructions string
-	Words        string        // the agent's own
+	Words        string        // the agent's own, at most as long as is shown at once
+	AllWords     string        // if that is not all, all
+	WordsMark    string        // of AllWords: to be ticked before a yes
+	WordsRead    bool          // it was
+	Past         *Past         // of the agent
+	RunsIn       *RunsIn       // of a call: its session
+	Parent       id.Session    // of a sub-agent's: whose part it was given
 	For          string        // for whom the agent asks
 	First        string        // who approved already; the decision is then theirs, to agree to or not
 	FirstNote    string        // what they told the agent
@@ -116,10 +122,61 @@ type Option struct {
 type CallView struct {
 	Method, Host, Path string
 	Effect             policy.Effect
-	Fields             []Fact
+	As                 string     // mail, sql or graphql: what Parts are; empty: fields are all there is
+	Parts              []CallPart // a mail's head and text, or a statement
+	Fields             []CallField
+	Compared           bool   // some fields are shown beside what stands there now
+	More               []Fact // what is not shown in full, in full
+	Unread             string // the mark of More: to be ticked before a yes
+	Read               bool   // it was
 	// Target is what the provider says that the call is about: its text, which may
 	// say anything. Unnamed says why there is none, for a call that needs one.
 	Target, Unnamed string
+}
+
+// Code reports that the parts are written for a machine.
+func (c CallView) Code() bool { return c.As == "sql" || c.As == "graphql" }
+
+// CallPart is one part of a mail, or a statement.
+type CallPart struct {
+	Label  string
+	Values []string
+	Block  bool // a text of its own
+	Cut    bool
+}
+
+// CallField is one value of a call, and what stands there now if that is known.
+type CallField struct {
+	Name, Value string
+	Full        string
+	Was         string
+	Same        bool // what stands there is just that
+	Gone        bool // the entry of a list that would be no more
+	Cut         bool
+}
+
+// Past is what is on record of an agent, counted by the server.
+type Past struct {
+	New                    bool // nobody has decided anything about it yet
+	Approved, Denied       int  // sessions, within 90 days
+	Last                   time.Time
+	Like, LikeDenied       int // for the same
+	LastDenied             time.Time
+	Calls                  string
+	Call                   bool
+	InSession              string // calls
+	Singles, SinglesDenied int    // single calls in the session
+	This, ThisDenied       int    // of the same tool on the same account
+}
+
+// RunsIn is the session that a call is to be made in.
+type RunsIn struct {
+	ID           id.Session
+	Verbs        string
+	Accounts     []Account
+	Started      time.Time
+	Ends         time.Time
+	Instructions string
 }
 
 // Verdict is what became of a request.

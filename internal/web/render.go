@@ -178,6 +178,7 @@ func (r *renderer) funcs() template.FuncMap {
 		"verbs":   verbs,
 		"plural":  plural,
 		"span":    span,
+		"times":   times,
 		"took":    took,
 		"andlist": andList,
 		"upper":   upper,

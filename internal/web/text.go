@@ -22,6 +22,12 @@ const (
 // at most three lines and 280 graphemes, one space at a time, and whatever
 // reorders, hides or joins text written out as its code point.
 func plainWords(s string) string {
+	short, _ := cutWords(s)
+	return short
+}
+
+// cutWords is plainWords, and whether that is not all there is.
+func cutWords(s string) (words string, short bool) {
 	var lines []string
 	for line := range strings.SplitSeq(visible(s), "\n") {
 		if line = strings.Join(strings.FieldsFunc(line, func(r rune) bool { return r == ' ' }), " "); line != "" {
@@ -34,10 +40,10 @@ func plainWords(s string) string {
 	}
 	s = strings.Join(lines, "\n")
 	if _, long := firstGraphemes(s, maxWords); long || cut {
-		short, _ := firstGraphemes(s, maxWords-1)
-		return strings.TrimRight(short, " \n…") + "…"
+		first, _ := firstGraphemes(s, maxWords-1)
+		return strings.TrimRight(first, " \n…") + "…", true
 	}
-	return s
+	return s, false
 }
 
 // visible keeps lines and letters and writes out every other code point that a
@@ -92,6 +98,42 @@ func exact(s string) string {
 	}
 	flush()
 	return strings.Join(out, "\n")
+}
+
+// exactCode is exact for a statement: lines keep how far they are set in.
+func exactCode(s string) string {
+	const most = 24
+	var out []string
+	for line := range strings.SplitSeq(visible(s), "\n") {
+		text := strings.TrimLeft(line, " ")
+		in := len(line) - len(text)
+		if in > most {
+			out = append(out, exact(line))
+			continue
+		}
+		out = append(out, strings.Repeat(" ", in)+countSpaces(text))
+	}
+	return strings.Join(collapse(out), "\n")
+}
+
+// collapse counts empty lines that stand together.
+func collapse(lines []string) []string {
+	var out []string
+	blank := 0
+	for i, line := range lines {
+		if strings.TrimSpace(line) == "" {
+			blank++
+			if i+1 < len(lines) && strings.TrimSpace(lines[i+1]) == "" {
+				continue
+			}
+			if blank > 1 {
+				line = "⟨" + plural(blank, "empty line") + "⟩"
+			}
+			blank = 0
+		}
+		out = append(out, line)
+	}
+	return out
 }
 
 // countSpaces writes out how many spaces stand where more than four do.
@@ -194,6 +236,17 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%s %ss", thousands(n), noun)
+}
+
+// times says how often.
+func times(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	}
+	return thousands(n) + " times"
 }
 
 func thousands(n int) string {
