@@ -333,8 +333,8 @@ func TestScriptAndStyle(t *testing.T) {
 				}
 			}
 		case strings.HasSuffix(name, ".css"):
-			if len(body) > 25<<10 {
-				t.Errorf("%s has %d bytes, want at most 25 KiB", name, len(body))
+			if len(body) > 27<<10 {
+				t.Errorf("%s has %d bytes, want at most 27 KiB", name, len(body))
 			}
 			for _, bad := range []string{"url(", "@import", "http:", "https:"} {
 				if bytes.Contains(body, []byte(bad)) {
