@@ -10,21 +10,24 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/policy"
 )
 
-// gitEffect tells what a request of git's smart HTTP changes: a fetch reads, a
-// push writes, and one that deletes a ref, moves a tag or leaves commits behind
-// destroys. ok is false for any other request.
-func (d *dissected) gitEffect() (effect policy.Effect, why string, ok bool) {
-	if d.method != http.MethodPost || len(d.one) == 0 {
+// gitEffect tells what a request of git's smart HTTP (gitprotocol-http) changes: a
+// fetch reads, a push writes, and one that deletes a ref, moves a tag or leaves
+// commits behind destroys. The whole path must be that of a repository, as the record
+// says: what another request's path ends in is anybody's to choose. There a push is
+// at least a write. ok is false for any other request.
+func (r Record) gitEffect(d *dissected) (effect policy.Effect, why string, ok bool) {
+	if d.method != http.MethodPost || len(d.one) < 2 {
 		return "", "", false
 	}
 	switch last := d.one[len(d.one)-1]; {
-	case last == "git-upload-pack" && d.media == "application/x-git-upload-pack-request":
+	case last == "git-upload-pack" && d.media == "application/x-git-upload-pack-request" && r.repository(d):
 		return policy.Read, "", true
 	case last == "git-receive-pack" && d.media == "application/x-git-receive-pack-request":
 		effect, why = pushEffect(d.raw.Body)
@@ -34,6 +37,26 @@ func (d *dissected) gitEffect() (effect policy.Effect, why string, ok bool) {
 		return effect, why, true
 	}
 	return "", "", false
+}
+
+// repository reports whether the path before its last segment is that of a
+// repository, in the one spelling that every server reads alike.
+func (r Record) repository(d *dissected) bool {
+	if !slices.Equal(d.one, d.many) {
+		return false
+	}
+	have := d.one[:len(d.one)-1]
+	return slices.ContainsFunc(r.git, func(t pathTemplate) bool {
+		if len(have) < len(t.segments) || len(have) > len(t.segments) && !t.subtree {
+			return false
+		}
+		for i, seg := range t.segments {
+			if !seg.fits(have[i]) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // pushEffect reads the commands of a push. A client does not say that it forces

@@ -231,6 +231,26 @@ func TestAWSEffects(t *testing.T) {
 		{"ec2", "POST", "/?Action=DescribeInstances", "Action=TerminateInstances", []string{"Content-Type", "application/x-www-form-urlencoded"}, "destructive"},
 		{"iam", "POST", "/", "Action=CreateAccessKey", []string{"Content-Type", "application/x-www-form-urlencoded"}, "access_refused"},
 		{"sts", "GET", "/?Action=AssumeRole", "", nil, "access_refused"},
+		// An attacker: what makes access by its name passed at a record or host of another service.
+		{"lambda", "POST", "/?Action=AddPermission", "", nil, "access_refused"},
+		{"ec2", "POST", "/", "Action=CreateAccessKey", []string{"Content-Type", "application/x-www-form-urlencoded"}, "access_refused"},
+		{"ec2", "GET", "/?Action=AssumeRole", "", nil, "access_refused"},
+		{"ec2", "GET", "/?Action=GetFederationToken", "", nil, "access_refused"},
+		{"ec2", "GET", "/?Action=GetPasswordData", "", nil, "access_refused"},
+		{"ec2", "POST", "/?Action=DescribeInstances", "Action=CreateKeyPair", []string{"Content-Type", "application/x-www-form-urlencoded"}, "access_refused"},
+		{"ec2", "POST", "/?Action=ModifySnapshotAttribute", "", nil, "access_refused"},
+		{"ecr", "POST", "/", "{}", []string{"X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"}, "access_refused"},
+		{"kms", "POST", "/", "{}", []string{"X-Amz-Target", "TrentService.CreateGrant"}, "access_refused"},
+		{"cognito-identity", "POST", "/", "{}", []string{"X-Amz-Target", "AWSCognitoIdentityService.GetCredentialsForIdentity"}, "access_refused"},
+		{"lambda", "POST", "/2015-03-31/functions/f/policy", "{}", nil, "access_refused"},
+		{"lambda", "POST", "/2021-10-31/functions/f/url", "{}", nil, "access_refused"},
+		{"lambda", "POST", "/2015-03-31/functions/f/%70olicy/", "{}", nil, "access_refused"},
+		{"codeartifact", "POST", "/v1/authorization-token", "", nil, "access_refused"},
+		{"lambda", "GET", "/2015-03-31/functions/f/policy", "", nil, "read"},
+		{"lambda", "POST", "/2015-03-31/functions", "{}", nil, "write"},
+		{"logs", "POST", "/", "{}", []string{"X-Amz-Target", "Logs_20140328.CreateLogGroup"}, "write"},
+		{"ec2", "POST", "/?Action=ListAccessKeys", "", nil, "read"},
+		{"sts", "GET", "/?Action=GetCallerIdentity", "", nil, "read"},
 		{"s3", "GET", "/b/k", "", nil, "read"},
 		{"s3", "PUT", "/b/k", "x", nil, "write"},
 		{"s3", "PUT", "/b/k", "x", []string{"X-Amz-Acl", "public-read"}, "access_refused"},
@@ -249,6 +269,65 @@ func TestAWSEffects(t *testing.T) {
 		}
 		if got != test.want {
 			t.Errorf("%v: %s", test, got)
+		}
+	}
+}
+
+// An attacker: a POST to any path that ended in git's words was a read, and an own
+// tool's effect was that of its path in one spelling alone.
+func TestEffectIsOfTheWholePath(t *testing.T) {
+	t.Parallel()
+	rec := parse(t, `id: host
+name: Host
+auth: api_key
+api: {base: ["https://host.example/api"]}
+generic: {read: true, write: true, destructive: true, git: ["/{owner}/{repo}.git", "/code/**"]}
+inject: {header: X-Api-Key, format: "{api_key}"}
+tools:
+  - name: purge
+    title: Purge
+    description: Deletes all of it.
+    effect: destructive
+    input: {type: object, required: [name], properties: {name: {type: string}}}
+    request: {method: POST, path: "/things/{name}/purge"}
+`)
+	const fetch, push = "application/x-git-upload-pack-request", "application/x-git-receive-pack-request"
+	for _, test := range []struct{ path, media, want string }{
+		{"/o/r.git/git-upload-pack", fetch, "read"},
+		{"/code/a/b/c/git-upload-pack", fetch, "read"},
+		{"/things/one/git-upload-pack", fetch, "write"},
+		{"/o/r/git-upload-pack", fetch, "write"},
+		{"/code//a/git-upload-pack", fetch, "write"},
+		{"/code/%2561/git-upload-pack", fetch, "write"},
+		{"/git-upload-pack", fetch, "write"},
+		{"/o/r.git/git-upload-pack", "application/json", "destructive"}, // not JSON either
+		{"/o/r.git/git-receive-pack", push, "destructive"},              // which cannot be read
+		{"/elsewhere/git-receive-pack", push, "destructive"},
+		{"/things/one/purge", "application/octet-stream", "destructive"},
+		{"/Things/one/PURGE", "application/octet-stream", "destructive"},
+		{"/things//one/purge", "application/octet-stream", "destructive"},
+		{"/things/one/purge/", "application/octet-stream", "destructive"},
+		{"/things/./one/purge", "application/octet-stream", "destructive"},
+		{"/things/%2e/one/purge", "application/octet-stream", "destructive"},
+		{"/things/one/purge.json", "application/octet-stream", "destructive"},
+		{"/things/one/purge;a=b", "application/octet-stream", "destructive"},
+		{"/things/one/%70urge", "application/octet-stream", "destructive"},
+		{"/things/one/%2570urge", "application/octet-stream", "destructive"},
+		{"/things\\one\\purge", "application/octet-stream", "destructive"},
+		{"/things/one/two", "application/octet-stream", "write"},
+	} {
+		u, err := url.Parse("https://host.example/api" + test.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := provider.Raw{Method: "POST", URL: u, Header: http.Header{"Content-Type": {test.media}}, Body: []byte("x"), Whole: true}
+		readings, err := rec.Read(raw, "https://host.example/api")
+		got := code(err)
+		if err == nil {
+			got = string(policy.Worse(readings[0].Tool.Effect, readings[0].Request.Effect))
+		}
+		if got != test.want && got != "destination_denied" {
+			t.Errorf("%s %s: %s, want %s", test.path, test.media, got, test.want)
 		}
 	}
 }

@@ -63,10 +63,13 @@ func (r Record) Read(raw Raw, api ...string) ([]Reading, error) {
 	var out []Reading
 	worst := policy.Read
 	for _, t := range r.tools {
-		if t.Generic || t.plan.method != d.method || !t.plan.at(d) {
+		if t.Generic || !t.plan.near(d) {
 			continue
 		}
 		worst = policy.Worse(worst, t.Effect)
+		if t.plan.method != d.method || !t.plan.at(d) {
+			continue
+		}
 		if req, ok := t.built(d, api); ok {
 			out = append(out, Reading{t, req})
 		}
@@ -172,7 +175,7 @@ func (d *dissected) place() error {
 		whole = outbound.DecodeOnce(whole)
 	}
 	for part := range strings.SplitSeq(strings.ReplaceAll(whole, "\\", "/"), "/") {
-		if part != "" {
+		if plain := lenient(part); plain != "" { // nor what is left of a dot, or of parameters alone
 			d.many = append(d.many, part)
 		}
 	}
@@ -333,16 +336,23 @@ func (p *plan) at(d *dissected) bool {
 		return false
 	}
 	for i, seg := range t.segments {
-		switch {
-		case seg.many:
+		if seg.many {
 			return true
-		case seg.arg == "" && seg.before != have[i]:
-			return false
-		case seg.arg != "" && (!strings.HasPrefix(have[i], seg.before) || !strings.HasSuffix(have[i], seg.after) || len(have[i]) <= len(seg.before)+len(seg.after)):
+		}
+		if !seg.fits(have[i]) {
 			return false
 		}
 	}
 	return true
+}
+
+// near reports whether a server that is forgiving of spelling could take the path of
+// a request for that of the template: without case, with empty and dot segments,
+// escapes, a slash or a suffix at its end. Such a request is no call of the tool, but
+// may do what the tool does.
+func (p *plan) near(d *dissected) bool {
+	same := p.method == d.method || p.method == http.MethodGet && d.method == http.MethodHead
+	return same && refusedAny([]accessRule{{method: p.method, path: p.path.asRule()}}, []string{p.base}, d)
 }
 
 // generically reads a request as a call of the generic tool of its effect. worst
@@ -391,7 +401,7 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 	if bundles(d.base, d.one) || bundles(d.base, d.many) {
 		return "", "", accessRefused("This path takes other requests or queries inside a request, which nobody could approve one by one.")
 	}
-	if effect, why, ok := d.gitEffect(); ok {
+	if effect, why, ok := r.gitEffect(d); ok {
 		return effect, why, nil
 	}
 	if effect, why, ok := r.awsEffect(d); ok {

@@ -56,6 +56,7 @@ type Record struct {
 	tools  []Tool
 	guard  []accessRule
 	refuse []accessRule // of Generic
+	git    []pathTemplate
 }
 
 // About says how far a record can be relied on. It changes nothing that happens.
@@ -207,6 +208,10 @@ type Generic struct {
 	// GraphQL lists the paths that take GraphQL, such as /graphql. A query there
 	// reads, a mutation writes.
 	GraphQL []string `yaml:"graphql"`
+	// Git lists the paths of git repositories, such as /{owner}/{repo}, or /** where
+	// every path is one: a fetch there reads, and a push is read for what it does.
+	// Elsewhere a POST is a write, whatever its path ends in.
+	Git []string `yaml:"git"`
 }
 
 // Health is a cheap call that succeeds while the credential works.

@@ -184,6 +184,14 @@ func (t pathTemplate) asRule() pathTemplate {
 	return t
 }
 
+// fits reports whether s, decoded, is in the place of a segment that is one.
+func (seg segment) fits(s string) bool {
+	if seg.arg == "" {
+		return seg.before == s
+	}
+	return strings.HasPrefix(s, seg.before) && strings.HasSuffix(s, seg.after) && len(s) > len(seg.before)+len(seg.after)
+}
+
 func validArg(s string) bool {
 	if s == "" || len(s) > 64 || s[0] >= '0' && s[0] <= '9' {
 		return false

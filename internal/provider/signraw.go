@@ -187,26 +187,35 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 		for _, p := range list {
 			if p.name == "Action" {
 				if action != "" && action != p.value {
+					if awsAccess(action) || awsAccess(p.value) {
+						return policy.Access, "", true
+					}
 					return policy.Destructive, "it names two actions", true
 				}
 				action = p.value
 			}
 		}
 	}
-	access := slices.Contains([]string{"iam", "sts", "sso", "organizations", "ram", "secretsmanager", "cognito-idp"}, service)
+	named, _, _ := awsScope(d.raw.URL.Host)
+	access := slices.ContainsFunc([]string{service, named}, func(s string) bool {
+		return slices.Contains([]string{"iam", "sts", "sso", "organizations", "ram", "secretsmanager", "cognito-idp"}, s)
+	})
+	reads := d.method == http.MethodGet || d.method == http.MethodHead
 	begins := func(words ...string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(action, w) })
 	}
 	switch {
-	case action != "" && service == "sts" && action != "GetCallerIdentity", strings.Contains(action, "Policy") && !begins("Get", "List", "Describe"), begins("Assume", "GetSessionToken", "GetFederationToken", "CreateGrant"):
+	case action == "GetCallerIdentity":
+		return policy.Read, "", true
+	case action != "" && (service == "sts" || named == "sts"), awsAccess(action):
 		return policy.Access, "", true
-	case action == "" && access && d.method != http.MethodGet && d.method != http.MethodHead:
+	case action == "" && (access && !reads || awsAccessPath(d.many, reads)):
 		return policy.Access, "", true
 	case action == "" && service == "s3":
 		return d.s3Effect()
 	case action == "":
 		return "", "", false
-	case begins("Get", "List", "Describe", "BatchGet", "Query", "Scan", "Search", "Lookup", "Head", "Check"):
+	case begins(awsReads...):
 		return policy.Read, "", true
 	case access:
 		return policy.Access, "", true
@@ -214,6 +223,47 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 		return policy.Write, "", true
 	}
 	return policy.Destructive, "its action " + quoted(action) + " is not known to do less", true
+}
+
+var (
+	awsReads = []string{"Get", "List", "Describe", "BatchGet", "Query", "Scan", "Search", "Lookup", "Head", "Check"}
+	// awsGives are in the names of actions that hand out what opens something, even
+	// where they only read.
+	awsGives = []string{"Token", "Credential", "Password", "SecretValue", "ApiKey", "PresignedUrl", "SigninUrl", "EmbedUrl"}
+	// awsMakes are in those of actions that let somebody do more than before, or again
+	// later: who may, as whom, with what, from where.
+	awsMakes = []string{"Policy", "Policies", "Permission", "AccessKey", "AccessEntry", "AccessPoint", "Acl", "Grant", "Role", "User", "CreateGroup", "ToGroup", "Principal", "Trust",
+		"LoginProfile", "KeyPair", "PublicKey", "Certificate", "Mfa", "MFA", "Saml", "SAML", "OpenID", "Federat", "Assume", "Authoriz", "Invit", "Share", "Sharing",
+		"FunctionUrl", "Webhook", "ImageAttribute", "SnapshotAttribute"}
+)
+
+// awsAccess reports whether an action makes access, by its name alone: the service
+// that a record or a host names may be another than the one that answers.
+func awsAccess(action string) bool {
+	holds := func(words []string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(action, w) })
+	}
+	if slices.ContainsFunc(awsReads, func(w string) bool { return strings.HasPrefix(action, w) }) {
+		return holds(awsGives) && !strings.HasPrefix(action, "List") && !strings.HasPrefix(action, "Describe")
+	}
+	undoes := slices.ContainsFunc([]string{"Delete", "Remove", "Revoke", "Untag", "Tag"}, func(w string) bool { return strings.HasPrefix(action, w) })
+	return holds(awsGives) || holds(awsMakes) && !undoes
+}
+
+// awsAccessPath is awsAccess for services that speak by paths, such as
+// /2015-03-31/functions/NAME/policy.
+func awsAccessPath(segments []string, reads bool) bool {
+	return slices.ContainsFunc(segments, func(s string) bool {
+		s = strings.ReplaceAll(lenient(s), "-", "")
+		switch {
+		case s == "credentials", s == "authorizationtoken", s == "token", s == "tokens":
+			return true
+		case reads:
+			return false
+		}
+		return slices.Contains([]string{"policy", "permission", "permissions", "url", "urls", "apikeys", "accesskeys", "accessentries", "accesspolicies", "grants", "roles", "users", "groups",
+			"resourcepolicy", "authorizers", "invitations", "shares", "webhooks"}, s)
+	})
 }
 
 // s3Effect knows the parts of a bucket that make access, and that one request can

@@ -111,7 +111,7 @@ func TestGit(t *testing.T) {
 		}
 		backend.ServeHTTP(w, r)
 	}))
-	s.Put(t, fmt.Sprintf("id: host\nname: Host\nwebsite: %s\nauth: api_key\ninject: {basic: {username: x, password: \"{api_key}\"}}\napi: {base: [%q]}\ngeneric: {read: true, write: true, destructive: true}\n", s.Sandbox.URL, s.Sandbox.URL+"/git"))
+	s.Put(t, fmt.Sprintf("id: host\nname: Host\nwebsite: %s\nauth: api_key\ninject: {basic: {username: x, password: \"{api_key}\"}}\napi: {base: [%q]}\ngeneric: {read: true, write: true, destructive: true, git: [\"/**\"]}\n", s.Sandbox.URL, s.Sandbox.URL+"/git"))
 	s.Connect(t, s.owner, "host", false)
 	handle := s.Active(t, s.owner, s.bot, "host", policy.Read, policy.Write, policy.Destructive)
 	u, err := url.Parse(s.door.URL + "/relay/host/project.git")
