@@ -1,6 +1,9 @@
 package provider
 
-import "net/http"
+import (
+	"io"
+	"net/http"
+)
 
 // Filled puts the credential into a raw request; nil: it is refused.
 func Filled(rec Record, out *http.Request, client http.Header, body []byte, c Credential) *http.Request {
@@ -9,4 +12,9 @@ func Filled(rec Record, out *http.Request, client http.Header, body []byte, c Cr
 		return nil
 	}
 	return out
+}
+
+// FillFrames is what goes up a socket to w.
+func FillFrames(rec Record, cred Credential, w io.Writer) io.Writer {
+	return &fillingFrames{dst: w, fill: (&filling{rec: rec, cred: cred, forms: &formSet{}}).message}
 }

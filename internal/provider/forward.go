@@ -43,6 +43,7 @@ type Incoming struct {
 	from   *outbound.Stream
 	red    *Redactor
 	cut    map[string]bool
+	fill   func(message []byte) []byte // of what goes up a socket; nil: nothing
 }
 
 // Read reads the body.
@@ -56,16 +57,21 @@ func (in *Incoming) Close() error { return in.from.Close() }
 func (in *Incoming) Trailer() http.Header { return clientAnswer(in.from.Trailer(), in.red, in.cut) }
 
 // Socket is the connection after a switch to WebSocket; nil: there was none. What
-// is read from it has passed the redactor, frame by frame.
+// is read from it has passed the redactor, frame by frame; what is written to it gets
+// the credential where the record lets a placeholder stand.
 func (in *Incoming) Socket() io.ReadWriter {
 	s := in.from.Socket()
 	if s == nil {
 		return nil
 	}
+	up := io.Writer(s)
+	if in.fill != nil {
+		up = &fillingFrames{dst: s, fill: in.fill}
+	}
 	return struct {
 		io.Reader
 		io.Writer
-	}{in.body, s}
+	}{in.body, up}
 }
 
 // ClientHeader is what of a client's headers may go on: not what belongs to its
@@ -171,7 +177,11 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 		_ = from.Close()
 		return nil, err
 	}
-	return rec.incoming(o, from, red)
+	in, err := rec.incoming(o, from, red)
+	if err == nil && o.Upgrade && len(rec.socketPlaces()) > 0 {
+		in.fill = (&filling{rec: rec, cred: cred, forms: &formSet{}}).message
+	}
+	return in, err
 }
 
 // injectRaw is Inject for a request that its client wrote: where there are

@@ -24,7 +24,8 @@ type Placeholder struct {
 	Prefix string `yaml:"prefix"` // that clients look for, such as ghp_
 	JWT    bool   `yaml:"jwt"`    // clients take it apart as a JWT (RFC 7519)
 	// Places are header:NAME, query:NAME, path, json:NAME and form:NAME (of a field of
-	// the body, not of one inside another).
+	// the body, not of one inside another), and socket:NAME.NAME: a member of a text
+	// message over a WebSocket, by its path.
 	Places []string `yaml:"places"`
 }
 
@@ -45,6 +46,27 @@ func (r Record) Placeholder(part string) string {
 		return enc([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + enc([]byte(`{"iss":"ambit","exp":4102444800}`)) + "." + placeholderMark + part
 	}
 	return r.Injection.Placeholder.Prefix + placeholderMark + part
+}
+
+// Variable is what stands for the secret in an environment variable that begins with
+// prefix: as long as most keys are, for clients that count.
+func (r Record) Variable(prefix string) string {
+	if r.Injection.Placeholder.JWT {
+		return r.Placeholder("")
+	}
+	const size = 40
+	text := placeholderMark + anySecret + "_"
+	return prefix + text + strings.Repeat("0", max(0, size-len(prefix)-len(text)))
+}
+
+// prefixes are those that stand before a placeholder, longest first.
+func (r Record) prefixes() []string {
+	out := []string{r.Injection.Placeholder.Prefix}
+	for _, prefix := range r.Variables {
+		out = append(out, prefix)
+	}
+	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) })
+	return out
 }
 
 // IsPlaceholder reports whether text is one, of whatever provider.
@@ -76,7 +98,13 @@ func (f *filling) text(s string) string {
 			s = s[end:]
 			continue
 		}
-		head := strings.TrimSuffix(s[:i], f.rec.Injection.Placeholder.Prefix)
+		head := s[:i]
+		for _, prefix := range f.rec.prefixes() {
+			if cut, ok := strings.CutSuffix(head, prefix); ok && prefix != "" {
+				head = cut
+				break
+			}
+		}
 		if f.rec.Injection.Placeholder.JWT {
 			head = withoutJWT(s[:i])
 		}
@@ -285,10 +313,10 @@ func (r *Record) lintPlaceholder(l *linter) {
 	}
 	for i, place := range p.Places {
 		kind, name, named := strings.Cut(place, ":")
-		ok := place == "path" || named && slices.Contains([]string{"query", "json", "form"}, kind) && plainName(name) && name != "" && len(name) <= 100 ||
+		ok := place == "path" || kind == "socket" && !slices.ContainsFunc(strings.Split(name, "."), func(s string) bool { return s == "" || !plainName(s) || len(s) > 100 }) || named && slices.Contains([]string{"query", "json", "form"}, kind) && plainName(name) && name != "" && len(name) <= 100 ||
 			named && kind == "header" && httpguts.ValidHeaderFieldName(name) && !forbiddenHeader(name)
 		if !ok {
-			l.add(fmt.Sprintf("inject.placeholder.places[%d]", i), "Use header:NAME, query:NAME, path, json:NAME or form:NAME.", "%s is no place.", quoted(place))
+			l.add(fmt.Sprintf("inject.placeholder.places[%d]", i), "Use header:NAME, query:NAME, path, json:NAME, form:NAME or socket:NAME.", "%s is no place.", quoted(place))
 		}
 	}
 }

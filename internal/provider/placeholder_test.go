@@ -212,6 +212,48 @@ func TestAWSIsSignedAnew(t *testing.T) {
 	}
 }
 
+// A bug: what a session gave programs in their variables was no placeholder to what
+// replaces them, and so opened nothing inside Basic or where a record lets one stand.
+func TestVariablesArePlaceholders(t *testing.T) {
+	t.Parallel()
+	client, place := echoHost(t)
+	for _, jwt := range []bool{false, true} {
+		rec := parse(t, fmt.Sprintf(`id: demo
+name: Demo
+auth: api_key
+api: {base: [%q]}
+generic: {read: true, write: true}
+variables: {DEMO_TOKEN: demo_, DEMO_KEY: "sk-"}
+inject: {header: X-Api-Key, format: "{api_key}", placeholder: {jwt: %v, prefix: "x-", places: ["query:key", "json:token"]}}
+`, place, jwt))
+		cred := credential(provider.APIKey, "api_key", rawKey)
+		for _, prefix := range []string{"demo_", "sk-"} {
+			v := rec.Variable(prefix)
+			if !provider.IsPlaceholder(v) || len(v) < 40 || !jwt && !strings.HasPrefix(v, prefix) || jwt && strings.Count(v, ".") != 2 {
+				t.Errorf("the variable is %q", v)
+			}
+			for name, header := range map[string][]string{
+				"bearer": {"Authorization", "Bearer " + v},
+				"basic":  {"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+v))},
+			} {
+				if _, err := forward(t, client, rec, cred, "GET", place+"/x?key="+v, "", false, header...); err != nil {
+					t.Errorf("%s of %s: %v", name, prefix, err)
+					continue
+				}
+				got, _ := received.Load(t.Name())
+				a := got.(arrival)
+				want := "Bearer " + rawKey
+				if name == "basic" {
+					want = "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+rawKey))
+				}
+				if a.header.Get("Authorization") != want || a.uri != "/x?key="+url.QueryEscape(rawKey) {
+					t.Errorf("%s of %s: %s with %s arrived", name, prefix, a.uri, a.header.Get("Authorization"))
+				}
+			}
+		}
+	}
+}
+
 // What a request to AWS does, its action says, not its method.
 func TestAWSEffects(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/net/websocket"
 
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
@@ -65,6 +68,85 @@ func TestWebSocket(t *testing.T) {
 	<-gone
 	if all := s.records(t); all[0].Outcome == nil || all[0].Outcome.Status != "cut" || all[0].Outcome.UpstreamStatus != 101 {
 		t.Errorf("on record is %+v", all[0].Outcome)
+	}
+}
+
+// Issue 7: a placeholder in the message that signs in over a WebSocket becomes the
+// credential, and what the provider says of it does not show it, over its frames.
+func TestWebSocketSignsIn(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.Stream("bots", websocket.Handler(func(conn *websocket.Conn) {
+		var in struct {
+			D struct{ Token string }
+		}
+		for websocket.JSON.Receive(conn, &in) == nil {
+			fw, err := conn.NewFrameWriter(websocket.TextFrame)
+			if err != nil {
+				return
+			}
+			_, _ = fmt.Fprintf(fw, "known: %v, by %s", in.D.Token == gatewaytest.SandboxKey, in.D.Token)
+			_ = fw.Close()
+		}
+	}))
+	s.Put(t, fmt.Sprintf("id: bots\nname: Bots\nwebsite: %s\nauth: api_key\ninject: {header: X-Api-Key, format: \"{api_key}\", placeholder: {places: [\"socket:d.token\"]}}\napi: {base: [%q]}\ngeneric: {read: true, write: true}\n", s.Sandbox.URL, s.Sandbox.URL+"/bots"))
+	s.Connect(t, s.owner, "bots", false)
+	handle := s.Active(t, s.owner, s.bot, "bots", policy.Read, policy.Write)
+	cfg, err := websocket.NewConfig(strings.Replace(s.door.URL, "http", "ws", 1)+"/relay/bots/", "http://localhost")
+	gatewaytest.Must(t, err)
+	cfg.Header = http.Header{"Authorization": {"Bearer " + s.token}, relay.HeaderSession: {handle}}
+	conn, err := cfg.DialContext(t.Context())
+	gatewaytest.Must(t, err)
+	defer conn.Close()
+	var text string
+	gatewaytest.Must(t, websocket.Message.Send(conn, `{"op":2,"d":{"token":"ambit_placeholder"}}`))
+	gatewaytest.Must(t, websocket.Message.Receive(conn, &text))
+	if want := "known: true, by " + strings.Repeat("*", len(gatewaytest.SandboxKey)); text != want {
+		t.Errorf("the provider says %q, want %q", text, want)
+	}
+}
+
+// U1: what comes compressed, in whatever coding and pieces, shows no credential.
+func TestCodedAnswersShowNoCredential(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.Stream("coded", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		coding := r.Header.Get("Accept-Encoding")
+		w.Header().Set("Content-Encoding", coding)
+		var out interface {
+			io.WriteCloser
+			Flush() error
+		}
+		switch coding {
+		case "gzip":
+			out = gzip.NewWriter(w)
+		case "br":
+			out = brotli.NewWriter(w)
+		case "zstd":
+			zw, err := zstd.NewWriter(w)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			out = zw
+		default:
+			t.Errorf("asked for %q", coding)
+			return
+		}
+		key := r.Header.Get("X-Api-Key")
+		for _, piece := range []string{strings.Repeat("before ", 1000), key[:9], key[9:12], key[12:], strings.Repeat(" after", 1000)} {
+			_, _ = io.WriteString(out, piece)
+			_ = out.Flush()
+			_ = http.NewResponseController(w).Flush()
+		}
+		_ = out.Close()
+	}))
+	for _, coding := range []string{"gzip", "br", "zstd"} {
+		resp, text := s.do(t, "GET", "/relay/tracker/coded", "", "Accept-Encoding", coding)
+		want := strings.Repeat("before ", 1000) + strings.Repeat("*", len(gatewaytest.SandboxKey)) + strings.Repeat(" after", 1000)
+		if resp.StatusCode != 200 || resp.Header.Get("Content-Encoding") != "" || text != want {
+			t.Errorf("%s: %d %v %.100q…", coding, resp.StatusCode, resp.Header, text[max(0, min(len(text)-100, 6990)):])
+		}
 	}
 }
 

@@ -32,15 +32,11 @@ func (l Live) Variables() map[string]string {
 	out := map[string]string{}
 	for _, g := range l.grants {
 		for name, prefix := range g.record.Variables {
-			out[name] = prefix + Placeholder
+			out[name] = g.record.Variable(prefix)
 		}
 	}
 	return out
 }
-
-// Placeholder is what stands for a key where a program wants one: as long as most
-// keys are, and nobody's.
-const Placeholder = "ambit00000000000000000000000000000000"
 
 // LiveNamed is [Service.Live] for a session that the agent names by its id or by
 // a handle: the id is as good, since only the agent's own sessions are found.
