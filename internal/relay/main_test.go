@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -185,6 +186,33 @@ func TestRelayRoutes(t *testing.T) {
 	resp, text = s.do(t, "GET", "/relay/tracker/me", "")
 	if resp.StatusCode != 402 || !strings.Contains(text, `"relay_authorization_required"`) || !strings.Contains(text, `"authorization_url":"http`) {
 		t.Errorf("an account that must be connected again: %d %s", resp.StatusCode, text)
+	}
+}
+
+// The token that `ambit run` gives its program, and the session's id beside it, are
+// good at the relay too; an id is nobody else's handle (S3).
+func TestSessionTokenNamesItsSession(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	live, err := s.Sessions.Live(t.Context(), s.bot, s.handle)
+	gatewaytest.Must(t, err)
+	bound, err := s.Agents.TokenForSession(t.Context(), s.bot, agent.SessionGrant{Agent: s.bot.Agent(), Session: live.Session(), User: live.User(), Expires: live.Until()})
+	gatewaytest.Must(t, err)
+	token, named := string(bound.Access.Reveal()), string(live.Session())
+	other := s.Active(t, s.owner, s.bot, "tracker", policy.Read)
+	for _, test := range []struct {
+		name, authorization, session string
+		status                       int
+	}{
+		{"with its id", "Bearer " + token, named, 200},
+		{"without", "Bearer " + token, "", 200},
+		{"as the user name", "Basic " + base64.StdEncoding.EncodeToString([]byte(named+":"+token)), "", 200},
+		{"with another session", "Bearer " + token, other, 404},
+		{"an unbound token with an id", "Bearer " + s.token, named, 404},
+	} {
+		if resp, text := s.do(t, "GET", "/relay/tracker/issues/1", "", "Authorization", test.authorization, relay.HeaderSession, test.session); resp.StatusCode != test.status {
+			t.Errorf("%s: %d %s, want %d", test.name, resp.StatusCode, text, test.status)
+		}
 	}
 }
 

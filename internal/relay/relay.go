@@ -198,7 +198,8 @@ func parse[K id.Kind](dst *id.ID[K], text string) (err error) {
 }
 
 // agent finds whose request it is. With Basic, the user name may be the session's
-// handle, as in a URL of git.
+// handle, as in a URL of git. A token that is bound to a session may name it by its
+// id as well.
 func (s *Server) agent(w http.ResponseWriter, r *http.Request, token secret.Value, user string, raw *gateway.Raw) error {
 	if raw.Handle == "" && strings.HasPrefix(user, session.HandlePrefix) {
 		raw.Handle = user
@@ -208,6 +209,9 @@ func (s *Server) agent(w http.ResponseWriter, r *http.Request, token secret.Valu
 		return s.failed(r, err)
 	}
 	raw.Identity = who
+	if bound := string(who.Session()); bound != "" && raw.Handle == bound {
+		raw.Handle = "" // what `ambit run` names to its program; the token says it already
+	}
 	return throttle.Known(w, string(who.Organization()), string(who.Agent()))
 }
 
