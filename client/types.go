@@ -467,6 +467,7 @@ type NewConnection struct {
 	Captured       map[string]string `json:"captured,omitempty"`   // what the record captures when a person signs in
 	Tenant         map[string]string `json:"tenant,omitempty"`     // parts of the provider's addresses
 	Secrets        map[string]string `json:"secrets,omitempty"`    // parts that a secret of the vault holds, by its id or name
+	Sources        map[string]string `json:"sources,omitempty"`    // parts that stay in a source of the operator's, as SOURCE/PATH#FIELD
 }
 
 // Connected is the answer to NewConnection: the connection, or the page where a

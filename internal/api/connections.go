@@ -96,6 +96,7 @@ type connectInput struct {
 		Scopes         []string          `json:"scopes,omitempty" maxItems:"100" doc:"What was granted to it."`
 		Told           map[string]string `json:"captured,omitempty" doc:"What the provider's record captures when a person signs in, such as instance, for tokens of another system."`
 		Tenant         map[string]string `json:"tenant,omitempty" doc:"Parts of the provider's addresses, as its tenant lists them. A person who signs in at the provider chooses them on the page."`
+		Sources        map[string]string `json:"sources,omitempty" doc:"Parts that stay in a source of the operator's (Vault, AWS), as SOURCE/PATH or SOURCE/PATH#FIELD. For an API key that has vault:read too. They are read at each use."`
 		Secrets        map[string]string `json:"secrets,omitempty" doc:"Parts that a secret of the organization holds, by its id or name; also a write-only one. For an API key that has vault:read too. The value is taken once: reconnect to take a newer one."`
 	}
 }
@@ -222,7 +223,7 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	if err := optionalID(&st.Reconnect, b.ReconnectID); err != nil {
 		return Connected{}, err
 	}
-	if prov.Record.Auth == provider.OAuth2 && len(b.Fields)+len(b.Secrets) == 0 {
+	if prov.Record.Auth == provider.OAuth2 && len(b.Fields)+len(b.Secrets)+len(b.Sources) == 0 {
 		return a.connectPage(ctx, by, org, prov, st.Reconnect)
 	}
 	fields := map[string]secret.Value{}
@@ -241,6 +242,15 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 			return Connected{}, err
 		}
 	}
+	for name, place := range b.Sources {
+		if _, twice := fields[name]; twice {
+			return Connected{}, fault.New(fault.Invalid, "invalid_credential", "The part "+name+" is given twice.")
+		}
+		if fields[name], err = a.elsewhere(ctx, by, org, prov.Record, name, place); err != nil {
+			return Connected{}, err
+		}
+	}
+	st.Elsewhere = b.Sources
 	var c connection.Connection
 	if prov.Record.Auth == provider.OAuth2 {
 		c, err = a.importTokens(ctx, by, in, st, owner, fields)
@@ -252,6 +262,19 @@ func (a *API) connect(ctx context.Context, by account.Actor, in *connectInput) (
 	}
 	made := a.connectionOf(c)
 	return Connected{Connection: &made}, nil
+}
+
+// elsewhere reads what a connection leaves in a source. As for a secret of the vault, only
+// an application that may read names one.
+func (a *API) elsewhere(ctx context.Context, by account.Actor, org id.Organization, prov provider.Record, part, place string) (secret.Value, error) {
+	if by.Audit().Kind != "api_key" {
+		return secret.Value{}, fault.New(fault.Denied, "api_key_required", "A place in a source is named by API keys only.").
+			WithHint("Set AMBIT_API_KEY to one with the scopes connections:write and vault:read, or give the value itself.")
+	}
+	if _, err := a.vaultCaller(ctx, by, string(org), account.RevealSecrets); err != nil {
+		return secret.Value{}, err
+	}
+	return a.cfg.Credentials.ReadElsewhere(ctx, by, org, prov, part, place)
 }
 
 // importTokens takes over tokens that another system has.

@@ -227,7 +227,11 @@ func (a *App) open(ctx context.Context) (err error) {
 
 	// Levels 5 to 7: sessions, credentials, the spine.
 	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Agents: a.Agents, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
-	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound,
+	sources, err := cfg.sources(ctx, a.outbound)
+	if err != nil {
+		return err
+	}
+	a.Credentials = credential.New(credential.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Connections: a.Connections, Providers: a.Providers, Outbound: a.outbound, Sources: sources,
 		PublicURL: a.public, Alone: a.db.Engine() == sqldb.SQLite, OnTicket: a.onTicket, Now: a.clock.Now, Logger: cfg.Logger})
 	a.Integrations = integration.New(integration.Config{DB: a.db, Audit: a.Audit, People: a.People, Providers: a.Providers, Connections: a.Connections, Credentials: a.Credentials,
 		PublicURL: a.public, Vends: cfg.AllowVend, Now: a.clock.Now})

@@ -39,6 +39,8 @@ type Config struct {
 	// TransitCA is a PEM file of certificate authorities that servers of transit keys
 	// may have their certificates from, beside those that the system trusts.
 	TransitCA string
+	// Sources is the operator's file of sources of secrets; see package source. Empty: none.
+	Sources string
 	// Env looks up one setting of the environment, for what back ends of root keys
 	// want to know. Nil knows none.
 	Env func(string) string

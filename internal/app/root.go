@@ -21,6 +21,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/keyring/pkcs11"
 	"github.com/ambit-dev/ambit/internal/keyring/transit"
 	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/source"
 )
 
 // backEnds open root keys that are somewhere else, by the scheme of their URI.
@@ -140,6 +141,16 @@ func (c Config) options(client *outbound.Client, scheme string, ours bool) keyri
 	metadata := (ours || c.MachineIdentity) && slices.Contains(clouds, scheme)
 	private := slices.Contains(privateCA, scheme)
 	return keyring.Options{HTTP: client.Library(outbound.Library{Party: keyParty, Metadata: metadata, Private: private}), Env: c.Env, Logger: c.Logger}
+}
+
+// sources opens what the operator's file names. A Vault may have a certificate of the
+// authorities that servers of transit keys may have theirs from; the clouds' have none but
+// those that the public can check.
+func (c Config) sources(ctx context.Context, client *outbound.Client) (*source.Sources, error) {
+	if c.Sources == "" {
+		return nil, nil
+	}
+	return source.Open(ctx, c.Sources, source.Options{Vault: client.Library(outbound.Library{Party: "source", Private: true}), AWS: client.Library(outbound.Library{Party: "source", Metadata: true})})
 }
 
 // roots opens the server's own root keys. The first is the one in RootKey; which

@@ -80,7 +80,7 @@ func (c *command) connectionFacts(v client.Connection) {
 func (c *command) connectionConnect() *cobra.Command {
 	var n client.NewConnection
 	var shared, open, tokens bool
-	var stored, tenant, captured, files []string
+	var stored, elsewhere, tenant, captured, files []string
 	cmd := &cobra.Command{
 		Use: "connect PROVIDER", Short: "Connect an account",
 		Long: "Connect an account. Where the provider has its own sign-in, the command names the page that you open in your browser.\n" +
@@ -113,6 +113,9 @@ func (c *command) connectionConnect() *cobra.Command {
 			if n.Secrets, err = pairs("--secret", stored); err != nil {
 				return err
 			}
+			if n.Sources, err = pairs("--source", elsewhere); err != nil {
+				return err
+			}
 			if n.Tenant, err = pairs("--tenant", tenant); err != nil {
 				return err
 			}
@@ -120,7 +123,7 @@ func (c *command) connectionConnect() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v.CredentialFields = slices.DeleteFunc(v.CredentialFields, func(part string) bool { return n.Secrets[part] != "" || fromFile[part] != "" })
+			v.CredentialFields = slices.DeleteFunc(v.CredentialFields, func(part string) bool { return n.Secrets[part]+n.Sources[part] != "" || fromFile[part] != "" })
 			if n.Captured, err = pairs("--captured", captured); err != nil {
 				return err
 			}
@@ -158,6 +161,7 @@ func (c *command) connectionConnect() *cobra.Command {
 	}
 	c.orgFlag(cmd, &n.OrganizationID, "organization (default: your only one)")
 	cmd.Flags().StringArrayVar(&stored, "secret", nil, "take the part PART=SECRET of the key from the vault, with an API key (repeatable)")
+	cmd.Flags().StringArrayVar(&elsewhere, "source", nil, "leave the part PART=SOURCE/PATH#FIELD of the key in Vault or AWS, and read it there at each use, with an API key (repeatable)")
 	cmd.Flags().StringArrayVar(&tenant, "tenant", nil, "part NAME=VALUE of the provider's address, such as subdomain=acme, with a key (repeatable)")
 	cmd.Flags().StringArrayVar(&files, "file", nil, "read the part PART=FILE of the credential from a file, such as private_key=key.pem (repeatable)")
 	cmd.Flags().BoolVar(&tokens, "tokens", false, "take over tokens of another system with the same OAuth client: access_token=… and refresh_token=…, one a line, from standard input")

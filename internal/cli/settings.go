@@ -34,6 +34,7 @@ const (
 	envAllowVend      = "AMBIT_ALLOW_VEND"
 	envMachineID      = "AMBIT_MACHINE_IDENTITY"
 	envTransitCA      = "AMBIT_TRANSIT_CA"
+	envSources        = "AMBIT_SOURCES"
 	envCallRate       = "AMBIT_CALL_RATE"
 	envKeyGrace       = "AMBIT_KEY_GRACE"
 	envCheckpointReq  = "AMBIT_CHECKPOINT_REQUIRED"
@@ -56,7 +57,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		RootKey: c.env[envRootKey], RootKeysOther: list(c.env[envRootKeysOther]), Env: func(name string) string { return c.env[name] }, CheckpointDir: c.env[envCheckpoints],
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
 		OutboundAllow: list(c.env[envOutboundAllow]), Egress: gateway.Egress{Elsewhere: gateway.Elsewhere(c.env[envProxyElsewhere]), Hosts: list(c.env[envProxyPass])}, NotifySocket: c.env[envNotifySocket],
-		TransitCA: c.env[envTransitCA], TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
+		TransitCA: c.env[envTransitCA], Sources: c.env[envSources], TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
 	}
 	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend, envMachineID: &cfg.MachineIdentity} {
 		if v := c.env[name]; v != "" {

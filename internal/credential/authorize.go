@@ -33,6 +33,7 @@ type Start struct {
 	Scopes            []string          // beyond the record's base; empty: its whole catalogue
 	Chosen            map[string]string // the parameters of the provider's addresses; a reconnect without any keeps its own
 	ReturnTo          string            // a path below /ui
+	Elsewhere         map[string]string // parts of a key that stay in a source, and where; see ReadElsewhere
 	Wanted            []string          // exactly these scopes, which those who run the environment chose; over Scopes
 
 	// Whose makes who is to own the connection, once all that can be refused before
@@ -572,7 +573,7 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	}
 	r.keepAt, r.checkAt = keepAt(f.Record, r, s.now()), checkAt(f.Record, r, s.now())
 	f.CredentialVersion = r.version
-	if r.envelope, err = s.seal(ctx, r, m); err != nil {
+	if r.envelope, err = s.seal(ctx, r, m.leaving(st.Elsewhere)); err != nil {
 		return connection.Connection{}, err
 	}
 	var c connection.Connection

@@ -32,6 +32,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/source"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
@@ -45,6 +46,7 @@ type Config struct {
 	Connections *connection.Service
 	Providers   *provider.Store
 	Outbound    *outbound.Client
+	Sources     *source.Sources // of secrets that stay elsewhere; nil: there are none
 	PublicURL   *url.URL
 	// Alone says that no other process works on the database, so that what an
 	// earlier one was doing is over.
@@ -65,6 +67,7 @@ type Service struct {
 	connections *connection.Service
 	providers   *provider.Store
 	outbound    *outbound.Client
+	sources     *source.Sources
 	public      *url.URL
 	onTicket    func(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error
 	now         func() time.Time
@@ -121,7 +124,7 @@ func New(cfg Config) *Service {
 		}
 	}
 	s := &Service{onTicket: cfg.OnTicket, db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, connections: cfg.Connections, providers: cfg.Providers, outbound: cfg.Outbound,
-		public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
+		sources: cfg.Sources, public: cfg.PublicURL, now: cfg.Now, log: cfg.Logger}
 	s.vault.Keeps(keeps()...)
 	s.owner, s.alone, s.wake = rand.Text(), cfg.Alone, make(chan struct{}, 1)
 	s.sealed.byConnection = map[id.Connection]row{}
@@ -326,6 +329,9 @@ func (s *Service) openSlot(ctx context.Context, r row, slot string) (provider.Cr
 		if values, ok = m.inSlot(slot, values); !ok {
 			return provider.Credential{}, s.connections.MustReconnect(r.connection, "The account was connected without the "+slot+" token that this tool needs.")
 		}
+	}
+	if values, err = s.fetched(ctx, r, values); err != nil {
+		return provider.Credential{}, err
 	}
 	return provider.Credential{Kind: r.kind, Values: values, Party: string(r.connection)}, nil
 }

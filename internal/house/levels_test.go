@@ -29,6 +29,7 @@ var levels = map[string]int{
 	"internal/audit":       2,
 	"internal/scan":        2,
 	"internal/intake":      2,
+	"internal/source":      2,
 	"internal/statement":   2,
 	"internal/vault":       3,
 	"internal/provider":    3,

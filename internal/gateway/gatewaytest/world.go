@@ -28,6 +28,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/source"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/telemetry"
 )
@@ -43,6 +44,7 @@ type World struct {
 	Connections *connection.Service
 	Sessions    *session.Service
 	Credentials *credential.Service
+	Sources     *source.Sources // for the next Node; nil: there are none
 	Gateway     *gateway.Gateway
 	Sandbox     *httptest.Server
 	PublicURL   *url.URL
@@ -118,7 +120,7 @@ func (w *World) Node(t testing.TB) {
 	Must(t, err)
 	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Agents: w.Agents, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
 	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, Providers: w.Providers,
-		Outbound: w.Outbound, PublicURL: w.PublicURL, OnTicket: w.onTicket, Now: w.Clock.Now, Logger: w.Logger})
+		Outbound: w.Outbound, Sources: w.Sources, PublicURL: w.PublicURL, OnTicket: w.onTicket, Now: w.Clock.Now, Logger: w.Logger})
 	*sessions, *credentials = w.Sessions, w.Credentials
 	w.Sessions.Start()
 	t.Cleanup(w.Sessions.Stop)

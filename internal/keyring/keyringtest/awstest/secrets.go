@@ -89,7 +89,9 @@ func (s *Server) secretsManager(w http.ResponseWriter, operation string, body []
 		out["Versions"] = pageOf(list, from, out)
 		answer(w, out)
 	case "GetSecretValue":
-		i := slices.IndexFunc(v.Versions, func(x StoredVersion) bool { return x.ID == in.VersionID })
+		i := slices.IndexFunc(v.Versions, func(x StoredVersion) bool {
+			return x.ID == in.VersionID || in.VersionID == "" && slices.Contains(x.Stages, "AWSCURRENT")
+		})
 		if i < 0 || v.Versions[i].Text == "" && v.Versions[i].Bytes == nil {
 			fail(w, http.StatusBadRequest, "ResourceNotFoundException", quote)
 			return
