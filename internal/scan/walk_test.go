@@ -305,6 +305,30 @@ func TestCrashShowsNothing(t *testing.T) {
 	}
 }
 
+// The same over the corpus: whatever file a reader fails on, what is told of it, also by a
+// printer that shows all fields, holds no value.
+func TestNoCrashShowsAValue(t *testing.T) {
+	t.Parallel()
+	cases := corpus(t, "true.txt", 1)
+	dir := lay(t, cases)
+	s := &scanner{opt: Options{Key: []byte("k")}}
+	for _, e := range cases {
+		s.newReader().file(t.Context(), job{path: filepath.Join(dir, e.path)})
+	}
+	if len(s.skips) < 100 {
+		t.Fatalf("only %d readers failed", len(s.skips))
+	}
+	fingerprint(s.found, s.opt.Key)
+	text := fmt.Sprintf("%+v %#v %+v", s.skips, s.skips, s.found)
+	for _, e := range cases {
+		for _, m := range e.values {
+			if v := m.value; len(v) >= 8 && strings.Contains(text, v) {
+				t.Errorf("%s, line %d: what is told of a crash holds the value", e.path, m.line)
+			}
+		}
+	}
+}
+
 // The environment and the arguments of an agent are read from its process, and those of
 // others are not.
 func TestProcesses(t *testing.T) {
