@@ -500,10 +500,11 @@ type Session struct {
 	AgentLabel     string    `json:"agent_label"`
 	AgentVerified  bool      `json:"agent_verified"`
 	UserID         string    `json:"user_id"`
-	Purpose        string    `json:"purpose"` // the agent's own words
-	State          string    `json:"state"`   // pending, active or ended
-	Reason         string    `json:"reason"`  // why it ended
-	Cause          string    `json:"cause"`   // what it rested on that ended, if that ended it
+	ParentID       string    `json:"parent_id,omitempty"` // of a sub-agent's: the session that it is a part of
+	Purpose        string    `json:"purpose"`             // the agent's own words
+	State          string    `json:"state"`               // pending, active or ended
+	Reason         string    `json:"reason"`              // why it ended
+	Cause          string    `json:"cause"`               // what it rested on that ended, if that ended it
 	Minutes        int       `json:"minutes"`
 	Calls          int       `json:"calls"` // the most that may start; 0: no limit
 	CallsUsed      int       `json:"calls_used"`

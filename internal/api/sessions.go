@@ -22,6 +22,7 @@ type Session struct {
 	AgentLabel     string    `json:"agent_label"`
 	AgentVerified  bool      `json:"agent_verified"`
 	UserID         string    `json:"user_id,omitempty"`
+	ParentID       string    `json:"parent_id,omitempty" doc:"Of a sub-agent's: the session that it is a part of, and with which it ends."`
 	Purpose        string    `json:"purpose" doc:"The agent's own words."`
 	State          string    `json:"state" enum:"pending,active,ended"`
 	Reason         string    `json:"reason,omitempty" doc:"Why it ended: expired, revoked, completed, denied or withdrawn."`
@@ -104,7 +105,7 @@ type RunningCall struct {
 
 func sessionOf(s session.Session) Session {
 	out := Session{ID: string(s.ID), EnvironmentID: string(s.Environment), OrganizationID: string(s.Organization), AgentID: string(s.Agent), AgentLabel: s.AgentLabel,
-		AgentVerified: s.AgentVerified, UserID: string(s.User), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Cause: s.Cause, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used, Grants: []Grant{},
+		AgentVerified: s.AgentVerified, UserID: string(s.User), ParentID: string(s.Parent), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Cause: s.Cause, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used, Grants: []Grant{},
 		ApprovalID: string(s.Approval), Instructions: s.Instructions, DenyReason: s.DenyReason, RequestedAt: s.RequestedAt, PendingUntil: s.PendingUntil,
 		ApprovedAt: s.ApprovedAt, ExpiresAt: s.ExpiresAt, EndedAt: s.EndedAt, Version: s.Version}
 	for _, g := range s.Grants {

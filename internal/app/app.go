@@ -213,7 +213,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.Webhooks = webhook.New(webhook.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, Kinds: slices.Sorted(maps.Keys(connection.Changes())), Now: a.clock.Now, Logger: cfg.Logger})
+	a.Webhooks = webhook.New(webhook.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, Kinds: append(slices.Sorted(maps.Keys(connection.Changes())), session.EventAsked), Now: a.clock.Now, Logger: cfg.Logger})
 	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, PublicURL: a.public, OnEnded: a.onConnectionEnded, OnChange: a.onConnectionChange, Now: a.clock.Now})
 	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
 	if err != nil {
@@ -226,7 +226,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	a.Custody = custody.New(custody.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People})
 
 	// Levels 5 to 7: sessions, credentials, the spine.
-	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Agents: a.Agents, Connections: a.Connections, PublicURL: a.public, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
+	a.Sessions = session.New(session.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Agents: a.Agents, Connections: a.Connections, PublicURL: a.public, OnAsked: a.onAsked, Now: a.clock.Now, Ready: a.clock.Ready, Logger: cfg.Logger})
 	sources, err := cfg.sources(ctx, a.outbound)
 	if err != nil {
 		return err
@@ -309,6 +309,10 @@ func (a *App) onTicket(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c co
 func (a *App) onConnectionChange(ctx context.Context, tx *sqldb.Tx, ch connection.Change) error {
 	c := ch.Connection
 	return a.Webhooks.Emit(ctx, tx, webhook.Event{ID: ch.ID, Environment: c.Environment, Organization: c.Organization, Kind: ch.Kind, At: ch.At, Data: ch.Data()})
+}
+
+func (a *App) onAsked(ctx context.Context, tx *sqldb.Tx, x session.Asked) error {
+	return a.Webhooks.Emit(ctx, tx, webhook.Event{ID: x.ID, Environment: x.Environment, Organization: x.Organization, Kind: session.EventAsked, At: x.At, Data: x.Data()})
 }
 
 // handler mounts every door.

@@ -129,6 +129,7 @@ func (s *Service) child(parent Session, ask HandOn) (Session, verdict, error) {
 		return Session{}, verdict{}, fault.New(fault.Denied, "not_granted", "The session has nothing of that to hand on.")
 	}
 	child := parent
+	child.Parent = parent.ID
 	child.ID, child.State, child.Minutes, child.Purpose = id.NewSession(), Pending, length, "Handed on to a sub-agent. "+parent.Purpose
 	child.RequestedAt, child.PendingUntil, child.asked, child.Grants = now, now.Add(time.Minute), asked{Grants: grants}, grants
 	return child, verdict{grants: grants, length: length, note: parent.Instructions}, nil

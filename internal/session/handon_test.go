@@ -59,6 +59,9 @@ func TestHandOn(t *testing.T) {
 		if parent, err := s.Sessions.Parent(t.Context(), child.ID); err != nil || parent != r.Session.ID {
 			t.Errorf("its parent is %q, %v, want %s", parent, err, r.Session.ID)
 		}
+		if got, err := s.Sessions.Get(t.Context(), account.ByPerson(s.owner.Signed(t)).In(s.Environment), child.ID); err != nil || got.Parent != r.Session.ID {
+			t.Errorf("whoever reads the child sees the parent %q, %v, want %s", got.Parent, err, r.Session.ID)
+		}
 		if _, err := s.Call(t, who, "", "tracker_list_issues", nil); err != nil {
 			t.Errorf("reading, which was handed on: %v", err)
 		}

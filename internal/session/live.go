@@ -498,13 +498,13 @@ func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c
 		if err := insertApproval(ctx, tx, r); err != nil {
 			return sqldb.Wrap("store a request", err)
 		}
-		s.audit.AppendEvent(tx, audit.Entry{
+		event := s.audit.Append(tx, audit.Entry{
 			Environment: l.environment, Organization: l.organization, Actor: audit.Actor{Kind: "agent", ID: string(l.agent)}, Agent: l.agent, User: l.user,
 			Session: l.session, Approval: r.id, Connection: c.Connection, Action: "call.requested", Object: c.Tool, Provider: c.Provider, Tool: c.Tool,
 			Effect: string(c.Effect), ArgumentDigest: hexDigest(c.Arguments),
 		})
 		changed(tx, l.organization)
-		return nil
+		return s.onAsked(ctx, tx, s.askedForCall(event, l, r, c))
 	})
 	if err != nil {
 		return "", false, err

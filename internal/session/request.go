@@ -118,13 +118,13 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		if err != nil {
 			return sqldb.Wrap("store a session request", err)
 		}
-		s.audit.AppendEvent(tx, audit.Entry{
+		event := s.audit.Append(tx, audit.Entry{
 			Environment: ses.Environment, Organization: ses.Organization, Actor: audit.Actor{Kind: "agent", ID: string(ses.Agent)},
 			Agent: ses.Agent, User: ses.User, Session: ses.ID, Approval: ses.Approval, Action: "session.requested", Object: string(ses.ID),
 			ArgumentDigest: digest, Detail: map[string]string{"minutes": fmt.Sprint(ses.Minutes), "connections": fmt.Sprint(len(grants))}, Address: address,
 		})
 		changed(tx, ses.Organization)
-		return nil
+		return s.onAsked(ctx, tx, s.askedForSession(event, ses))
 	})
 	if err != nil {
 		return Requested{}, s.held(ctx, who, err, address)

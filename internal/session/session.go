@@ -114,6 +114,7 @@ type Session struct {
 	DenyReason    string
 	Grants        []Grant // what is asked for while pending, granted after
 	Approval      id.Approval
+	Parent        id.Session // of a sub-agent's: the session that it is a part of
 	Version       int64
 
 	asked         asked
@@ -162,6 +163,9 @@ type Config struct {
 	Connections *connection.Service
 	PublicURL   *url.URL
 	Now         func() time.Time // must never go backwards within a process
+	// OnAsked is told of each new request, in the transaction that makes it. It may be
+	// nil.
+	OnAsked func(ctx context.Context, tx *sqldb.Tx, a Asked) error
 	// Ready says whether Now can be trusted to end what others see too. It may be
 	// nil.
 	Ready  func() error
@@ -180,6 +184,7 @@ type Service struct {
 	public      *url.URL
 	now         func() time.Time
 	ready       func() error
+	onAsked     func(ctx context.Context, tx *sqldb.Tx, a Asked) error
 	log         *slog.Logger
 
 	running *running
@@ -201,13 +206,16 @@ func New(cfg Config) *Service {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
+	if cfg.OnAsked == nil {
+		cfg.OnAsked = func(context.Context, *sqldb.Tx, Asked) error { return nil }
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Vault.Keeps(keeps()...)
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People, agents: cfg.Agents, connections: cfg.Connections, public: cfg.PublicURL,
-		now: cfg.Now, ready: cfg.Ready, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(), rules: newRuleCache(),
+		now: cfg.Now, ready: cfg.Ready, onAsked: cfg.OnAsked, log: cfg.Logger, running: newRunning(), parsed: newGrantCache(), rules: newRuleCache(),
 		waits: make(chan struct{}), stop: make(chan struct{}),
 	}
 }

@@ -21,7 +21,7 @@ import (
 const sessionColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.agent_label, s.agent_verified, s.user_id, s.purpose, s.asked,
 	s.needs_user, s.needs_approver, s.state, s.reason, s.cause, s.minutes, s.calls,
 	coalesce((select used from session_calls u where u.session_id = s.id), 0), s.requested_at, s.pending_until, s.approved_at, s.expires_at, s.ended_at,
-	s.instructions, s.deny_reason, s.approval_id, s.version`
+	s.instructions, s.deny_reason, s.approval_id, s.version, coalesce((select k.parent_id from session_child k where k.session_id = s.id), '')`
 
 const (
 	insertSessionSQL = `insert into session (id, environment_id, organization_id, agent_id, agent_label, agent_verified, user_id, purpose, asked,
@@ -117,7 +117,7 @@ func scanSession(row scanner, more ...any) (Session, error) {
 	var requested, pending, approved, expires, ended int64
 	err := row.Scan(append([]any{&s.ID, &s.Environment, &s.Organization, &s.Agent, &s.AgentLabel, &s.AgentVerified, &s.User, &s.Purpose, &doc,
 		&s.needsUser, &s.needsApprover, &s.State, &s.Reason, &s.Cause, &s.Minutes, &s.Calls, &s.Used, &requested, &pending, &approved, &expires, &ended,
-		&s.Instructions, &s.DenyReason, &s.Approval, &s.Version}, more...)...)
+		&s.Instructions, &s.DenyReason, &s.Approval, &s.Version, &s.Parent}, more...)...)
 	if err != nil {
 		return Session{}, err
 	}

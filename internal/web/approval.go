@@ -220,7 +220,7 @@ func (s *Server) about(v *visit, a session.Approval, p *ApprovalPage) {
 	} else {
 		logFailure(s.log, "looking up the past of an agent", err)
 	}
-	p.Parent, _ = s.sessions.Parent(v.ctx(), a.Session.ID)
+	p.Parent = a.Session.Parent
 	call, words := unread(a)
 	var cut bool
 	if p.Words, cut = cutWords(a.Session.Purpose); cut {

@@ -49,7 +49,9 @@ type World struct {
 	Sandbox     *httptest.Server
 	PublicURL   *url.URL
 	// OnTicket is told of connect tokens; nil refuses them.
-	OnTicket  func(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error
+	OnTicket func(ctx context.Context, tx *sqldb.Tx, ticket id.Ticket, c connection.Connection) error
+	// OnAsked is told of new requests; it may be nil.
+	OnAsked   func(ctx context.Context, tx *sqldb.Tx, a session.Asked) error
 	Telemetry *telemetry.Telemetry // of the gateway; nil measures nothing
 	Logger    *slog.Logger         // of the rooms from here up; nil logs nothing
 
@@ -118,7 +120,13 @@ func (w *World) Node(t testing.TB) {
 		}})
 	w.Providers, err = provider.New(provider.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Outbound: w.Outbound, InUse: w.Connections.InUse, Now: w.Clock.Now})
 	Must(t, err)
-	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Agents: w.Agents, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger})
+	w.Sessions = session.New(session.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Agents: w.Agents, Connections: w.Connections, PublicURL: w.PublicURL, Now: w.Clock.Now, Logger: w.Logger,
+		OnAsked: func(ctx context.Context, tx *sqldb.Tx, a session.Asked) error {
+			if w.OnAsked == nil {
+				return nil
+			}
+			return w.OnAsked(ctx, tx, a)
+		}})
 	w.Credentials = credential.New(credential.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Connections: w.Connections, Providers: w.Providers,
 		Outbound: w.Outbound, Sources: w.Sources, PublicURL: w.PublicURL, OnTicket: w.onTicket, Now: w.Clock.Now, Logger: w.Logger})
 	*sessions, *credentials = w.Sessions, w.Credentials

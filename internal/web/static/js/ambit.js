@@ -60,7 +60,27 @@ function fill(list, items) {
   all("time[data-left]", list).forEach(left);
 }
 
+// What is new while nobody looks at the page, by the names of our records. It only
+// says that something waits; one such notice at a time.
+let known;
+function tell(items) {
+  const fresh = known ? items.filter((item) => !known.has(item.id)) : [];
+  known = new Set(items.map((item) => item.id));
+  if (!fresh.length || !document.hidden || globalThis.Notification?.permission !== "granted") return;
+  const [item] = fresh;
+  const body = fresh.length > 1 ? `${fresh.length} requests wait for you.` : `${item.agent} wants to ${item.call ? "run " : ""}${item.verbs}.`;
+  const notice = new Notification("Ambit", { body, tag: "inbox" });
+  notice.onclick = () => { window.focus(); location.assign("/ui/"); notice.close(); };
+}
+
+const notify = document.getElementById("notify");
+if (notify && globalThis.Notification?.permission === "default") {
+  notify.hidden = false;
+  notify.addEventListener("click", async () => { notify.hidden = await Notification.requestPermission() !== "default"; });
+}
+
 function inbox(message) {
+  tell(message.items);
   document.title = message.count ? `(${message.count}) ${title}` : title;
   for (const badge of all("[data-count]")) {
     badge.textContent = message.count;
