@@ -70,6 +70,11 @@ func (s *sieve) next(piece []byte, last bool) []byte {
 	if clean && len(s.open)+len(s.marked) == 0 && from == len(text) && torn == len(text) {
 		return text
 	}
+	if found.found == nil && torn == len(text) && len(s.marked) <= s.passed { // nothing to hide: no copy, no look at each byte
+		out := text[s.passed:until:until]
+		s.open, s.marked, s.passed = append([]byte(nil), text[from:]...), nil, until-from
+		return out
+	}
 	out := make([]byte, until-s.passed)
 	copy(out, text[s.passed:until])
 	hidden := func(i int) bool {
