@@ -44,6 +44,7 @@ type Request struct {
 
 	base string // of the record's, that URL lies below
 	sql  *postgres.Statement
+	mcp  *mcpCall
 }
 
 // Summary is a request as a person reads it before approving. Values are as the
@@ -143,6 +144,9 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 // those that are left out.
 func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, error) {
 	p := t.plan
+	if p.mcp != nil {
+		return p.buildMCP(t, canonical, api)
+	}
 	if err := p.validate(canonical); err != nil {
 		return nil, err
 	}

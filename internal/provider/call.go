@@ -46,8 +46,12 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	if err := failpoint.Hit("call: before send"); err != nil {
 		return Answer{}, err
 	}
-	if req.sql != nil {
-		a, err := callSQL(ctx, client, pinned, rec, tool, req, cred)
+	if req.sql != nil || req.mcp != nil {
+		run := callSQL
+		if req.mcp != nil {
+			run = callMCP
+		}
+		a, err := run(ctx, client, pinned, rec, tool, req, cred)
 		if err == nil {
 			err = failpoint.Hit("call: answered")
 		}

@@ -18,3 +18,6 @@ func Filled(rec Record, out *http.Request, client http.Header, body []byte, c Cr
 func FillFrames(rec Record, cred Credential, w io.Writer) io.Writer {
 	return &fillingFrames{dst: w, fill: (&filling{rec: rec, cred: cred, forms: &formSet{}}).message}
 }
+
+// ReadDefinition reads what a server lists.
+func ReadDefinition(doc []byte) (Definition, error) { return parseDefinition(doc) }

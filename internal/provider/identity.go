@@ -32,6 +32,9 @@ func Identify(ctx context.Context, client *outbound.Client, pinned Pinned, rec R
 	if rec.Auth == Database {
 		return rec.identifySQL(ctx, client, pinned, cred)
 	}
+	if rec.MCP != nil && rec.Identity == nil {
+		return Account{}, rec.identifyMCP(ctx, client, pinned, cred)
+	}
 	if rec.Identity == nil {
 		return Account{}, nil
 	}

@@ -53,6 +53,7 @@ func (r *Record) compileBound() []Problem {
 	r.lintAuth(l)
 	r.lintFields(l)
 	r.lintMint(l)
+	r.lintMCP(l)
 	r.lintAPI(l)
 	r.lintIdentity(l)
 	r.lintDatabase(l)
@@ -171,7 +172,7 @@ func (r *Record) lintAuth(l *linter) {
 	if o.Refresh.Leeway < 0 || o.Refresh.Leeway > 24*3600 {
 		l.add("oauth2.refresh.leeway_seconds", "Use 0 to one day.", "%d is out of range.", o.Refresh.Leeway)
 	}
-	if r.Identity == nil && (len(r.ToolSpecs) > 0 || r.Generic.Read || r.Generic.Write || r.Generic.Destructive) {
+	if r.Identity == nil && r.MCP == nil && (len(r.ToolSpecs) > 0 || r.Generic.Read || r.Generic.Write || r.Generic.Destructive) {
 		l.add("identity", "Add identity with path (or url) and id.", "An OAuth connection counts for agents only once it is known whose account it opens.")
 	}
 }

@@ -47,6 +47,7 @@ type Record struct {
 	Access         []string          `yaml:"access"` // "METHOD /path/{x}": refused on generic tools
 	Health         *Health           `yaml:"health"`
 	Webhooks       *Webhooks         `yaml:"webhooks"` // how the provider tells what happens there
+	MCP            *MCP              `yaml:"mcp"`      // set: an MCP server, whose tools are its own
 	// Variables are the environment variables in which programs look for the key,
 	// each with what the provider's keys begin with.
 	Variables map[string]string `yaml:"variables"`
@@ -231,6 +232,7 @@ type ToolSpec struct {
 	Input       document      `yaml:"input"`
 	Request     RequestSpec   `yaml:"request"`
 	SQL         *SQLSpec      `yaml:"sql"` // in place of request, of a database
+	MCP         document      `yaml:"mcp"` // in place of all else, of an MCP server: the tool as the server listed it
 	Classify    *ClassifySpec `yaml:"classify"`
 	Target      *TargetSpec   `yaml:"target"` // what names the thing that the call is about
 	Show        *ShowSpec     `yaml:"show"`   // what the fields of its body are to a person

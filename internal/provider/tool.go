@@ -39,6 +39,7 @@ type plan struct {
 	access   bool
 	generic  *genericPlan
 	sql      *sqlPlan // of a database, in place of a request
+	mcp      *mcpPlan // of an MCP server, in place of a request
 	classify *ClassifySpec
 	shown    *Shown          // nil: fields
 	cut      map[string]bool // folded names of answer fields
@@ -90,7 +91,7 @@ func (r *Record) compileTools(l *linter) {
 		if len(l.problems) > before {
 			continue
 		}
-		if t.Effect == policy.Access && t.plan.classify == nil && t.plan.sql == nil { // of one with a statement, the path says nothing
+		if t.Effect == policy.Access && t.plan.classify == nil && t.plan.http() { // of one with a statement, the path says nothing
 			guard = append(guard, accessRule{method: t.plan.method, path: t.plan.path.asRule()})
 		}
 		r.tools, places = append(r.tools, t), append(places, i)
@@ -98,7 +99,7 @@ func (r *Record) compileTools(l *linter) {
 	r.guard = guard
 	for i, t := range r.tools {
 		t.plan.bases, t.plan.guard, t.plan.access = r.API.Base, guard, t.Effect == policy.Access
-		if !t.plan.access && t.plan.sql == nil && t.plan.meetsGuard() {
+		if !t.plan.access && t.plan.http() && t.plan.meetsGuard() {
 			l.add(fmt.Sprintf("tools[%d].effect", places[i]), "Set effect: access, or correct the access list.",
 				"The request is one that makes access, but the effect is %s.", t.Effect)
 		}
@@ -123,6 +124,9 @@ func (r *Record) compileTools(l *linter) {
 	}
 }
 
+// http reports whether the template of a request decides what a call does.
+func (p *plan) http() bool { return p.sql == nil && p.mcp == nil }
+
 // meetsGuard reports whether the tool's template is one that the guard refuses
 // whatever the arguments. What depends on them, Build refuses.
 func (p *plan) meetsGuard() bool {
@@ -137,6 +141,10 @@ func (p *plan) meetsGuard() bool {
 }
 
 func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
+	if d, err := parseDefinition(s.MCP); s.MCP != nil && err == nil { // a record may say it in words of its own
+		title, description := d.words()
+		s.Title, s.Description = cmp.Or(s.Title, title), cmp.Or(s.Description, description)
+	}
 	t := Tool{Name: r.ID + "_" + s.Name, Provider: r.ID, Title: s.Title, Description: s.Description, Effect: s.Effect, Scopes: s.Scopes, Output: s.Output, Slot: s.Slot, Tried: cmp.Or(s.Tried, r.About.Tried), sure: r.About.Confidence != ""}
 	if s.Name == "" || len(t.Name) > maxToolName || strings.ContainsFunc(s.Name, func(c rune) bool { return c > 0x7f || !isAlnum(byte(c)) && c != '_' }) {
 		l.add(field+".name", "Use A-Z, a-z, 0-9 and _.", "%s is not a tool name of at most %d characters with the provider's id.", quoted(s.Name), maxToolName)
@@ -159,12 +167,17 @@ func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 	if len(in) == 0 {
 		in = document(`{"type":"object"}`)
 	}
-	t.Input = p.compileSchema(l, field+".input", in)
+	if r.MCP == nil {
+		t.Input = p.compileSchema(l, field+".input", in)
+	}
 	l.day(field+".tried", s.Tried)
 	p.compileOutput(l, field+".output", s.Output)
-	if r.Auth == Database {
+	switch {
+	case r.MCP != nil:
+		t.Input = r.compileMCP(l, field, s, p)
+	case r.Auth == Database:
 		r.compileStatement(l, field, s, p)
-	} else {
+	default:
 		r.compileRequest(l, field+".request", s.Request, p)
 	}
 	p.compilePoll(l, field+".poll", s.Poll)
@@ -333,6 +346,9 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body)), "parts": req.Parts}
 		if spec.SQL != nil {
 			shape["sql"] = spec.SQL
+		}
+		if spec.MCP != nil { // the words of the server are part of what is approved
+			shape["mcp"], shape["description"], shape["at"] = json.RawMessage(t.plan.mcp.def.text), t.Description, r.MCP.URL
 		}
 		if spec.Slot != "" {
 			shape["slot"] = spec.Slot
