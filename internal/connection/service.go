@@ -2,9 +2,11 @@ package connection
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -327,4 +329,51 @@ func (s *Service) end(ctx context.Context, tx *sqldb.Tx, c Connection, reason st
 		return c, err
 	}
 	return c, s.tell(ctx, tx, by, user, address, "connection.disconnected", c, nil, nil)
+}
+
+// Adopt gives c the provider's present record in place of the one that it was made
+// with: of an MCP server whose tools a person has looked at anew. No credential goes
+// anywhere else by it: every place must be the one that is pinned. What agents may
+// do does not grow by it either: a tool that is another one, or new, takes a new
+// approval (product.md rules 5 and 6).
+func (s *Service) Adopt(ctx context.Context, by account.Actor, conn id.Connection, rec provider.Record) (Connection, error) {
+	var out Connection
+	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		c, err := s.get(ctx, tx, by, conn)
+		if err != nil {
+			return err
+		}
+		if err := MayConnect(by, c.Organization, c.Owner); err != nil {
+			return err
+		}
+		was, now := c.Pinned, rec.Pinned()
+		switch {
+		case !c.Live():
+			return fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.")
+		case c.Record.MCP == nil || rec.MCP == nil || rec.ID != c.Provider || len(rec.Open()) > 0:
+			return fault.New(fault.Invalid, "not_mcp", "Only the record of an MCP server is adopted so.").WithHint("Reconnect the account.")
+		case !slices.Equal(was.Places(), now.Places()) || rec.Auth != provider.Auth(c.AuthMethod) || rec.AccountPlace() != c.Place || rec.MCP.URL != c.Record.MCP.URL:
+			return fault.New(fault.Conflict, "provider_changed", "The provider's record names other places than the account was connected at.").WithHint("Reconnect the account.")
+		case rec.TextDigest() == c.Record.TextDigest():
+			out = c
+			return nil
+		}
+		t := s.cfg.Now().UTC().Truncate(time.Microsecond)
+		from := c.Record.TextDigest()
+		c.Record, c.Pinned, c.UpdatedAt = rec, now, t
+		c.Version++
+		digest, err := SaveSnapshot(ctx, tx, c.Environment, rec, sqldb.Micros(t))
+		if err != nil {
+			return err
+		}
+		if err := s.save(ctx, tx, c, digest); err != nil {
+			return err
+		}
+		s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: by.Audit(), User: by.User(), Address: by.Address(), Connection: c.ID,
+			Action: "connection.adopted", Object: string(c.ID), Provider: c.Provider, Detail: map[string]string{"from": hex.EncodeToString(from[:]), "to": hex.EncodeToString(digest[:])}})
+		tx.Notify(Channel, string(c.Organization))
+		out = c
+		return nil
+	})
+	return out, err
 }

@@ -540,6 +540,9 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 			return connection.Connection{}, err
 		}
 	}
+	if kind == provider.OAuth2 && f.Record.MCP != nil && f.Account.ID == "" {
+		again = "" // whoever signed in now could be somebody else: a connection of its own (threats.md O15)
+	}
 	target, found, err := s.connections.Target(ctx, f, again)
 	if err != nil {
 		return connection.Connection{}, err

@@ -76,6 +76,7 @@ type Service struct {
 	alone       bool
 
 	refreshing singleflight.Group
+	looking    singleflight.Group // at MCP servers
 	sealed     sealedCache
 	work       work
 	background context.Context // of refreshes, which outlive their callers

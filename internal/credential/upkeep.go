@@ -58,7 +58,7 @@ func keepAt(rec provider.Record, r row, now time.Time) time.Time {
 }
 
 func checkAt(rec provider.Record, r row, now time.Time) time.Time {
-	if rec.Health == nil && rec.Identity == nil && rec.Auth != provider.Database {
+	if rec.Health == nil && rec.Identity == nil && rec.Auth != provider.Database && rec.MCP == nil {
 		return time.Time{}
 	}
 	return now.Add(spread(checkEvery, r))

@@ -199,6 +199,10 @@ func (g *Gateway) Invoke(ctx context.Context, c Call) (result Result, err error)
 	}
 	entry.Connection, entry.Provider, entry.Effect = target.Connection(), target.Provider(), string(target.Tool.Effect)
 
+	if err := g.credentials.Unchanged(ctx, c.Identity.Environment(), target.Connection(), target.Tool); err != nil {
+		return Result{}, g.refuse(ctx, entry, "tool.pin", err)
+	}
+
 	// 2. Do grant and policy allow exactly this request?
 	seen.Enter(telemetry.Policy)
 	req, err := build(target, c.Arguments)

@@ -1,0 +1,133 @@
+package credential
+
+import (
+	"context"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/provider"
+)
+
+// An MCP server can say tomorrow that its tool does something else. So it is
+// looked at again before a call when the last look is older than this; between
+// looks agents read the words that a person agreed to, whatever the server says.
+const lookEvery = 5 * time.Minute
+
+// lookTimeout is how long a look may take, whoever waits for it.
+const lookTimeout = 25 * time.Second
+
+// Unchanged refuses a call of a tool that its MCP server describes in another way
+// than when a person agreed to it, or lists no more. It is asked before the call is
+// permitted, so that nothing is used up and nothing is sent. For every other tool
+// it says yes at once.
+func (s *Service) Unchanged(ctx context.Context, env id.Environment, conn id.Connection, t provider.Tool) error {
+	def, upstream := t.Upstream()
+	if !upstream {
+		return nil
+	}
+	at, pins, err := s.providers.Pins(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if age := s.now().Sub(at); age >= lookEvery || age < 0 {
+		c, err := s.connections.ByID(ctx, s.db.Reader(), env, conn)
+		if err != nil {
+			return err
+		}
+		listed, err := s.lookAt(ctx, c)
+		if err != nil {
+			return err
+		}
+		pins = map[string]string{}
+		for _, d := range listed {
+			pins[d.Name] = d.Pin()
+		}
+	}
+	now, listed := pins[def.Name]
+	if now == def.Pin() {
+		return nil
+	}
+	what := "The server now describes the tool " + t.Name + " in another way than when a person agreed to it."
+	if !listed {
+		what = "The server does not list the tool " + t.Name + " any more."
+	}
+	return fault.New(fault.Denied, "approval_stale", what).
+		WithHint("Nothing was called. The tool stays frozen until a person has compared the two at review_url and agreed. Tell them; asking again does not change it.").
+		With("review_url", s.public.JoinPath("/ui/connections", string(conn), "tools").String())
+}
+
+// Look lists the tools of a connection's MCP server as they are now, for whoever
+// may see the connection, and keeps the list.
+func (s *Service) Look(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, []provider.Definition, error) {
+	c, err := s.connections.Get(ctx, by, conn)
+	if err != nil {
+		return c, nil, err
+	}
+	if err := connection.MayConnect(by, c.Organization, c.Owner); err != nil {
+		return c, nil, err
+	}
+	if c.Record.MCP == nil {
+		return c, nil, fault.New(fault.Invalid, "not_mcp", c.Record.Name+" is not an MCP server.").WithHint("Only those list tools of their own.")
+	}
+	listed, err := s.lookAt(ctx, c)
+	return c, listed, err
+}
+
+// lookAt asks the server with the connection's credential: upkeep, whose answer goes
+// to no agent. Calls that come at once share one look.
+func (s *Service) lookAt(ctx context.Context, c connection.Connection) ([]provider.Definition, error) {
+	type found = []provider.Definition
+	wait := s.looking.DoChan(string(c.ID), func() (any, error) {
+		ctx, cancel := context.WithTimeout(s.background, lookTimeout)
+		defer cancel()
+		return s.lookNow(ctx, c)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fault.New(fault.Unavailable, "upstream_unreachable", "The MCP server was still being looked at.").WithHint("Nothing was called. Try again.").WithCause(ctx.Err())
+	case r := <-wait:
+		listed, _ := r.Val.(found)
+		return listed, r.Err
+	}
+}
+
+func (s *Service) lookNow(ctx context.Context, c connection.Connection) ([]provider.Definition, error) {
+	if !s.work.begin() {
+		return nil, fault.New(fault.Unavailable, "stopping", "The server is stopping.").WithRetry(time.Second)
+	}
+	defer s.work.end()
+	if c.State != connection.Connected {
+		return nil, s.connections.MustReconnect(c.ID, c.Why())
+	}
+	r, err := s.load(ctx, c.ID)
+	if err == nil {
+		r, err = s.renewed(ctx, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	list := func(r row) ([]provider.Definition, error) {
+		cred, err := s.open(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		return c.Record.ListMCP(ctx, s.outbound, c.Pinned, cred)
+	}
+	listed, err := list(r)
+	if fault.Is(err, reasonRejected) && r.refreshable {
+		if r, err = s.refresh(ctx, r); err != nil {
+			return nil, err
+		}
+		listed, err = list(r)
+	}
+	if fault.Is(err, reasonRejected) {
+		return nil, s.connections.MustReconnect(c.ID, "The MCP server does not accept the account's credential.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return listed, s.providers.KeepLook(ctx, c.Environment, c.Organization, c.ID, c.Record, listed)
+}

@@ -1,0 +1,129 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+// What a server lists under one credential is kept with the connection: the
+// digests for calls, which read nothing else, and the definitions for the page on
+// which a person compares them with the record.
+
+const (
+	selectPinsSQL  = `select looked_at, pins from mcp_look where connection_id = $1`
+	selectToolsSQL = `select looked_at, tools from mcp_look where connection_id = $1`
+	upsertLookSQL  = `insert into mcp_look (connection_id, environment_id, provider, looked_at, pins, tools) values ($1, $2, $3, $4, $5, $6)
+		on conflict (connection_id) do update set looked_at = excluded.looked_at, pins = excluded.pins, tools = excluded.tools`
+	touchLookSQL = `update mcp_look set looked_at = $2 where connection_id = $1 and pins = $3`
+)
+
+// Pins are the digests of what the server of a connection listed last, by the
+// server's names of the tools, and when that was; the zero time: never.
+func (s *Store) Pins(ctx context.Context, conn id.Connection) (at time.Time, pins map[string]string, err error) {
+	return pinsOf(ctx, s.cfg.DB.Reader(), conn)
+}
+
+func pinsOf(ctx context.Context, q sqldb.Querier, conn id.Connection) (at time.Time, pins map[string]string, err error) {
+	var looked int64
+	var text string
+	err = q.QueryRowContext(ctx, selectPinsSQL, conn).Scan(&looked, &text)
+	if sqldb.NoRows(err) {
+		return time.Time{}, nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &pins)
+	}
+	return sqldb.Time(looked), pins, sqldb.Wrap("read what an MCP server listed", err)
+}
+
+// Looked is what the server of a connection listed last; the zero time: it was
+// never looked at.
+func (s *Store) Looked(ctx context.Context, conn id.Connection) (at time.Time, listed []Definition, err error) {
+	var looked int64
+	var text []byte
+	err = s.cfg.DB.Reader().QueryRowContext(ctx, selectToolsSQL, conn).Scan(&looked, &text)
+	if sqldb.NoRows(err) {
+		return time.Time{}, nil, nil
+	}
+	var list []json.RawMessage
+	if err == nil {
+		err = json.Unmarshal(text, &list)
+	}
+	if err != nil {
+		return time.Time{}, nil, sqldb.Wrap("read what an MCP server listed", err)
+	}
+	for _, doc := range list {
+		d, err := parseDefinition(doc)
+		if err != nil {
+			return time.Time{}, nil, err
+		}
+		listed = append(listed, d)
+	}
+	return sqldb.Time(looked), listed, nil
+}
+
+// KeepLook keeps what the server of a connection lists now. What is another list
+// than the one before is told in the audit: a tool whose words change is what an
+// attack with them looks like.
+func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organization, conn id.Connection, rec Record, listed []Definition) error {
+	pins, texts := map[string]string{}, make([]json.RawMessage, len(listed))
+	for i, d := range listed {
+		pins[d.Name], texts[i] = d.Pin(), d.text
+	}
+	pinsDoc, err := json.Marshal(pins)
+	if err != nil {
+		return fmt.Errorf("encoding the pins of an MCP server: %w", err)
+	}
+	toolsDoc, err := json.Marshal(texts)
+	if err != nil {
+		return fmt.Errorf("encoding the tools of an MCP server: %w", err)
+	}
+	return s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		now := sqldb.Micros(s.cfg.Now())
+		at, _, err := pinsOf(ctx, tx, conn)
+		if err != nil {
+			return err
+		}
+		res, err := tx.ExecContext(ctx, touchLookSQL, conn, now, string(pinsDoc))
+		if err != nil {
+			return sqldb.Wrap("note a look at an MCP server", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 1 {
+			return sqldb.Wrap("note a look at an MCP server", err)
+		}
+		if _, err := tx.ExecContext(ctx, upsertLookSQL, conn, env, rec.ID, now, string(pinsDoc), toolsDoc); err != nil {
+			return sqldb.Wrap("keep what an MCP server lists", err)
+		}
+		byState := map[MCPState][]string{}
+		for _, c := range rec.CompareMCP(listed) {
+			byState[c.State] = append(byState[c.State], c.upstream())
+		}
+		action := "provider.tools_listed"
+		if !at.IsZero() {
+			action = "provider.tools_changed"
+		}
+		detail := map[string]string{"listed": fmt.Sprint(len(listed))}
+		for _, state := range []MCPState{MCPChanged, MCPNew, MCPGone} {
+			if names := byState[state]; len(names) > 0 {
+				detail[string(state)] = short(strings.Join(names, " "), 500)
+			}
+		}
+		s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: env, Organization: org, Actor: audit.Actor{Kind: "system", ID: "credential"}, Connection: conn,
+			Action: action, Object: rec.ID, Provider: rec.ID, Detail: detail})
+		return nil
+	})
+}
+
+func short(s string, limit int) string {
+	if len(s) > limit {
+		return s[:limit-4] + " ..."
+	}
+	return s
+}

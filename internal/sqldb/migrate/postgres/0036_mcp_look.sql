@@ -1,0 +1,10 @@
+-- What the MCP server of a connection listed when it was last looked at: which
+-- tools, by the digests of their definitions, and those themselves.
+create table mcp_look (
+  connection_id text not null primary key,
+  environment_id text not null,
+  provider text not null,
+  looked_at bigint not null,
+  pins text not null,
+  tools bytea not null
+);
