@@ -15,7 +15,7 @@ type Provider struct {
 	ID               string         `json:"id"`
 	Name             string         `json:"name"`
 	Website          string         `json:"website"`
-	Auth             string         `json:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role,database"`
+	Auth             string         `json:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role,database,none"`
 	Builtin          bool           `json:"builtin"`
 	Confidence       string         `json:"confidence,omitempty" enum:"high,medium,low" doc:"How sure the facts of the record are; absent when it does not say."`
 	TriedLive        string         `json:"tried_live,omitempty" doc:"The day on which the record was tried with the provider itself; absent: not yet, or not said."`
@@ -57,7 +57,7 @@ type CatalogEntry struct {
 	Slug       string          `json:"slug" doc:"On the wire of WorkOS' Pipes."`
 	Category   string          `json:"category"`
 	Website    string          `json:"website"`
-	Auth       string          `json:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role,database"`
+	Auth       string          `json:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role,database,none"`
 	Confidence string          `json:"confidence" enum:"high,medium,low" doc:"Of its facts."`
 	Tried      string          `json:"tried" doc:"Whether it was tried with the provider itself, in words."`
 	Hosts      []string        `json:"hosts" nullable:"false" doc:"Where what a connection holds goes, with the examples of its parameters."`

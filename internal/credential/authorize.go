@@ -261,7 +261,11 @@ func (s *Service) CallbackOf(ctx context.Context, p account.Person, env id.Envir
 			err = s.abandoned(ctx, f, rec, m, err)
 		}
 	}()
-	if f.issuer != "" && subtle.ConstantTimeCompare([]byte(q.Get("iss")), []byte(f.issuer)) != 1 {
+	if rec, err = s.connections.Bound(ctx, env, f.digest, provider.Pinned{Values: f.chosen}); err != nil {
+		return Connected{}, err
+	}
+	unsaid := rec.OAuth.IssuerOptional && len(q["iss"]) == 0
+	if f.issuer != "" && !unsaid && subtle.ConstantTimeCompare([]byte(q.Get("iss")), []byte(f.issuer)) != 1 {
 		return Connected{}, fault.New(fault.Denied, "issuer_mismatch", "The answer does not come from the provider that was asked.").WithHint(again)
 	}
 	if code := q.Get("error"); code != "" {
@@ -272,9 +276,6 @@ func (s *Service) CallbackOf(ctx context.Context, p account.Person, env id.Envir
 	}
 	if q.Get("code") == "" {
 		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer holds no code.").WithHint(again)
-	}
-	if rec, err = s.connections.Bound(ctx, env, f.digest, provider.Pinned{Values: f.chosen}); err != nil {
-		return Connected{}, err
 	}
 	var g grant
 	if m, g, err = s.exchange(ctx, f, rec, secret.FromString(q.Get("code"))); err != nil {

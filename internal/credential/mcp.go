@@ -42,7 +42,7 @@ func (s *Service) Unchanged(ctx context.Context, env id.Environment, conn id.Con
 			return err
 		}
 		pins = map[string]string{}
-		for _, d := range listed {
+		for _, d := range listed.Tools {
 			pins[d.Name] = d.Pin()
 		}
 	}
@@ -61,16 +61,16 @@ func (s *Service) Unchanged(ctx context.Context, env id.Environment, conn id.Con
 
 // Look lists the tools of a connection's MCP server as they are now, for whoever
 // may see the connection, and keeps the list.
-func (s *Service) Look(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, []provider.Definition, error) {
+func (s *Service) Look(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, provider.Listing, error) {
 	c, err := s.connections.Get(ctx, by, conn)
 	if err != nil {
-		return c, nil, err
+		return c, provider.Listing{}, err
 	}
 	if err := connection.MayConnect(by, c.Organization, c.Owner); err != nil {
-		return c, nil, err
+		return c, provider.Listing{}, err
 	}
 	if c.Record.MCP == nil {
-		return c, nil, fault.New(fault.Invalid, "not_mcp", c.Record.Name+" is not an MCP server.").WithHint("Only those list tools of their own.")
+		return c, provider.Listing{}, fault.New(fault.Invalid, "not_mcp", c.Record.Name+" is not an MCP server.").WithHint("Only those list tools of their own.")
 	}
 	listed, err := s.lookAt(ctx, c)
 	return c, listed, err
@@ -78,8 +78,8 @@ func (s *Service) Look(ctx context.Context, by account.Actor, conn id.Connection
 
 // lookAt asks the server with the connection's credential: upkeep, whose answer goes
 // to no agent. Calls that come at once share one look.
-func (s *Service) lookAt(ctx context.Context, c connection.Connection) ([]provider.Definition, error) {
-	type found = []provider.Definition
+func (s *Service) lookAt(ctx context.Context, c connection.Connection) (provider.Listing, error) {
+	type found = provider.Listing
 	wait := s.looking.DoChan(string(c.ID), func() (any, error) {
 		ctx, cancel := context.WithTimeout(s.background, lookTimeout)
 		defer cancel()
@@ -87,47 +87,47 @@ func (s *Service) lookAt(ctx context.Context, c connection.Connection) ([]provid
 	})
 	select {
 	case <-ctx.Done():
-		return nil, fault.New(fault.Unavailable, "upstream_unreachable", "The MCP server was still being looked at.").WithHint("Nothing was called. Try again.").WithCause(ctx.Err())
+		return provider.Listing{}, fault.New(fault.Unavailable, "upstream_unreachable", "The MCP server was still being looked at.").WithHint("Nothing was called. Try again.").WithCause(ctx.Err())
 	case r := <-wait:
 		listed, _ := r.Val.(found)
 		return listed, r.Err
 	}
 }
 
-func (s *Service) lookNow(ctx context.Context, c connection.Connection) ([]provider.Definition, error) {
+func (s *Service) lookNow(ctx context.Context, c connection.Connection) (provider.Listing, error) {
 	if !s.work.begin() {
-		return nil, fault.New(fault.Unavailable, "stopping", "The server is stopping.").WithRetry(time.Second)
+		return provider.Listing{}, fault.New(fault.Unavailable, "stopping", "The server is stopping.").WithRetry(time.Second)
 	}
 	defer s.work.end()
 	if c.State != connection.Connected {
-		return nil, s.connections.MustReconnect(c.ID, c.Why())
+		return provider.Listing{}, s.connections.MustReconnect(c.ID, c.Why())
 	}
 	r, err := s.load(ctx, c.ID)
 	if err == nil {
 		r, err = s.renewed(ctx, r)
 	}
 	if err != nil {
-		return nil, err
+		return provider.Listing{}, err
 	}
-	list := func(r row) ([]provider.Definition, error) {
+	list := func(r row) (provider.Listing, error) {
 		cred, err := s.open(ctx, r)
 		if err != nil {
-			return nil, err
+			return provider.Listing{}, err
 		}
 		return c.Record.ListMCP(ctx, s.outbound, c.Pinned, cred)
 	}
 	listed, err := list(r)
 	if fault.Is(err, reasonRejected) && r.refreshable {
 		if r, err = s.refresh(ctx, r); err != nil {
-			return nil, err
+			return provider.Listing{}, err
 		}
 		listed, err = list(r)
 	}
 	if fault.Is(err, reasonRejected) {
-		return nil, s.connections.MustReconnect(c.ID, "The MCP server does not accept the account's credential.")
+		return provider.Listing{}, s.connections.MustReconnect(c.ID, "The MCP server does not accept the account's credential.")
 	}
 	if err != nil {
-		return nil, err
+		return provider.Listing{}, err
 	}
 	return listed, s.providers.KeepLook(ctx, c.Environment, c.Organization, c.ID, c.Record, listed)
 }

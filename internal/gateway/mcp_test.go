@@ -86,7 +86,7 @@ func (s scene) takeTools(t *testing.T) {
 	c, listed, err := s.Credentials.Look(t.Context(), s.mia(t), s.conn.ID)
 	gatewaytest.Must(t, err)
 	effects := map[string]policy.Effect{}
-	for _, d := range listed {
+	for _, d := range listed.Tools {
 		effects[d.Name] = policy.Write
 	}
 	rec, err := c.Record.TakeMCP(listed, effects)

@@ -151,6 +151,7 @@ func (r Record) put(req *http.Request, c Credential, forms *formSet) error {
 		}
 		forms.add([]byte(req.Header.Get("Authorization")))
 	case in.Certificate: // is in the handshake
+	case r.Auth == None:
 	default:
 		return fault.New(fault.Internal, "record_invalid", "The provider record says nowhere where the credential goes.")
 	}

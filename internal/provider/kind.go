@@ -22,6 +22,7 @@ const (
 	GitHubApp         Auth = "github_app"         // an installation of a GitHub App
 	AWSAssumeRole     Auth = "aws_assume_role"    // a role in a customer's AWS account
 	Database          Auth = "database"           // the login of a PostgreSQL server, as it is
+	None              Auth = "none"               // nothing: an MCP server that is open to everybody
 )
 
 // Minted reports whether what a call carries is made of what a person gave.

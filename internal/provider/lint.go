@@ -89,7 +89,7 @@ func (l *linter) rules(field string, list []string) (rules []accessRule) {
 // knownAuth is false for a record whose kind of credential is itself wrong, and
 // told as that.
 func (r *Record) knownAuth() bool {
-	return r.Auth == APIKey || r.Auth == OAuth2 || r.Auth == Database || r.Auth.Minted()
+	return r.Auth == APIKey || r.Auth == OAuth2 || r.Auth == Database || r.Auth == None || r.Auth.Minted()
 }
 
 func (r *Record) lintAuth(l *linter) {
@@ -339,6 +339,12 @@ func asciiHost(h string) bool {
 func (r *Record) lintInjection(l *linter) {
 	in := r.Injection
 	if r.Auth == Database {
+		return
+	}
+	if r.Auth == None {
+		if !in.empty() || len(r.Fields) > 0 || r.MCP == nil {
+			l.add("auth", "Say how it is authorized: auth: api_key.", "Only an MCP server may be open to everybody, and then nothing is put into a request.")
+		}
 		return
 	}
 	r.lintPlaceholder(l)

@@ -29,7 +29,7 @@ import (
 // MCP is where the server is.
 type MCP struct {
 	URL      string `yaml:"url"`                                   // of its endpoint
-	Revision string `yaml:"revision" enum:"2026-07-28,2025-11-25"` // of the protocol that it speaks; default 2025-11-25
+	Revision string `yaml:"revision" enum:"2026-07-28,2025-11-25"` // of the protocol that it speaks; default: it is asked each time
 }
 
 // The revisions that an upstream server may speak. An older one than the second is
@@ -66,10 +66,7 @@ func (r *Record) lintMCP(l *linter) {
 		return
 	}
 	l.url("mcp.url", m.URL, true)
-	if m.Revision == "" {
-		m.Revision = RevisionHandshake
-	}
-	l.oneOf("mcp.revision", m.Revision, RevisionStateless, RevisionHandshake)
+	l.oneOf("mcp.revision", m.Revision, "", RevisionStateless, RevisionHandshake)
 	if base := strings.TrimRight(m.URL, "/"); len(r.API.Base) == 0 {
 		r.API.Base = []string{base}
 	} else if len(r.API.Base) != 1 || r.API.Base[0] != base {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -178,19 +179,61 @@ func (t Tool) Upstream() (d Definition, ok bool) {
 	return t.plan.mcp.def, true
 }
 
+// Listing is what a server lists, by name, and the revision of the protocol in
+// which it did.
+type Listing struct {
+	Revision string
+	Tools    []Definition
+}
+
 // ListMCP asks the server which tools it has, with the credential of a connection.
 // How many pages and bytes it may take for that is bounded, a page that leads back
 // ends it, and so does an answer that holds the credential: what comes back is
 // stored and shown.
-func (r Record) ListMCP(ctx context.Context, client *outbound.Client, at Pinned, cred Credential) ([]Definition, error) {
+func (r Record) ListMCP(ctx context.Context, client *outbound.Client, at Pinned, cred Credential) (Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	line, err := r.openMCP(ctx, client, at, cred)
 	if err != nil {
-		return nil, listFailed(err)
+		return Listing{}, listFailed(err)
 	}
 	defer line.hangUp(ctx)
-	return line.list(ctx)
+	tools, err := line.list(ctx)
+	return Listing{Revision: line.era(), Tools: tools}, err
+}
+
+// era is the revision that a record would name.
+func (m *mcpLine) era() string {
+	if m.revision == RevisionStateless {
+		return RevisionStateless
+	}
+	return RevisionHandshake
+}
+
+// Probe is what a server says to somebody without a credential.
+type Probe struct {
+	Listing   Listing
+	Refused   bool     // it wants one (401)
+	Challenge []string // and says this about it, as WWW-Authenticate
+}
+
+// ProbeMCP asks a server which tools it has, with no credential.
+func ProbeMCP(ctx context.Context, client *outbound.Client, address string) (Probe, error) {
+	r := Record{Auth: None, MCP: &MCP{URL: address}}
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	line, err := r.openMCP(ctx, client, Pinned{API: []string{strings.TrimRight(address, "/")}}, Credential{Kind: None})
+	if err == nil {
+		defer line.hangUp(ctx)
+		var tools []Definition
+		if tools, err = line.list(ctx); err == nil {
+			return Probe{Listing: Listing{line.era(), tools}}, nil
+		}
+	}
+	if refused, ok := errors.AsType[*mcpRefusal](err); ok && refused.status == http.StatusUnauthorized {
+		return Probe{Refused: true, Challenge: refused.challenge}, nil
+	}
+	return Probe{}, listFailed(err)
 }
 
 func (m *mcpLine) list(ctx context.Context) ([]Definition, error) {
@@ -258,9 +301,9 @@ func listFailed(err error) error {
 	case !ok:
 		return err
 	case refused.status == http.StatusUnauthorized || refused.status == http.StatusForbidden:
-		return fault.New(fault.Denied, "credential_rejected", "The MCP server refused the credential.").WithHint("Check that it is complete and still valid, and reconnect.")
+		return fault.New(fault.Denied, "credential_rejected", "The MCP server refused the credential.").WithHint("Check that it is complete and still valid, and reconnect.").WithCause(refused)
 	}
-	return fault.New(fault.Unavailable, "upstream_error", refused.message).WithHint("Check the address of the MCP server, and try again later.").With("status", fmt.Sprint(refused.status))
+	return fault.New(fault.Unavailable, "upstream_error", refused.message).WithCause(refused).WithHint("Check the address of the MCP server, and try again later.").With("status", fmt.Sprint(refused.status))
 }
 
 // toolName is the name that a server's tool gets in a record, without the prefix

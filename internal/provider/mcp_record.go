@@ -68,7 +68,7 @@ func (c MCPTool) upstream() string { return cmp.Or(c.Now.Name, c.Was.Name) }
 // TakeMCP gives the record with the server's tools as they are now: those for
 // which effects has one, by the server's names. All else in the record stays as it
 // is written, and so do the names, titles and descriptions of tools that it has.
-func (r Record) TakeMCP(listed []Definition, effects map[string]policy.Effect) (Record, error) {
+func (r Record) TakeMCP(listed Listing, effects map[string]policy.Effect) (Record, error) {
 	if r.MCP == nil {
 		return Record{}, fault.New(fault.Invalid, "not_mcp", r.Name+" is not an MCP server.")
 	}
@@ -80,7 +80,7 @@ func (r Record) TakeMCP(listed []Definition, effects map[string]policy.Effect) (
 		}
 	}
 	var b strings.Builder
-	for _, d := range listed {
+	for _, d := range listed.Tools {
 		effect, take := effects[d.Name]
 		if !take {
 			continue
@@ -105,7 +105,7 @@ func (r Record) TakeMCP(listed []Definition, effects map[string]policy.Effect) (
 		}
 		fmt.Fprintf(&b, "    mcp: %s\n", asYAML(d.text))
 	}
-	head, err := r.withoutTools()
+	head, err := r.withoutTools(listed.Revision)
 	if err != nil {
 		return Record{}, err
 	}
@@ -116,13 +116,19 @@ func (r Record) TakeMCP(listed []Definition, effects map[string]policy.Effect) (
 	return Parse([]byte(text))
 }
 
-// withoutTools is the record's text without its tools.
-func (r Record) withoutTools() ([]byte, error) {
+// withoutTools is the record's text without its tools, of a server that speaks a
+// revision.
+func (r Record) withoutTools(revision string) ([]byte, error) {
 	doc, err := readYAML(r.source)
 	if err != nil {
 		return nil, err
 	}
 	root := doc.Content[0]
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if m := root.Content[i+1]; root.Content[i].Value == "mcp" && r.MCP.Revision == "" && revision != "" {
+			m.Content = append(m.Content, textNode("revision"), textNode(revision))
+		}
+	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		if root.Content[i].Value == "tools" {
 			root.Content = slices.Delete(root.Content, i, i+2)
@@ -163,12 +169,16 @@ type MCPServer struct {
 
 	// Of OAuth2.
 	AuthorizeURL, TokenURL, RevokeURL, Issuer, ClientAuth, Resource string
+	IssuerOptional                                                  bool // a callback may come without it
 	Scopes                                                          []string
 }
 
 // Record writes the record, without tools.
 func (s MCPServer) Record() (Record, error) {
-	doc := map[string]any{"id": s.ID, "name": s.Name, "auth": string(s.Auth), "mcp": map[string]any{"url": s.URL, "revision": s.Revision}}
+	doc := map[string]any{"id": s.ID, "name": s.Name, "auth": string(s.Auth), "mcp": map[string]any{"url": s.URL}}
+	if s.Revision != "" {
+		doc["mcp"] = map[string]any{"url": s.URL, "revision": s.Revision}
+	}
 	if s.Website != "" {
 		doc["website"] = s.Website
 	}
@@ -180,7 +190,7 @@ func (s MCPServer) Record() (Record, error) {
 			oauth["revoke_url"] = s.RevokeURL
 		}
 		if s.Issuer != "" {
-			oauth["issuer"] = s.Issuer
+			oauth["issuer"], oauth["issuer_optional"] = s.Issuer, s.IssuerOptional
 		}
 		if len(s.Scopes) > 0 {
 			oauth["scopes"] = map[string]any{"base": s.Scopes}

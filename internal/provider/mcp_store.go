@@ -18,10 +18,10 @@ import (
 
 const (
 	selectPinsSQL  = `select looked_at, pins from mcp_look where connection_id = $1`
-	selectToolsSQL = `select looked_at, tools from mcp_look where connection_id = $1`
-	upsertLookSQL  = `insert into mcp_look (connection_id, environment_id, provider, looked_at, pins, tools) values ($1, $2, $3, $4, $5, $6)
-		on conflict (connection_id) do update set looked_at = excluded.looked_at, pins = excluded.pins, tools = excluded.tools`
-	touchLookSQL = `update mcp_look set looked_at = $2 where connection_id = $1 and pins = $3`
+	selectToolsSQL = `select looked_at, revision, tools from mcp_look where connection_id = $1`
+	upsertLookSQL  = `insert into mcp_look (connection_id, environment_id, provider, looked_at, pins, tools, revision) values ($1, $2, $3, $4, $5, $6, $7)
+		on conflict (connection_id) do update set looked_at = excluded.looked_at, pins = excluded.pins, tools = excluded.tools, revision = excluded.revision`
+	touchLookSQL = `update mcp_look set looked_at = $2 where connection_id = $1 and pins = $3 and revision = $4`
 )
 
 // Pins are the digests of what the server of a connection listed last, by the
@@ -45,26 +45,26 @@ func pinsOf(ctx context.Context, q sqldb.Querier, conn id.Connection) (at time.T
 
 // Looked is what the server of a connection listed last; the zero time: it was
 // never looked at.
-func (s *Store) Looked(ctx context.Context, conn id.Connection) (at time.Time, listed []Definition, err error) {
+func (s *Store) Looked(ctx context.Context, conn id.Connection) (at time.Time, listed Listing, err error) {
 	var looked int64
 	var text []byte
-	err = s.cfg.DB.Reader().QueryRowContext(ctx, selectToolsSQL, conn).Scan(&looked, &text)
+	err = s.cfg.DB.Reader().QueryRowContext(ctx, selectToolsSQL, conn).Scan(&looked, &listed.Revision, &text)
 	if sqldb.NoRows(err) {
-		return time.Time{}, nil, nil
+		return time.Time{}, Listing{}, nil
 	}
 	var list []json.RawMessage
 	if err == nil {
 		err = json.Unmarshal(text, &list)
 	}
 	if err != nil {
-		return time.Time{}, nil, sqldb.Wrap("read what an MCP server listed", err)
+		return time.Time{}, Listing{}, sqldb.Wrap("read what an MCP server listed", err)
 	}
 	for _, doc := range list {
 		d, err := parseDefinition(doc)
 		if err != nil {
-			return time.Time{}, nil, err
+			return time.Time{}, Listing{}, err
 		}
-		listed = append(listed, d)
+		listed.Tools = append(listed.Tools, d)
 	}
 	return sqldb.Time(looked), listed, nil
 }
@@ -72,9 +72,9 @@ func (s *Store) Looked(ctx context.Context, conn id.Connection) (at time.Time, l
 // KeepLook keeps what the server of a connection lists now. What is another list
 // than the one before is told in the audit: a tool whose words change is what an
 // attack with them looks like.
-func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organization, conn id.Connection, rec Record, listed []Definition) error {
-	pins, texts := map[string]string{}, make([]json.RawMessage, len(listed))
-	for i, d := range listed {
+func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organization, conn id.Connection, rec Record, listed Listing) error {
+	pins, texts := map[string]string{}, make([]json.RawMessage, len(listed.Tools))
+	for i, d := range listed.Tools {
 		pins[d.Name], texts[i] = d.Pin(), d.text
 	}
 	pinsDoc, err := json.Marshal(pins)
@@ -91,25 +91,25 @@ func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organiz
 		if err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, touchLookSQL, conn, now, string(pinsDoc))
+		res, err := tx.ExecContext(ctx, touchLookSQL, conn, now, string(pinsDoc), listed.Revision)
 		if err != nil {
 			return sqldb.Wrap("note a look at an MCP server", err)
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 1 {
 			return sqldb.Wrap("note a look at an MCP server", err)
 		}
-		if _, err := tx.ExecContext(ctx, upsertLookSQL, conn, env, rec.ID, now, string(pinsDoc), toolsDoc); err != nil {
+		if _, err := tx.ExecContext(ctx, upsertLookSQL, conn, env, rec.ID, now, string(pinsDoc), toolsDoc, listed.Revision); err != nil {
 			return sqldb.Wrap("keep what an MCP server lists", err)
 		}
 		byState := map[MCPState][]string{}
-		for _, c := range rec.CompareMCP(listed) {
+		for _, c := range rec.CompareMCP(listed.Tools) {
 			byState[c.State] = append(byState[c.State], c.upstream())
 		}
 		action := "provider.tools_listed"
 		if !at.IsZero() {
 			action = "provider.tools_changed"
 		}
-		detail := map[string]string{"listed": fmt.Sprint(len(listed))}
+		detail := map[string]string{"listed": fmt.Sprint(len(listed.Tools))}
 		for _, state := range []MCPState{MCPChanged, MCPNew, MCPGone} {
 			if names := byState[state]; len(names) > 0 {
 				detail[string(state)] = short(strings.Join(names, " "), 500)

@@ -49,14 +49,14 @@ func upstreamMCP(t testing.TB, revision string, h http.Handler) key {
 }
 
 // take lists the server's tools and takes them all in.
-func (k *key) take(t testing.TB) []provider.Definition {
+func (k *key) take(t testing.TB) provider.Listing {
 	t.Helper()
 	listed, err := k.rec.ListMCP(t.Context(), k.client, k.rec.Pinned(), k.cred)
 	if err != nil {
 		t.Fatal(err)
 	}
 	effects := map[string]policy.Effect{}
-	for _, d := range listed {
+	for _, d := range listed.Tools {
 		effects[d.Name] = d.Suggested()
 	}
 	if k.rec, err = k.rec.TakeMCP(listed, effects); err != nil {
@@ -81,12 +81,17 @@ func (k key) use(t testing.TB, name, args string) (provider.Answer, error) {
 // destructive where nobody said otherwise (U6, S14).
 func TestUpstreamMCP(t *testing.T) {
 	t.Parallel()
-	for _, revision := range []string{provider.RevisionStateless, provider.RevisionHandshake} {
-		t.Run(revision, func(t *testing.T) {
+	for _, c := range []struct{ name, revision, speaks string }{
+		{"stateless", provider.RevisionStateless, provider.RevisionStateless}, {"with a handshake", provider.RevisionHandshake, provider.RevisionHandshake},
+		{"stateless, asked", "", provider.RevisionStateless}, {"with a handshake, asked", "", provider.RevisionHandshake},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, h := sdkServer(revision == provider.RevisionStateless)
-			k := upstreamMCP(t, revision, h)
-			k.take(t)
+			_, h := sdkServer(c.speaks == provider.RevisionStateless)
+			k := upstreamMCP(t, c.revision, h)
+			if listed := k.take(t); listed.Revision != c.speaks || k.rec.MCP.Revision != c.speaks {
+				t.Errorf("got %s and %s, want %s", listed.Revision, k.rec.MCP.Revision, c.speaks)
+			}
 			effects := map[string]policy.Effect{}
 			for _, tl := range k.rec.Tools() {
 				effects[tl.Name] = tl.Effect
@@ -125,7 +130,7 @@ func TestMCPPins(t *testing.T) {
 		k := upstreamMCP(t, provider.RevisionStateless, h)
 		listed := k.take(t)
 		d, ok := k.rec.Tools()[0].Upstream()
-		if !ok || d.Pin() != listed[0].Pin() {
+		if !ok || d.Pin() != listed.Tools[0].Pin() {
 			t.Errorf("the record has another tool than was listed: %s", d.Text())
 		}
 		digest := k.rec.Tools()[0].Digest()
@@ -333,7 +338,7 @@ func FuzzMCPDefinition(f *testing.F) {
 		if err != nil {
 			return
 		}
-		with, err := rec.TakeMCP([]provider.Definition{d}, map[string]policy.Effect{d.Name: policy.Read})
+		with, err := rec.TakeMCP(provider.Listing{Tools: []provider.Definition{d}}, map[string]policy.Effect{d.Name: policy.Read})
 		if err != nil {
 			if !fault.Is(err, "record_invalid") && !fault.Is(err, "record_too_complex") {
 				t.Fatalf("%v", err)

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -50,6 +51,8 @@ type mcpRefusal struct {
 	code    int // of JSON-RPC; 0: none
 	message string
 	retry   string
+
+	challenge []string // of a 401, for whoever finds out how to be authorized
 }
 
 func (r *mcpRefusal) Error() string { return r.message }
@@ -64,10 +67,32 @@ func (r Record) openMCP(ctx context.Context, client *outbound.Client, pinned Pin
 		return nil, fault.New(fault.Internal, "record_invalid", "The connection has no place to ask.")
 	}
 	line := &mcpLine{client: client, rec: r, at: at, bound: outbound.Bound{Bases: pinned.API, Party: cred.Party}, cred: cred, revision: r.MCP.Revision}
-	if line.revision == RevisionStateless {
+	switch line.revision {
+	case RevisionStateless:
 		return line, nil
+	case "":
+		if known, err := line.discover(ctx); known || err != nil {
+			return line, notYet(err)
+		}
 	}
 	return line, notYet(line.greet(ctx))
+}
+
+// discover asks a server whether it speaks the stateless revision. One that does
+// not know the question does not.
+func (m *mcpLine) discover(ctx context.Context) (bool, error) {
+	m.revision = RevisionStateless
+	result, _, err := m.ask(ctx, "server/discover", "", map[string]any{}, nil)
+	if refused, ok := asRefusal(err); ok && refused.status != http.StatusUnauthorized && refused.status != http.StatusForbidden && refused.status != http.StatusTooManyRequests {
+		return false, nil
+	}
+	said := struct {
+		Versions []string `json:"supportedVersions"`
+	}{}
+	if err == nil && json.Unmarshal(result, &said) != nil {
+		return false, nil
+	}
+	return slices.Contains(said.Versions, RevisionStateless), err
 }
 
 // notYet is an error of what comes before a call, and so no doubt about the call.
@@ -273,7 +298,7 @@ func eachEvent(body []byte, do func(data []byte) bool) {
 }
 
 func refusedStatus(resp *outbound.Response) error {
-	r := &mcpRefusal{status: resp.Status, retry: resp.Header.Get("Retry-After"), message: "The server refused the request; what it said is not passed on."}
+	r := &mcpRefusal{status: resp.Status, retry: resp.Header.Get("Retry-After"), challenge: resp.Header.Values("Www-Authenticate"), message: "The server refused the request; what it said is not passed on."}
 	switch {
 	case resp.Status < 300:
 		r.status, r.message = http.StatusBadGateway, "The server's answer is not one of MCP."

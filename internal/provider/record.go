@@ -31,7 +31,7 @@ type Record struct {
 	Website        string            `yaml:"website"` // where a person manages the account
 	Pipes          string            `yaml:"pipes"`   // its slug on the WorkOS wire, when that is not ID
 	About          About             `yaml:"about"`
-	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role,database"`
+	Auth           Auth              `yaml:"auth" enum:"oauth2,api_key,client_credentials,jwt,jwt_bearer,github_app,aws_assume_role,database,none"`
 	Tenant         []TenantParam     `yaml:"tenant"`
 	Capture        []Capture         `yaml:"capture"`
 	OAuth          *OAuth            `yaml:"oauth2"` // set exactly when Auth is OAuth2
@@ -76,6 +76,7 @@ type OAuth struct {
 	RevokeStyle     string            `yaml:"revoke_style" enum:"rfc7009,rfc7009_json,bearer,bearer_delete,client_delete,none"` // default follows RevokeURL
 	RevokesGrant    bool              `yaml:"revokes_grant"`                                                                    // one token given back ends all that our client has of the account
 	Issuer          string            `yaml:"issuer"`                                                                           // expected iss of RFC 9207; empty: not checked
+	IssuerOptional  bool              `yaml:"issuer_optional"`                                                                  // the answer may leave iss out; one that has it has this one
 	ClientAuth      string            `yaml:"client_auth" enum:"basic,post,none"`                                               // default basic
 	ClientIDParam   string            `yaml:"client_id_param"`                                                                  // default client_id
 	PKCE            *bool             `yaml:"pkce"`                                                                             // default true

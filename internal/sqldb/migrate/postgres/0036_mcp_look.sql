@@ -6,5 +6,6 @@ create table mcp_look (
   provider text not null,
   looked_at bigint not null,
   pins text not null,
-  tools bytea not null
+  tools bytea not null,
+  revision text not null
 );

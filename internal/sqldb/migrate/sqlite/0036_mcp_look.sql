@@ -6,5 +6,6 @@ create table mcp_look (
   provider text not null,
   looked_at integer not null,
   pins text not null,
-  tools blob not null
+  tools blob not null,
+  revision text not null
 ) strict;
