@@ -273,6 +273,27 @@ func (c *Client) ImportProvider(ctx context.Context, p ImportProvider) (Imported
 	return send[ImportedRecord](ctx, c, http.MethodPost, "/v1/providers/import", p, true)
 }
 
+// AddMCPServer finds out how an MCP server is authorized and adds it as a provider.
+func (c *Client) AddMCPServer(ctx context.Context, m AddMCPServer) (Provider, error) {
+	return send[Provider](ctx, c, http.MethodPost, "/v1/mcp-servers", m, true)
+}
+
+// LookAtTools asks the MCP server of a connection for its tools.
+func (c *Client) LookAtTools(ctx context.Context, connection string) (ListedTools, error) {
+	return send[ListedTools](ctx, c, http.MethodPost, "/v1/connections/"+url.PathEscape(connection)+"/tools/look", struct{}{}, true)
+}
+
+// TakeTools takes tools that an MCP server listed last into its provider's record,
+// each with its effect, by the server's names.
+func (c *Client) TakeTools(ctx context.Context, connection string, effects map[string]string) (Provider, error) {
+	return send[Provider](ctx, c, http.MethodPut, "/v1/connections/"+url.PathEscape(connection)+"/tools", map[string]any{"effects": effects}, true)
+}
+
+// AdoptTools gives a connection to an MCP server the tools that its provider has now.
+func (c *Client) AdoptTools(ctx context.Context, connection string) (Connection, error) {
+	return send[Connection](ctx, c, http.MethodPost, "/v1/connections/"+url.PathEscape(connection)+"/tools/adopt", struct{}{}, true)
+}
+
 // ProviderTemplates lists the records with blanks.
 func (c *Client) ProviderTemplates(ctx context.Context) (Page[Template], error) {
 	return read[Page[Template]](ctx, c, "/v1/provider-templates", nil)

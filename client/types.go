@@ -304,6 +304,36 @@ type ImportProvider struct {
 	Only     []string `json:"only,omitempty"`   // beginnings of the paths to take; empty: all
 }
 
+// AddMCPServer says which MCP server to add.
+type AddMCPServer struct {
+	URL          string `json:"url"`
+	ID           string `json:"id,omitempty"`     // of the provider; made of the host when it is left out
+	Name         string `json:"name,omitempty"`   // the host when it is left out
+	Header       string `json:"header,omitempty"` // which carries a key; left out, the server is asked how it is authorized
+	Format       string `json:"format,omitempty"` // of the key, such as Token {api_key}
+	ClientID     string `json:"client_id,omitempty"`
+	ClientSecret string `json:"client_secret,omitempty"`
+}
+
+// ListedTools is what an MCP server lists under a connection.
+type ListedTools struct {
+	ConnectionID string       `json:"connection_id"`
+	Provider     string       `json:"provider"`
+	Revision     string       `json:"revision"`
+	Tools        []ListedTool `json:"tools"`
+	Adoptable    bool         `json:"adoptable"` // the provider's record is newer than the connection's
+}
+
+// ListedTool is one tool of an MCP server, held against what was agreed to.
+type ListedTool struct {
+	Name   string          `json:"name"` // as the server says it
+	Tool   string          `json:"tool,omitempty"`
+	State  string          `json:"state"` // unchanged, changed, new, gone
+	Effect string          `json:"effect"`
+	Was    json.RawMessage `json:"was,omitempty"`
+	Now    json.RawMessage `json:"now,omitempty"`
+}
+
 // ImportedRecord is a record to be reviewed, then put.
 type ImportedRecord struct {
 	YAML    string       `json:"yaml"`

@@ -5,9 +5,9 @@
 // Settings come as one JSON argument; one JSON line on standard output says that
 // it is ready. It ends with its standard input.
 import { createServer } from "node:http";
-import Provider from "oidc-provider";
+import Provider, { errors } from "oidc-provider";
 
-const { port = 0, redirect_uris, client_id, client_secret, ttl = 20, reject = [] } = JSON.parse(process.argv[2]);
+const { port = 0, redirect_uris, client_id, client_secret, ttl = 20, reject = [], resource = "" } = JSON.parse(process.argv[2]);
 
 const stats = { exchanges: 0, refreshes: 0, refused: 0, revocations: 0, userinfo: 0, scopes: [] };
 let latest = "";
@@ -31,7 +31,18 @@ const provider = new Provider(issuer, {
   rotateRefreshToken: true,
   issueRefreshToken: async () => true,
   ttl: { AccessToken: ttl, ClientCredentials: 600, AuthorizationCode: 60, RefreshToken: 3600, Grant: 3600, Interaction: 600, Session: 3600, IdToken: 60 },
-  features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false }, revocation: { enabled: true }, introspection: { enabled: true }, userinfo: { enabled: true } },
+  features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false }, revocation: { enabled: true }, introspection: { enabled: true }, userinfo: { enabled: true },
+    // With a resource, anybody may register a client, and tokens are for the resource that was named (RFC 7591, RFC 8707).
+    registration: { enabled: Boolean(resource) },
+    resourceIndicators: {
+      enabled: Boolean(resource),
+      getResourceServerInfo: async (ctx, named) => {
+        if (named !== resource) throw new errors.InvalidTarget();
+        return { scope: "files:read files:write", audience: resource, accessTokenFormat: "opaque", accessTokenTTL: ttl };
+      },
+      useGrantedResource: async () => true,
+    },
+  },
 });
 
 provider.on("access_token.saved", (token) => { latest = token.jti; });
@@ -57,6 +68,7 @@ provider.use(async (ctx, next) => {
     const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
     const asked = String(params.scope).split(" ");
     grant.addOIDCScope(asked.filter((s) => !reject.includes(s)).join(" "));
+    if (resource) grant.addResourceScope(resource, asked.join(" "));
     if (reject.length) grant.rejectOIDCScope(reject.join(" "));
     result = { consent: { grantId: await grant.save() } };
   }

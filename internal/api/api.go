@@ -35,6 +35,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/discovery"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
@@ -48,6 +49,7 @@ type Config struct {
 	Agents       *agent.Service
 	Providers    *provider.Store
 	Importer     *openapi.Importer
+	Finder       *discovery.Finder
 	Connections  *connection.Service
 	Credentials  *credential.Service
 	Integrations *integration.Service
@@ -120,7 +122,7 @@ type API struct {
 
 // New builds the routes and the document.
 func New(cfg Config) (*API, error) {
-	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Integrations == nil || cfg.Sessions == nil ||
+	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Finder == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Integrations == nil || cfg.Sessions == nil ||
 		cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Webhooks == nil || cfg.Verify == nil || cfg.PublicURL == nil {
 		return nil, errors.New("api: the configuration is incomplete")
 	}

@@ -190,6 +190,7 @@ func (a *API) providerRoutes() {
 		rules: write, conflicts: true}, a.deleteProvider)
 	handle(a, route{id: "lint-provider", method: http.MethodPost, path: "/v1/providers/lint", tag: "providers", summary: "Check a record and store nothing", rules: read}, a.lintProvider)
 	a.importRoutes()
+	a.mcpRoutes()
 	a.hookRoutes()
 	a.clientRoutes()
 	handle(a, route{id: "list-provider-templates", method: http.MethodGet, path: "/v1/provider-templates", tag: "providers", summary: "List records with blanks", rules: read}, a.templates)
@@ -224,18 +225,7 @@ func (a *API) putProvider(ctx context.Context, by account.Actor, in *putProvider
 	}
 	put := provider.Input{YAML: []byte(in.Body.YAML), ClientID: in.Body.ClientID, ClientSecret: in.Body.ClientSecret.Value, IfVersion: in.Body.IfVersion,
 		For: provider.Audience(in.Body.ClientFor), AcceptShared: in.Body.AcceptShared}
-	if _, person := by.Person(); person {
-		d, err := a.cfg.Providers.Draft(ctx, by, put, "")
-		if err != nil {
-			return Provider{}, err
-		}
-		return Provider{}, a.browserRequired("/ui/drafts/"+string(d.ID), "The record is handed in. It counts once you confirm it with your passkey.")
-	}
-	p, err := a.cfg.Providers.Put(ctx, by, put, account.Agreement{})
-	if err != nil {
-		return Provider{}, err
-	}
-	return wholeProvider(p), nil
+	return a.put(ctx, by, put, "The record is handed in. It counts once you confirm it with your passkey.")
 }
 
 func (a *API) deleteProvider(ctx context.Context, by account.Actor, in *providerInput) error {

@@ -168,6 +168,7 @@ var routes = map[string]expected{
 	"set-provider-hook": {200, 200, 404, 403}, "delete-provider-hook": {204, 204, 404, 403},
 	"list-provider-clients": {200, 200, 404, 200}, "put-provider-client": {403, 200, 404, 404}, "delete-provider-client": {204, 204, 404, 404},
 	"lint-provider": {200, 200, 200, 200}, "import-provider": {200, 200, 200, 403}, "list-provider-templates": {200, 200, 200, 200}, "list-provider-catalog": {200, 200, 200, 200}, "fill-provider-template": {200, 200, 200, 200},
+	"add-mcp-server": {403, 200, 200, 403}, "look-at-tools": {400, 400, 404, 404}, "take-tools": {400, 400, 404, 404}, "adopt-tools": {400, 400, 404, 404},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
 	"create-connect-token": {403, 201, 404, 404},
 	"list-webhooks":        {200, 200, 200, 200}, "create-webhook": {201, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
@@ -393,6 +394,10 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 		v = map[string]any{"yaml": s.record("fine")}
 	case "import-provider":
 		v = map[string]any{"document": "openapi: 3.1.0\ninfo: {title: Fine}\nservers: [{url: \"https://fine.example\"}]\npaths: {/x: {get: {responses: {\"200\": {description: ok}}}}}\n"}
+	case "add-mcp-server":
+		v = map[string]any{"url": "https://mcp.example.com/mcp", "id": strings.ReplaceAll(s.name("mcp"), " ", "_"), "header": "Authorization"}
+	case "take-tools":
+		v = map[string]any{"effects": map[string]string{}}
 	case "fill-provider-template":
 		v = map[string]any{"params": map[string]string{"id": "own", "name": "Own", "api_base": "https://api.example.com"}}
 	case "create-connection":

@@ -35,6 +35,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/discovery"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/proxy"
 	"github.com/ambit-dev/ambit/internal/relay"
@@ -322,7 +323,8 @@ func (a *App) handler() (http.Handler, error) {
 	a.tools.Mount(mux)
 	authserver.New(authserver.Config{Agents: a.Agents, Sessions: a.Sessions, People: a.People, Address: a.address, NoRegistration: a.cfg.NoRegistration, Now: a.clock.Now, Logger: a.log}).Mount(mux)
 	importer := openapi.NewImporter(a.outbound)
-	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials, Integrations: a.Integrations,
+	finder := discovery.New(discovery.Config{Outbound: a.outbound, Public: a.public, Path: credential.CallbackPath, DocumentPath: web.ClientPath})
+	management, err := api.New(api.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Finder: finder, Connections: a.Connections, Credentials: a.Credentials, Integrations: a.Integrations,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Webhooks: a.Webhooks, Verify: a.VerifyAudit, PublicURL: a.public, Address: a.address, AllowVend: a.cfg.AllowVend, Version: a.cfg.Version, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err
@@ -330,7 +332,7 @@ func (a *App) handler() (http.Handler, error) {
 	management.Mount(mux)
 	mux.Handle("POST /hooks/{environment}/{provider}", management.Notices())
 	workos.New(workos.Config{People: a.People, Vault: a.Vault, Audit: a.Audit, Integrations: a.Integrations, PublicURL: a.public, Address: a.address, Logger: a.log}).Mount(mux)
-	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Connections: a.Connections, Credentials: a.Credentials, Integrations: a.Integrations,
+	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Finder: finder, Connections: a.Connections, Credentials: a.Credentials, Integrations: a.Integrations,
 		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err

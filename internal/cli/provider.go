@@ -20,7 +20,7 @@ import (
 
 func (c *command) providerCommand() *cobra.Command {
 	return c.group("provider", "Providers: the third parties that accounts can be connected at",
-		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerCatalog(), c.providerTemplate(), c.providerImport(), c.providerSchema(), c.providerHook(), c.providerClient(), c.providerRemove())
+		c.providerList(), c.providerShow(), c.providerAdd(), c.providerLint(), c.providerCatalog(), c.providerTemplate(), c.providerImport(), c.providerSchema(), c.providerHook(), c.providerClient(), c.providerMCP(), c.providerRemove())
 }
 
 func (c *command) providerList() *cobra.Command {

@@ -2,12 +2,14 @@ package credential
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 )
 
@@ -70,7 +72,7 @@ func (s *Service) Look(ctx context.Context, by account.Actor, conn id.Connection
 		return c, provider.Listing{}, err
 	}
 	if c.Record.MCP == nil {
-		return c, provider.Listing{}, fault.New(fault.Invalid, "not_mcp", c.Record.Name+" is not an MCP server.").WithHint("Only those list tools of their own.")
+		return c, provider.Listing{}, notMCP(c)
 	}
 	listed, err := s.lookAt(ctx, c)
 	return c, listed, err
@@ -130,4 +132,61 @@ func (s *Service) lookNow(ctx context.Context, c connection.Connection) (provide
 		return provider.Listing{}, err
 	}
 	return listed, s.providers.KeepLook(ctx, c.Environment, c.Organization, c.ID, c.Record, listed)
+}
+
+// Listed is what the server of a connection listed when it was last looked at.
+func (s *Service) Listed(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, time.Time, provider.Listing, error) {
+	c, err := s.connections.Get(ctx, by, conn)
+	if err == nil {
+		err = connection.MayConnect(by, c.Organization, c.Owner)
+	}
+	if err == nil && c.Record.MCP == nil {
+		err = notMCP(c)
+	}
+	if err != nil {
+		return c, time.Time{}, provider.Listing{}, err
+	}
+	at, listed, err := s.providers.Looked(ctx, conn)
+	return c, at, listed, err
+}
+
+func notMCP(c connection.Connection) error {
+	return fault.New(fault.Invalid, "not_mcp", c.Record.Name+" is not an MCP server.").WithHint("Only those list tools of their own.")
+}
+
+// Taken is the provider's record with the tools that the server of a connection
+// listed last and for which effects has one, by the server's names: for a person to
+// agree to, as to any record.
+func (s *Service) Taken(ctx context.Context, by account.Actor, conn id.Connection, effects map[string]policy.Effect) (provider.Input, error) {
+	c, at, listed, err := s.Listed(ctx, by, conn)
+	if err != nil {
+		return provider.Input{}, err
+	}
+	if at.IsZero() {
+		return provider.Input{}, fault.New(fault.Conflict, "not_looked", "The server has not been asked for its tools yet.").WithHint("Look at them first.")
+	}
+	for name := range effects {
+		if !slices.ContainsFunc(listed.Tools, func(d provider.Definition) bool { return d.Name == name }) {
+			return provider.Input{}, fault.New(fault.Invalid, "unknown_tool", "The server lists no tool "+name+".").WithHint("Name tools as the server does.")
+		}
+	}
+	p, err := s.providers.Get(ctx, c.Environment, c.Provider)
+	if err != nil {
+		return provider.Input{}, err
+	}
+	rec, err := p.Record.TakeMCP(listed, effects)
+	return provider.Input{YAML: rec.Source(), ClientID: p.ClientID, IfVersion: p.Version}, err
+}
+
+// Adopt gives a connection to an MCP server the tools that its provider has now.
+func (s *Service) Adopt(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, error) {
+	c, err := s.connections.Get(ctx, by, conn)
+	if err != nil {
+		return c, err
+	}
+	p, err := s.providers.Get(ctx, c.Environment, c.Provider)
+	if err != nil {
+		return c, err
+	}
+	return s.connections.Adopt(ctx, by, conn, p.Record)
 }

@@ -85,6 +85,8 @@ var beside = map[string]string{
 	"internal/keyring/pkcs11 -> internal/keyring":             "a back end returns the description that its room defines",
 	"internal/keyring/pkcs11 -> internal/keyring/pkcs11/wire": "what is said to the helper is said in one place, for both",
 	"internal/keyring/transit -> internal/keyring":            "a back end returns the description that its room defines",
+	"internal/provider/discovery -> internal/account":         "who asks a server how it is authorized is checked where it is asked",
+	"internal/provider/discovery -> internal/provider":        "what is found out is a provider's record",
 	"internal/provider/openapi -> internal/account":           "the server reads an address on somebody's authority",
 	"internal/provider/openapi -> internal/provider":          "what it drafts is held against the linter",
 	"internal/provider -> internal/account":                   "a record is stored on somebody's authority",

@@ -468,6 +468,9 @@ func effectFits(effect policy.Effect, method string) bool {
 	return true // POST may be a search
 }
 
+// ValidSlug reports whether s can be the id of a record.
+func ValidSlug(s string) bool { return validSlug(s) }
+
 func validSlug(s string) bool {
 	if len(s) < 2 || len(s) > 40 || s[0] < 'a' || s[0] > 'z' {
 		return false

@@ -59,11 +59,12 @@ func (r Record) CompareMCP(listed []Definition) []MCPTool {
 	for _, d := range now {
 		out = append(out, MCPTool{State: MCPNew, Now: d, Effect: d.Suggested()})
 	}
-	slices.SortFunc(out, func(a, b MCPTool) int { return strings.Compare(a.upstream(), b.upstream()) })
+	slices.SortFunc(out, func(a, b MCPTool) int { return strings.Compare(a.Upstream(), b.Upstream()) })
 	return out
 }
 
-func (c MCPTool) upstream() string { return cmp.Or(c.Now.Name, c.Was.Name) }
+// Upstream is the server's name of the tool.
+func (c MCPTool) Upstream() string { return cmp.Or(c.Now.Name, c.Was.Name) }
 
 // TakeMCP gives the record with the server's tools as they are now: those for
 // which effects has one, by the server's names. All else in the record stays as it

@@ -103,7 +103,7 @@ func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organiz
 		}
 		byState := map[MCPState][]string{}
 		for _, c := range rec.CompareMCP(listed.Tools) {
-			byState[c.State] = append(byState[c.State], c.upstream())
+			byState[c.State] = append(byState[c.State], c.Upstream())
 		}
 		action := "provider.tools_listed"
 		if !at.IsZero() {

@@ -17,11 +17,13 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
+	"github.com/ambit-dev/ambit/internal/provider/discovery"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -58,7 +60,7 @@ func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})
 	rooms := integration.New(integration.Config{DB: w.DB, Audit: w.Audit, People: w.Accounts, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, PublicURL: w.PublicURL, Now: w.Clock.Now})
 	w.OnTicket = rooms.Connected
-	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Connections: w.Connections, Credentials: w.Credentials,
+	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Finder: discovery.New(discovery.Config{Outbound: w.Outbound, Public: w.PublicURL, Path: credential.CallbackPath, DocumentPath: web.ClientPath}), Connections: w.Connections, Credentials: w.Credentials,
 		Integrations: rooms,
 		Sessions:     w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {

@@ -61,6 +61,9 @@ func connectionRow(v *visit, who *names, c connection.Connection, upstream strin
 		row.Owner = who.user(c.Owner) + "'s"
 	}
 	row.By = c.ReauthorizeBy
+	if c.Record.MCP != nil && c.Live() && row.CanChange {
+		row.Tools = v.query("/ui/connections/" + string(c.ID) + "/tools")
+	}
 	if lacking := c.Lacking(); len(lacking) > 0 && c.Live() {
 		row.Lacking = strings.Join(lacking, ", ")
 	}
@@ -78,8 +81,11 @@ func connectionRow(v *visit, who *names, c connection.Connection, upstream strin
 }
 
 func kindOf(a provider.Auth) string {
-	if a == provider.OAuth2 {
+	switch a {
+	case provider.OAuth2:
 		return "OAuth"
+	case provider.None:
+		return "open"
 	}
 	return "API key"
 }

@@ -34,6 +34,7 @@ type ConnectionRow struct {
 	CanChange         bool
 	CanStop           bool   // end the sessions that use it
 	Reconnect         string // where to
+	Tools             string // where those of an MCP server are compared; empty: it is none
 }
 
 // ConnectionNewPage lets a person pick a provider, then connect there.

@@ -32,6 +32,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/discovery"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
@@ -44,6 +45,7 @@ type Config struct {
 	Agents       *agent.Service
 	Providers    *provider.Store
 	Importer     *openapi.Importer
+	Finder       *discovery.Finder
 	Connections  *connection.Service
 	Credentials  *credential.Service
 	Integrations *integration.Service
@@ -85,6 +87,7 @@ type Server struct {
 	agents       *agent.Service
 	providers    *provider.Store
 	importer     *openapi.Importer
+	finder       *discovery.Finder
 	connections  *connection.Service
 	credentials  *credential.Service
 	integrations *integration.Service
@@ -109,7 +112,7 @@ type Server struct {
 
 // New makes a Server and parses its templates.
 func New(cfg Config) (*Server, error) {
-	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Integrations == nil ||
+	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Finder == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Integrations == nil ||
 		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
 		return nil, errors.New("web: the configuration is incomplete")
 	}
@@ -129,7 +132,7 @@ func New(cfg Config) (*Server, error) {
 	const addresses = 20_000
 	l := cfg.Limits.withDefaults()
 	return &Server{refusals: throttle.New(l.RefusalRate, l.RefusalBurst, addresses, cfg.Now),
-		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, importer: cfg.Importer, connections: cfg.Connections, credentials: cfg.Credentials, integrations: cfg.Integrations,
+		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, importer: cfg.Importer, finder: cfg.Finder, connections: cfg.Connections, credentials: cfg.Credentials, integrations: cfg.Integrations,
 		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, custody: cfg.Custody, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil
 }
@@ -202,6 +205,10 @@ func (s *Server) routes() []route {
 		{"POST /ui/connections/challenge", signedIn, s.connectChallenge},
 		{"GET /ui/connections/incident", signedIn, s.connectionsAim},
 		{"POST /ui/connections/revoke", signedIn, s.connectionsRevoke},
+		{"GET /ui/connections/{id}/tools", signedIn, s.toolsPage},
+		{"POST /ui/connections/{id}/tools/look", signedIn, s.toolsLook},
+		{"POST /ui/connections/{id}/tools/take", signedIn, s.toolsTake},
+		{"POST /ui/connections/{id}/tools/adopt", signedIn, s.toolsAdopt},
 		{"POST /ui/connections/{id}/disconnect", signedIn, s.disconnect},
 		{"POST /ui/connections/{id}/revoke", signedIn, s.connectionRevoke},
 		{"GET /ui/callback/{environment}/{provider}", signedIn, s.callback},
@@ -213,6 +220,7 @@ func (s *Server) routes() []route {
 		{"GET /ui/providers/new", signedIn, s.providerNew},
 		{"POST /ui/providers", signedIn, s.providerPut},
 		{"POST /ui/providers/import", signedIn, s.providerImport},
+		{"POST /ui/providers/mcp", signedIn, s.providerMCP},
 		{"POST /ui/providers/{provider}/revoke", signedIn, s.providerRevoke},
 		{"GET /ui/providers/{provider}/client", signedIn, s.providerClient},
 		{"POST /ui/providers/{provider}/client", signedIn, s.providerClientPut},
@@ -332,6 +340,7 @@ func (s *Server) Mount(mux *http.ServeMux) {
 	}
 	ui.HandleFunc("GET /ui/events", s.events)
 	ui.HandleFunc("GET /ui/assets/", s.renderer.serveAsset)
+	ui.HandleFunc("GET "+ClientPath("{environment}", "{provider}"), s.clientDocument)
 	mux.Handle("/ui/", s.guarded(ui))
 	s.mountComponent(mux)
 	mux.Handle("GET /{$}", s.guarded(http.RedirectHandler("/ui/", http.StatusSeeOther)))

@@ -35,6 +35,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/provider/discovery"
 	"github.com/ambit-dev/ambit/internal/provider/openapi"
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -129,7 +130,7 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Integrations = integration.New(integration.Config{DB: db, Audit: w.Audit, People: w.People, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, PublicURL: public})
 	w.Webhooks = webhook.New(webhook.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, Outbound: out, Kinds: slices.Sorted(maps.Keys(connection.Changes()))})
 	w.Custody = custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People})
-	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(out), Connections: w.Connections, Credentials: w.Credentials, Integrations: w.Integrations, Sessions: w.Sessions,
+	cfg := api.Config{People: w.People, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(out), Finder: discovery.New(discovery.Config{Outbound: out, Public: public, Path: credential.CallbackPath, DocumentPath: credential.CallbackPath}), Connections: w.Connections, Credentials: w.Credentials, Integrations: w.Integrations, Sessions: w.Sessions,
 		Audit: w.Audit, Vault: w.Vault, Custody: w.Custody, Webhooks: w.Webhooks, PublicURL: public, Limits: Generous, Logger: logger,
 		Verify: func(ctx context.Context, progress func(int64)) (audit.Report, error) {
 			return audit.Verify(ctx, audit.VerifyConfig{DB: db, Keeper: keeper, Checkpoints: []string{checkpoints}, Progress: progress})

@@ -44,10 +44,14 @@ const (
 // Config is what a Finder needs.
 type Config struct {
 	Outbound *outbound.Client
-	// Public is where this server is; Callback and Document are, below it, where a
-	// provider sends people back, and where the metadata document of our client is.
+	// Public is where this server is. Below it are the Path where a provider sends
+	// people back, and the DocumentPath of our client's metadata document.
 	Public             *url.URL
-	Callback, Document func(env id.Environment, slug string) string
+	Path, DocumentPath func(env id.Environment, slug string) string
+}
+
+func (f *Finder) callback(env id.Environment, slug string) string {
+	return f.cfg.Public.JoinPath(f.cfg.Path(env, slug)).String()
 }
 
 // Finder is safe for concurrent use.
@@ -282,11 +286,11 @@ func (f *Finder) client(ctx context.Context, env id.Environment, slug string, as
 		return c, nil
 	}
 	if m.TakesURL && f.cfg.Public.Scheme == "https" && (len(m.Auth) == 0 || slices.Contains(m.Auth, "none")) {
-		return registered{id: f.cfg.Document(env, slug), auth: "none", how: "where this server's address is the name of the client"}, nil
+		return registered{id: f.cfg.Public.JoinPath(f.cfg.DocumentPath(env, slug)).String(), auth: "none", how: "where this server's address is the name of the client"}, nil
 	}
 	if m.Register == "" {
 		return registered{}, fault.New(fault.Invalid, "mcp_client_missing", "The authorization server registers no clients by itself.").
-			WithHint("Register one there, with the callback "+f.cfg.Callback(env, slug)+", and give its client id.").With("callback", f.cfg.Callback(env, slug))
+			WithHint("Register one there, with the callback "+f.callback(env, slug)+", and give its client id.").With("callback", f.callback(env, slug))
 	}
 	kind := "web"
 	if host := f.cfg.Public.Hostname(); host == "localhost" || strings.HasPrefix(host, "127.") {
@@ -306,7 +310,7 @@ func (f *Finder) client(ctx context.Context, env id.Environment, slug string, as
 		}
 	}
 	body, err := json.Marshal(map[string]any{
-		"client_name": "Ambit", "client_uri": f.cfg.Public.String(), "redirect_uris": []string{f.cfg.Callback(env, slug)}, "application_type": kind,
+		"client_name": "Ambit", "client_uri": f.cfg.Public.String(), "redirect_uris": []string{f.callback(env, slug)}, "application_type": kind,
 		"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"}, "token_endpoint_auth_method": method, "scope": strings.Join(scopes, " "),
 	})
 	if err != nil {
