@@ -10,7 +10,6 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
-	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
@@ -90,13 +89,8 @@ func (s *Service) giveGrantBack(ctx context.Context, f flow, rec provider.Record
 		return Unsupported
 	}
 	client, err := s.client(ctx, conn)
-	for _, t := range []struct {
-		hint  string
-		token secret.Value
-	}{{"refresh_token", m.values[fieldRefreshToken]}, {"access_token", m.values[provider.FieldAccessToken]}} {
-		if err == nil && !t.token.IsZero() {
-			err = s.giveBack(ctx, conn, client, t.hint, t.token)
-		}
+	if err == nil {
+		err = s.giveAllBack(ctx, conn, client, m)
 	}
 	if err != nil {
 		s.log.Warn("a grant that was not stored could not be revoked", "provider", f.provider, "error", err)

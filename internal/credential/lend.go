@@ -28,10 +28,7 @@ func (l Loan) Connection() connection.Connection { return l.conn }
 // Lend gives the right to make one request to the API key of an application with
 // the scope connections:vend.
 func (s *Service) Lend(ctx context.Context, by account.Actor, conn id.Connection) (Loan, error) {
-	if by.Audit().Kind != "api_key" {
-		return Loan{}, fault.New(fault.Denied, "api_key_required", "Only the API key of an application can do this.")
-	}
-	if err := by.May(by.Organization(), account.VendConnections); err != nil {
+	if err := application(by); err != nil {
 		return Loan{}, err
 	}
 	c, err := s.lendable(ctx, s.db.Reader(), by, conn)
@@ -39,12 +36,9 @@ func (s *Service) Lend(ctx context.Context, by account.Actor, conn id.Connection
 }
 
 func (s *Service) lendable(ctx context.Context, q sqldb.Querier, by account.Actor, conn id.Connection) (connection.Connection, error) {
-	c, err := s.connections.ByID(ctx, q, by.Environment(), conn)
+	c, err := s.applications(ctx, q, by, conn)
 	if err != nil {
 		return c, err
-	}
-	if err := by.May(c.Organization, account.VendConnections); err != nil {
-		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such connection.").WithCause(err)
 	}
 	if c.State != connection.Connected {
 		return c, s.connections.MustReconnect(c.ID, "The account must be connected again.")
@@ -67,8 +61,9 @@ func (l Loan) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []erro
 	return refused
 }
 
-// Credential gives what goes into the request, fresh, and its version.
-func (l Loan) Credential(ctx context.Context) (provider.Credential, error) {
+// Credential gives what goes into a request of this tool, fresh: of several tokens the
+// one that the tool goes with.
+func (l Loan) Credential(ctx context.Context, tool provider.Tool) (provider.Credential, error) {
 	if l.service == nil {
 		return provider.Credential{}, fault.New(fault.Internal, "no_permit", "A credential was asked for without a right to it.")
 	}
@@ -89,5 +84,5 @@ func (l Loan) Credential(ctx context.Context) (provider.Credential, error) {
 			return provider.Credential{}, err
 		}
 	}
-	return s.open(ctx, r)
+	return s.openSlot(ctx, r, tool.Slot)
 }

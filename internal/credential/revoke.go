@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -186,14 +187,19 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 	if conn.Record.Auth == provider.ClientCredentials {
 		client = ownClient(m)
 	}
+	return s.giveAllBack(ctx, conn, client, m)
+}
+
+// giveAllBack gives back every token of a credential. One that the provider does not
+// take keeps no other from being given back.
+func (s *Service) giveAllBack(ctx context.Context, conn connection.Connection, client provider.Client, m material) error {
+	var failed []error
 	for _, t := range append(m.slotTokens(conn.Record.OAuth), []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}}...) {
 		if v := m.values[t.field]; !v.IsZero() {
-			if err := s.giveBack(ctx, conn, client, t.hint, v); err != nil {
-				return err
-			}
+			failed = append(failed, s.giveBack(ctx, conn, client, t.hint, v))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func (s *Service) giveBack(ctx context.Context, conn connection.Connection, client provider.Client, hint string, token secret.Value) error {

@@ -172,3 +172,29 @@ func TestOneRefreshTokenForSeveralResources(t *testing.T) {
 	}
 	gatewaytest.Must(t, call("me"))
 }
+
+// Issue 5, F11: a sign-in that fails after the tokens came gives each of them back,
+// those of slots too. The bot's used to stay at Slack.
+func TestAFailedSignInGivesBackEverySlot(t *testing.T) {
+	t.Parallel()
+	n := newInternet(t, newScene(t, sqldbtest.Open(t, sqldb.SQLite)))
+	n.provider(t, "slack_bot", nil)
+	n.answer = func(s said) reply {
+		switch s.Path {
+		case "/api/oauth.v2.access":
+			return reply{body: `{"ok":true,"access_token":"bot-token-number-0","scope":"chat:write","team":{"id":"T1234"},
+				"authed_user":{"id":"U1","access_token":"user-token-number-0","scope":"channels:read"}}`}
+		case "/api/auth.test":
+			return reply{body: `{"ok":false,"error":"fatal_error"}`}
+		}
+		return reply{body: `{"ok":true}`}
+	}
+	if _, _, err := n.signIn(t, "slack_bot", nil, nil); err == nil {
+		t.Fatal("an account that nobody could identify was connected")
+	}
+	back := n.bearers("/api/auth.revoke")
+	slices.Sort(back)
+	if !slices.Equal(back, []string{"bot-token-number-0", "user-token-number-0"}) {
+		t.Errorf("given back: %v", back)
+	}
+}

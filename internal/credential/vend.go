@@ -49,12 +49,7 @@ func (s *Service) Vend(ctx context.Context, by account.Actor, conn id.Connection
 }
 
 func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection, whom id.User) (Vended, error) {
-	if by.Audit().Kind != "api_key" {
-		return Vended{}, fault.New(fault.Denied, "api_key_required", "Credentials are vended to API keys only.").
-			WithHint("Use the API key of an application, with the scope " + account.ScopeConnectionsVend + ".")
-	}
-	// Whether the key has the scope is told before a look-up could tell more.
-	if err := by.May(by.Organization(), account.VendConnections); err != nil {
+	if err := application(by); err != nil {
 		return Vended{}, err
 	}
 	if _, err := s.vendable(ctx, s.db.Reader(), by, conn); err != nil {
@@ -98,14 +93,34 @@ func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection
 	return Vended{Credential: cred, Version: r.version, Connection: c, ExpiresAt: r.expiresAt}, nil
 }
 
-// vendable reads a connection that by may have the credential of.
-func (s *Service) vendable(ctx context.Context, q sqldb.Querier, by account.Actor, conn id.Connection) (connection.Connection, error) {
+// application refuses whoever is no application with the scope for credentials. That is
+// told before a look-up could tell more.
+func application(by account.Actor) error {
+	if by.Audit().Kind != "api_key" {
+		return fault.New(fault.Denied, "api_key_required", "This is for the API keys of applications only.").
+			WithHint("Use the API key of an application, with the scope " + account.ScopeConnectionsVend + ".")
+	}
+	return by.May(by.Organization(), account.VendConnections)
+}
+
+// applications reads a connection whose credential by's scope is for; any other is not
+// there.
+func (s *Service) applications(ctx context.Context, q sqldb.Querier, by account.Actor, conn id.Connection) (connection.Connection, error) {
 	c, err := s.connections.ByID(ctx, q, by.Environment(), conn)
 	if err != nil {
 		return connection.Connection{}, err
 	}
 	if err := by.May(c.Organization, account.VendConnections); err != nil {
 		return connection.Connection{}, fault.New(fault.NotFound, "not_found", "No such connection.").WithCause(err)
+	}
+	return c, nil
+}
+
+// vendable reads a connection that by may have the credential of.
+func (s *Service) vendable(ctx context.Context, q sqldb.Querier, by account.Actor, conn id.Connection) (connection.Connection, error) {
+	c, err := s.applications(ctx, q, by, conn)
+	if err != nil {
+		return c, err
 	}
 	if err := s.people.Vends(ctx, q, c.Organization); err != nil {
 		return c, err

@@ -70,7 +70,7 @@ func (g *Gateway) ExchangeFor(ctx context.Context, by account.Actor, conn id.Con
 	}
 	running, done := context.WithCancel(ctx)
 	return g.stream(&Exchange{Event: intent.Event, effect: req.Effect, ctx: running, intent: intent, release: []func(){done, stay}}, func() (*provider.Incoming, error) {
-		cred, err := loan.Credential(running)
+		cred, err := loan.Credential(running, tool)
 		if err != nil {
 			return nil, err
 		}
