@@ -89,8 +89,10 @@ func (s *Service) giveGrantBack(ctx context.Context, f flow, rec provider.Record
 		return Unsupported
 	}
 	client, err := s.client(ctx, conn)
-	if err == nil {
-		err = s.giveAllBack(ctx, conn, client, m)
+	if err == nil { // one that is not taken keeps no other from being given back: nobody tries again
+		for _, t := range m.tokens(rec.OAuth) {
+			err = errors.Join(err, s.giveBack(ctx, conn, client, t.hint, t.token))
+		}
 	}
 	if err != nil {
 		s.log.Warn("a grant that was not stored could not be revoked", "provider", f.provider, "error", err)

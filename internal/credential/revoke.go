@@ -3,7 +3,6 @@ package credential
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -187,19 +186,28 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 	if conn.Record.Auth == provider.ClientCredentials {
 		client = ownClient(m)
 	}
-	return s.giveAllBack(ctx, conn, client, m)
-}
-
-// giveAllBack gives back every token of a credential. One that the provider does not
-// take keeps no other from being given back.
-func (s *Service) giveAllBack(ctx context.Context, conn connection.Connection, client provider.Client, m material) error {
-	var failed []error
-	for _, t := range append(m.slotTokens(conn.Record.OAuth), []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}}...) {
-		if v := m.values[t.field]; !v.IsZero() {
-			failed = append(failed, s.giveBack(ctx, conn, client, t.hint, v))
+	for _, t := range m.tokens(conn.Record.OAuth) {
+		if err := s.giveBack(ctx, conn, client, t.hint, t.token); err != nil {
+			return err // it is tried again with all of them
 		}
 	}
-	return errors.Join(failed...)
+	return nil
+}
+
+// handed is a token that a provider gave, and what RFC 7009 calls its kind.
+type handed struct {
+	hint  string
+	token secret.Value
+}
+
+// tokens lists what there is to give back, those of slots first.
+func (m material) tokens(o *provider.OAuth) (out []handed) {
+	for _, t := range append(m.slotTokens(o), []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}}...) {
+		if v := m.values[t.field]; !v.IsZero() {
+			out = append(out, handed{t.hint, v})
+		}
+	}
+	return out
 }
 
 func (s *Service) giveBack(ctx context.Context, conn connection.Connection, client provider.Client, hint string, token secret.Value) error {
