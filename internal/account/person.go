@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
@@ -46,6 +47,7 @@ type Person struct {
 	authenticatedAt time.Time
 	memberships     []Membership
 	address         string
+	providers       []string // of who is vouched for: where they connect; none: everywhere
 }
 
 func (p Person) User() id.User               { return p.user }
@@ -59,7 +61,16 @@ func (p Person) CLI() bool                   { return p.method == MethodCLI }
 
 // Vouched reports whether the person is signed in on an application's word, which
 // is enough to connect accounts and nothing else.
-func (p Person) Vouched() bool               { return p.method == MethodVouched }
+func (p Person) Vouched() bool { return p.method == MethodVouched }
+
+// ConnectsAt refuses who is signed in on an application's word for other providers.
+func (p Person) ConnectsAt(provider string) error {
+	if !p.Vouched() || len(p.providers) == 0 || slices.Contains(p.providers, provider) {
+		return nil
+	}
+	return fault.New(fault.Denied, "provider_not_named", "The application that you came from did not name this provider.").WithHint("Start again there, or sign in by yourself.")
+}
+
 func (p Person) Address() string             { return p.address }
 func (p Person) Organizations() []Membership { return slices.Clone(p.memberships) }
 func (p Person) Role(org id.Organization) (Role, bool) {

@@ -343,11 +343,11 @@ func takeLink(ctx context.Context, tx *sqldb.Tx, l link, now time.Time) (bool, e
 // Logins.
 
 const (
-	insertLoginSQL = `insert into login (id, user_id, token_hash, method, first, passkey_id, address, authenticated_at, last_seen_at, expires_at, revoked_at, version, organization_id)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, 0, 1, $10)`
+	insertLoginSQL = `insert into login (id, user_id, token_hash, method, first, passkey_id, address, authenticated_at, last_seen_at, expires_at, revoked_at, version, organization_id, providers)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, 0, 1, $10, $11)`
 	sweepLoginsSQL = `delete from login where user_id = $1 and expires_at <= $2`
 	// One row a membership; a person without one still has one row.
-	authenticateSQL = `select l.id, l.user_id, l.token_hash, l.method, l.first, l.authenticated_at, l.last_seen_at, l.expires_at, l.organization_id,
+	authenticateSQL = `select l.id, l.user_id, l.token_hash, l.method, l.first, l.authenticated_at, l.last_seen_at, l.expires_at, l.organization_id, l.providers,
 			p.name, p.email, p.environment_id,
 			coalesce(m.role, ''), coalesce(o.id, ''), coalesce(o.name, ''), coalesce(o.environment_id, ''), coalesce(o.require_passkey, 0),
 			coalesce(e.name, ''), coalesce(e.operator_id, '')
@@ -367,7 +367,7 @@ func insertLogin(ctx context.Context, tx *sqldb.Tx, l loginRow) error {
 	if _, err := tx.ExecContext(ctx, sweepLoginsSQL, l.user, sqldb.Micros(l.at)); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, insertLoginSQL, l.id, l.user, l.hash[:], l.method, number(l.first), l.passkey, l.address, sqldb.Micros(l.at), sqldb.Micros(l.expires), l.organization)
+	_, err := tx.ExecContext(ctx, insertLoginSQL, l.id, l.user, l.hash[:], l.method, number(l.first), l.passkey, l.address, sqldb.Micros(l.at), sqldb.Micros(l.expires), l.organization, l.providers)
 	return err
 }
 
@@ -380,6 +380,7 @@ type loginRow struct {
 	passkey      id.Passkey
 	address      string
 	organization id.Organization // of a vouched login: the only one in which it counts
+	providers    string          // of a vouched login: where it connects; empty: everywhere
 	at           time.Time
 	expires      time.Time
 }
@@ -398,13 +399,14 @@ func selectPerson(ctx context.Context, q sqldb.Querier, hash [32]byte, now time.
 		var m Membership
 		var operator string
 		var first, require, at, seen, expires int64
-		var env, org string
+		var env, org, providers string
 		var only id.Organization
-		err := row.Scan(&p.login, &p.user, &st.hash, &p.method, &first, &at, &seen, &expires, &only, &p.name, &p.email, &p.home,
+		err := row.Scan(&p.login, &p.user, &st.hash, &p.method, &first, &at, &seen, &expires, &only, &providers, &p.name, &p.email, &p.home,
 			&m.Role, &org, &m.OrganizationName, &env, &require, &m.EnvironmentName, &operator)
 		if err != nil {
 			return struct{}{}, err
 		}
+		p.providers = strings.Fields(providers)
 		st.found, p.first, p.authenticatedAt, st.lastSeen = true, first != 0, sqldb.Time(at), sqldb.Time(seen)
 		if org != "" && (!p.Vouched() || vouchable(m.Role) && id.Organization(org) == only) {
 			m.Organization, m.Environment, m.requirePasskey, m.operates = id.Organization(org), id.Environment(env), require != 0, operator == org

@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"crypto/subtle"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -37,10 +38,10 @@ func vouchedOnly() error {
 const maxVouched = 20
 
 const (
-	insertVouchSQL = `insert into vouch_link (token_hash, environment_id, organization_id, user_id, key_id, next, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8)`
+	insertVouchSQL = `insert into vouch_link (token_hash, environment_id, organization_id, user_id, key_id, next, created_at, expires_at, providers) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
 	sweepVouchSQL  = `delete from vouch_link where expires_at <= $1`
 	countVouchSQL  = `select count(*) from vouch_link where user_id = $1`
-	vouchFields    = `token_hash, environment_id, organization_id, user_id, key_id, next, expires_at`
+	vouchFields    = `token_hash, environment_id, organization_id, user_id, key_id, next, expires_at, providers`
 	vouchSQL       = `select ` + vouchFields + ` from vouch_link where token_hash = $1 and expires_at > $2`
 	takeVouchSQL   = `delete from vouch_link where token_hash = $1 and expires_at > $2 returning ` + vouchFields
 	madeBySQL      = `select made_by from person where id = $1 and environment_id = $2`
@@ -53,13 +54,15 @@ type vouch struct {
 	user         id.User
 	key          id.Key
 	next         string
+	providers    []string // at which the user may connect; none: at all
 	expires      time.Time
 }
 
 // Vouch gives a link with which a user signs in once, on the word of the key that
-// asks. It leads to next, a page of ours. Only a key with the scope for it asks,
+// asks. It leads to next, a page of ours, and is enough to connect at these providers,
+// by their ids; at all of them where none is named. Only a key with the scope for it asks,
 // only for an active member of org who was made by a key of its environment.
-func (s *Service) Vouch(ctx context.Context, by Actor, org id.Organization, user id.User, next string) (linkURL secret.Value, err error) {
+func (s *Service) Vouch(ctx context.Context, by Actor, org id.Organization, user id.User, next string, providers ...string) (linkURL secret.Value, err error) {
 	if by.kind != "api_key" {
 		return secret.Value{}, fault.New(fault.Denied, "api_key_required", "Only an application's key vouches for its users.")
 	}
@@ -68,7 +71,7 @@ func (s *Service) Vouch(ctx context.Context, by Actor, org id.Organization, user
 	}
 	token, now := secret.Token(vouchPrefix), s.now()
 	hash := token.Hash()
-	v := vouch{environment: by.env, organization: org, user: user, key: by.key.id, next: next}
+	v := vouch{environment: by.env, organization: org, user: user, key: by.key.id, next: next, providers: providers}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ok, err := lockUser(ctx, tx, user); err != nil || !ok {
 			return orElse(err, notFound("user"))
@@ -87,11 +90,14 @@ func (s *Service) Vouch(ctx context.Context, by Actor, org id.Organization, user
 			return fault.New(fault.Limited, "too_many_links", "The user has many sign-in links that nobody has followed.").
 				WithHint("Ask for one when the user needs it.").WithRetry(VouchAge)
 		}
-		if _, err := tx.ExecContext(ctx, insertVouchSQL, hash[:], v.environment, org, user, v.key, next, sqldb.Micros(now), sqldb.Micros(now.Add(VouchAge))); err != nil {
+		if _, err := tx.ExecContext(ctx, insertVouchSQL, hash[:], v.environment, org, user, v.key, next, sqldb.Micros(now), sqldb.Micros(now.Add(VouchAge)), strings.Join(providers, " ")); err != nil {
 			return err
 		}
 		e := entry(by, v.environment, org, "user.vouched", string(user))
 		e.User = user
+		if len(providers) > 0 {
+			e.Detail = map[string]string{"providers": strings.Join(providers, " ")}
+		}
 		s.audit.Append(tx, e)
 		return nil
 	})
@@ -148,7 +154,9 @@ func scanVouch(row sqldb.Scanner, hash [32]byte) (vouch, error) {
 	var v vouch
 	var stored []byte
 	var expires int64
-	err := row.Scan(&stored, &v.environment, &v.organization, &v.user, &v.key, &v.next, &expires)
+	var providers string
+	err := row.Scan(&stored, &v.environment, &v.organization, &v.user, &v.key, &v.next, &expires, &providers)
+	v.providers = strings.Fields(providers)
 	if v.expires = sqldb.Time(expires); sqldb.NoRows(err) || err == nil && subtle.ConstantTimeCompare(stored, hash[:]) != 1 {
 		err = vouchGone()
 	}
@@ -219,7 +227,7 @@ func (s *Service) FollowVouch(ctx context.Context, p Person, token secret.Value,
 		}
 		next = v.next
 		if p.user != v.user || p.Vouched() {
-			if login, err = s.newLogin(ctx, tx, loginRow{user: v.user, method: MethodVouched, organization: v.organization, address: address}); err != nil {
+			if login, err = s.newLogin(ctx, tx, loginRow{user: v.user, method: MethodVouched, organization: v.organization, providers: strings.Join(v.providers, " "), address: address}); err != nil {
 				return err
 			}
 		}

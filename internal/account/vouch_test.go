@@ -98,6 +98,14 @@ func TestVouch(t *testing.T) {
 		w.audited(t, "user.vouched")
 		w.audited(t, "signin.vouched")
 
+		check(t, p.ConnectsAt("anywhere"))
+		// Where the application named providers, it is enough for those and no others.
+		named, _, err := follow(account.Person{}, must(w.Vouch(ctx, by, acme.ID, ann.ID, "/ui/connect/y", "github", "slack"))(t))
+		check(t, err)
+		only := must(w.Authenticate(ctx, named, "192.0.2.1"))(t)
+		check(t, only.ConnectsAt("slack"))
+		wantCode(t, only.ConnectsAt("salesforce"), "provider_not_named")
+		check(t, owner.Person.ConnectsAt("salesforce"))
 		t.Run("what it is enough for", func(t *testing.T) {
 			for _, perm := range []account.Permission{account.UseOwn, account.View, account.ViewConnections} {
 				check(t, account.ByPerson(p).May(acme.ID, perm))

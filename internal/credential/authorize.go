@@ -82,6 +82,9 @@ func OwnCallbackPath(env id.Environment, slug string, org id.Organization) strin
 // Authorize begins an authorization and gives the URL at the provider where it
 // goes on. The flow can be finished only by the same signed-in person.
 func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (string, error) {
+	if err := p.ConnectsAt(st.Provider); err != nil {
+		return "", err
+	}
 	by := account.ByPerson(p).In(st.Environment)
 	owner := p.User()
 	if st.OrganizationOwned {

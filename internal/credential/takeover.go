@@ -107,6 +107,11 @@ func (s *Service) offered(ctx context.Context, by account.Actor, st Start, owner
 	if err := connection.MayConnect(by, st.Organization, owner); err != nil {
 		return provider.Provider{}, err
 	}
+	if p, ok := by.Person(); ok {
+		if err := p.ConnectsAt(st.Provider); err != nil {
+			return provider.Provider{}, err
+		}
+	}
 	return s.providers.Get(ctx, st.Environment, st.Provider)
 }
 

@@ -61,12 +61,12 @@ func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, re
 	if which.Ownership == Organizations {
 		return to, nil
 	}
-	return s.vouched(ctx, by, a.subject, to)
+	return s.vouched(ctx, by, a.subject, to, a.Provider.Record.ID)
 }
 
 // vouched gives a link that signs the user in on the way to a page of ours, where
 // the key may say who they are, and else the page itself.
-func (s *Service) vouched(ctx context.Context, by account.Actor, sub Subject, page string) (string, error) {
+func (s *Service) vouched(ctx context.Context, by account.Actor, sub Subject, page, provider string) (string, error) {
 	if by.May(sub.Organization, account.VouchUsers) != nil {
 		return page, nil
 	}
@@ -74,7 +74,7 @@ func (s *Service) vouched(ctx context.Context, by account.Actor, sub Subject, pa
 	if err != nil {
 		return "", err
 	}
-	link, err := s.cfg.People.Vouch(ctx, by, sub.Organization, sub.User, u.RequestURI())
+	link, err := s.cfg.People.Vouch(ctx, by, sub.Organization, sub.User, u.RequestURI(), provider)
 	if fault.KindOf(err) == fault.Denied { // who signs in by themselves
 		return page, nil
 	}

@@ -113,7 +113,7 @@ func (s *Service) Open(ctx context.Context, by account.Actor, n Names, slugs []s
 	t.Organization, t.User, t.Key = sub.Organization, sub.User, id.Key(by.Audit().ID)
 	out := Opened{Ticket: t, Token: secret.Token(tokenPrefix), URL: secret.FromString(s.cfg.PublicURL.JoinPath(t.path()).String())}
 	if vouch {
-		if out.URL, err = s.cfg.People.Vouch(ctx, by, t.Organization, t.User, t.path()); err != nil {
+		if out.URL, err = s.cfg.People.Vouch(ctx, by, t.Organization, t.User, t.path(), t.Providers...); err != nil {
 			return Opened{}, err
 		}
 	}
