@@ -267,7 +267,7 @@ func TestVouchedWindow(t *testing.T) {
 			continue
 		}
 		d := b.send(method, path)
-		switch may := map[string]bool{"GET /ui/connections/new": true, "POST /ui/connections": true, "GET /ui/connect/{id}": true, "GET /ui/callback/{environment}/{provider}": true,
+		switch may := map[string]bool{"GET /ui/connections/new": true, "POST /ui/connections": true, "GET /ui/connect/{id}": true, "GET /ui/callback/{environment}/{provider}": true, "GET /ui/callback/{environment}/{provider}/{organization}": true,
 			"GET /ui/return/{token}": true, "POST /ui/connections/{id}/disconnect": true}[r.Pattern]; {
 		case may && (d.status == http.StatusUnauthorized || strings.HasPrefix(d.header.Get("Location"), "/ui/signin")):
 			t.Errorf("%s: got %d", r.Pattern, d.status)
