@@ -15,13 +15,16 @@ const (
 	masked  = '*'
 	maxOpen = 256 << 10 // of text in which a form may be under way, however much an upstream disguises it
 	keptOf  = 64 << 10  // of that, when it is too much
+	// One piece in some thousands ends in more characters by chance and waits, and two
+	// of a secret help nobody to the rest.
+	eagerMost = 2
 )
 
 // sieve takes secrets out of a stream.
 type sieve struct {
 	red *Redactor
 	// eager passes on the first characters of what may become a secret, rather than
-	// wait for the next piece, which may be long in coming: fewer than shortForm.
+	// wait for the next piece, which may be long in coming: at most eagerMost.
 	eager  bool
 	filter *filter // nil until a text is long enough
 	part   bool    // the text may begin within a form, and its beginning is not known yet
@@ -59,7 +62,7 @@ func (s *sieve) next(piece []byte, last bool) []byte {
 		from = len(text) - keptOf
 	}
 	until := from
-	if last || s.eager && chars < shortForm {
+	if last || s.eager && chars <= eagerMost {
 		until = len(text)
 	}
 	until = max(until, s.passed)
