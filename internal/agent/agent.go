@@ -34,6 +34,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/issuer"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -111,10 +112,9 @@ type Service struct {
 	now     func() time.Time
 	log     *slog.Logger
 
-	outbound  *outbound.Client
-	fetches   *throttle.Limiter // of client documents and keys, by who asks and by host
+	keys      *issuer.Reader
+	fetches   *throttle.Limiter // of client documents, by who asks and by host
 	documents singleflight.Group
-	sets      keySets
 
 	seenQueue chan id.Agent
 	stop      chan struct{}
@@ -139,7 +139,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People,
 		issuer: strings.TrimRight(cfg.PublicURL.String(), "/"), onEnded: cfg.OnAgentEnded, now: cfg.Now, log: cfg.Logger,
-		outbound: cfg.Outbound, fetches: throttle.New(1.0/6, 20, 20_000, cfg.Now), sets: keySets{byURL: map[string]keySet{}},
+		keys: issuer.NewReader(cfg.Outbound, cfg.Now), fetches: throttle.New(1.0/6, 20, 20_000, cfg.Now),
 		seenQueue: make(chan id.Agent, 1024), stop: make(chan struct{}),
 	}, nil
 }

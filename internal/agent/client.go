@@ -15,6 +15,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/issuer"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 )
@@ -92,7 +93,7 @@ func (s *Service) RegisterClient(ctx context.Context, n NewClient) (Client, secr
 		return Client{}, secret.Value{}, err
 	}
 	if c.keysURL != "" {
-		if s.outbound == nil || s.outbound.Check(ctx, c.keysURL) != nil {
+		if s.keys.Check(ctx, c.keysURL) != nil {
 			return Client{}, secret.Value{}, badMetadata("jwks_uri is an https URL in the public internet.")
 		}
 	}
@@ -193,13 +194,13 @@ func (c Caller) Public() bool { return c.client.AuthMethod == AuthNone }
 // and wrongly authenticated clients get the same answer. A confidential client
 // may send its secret in either way; a public one must send none.
 func (s *Service) AuthenticateClient(ctx context.Context, a ClientAuth) (Caller, error) {
-	var signed assertion
+	var signed issuer.Token
 	if !a.Assertion.IsZero() {
 		var err error
 		if signed, err = readAssertion(a.Assertion); err != nil {
 			return Caller{}, err
 		}
-		a.ID = cmp.Or(a.ID, signed.said.Subject)
+		a.ID = cmp.Or(a.ID, signed.Said.Subject)
 	}
 	c, err := s.namedClient(ctx, a.ID)
 	switch {
@@ -207,9 +208,9 @@ func (s *Service) AuthenticateClient(ctx context.Context, a ClientAuth) (Caller,
 		return Caller{}, invalidClient()
 	case err != nil:
 		return Caller{}, err
-	case signed.token != nil && c.AuthMethod == AuthKeys && a.Secret.IsZero():
+	case !signed.IsZero() && c.AuthMethod == AuthKeys && a.Secret.IsZero():
 		err = s.proveByAssertion(ctx, c, signed)
-	case signed.token != nil || !c.proves(a.Secret, s.now()):
+	case !signed.IsZero() || !c.proves(a.Secret, s.now()):
 		err = invalidClient()
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -101,7 +102,7 @@ func (s *Service) fetchDocument(ctx context.Context, name, address string) (Clie
 		}
 	}
 	got, err, _ := s.documents.Do(name, func() (any, error) {
-		resp, err := s.fetch(context.WithoutCancel(ctx), name, MaxMetadata)
+		resp, err := s.keys.Fetch(context.WithoutCancel(ctx), name, MaxMetadata)
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +133,7 @@ func (s *Service) described(ctx context.Context, n NewClient, name string) (Clie
 	}
 	c, err := n.client()
 	if err == nil && c.keysURL != "" {
-		err = s.outbound.Check(ctx, c.keysURL)
+		err = s.keys.Check(ctx, c.keysURL)
 	}
 	now := s.now()
 	c.ID, c.url, c.CreatedAt, c.ExpiresAt = id.NewClient(), name, now, now.Add(unusedClientTTL)
@@ -150,4 +151,17 @@ func badDocument(err error) error {
 		return fault.New(fault.Unavailable, "temporarily_unavailable", "The agent's client document cannot be read now.").WithHint("Try again in a moment.").WithCause(err)
 	}
 	return fault.New(fault.Invalid, "invalid_request", "The agent's client document cannot be used: "+f.Message).WithHint(f.Hint).WithCause(err)
+}
+
+// maxAge reads how long an answer may be kept, within bounds.
+func maxAge(h http.Header, atLeast, atMost time.Duration) time.Duration {
+	for _, part := range strings.Split(h.Get("Cache-Control"), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		if strings.EqualFold(name, "max-age") {
+			if d, err := time.ParseDuration(value + "s"); err == nil {
+				return min(max(d, atLeast), atMost)
+			}
+		}
+	}
+	return atLeast
 }

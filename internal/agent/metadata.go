@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/issuer"
 	"github.com/ambit-dev/ambit/internal/strictjson"
 )
 
@@ -113,7 +114,7 @@ func (n NewClient) client() (Client, error) {
 			return none(badMetadata("A client that signs with keys of its own has jwks or jwks_uri."))
 		}
 		if c.keysURL = n.KeysURL; n.Keys != "" {
-			c.keys, err = canonicalKeys(n.Keys)
+			c.keys, err = issuer.CanonicalKeys(n.Keys)
 		}
 		return c, err
 	}

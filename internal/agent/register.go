@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/issuer"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -185,14 +186,14 @@ func (s *Service) withKeys(ctx context.Context, c Client, keys string) (Client, 
 	c.AuthMethod, c.keys, c.keysURL = AuthKeys, "", ""
 	if isDocument(keys) && !strings.HasPrefix(keys, "{") {
 		c.keysURL = keys
-		if _, err := s.keysAt(ctx, keys, true); err != nil {
+		if _, err := s.keys.Keys(ctx, keys, true); err != nil {
 			return Client{}, fault.New(fault.Invalid, "invalid_keys", "There are no keys to be had at that address.").
 				WithHint("It answers an https request with a JWK Set.").WithCause(err)
 		}
 		return c, nil
 	}
 	var err error
-	c.keys, err = canonicalKeys(keys)
+	c.keys, err = issuer.CanonicalKeys(keys)
 	return c, err
 }
 
@@ -201,7 +202,7 @@ func (c Client) keyNames() string {
 	if c.keysURL != "" {
 		return "the keys at " + c.keysURL
 	}
-	set, err := readKeys([]byte(c.keys))
+	set, err := issuer.ReadKeys([]byte(c.keys))
 	if err != nil {
 		return "a secret"
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/issuer"
 )
 
 // serverMetadata is the document of RFC 8414. The same one serves clients that
@@ -19,7 +20,7 @@ func (s *Server) serverMetadata() map[string]any {
 		"token_endpoint_auth_methods_supported":            methods,
 		"revocation_endpoint":                              iss + "/oauth/revoke",
 		"revocation_endpoint_auth_methods_supported":       methods,
-		"token_endpoint_auth_signing_alg_values_supported": agent.Algorithms(),
+		"token_endpoint_auth_signing_alg_values_supported": issuer.Algorithms(),
 		"introspection_endpoint":                           iss + "/oauth/introspect",
 		"introspection_endpoint_auth_methods_supported":    []string{agent.AuthBasic, agent.AuthPost, agent.AuthKeys},
 		"device_authorization_endpoint":                    iss + "/oauth/device_authorization",

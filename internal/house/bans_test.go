@@ -49,7 +49,7 @@ func bans() []ban {
 				"internal/intake/run.go":           "sends to the server what a source has",
 				"internal/intake/workos/workos.go": "shows WorkOS the key that reads its vault",
 				"internal/webhook/sign.go":         "keys the signature of what an application is told",
-				"internal/agent/reveal.go":         "parses the JWT by which a client proves itself",
+				"internal/issuer/reveal.go":        "parses the JWT by which somebody proves something, and sends our own secret and a code to the issuer that they are for",
 				"internal/authserver/issue.go":     "hands a freshly made token to the client that asked for it, once",
 				"internal/scan/reveal.go":          "masks and fingerprints what a scan found, and takes it out of the report's other texts",
 				"internal/scan/revoke.go":          "sends a key to the provider that gave it out, to be revoked",

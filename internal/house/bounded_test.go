@@ -12,7 +12,6 @@ var bounded = map[string]struct{ bound, ends string }{
 	"account/softkey.Authenticator.keys": {"what a person registers", "the process: the demo's"},
 
 	"agent.Service.Start go":  {"one loop", "Stop"},
-	"agent.keySets.byURL":     {"1,000 sets, then it starts anew", "the process"},
 	"agent.Service.seenQueue": {"1,024; what is over is not noted", "the loop of Start"},
 	"agent.Service.stop":      {"nothing is sent", "Stop closes it"},
 
@@ -126,6 +125,8 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring/pkcs11.queryAttributes": {"a table", "never changed"},
 	"keyring/pkcs11.question.answer": {"1", "the question"},
 	"keyring/transit.tokens.turn":    {"1, who gets or renews a token", "who holds it"},
+
+	"issuer.Reader.byURL": {"1,000 sets, then it starts anew", "the process"},
 
 	"mcpserver.Server.meta":      {"our own tools", "never changed"},
 	"mcpserver.Server.stop":      {"nothing is sent", "Stop closes it"},

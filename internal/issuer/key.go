@@ -1,4 +1,4 @@
-package agent
+package issuer
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/strictjson"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 const (
@@ -45,10 +45,10 @@ func Algorithms() []string {
 	return out
 }
 
-// readKeys reads a JWK Set (RFC 7517) of public keys for signatures. Keys that we
+// ReadKeys reads a JWK Set (RFC 7517) of public keys for signatures. Keys that we
 // cannot use are left out, since a set may hold others beside them.
-func readKeys(doc []byte) (jose.JSONWebKeySet, error) {
-	bad := func(msg string) (jose.JSONWebKeySet, error) { return jose.JSONWebKeySet{}, badMetadata(msg) }
+func ReadKeys(doc []byte) (jose.JSONWebKeySet, error) {
+	bad := func(msg string) (jose.JSONWebKeySet, error) { return jose.JSONWebKeySet{}, badKeys(msg) }
 	if err := strictjson.Check(doc, strictjson.Limits{Bytes: maxKeySet, Depth: 8, Items: 5000}); err != nil {
 		return bad("The keys are not a JWK Set: " + fault.Of(err).Message)
 	}
@@ -85,9 +85,9 @@ func readKeys(doc []byte) (jose.JSONWebKeySet, error) {
 	return set, nil
 }
 
-// canonicalKeys is a JWK Set as it is stored: what readKeys kept of it.
-func canonicalKeys(doc string) (string, error) {
-	set, err := readKeys([]byte(doc))
+// CanonicalKeys is a JWK Set as it is stored: what ReadKeys kept of it.
+func CanonicalKeys(doc string) (string, error) {
+	set, err := ReadKeys([]byte(doc))
 	if err != nil {
 		return "", err
 	}
@@ -95,84 +95,111 @@ func canonicalKeys(doc string) (string, error) {
 	return string(out), err
 }
 
-// keySets remembers JWK Sets of other places.
-type keySets struct {
+// Reader fetches what issuers publish, and remembers it for a while. It is safe for
+// concurrent use.
+type Reader struct {
+	outbound *outbound.Client
+	fetches  *throttle.Limiter // by host
+	now      func() time.Time
+
 	mu    sync.Mutex
 	byURL map[string]keySet
 	turns singleflight.Group
 }
 
+// NewReader makes a Reader. Without a client it fetches nothing.
+func NewReader(client *outbound.Client, now func() time.Time) *Reader {
+	return &Reader{outbound: client, fetches: throttle.New(1.0/6, 20, 20_000, now), now: now, byURL: map[string]keySet{}}
+}
+
+// keySet is what lay at one address: keys, or the metadata of an issuer.
 type keySet struct {
 	keys     jose.JSONWebKeySet
+	metadata Metadata
 	fetched  time.Time
 	failed   error // of the last look, if it did
 	failedAt time.Time
 }
 
-// keysAt gives the JWK Set at an address. unknown says that the one from before
+// Keys gives the JWK Set at an address. unknown says that the one from before
 // lacks the key that is looked for, so that a fresh look may help. Strangers can
 // cause looks, at any address: what failed is not tried again at once, and each
 // place is looked at only so often (threats.md W5).
-func (s *Service) keysAt(ctx context.Context, address string, unknown bool) (jose.JSONWebKeySet, error) {
-	s.sets.mu.Lock()
-	have, ok := s.sets.byURL[address]
-	s.sets.mu.Unlock()
+func (r *Reader) Keys(ctx context.Context, address string, unknown bool) (jose.JSONWebKeySet, error) {
 	fresh := keySetFor
 	if unknown {
 		fresh = keySetAgain
 	}
-	if ok && s.now().Sub(have.fetched) < fresh {
-		return have.keys, nil
+	set, err := r.look(ctx, address, fresh, maxKeySet, func(body []byte) (s keySet, err error) {
+		s.keys, err = ReadKeys(body)
+		return s, err
+	})
+	return set.keys, err
+}
+
+// look gives what lies at an address: what it was not longer than fresh ago, or
+// what read makes of it now.
+func (r *Reader) look(ctx context.Context, address string, fresh time.Duration, limit int64, read func(body []byte) (keySet, error)) (keySet, error) {
+	r.mu.Lock()
+	have, ok := r.byURL[address]
+	r.mu.Unlock()
+	if ok && r.now().Sub(have.fetched) < fresh {
+		return have, nil
 	}
-	if have.failed != nil && s.now().Sub(have.failedAt) < keySetAgain {
-		return jose.JSONWebKeySet{}, have.failed
+	if have.failed != nil && r.now().Sub(have.failedAt) < keySetAgain {
+		return keySet{}, have.failed
 	}
-	got, err, _ := s.sets.turns.Do(address, func() (any, error) {
+	got, err, _ := r.turns.Do(address, func() (any, error) {
 		if u, err := url.Parse(address); err == nil {
-			if ok, wait := s.fetches.Allow("to " + u.Host); !ok {
+			if ok, wait := r.fetches.Allow("to " + u.Host); !ok {
 				return nil, fault.New(fault.Limited, "temporarily_unavailable", "Too many keys are looked at.").WithRetry(wait)
 			}
 		}
-		set, err := s.lookForKeys(ctx, address)
-		s.sets.mu.Lock()
-		defer s.sets.mu.Unlock()
-		if len(s.sets.byURL) >= maxSets {
-			clear(s.sets.byURL)
+		var set keySet
+		resp, err := r.Fetch(context.WithoutCancel(ctx), address, limit)
+		if err == nil {
+			set, err = read(resp.Body)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.byURL) >= maxSets {
+			clear(r.byURL)
 		}
 		if err != nil {
-			have.failed, have.failedAt = err, s.now()
-			s.sets.byURL[address] = have
+			have.failed, have.failedAt = err, r.now()
+			r.byURL[address] = have
 			return nil, err
 		}
-		s.sets.byURL[address] = keySet{keys: set, fetched: s.now()}
+		set.fetched = r.now()
+		r.byURL[address] = set
 		return set, nil
 	})
 	if err != nil {
-		return jose.JSONWebKeySet{}, err
+		return keySet{}, err
 	}
-	return got.(jose.JSONWebKeySet), nil
+	return got.(keySet), nil
 }
 
-func (s *Service) lookForKeys(ctx context.Context, address string) (jose.JSONWebKeySet, error) {
-	resp, err := s.fetch(context.WithoutCancel(ctx), address, maxKeySet)
-	if err != nil {
-		return jose.JSONWebKeySet{}, err
+// Check judges an address before it is kept: by the rules of all egress.
+func (r *Reader) Check(ctx context.Context, address string) error {
+	if r.outbound == nil {
+		return fault.New(fault.Invalid, "invalid_request", "The address cannot be fetched.")
 	}
-	return readKeys(resp.Body)
+	return r.outbound.Check(ctx, address)
 }
 
-// fetch gets a document from a place that somebody named: by the rules of all
+// Fetch gets a document from a place that somebody named: by the rules of all
 // egress, in little time, without following a redirect.
-func (s *Service) fetch(ctx context.Context, address string, limit int64) (*outbound.Response, error) {
+func (r *Reader) Fetch(ctx context.Context, address string, limit int64) (*outbound.Response, error) {
 	u, err := url.Parse(address)
-	if err != nil || s.outbound == nil {
+	if err != nil {
 		return nil, fault.New(fault.Invalid, "invalid_request", "The address cannot be fetched.")
 	}
-	if err := s.outbound.Check(ctx, address); err != nil {
+	if err := r.Check(ctx, address); err != nil {
 		return nil, err
 	}
 	req := &http.Request{Method: http.MethodGet, URL: u, Header: http.Header{"Accept": {"application/json"}}}
-	resp, err := s.outbound.Do(ctx, outbound.Bound{Bases: []string{u.Scheme + "://" + u.Host}}, req, outbound.Limits{Body: limit, Timeout: fetchTime})
+	resp, err := r.outbound.Do(ctx, outbound.Bound{Bases: []string{u.Scheme + "://" + u.Host}}, req, outbound.Limits{Body: limit, Timeout: fetchTime})
 	if err != nil {
 		return nil, err
 	}
@@ -180,19 +207,6 @@ func (s *Service) fetch(ctx context.Context, address string, limit int64) (*outb
 		return nil, fault.New(fault.Invalid, "invalid_request", "There is no document at the address.").WithHint("It must answer 200, without a redirect.")
 	}
 	return resp, nil
-}
-
-// maxAge reads how long an answer may be kept, within bounds.
-func maxAge(h http.Header, atLeast, atMost time.Duration) time.Duration {
-	for _, part := range strings.Split(h.Get("Cache-Control"), ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
-		if strings.EqualFold(name, "max-age") {
-			if d, err := time.ParseDuration(value + "s"); err == nil {
-				return min(max(d, atLeast), atMost)
-			}
-		}
-	}
-	return atLeast
 }
 
 // matching are the keys that may have made a signature, those that its header
@@ -203,3 +217,5 @@ func matching(set jose.JSONWebKeySet, kid string) []jose.JSONWebKey {
 	}
 	return slices.DeleteFunc(slices.Clone(set.Keys), func(k jose.JSONWebKey) bool { return k.KeyID != kid && k.KeyID != "" })
 }
+
+func badKeys(msg string) error { return fault.New(fault.Invalid, "invalid_client_metadata", msg) }
