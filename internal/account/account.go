@@ -1,8 +1,9 @@
 // Package account knows environments, organizations and people: who they are,
 // how they sign in, what their roles allow, and the API keys of applications.
 // There are no passwords. A person enrols through a single-use link, signs in
-// with a passkey that verified them, or with a code of a registered
-// authenticator app, and everything that must not be done by whoever holds the
+// with a passkey that verified them, with a code of a registered
+// authenticator app, or at an identity provider that the operator or their
+// organization has set up, and everything that must not be done by whoever holds the
 // cookie asks for a [Proof]: a fresh passkey assertion whose challenge is the
 // digest of exactly that thing. What raises somebody's authority is a [Raise],
 // which [Service.Weigh] holds against a person's [Agreement] in the transaction
@@ -16,6 +17,7 @@
 //	amb_link_…   enrolment, in a URL fragment, 15 minutes, once
 //	amb_vouch_…  sign-in on an application's word, in a URL fragment, 5 minutes, once
 //	amb_poll_…   a command line that waits to be confirmed
+//	amb_signin_… a browser that has left for an identity provider, in a cookie, 10 minutes
 //	sk_…         an API key
 package account
 
@@ -37,6 +39,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/issuer"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
@@ -57,7 +61,11 @@ const (
 	LinkAge    = 15 * time.Minute
 	VouchAge   = 5 * time.Minute  // a link on an application's word
 	VouchedAge = 30 * time.Minute // a browser that followed one
-	FlowAge    = 10 * time.Minute // a ceremony, a waiting command line
+	// FederatedAge is a browser that an identity provider let in, so that whoever is
+	// shut out there is out here the next day; a command line that such a browser let
+	// in has LoginAge.
+	FederatedAge = 24 * time.Hour
+	FlowAge      = 10 * time.Minute // a ceremony, a waiting command line
 )
 
 // Environment is a hard namespace. The owners and admins of its Operator
@@ -112,8 +120,12 @@ type Config struct {
 	// OnUserLeft ends what a user has running in an organization, or everywhere
 	// if org is empty, in the transaction that takes them out.
 	OnUserLeft func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error
-	Now        func() time.Time
-	Logger     *slog.Logger
+	// Outbound reaches identity providers; nil reaches none.
+	Outbound *outbound.Client
+	// SignIn is the identity provider of the operator, for everybody; zero: none.
+	SignIn OperatorSignIn
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 // Service is the room's door. It is safe for concurrent use.
@@ -127,6 +139,10 @@ type Service struct {
 	onLeft func(ctx context.Context, tx *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error
 	now    func() time.Time
 	log    *slog.Logger
+
+	issuers  *issuer.Reader
+	operator OperatorSignIn
+	local    bool // the public URL is loopback
 
 	strangers  *strangers
 	challenges challenges
@@ -158,6 +174,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, base: strings.TrimRight(cfg.PublicURL.String(), "/"), origin: origin, rp: rp,
 		onLeft: cfg.OnUserLeft, now: func() time.Time { return cfg.Now().UTC().Truncate(time.Microsecond) }, log: cfg.Logger,
+		issuers: issuer.NewReader(cfg.Outbound, cfg.Now), operator: cfg.SignIn, local: loopback(cfg.PublicURL.String()),
 		strangers: newStrangers(),
 	}, nil
 }

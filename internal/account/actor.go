@@ -57,9 +57,14 @@ func (a Actor) From(address string) Actor { a.address = address; return a }
 // this environment, so that things of another one look absent.
 func (a Actor) Environment() id.Environment { return a.env }
 
-// Organization is the one to which an API key is confined; empty for people,
-// for the system and for keys of a whole environment.
-func (a Actor) Organization() id.Organization { return a.key.organization }
+// Organization is the one to which an API key or a person's login is confined;
+// empty for all others, for the system and for keys of a whole environment.
+func (a Actor) Organization() id.Organization {
+	if a.person.confined != "" {
+		return a.person.confined
+	}
+	return a.key.organization
+}
 
 // User is the person's id, or empty.
 func (a Actor) User() id.User { return a.person.user }

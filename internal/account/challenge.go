@@ -69,34 +69,58 @@ func (s *Service) newChallenge(ctx context.Context) (flow string, challenge []by
 	if err != nil {
 		return "", nil, err
 	}
-	flow = k.id + "." + strconv.FormatInt(sqldb.Micros(s.now().Add(FlowAge)), 36) + "." + rand.Text()
+	flow = s.newFlow(k)
 	return flow, k.challenge(flow), nil
+}
+
+// newFlow names something that has begun: under which key, until when, and by chance.
+func (s *Service) newFlow(k challengeKey) string {
+	return k.id + "." + strconv.FormatInt(sqldb.Micros(s.now().Add(FlowAge)), 36) + "." + rand.Text()
+}
+
+// beginningOf is when a flow began.
+func beginningOf(flow string) (time.Time, error) {
+	parts := strings.Split(flow, ".")
+	if len(parts) != 3 || len(flow) > 100 {
+		return time.Time{}, flowGone()
+	}
+	expires, err := strconv.ParseInt(parts[1], 36, 64)
+	if err != nil {
+		return time.Time{}, flowGone()
+	}
+	return sqldb.Time(expires).Add(-FlowAge), nil
 }
 
 // challengeOf is the challenge of a sign-in that any node has begun, while it may
 // still be answered.
 func (s *Service) challengeOf(ctx context.Context, flow string) ([]byte, error) {
-	parts := strings.Split(flow, ".")
-	if len(parts) != 3 || len(flow) > 100 {
-		return nil, flowGone()
+	k, err := s.flowKey(ctx, flow)
+	if err != nil {
+		return nil, err
 	}
-	expires, err := strconv.ParseInt(parts[1], 36, 64)
-	if left := sqldb.Time(expires).Sub(s.now()); err != nil || left <= 0 {
-		return nil, flowGone()
+	return k.challenge(flow), nil
+}
+
+// flowKey is the key of a flow that has not expired.
+func (s *Service) flowKey(ctx context.Context, flow string) (challengeKey, error) {
+	began, err := beginningOf(flow)
+	if err != nil || !s.now().Before(began.Add(FlowAge)) {
+		return challengeKey{}, flowGone()
 	}
+	name, _, _ := strings.Cut(flow, ".")
 	s.challenges.mu.Lock()
 	k := s.challenges.current
 	s.challenges.mu.Unlock()
-	if k.id != parts[0] {
-		k, err = selectChallengeKey(ctx, s.db.Reader(), parts[0])
+	if k.id != name {
+		k, err = selectChallengeKey(ctx, s.db.Reader(), name)
 		if sqldb.NoRows(err) {
-			return nil, flowGone()
+			return challengeKey{}, flowGone()
 		}
 		if err != nil {
-			return nil, sqldb.Wrap("read a key for sign-in ceremonies", err)
+			return challengeKey{}, sqldb.Wrap("read a key for sign-in ceremonies", err)
 		}
 	}
-	return k.challenge(flow), nil
+	return k, nil
 }
 
 func flowGone() *fault.Error {

@@ -43,10 +43,12 @@ type CLIRequest struct {
 	CreatedAt time.Time
 	ExpiresAt time.Time
 
-	id       string
-	user     id.User // once confirmed
-	pollHash []byte
-	version  int64
+	id           string
+	user         id.User         // once confirmed
+	organization id.Organization // of the login that confirmed it, if that is confined
+	provider     id.IdentityProvider
+	pollHash     []byte
+	version      int64
 }
 
 // StartCLI makes a code to show to the person and the secret to poll with.
@@ -151,18 +153,19 @@ func (s *Service) CLIDigest(p Person, userCode string) [32]byte {
 	return sha256.Sum256(crypt.Fields("ambit cli 1", s.origin, string(p.user), string(p.login), code))
 }
 
-// ConfirmCLI lets the command line that shows the code sign in as the person.
+// ConfirmCLI lets the command line that shows the code sign in as the person, with
+// no more than the login that confirms it.
 func (s *Service) ConfirmCLI(ctx context.Context, p Person, userCode string, proof Proof) error {
 	r, err := s.CLIRequest(ctx, p, userCode)
 	if err != nil {
 		return err
 	}
-	ev, err := s.Prove(ctx, p, s.CLIDigest(p, userCode), "", proof)
+	ev, err := s.Prove(ctx, p, s.CLIDigest(p, userCode), p.confined, proof)
 	if err != nil {
 		return err
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		ok, err := confirmCLI(ctx, tx, r, p.user, s.now())
+		ok, err := confirmCLI(ctx, tx, r, p, s.now())
 		if err != nil {
 			return err
 		}
@@ -231,7 +234,7 @@ func (s *Service) PollCLI(ctx context.Context, poll secret.Value, address string
 			return orElse(err, gone)
 		}
 		var err error
-		login, err = s.newLogin(ctx, tx, loginRow{user: r.user, method: MethodCLI, address: address})
+		login, err = s.newLogin(ctx, tx, loginRow{user: r.user, method: MethodCLI, organization: r.organization, provider: r.provider, address: address})
 		s.audit.Append(tx, audit.Entry{Environment: u.Environment, Actor: audit.Actor{Kind: "user", ID: string(u.ID)}, User: u.ID,
 			Action: "signin.cli", Object: r.id, Decision: "allow", Address: address})
 		return err

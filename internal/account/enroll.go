@@ -36,11 +36,11 @@ func (s *Service) Link(ctx context.Context, token secret.Value) (Enrollment, err
 	if err != nil {
 		return Enrollment{}, err
 	}
-	n, m, err := selectFactors(ctx, s.db.Reader(), h.user.ID)
+	n, err := selectFactors(ctx, s.db.Reader(), h.user.ID)
 	if err != nil {
 		return Enrollment{}, sqldb.Wrap("count factors", err)
 	}
-	return Enrollment{User: h.user.ID, Name: h.user.Name, Email: h.user.Email, First: n+m == 0, ExpiresAt: l.expires}, nil
+	return Enrollment{User: h.user.ID, Name: h.user.Name, Email: h.user.Email, First: !n.any(), ExpiresAt: l.expires}, nil
 }
 
 func (s *Service) linked(ctx context.Context, token secret.Value) (link, holder, error) {
@@ -119,11 +119,11 @@ func (s *Service) enrolled(ctx context.Context, l link, e audit.Entry, do func(c
 		if err := deleteLinks(ctx, tx, l.user); err != nil {
 			return err
 		}
-		n, m, err := selectFactors(ctx, tx, l.user)
+		n, err := selectFactors(ctx, tx, l.user)
 		if err != nil {
 			return err
 		}
-		if err := do(ctx, tx, n+m == 0); err != nil {
+		if err := do(ctx, tx, !n.any()); err != nil {
 			return err
 		}
 		s.audit.Append(tx, e)
@@ -265,11 +265,11 @@ func (s *Service) removeFactor(ctx context.Context, p Person, ev Evidence, actio
 		if !ok {
 			return notFound("passkey")
 		}
-		n, m, err := selectFactors(ctx, tx, p.user)
+		n, err := selectFactors(ctx, tx, p.user)
 		if err != nil {
 			return err
 		}
-		if n+m == 0 {
+		if n.passkeys+n.totp == 0 { // what a provider says may end with the provider
 			return fault.New(fault.Conflict, "last_factor", "This is your only way to sign in.").WithHint("Register another passkey first.")
 		}
 		e := personEntry(p, action, object)

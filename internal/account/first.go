@@ -79,11 +79,11 @@ func (s *Service) invitedOwner(ctx context.Context, tx *sqldb.Tx, o Organization
 	if err != nil {
 		return User{}, false, err
 	}
-	n, m, err := selectFactors(ctx, tx, list[0].ID)
+	n, err := selectFactors(ctx, tx, list[0].ID)
 	if err != nil {
 		return User{}, false, err
 	}
-	if n+m > 0 || len(places) != 1 {
+	if n.any() || len(places) != 1 {
 		return User{}, false, taken
 	}
 	return list[0], true, nil

@@ -92,11 +92,11 @@ func touchKey(ctx context.Context, tx *sqldb.Tx, key id.Key, at time.Time) error
 // Command lines that wait.
 
 const (
-	cliColumns   = `select id, code, poll_hash, address, user_id, created_at, expires_at, version from cli_request`
+	cliColumns   = `select id, code, poll_hash, address, user_id, created_at, expires_at, version, organization_id, provider_id from cli_request`
 	cliByCodeSQL = cliColumns + ` where code = $1 and expires_at > $2`
 	cliByPollSQL = cliColumns + ` where poll_hash = $1 and expires_at > $2`
 	insertCLISQL = `insert into cli_request (id, code, poll_hash, address, user_id, created_at, expires_at, version) values ($1, $2, $3, $4, '', $5, $6, 1)`
-	confirmSQL   = `update cli_request set user_id = $1, version = version + 1 where id = $2 and version = $3 and user_id = '' and expires_at > $4`
+	confirmSQL   = `update cli_request set user_id = $1, organization_id = $5, provider_id = $6, version = version + 1 where id = $2 and version = $3 and user_id = '' and expires_at > $4`
 	takeCLISQL   = `delete from cli_request where id = $1 and version = $2`
 	sweepCLISQL  = `delete from cli_request where expires_at <= $1`
 	countCLISQL  = `select count(*) from cli_request`
@@ -111,7 +111,7 @@ const (
 func scanCLI(row sqldb.Scanner) (CLIRequest, error) {
 	var r CLIRequest
 	var created, expires int64
-	err := row.Scan(&r.id, &r.Code, &r.pollHash, &r.Address, &r.user, &created, &expires, &r.version)
+	err := row.Scan(&r.id, &r.Code, &r.pollHash, &r.Address, &r.user, &created, &expires, &r.version, &r.organization, &r.provider)
 	r.CreatedAt, r.ExpiresAt = sqldb.Time(created), sqldb.Time(expires)
 	return r, err
 }
@@ -129,8 +129,8 @@ func insertCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest, poll [32]byte) e
 	return err
 }
 
-func confirmCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest, user id.User, now time.Time) (bool, error) {
-	return changed(tx.ExecContext(ctx, confirmSQL, user, r.id, r.version, sqldb.Micros(now)))
+func confirmCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest, p Person, now time.Time) (bool, error) {
+	return changed(tx.ExecContext(ctx, confirmSQL, p.user, r.id, r.version, sqldb.Micros(now), p.confined, p.provider))
 }
 
 func takeCLI(ctx context.Context, tx *sqldb.Tx, r CLIRequest) (bool, error) {

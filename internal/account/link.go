@@ -244,8 +244,8 @@ func (s *Service) Invite(ctx context.Context, p Person, user id.User, ag Agreeme
 }
 
 func (s *Service) notEnrolled(ctx context.Context, q sqldb.Querier, user id.User) error {
-	n, m, err := selectFactors(ctx, q, user)
-	if err == nil && n+m > 0 {
+	n, err := selectFactors(ctx, q, user)
+	if err == nil && n.any() {
 		err = fault.New(fault.Conflict, "already_enrolled", "This user can sign in already.").
 			WithHint("If they lost their passkeys, run ambit recover on the server.")
 	}
@@ -280,6 +280,9 @@ func (s *Service) NoticeOwners(ctx context.Context, tx *sqldb.Tx, env id.Environ
 func (s *Service) Notices(ctx context.Context, p Person) ([]Notice, error) {
 	if p.user == "" {
 		return nil, unauthenticated()
+	}
+	if p.confined != "" {
+		return nil, nil // they may be about other organizations
 	}
 	out, err := selectNotices(ctx, s.db.Reader(), p.user)
 	return out, sqldb.Wrap("list notices", err)

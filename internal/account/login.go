@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"crypto/subtle"
+	"slices"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -39,6 +40,11 @@ func (s *Service) addLogin(ctx context.Context, tx *sqldb.Tx, l loginRow, token 
 	switch l.method {
 	case MethodCLI:
 		l.expires = l.at.Add(CLIAge)
+		if l.provider != "" {
+			l.expires = l.at.Add(LoginAge)
+		}
+	case MethodFederated:
+		l.expires = l.at.Add(FederatedAge)
 	case MethodVouched:
 		l.expires = l.at.Add(VouchedAge)
 	}
@@ -93,6 +99,9 @@ func (s *Service) Logins(ctx context.Context, p Person) ([]Login, error) {
 		return nil, unauthenticated()
 	}
 	out, err := selectLogins(ctx, s.db.Reader(), p.user, s.now())
+	if p.confined != "" { // where else they are is not the organization's to know
+		out = slices.DeleteFunc(out, func(l Login) bool { return l.ID != p.login })
+	}
 	for i := range out {
 		out[i].Current = out[i].ID == p.login
 	}
@@ -101,7 +110,7 @@ func (s *Service) Logins(ctx context.Context, p Person) ([]Login, error) {
 
 // SignOut ends one login of the person.
 func (s *Service) SignOut(ctx context.Context, p Person, login id.Login) error {
-	if login == "" {
+	if login == "" || p.confined != "" && login != p.login {
 		return notFound("login")
 	}
 	return s.signOut(ctx, p, login, "login.revoked")
@@ -109,6 +118,9 @@ func (s *Service) SignOut(ctx context.Context, p Person, login id.Login) error {
 
 // SignOutEverywhere ends all logins of the person, this one too.
 func (s *Service) SignOutEverywhere(ctx context.Context, p Person) error {
+	if p.confined != "" {
+		return confinedLogin()
+	}
 	return s.signOut(ctx, p, "", "login.all_revoked")
 }
 

@@ -271,8 +271,8 @@ func (s *Service) AddMember(ctx context.Context, by Actor, org id.Organization, 
 // voidInvitations ends the links of somebody who has never signed in and gains
 // something: whoever made such a link could use it, and made it for less.
 func (s *Service) voidInvitations(ctx context.Context, tx *sqldb.Tx, user id.User, gained bool) error {
-	n, m, err := selectFactors(ctx, tx, user)
-	if err != nil || n+m > 0 || !gained {
+	n, err := selectFactors(ctx, tx, user)
+	if err != nil || n.any() || !gained {
 		return err
 	}
 	return deleteLinks(ctx, tx, user)

@@ -46,6 +46,8 @@ type Person struct {
 	first           bool // method link: enrolled without any factor before
 	authenticatedAt time.Time
 	memberships     []Membership
+	confined        id.Organization // the only one in which this login counts; empty: everywhere
+	provider        id.IdentityProvider
 	address         string
 	providers       []string // of who is vouched for: where they connect; none: everywhere
 }
@@ -71,6 +73,9 @@ func (p Person) ConnectsAt(provider string) error {
 	return fault.New(fault.Denied, "provider_not_named", "The application that you came from did not name this provider.").WithHint("Start again there, or sign in by yourself.")
 }
 
+// Confined is the organization in which alone this login counts, since it came
+// through that organization's own identity provider; empty: none.
+func (p Person) Confined() id.Organization   { return p.confined }
 func (p Person) Address() string             { return p.address }
 func (p Person) Organizations() []Membership { return slices.Clone(p.memberships) }
 func (p Person) Role(org id.Organization) (Role, bool) {

@@ -38,16 +38,20 @@ type Evidence struct {
 }
 
 type evidence struct {
-	Method            string  `json:"method"`
-	User              id.User `json:"user_id"`
-	Digest            string  `json:"digest"`
-	CredentialID      string  `json:"credential_id,omitempty"`
-	PublicKey         string  `json:"public_key,omitempty"` // COSE
-	ClientData        string  `json:"client_data_json,omitempty"`
-	AuthenticatorData string  `json:"authenticator_data,omitempty"`
-	Signature         string  `json:"signature,omitempty"`
-	Step              int64   `json:"step,omitempty"`     // TOTP: Unix time over 30 s
-	Document          string  `json:"document,omitempty"` // what has this digest, where the entry itself does not say it
+	Method            string              `json:"method"`
+	User              id.User             `json:"user_id"`
+	Digest            string              `json:"digest"`
+	CredentialID      string              `json:"credential_id,omitempty"`
+	PublicKey         string              `json:"public_key,omitempty"` // COSE
+	ClientData        string              `json:"client_data_json,omitempty"`
+	AuthenticatorData string              `json:"authenticator_data,omitempty"`
+	Signature         string              `json:"signature,omitempty"`
+	Step              int64               `json:"step,omitempty"`        // TOTP: Unix time over 30 s
+	Provider          id.IdentityProvider `json:"provider_id,omitempty"` // of a fresh sign-in there
+	Issuer            string              `json:"issuer,omitempty"`
+	Subject           string              `json:"subject,omitempty"`
+	AuthTime          int64               `json:"auth_time,omitempty"`
+	Document          string              `json:"document,omitempty"` // what has this digest, where the entry itself does not say it
 }
 
 func (e Evidence) IsZero() bool     { return e.user == "" }
@@ -150,11 +154,29 @@ func (s *Service) proveByCode(ctx context.Context, p Person, digest [32]byte, or
 
 // proveByAnyCode is proveByCode whatever the person's organizations demand.
 func (s *Service) proveByAnyCode(ctx context.Context, p Person, digest [32]byte, org id.Organization, code string) (Evidence, error) {
-	step, err := s.guess(ctx, "proof "+string(p.user), func() (int64, error) { return s.tryCode(ctx, p.user, code) }, func(ctx context.Context, tx *sqldb.Tx, step int64) error {
+	var fresh freshCode
+	step, err := s.guess(ctx, "proof "+string(p.user), func() (int64, error) {
+		c, ok, err := s.tryFresh(ctx, p, org, code)
+		if err != nil {
+			return 0, err
+		}
+		if fresh = c; ok {
+			return 0, nil
+		}
+		fresh = freshCode{}
+		return s.tryCode(ctx, p.user, code)
+	}, func(ctx context.Context, tx *sqldb.Tx, step int64) error {
+		if fresh.hash != nil {
+			return s.spendFresh(ctx, tx, p, fresh)
+		}
 		return s.spendStep(ctx, tx, p.user, step)
 	})
 	if err != nil {
 		return Evidence{}, s.proofRefused(ctx, p, org, MethodTOTP, err)
+	}
+	if fresh.hash != nil {
+		return Evidence{user: p.user, digest: digest, fields: evidence{Method: MethodFederated, User: p.user, Digest: b64(digest[:]),
+			Provider: fresh.who.provider, Issuer: fresh.who.issuer, Subject: fresh.who.subject, AuthTime: fresh.proved.Unix()}}, nil
 	}
 	return Evidence{user: p.user, digest: digest, fields: evidence{Method: MethodTOTP, User: p.user, Digest: b64(digest[:]), Step: step}}, nil
 }
@@ -171,6 +193,9 @@ func (s *Service) proofRefused(ctx context.Context, p Person, org id.Organizatio
 	e := entry(ByPerson(p), p.home, org, "proof.refused", string(p.login))
 	e.Detail = map[string]string{"method": method}
 	s.refused(ctx, e, reason(cause))
+	if fault.Is(cause, "sign_in_confined") {
+		return cause
+	}
 	if method == MethodTOTP {
 		return fault.New(fault.Denied, "proof_refused", "The code was not accepted.").WithHint("Wait for the next code and try again; each code works once.").WithCause(cause)
 	}
@@ -194,7 +219,7 @@ func VerifyEvidence(doc json.RawMessage, digest [32]byte, origin string) error {
 		return errors.New("the document has another digest")
 	}
 	if e.Method != MethodPasskey {
-		return errors.New("a code of an authenticator app cannot be verified again")
+		return errors.New("a code of an authenticator app, or of a sign-in elsewhere, cannot be verified again")
 	}
 	var raw [4][]byte
 	for i, text := range []string{e.PublicKey, e.ClientData, e.AuthenticatorData, e.Signature} {

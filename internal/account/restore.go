@@ -19,9 +19,10 @@ func (s *Service) EndRestored(ctx context.Context, tx *sqldb.Tx, keys bool) (log
 		flows    = `delete from signin_flow`
 		begun    = `delete from challenge_key`
 		setups   = `delete from totp_setup`
+		codes    = `delete from fresh_code`
 		commands = `delete from cli_request`
 	)
-	for _, query := range []string{links, vouched, flows, begun, setups, commands} {
+	for _, query := range []string{links, vouched, flows, begun, setups, codes, commands} {
 		if _, err := tx.ExecContext(ctx, query); err != nil {
 			return 0, 0, sqldb.Wrap("void links and codes", err)
 		}

@@ -2,6 +2,8 @@ package account
 
 import (
 	"crypto/subtle"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/pquerna/otp/hotp"
@@ -35,4 +37,15 @@ func totpStep(seed secret.Value, code string, now time.Time) (step int64, ok boo
 		}
 	}
 	return step, ok
+}
+
+// joined is a token with text behind it, which is kept together.
+func joined(token secret.Value, rest string) secret.Value {
+	return secret.New(append(slices.Clone(token.Reveal()), rest...))
+}
+
+// cut gives what is before and behind the first sep.
+func cut(v secret.Value, sep string) (before secret.Value, after string, found bool) {
+	head, after, found := strings.Cut(string(v.Reveal()), sep)
+	return secret.FromString(head), after, found
 }

@@ -26,7 +26,7 @@ const (
 	usePasskeySQL = `update passkey set sign_count = $1, backup_state = $2, last_used_at = $3, version = version + 1
 		where id = $4 and (sign_count < $1 or sign_count = 0)`
 	deletePasskeySQL = `delete from passkey where id = $1 and user_id = $2`
-	factorsSQL       = `select (select count(*) from passkey where user_id = $1), (select count(*) from totp where user_id = $1)`
+	factorsSQL       = `select (select count(*) from passkey where user_id = $1), (select count(*) from totp where user_id = $1), (select count(*) from person_identity where user_id = $1)`
 	lockUserSQL      = `update person set version = version + 1 where id = $1 and disabled_at = 0`
 )
 
@@ -77,10 +77,14 @@ func deletePasskey(ctx context.Context, tx *sqldb.Tx, user id.User, k id.Passkey
 }
 
 // selectFactors counts the ways in which a user can sign in.
-func selectFactors(ctx context.Context, q sqldb.Querier, user id.User) (passkeys, totp int, err error) {
-	err = q.QueryRowContext(ctx, factorsSQL, user).Scan(&passkeys, &totp)
-	return passkeys, totp, err
+func selectFactors(ctx context.Context, q sqldb.Querier, user id.User) (f factors, err error) {
+	err = q.QueryRowContext(ctx, factorsSQL, user).Scan(&f.passkeys, &f.totp, &f.identities)
+	return f, err
 }
+
+type factors struct{ passkeys, totp, identities int }
+
+func (f factors) any() bool { return f.passkeys+f.totp+f.identities > 0 }
 
 // lockUser makes changes to a user's ways to sign in wait for each other, and
 // reports whether the user is enabled.
@@ -298,6 +302,8 @@ const (
 	sweepLinksSQL  = `delete from enroll_link where user_id = $1 and expires_at <= $2`
 	linkSQL        = `select l.id, l.user_id, l.token_hash, l.expires_at from enroll_link l join person p on p.id = l.user_id and p.disabled_at = 0
 		where l.token_hash = $1 and l.expires_at > $2`
+	linkByIDSQL = `select l.id, l.user_id, l.token_hash, l.expires_at from enroll_link l join person p on p.id = l.user_id and p.disabled_at = 0
+		where l.id = $1 and l.expires_at > $2`
 	takeLinkSQL = `delete from enroll_link where id = $1 and expires_at > $2`
 )
 
@@ -335,6 +341,19 @@ func selectLink(ctx context.Context, q sqldb.Querier, token secret.Value, now ti
 	return l, err == nil && subtle.ConstantTimeCompare(stored, hash[:]) == 1, err
 }
 
+// selectLinkByID is selectLink for one that its holder has shown before.
+func selectLinkByID(ctx context.Context, q sqldb.Querier, linkID string, now time.Time) (link, bool, error) {
+	var l link
+	var stored []byte
+	var expires int64
+	err := q.QueryRowContext(ctx, linkByIDSQL, linkID, sqldb.Micros(now)).Scan(&l.id, &l.user, &stored, &expires)
+	if sqldb.NoRows(err) {
+		return link{}, false, nil
+	}
+	l.expires = sqldb.Time(expires)
+	return l, err == nil, err
+}
+
 // takeLink uses a link up; it reports false if it was used or has expired.
 func takeLink(ctx context.Context, tx *sqldb.Tx, l link, now time.Time) (bool, error) {
 	return changed(tx.ExecContext(ctx, takeLinkSQL, l.id, sqldb.Micros(now)))
@@ -343,11 +362,11 @@ func takeLink(ctx context.Context, tx *sqldb.Tx, l link, now time.Time) (bool, e
 // Logins.
 
 const (
-	insertLoginSQL = `insert into login (id, user_id, token_hash, method, first, passkey_id, address, authenticated_at, last_seen_at, expires_at, revoked_at, version, organization_id, providers)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, 0, 1, $10, $11)`
+	insertLoginSQL = `insert into login (id, user_id, token_hash, method, first, passkey_id, address, authenticated_at, last_seen_at, expires_at, revoked_at, version, organization_id, providers, provider_id)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, 0, 1, $10, $11, $12)`
 	sweepLoginsSQL = `delete from login where user_id = $1 and expires_at <= $2`
 	// One row a membership; a person without one still has one row.
-	authenticateSQL = `select l.id, l.user_id, l.token_hash, l.method, l.first, l.authenticated_at, l.last_seen_at, l.expires_at, l.organization_id, l.providers,
+	authenticateSQL = `select l.id, l.user_id, l.token_hash, l.method, l.first, l.authenticated_at, l.last_seen_at, l.expires_at, l.organization_id, l.providers, l.provider_id,
 			p.name, p.email, p.environment_id,
 			coalesce(m.role, ''), coalesce(o.id, ''), coalesce(o.name, ''), coalesce(o.environment_id, ''), coalesce(o.require_passkey, 0),
 			coalesce(e.name, ''), coalesce(e.operator_id, '')
@@ -367,7 +386,7 @@ func insertLogin(ctx context.Context, tx *sqldb.Tx, l loginRow) error {
 	if _, err := tx.ExecContext(ctx, sweepLoginsSQL, l.user, sqldb.Micros(l.at)); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, insertLoginSQL, l.id, l.user, l.hash[:], l.method, number(l.first), l.passkey, l.address, sqldb.Micros(l.at), sqldb.Micros(l.expires), l.organization, l.providers)
+	_, err := tx.ExecContext(ctx, insertLoginSQL, l.id, l.user, l.hash[:], l.method, number(l.first), l.passkey, l.address, sqldb.Micros(l.at), sqldb.Micros(l.expires), l.organization, l.providers, l.provider)
 	return err
 }
 
@@ -379,8 +398,9 @@ type loginRow struct {
 	first        bool
 	passkey      id.Passkey
 	address      string
-	organization id.Organization // of a vouched login: the only one in which it counts
+	organization id.Organization // the only one in which it counts; empty: wherever the user is a member
 	providers    string          // of a vouched login: where it connects; empty: everywhere
+	provider     id.IdentityProvider
 	at           time.Time
 	expires      time.Time
 }
@@ -401,14 +421,17 @@ func selectPerson(ctx context.Context, q sqldb.Querier, hash [32]byte, now time.
 		var first, require, at, seen, expires int64
 		var env, org, providers string
 		var only id.Organization
-		err := row.Scan(&p.login, &p.user, &st.hash, &p.method, &first, &at, &seen, &expires, &only, &providers, &p.name, &p.email, &p.home,
+		err := row.Scan(&p.login, &p.user, &st.hash, &p.method, &first, &at, &seen, &expires, &only, &providers, &p.provider, &p.name, &p.email, &p.home,
 			&m.Role, &org, &m.OrganizationName, &env, &require, &m.EnvironmentName, &operator)
 		if err != nil {
 			return struct{}{}, err
 		}
 		p.providers = strings.Fields(providers)
 		st.found, p.first, p.authenticatedAt, st.lastSeen = true, first != 0, sqldb.Time(at), sqldb.Time(seen)
-		if org != "" && (!p.Vouched() || vouchable(m.Role) && id.Organization(org) == only) {
+		if !p.Vouched() {
+			p.confined = only
+		}
+		if org != "" && (only == "" || id.Organization(org) == only) && (!p.Vouched() || only != "" && vouchable(m.Role)) {
 			m.Organization, m.Environment, m.requirePasskey, m.operates = id.Organization(org), id.Environment(env), require != 0, operator == org
 			p.memberships = append(p.memberships, m)
 		}

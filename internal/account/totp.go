@@ -45,7 +45,13 @@ func keeps() []vault.Sealed {
 		return vault.Sealed{Table: table, Column: "envelope", Key: []string{key}, Join: `join person p on p.id = s.user_id`,
 			Fields: `s.user_id, p.environment_id, s.sealed_version`, Place: place}
 	}
-	return []vault.Sealed{column("totp", "user_id"), column("totp_setup", "subject")}
+	provider := vault.Sealed{Table: "identity_provider", Column: "envelope", Key: []string{"id"}, Fields: `s.id, s.environment_id, s.organization_id, s.sealed_version`,
+		Place: func(scan func(dest ...any) error) (vault.Place, error) {
+			var i IdentityProvider
+			err := scan(&i.ID, &i.Environment, &i.Organization, &i.sealed)
+			return i.place(i.sealed), err
+		}}
+	return []vault.Sealed{column("totp", "user_id"), column("totp_setup", "subject"), provider}
 }
 
 // BeginTOTP gives the otpauth URL of a new authenticator app, to show as a QR
@@ -197,11 +203,11 @@ func (s *Service) firstLink(ctx context.Context, token secret.Value) (link, erro
 	if err != nil {
 		return link{}, err
 	}
-	n, m, err := selectFactors(ctx, s.db.Reader(), h.user.ID)
+	n, err := selectFactors(ctx, s.db.Reader(), h.user.ID)
 	if err != nil {
 		return link{}, sqldb.Wrap("count factors", err)
 	}
-	if n+m > 0 {
+	if n.any() {
 		return link{}, passkeyFirst()
 	}
 	return l, nil
@@ -233,8 +239,8 @@ func (s *Service) RemoveTOTP(ctx context.Context, p Person, nonce string, proof 
 
 // HasTOTP reports whether the person has an authenticator app.
 func (s *Service) HasTOTP(ctx context.Context, p Person) (bool, error) {
-	_, n, err := selectFactors(ctx, s.db.Reader(), p.user)
-	return n > 0, sqldb.Wrap("count factors", err)
+	n, err := selectFactors(ctx, s.db.Reader(), p.user)
+	return n.totp > 0, sqldb.Wrap("count factors", err)
 }
 
 // tryCode gives the unused time step whose code this is.

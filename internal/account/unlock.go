@@ -58,11 +58,11 @@ func (s *Service) Unlock(ctx context.Context, p Person, nonce string, proof Proo
 // getting one.
 func (s *Service) proveOldFactor(ctx context.Context, p Person, digest [32]byte, proof Proof) (Evidence, error) {
 	if len(proof.Assertion) == 0 && proof.TOTP != "" {
-		n, _, err := selectFactors(ctx, s.db.Reader(), p.user)
+		n, err := selectFactors(ctx, s.db.Reader(), p.user)
 		if err != nil {
 			return Evidence{}, sqldb.Wrap("count factors", err)
 		}
-		if n == 0 {
+		if n.passkeys == 0 {
 			return s.proveByAnyCode(ctx, p, digest, "", proof.TOTP)
 		}
 	}

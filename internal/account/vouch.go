@@ -130,8 +130,8 @@ func (s *Service) mayVouch(ctx context.Context, tx *sqldb.Tx, v vouch) error {
 			return fault.New(fault.Denied, "role_not_vouched", "Nobody vouches for an owner or admin.").WithHint("They sign in by themselves.")
 		}
 	}
-	n, m, err := selectFactors(ctx, tx, v.user)
-	if err == nil && n+m > 0 {
+	n, err := selectFactors(ctx, tx, v.user)
+	if err == nil && n.any() {
 		err = fault.New(fault.Denied, "already_enrolled", "This user can sign in by themselves.").WithHint("Send them to the page without a link.")
 	}
 	return err

@@ -17,7 +17,9 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/issuer/issuertest"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -42,6 +44,13 @@ func (w *world) advance(d time.Duration) { w.clock.Add(d.Microseconds()) }
 
 func newWorld(t testing.TB, db *sqldb.DB) *world {
 	t.Helper()
+	return newFederated(t, db, publicURL, nil, false)
+}
+
+// newFederated is newWorld with a public URL and an identity provider that it can
+// reach, which is the operator's or only there.
+func newFederated(t testing.TB, db *sqldb.DB, public string, idp *issuertest.Issuer, operator bool) *world {
+	t.Helper()
 	w := &world{db: db, clock: &atomic.Int64{}}
 	w.clock.Store(time.Now().UnixMicro())
 	dir := t.TempDir()
@@ -51,9 +60,20 @@ func newWorld(t testing.TB, db *sqldb.DB) *world {
 	check(t, err)
 	w.audit.Start()
 	t.Cleanup(w.audit.Stop)
-	base, err := url.Parse(publicURL)
+	base, err := url.Parse(public)
 	check(t, err)
+	var client *outbound.Client
+	var signIn account.OperatorSignIn
+	if idp != nil {
+		client, err = outbound.New(outbound.Policy{Allow: []string{idp.Host}})
+		check(t, err)
+		t.Cleanup(client.Close)
+		if operator {
+			signIn = account.OperatorSignIn{Name: "Example Login", Issuer: idp.URL, ClientID: issuertest.ClientID, Secret: secret.FromString(issuertest.Secret)}
+		}
+	}
 	w.Service, err = account.New(account.Config{
+		Outbound: client, SignIn: signIn,
 		DB: db, Vault: vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.audit, Now: w.now}), Audit: w.audit, PublicURL: base, Now: w.now,
 		OnUserLeft: func(_ context.Context, _ *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
 			w.left = append(w.left, string(env)+" "+string(org)+" "+string(user))

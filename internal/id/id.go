@@ -45,6 +45,7 @@ type (
 	webhook      struct{}
 	delivery     struct{}
 	ticket       struct{}
+	identity     struct{}
 )
 
 func (environment) prefix() string  { return "env" }
@@ -69,6 +70,7 @@ func (integration) prefix() string  { return "int" }
 func (webhook) prefix() string      { return "hook" }
 func (delivery) prefix() string     { return "dlv" }
 func (ticket) prefix() string       { return "ticket" }
+func (identity) prefix() string     { return "idp" }
 
 // The nouns of the product, and the few that serve them: a client is an OAuth
 // client registration of an agent, a login is a person's browser or CLI
@@ -76,7 +78,7 @@ func (ticket) prefix() string       { return "ticket" }
 // that a person has still to agree to, a data key is one that an application keeps
 // its own data under, a binding says whose root key counts, an integration is a
 // provider as an application offers it to its users, a ticket lets one of them
-// connect one account.
+// connect one account, an identity provider is where people of an organization sign in.
 type (
 	Environment  = ID[environment]
 	Organization = ID[organization]
@@ -100,6 +102,8 @@ type (
 	Webhook      = ID[webhook]
 	Delivery     = ID[delivery]
 	Ticket       = ID[ticket]
+
+	IdentityProvider = ID[identity]
 )
 
 const (
@@ -148,6 +152,8 @@ func NewWebhook() Webhook           { return fresh[webhook]() }
 func NewDelivery() Delivery         { return fresh[delivery]() }
 func NewTicket() Ticket             { return fresh[ticket]() }
 
+func NewIdentityProvider() IdentityProvider { return fresh[identity]() }
+
 // Parse checks that s is a well-formed id of kind K. A malformed id gets the
 // same NotFound as an unknown one, so that a caller learns nothing from it.
 func Parse[K Kind](s string) (ID[K], error) {
@@ -171,7 +177,7 @@ func notFound(prefix string) error {
 func noun(prefix string) string {
 	names := map[string]string{
 		"env": "environment", "org": "organization", "key": "API key", "conn": "connection", "kek": "key", "bind": "binding",
-		"ses": "session", "apr": "approval", "evt": "event", "pk": "passkey", "dek": "data key",
+		"ses": "session", "apr": "approval", "evt": "event", "pk": "passkey", "dek": "data key", "idp": "identity provider",
 	}
 	if n, ok := names[prefix]; ok {
 		return n

@@ -1,0 +1,381 @@
+package account_test
+
+import (
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/issuer/issuertest"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+// federation is a world, reached at base, with an identity provider beside it.
+type federation struct {
+	*world
+	owner *accounttest.Human
+	idp   *issuertest.Issuer
+	org   id.Organization
+}
+
+func eachFederation(t *testing.T, base string, operator bool, fn func(t *testing.T, f *federation)) {
+	t.Helper()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		f := &federation{}
+		f.idp = issuertest.New(t, "alice@idp", func() time.Time { return f.now() })
+		f.world = newFederated(t, db, base, f.idp, operator)
+		f.owner = accounttest.Owner(t, f.Service)
+		f.env, f.org = f.owner.Environment(), org(f.owner.Person).Organization
+		fn(t, f)
+	})
+}
+
+func (f *federation) add(t *testing.T, in id.Organization, by *accounttest.Human, admits bool) account.IdentityProvider {
+	t.Helper()
+	i, err := agreed(t, by, func(ag account.Agreement) (account.IdentityProvider, error) {
+		return f.AddIdentityProvider(t.Context(), account.ByPerson(by.Person), in, account.NewIdentityProvider{Name: "Example Login", Issuer: f.idp.URL, ClientID: issuertest.ClientID,
+			Secret: secret.FromString(issuertest.Secret), Admits: admits}, ag)
+	})
+	check(t, err)
+	return i
+}
+
+// back takes a browser to the provider and gives what it brings back.
+func (f *federation) back(t *testing.T, l account.Leaving) account.Arrival {
+	t.Helper()
+	q := f.idp.Answer(t, l.Address)
+	return account.Arrival{State: q.Get("state"), Code: q.Get("code"), Issuer: q.Get("iss"), Error: q.Get("error"), Keep: l.Keep, Address: "203.0.113.5"}
+}
+
+func (f *federation) signIn(t *testing.T, provider id.IdentityProvider) (account.Person, error) {
+	t.Helper()
+	l, err := f.LeaveToSignIn(t.Context(), provider, "/ui/")
+	check(t, err)
+	got, err := f.Arrive(t.Context(), account.Person{}, provider, f.back(t, l))
+	if err != nil {
+		return account.Person{}, err
+	}
+	return f.Authenticate(t.Context(), got.Login, "203.0.113.5")
+}
+
+// invited makes a user in an organization who accepts with their sign-in.
+func (f *federation) invited(t *testing.T, by *accounttest.Human, in id.Organization, provider id.IdentityProvider, role account.Role) account.Person {
+	t.Helper()
+	var link secret.Value
+	err := by.Do(t, func(ag account.Agreement) (err error) {
+		_, link, err = f.InviteUser(t.Context(), by.Person, account.NewUser{Environment: f.env, Organization: in, Name: "Alice", Email: "alice@example.com", Role: role}, ag)
+		return err
+	})
+	check(t, err)
+	got, err := f.accept(t, link, provider)
+	check(t, err)
+	p, err := f.Authenticate(t.Context(), got.Login, "203.0.113.5")
+	check(t, err)
+	return p
+}
+
+// invitedAs is invited for another member.
+func (f *federation) invitedAs(t *testing.T, email string, provider id.IdentityProvider) account.Person {
+	t.Helper()
+	var link secret.Value
+	check(t, f.owner.Do(t, func(ag account.Agreement) (err error) {
+		_, link, err = f.InviteUser(t.Context(), f.owner.Person, account.NewUser{Environment: f.env, Organization: f.org, Name: "Bob", Email: email, Role: account.RoleApprover}, ag)
+		return err
+	}))
+	got, err := f.accept(t, link, provider)
+	check(t, err)
+	p, err := f.Authenticate(t.Context(), got.Login, "203.0.113.5")
+	check(t, err)
+	return p
+}
+
+func (f *federation) accept(t *testing.T, link secret.Value, provider id.IdentityProvider) (account.Arrived, error) {
+	t.Helper()
+	l, err := f.LeaveToEnroll(t.Context(), accounttest.LinkToken(link), provider)
+	check(t, err)
+	return f.Arrive(t.Context(), account.Person{}, provider, f.back(t, l))
+}
+
+// G8, O1, W2: a sign-in at a provider is who its issuer and subject say, for the
+// browser that asked, once; nobody is known by their e-mail, and whoever is not
+// known gets in by an invitation only.
+func TestFederatedSignIn(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		f.join(t, f.owner, account.RoleMember, "somebody@example.com") // the address that the provider says
+		_, err := f.signIn(t, account.OperatorProvider)
+		wantCode(t, err, "identity_unknown")
+		f.audited(t, "signin.federated/deny/identity_unknown")
+
+		p := f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleApprover)
+		if p.Name() != "Alice" || p.Method() != account.MethodFederated || p.Confined() != "" || !p.May(f.org, account.RoleApprover) {
+			t.Errorf("the invitation made %+v", p)
+		}
+		again, err := f.signIn(t, account.OperatorProvider)
+		check(t, err)
+		if again.User() != p.User() {
+			t.Error("the same sign-in is somebody else the second time")
+		}
+		f.idp.Sit("mallory@idp")
+		_, err = f.signIn(t, account.OperatorProvider)
+		wantCode(t, err, "identity_unknown")
+		f.idp.Sit("alice@idp")
+
+		// The answer counts in the browser that asked, for what it asked, once.
+		leave := func() account.Leaving {
+			l, err := f.LeaveToSignIn(ctx, account.OperatorProvider, "/ui/")
+			check(t, err)
+			return l
+		}
+		mine, other := leave(), leave()
+		a := f.back(t, mine)
+		stolen := a
+		stolen.Keep = other.Keep
+		_, err = f.Arrive(ctx, account.Person{}, account.OperatorProvider, stolen)
+		wantCode(t, err, "flow_expired")
+		elsewhere := a
+		elsewhere.Issuer = "https://other.example"
+		_, err = f.Arrive(ctx, account.Person{}, account.OperatorProvider, elsewhere)
+		wantCode(t, err, "id_token_refused")
+		_, err = f.Arrive(ctx, account.Person{}, account.OperatorProvider, a)
+		wantCode(t, err, "flow_expired") // the first answer used the request up
+		late := f.back(t, leave())
+		f.advance(account.FlowAge + time.Second)
+		_, err = f.Arrive(ctx, account.Person{}, account.OperatorProvider, late)
+		wantCode(t, err, "flow_expired")
+
+		// Whoever is shut out stays out.
+		check(t, f.owner.Do(t, func(ag account.Agreement) error {
+			return f.DisableUser(ctx, account.ByPerson(f.owner.Person), p.User(), ag)
+		}))
+		_, err = f.signIn(t, account.OperatorProvider)
+		wantCode(t, err, "identity_unknown")
+	})
+}
+
+// S15, O3: an ID token counts only if the issuer signed it with a key of its own, for
+// us alone, for this very request, now.
+func TestIDTokensRefused(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
+		f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleMember)
+		for what, bend := range map[string]func(c map[string]any){
+			"another issuer":            func(c map[string]any) { c["iss"] = "https://other.example" },
+			"another audience":          func(c map[string]any) { c["aud"] = "other" },
+			"several, no party":         func(c map[string]any) { c["aud"] = []string{issuertest.ClientID, "other"} },
+			"another party":             func(c map[string]any) { c["azp"] = "other" },
+			"too old":                   func(c map[string]any) { c["exp"] = f.now().Add(-2 * time.Minute).Unix() },
+			"no end":                    func(c map[string]any) { delete(c, "exp") },
+			"from the future":           func(c map[string]any) { c["iat"] = f.now().Add(time.Hour).Unix() },
+			"no time":                   func(c map[string]any) { delete(c, "iat") },
+			"another nonce":             func(c map[string]any) { c["nonce"] = "x" },
+			"no nonce":                  func(c map[string]any) { delete(c, "nonce") },
+			"no subject":                func(c map[string]any) { c["sub"] = "" },
+			"a subject that is control": func(c map[string]any) { c["sub"] = "alice@idp\n" },
+		} {
+			f.idp.Bend(bend)
+			if _, err := f.signIn(t, account.OperatorProvider); err == nil {
+				t.Errorf("%s: signed in", what)
+			} else {
+				wantCode(t, err, "id_token_refused")
+			}
+		}
+		f.idp.Bend(func(c map[string]any) {
+			c["aud"], c["azp"] = []string{"other", issuertest.ClientID}, issuertest.ClientID
+		})
+		_, err := f.signIn(t, account.OperatorProvider)
+		check(t, err)
+		f.idp.Bend(nil)
+		f.idp.Rotate() // a key that we have not seen is looked for, after a minute at the earliest
+		f.advance(time.Minute)
+		_, err = f.signIn(t, account.OperatorProvider)
+		check(t, err)
+	})
+}
+
+// A9, G8: an organization's provider opens that organization only, whatever its
+// administrator makes it say; removing it ends what it opened.
+func TestOrganizationsProvider(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, false, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		boss := account.ByPerson(f.owner.Person)
+		other, err := f.CreateOrganization(ctx, boss, f.env, "Other", "")
+		check(t, err)
+		mallory := accounttest.Join(t, f.Service, f.env, other.ID, account.RoleOwner, "mallory@example.com")
+		theirs := f.add(t, other.ID, mallory, true)
+
+		// Who could be anybody there is a new member there, and nothing else.
+		f.idp.Sit("mallory-says-owner")
+		p, err := f.signIn(t, theirs.ID)
+		check(t, err)
+		if len(p.Organizations()) != 1 || p.Organizations()[0].Organization != other.ID || p.Email() != "" || p.Organizations()[0].Role != account.RoleMember {
+			t.Errorf("admitted as %+v", p)
+		}
+		// A user of both organizations who accepts there is confined to it.
+		both := f.invited(t, f.owner, f.org, f.add(t, f.org, f.owner, false).ID, account.RoleAdmin)
+		if both.Confined() != f.org {
+			t.Errorf("accepted at an organization's provider, and confined to %q", both.Confined())
+		}
+		again, err := f.signIn(t, theirs.ID)
+		check(t, err)
+		if again.User() != p.User() || again.Confined() != other.ID {
+			t.Errorf("the second time they are %+v", again)
+		}
+		if list, _, err := f.Service.Organizations(ctx, account.ByPerson(again), f.env, account.List{}); err != nil || len(list) != 1 || list[0].ID != other.ID {
+			t.Errorf("a confined login sees %v, %v", list, err)
+		}
+		if _, _, err := f.Members(ctx, account.ByPerson(again), f.org, account.List{}); err == nil {
+			t.Error("a confined login sees members elsewhere")
+		}
+		if err := f.SignOutEverywhere(ctx, again); err == nil {
+			t.Error("a confined login ends logins elsewhere")
+		}
+
+		// Not an owner, and not a key, adds one; a cookie alone does not either.
+		member := f.join(t, f.owner, account.RoleAdmin, "admin@example.com")
+		_, err = f.AddIdentityProvider(ctx, account.ByPerson(member.Person), f.org, account.NewIdentityProvider{Name: "x", Issuer: f.idp.URL, ClientID: "x"}, none)
+		wantCode(t, err, "not_allowed")
+		_, err = f.AddIdentityProvider(ctx, boss, f.org, account.NewIdentityProvider{Name: "x", Issuer: f.idp.URL, ClientID: "x"}, none)
+		wantCode(t, err, "proof_required")
+		_, err = f.AddIdentityProvider(ctx, account.ByPerson(mallory.Person), f.org, account.NewIdentityProvider{Name: "x", Issuer: f.idp.URL, ClientID: "x"}, none)
+		wantCode(t, err, "not_found")
+
+		// A member who left does not come back by signing in.
+		check(t, f.RemoveMember(ctx, account.ByPerson(mallory.Person), other.ID, p.User(), none))
+		_, err = f.signIn(t, theirs.ID)
+		wantCode(t, err, "not_a_member")
+
+		f.idp.Sit("another one")
+		q, err := f.signIn(t, theirs.ID)
+		check(t, err)
+		l, err := f.LeaveToSignIn(ctx, theirs.ID, "/ui/")
+		check(t, err)
+		check(t, f.RemoveIdentityProvider(ctx, account.ByPerson(mallory.Person), theirs.ID))
+		if rest, err := f.Logins(ctx, q); err != nil || len(rest) != 0 {
+			t.Errorf("logins after the provider is gone: %v, %v", rest, err)
+		}
+		_, err = f.Arrive(ctx, account.Person{}, theirs.ID, f.back(t, l))
+		wantCode(t, err, "not_found")
+	})
+}
+
+// A9, product.md rule 4: a fresh sign-in stands in for a code, once, in the login and
+// the organization that it is of; not on loopback, not where passkeys are demanded.
+func TestFreshSignIn(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, "https://ambit.example", true, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		p := f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleApprover)
+		fresh := func(p account.Person, provider id.IdentityProvider) (string, error) {
+			l, err := f.LeaveForCode(ctx, p, provider)
+			check(t, err)
+			if u, _ := url.Parse(l.Address); u.Query().Get("prompt") != "login" || u.Query().Get("max_age") != "0" {
+				t.Errorf("the provider is not asked for a fresh sign-in: %s", l.Address)
+			}
+			got, err := f.Arrive(ctx, p, provider, f.back(t, l))
+			return got.Code, err
+		}
+		code, err := fresh(p, account.OperatorProvider)
+		check(t, err)
+		digest := [32]byte{1}
+		second, err := f.signIn(t, account.OperatorProvider)
+		check(t, err)
+		_, err = f.Prove(ctx, second, digest, f.org, account.Proof{TOTP: code})
+		wantCode(t, err, "proof_refused") // another login of the same person
+		ev, err := f.Prove(ctx, p, digest, f.org, account.Proof{TOTP: code})
+		check(t, err)
+		if ev.Method() != account.MethodFederated || ev.Digest() != digest {
+			t.Errorf("evidence %s", ev.JSON())
+		}
+		_, err = f.Prove(ctx, p, digest, f.org, account.Proof{TOTP: code})
+		wantCode(t, err, "proof_refused") // once
+		old, err := fresh(p, account.OperatorProvider)
+		check(t, err)
+		f.advance(account.FreshCodeAge)
+		_, err = f.Prove(ctx, p, digest, f.org, account.Proof{TOTP: old})
+		wantCode(t, err, "proof_refused")
+
+		for what, bend := range map[string]func(map[string]any){
+			"an old login": func(c map[string]any) { c["auth_time"] = f.now().Add(-time.Hour).Unix() },
+			"no auth_time": func(c map[string]any) { delete(c, "auth_time") },
+		} {
+			f.idp.Bend(bend)
+			if _, err := fresh(p, account.OperatorProvider); err == nil {
+				t.Errorf("%s gave a code", what)
+			} else {
+				wantCode(t, err, "sign_in_not_fresh")
+			}
+		}
+		f.idp.Bend(nil)
+		f.idp.Sit("mallory@idp")
+		_, err = fresh(p, account.OperatorProvider)
+		wantCode(t, err, "identity_unknown")
+		f.idp.Sit("alice@idp")
+
+		// An organization's provider proves nothing outside of it.
+		theirs := f.add(t, f.org, f.owner, false)
+		f.idp.Sit("bob@idp")
+		bob := f.invitedAs(t, "bob@example.com", theirs.ID)
+		code, err = fresh(bob, theirs.ID)
+		check(t, err)
+		_, err = f.Prove(ctx, bob, digest, "", account.Proof{TOTP: code})
+		wantCode(t, err, "sign_in_confined")
+		_, err = f.Prove(ctx, bob, digest, f.org, account.Proof{TOTP: code})
+		check(t, err)
+
+		o, err := f.Organization(ctx, f.env, f.org)
+		check(t, err)
+		yes := true
+		_, err = f.UpdateOrganization(ctx, account.ByPerson(f.owner.Person), f.org, o.Version, account.OrganizationChange{RequirePasskey: &yes}, none)
+		check(t, err)
+		bob, err = f.signIn(t, theirs.ID)
+		check(t, err)
+		code, err = fresh(bob, theirs.ID)
+		check(t, err)
+		_, err = f.Prove(ctx, bob, digest, f.org, account.Proof{TOTP: code})
+		wantCode(t, err, "passkey_required")
+	})
+	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
+		p := f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleApprover)
+		if list, err := f.FreshIdentities(t.Context(), p); err != nil || len(list) != 0 {
+			t.Errorf("on loopback a sign-in stands in: %v, %v", list, err)
+		}
+		_, err := f.LeaveForCode(t.Context(), p, account.OperatorProvider)
+		wantCode(t, err, "not_found")
+	})
+}
+
+// T5: a command line that a confined browser lets in is confined too, and ends with
+// the provider.
+func TestConfinedCommandLine(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, "https://ambit.example", false, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		i := f.add(t, f.org, f.owner, true)
+		p, err := f.signIn(t, i.ID)
+		check(t, err)
+		shown, poll, err := f.StartCLI(ctx, "203.0.113.5")
+		check(t, err)
+		l, err := f.LeaveForCode(ctx, p, i.ID)
+		check(t, err)
+		got, err := f.Arrive(ctx, p, i.ID, f.back(t, l))
+		check(t, err)
+		check(t, f.ConfirmCLI(ctx, p, shown, account.Proof{TOTP: got.Code}))
+		login, err := f.PollCLI(ctx, poll, "203.0.113.5")
+		check(t, err)
+		cli, err := f.Authenticate(ctx, login, "203.0.113.5")
+		check(t, err)
+		if cli.Confined() != f.org || !cli.CLI() {
+			t.Errorf("the command line is %+v", cli)
+		}
+		check(t, f.RemoveIdentityProvider(ctx, account.ByPerson(f.owner.Person), i.ID))
+		_, err = f.Authenticate(ctx, login, "203.0.113.5")
+		wantCode(t, err, "unauthenticated")
+	})
+}

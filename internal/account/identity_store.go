@@ -1,0 +1,167 @@
+package account
+
+import (
+	"context"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+)
+
+const (
+	insertProviderSQL = `insert into identity_provider (id, environment_id, organization_id, name, issuer, client_id, envelope, sealed_version, admits, created_at, version)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1)`
+	providerColumns   = `select id, environment_id, organization_id, name, issuer, client_id, envelope, sealed_version, admits, created_at, version from identity_provider`
+	providerSQL       = providerColumns + ` where id = $1`
+	providersSQL      = providerColumns + ` where organization_id = $1 order by id`
+	countProvidersSQL = `select count(*) from identity_provider where organization_id = $1`
+	updateProviderSQL = `update identity_provider set envelope = $1, sealed_version = $2, admits = $3, version = version + 1 where id = $4 and version = $5`
+	deleteProviderSQL = `delete from identity_provider where id = $1`
+	forgetThereSQL    = `delete from person_identity where provider_id = $1`
+	forgetCodesSQL    = `delete from fresh_code where provider_id = $1`
+	endThereSQL       = `update login set revoked_at = $1, version = version + 1 where provider_id = $2 and revoked_at = 0`
+
+	insertIdentitySQL = `insert into person_identity (provider_id, issuer, subject, user_id, organization_id, created_at, used_at) values ($1, $2, $3, $4, $5, $6, $6)
+		on conflict (provider_id, issuer, subject) do nothing`
+	identitySQL       = `select user_id from person_identity where provider_id = $1 and issuer = $2 and subject = $3`
+	useIdentitySQL    = `update person_identity set used_at = $1 where provider_id = $2 and issuer = $3 and subject = $4`
+	identitiesSQL     = `select provider_id, issuer, subject, organization_id, created_at, used_at from person_identity where user_id = $1 order by created_at, provider_id, subject`
+	deleteIdentitySQL = `delete from person_identity where user_id = $1 and provider_id = $2 and issuer = $3 and subject = $4`
+
+	putCodeSQL = `insert into fresh_code (login_id, code_hash, provider_id, issuer, subject, proved_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7)
+		on conflict (login_id) do update set code_hash = excluded.code_hash, provider_id = excluded.provider_id, issuer = excluded.issuer, subject = excluded.subject,
+			proved_at = excluded.proved_at, expires_at = excluded.expires_at`
+	codeSQL = `select c.code_hash, c.provider_id, c.issuer, c.subject, c.proved_at, i.organization_id, i.user_id from fresh_code c
+		join person_identity i on i.provider_id = c.provider_id and i.issuer = c.issuer and i.subject = c.subject where c.login_id = $1 and c.expires_at > $2`
+	takeCodeSQL   = `delete from fresh_code where login_id = $1 and code_hash = $2 and expires_at > $3`
+	sweepCodesSQL = `delete from fresh_code where expires_at <= $1`
+)
+
+func insertProvider(ctx context.Context, tx *sqldb.Tx, w Weighed, i IdentityProvider) error {
+	if err := w.For(string(i.ID)); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, insertProviderSQL, i.ID, i.Environment, i.Organization, i.Name, i.Issuer, i.ClientID, i.envelope, i.sealed, number(i.Admits), sqldb.Micros(i.CreatedAt))
+	return err
+}
+
+func scanProvider(row sqldb.Scanner) (IdentityProvider, error) {
+	var i IdentityProvider
+	var admits, created int64
+	err := row.Scan(&i.ID, &i.Environment, &i.Organization, &i.Name, &i.Issuer, &i.ClientID, &i.envelope, &i.sealed, &admits, &created, &i.Version)
+	i.Admits, i.CreatedAt = admits != 0, sqldb.Time(created)
+	return i, err
+}
+
+func selectProvider(ctx context.Context, q sqldb.Querier, provider id.IdentityProvider) (IdentityProvider, error) {
+	return scanProvider(q.QueryRowContext(ctx, providerSQL, provider))
+}
+
+func selectProviders(ctx context.Context, q sqldb.Querier, org id.Organization) ([]IdentityProvider, error) {
+	return sqldb.Collect(scanProvider)(q.QueryContext(ctx, providersSQL, org))
+}
+
+func countProviders(ctx context.Context, tx *sqldb.Tx, org id.Organization) (n int, err error) {
+	err = tx.QueryRowContext(ctx, countProvidersSQL, org).Scan(&n)
+	return n, err
+}
+
+func updateProvider(ctx context.Context, tx *sqldb.Tx, w Weighed, i IdentityProvider) (bool, error) {
+	if err := w.For(string(i.ID)); err != nil {
+		return false, err
+	}
+	return changed(tx.ExecContext(ctx, updateProviderSQL, i.envelope, i.sealed, number(i.Admits), i.ID, i.Version))
+}
+
+// deleteProvider forgets a provider, who is who there, and codes of fresh sign-ins.
+func deleteProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider) (found bool, people int64, err error) {
+	if found, err = changed(tx.ExecContext(ctx, deleteProviderSQL, provider)); err != nil || !found {
+		return found, 0, err
+	}
+	if _, err := tx.ExecContext(ctx, forgetCodesSQL, provider); err != nil {
+		return true, 0, err
+	}
+	res, err := tx.ExecContext(ctx, forgetThereSQL, provider)
+	if err != nil {
+		return true, 0, err
+	}
+	people, err = res.RowsAffected()
+	return true, people, err
+}
+
+func revokeProviderLogins(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider, at time.Time) (int64, error) {
+	res, err := tx.ExecContext(ctx, endThereSQL, sqldb.Micros(at), provider)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// identity is who somebody is at a provider.
+type identity struct {
+	provider        id.IdentityProvider
+	issuer, subject string
+	organization    id.Organization // of the provider
+	created, used   time.Time
+}
+
+// insertIdentity reports whether it was nobody's yet.
+func insertIdentity(ctx context.Context, tx *sqldb.Tx, i identity, user id.User, at time.Time) (bool, error) {
+	return changed(tx.ExecContext(ctx, insertIdentitySQL, i.provider, i.issuer, i.subject, user, i.organization, sqldb.Micros(at)))
+}
+
+// selectIdentity gives whose an identity is; empty: nobody's.
+func selectIdentity(ctx context.Context, q sqldb.Querier, i identity) (user id.User, err error) {
+	err = q.QueryRowContext(ctx, identitySQL, i.provider, i.issuer, i.subject).Scan(&user)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return user, err
+}
+
+func useIdentity(ctx context.Context, tx *sqldb.Tx, i identity, at time.Time) error {
+	_, err := tx.ExecContext(ctx, useIdentitySQL, sqldb.Micros(at), i.provider, i.issuer, i.subject)
+	return err
+}
+
+func selectIdentities(ctx context.Context, q sqldb.Querier, user id.User) ([]identity, error) {
+	return sqldb.Collect(func(row sqldb.Scanner) (identity, error) {
+		var i identity
+		var created, used int64
+		err := row.Scan(&i.provider, &i.issuer, &i.subject, &i.organization, &created, &used)
+		i.created, i.used = sqldb.Time(created), sqldb.Time(used)
+		return i, err
+	})(q.QueryContext(ctx, identitiesSQL, user))
+}
+
+func deleteIdentity(ctx context.Context, tx *sqldb.Tx, user id.User, i identity) (bool, error) {
+	return changed(tx.ExecContext(ctx, deleteIdentitySQL, user, i.provider, i.issuer, i.subject))
+}
+
+// freshCode is what a fresh sign-in at a provider gave a login.
+type freshCode struct {
+	hash   []byte
+	who    identity
+	user   id.User // whose the identity is now
+	proved time.Time
+}
+
+func putCode(ctx context.Context, tx *sqldb.Tx, login id.Login, c freshCode, now time.Time) error {
+	if _, err := tx.ExecContext(ctx, sweepCodesSQL, sqldb.Micros(now)); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, putCodeSQL, login, c.hash, c.who.provider, c.who.issuer, c.who.subject, sqldb.Micros(c.proved), sqldb.Micros(now.Add(FreshCodeAge)))
+	return err
+}
+
+func selectCode(ctx context.Context, q sqldb.Querier, login id.Login, now time.Time) (freshCode, error) {
+	var c freshCode
+	var proved int64
+	err := q.QueryRowContext(ctx, codeSQL, login, sqldb.Micros(now)).Scan(&c.hash, &c.who.provider, &c.who.issuer, &c.who.subject, &proved, &c.who.organization, &c.user)
+	c.proved = sqldb.Time(proved)
+	return c, err
+}
+
+func takeCode(ctx context.Context, tx *sqldb.Tx, login id.Login, c freshCode, now time.Time) (bool, error) {
+	return changed(tx.ExecContext(ctx, takeCodeSQL, login, c.hash, sqldb.Micros(now)))
+}
