@@ -491,3 +491,39 @@ func (s *Service) Identities(ctx context.Context, p Person) ([]Identity, error) 
 	}
 	return out, nil
 }
+
+// ForgetIdentity takes a sign-in at a provider from a person, and ends the logins
+// that the provider made for them. It lowers what they can do, so it takes no proof;
+// a person keeps a way in.
+func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.IdentityProvider, at, subject string) error {
+	if err := p.browser(); err != nil {
+		return err
+	}
+	if p.confined != "" {
+		return confinedLogin()
+	}
+	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
+			return orElse(err, unauthenticated())
+		}
+		ok, err := deleteIdentity(ctx, tx, p.user, identity{provider: provider, issuer: at, subject: subject})
+		if err != nil || !ok {
+			return orElse(err, notFound("sign-in"))
+		}
+		n, err := selectFactors(ctx, tx, p.user)
+		if err != nil {
+			return err
+		}
+		if !n.any() {
+			return fault.New(fault.Conflict, "last_factor", "This is your only way to sign in.").WithHint("Register a passkey first.")
+		}
+		if err := endLoginsAt(ctx, tx, p.user, provider, s.now()); err != nil {
+			return err
+		}
+		e := personEntry(p, "identity.removed", string(p.user))
+		e.Detail = map[string]string{"provider": string(provider), "issuer": at, "subject": subject}
+		s.audit.Append(tx, e)
+		return nil
+	})
+	return sqldb.Wrap("remove a way to sign in", err)
+}

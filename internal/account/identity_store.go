@@ -21,6 +21,8 @@ const (
 	forgetCodesSQL    = `delete from fresh_code where provider_id = $1`
 	endThereSQL       = `update login set revoked_at = $1, version = version + 1 where provider_id = $2 and revoked_at = 0`
 
+	endAtSQL = `update login set revoked_at = $1, version = version + 1 where user_id = $2 and provider_id = $3 and revoked_at = 0`
+
 	insertIdentitySQL = `insert into person_identity (provider_id, issuer, subject, user_id, organization_id, created_at, used_at) values ($1, $2, $3, $4, $5, $6, $6)
 		on conflict (provider_id, issuer, subject) do nothing`
 	identitySQL       = `select user_id from person_identity where provider_id = $1 and issuer = $2 and subject = $3`
@@ -95,6 +97,11 @@ func revokeProviderLogins(ctx context.Context, tx *sqldb.Tx, provider id.Identit
 		return 0, err
 	}
 	return res.RowsAffected()
+}
+
+func endLoginsAt(ctx context.Context, tx *sqldb.Tx, user id.User, provider id.IdentityProvider, at time.Time) error {
+	_, err := tx.ExecContext(ctx, endAtSQL, sqldb.Micros(at), user, provider)
+	return err
 }
 
 // identity is who somebody is at a provider.

@@ -206,7 +206,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err := a.Vault.AdoptRoot(ctx); err != nil {
 		return err
 	}
-	a.People, err = account.New(account.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, PublicURL: a.public, OnUserLeft: a.onUserLeft, Now: a.clock.Now, Logger: cfg.Logger})
+	a.People, err = account.New(account.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, PublicURL: a.public, Outbound: a.outbound, SignIn: cfg.SignIn, OnUserLeft: a.onUserLeft, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}

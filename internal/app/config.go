@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
@@ -79,6 +80,8 @@ type Config struct {
 	// OutboundAllow lists the private "host:port" destinations that providers
 	// may have. Everything else must be on the public internet.
 	OutboundAllow []string
+	// SignIn is the identity provider at which everybody here can sign in; zero: none.
+	SignIn account.OperatorSignIn
 	// NoRegistration refuses clients that register themselves (RFC 7591).
 	NoRegistration bool
 	// AllowVend lets applications with the scope for it fetch credentials.
@@ -202,11 +205,35 @@ func (c *Config) Validate() error {
 	if n := c.MetricsToken.Len(); n > 0 && n < 16 {
 		return invalid("metrics_token_weak", "The metrics token is shorter than 16 characters.", "Make one with: openssl rand -hex 24")
 	}
+	if err := c.checkSignIn(); err != nil {
+		return err
+	}
 	if c.Drain == 0 {
 		c.Drain = 10 * time.Second
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func (c *Config) checkSignIn() error {
+	i := &c.SignIn
+	if i.Issuer == "" {
+		if i.ClientID != "" || i.Name != "" || i.Secret.Len() > 0 {
+			return invalid("signin_incomplete", "An identity provider is set up without its issuer.", "Set AMBIT_SIGNIN_ISSUER.")
+		}
+		return nil
+	}
+	u, err := url.Parse(i.Issuer)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+		return invalid("signin_issuer_invalid", "The issuer of the identity provider is not an https URL.", "Set AMBIT_SIGNIN_ISSUER to what the provider calls its issuer.")
+	}
+	if i.ClientID == "" {
+		return invalid("signin_incomplete", "The identity provider has no client id.", "Register this server there, and set AMBIT_SIGNIN_CLIENT_ID and AMBIT_SIGNIN_CLIENT_SECRET.")
+	}
+	if i.Name == "" {
+		i.Name = u.Host
 	}
 	return nil
 }

@@ -19,13 +19,14 @@ type settings struct {
 	CallRate       float64  `json:"call_rate"`
 	OutboundAllow  []string `json:"outbound_allow"`
 	KeyGrace       string   `json:"key_grace"`
+	SignIn         string   `json:"sign_in,omitempty"` // issuer and client id
 }
 
 func (a *App) settings() settings {
 	allow := slices.Clone(a.cfg.OutboundAllow)
 	slices.Sort(allow)
 	return settings{PublicURL: a.public.String(), NoRegistration: a.cfg.NoRegistration, AllowVend: a.cfg.AllowVend, CallRate: a.cfg.CallRate,
-		OutboundAllow: allow, KeyGrace: a.cfg.KeyGrace.String()}
+		OutboundAllow: allow, KeyGrace: a.cfg.KeyGrace.String(), SignIn: strings.TrimSpace(a.cfg.SignIn.Issuer + " " + a.cfg.SignIn.ClientID)}
 }
 
 // join makes this process a node of the database. It is refused under another
@@ -66,7 +67,7 @@ func (a *App) join(ctx context.Context) (err error) {
 func (s settings) differ(o settings) (names []string) {
 	for name, same := range map[string]bool{
 		"AMBIT_NO_REGISTRATION": s.NoRegistration == o.NoRegistration, "AMBIT_ALLOW_VEND": s.AllowVend == o.AllowVend, "AMBIT_CALL_RATE": s.CallRate == o.CallRate,
-		"AMBIT_OUTBOUND_ALLOW": slices.Equal(s.OutboundAllow, o.OutboundAllow), "AMBIT_KEY_GRACE": s.KeyGrace == o.KeyGrace,
+		"AMBIT_OUTBOUND_ALLOW": slices.Equal(s.OutboundAllow, o.OutboundAllow), "AMBIT_KEY_GRACE": s.KeyGrace == o.KeyGrace, "AMBIT_SIGNIN_ISSUER": s.SignIn == o.SignIn,
 	} {
 		if !same {
 			names = append(names, name)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
@@ -45,6 +46,11 @@ const (
 	envTraceRatio     = "AMBIT_TRACE_RATIO"
 	envMetricsToken   = "AMBIT_METRICS_TOKEN"
 	envLog            = "AMBIT_LOG"
+
+	envSignInName   = "AMBIT_SIGNIN_NAME"
+	envSignInIssuer = "AMBIT_SIGNIN_ISSUER"
+	envSignInClient = "AMBIT_SIGNIN_CLIENT_ID"
+	envSignInSecret = "AMBIT_SIGNIN_CLIENT_SECRET"
 )
 
 const maxDrain = time.Hour
@@ -58,6 +64,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
 		OutboundAllow: list(c.env[envOutboundAllow]), Egress: gateway.Egress{Elsewhere: gateway.Elsewhere(c.env[envProxyElsewhere]), Hosts: list(c.env[envProxyPass])}, NotifySocket: c.env[envNotifySocket],
 		TransitCA: c.env[envTransitCA], Sources: c.env[envSources], TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
+		SignIn: account.OperatorSignIn{Name: c.env[envSignInName], Issuer: c.env[envSignInIssuer], ClientID: c.env[envSignInClient], Secret: secret.FromString(c.env[envSignInSecret])},
 	}
 	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend, envMachineID: &cfg.MachineIdentity} {
 		if v := c.env[name]; v != "" {

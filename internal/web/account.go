@@ -16,7 +16,15 @@ import (
 )
 
 func (s *Server) signInPage(v *visit) (answer, error) {
-	return show(&SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: safeNext(v.form("next"))}), nil
+	return show(s.signInForm(safeNext(v.form("next")), "")), nil
+}
+
+func (s *Server) signInForm(next, email string) *SignInPage {
+	p := &SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: next, Email: email}
+	for _, i := range s.people.OperatorProviders() {
+		p.Providers = append(p.Providers, SignInRow{ID: i.ID, Name: i.Name, Host: i.Host()})
+	}
+	return p
 }
 
 func (s *Server) signInBegin(v *visit) (answer, error) {
@@ -57,7 +65,7 @@ func (s *Server) signedIn(v *visit, token secret.Value, next, email string, err 
 			return nil, err
 		}
 		retryAfter(v.w, f)
-		p := &SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: next, Email: email}
+		p := s.signInForm(next, email)
 		p.Problem = &Notice{Kind: "bad", Message: f.Message, Hint: f.Hint}
 		return shown{status(f.Kind), p}, nil
 	}
@@ -184,7 +192,30 @@ func (s *Server) accountPage(v *visit, name, email string) (*AccountPage, error)
 		return nil, err
 	}
 	p.Removable = len(passkeys) > 1 || p.TOTP
+	if err := s.accountSignIns(v, p); err != nil {
+		return nil, err
+	}
 	return p, s.accountLists(v, p)
+}
+
+// accountSignIns adds the sign-ins elsewhere that the person has, and could add.
+func (s *Server) accountSignIns(v *visit, p *AccountPage) error {
+	have, err := s.people.Identities(v.ctx(), v.person)
+	if err != nil {
+		return err
+	}
+	known := map[id.IdentityProvider]bool{}
+	for _, i := range have {
+		known[i.Provider.ID] = true
+		p.SignIns = append(p.SignIns, SignInRow{ID: i.Provider.ID, Name: i.Provider.Name, Host: i.Provider.Host(), Issuer: i.Issuer, Subject: i.Subject})
+	}
+	more, err := s.people.Addable(v.ctx(), v.person)
+	for _, i := range more {
+		if !known[i.ID] {
+			p.Addable = append(p.Addable, SignInRow{ID: i.ID, Name: i.Name, Host: i.Host()})
+		}
+	}
+	return err
 }
 
 func (s *Server) accountLists(v *visit, p *AccountPage) error {
@@ -192,7 +223,7 @@ func (s *Server) accountLists(v *visit, p *AccountPage) error {
 	if err != nil {
 		return err
 	}
-	what := map[string]string{account.MethodPasskey: "Browser, by passkey", account.MethodTOTP: "Browser, by authenticator code", account.MethodLink: "Browser, by sign-in link", account.MethodVouched: "Browser, on an application's word", account.MethodCLI: "Command line"}
+	what := map[string]string{account.MethodPasskey: "Browser, by passkey", account.MethodTOTP: "Browser, by authenticator code", account.MethodLink: "Browser, by sign-in link", account.MethodVouched: "Browser, on an application's word", account.MethodCLI: "Command line", account.MethodFederated: "Browser, by an identity provider"}
 	for _, l := range logins {
 		p.Logins = append(p.Logins, LoginRow{ID: l.ID, What: what[l.Method], Address: l.Address, Current: l.Current, Created: l.AuthenticatedAt, Seen: l.LastSeenAt})
 	}
@@ -238,7 +269,7 @@ func (s *Server) unlockPage(v *visit, eyebrow, line, action string) (*ConfirmPag
 	if err != nil {
 		return nil, err
 	}
-	code, err := s.people.HasTOTP(v.ctx(), v.person)
+	code, err := s.people.HasCode(v.ctx(), v.person)
 	return &ConfirmPage{Frame: Frame{Title: eyebrow, Section: "account", Narrow: true}, Eyebrow: eyebrow, Sentence: "First show that it is you.", Lines: []string{line}, Nonce: rand.Text(),
 		Action: action, Begin: "/ui/account/unlock", Label: "It is me", Back: "/ui/account", TOTP: code && (len(keys) == 0 || s.codeAllowed(v))}, err
 }

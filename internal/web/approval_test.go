@@ -379,7 +379,7 @@ func TestApproveByCode(t *testing.T) {
 		return s.mia.post(s.page(r)+"/approve", v)
 	}
 	r := s.Ask(t, s.bot, "tracker")
-	s.mia.get(s.page(r)).says("Use an authenticator code instead")
+	s.mia.get(s.page(r)).says("Use a code instead")
 	decide(r, "000000").want(http.StatusForbidden).says("The code was not accepted", "Triage bot wants to")
 	decide(r, code()).follow().says("Approved")
 

@@ -100,6 +100,13 @@ func fixtures() map[string]page {
 		{ID: id.NewApproval(), Ask: Ask{Agent: unknown, Call: "Delete an issue", Accounts: []Account{mia}}, Asked: at(-20 * time.Second), Expires: at(9 * time.Minute), Risk: "Can delete"}}}
 	empty := frame("Inbox", "inbox", false)
 	empty.Viewer.Pending = 0
+	login := SignInRow{ID: id.NewIdentityProvider(), Name: "Example Login", Host: "login.example.com", Issuer: "https://login.example.com", ClientID: "ambit", Subject: "00u1a2b3", Version: 1, Admits: true,
+		Begin: "https://ambit.example.com/ui/signin/with/idp_01jd0000000000000000000001", Return: "https://ambit.example.com/ui/signin/from/idp_01jd0000000000000000000001"}
+	p["signin_elsewhere"] = &SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: "/ui/", Providers: []SignInRow{login}}
+	p["beginnings"] = &BeginningsPage{Frame: Frame{Title: "Your sign-in link", Bare: true}, Name: "Mia Okafor", Providers: []SignInRow{login, {Name: "Other", Host: "other.example.com"}}}
+	p["fresh"] = &FreshPage{Frame: frame("A code for a form", "account", true), Providers: []SignInRow{login}}
+	p["fresh_code"] = &FreshPage{Frame: frame("Your code", "account", true), Code: "123456"}
+	p["signin_settings"] = &SignInSettingsPage{Frame: frame("Sign-in", "organization", false), Providers: []SignInRow{login}, CanChange: true, Return: "https://ambit.example.com/ui/signin/from/idp_…"}
 	p["inbox_empty"] = &InboxPage{Frame: empty, FirstSteps: "claude mcp add --transport http ambit http://localhost:7420/mcp"}
 	p["sessions"] = &SessionsPage{Frame: frame("Sessions", "sessions", false), Tabs: []Tab{{"Open", "/ui/sessions", true}, {"Ended", "/ui/sessions?state=ended", false}},
 		Items: []SessionRow{ses("active", ""), ses("pending", ""), ses("ended", "expired"), ses("ended", "revoked")}, Next: "/ui/sessions?after=x"}

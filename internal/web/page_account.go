@@ -14,6 +14,8 @@ type AccountPage struct {
 	Passkeys    []PasskeyRow
 	Removable   bool
 	TOTP        bool
+	SignIns     []SignInRow
+	Addable     []SignInRow
 	Logins      []LoginRow
 	Notices     []NoticeRow
 }
@@ -82,6 +84,7 @@ func (*EnrollPage) template() string { return "enroll" }
 type SignInPage struct {
 	Frame
 	Next, Email string
+	Providers   []SignInRow
 }
 
 func (*SignInPage) template() string { return "signin" }

@@ -289,7 +289,7 @@ func TestRaisingWithoutScript(t *testing.T) {
 	b.post(at, joined(form, url.Values{"code": {used}})).want(http.StatusForbidden)
 	b.get("/ui/organization").submit("/ui/organization/settings", func(v url.Values) { v.Set("require_passkey", "yes") }).follow()
 	d, form := asked("owner")
-	d.not("authenticator code instead")
+	d.not("Use a code instead")
 	b.post(at, joined(form, url.Values{"code": {code()}})).want(http.StatusForbidden).says("demands a passkey")
 }
 

@@ -19,6 +19,7 @@ import (
 var open = map[string]bool{
 	"GET /ui/signin": true, "POST /ui/signin": true, "POST /ui/signin/begin": true, "POST /ui/signin/passkey": true,
 	"GET /ui/enroll": true, "POST /ui/enroll/look": true, "POST /ui/enroll/begin": true, "POST /ui/enroll": true,
+	"GET /ui/signin/with/{provider}": true, "GET /ui/signin/from/{provider}": true, "POST /ui/enroll/with": true,
 	"POST /ui/enroll/authenticator": true, "POST /ui/enroll/authenticator/confirm": true,
 	"GET /ui/vouch": true, "POST /ui/vouch/look": true, "POST /ui/vouch": true,
 }

@@ -420,7 +420,7 @@ func place(m account.Membership) Place {
 
 // codeAllowed says whether a page may offer a code in place of a passkey.
 func (s *Server) codeAllowed(v *visit) bool {
-	has, err := s.people.HasTOTP(v.ctx(), v.person)
+	has, err := s.people.HasCode(v.ctx(), v.person)
 	if err != nil || !has || v.here.Organization == "" {
 		return has
 	}
@@ -441,7 +441,8 @@ func notes(code string) *Notice {
 		"saved": "Saved.", "role": "The role was changed.", "removed": "Removed.", "added": "Added.", "disabled": "Disabled. Its sessions have ended.", "muted": "Muted. Its requests are refused.", "unmuted": "It may ask again.",
 		"enabled": "Enabled again.", "key_revoked": "The key no longer works.", "passkey": "The passkey was added.", "passkey_removed": "The passkey was removed.",
 		"authenticator": "The authenticator app is set up.", "user_disabled": "They are shut out, and what acted for them has ended.", "user_enabled": "They can sign in again.",
-		"environment": "The environment is there, and you own it. It stands in the menu.", "signed_out": "Signed out there.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
+		"environment": "The environment is there, and you own it. It stands in the menu.", "signed_out": "Signed out there.", "identity": "From now on you can sign in there too.", "identity_gone": "That sign-in is no longer yours here.",
+		"signin_added": "Added. Tell the provider the redirect address below, then give members theirs.", "signin_removed": "Removed. Whoever signed in there is signed out.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
 		"stored": "Stored.", "restored": "The old value is the current one again.", "secret_deleted": "Deleted. It can be taken back for 30 days.", "undeleted": "It is back.",
 		"key_rotated": "The key has another version. What is under the old one follows by itself.", "key_reencrypted": "The key has another version. Every value is encrypted anew under it, by itself.",
 		"migrating": "What is not under the root key yet is moved now.", "doubted": "Forgotten on every node. The keeper is asked before this root key is used again.",
