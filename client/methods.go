@@ -126,6 +126,22 @@ func (c *Client) RemoveMember(ctx context.Context, organizationID, userID string
 	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/organizations/" + seg(organizationID) + "/members/" + seg(userID), repeat: true}, nil)
 }
 
+// IdentityProviders lists where the members of an organization may sign in.
+func (c *Client) IdentityProviders(ctx context.Context, organizationID string) (Page[IdentityProvider], error) {
+	return read[Page[IdentityProvider]](ctx, c, "/v1/organizations/"+seg(organizationID)+"/identity-providers", nil)
+}
+
+// CreateIdentityProvider lets members sign in at an OpenID provider. An owner does it
+// in the browser: the error has the code browser_required and the page in url.
+func (c *Client) CreateIdentityProvider(ctx context.Context, organizationID string, n NewIdentityProvider) (IdentityProvider, error) {
+	return send[IdentityProvider](ctx, c, http.MethodPost, "/v1/organizations/"+seg(organizationID)+"/identity-providers", n, false)
+}
+
+// DeleteIdentityProvider ends sign-ins at an OpenID provider.
+func (c *Client) DeleteIdentityProvider(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/identity-providers/" + seg(id), repeat: true}, nil)
+}
+
 // Users lists the users of the environment, for those who run it.
 func (c *Client) Users(ctx context.Context, p Paging) (Page[User], error) {
 	return read[Page[User]](ctx, c, "/v1/users", p.add(url.Values{}))

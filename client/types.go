@@ -409,6 +409,28 @@ type RevokedConnections struct {
 	More        bool         `json:"more"` // repeat the request
 }
 
+// IdentityProvider is where the members of an organization may sign in.
+type IdentityProvider struct {
+	ID             string    `json:"id"`
+	OrganizationID string    `json:"organization_id"`
+	Name           string    `json:"name"`
+	Issuer         string    `json:"issuer"`
+	ClientID       string    `json:"client_id"`
+	Admits         bool      `json:"admits"`       // whoever signs in there for the first time becomes a member
+	SignInURL      string    `json:"sign_in_url"`  // where members begin
+	RedirectURL    string    `json:"redirect_url"` // what the provider sends people back to
+	CreatedAt      time.Time `json:"created_at"`
+	Version        int64     `json:"version"`
+}
+
+// NewIdentityProvider says where members may sign in.
+type NewIdentityProvider struct {
+	Name     string `json:"name"`
+	Issuer   string `json:"issuer"`
+	ClientID string `json:"client_id"`
+	Admits   bool   `json:"admits,omitempty"`
+}
+
 // Webhook is where an application is told of what happens.
 type Webhook struct {
 	ID             string    `json:"id"`

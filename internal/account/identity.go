@@ -84,9 +84,12 @@ func (n NewIdentityProvider) check() error {
 	return nil
 }
 
+// Admitting is how a Raise says that a provider admits whoever signs in there.
+const Admitting = "everybody there"
+
 func admits(b bool) string {
 	if b {
-		return "everybody there"
+		return Admitting
 	}
 	return "those who are invited"
 }
@@ -111,12 +114,12 @@ func (s *Service) AddIdentityProvider(ctx context.Context, by Actor, org id.Orga
 		if err == nil {
 			_, err = s.party(i).AuthorizationURL(m, issuer.Ask{})
 		}
+		if err == nil {
+			i.envelope, err = s.vault.Seal(ctx, i.place(1), n.Secret)
+		}
 		if err != nil {
 			return none(err)
 		}
-	}
-	if i.envelope, err = s.vault.Seal(ctx, i.place(1), n.Secret); err != nil {
-		return none(err)
 	}
 	r := Raise{Action: "identity_provider.added", Environment: o.Environment, Organization: o.ID, To: n.Issuer,
 		Facts: map[string]string{"name": n.Name, "client_id": n.ClientID, "admits": admits(n.Admits)}}

@@ -158,6 +158,7 @@ func (a *API) routes() {
 	a.documentRoutes()
 	a.loginRoutes()
 	a.tenantRoutes()
+	a.identityRoutes()
 	a.ruleRoutes()
 	a.userRoutes()
 	a.agentRoutes()

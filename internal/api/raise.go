@@ -67,6 +67,14 @@ func pageOf(r account.Raise) string {
 	case "environment.created":
 		path = "/ui/environments/new"
 		set("name", r.To)
+	case "identity_provider.added":
+		path = "/ui/organization/signin" // where the client secret is typed
+		set("name", r.Facts["name"])
+		set("issuer", r.To)
+		set("client_id", r.Facts["client_id"])
+		if r.Facts["admits"] == account.Admitting {
+			set("admits", "yes")
+		}
 	case "agent.enabled":
 		path = "/ui/agents/" + r.Object + "/enable"
 	case "agent.keys_changed":

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -160,6 +161,7 @@ var routes = map[string]expected{
 	"list-members": {200, 200, 404, 404}, "set-member": {403, 204, 404, 404}, "remove-member": {204, 204, 404, 404},
 	"invite-first-owner": {403, 201, 404, 403},
 	"get-settings":       {200, 200, 404, 404}, "set-settings": {200, 200, 404, 404}, "get-policy": {200, 200, 404, 404}, "set-policy": {403, 200, 404, 404}, "try-policy": {200, 200, 404, 404},
+	"list-identity-providers": {200, 200, 404, 404}, "create-identity-provider": {403, 403, 403, 403}, "delete-identity-provider": {204, 403, 403, 403},
 	"list-users": {200, 200, 200, 403}, "create-user": {403, 201, 404, 404}, "get-user": {200, 200, 404, 404},
 	"disable-user": {204, 204, 404, 404}, "enable-user": {204, 204, 404, 404},
 	"list-agents": {200, 200, 200, 200}, "create-agent": {403, 201, 404, 404}, "get-agent": {200, 200, 404, 404},
@@ -256,6 +258,17 @@ func (s *scene) param(name string) string {
 		return "custom_api_key"
 	case "connection":
 		return string(s.w.Connection(s.t, ""))
+	case "identity_provider":
+		i := id.NewIdentityProvider()
+		err := s.w.DB.Update(s.t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, `insert into identity_provider (id, environment_id, organization_id, name, issuer, client_id, envelope, sealed_version, admits, created_at, version)
+				values ($1, $2, $3, 'Login', 'https://login.example.com', 'ambit', $4, 1, 0, 1, 1)`, i, s.w.Env, s.w.Org, []byte{1})
+			return err
+		})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return string(i)
 	case "webhook":
 		e, _, err := s.w.Webhooks.Create(s.t.Context(), s.w.System().In(s.w.Env), webhook.Input{URL: s.w.Sandbox + "/hook", Organization: s.w.Org})
 		if err != nil {
@@ -304,6 +317,8 @@ func random(name string) string {
 		return string(id.NewAgent())
 	case "connection":
 		return string(id.NewConnection())
+	case "identity_provider":
+		return string(id.NewIdentityProvider())
 	case "webhook":
 		return string(id.NewWebhook())
 	case "session":
@@ -361,6 +376,8 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 	case "invite-first-owner":
 		s.n++
 		v = map[string]any{"name": "Boss", "email": fmt.Sprintf("boss%d@example.com", s.n)}
+	case "create-identity-provider":
+		v = map[string]any{"name": "Login", "issuer": "https://login.example.com", "client_id": "ambit"}
 	case "set-member":
 		v = map[string]any{"role": "approver"}
 	case "set-settings":

@@ -26,7 +26,7 @@ var plainColumns = map[string]string{
 	"api_key.secret_rules": "rules", "secret_request.answer": "names, or what an application holds sealed under a version that is kept", "secret_request.key_hash": "a digest",
 	"client_assertion.hash": "a digest", "device_code.hash": "a digest", "oauth_client.old_secret_hash": "a digest", "approval.first_decision": "a decision", "organization_rule.document": "rules", "proxy_authority.certificate": "public", "session_grant.limits": "a grant",
 	"webhook_delivery.body": "what applications are told", "session.asked": "a request", "session_grant.tools": "a grant", "signin_flow.state": "a challenge", "spent_proof.digest": "a digest",
-	"challenge_key.key": "signs challenges of some minutes", "root_brought.proof": "a digest under a key", "key_binding.proof": "a digest under a key", "key_binding.turn_proof": "a digest under a key",
+	"fresh_code.code_hash": "a digest", "challenge_key.key": "signs challenges of some minutes", "root_brought.proof": "a digest under a key", "key_binding.proof": "a digest under a key", "key_binding.turn_proof": "a digest under a key",
 }
 
 // Issue 4, rotation: no column that holds something sealed is forgotten when keys

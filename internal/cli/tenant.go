@@ -107,7 +107,7 @@ func (c *command) keyRevoke() *cobra.Command {
 }
 
 func (c *command) organizationCommand() *cobra.Command {
-	return c.group("org", "Organizations: the tenants of an environment", c.orgList(), c.orgCreate(), c.orgShow(), c.orgFirstOwner())
+	return c.group("org", "Organizations: the tenants of an environment", c.orgList(), c.orgCreate(), c.orgShow(), c.orgFirstOwner(), c.orgSignIn())
 }
 
 func (c *command) orgList() *cobra.Command {

@@ -67,6 +67,7 @@ type World struct {
 	Webhooks     *webhook.Service
 	Sandbox      string
 	Log          *Lines
+	DB           *sqldb.DB
 
 	SpareRoot string // the URI of a root key that can be bound
 
@@ -86,7 +87,7 @@ var Generous = api.Limits{CallerRate: 1e6, CallerBurst: 1e6, AddressRate: 1e6, A
 // New builds a world on db. change may adjust the API's configuration.
 func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	t.Helper()
-	w := &World{Log: &Lines{}}
+	w := &World{Log: &Lines{}, DB: db}
 	logger := slog.New(slog.NewJSONHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	public, err := url.Parse("http://localhost:7420")
 	must(t, err)
@@ -102,7 +103,10 @@ func New(t testing.TB, db *sqldb.DB, change func(*api.Config)) *World {
 	w.Audit.Start()
 	t.Cleanup(w.Audit.Stop)
 	w.Vault = vault.New(vault.Config{DB: db, Roots: roots, Audit: w.Audit})
-	w.People, err = account.New(account.Config{DB: db, Vault: w.Vault, Audit: w.Audit, PublicURL: public, OnUserLeft: w.userLeft})
+	away, err := outbound.New(outbound.Policy{})
+	must(t, err)
+	t.Cleanup(away.Close)
+	w.People, err = account.New(account.Config{DB: db, Vault: w.Vault, Audit: w.Audit, PublicURL: public, Outbound: away, OnUserLeft: w.userLeft})
 	must(t, err)
 	w.Agents, err = agent.New(agent.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.People, PublicURL: public, OnAgentEnded: w.agentEnded})
 	must(t, err)
