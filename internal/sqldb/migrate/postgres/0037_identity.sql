@@ -1,4 +1,4 @@
--- oldest: 0036
+-- oldest: 0037
 -- An older server would take a sign-in that counts in one organization for one that
 -- counts everywhere.
 -- Identity providers at which the members of one organization sign in, and who is
@@ -11,12 +11,12 @@ create table identity_provider (
   name text not null,
   issuer text not null,
   client_id text not null,
-  envelope blob not null,
-  sealed_version integer not null,
-  admits integer not null,
-  created_at integer not null,
-  version integer not null
-) strict;
+  envelope bytea not null,
+  sealed_version bigint not null,
+  admits bigint not null,
+  created_at bigint not null,
+  version bigint not null
+);
 create index identity_provider_by_organization on identity_provider (organization_id, id);
 
 create table person_identity (
@@ -25,22 +25,22 @@ create table person_identity (
   subject text not null,
   user_id text not null references person (id),
   organization_id text not null,
-  created_at integer not null,
-  used_at integer not null,
+  created_at bigint not null,
+  used_at bigint not null,
   primary key (provider_id, issuer, subject)
-) strict;
+);
 create index person_identity_by_user on person_identity (user_id);
 
 -- A code that a fresh sign-in at an identity provider gave one login.
 create table fresh_code (
   login_id text not null primary key,
-  code_hash blob not null,
+  code_hash bytea not null,
   provider_id text not null,
   issuer text not null,
   subject text not null,
-  proved_at integer not null,
-  expires_at integer not null
-) strict;
+  proved_at bigint not null,
+  expires_at bigint not null
+);
 
 -- Through which provider somebody signed in, and in which organization alone that
 -- counts; for a command line, of the browser that let it in.
