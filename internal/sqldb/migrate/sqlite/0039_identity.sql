@@ -1,4 +1,4 @@
--- oldest: 0037
+-- oldest: 0039
 -- An older server would take a sign-in that counts in one organization for one that
 -- counts everywhere.
 -- Identity providers at which the members of one organization sign in, and who is
