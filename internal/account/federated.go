@@ -220,7 +220,7 @@ func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProv
 	kind, subject, _ := strings.Cut(what, " ")
 	switch kind {
 	case forSignIn:
-		out.Login, err = s.signInFederated(ctx, i, is, who, e)
+		out.Login, err = s.signInFederated(ctx, p, i, is, who, e)
 	case forEnroll:
 		out.Login, err = s.enrollFederated(ctx, subject, is, e)
 	case forAdd:
@@ -313,12 +313,18 @@ func unknownIdentity() error {
 }
 
 // signInFederated signs in whoever is known by an identity. A provider that admits
-// people makes a member of whoever is not.
-func (s *Service) signInFederated(ctx context.Context, i IdentityProvider, is identity, who issuer.Identity, e audit.Entry) (login secret.Value, err error) {
+// people makes a member of whoever is not. In a browser where somebody else is signed
+// in it signs nobody in: the person might not notice whose account they work in
+// (threats.md W2).
+func (s *Service) signInFederated(ctx context.Context, p Person, i IdentityProvider, is identity, who issuer.Identity, e audit.Entry) (login secret.Value, err error) {
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		user, err := selectIdentity(ctx, tx, is)
 		if err != nil {
 			return err
+		}
+		if p.user != "" && p.user != user && (user != "" || i.Admits) {
+			return fault.New(fault.Conflict, "signed_in_already", "You are signed in as somebody else than this sign-in is of.").
+				WithHint("Nothing has changed. To change who you are here, sign out first, then sign in again.")
 		}
 		if user == "" {
 			if user, err = s.admitMember(ctx, tx, i, is, who, e); err != nil {

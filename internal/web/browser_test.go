@@ -54,7 +54,12 @@ func siteOn(t *testing.T, db *sqldb.DB) *site {
 
 func siteWith(t *testing.T, db *sqldb.DB, limits web.Limits) *site {
 	t.Helper()
-	w := gatewaytest.New(t, db)
+	return siteOf(t, gatewaytest.New(t, db), db, limits)
+}
+
+// siteOf serves the pages of a world.
+func siteOf(t *testing.T, w *gatewaytest.World, db *sqldb.DB, limits web.Limits) *site {
+	t.Helper()
 	spare := keyringtest.File(t, filepath.Join(t.TempDir(), "customer.key"))
 	w.Roots.Add(spare)
 	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})

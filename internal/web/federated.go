@@ -58,7 +58,20 @@ func (s *Server) signInWith(v *visit) (answer, error) {
 		return nil, err
 	}
 	l, err := s.people.LeaveToSignIn(v.ctx(), i, safeNext(v.form("next")))
-	return away{l}, err
+	return s.leaveAsked(v, "Sign in here with an account that you have elsewhere?", l, err)
+}
+
+// leaveAsked sends a browser to a provider at once if the person asked for it here.
+// Another site's page leads no further than to a link: else it could sign somebody
+// in as another, at a provider that answers by itself (threats.md W2).
+func (s *Server) leaveAsked(v *visit, sentence string, l account.Leaving, err error) (answer, error) {
+	if err != nil {
+		return nil, err
+	}
+	if ledHere(v.r) {
+		return s.leavePage(v, sentence, home, l)
+	}
+	return away{l}, nil
 }
 
 // signInFrom takes the answer of an identity provider.
@@ -183,7 +196,7 @@ func (s *Server) freshLeave(v *visit) (answer, error) {
 		return nil, err
 	}
 	l, err := s.people.LeaveForCode(v.ctx(), v.person, i)
-	return away{l}, err
+	return s.leaveAsked(v, "Sign in there again, for a code?", l, err)
 }
 
 // signInSettings shows how the members of an organization sign in.
