@@ -233,6 +233,28 @@ func TestOrganizationsProvider(t *testing.T) {
 		if _, _, err := f.Members(ctx, account.ByPerson(again), f.org, account.List{}); err == nil {
 			t.Error("a confined login sees members elsewhere")
 		}
+		// Nor by running the environment, if the organization does.
+		if role, ok := both.Role(f.org); !ok || role != account.RoleAdmin {
+			t.Fatalf("no admin of the operator's organization: %v", both)
+		}
+		_, _, err = f.Members(ctx, account.ByPerson(both), other.ID, account.List{})
+		wantCode(t, err, "not_found")
+		_, err = f.Place(ctx, both, other.ID)
+		wantCode(t, err, "not_found")
+		_, _, err = f.Users(ctx, account.ByPerson(both), f.env, account.List{})
+		wantCode(t, err, "not_allowed")
+		err = f.DisableUser(ctx, account.ByPerson(both), mallory.Person.User(), none)
+		wantCode(t, err, "not_found")
+		if list, _, err := f.Service.Organizations(ctx, account.ByPerson(both), f.env, account.List{}); err != nil || len(list) != 1 || list[0].ID != f.org {
+			t.Errorf("a confined admin of the operator's organization sees %v, %v", list, err)
+		}
+
+		// W2: an answer signs nobody in where somebody else is.
+		l0, err := f.LeaveToSignIn(ctx, theirs.ID, "/ui/")
+		check(t, err)
+		_, err = f.Arrive(ctx, f.owner.Person, theirs.ID, f.back(t, l0))
+		wantCode(t, err, "signed_in_already")
+
 		if err := f.SignOutEverywhere(ctx, again); err == nil {
 			t.Error("a confined login ends logins elsewhere")
 		}

@@ -431,8 +431,10 @@ func selectPerson(ctx context.Context, q sqldb.Querier, hash [32]byte, now time.
 		if !p.Vouched() {
 			p.confined = only
 		}
+		// Running the environment reaches into every organization, which a login that
+		// counts in one does not.
 		if org != "" && (only == "" || id.Organization(org) == only) && (!p.Vouched() || only != "" && vouchable(m.Role)) {
-			m.Organization, m.Environment, m.requirePasskey, m.operates = id.Organization(org), id.Environment(env), require != 0, operator == org
+			m.Organization, m.Environment, m.requirePasskey, m.operates = id.Organization(org), id.Environment(env), require != 0, operator == org && only == ""
 			p.memberships = append(p.memberships, m)
 		}
 		return struct{}{}, nil
