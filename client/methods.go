@@ -300,9 +300,9 @@ func (c *Client) LookAtTools(ctx context.Context, connection string) (ListedTool
 }
 
 // TakeTools takes tools that an MCP server listed last into its provider's record,
-// each with its effect, by the server's names.
-func (c *Client) TakeTools(ctx context.Context, connection string, effects map[string]string) (Provider, error) {
-	return send[Provider](ctx, c, http.MethodPut, "/v1/connections/"+url.PathEscape(connection)+"/tools", map[string]any{"effects": effects}, true)
+// each with its effect and the pin that it was shown with, by the server's names.
+func (c *Client) TakeTools(ctx context.Context, connection string, effects, pins map[string]string) (Provider, error) {
+	return send[Provider](ctx, c, http.MethodPut, "/v1/connections/"+url.PathEscape(connection)+"/tools", map[string]any{"effects": effects, "pins": pins}, true)
 }
 
 // AdoptTools gives a connection to an MCP server the tools that its provider has now.

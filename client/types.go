@@ -330,6 +330,7 @@ type ListedTool struct {
 	Tool   string          `json:"tool,omitempty"`
 	State  string          `json:"state"` // unchanged, changed, new, gone
 	Effect string          `json:"effect"`
+	Pin    string          `json:"pin,omitempty"` // of the definition as the server lists it now
 	Was    json.RawMessage `json:"was,omitempty"`
 	Now    json.RawMessage `json:"now,omitempty"`
 }

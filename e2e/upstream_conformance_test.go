@@ -131,11 +131,11 @@ func TestConformanceUpstreamClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	effects := map[string]string{}
+	effects, pins := map[string]string{}, map[string]string{}
 	for _, tool := range seen.Tools {
-		effects[tool.Name] = "read"
+		effects[tool.Name], pins[tool.Name] = "read", tool.Pin
 	}
-	if _, err := api.TakeTools(ctx, conn, effects); err != nil {
+	if _, err := api.TakeTools(ctx, conn, effects, pins); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := api.AdoptTools(ctx, conn); err != nil {

@@ -29,6 +29,7 @@ type ListedTool struct {
 	Tool   string          `json:"tool,omitempty" doc:"As agents call it; absent of a new one."`
 	State  string          `json:"state" enum:"unchanged,changed,new,gone" doc:"A changed one is frozen; a new one no agent sees."`
 	Effect string          `json:"effect" enum:"read,write,destructive,access" doc:"As agreed to; of a new one, what the server's hint would make it."`
+	Pin    string          `json:"pin,omitempty" doc:"The digest of the definition as the server lists it now; absent of one that is gone. Taking a tool names it."`
 	Was    json.RawMessage `json:"was,omitempty" doc:"The definition that was agreed to."`
 	Now    json.RawMessage `json:"now,omitempty" doc:"The definition as the server lists it now; absent when it is the same."`
 }
@@ -51,6 +52,7 @@ type takeToolsInput struct {
 	Connection string `path:"connection"`
 	Body       struct {
 		Effects map[string]string `json:"effects" doc:"An effect for each tool to take, by the server's names. Those that are left out go."`
+		Pins    map[string]string `json:"pins" doc:"The pin of each of them as it was shown to whoever agrees. A tool that the server describes in another way since is refused (tools_changed)."`
 	}
 }
 
@@ -117,6 +119,9 @@ func listedTools(c connection.Connection, p provider.Provider, listed provider.L
 		if t.State != provider.MCPSame {
 			one.Now = t.Now.Text()
 		}
+		if t.State != provider.MCPGone {
+			one.Pin = t.Now.Pin()
+		}
 		out.Tools = append(out.Tools, one)
 	}
 	return out
@@ -135,7 +140,7 @@ func (a *API) takeTools(ctx context.Context, by account.Actor, in *takeToolsInpu
 		}
 		effects[name] = e
 	}
-	put, err := a.cfg.Credentials.Taken(ctx, by, conn, effects)
+	put, err := a.cfg.Credentials.Taken(ctx, by, conn, effects, in.Body.Pins)
 	if err != nil {
 		return Provider{}, err
 	}

@@ -414,7 +414,7 @@ func (s *scene) fill(op operation, thing func(string) string) (path, body string
 	case "add-mcp-server":
 		v = map[string]any{"url": "https://mcp.example.com/mcp", "id": strings.ReplaceAll(s.name("mcp"), " ", "_"), "header": "Authorization"}
 	case "take-tools":
-		v = map[string]any{"effects": map[string]string{}}
+		v = map[string]any{"effects": map[string]string{}, "pins": map[string]string{}}
 	case "fill-provider-template":
 		v = map[string]any{"params": map[string]string{"id": "own", "name": "Own", "api_base": "https://api.example.com"}}
 	case "create-connection":

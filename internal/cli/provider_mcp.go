@@ -1,11 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/legible"
 )
 
 func (c *command) providerMCP() *cobra.Command {
@@ -90,8 +90,9 @@ func (c *command) providerMCPTools() *cobra.Command {
 			if !take {
 				return c.show(v, func() { c.sayTools(v) })
 			}
-			effects := map[string]string{}
+			effects, pins := map[string]string{}, map[string]string{}
 			for _, t := range v.Tools {
+				pins[t.Name] = t.Pin
 				switch {
 				case t.State == "gone" || slices.Contains(leave, t.Name):
 				case t.State == "new" && all:
@@ -101,7 +102,12 @@ func (c *command) providerMCPTools() *cobra.Command {
 				}
 			}
 			maps.Copy(effects, chosen)
-			p, err := cl.TakeTools(ctx, args[0], effects)
+			for _, t := range v.Tools { // what is agreed to is what stands here
+				if _, taken := effects[t.Name]; taken {
+					c.sayChange(c.stderr, t)
+				}
+			}
+			p, err := cl.TakeTools(ctx, args[0], effects, pins)
 			if err != nil {
 				return err
 			}
@@ -148,13 +154,7 @@ func (c *command) sayTools(v client.ListedTools) {
 	}
 	c.table([]string{"TOOL", "STATE", "EFFECT", "AGENTS CALL IT"}, rows, "The server lists no tools.")
 	for _, t := range v.Tools {
-		if t.State != "changed" {
-			continue
-		}
-		c.say("\n%s was agreed to as:", plain(t.Name))
-		c.sayDefinition("- ", t.Was, t.Now)
-		c.say("and is now:")
-		c.sayDefinition("+ ", t.Now, t.Was)
+		c.sayChange(c.stdout, t)
 	}
 	if frozen > 0 {
 		c.say("\n%d frozen. To agree: ambit provider mcp tools %s --take", frozen, plain(v.ConnectionID))
@@ -164,19 +164,18 @@ func (c *command) sayTools(v client.ListedTools) {
 	}
 }
 
-// sayDefinition prints the lines of a definition that another one does not have.
-func (c *command) sayDefinition(sign string, doc, other json.RawMessage) {
-	lines := func(doc []byte) []string {
-		var b bytes.Buffer
-		if json.Indent(&b, doc, "", "  ") != nil {
-			return nil
-		}
-		return strings.Split(b.String(), "\n")
+// sayChange prints what there is to agree to: all of a new tool, and of a changed one
+// the lines that are other than before.
+func (c *command) sayChange(to io.Writer, t client.ListedTool) {
+	switch t.State {
+	case "new":
+		fmt.Fprintf(to, "\n%s is new:\n", plain(t.Name))
+	case "changed":
+		fmt.Fprintf(to, "\n%s changed:\n", plain(t.Name))
+	default:
+		return
 	}
-	have := lines(other)
-	for _, l := range lines(doc) {
-		if !slices.Contains(have, l) {
-			fmt.Fprintln(c.stdout, sign+plain(l))
-		}
+	for _, l := range legible.Diff(legible.JSON(t.Was), legible.JSON(t.Now)) {
+		fmt.Fprintln(to, strings.TrimRight(l.Sign+" "+plain(l.Text), " "))
 	}
 }

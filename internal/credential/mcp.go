@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -156,8 +157,10 @@ func notMCP(c connection.Connection) error {
 
 // Taken is the provider's record with the tools that the server of a connection
 // listed last and for which effects has one, by the server's names: for a person to
-// agree to, as to any record.
-func (s *Service) Taken(ctx context.Context, by account.Actor, conn id.Connection, effects map[string]policy.Effect) (provider.Input, error) {
+// agree to, as to any record. Pins are the digests of the definitions that were
+// shown. The server is looked at by calls as well, so what it lists may be another
+// thing by now, and nobody has compared that.
+func (s *Service) Taken(ctx context.Context, by account.Actor, conn id.Connection, effects map[string]policy.Effect, pins map[string]string) (provider.Input, error) {
 	c, at, listed, err := s.Listed(ctx, by, conn)
 	if err != nil {
 		return provider.Input{}, err
@@ -165,9 +168,14 @@ func (s *Service) Taken(ctx context.Context, by account.Actor, conn id.Connectio
 	if at.IsZero() {
 		return provider.Input{}, fault.New(fault.Conflict, "not_looked", "The server has not been asked for its tools yet.").WithHint("Look at them first.")
 	}
-	for name := range effects {
-		if !slices.ContainsFunc(listed.Tools, func(d provider.Definition) bool { return d.Name == name }) {
+	for _, name := range slices.Sorted(maps.Keys(effects)) {
+		i := slices.IndexFunc(listed.Tools, func(d provider.Definition) bool { return d.Name == name })
+		if i < 0 {
 			return provider.Input{}, fault.New(fault.Invalid, "unknown_tool", "The server lists no tool "+name+".").WithHint("Name tools as the server does.")
+		}
+		if pins[name] != listed.Tools[i].Pin() {
+			return provider.Input{}, fault.New(fault.Conflict, "tools_changed", "The server describes the tool "+name+" in another way than what you were shown.").
+				WithHint("Nothing was taken. Look at the tools again, compare them, and agree to what you see then.")
 		}
 	}
 	p, err := s.providers.Get(ctx, c.Environment, c.Provider)

@@ -19,6 +19,7 @@ var levels = map[string]int{
 	"internal/fault":       0,
 	"internal/strictjson":  0,
 	"internal/throttle":    0,
+	"internal/legible":     0,
 	"internal/crypt":       0,
 	"internal/outbound":    0,
 	"internal/qr":          0,

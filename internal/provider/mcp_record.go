@@ -3,7 +3,6 @@ package provider
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,48 +66,80 @@ func (r Record) CompareMCP(listed []Definition) []MCPTool {
 func (c MCPTool) Upstream() string { return cmp.Or(c.Now.Name, c.Was.Name) }
 
 // TakeMCP gives the record with the server's tools as they are now: those for
-// which effects has one, by the server's names. All else in the record stays as it
-// is written, and so do the names, titles and descriptions of tools that it has.
+// which effects has one, by the server's names. All else that the record says stays
+// as it is, of a tool that it has everything but the effect and the definition.
+// How it is laid out may change.
 func (r Record) TakeMCP(listed Listing, effects map[string]policy.Effect) (Record, error) {
 	if r.MCP == nil {
 		return Record{}, fault.New(fault.Invalid, "not_mcp", r.Name+" is not an MCP server.")
 	}
-	specs, used := map[string]ToolSpec{}, map[string]bool{"read": true, "write": true, "destroy": true}
-	for _, s := range r.ToolSpecs {
-		if d, err := parseDefinition(s.MCP); err == nil {
-			specs[d.Name] = s
-			used[strings.ToLower(s.Name)] = true
+	doc, err := readYAML(r.source)
+	if err != nil {
+		return Record{}, err
+	}
+	root := doc.Content[0]
+	old := takeField(root, "tools")
+	if m := fieldNode(root, "mcp"); m != nil && r.MCP.Revision == "" && listed.Revision != "" {
+		m.Content = append(m.Content, textNode("revision"), textNode(listed.Revision))
+	}
+	taken := map[string]Definition{}
+	for _, d := range listed.Tools {
+		if _, take := effects[d.Name]; take {
+			taken[d.Name] = d
 		}
 	}
 	var b strings.Builder
-	for _, d := range listed.Tools {
-		effect, take := effects[d.Name]
-		if !take {
-			continue
+	write := func(node *yaml.Node, d Definition) error {
+		out, err := yaml.Dump(node)
+		if err != nil {
+			return unwritten(err)
 		}
-		s, had := specs[d.Name]
-		if !had {
-			s.Name = toolName(r.ID, d.Name, used)
+		sign := "  - "
+		for line := range strings.Lines(string(out)) {
+			if strings.TrimSpace(line) != "" {
+				line = sign + line
+				sign = "    "
+			}
+			b.WriteString(line)
 		}
-		head, err := json.Marshal(s.Name)
+		fmt.Fprintf(&b, "    mcp: %s\n", asYAML(d.text))
+		return nil
+	}
+	used := map[string]bool{"read": true, "write": true, "destroy": true}
+	for i, s := range r.ToolSpecs {
+		was, err := parseDefinition(s.MCP)
 		if err != nil {
 			return Record{}, err
 		}
-		fmt.Fprintf(&b, "  - name: %s\n    effect: %s\n", head, effect)
-		for _, own := range []struct{ field, text string }{{"title", s.Title}, {"description", s.Description}} {
-			if own.text != "" {
-				line, err := json.Marshal(own.text)
-				if err != nil {
-					return Record{}, err
-				}
-				fmt.Fprintf(&b, "    %s: %s\n", own.field, asYAML(line))
-			}
+		used[strings.ToLower(s.Name)] = true
+		d, take := taken[was.Name]
+		if !take {
+			continue
 		}
-		fmt.Fprintf(&b, "    mcp: %s\n", asYAML(d.text))
+		delete(taken, was.Name)
+		node := old.Content[i]
+		node.Style &^= yaml.FlowStyle
+		takeField(node, "mcp")
+		if e := fieldNode(node, "effect"); e.Value != string(effects[d.Name]) {
+			e.Value = string(effects[d.Name])
+		}
+		if err := write(node, d); err != nil {
+			return Record{}, err
+		}
 	}
-	head, err := r.withoutTools(listed.Revision)
+	for _, d := range listed.Tools {
+		if _, is := taken[d.Name]; !is {
+			continue
+		}
+		node := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: []*yaml.Node{
+			textNode("name"), textNode(toolName(r.ID, d.Name, used)), textNode("effect"), textNode(string(effects[d.Name]))}}
+		if err := write(node, d); err != nil {
+			return Record{}, err
+		}
+	}
+	head, err := yaml.Dump(root)
 	if err != nil {
-		return Record{}, err
+		return Record{}, unwritten(err)
 	}
 	text := string(head)
 	if b.Len() > 0 {
@@ -117,30 +148,30 @@ func (r Record) TakeMCP(listed Listing, effects map[string]policy.Effect) (Recor
 	return Parse([]byte(text))
 }
 
-// withoutTools is the record's text without its tools, of a server that speaks a
-// revision.
-func (r Record) withoutTools(revision string) ([]byte, error) {
-	doc, err := readYAML(r.source)
-	if err != nil {
-		return nil, err
-	}
-	root := doc.Content[0]
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		if m := root.Content[i+1]; root.Content[i].Value == "mcp" && r.MCP.Revision == "" && revision != "" {
-			m.Content = append(m.Content, textNode("revision"), textNode(revision))
+func unwritten(err error) error {
+	return fault.New(fault.Internal, "record_unwritten", "The record could not be written.").WithCause(err)
+}
+
+// fieldNode is the value of a field; nil: there is none.
+func fieldNode(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
 		}
 	}
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		if root.Content[i].Value == "tools" {
-			root.Content = slices.Delete(root.Content, i, i+2)
-			break
+	return nil
+}
+
+// takeField takes a field out, and gives its value.
+func takeField(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			v := n.Content[i+1]
+			n.Content = slices.Delete(n.Content, i, i+2)
+			return v
 		}
 	}
-	out, err := yaml.Dump(root)
-	if err != nil {
-		return nil, fault.New(fault.Internal, "record_unwritten", "The record could not be written.").WithCause(err)
-	}
-	return out, nil
+	return nil
 }
 
 // asYAML is a JSON document as YAML takes it on one line: what a text of YAML may
@@ -202,7 +233,7 @@ func (s MCPServer) Record() (Record, error) {
 	}
 	text, err := yaml.Dump(doc)
 	if err != nil {
-		return Record{}, fault.New(fault.Internal, "record_unwritten", "The record could not be written.").WithCause(err)
+		return Record{}, unwritten(err)
 	}
 	return Parse(text)
 }

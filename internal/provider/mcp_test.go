@@ -319,6 +319,74 @@ func TestMCPToolNames(t *testing.T) {
 	}
 }
 
+// Taking a server's tools in changes the definitions and effects, and nothing else
+// that a person wrote: what is cut out of answers, which scopes a call takes, whose
+// token it carries (rule 1).
+func TestTakingToolsKeepsTheRest(t *testing.T) {
+	t.Parallel()
+	const record = `id: notes
+name: Notes
+auth: oauth2
+oauth2:
+  authorize_url: https://notes.example/authorize
+  token_url: https://notes.example/token
+  scopes: {base: [a]}
+  slots: [{name: user, at: authed_user}]
+mcp: {url: "https://notes.example/mcp"} # asked each time
+tools:
+  - {name: zeta, effect: read, mcp: {"name":"zeta","inputSchema":{"type":"object"}}, output: {decode: [x], max_bytes: 4096}}
+  # A comment.
+  - name: add
+    title: "Add: a note"
+    description: |
+      Adds a note.
+
+        Indented.
+    effect: write
+    mcp: {"name":"notes.add","inputSchema":{"type":"object","properties":{"text":{"type":"string"}}}}
+    scopes: [b]
+    slot: user
+    tried: "2026-05-01"
+    show: {as: mail, parts: {text: text}}
+    output: {cut: [token_of_theirs], keep: [id, text], max_bytes: 2048}
+`
+	rec, err := provider.Parse([]byte(record))
+	if err != nil {
+		t.Fatalf("%v %v", err, provider.Problems(err))
+	}
+	listed, effects := provider.Listing{Revision: provider.RevisionStateless}, map[string]policy.Effect{}
+	for _, tl := range rec.Tools() {
+		d, _ := tl.Upstream()
+		listed.Tools, effects[d.Name] = append(listed.Tools, d), tl.Effect
+	}
+	got, err := rec.TakeMCP(listed, effects)
+	if err != nil {
+		t.Fatalf("%v %v", err, provider.Problems(err))
+	}
+	same := func(a, b provider.Tool) bool { return a.Name == b.Name && a.Digest() == b.Digest() }
+	if !slices.EqualFunc(rec.Tools(), got.Tools(), same) {
+		t.Errorf("the same tools are others now:\n%s", got.Source())
+	}
+	for _, keeps := range []string{"cut: [token_of_theirs]", "slot: user", "scopes: [b]", "tried:", "as: mail", "# A comment."} {
+		if !strings.Contains(string(got.Source()), keeps) {
+			t.Errorf("%s is gone from\n%s", keeps, got.Source())
+		}
+	}
+
+	changed, err := provider.ReadDefinition([]byte(`{"name":"notes.add","description":"Other.","inputSchema":{"type":"object"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed.Tools[1], effects["notes.add"] = changed, policy.Destructive
+	if got, err = rec.TakeMCP(listed, effects); err != nil {
+		t.Fatal(err)
+	}
+	tl := tool(t, got, "notes_add")
+	if d, _ := tl.Upstream(); d.Pin() != changed.Pin() || tl.Effect != policy.Destructive || tl.Slot != "user" || fmt.Sprint(tl.Output) != fmt.Sprint(tool(t, rec, "notes_add").Output) || tl.Title != "Add: a note" {
+		t.Errorf("of a tool that changed: %+v", tl)
+	}
+}
+
 // What a server lists never breaks a reader, and what is taken from it stands in a
 // record as it was.
 func FuzzMCPDefinition(f *testing.F) {

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/legible"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/provider/discovery"
@@ -37,12 +37,10 @@ type UpstreamTool struct {
 	State             string
 	Effects           []Option
 	Hint              bool // the server says that it only reads
-	Diff              []DiffLine
+	Diff              []legible.Line
 	Text              string // all of it
+	Pin               string // of what is shown here: that and nothing else is agreed to
 }
-
-// DiffLine is a line that both texts have, or only one of them.
-type DiffLine struct{ Sign, Text string }
 
 // ClientPath is where the metadata document of our OAuth client at a provider is,
 // whose address is the client's id (draft-ietf-oauth-client-id-metadata-document).
@@ -122,12 +120,12 @@ func (s *Server) toolsOf(v *visit, by account.Actor, conn id.Connection) (*Tools
 		if t.State == provider.MCPGone {
 			d = t.Was
 		}
-		row := UpstreamTool{Name: t.Upstream(), Tool: t.Tool.Name, Title: d.Title, State: string(t.State), Hint: d.ReadOnly, Text: jsonLines(d.Text())}
+		row := UpstreamTool{Name: t.Upstream(), Tool: t.Tool.Name, Title: d.Title, State: string(t.State), Hint: d.ReadOnly, Text: legible.JSON(d.Text())}
 		if t.State == provider.MCPChanged || t.State == provider.MCPGone {
 			p.Frozen++
 		}
 		if t.State == provider.MCPChanged {
-			row.Diff = diff(jsonLines(t.Was.Text()), jsonLines(t.Now.Text()))
+			row.Diff = legible.Diff(legible.JSON(t.Was.Text()), legible.JSON(t.Now.Text()))
 		}
 		if t.State != provider.MCPGone {
 			chosen := t.Effect
@@ -138,6 +136,7 @@ func (s *Server) toolsOf(v *visit, by account.Actor, conn id.Connection) (*Tools
 				row.Effects = append(row.Effects, Option{Value: string(e), Label: describe(e).Title, Chosen: e == chosen})
 			}
 			row.Effects = append(row.Effects, Option{Value: "", Label: "Leave it out"})
+			row.Pin = t.Now.Pin()
 		}
 		p.Tools = append(p.Tools, row)
 	}
@@ -179,7 +178,7 @@ func (s *Server) toolsTake(v *visit) (answer, error) {
 			return s.toolsAgain(v, by, c.ID, err)
 		}
 	}
-	in, err := s.credentials.Taken(v.ctx(), by, c.ID, effects)
+	in, err := s.credentials.Taken(v.ctx(), by, c.ID, effects, v.fields("pin."))
 	var d provider.Draft
 	if err == nil {
 		d, err = s.providers.Draft(v.ctx(), by, in, "")
@@ -199,61 +198,4 @@ func (s *Server) toolsAdopt(v *visit) (answer, error) {
 		return s.toolsAgain(v, by, c.ID, err)
 	}
 	return goTo(v.query("/ui/connections/" + string(c.ID) + "/tools")), nil
-}
-
-// jsonLines writes a document on lines, for people to compare. The lines of a text
-// within it stand below one another.
-func jsonLines(doc []byte) string {
-	var b bytes.Buffer
-	if json.Indent(&b, doc, "", "  ") != nil {
-		return string(doc)
-	}
-	return strings.ReplaceAll(b.String(), `\n`, "\\n\n    ")
-}
-
-// maxDiff bounds the lines that are compared one by one.
-const maxDiff = 600
-
-// diff compares two texts by their lines: what both have stands once.
-func diff(was, now string) []DiffLine {
-	a, b := strings.Split(was, "\n"), strings.Split(now, "\n")
-	if len(a) > maxDiff || len(b) > maxDiff {
-		var out []DiffLine
-		for _, l := range a {
-			out = append(out, DiffLine{"-", l})
-		}
-		for _, l := range b {
-			out = append(out, DiffLine{"+", l})
-		}
-		return out
-	}
-	common := make([][]int, len(a)+1) // length of what the rests have in common
-	for i := range common {
-		common[i] = make([]int, len(b)+1)
-	}
-	for i := len(a) - 1; i >= 0; i-- {
-		for j := len(b) - 1; j >= 0; j-- {
-			if a[i] == b[j] {
-				common[i][j] = common[i+1][j+1] + 1
-			} else {
-				common[i][j] = max(common[i+1][j], common[i][j+1])
-			}
-		}
-	}
-	var out []DiffLine
-	i, j := 0, 0
-	for i < len(a) || j < len(b) {
-		switch {
-		case i < len(a) && j < len(b) && a[i] == b[j]:
-			out = append(out, DiffLine{" ", a[i]})
-			i, j = i+1, j+1
-		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
-			out = append(out, DiffLine{"-", a[i]})
-			i++
-		default:
-			out = append(out, DiffLine{"+", b[j]})
-			j++
-		}
-	}
-	return out
 }

@@ -209,6 +209,21 @@ func checkControls(t *testing.T, root *html.Node) {
 	}
 }
 
+// The page on which a person compares a server's tools names what it shows, and that
+// is what they agree to (rule 5).
+func TestToolsPageNamesWhatItShows(t *testing.T) {
+	t.Parallel()
+	shown := map[string]string{}
+	for _, in := range elements(rendered(t, testRenderer(t), fixtures()["tools"]), "input") {
+		if name, ok := strings.CutPrefix(attr(in, "name"), "pin."); ok {
+			shown[name] = attr(in, "value")
+		}
+	}
+	if shown["add-note"] != "pin-of-add-note" {
+		t.Errorf("got %v", shown)
+	}
+}
+
 // A1, A2, A3: on the page of a request the sentence is ours, the decision stands
 // before the agent's words, and those are one text node without markup.
 func TestAgentsWordsOnTheApprovalPage(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/ambit-dev/ambit/internal/legible"
 	"github.com/ambit-dev/ambit/internal/policy"
 )
 
@@ -65,7 +66,7 @@ func visible(s string) string {
 			b.WriteRune(r)
 		case unicode.Is(unicode.Zs, r):
 			b.WriteByte(' ')
-		case marks > maxMarks, hidden(r):
+		case marks > maxMarks, legible.Hidden(r):
 			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
 			marks = 0
 		default:
@@ -158,17 +159,6 @@ func countSpaces(line string) string {
 
 // oneLine is visible for a name or a label.
 func oneLine(s string) string { return strings.ReplaceAll(visible(s), "\n", "⟨U+000A⟩") }
-
-// hidden reports code points without ink of their own: controls, format and
-// bidi marks, tags, variation selectors, fillers, private use.
-func hidden(r rune) bool {
-	switch r {
-	case 0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0:
-		return true
-	}
-	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Variation_Selector,
-		unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point) || !unicode.IsPrint(r) && r != ' '
-}
 
 // firstGraphemes cuts s after n letters with their marks.
 func firstGraphemes(s string, n int) (string, bool) {
