@@ -271,8 +271,13 @@ func (a *API) elsewhere(ctx context.Context, by account.Actor, org id.Organizati
 		return secret.Value{}, fault.New(fault.Denied, "api_key_required", "A place in a source is named by API keys only.").
 			WithHint("Set AMBIT_API_KEY to one with the scopes connections:write and vault:read, or give the value itself.")
 	}
-	if _, err := a.vaultCaller(ctx, by, string(org), account.RevealSecrets); err != nil {
+	c, err := a.vaultCaller(ctx, by, string(org), account.RevealSecrets)
+	if err != nil {
 		return secret.Value{}, err
+	}
+	if !c.Reach.All() {
+		return secret.Value{}, fault.New(fault.Denied, "secret_rules", "This key is for some secrets only, and a source's places are none of them.").
+			WithHint("Use a key with vault:read and no rules of secrets, or give the value itself.")
 	}
 	return a.cfg.Credentials.ReadElsewhere(ctx, by, org, prov, part, place)
 }

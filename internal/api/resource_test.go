@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+	"github.com/ambit-dev/ambit/internal/vault"
 )
 
 func field(t testing.TB, r response, name string) string {
@@ -481,6 +482,14 @@ func TestConnectWithASecret(t *testing.T) {
 			if x.res.status != x.status || bytes.Contains(x.res.body, []byte(apitest.SandboxKey)) {
 				t.Errorf("%s: got %d %s, want %d", what, x.res.status, x.res.body, x.status)
 			}
+		}
+		// A key for some secrets only reads none of what a source holds.
+		_, some, err := w.People.IssueKey(t.Context(), account.NewKey{Environment: w.Env, Name: "some", Scopes: account.Scopes(), Secrets: []vault.Rule{{Verbs: vault.Verbs(), Prefix: "ci/"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res := connect(string(some.Reveal()), map[string]any{"sources": map[string]string{"api_key": "corp/payments#key"}}); res.status != http.StatusForbidden || res.code() != "secret_rules" {
+			t.Errorf("a source's place by a key for some secrets: got %d %s", res.status, res.body)
 		}
 		used := w.Actions(t, "secret.used")
 		if len(used) != 4 || used[len(used)-1].Provider != "sandbox_key" || used[len(used)-1].Decision != "allow" || used[len(used)-1].Detail["name"] != "tracker key" {

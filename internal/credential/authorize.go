@@ -80,7 +80,7 @@ func OwnCallbackPath(env id.Environment, slug string, org id.Organization) strin
 }
 
 // Authorize begins an authorization and gives the URL at the provider where it
-// goes on. The flow can be finished only by the same signed-in person.
+// goes on. The flow can be finished only by the same login.
 func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (string, error) {
 	if err := p.ConnectsAt(st.Provider); err != nil {
 		return "", err
@@ -375,9 +375,12 @@ func (s *Service) refused(ctx context.Context, by account.Actor, user id.User, f
 	}
 }
 
-// fits reports whether an answer may finish a flow.
+// fits reports whether an answer may finish a flow: the login that began it, and no
+// other of the same person, which may count elsewhere. An organization's identity
+// provider can make logins of its members that count there only, and what such a
+// one begins must not end with an account that the person has outside (O1).
 func (s *Service) fits(f flow, p account.Person, env id.Environment, slug string, of id.Organization) bool {
-	return f.startedBy == p.User() && f.environment == env && f.provider == slug && f.client.Of == of && s.now().Before(f.expires)
+	return f.startedBy == p.User() && f.login == p.Login() && f.environment == env && f.provider == slug && f.client.Of == of && s.now().Before(f.expires)
 }
 
 func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, code secret.Value) (material, grant, error) {

@@ -110,6 +110,17 @@ func TestCallbackCountsForWhoBegan(t *testing.T) {
 		if _, err := w.Credentials.Callback(t.Context(), mia.Signed(t), w.Environment, "sandbox", back); code(err) != "flow_expired" {
 			t.Errorf("in the first browser, afterwards: got %v, want flow_expired", err)
 		}
+		// Another login of the same person may count elsewhere only: an organization's
+		// identity provider makes such.
+		back = w.Consent(t, w.Begin(t, mia, nil), gatewaytest.Mia)
+		first := mia.Signed(t)
+		mia.SignIn(t)
+		if _, err := w.Credentials.Callback(t.Context(), mia.Signed(t), w.Environment, "sandbox", back); code(err) != "flow_expired" {
+			t.Errorf("in another login of the same person: got %v, want flow_expired", err)
+		}
+		if first.Login() == mia.Signed(t).Login() {
+			t.Error("it was the same login")
+		}
 		back = w.Consent(t, w.Begin(t, mia, nil), gatewaytest.Mia)
 		if _, err := w.Credentials.Callback(t.Context(), account.Person{}, w.Environment, "sandbox", back); code(err) != "flow_expired" {
 			t.Errorf("nobody signed in: got %v, want flow_expired", err)

@@ -99,17 +99,18 @@ func CanonicalKeys(doc string) (string, error) {
 // concurrent use.
 type Reader struct {
 	outbound *outbound.Client
-	fetches  *throttle.Limiter // by host
+	fetches  *throttle.Limiter // by address
+	hosts    *throttle.Limiter // by host, which many issuers may share
 	now      func() time.Time
 
-	mu    sync.Mutex
-	byURL map[string]keySet
-	turns singleflight.Group
+	mu      sync.Mutex
+	byPlace map[string]keySet // by kind and address
+	turns   singleflight.Group
 }
 
 // NewReader makes a Reader. Without a client it fetches nothing.
 func NewReader(client *outbound.Client, now func() time.Time) *Reader {
-	return &Reader{outbound: client, fetches: throttle.New(1.0/6, 20, 20_000, now), now: now, byURL: map[string]keySet{}}
+	return &Reader{outbound: client, fetches: throttle.New(1.0/6, 20, 20_000, now), hosts: throttle.New(5, 100, 20_000, now), now: now, byPlace: map[string]keySet{}}
 }
 
 // keySet is what lay at one address: keys, or the metadata of an issuer.
@@ -130,7 +131,7 @@ func (r *Reader) Keys(ctx context.Context, address string, unknown bool) (jose.J
 	if unknown {
 		fresh = keySetAgain
 	}
-	set, err := r.look(ctx, address, fresh, maxKeySet, func(body []byte) (s keySet, err error) {
+	set, err := r.look(ctx, "keys", address, fresh, maxKeySet, func(body []byte) (s keySet, err error) {
 		s.keys, err = ReadKeys(body)
 		return s, err
 	})
@@ -138,10 +139,13 @@ func (r *Reader) Keys(ctx context.Context, address string, unknown bool) (jose.J
 }
 
 // look gives what lies at an address: what it was not longer than fresh ago, or
-// what read makes of it now.
-func (r *Reader) look(ctx context.Context, address string, fresh time.Duration, limit int64, read func(body []byte) (keySet, error)) (keySet, error) {
+// what read makes of it now. Each kind of thing is remembered apart: one issuer can
+// name another's address as that of its keys, and what is wrong with it as keys is
+// nothing that the other did.
+func (r *Reader) look(ctx context.Context, kind, address string, fresh time.Duration, limit int64, read func(body []byte) (keySet, error)) (keySet, error) {
 	r.mu.Lock()
-	have, ok := r.byURL[address]
+	place := kind + " " + address
+	have, ok := r.byPlace[place]
 	r.mu.Unlock()
 	if ok && r.now().Sub(have.fetched) < fresh {
 		return have, nil
@@ -149,9 +153,13 @@ func (r *Reader) look(ctx context.Context, address string, fresh time.Duration, 
 	if have.failed != nil && r.now().Sub(have.failedAt) < keySetAgain {
 		return keySet{}, have.failed
 	}
-	got, err, _ := r.turns.Do(address, func() (any, error) {
+	got, err, _ := r.turns.Do(place, func() (any, error) {
 		if u, err := url.Parse(address); err == nil {
-			if ok, wait := r.fetches.Allow("to " + u.Host); !ok {
+			ok, wait := r.fetches.Allow(place)
+			if ok {
+				ok, wait = r.hosts.Allow(u.Host)
+			}
+			if !ok {
 				return nil, fault.New(fault.Limited, "temporarily_unavailable", "Too many keys are looked at.").WithRetry(wait)
 			}
 		}
@@ -162,16 +170,16 @@ func (r *Reader) look(ctx context.Context, address string, fresh time.Duration, 
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if len(r.byURL) >= maxSets {
-			clear(r.byURL)
+		if len(r.byPlace) >= maxSets {
+			clear(r.byPlace)
 		}
 		if err != nil {
 			have.failed, have.failedAt = err, r.now()
-			r.byURL[address] = have
+			r.byPlace[place] = have
 			return nil, err
 		}
 		set.fetched = r.now()
-		r.byURL[address] = set
+		r.byPlace[place] = set
 		return set, nil
 	})
 	if err != nil {

@@ -42,13 +42,13 @@ func (r *Reader) Discover(ctx context.Context, issuer string) (Metadata, error) 
 		return Metadata{}, err
 	}
 	address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
-	got, err := r.look(ctx, address, metadataFor, maxMetadata, func(body []byte) (keySet, error) {
+	got, err := r.look(ctx, "metadata", address, metadataFor, maxMetadata, func(body []byte) (keySet, error) {
 		m, err := readMetadata(body)
 		if err == nil && m.Issuer != issuer {
 			err = fault.New(fault.Invalid, "issuer_mismatch", "The metadata there is another issuer's.").WithHint("Name the issuer exactly as it names itself, with or without a slash at its end.")
 		}
 		for _, place := range []string{m.Authorization, m.Token, m.Keys} {
-			if err == nil && place != "" && strings.Contains(place, "://") {
+			if err == nil && place != "" {
 				err = r.Check(ctx, place)
 			}
 		}
@@ -96,7 +96,8 @@ type Ask struct {
 // AuthorizationURL is where a browser goes to sign in (OpenID Connect Core §3.1.2.1).
 func (p Party) AuthorizationURL(m Metadata, a Ask) (string, error) {
 	u, err := url.Parse(m.Authorization)
-	if err != nil || m.Authorization == "" || m.Token == "" {
+	// It goes to a browser, which follows more than the web's addresses.
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || m.Token == "" {
 		return "", fault.New(fault.Unavailable, "issuer_unusable", "The identity provider does not say where people sign in.")
 	}
 	q := u.Query()

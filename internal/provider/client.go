@@ -400,7 +400,11 @@ func (s *Store) Clients(ctx context.Context, by account.Actor, slug string) ([]C
 	}
 	var out []ClientInfo
 	if p.ClientID != "" {
-		out = append(out, ClientInfo{ID: p.ClientID, HasSecret: p.HasClientSecret, For: p.For, OldSecretUntil: p.OldSecretUntil, UpdatedAt: p.UpdatedAt, Version: p.Version})
+		whose := p.For
+		if whose != ForAll && by.May(id.Organization(whose), account.ManageProviders) != nil {
+			whose = ForNobody // of theirs; whom it is for is not their affair
+		}
+		out = append(out, ClientInfo{ID: p.ClientID, HasSecret: p.HasClientSecret, For: whose, OldSecretUntil: p.OldSecretUntil, UpdatedAt: p.UpdatedAt, Version: p.Version})
 	}
 	rows, err := s.owns(ctx, ownsSQL, env, slug)
 	if err != nil {

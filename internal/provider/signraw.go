@@ -196,6 +196,9 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 			}
 		}
 	}
+	if s := d.many; action == "" && len(s) == 4 && lenient(s[0]) == "service" && lenient(s[2]) == "operation" {
+		action = s[3] // Smithy RPC v2: POST /service/NAME/operation/ACTION
+	}
 	named, _, _ := awsScope(d.raw.URL.Host)
 	access := slices.ContainsFunc([]string{service, named}, func(s string) bool {
 		return slices.Contains([]string{"iam", "sts", "sso", "organizations", "ram", "secretsmanager", "cognito-idp"}, s)
@@ -211,7 +214,7 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 		return policy.Access, "", true
 	case action == "" && (access && !reads || awsAccessPath(d.many, reads)):
 		return policy.Access, "", true
-	case action == "" && service == "s3":
+	case action == "" && (service == "s3" || service == "s3express"):
 		return d.s3Effect()
 	case action == "":
 		return "", "", false
@@ -229,12 +232,13 @@ var (
 	awsReads = []string{"Get", "List", "Describe", "BatchGet", "Query", "Scan", "Search", "Lookup", "Head", "Check"}
 	// awsGives are in the names of actions that hand out what opens something, even
 	// where they only read.
-	awsGives = []string{"Token", "Credential", "Password", "SecretValue", "ApiKey", "PresignedUrl", "SigninUrl", "EmbedUrl"}
+	awsGives = []string{"Token", "Credential", "Password", "SecretValue", "ApiKey", "Presigned", "SigninUrl", "EmbedUrl",
+		"InstanceAccess", "StartSession", "ResumeSession", "CreateSession", "ExecuteCommand", "Activation"}
 	// awsMakes are in those of actions that let somebody do more than before, or again
 	// later: who may, as whom, with what, from where.
 	awsMakes = []string{"Policy", "Policies", "Permission", "AccessKey", "AccessEntry", "AccessPoint", "Acl", "Grant", "Role", "User", "CreateGroup", "ToGroup", "Principal", "Trust",
 		"LoginProfile", "KeyPair", "PublicKey", "Certificate", "Mfa", "MFA", "Saml", "SAML", "OpenID", "Federat", "Assume", "Authoriz", "Invit", "Share", "Sharing",
-		"FunctionUrl", "Webhook", "ImageAttribute", "SnapshotAttribute"}
+		"FunctionUrl", "InstanceProfile", "Webhook", "ImageAttribute", "SnapshotAttribute"}
 )
 
 // awsAccess reports whether an action makes access, by its name alone: the service
@@ -256,7 +260,7 @@ func awsAccessPath(segments []string, reads bool) bool {
 	return slices.ContainsFunc(segments, func(s string) bool {
 		s = strings.ReplaceAll(lenient(s), "-", "")
 		switch {
-		case s == "credentials", s == "authorizationtoken", s == "token", s == "tokens":
+		case slices.Contains([]string{"credentials", "authorizationtoken", "token", "tokens", "clitoken", "webtoken"}, s):
 			return true
 		case reads:
 			return false
@@ -269,6 +273,9 @@ func awsAccessPath(segments []string, reads bool) bool {
 // s3Effect knows the parts of a bucket that make access, and that one request can
 // delete many objects.
 func (d *dissected) s3Effect() (policy.Effect, string, bool) {
+	if slices.ContainsFunc(d.query, func(q param) bool { return strings.EqualFold(q.name, "session") }) {
+		return policy.Access, "", true // CreateSession of a directory bucket: temporary credentials
+	}
 	if d.method == http.MethodGet || d.method == http.MethodHead {
 		return "", "", false
 	}

@@ -114,6 +114,9 @@ func (f *fillingFrames) frame() (more bool, err error) {
 	if !ok {
 		return false, nil
 	}
+	if len(f.raw) > 0 && (opcode == 1 || opcode == 2) { // a message within a message (RFC 6455 §5.4)
+		return false, fault.New(fault.Invalid, "frame_invalid", "The client began a message before the one before it had ended.")
+	}
 	if opcode == 1 {
 		f.holding, f.raw, f.text = true, nil, nil
 	}

@@ -101,7 +101,7 @@ func TestPlaceholdersInSockets(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range [][]byte{{0x81, 1, 'x'}, clientFrame(0xc1, "compressed"), clientFrame(0x09, "a ping in pieces"), clientFrame(0x89, long[:200])} {
+	for _, bad := range [][]byte{append(clientFrame(0x01, mark), clientFrame(0x02, mark)...), append(clientFrame(0x01, mark), clientFrame(0x81, mark)...), {0x81, 1, 'x'}, clientFrame(0xc1, "compressed"), clientFrame(0x09, "a ping in pieces"), clientFrame(0x89, long[:200])} {
 		if _, err := provider.FillFrames(rec, cred, &bytes.Buffer{}).Write(bad); code(err) != "frame_invalid" {
 			t.Errorf("%x: %v", bad[:3], err)
 		}

@@ -215,7 +215,7 @@ func TestACallReadsThrough(t *testing.T) {
 		handle := w.Active(t, ada, who, "acme", policy.Read)
 		call := func() error {
 			res, err := w.Call(t, who, handle, "acme_list_issues", nil)
-			if err == nil && strings.Contains(fmt.Sprintf("%s", res.Answer.Body), gatewaytest.SandboxKey) {
+			if err == nil && strings.Contains(string(res.Answer.Body), gatewaytest.SandboxKey) {
 				t.Error("the answer holds the key")
 			}
 			return err

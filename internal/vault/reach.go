@@ -97,6 +97,9 @@ type Reach struct {
 // them in allows.
 func Everything() Reach { return Reach{all: true} }
 
+// All reports whether it is everything.
+func (r Reach) All() bool { return r.all }
+
 // Within is the reach that rules give, of which one must cover a secret. The
 // rules are canonical. No rules are no reach.
 func Within(rules []Rule) Reach { return Reach{rules: rules} }

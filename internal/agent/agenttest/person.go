@@ -31,6 +31,9 @@ func (w *World) Person(t testing.TB, email string, role account.Role) *Person {
 // Signed gives the person as signed in.
 func (p *Person) Signed(testing.TB) account.Person { return p.human.Person }
 
+// SignIn makes a fresh login.
+func (p *Person) SignIn(t testing.TB) { p.human.SignIn(t) }
+
 // Token is that of the person's login.
 func (p *Person) Token() secret.Value { return p.human.Token }
 
