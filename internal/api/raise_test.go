@@ -30,7 +30,9 @@ func TestEveryOperationIsDecided(t *testing.T) {
 		if op.method != http.MethodGet && heading == "" {
 			t.Errorf("%s is new: decide in docs/decisions/0006-raising-authority.md whether it takes a person's proof", op.ID)
 		}
-		if login := routes[op.ID].login; heading == "Takes a proof" && op.ID != "enable-agent" && op.ID != "enable-user" && login != http.StatusForbidden {
+		// Here nothing is disabled, and no account is at an MCP server.
+		elsewhere := op.ID == "enable-agent" || op.ID == "enable-user" || op.ID == "take-tools"
+		if login := routes[op.ID].login; heading == "Takes a proof" && !elsewhere && login != http.StatusForbidden {
 			t.Errorf("%s takes a proof, and a stored login gets %d", op.ID, login)
 		}
 	}
