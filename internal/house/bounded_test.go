@@ -126,7 +126,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"keyring/pkcs11.question.answer": {"1", "the question"},
 	"keyring/transit.tokens.turn":    {"1, who gets or renews a token", "who holds it"},
 
-	"issuer.Reader.byURL": {"1,000 sets, then it starts anew", "the process"},
+	"issuer.Reader.byPlace": {"1,000 sets, then it starts anew", "the process"},
 
 	"mcpserver.Server.meta":      {"our own tools", "never changed"},
 	"mcpserver.Server.stop":      {"nothing is sent", "Stop closes it"},
