@@ -227,10 +227,24 @@ func (s *Service) PollCLI(ctx context.Context, poll secret.Value, address string
 	}
 	var login secret.Value
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if ok, err := takeCLI(ctx, tx, r); err != nil || !ok {
-			return orElse(err, gone)
+		// Before the user is locked, as in a sign-in there.
+		if r.provider != "" {
+			if _, err := s.held(ctx, tx, r.provider); err != nil {
+				if fault.KindOf(err) == fault.NotFound {
+					err = gone
+				}
+				return err
+			}
 		}
 		if ok, err := lockUser(ctx, tx, r.user); err != nil || !ok {
+			return orElse(err, gone)
+		}
+		if r.provider != "" { // they may have taken that sign-in from their account meanwhile
+			if ok, err := isKnownThere(ctx, tx, r.user, r.provider); err != nil || !ok {
+				return orElse(err, gone)
+			}
+		}
+		if ok, err := takeCLI(ctx, tx, r); err != nil || !ok {
 			return orElse(err, gone)
 		}
 		var err error

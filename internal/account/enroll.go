@@ -106,31 +106,34 @@ func (s *Service) FinishEnroll(ctx context.Context, token secret.Value, credenti
 	return login, err
 }
 
-// enrolled uses a link up, does what it was for, and records both.
+// enrolled is enrolling in a transaction of its own.
 func (s *Service) enrolled(ctx context.Context, l link, e audit.Entry, do func(ctx context.Context, tx *sqldb.Tx, first bool) error) error {
-	return sqldb.Wrap("enrol a user", s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		// The lock comes first: of two links one is used, and it voids the other.
-		if ok, err := lockUser(ctx, tx, l.user); err != nil || !ok {
-			return orElse(err, linkGone())
-		}
-		if ok, err := takeLink(ctx, tx, l, s.now()); err != nil || !ok {
-			return orElse(err, linkGone())
-		}
-		if err := deleteLinks(ctx, tx, l.user); err != nil {
-			return err
-		}
-		n, err := selectFactors(ctx, tx, l.user)
-		if err != nil {
-			return err
-		}
-		if err := do(ctx, tx, !n.any()); err != nil {
-			return err
-		}
-		s.audit.Append(tx, e)
-		e.Action, e.Object = "signin.link", string(l.user)
-		s.audit.Append(tx, e)
-		return nil
-	}))
+	return sqldb.Wrap("enrol a user", s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return s.enrolling(ctx, tx, l, e, do) }))
+}
+
+// enrolling uses a link up, does what it was for, and records both.
+func (s *Service) enrolling(ctx context.Context, tx *sqldb.Tx, l link, e audit.Entry, do func(ctx context.Context, tx *sqldb.Tx, first bool) error) error {
+	// The lock comes first: of two links one is used, and it voids the other.
+	if ok, err := lockUser(ctx, tx, l.user); err != nil || !ok {
+		return orElse(err, linkGone())
+	}
+	if ok, err := takeLink(ctx, tx, l, s.now()); err != nil || !ok {
+		return orElse(err, linkGone())
+	}
+	if err := deleteLinks(ctx, tx, l.user); err != nil {
+		return err
+	}
+	n, err := selectFactors(ctx, tx, l.user)
+	if err != nil {
+		return err
+	}
+	if err := do(ctx, tx, !n.any()); err != nil {
+		return err
+	}
+	s.audit.Append(tx, e)
+	e.Action, e.Object = "signin.link", string(l.user)
+	s.audit.Append(tx, e)
+	return nil
 }
 
 func checkLabel(label string) error {

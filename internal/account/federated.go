@@ -220,7 +220,7 @@ func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProv
 	kind, subject, _ := strings.Cut(what, " ")
 	switch kind {
 	case forSignIn:
-		out.Login, err = s.signInFederated(ctx, p, i, is, who, e)
+		out.Login, err = s.signInFederated(ctx, p, is, who, e)
 	case forEnroll:
 		out.Login, err = s.enrollFederated(ctx, subject, is, e)
 	case forAdd:
@@ -316,8 +316,12 @@ func unknownIdentity() error {
 // people makes a member of whoever is not. In a browser where somebody else is signed
 // in it signs nobody in: the person might not notice whose account they work in
 // (threats.md W2).
-func (s *Service) signInFederated(ctx context.Context, p Person, i IdentityProvider, is identity, who issuer.Identity, e audit.Entry) (login secret.Value, err error) {
+func (s *Service) signInFederated(ctx context.Context, p Person, is identity, who issuer.Identity, e audit.Entry) (login secret.Value, err error) {
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		i, err := s.held(ctx, tx, is.provider)
+		if err != nil {
+			return err
+		}
 		user, err := selectIdentity(ctx, tx, is)
 		if err != nil {
 			return err
@@ -328,12 +332,6 @@ func (s *Service) signInFederated(ctx context.Context, p Person, i IdentityProvi
 		}
 		if user == "" {
 			if user, err = s.admitMember(ctx, tx, i, is, who, e); err != nil {
-				return err
-			}
-		}
-		// The provider may have been removed while the person was there.
-		if i.ID != OperatorProvider {
-			if _, err := s.provider(ctx, tx, i.ID); err != nil {
 				return err
 			}
 		}
@@ -351,8 +349,8 @@ func (s *Service) signInFederated(ctx context.Context, p Person, i IdentityProvi
 				return err
 			}
 		}
-		if err := useIdentity(ctx, tx, is, s.now()); err != nil {
-			return err
+		if ok, err := useIdentity(ctx, tx, is, user, s.now()); err != nil || !ok {
+			return orElse(err, unknownIdentity()) // taken from them a moment ago
 		}
 		login, err = s.federatedLogin(ctx, tx, u, is, e)
 		return err
@@ -414,24 +412,29 @@ func (s *Service) enrollFederated(ctx context.Context, linkID string, is identit
 	}
 	added := e
 	added.Environment, added.Actor, added.User, added.Action, added.Object = u.Environment, audit.Actor{Kind: "user", ID: string(u.ID)}, u.ID, "identity.added", string(u.ID)
-	err = s.enrolled(ctx, l, added, func(ctx context.Context, tx *sqldb.Tx, first bool) error {
-		if !first {
-			return passkeyFirst()
+	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if _, err := s.held(ctx, tx, is.provider); err != nil {
+			return err
 		}
-		if is.organization != "" {
-			if _, err := selectRole(ctx, tx, is.organization, u.ID); sqldb.NoRows(err) {
-				return linkGone()
-			} else if err != nil {
-				return err
+		return s.enrolling(ctx, tx, l, added, func(ctx context.Context, tx *sqldb.Tx, first bool) error {
+			if !first {
+				return passkeyFirst()
 			}
-		}
-		if ok, err := insertIdentity(ctx, tx, is, u.ID, s.now()); err != nil || !ok {
-			return orElse(err, identityTaken())
-		}
-		login, err = s.federatedLogin(ctx, tx, u, is, e)
-		return err
+			if is.organization != "" {
+				if _, err := selectRole(ctx, tx, is.organization, u.ID); sqldb.NoRows(err) {
+					return linkGone()
+				} else if err != nil {
+					return err
+				}
+			}
+			if ok, err := insertIdentity(ctx, tx, is, u.ID, s.now()); err != nil || !ok {
+				return orElse(err, identityTaken())
+			}
+			login, err = s.federatedLogin(ctx, tx, u, is, e)
+			return err
+		})
 	})
-	return login, err
+	return login, sqldb.Wrap("enrol a user", err)
 }
 
 func identityTaken() error {
@@ -444,6 +447,9 @@ func (s *Service) addFederated(ctx context.Context, p Person, login id.Login, is
 		return flowGone()
 	}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if _, err := s.held(ctx, tx, is.provider); err != nil {
+			return err
+		}
 		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
 		}

@@ -401,3 +401,96 @@ func TestConfinedCommandLine(t *testing.T) {
 		wantCode(t, err, "unauthenticated")
 	})
 }
+
+// A9, G8: a provider that is removed, or told to admit nobody, while it is being asked
+// who somebody is lets nobody in. It may take ten seconds to answer.
+func TestProviderGoesMeanwhile(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, false, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		boss := account.ByPerson(f.owner.Person)
+		removed := func(i account.IdentityProvider) {
+			f.idp.Bend(func(map[string]any) { check(t, f.RemoveIdentityProvider(ctx, boss, i.ID)) })
+		}
+		i := f.add(t, f.org, f.owner, false)
+		var link secret.Value
+		check(t, f.owner.Do(t, func(ag account.Agreement) (err error) {
+			_, link, err = f.InviteUser(ctx, f.owner.Person, account.NewUser{Environment: f.env, Organization: f.org, Name: "Alice", Role: account.RoleMember}, ag)
+			return err
+		}))
+		removed(i)
+		_, err := f.accept(t, link, i.ID)
+		wantCode(t, err, "not_found")
+		f.idp.Bend(nil)
+		if _, err := f.Link(ctx, accounttest.LinkToken(link)); err != nil {
+			t.Errorf("the link of who could not accept it there is gone: %v", err)
+		}
+
+		i = f.add(t, f.org, f.owner, false)
+		l, err := f.LeaveToAdd(ctx, f.owner.Person, f.owner.Unlock(t), i.ID)
+		check(t, err)
+		removed(i)
+		_, err = f.Arrive(ctx, f.owner.Person, i.ID, f.back(t, l))
+		wantCode(t, err, "not_found")
+		f.idp.Bend(nil)
+		if list, err := f.Identities(ctx, f.owner.Person); err != nil || len(list) != 0 {
+			t.Errorf("a provider that is gone is a way to sign in: %v, %v", list, err)
+		}
+
+		i = f.add(t, f.org, f.owner, true)
+		no := false
+		f.idp.Bend(func(map[string]any) {
+			_, err := f.ChangeIdentityProvider(ctx, boss, i.ID, i.Version, account.IdentityProviderChange{Admits: &no}, none)
+			check(t, err)
+		})
+		_, err = f.signIn(t, i.ID)
+		wantCode(t, err, "identity_unknown")
+		f.idp.Bend(nil)
+		i.Version++
+		yes := true
+		_, err = agreed(t, f.owner, func(ag account.Agreement) (account.IdentityProvider, error) {
+			return f.ChangeIdentityProvider(ctx, boss, i.ID, i.Version, account.IdentityProviderChange{Admits: &yes}, ag)
+		})
+		check(t, err)
+		removed(i)
+		_, err = f.signIn(t, i.ID)
+		wantCode(t, err, "not_found")
+	})
+}
+
+// T5: a command line that was confirmed and has not come for its login yet ends with
+// the sign-in behind it.
+func TestWaitingCommandLineEndsWithItsSignIn(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, "https://ambit.example", false, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		confirmed := func(p account.Person, i id.IdentityProvider) secret.Value {
+			shown, poll, err := f.StartCLI(ctx, "203.0.113.5")
+			check(t, err)
+			l, err := f.LeaveForCode(ctx, p, i)
+			check(t, err)
+			got, err := f.Arrive(ctx, p, i, f.back(t, l))
+			check(t, err)
+			check(t, f.ConfirmCLI(ctx, p, shown, account.Proof{TOTP: got.Code}))
+			return poll
+		}
+		i := f.add(t, f.org, f.owner, false)
+		l, err := f.LeaveToAdd(ctx, f.owner.Person, f.owner.Unlock(t), i.ID)
+		check(t, err)
+		_, err = f.Arrive(ctx, f.owner.Person, i.ID, f.back(t, l))
+		check(t, err)
+		p, err := f.signIn(t, i.ID)
+		check(t, err)
+		poll := confirmed(p, i.ID)
+		check(t, f.ForgetIdentity(ctx, f.owner.Person, i.ID, f.idp.URL, "alice@idp"))
+		_, err = f.PollCLI(ctx, poll, "203.0.113.5")
+		wantCode(t, err, "flow_expired")
+
+		f.idp.Sit("bob@idp")
+		bob := f.invitedAs(t, "bob@example.com", i.ID)
+		poll = confirmed(bob, i.ID)
+		check(t, f.RemoveIdentityProvider(ctx, account.ByPerson(f.owner.Person), i.ID))
+		_, err = f.PollCLI(ctx, poll, "203.0.113.5")
+		wantCode(t, err, "flow_expired")
+	})
+}

@@ -278,6 +278,20 @@ func (s *Service) provider(ctx context.Context, q sqldb.Querier, provider id.Ide
 	return i, sqldb.Wrap("read an identity provider", err)
 }
 
+// held gives a provider as it is now and keeps it so to the end of the transaction,
+// which makes or extends somebody's access by its word: between its answer and now it
+// may have been removed, or told to admit nobody.
+func (s *Service) held(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider) (IdentityProvider, error) {
+	if provider == OperatorProvider {
+		return s.provider(ctx, tx, provider)
+	}
+	i, err := holdProvider(ctx, tx, provider)
+	if sqldb.NoRows(err) {
+		err = notFound("identity provider").WithHint("Ask your organization for its sign-in address.")
+	}
+	return i, err
+}
+
 // providersFor are those at which a user may begin to sign in: the operator's, and
 // those of the organizations that they are a member of.
 func (s *Service) providersFor(ctx context.Context, user id.User) ([]IdentityProvider, error) {

@@ -19,14 +19,17 @@ const (
 	deleteProviderSQL = `delete from identity_provider where id = $1`
 	forgetThereSQL    = `delete from person_identity where provider_id = $1`
 	forgetCodesSQL    = `delete from fresh_code where provider_id = $1`
-	endThereSQL       = `update login set revoked_at = $1, version = version + 1 where provider_id = $2 and revoked_at = 0`
+	// A command line that a login of the provider has let in, and that has not come for its own.
+	forgetLinesSQL = `delete from cli_request where provider_id = $1 and ($2 = '' or user_id = $2)`
+	endThereSQL    = `update login set revoked_at = $1, version = version + 1 where provider_id = $2 and revoked_at = 0`
 
 	endAtSQL = `update login set revoked_at = $1, version = version + 1 where user_id = $2 and provider_id = $3 and revoked_at = 0`
 
 	insertIdentitySQL = `insert into person_identity (provider_id, issuer, subject, user_id, organization_id, created_at, used_at) values ($1, $2, $3, $4, $5, $6, $6)
 		on conflict (provider_id, issuer, subject) do nothing`
 	identitySQL       = `select user_id from person_identity where provider_id = $1 and issuer = $2 and subject = $3`
-	useIdentitySQL    = `update person_identity set used_at = $1 where provider_id = $2 and issuer = $3 and subject = $4`
+	useIdentitySQL    = `update person_identity set used_at = $1 where provider_id = $2 and issuer = $3 and subject = $4 and user_id = $5`
+	knownThereSQL     = `select count(*) from person_identity where user_id = $1 and provider_id = $2`
 	identitiesSQL     = `select provider_id, issuer, subject, organization_id, created_at, used_at from person_identity where user_id = $1 order by created_at, provider_id, subject`
 	deleteIdentitySQL = `delete from person_identity where user_id = $1 and provider_id = $2 and issuer = $3 and subject = $4`
 
@@ -59,6 +62,12 @@ func selectProvider(ctx context.Context, q sqldb.Querier, provider id.IdentityPr
 	return scanProvider(q.QueryRowContext(ctx, providerSQL, provider))
 }
 
+// holdProvider is selectProvider for a transaction, to the end of which the provider
+// stays as it is.
+func holdProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider) (IdentityProvider, error) {
+	return scanProvider(tx.QueryRowContext(ctx, providerSQL+tx.ShareLock(), provider))
+}
+
 func selectProviders(ctx context.Context, q sqldb.Querier, org id.Organization) ([]IdentityProvider, error) {
 	return sqldb.Collect(scanProvider)(q.QueryContext(ctx, providersSQL, org))
 }
@@ -75,12 +84,16 @@ func updateProvider(ctx context.Context, tx *sqldb.Tx, w Weighed, i IdentityProv
 	return changed(tx.ExecContext(ctx, updateProviderSQL, i.envelope, i.sealed, number(i.Admits), i.ID, i.Version))
 }
 
-// deleteProvider forgets a provider, who is who there, and codes of fresh sign-ins.
+// deleteProvider forgets a provider, who is who there, codes of fresh sign-ins, and
+// command lines that its logins let in.
 func deleteProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider) (found bool, people int64, err error) {
 	if found, err = changed(tx.ExecContext(ctx, deleteProviderSQL, provider)); err != nil || !found {
 		return found, 0, err
 	}
 	if _, err := tx.ExecContext(ctx, forgetCodesSQL, provider); err != nil {
+		return true, 0, err
+	}
+	if _, err := tx.ExecContext(ctx, forgetLinesSQL, provider, ""); err != nil {
 		return true, 0, err
 	}
 	res, err := tx.ExecContext(ctx, forgetThereSQL, provider)
@@ -100,6 +113,9 @@ func revokeProviderLogins(ctx context.Context, tx *sqldb.Tx, provider id.Identit
 }
 
 func endLoginsAt(ctx context.Context, tx *sqldb.Tx, user id.User, provider id.IdentityProvider, at time.Time) error {
+	if _, err := tx.ExecContext(ctx, forgetLinesSQL, provider, user); err != nil {
+		return err
+	}
 	_, err := tx.ExecContext(ctx, endAtSQL, sqldb.Micros(at), user, provider)
 	return err
 }
@@ -126,9 +142,16 @@ func selectIdentity(ctx context.Context, q sqldb.Querier, i identity) (user id.U
 	return user, err
 }
 
-func useIdentity(ctx context.Context, tx *sqldb.Tx, i identity, at time.Time) error {
-	_, err := tx.ExecContext(ctx, useIdentitySQL, sqldb.Micros(at), i.provider, i.issuer, i.subject)
-	return err
+// useIdentity reports whether it is still the user's.
+func useIdentity(ctx context.Context, tx *sqldb.Tx, i identity, user id.User, at time.Time) (bool, error) {
+	return changed(tx.ExecContext(ctx, useIdentitySQL, sqldb.Micros(at), i.provider, i.issuer, i.subject, user))
+}
+
+// isKnownThere reports whether a user has an identity at a provider.
+func isKnownThere(ctx context.Context, q sqldb.Querier, user id.User, provider id.IdentityProvider) (bool, error) {
+	var n int64
+	err := q.QueryRowContext(ctx, knownThereSQL, user, provider).Scan(&n)
+	return n > 0, err
 }
 
 func selectIdentities(ctx context.Context, q sqldb.Querier, user id.User) ([]identity, error) {
