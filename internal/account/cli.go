@@ -99,7 +99,7 @@ func (s *Service) GuessUserCode(ctx context.Context, p Person, typed, retry stri
 	if err := p.browser(); err != nil {
 		return err
 	}
-	_, err := s.guess(ctx, "cli "+string(p.user), func() (int64, error) {
+	_, err := s.guess(ctx, "cli "+p.guesser(), func() (int64, error) {
 		code, ok := canonicalCode(typed)
 		if !ok {
 			return 0, notFound("code").WithHint(codeHint)
@@ -129,7 +129,7 @@ func (s *Service) CLIRequest(ctx context.Context, p Person, userCode string) (CL
 		return CLIRequest{}, err
 	}
 	var r CLIRequest
-	_, err := s.guess(ctx, "cli "+string(p.user), func() (int64, error) {
+	_, err := s.guess(ctx, "cli "+p.guesser(), func() (int64, error) {
 		code, ok := canonicalCode(userCode)
 		if !ok {
 			return 0, notFound("code").WithHint(codeHint)

@@ -210,6 +210,13 @@ func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProv
 	}
 	e := audit.Entry{Environment: i.Environment, Organization: i.Organization, Actor: audit.Actor{Kind: "system", ID: "sign-in"}, Action: "signin.federated", Object: string(i.ID), Address: a.Address,
 		Detail: map[string]string{"issuer": i.Issuer}}
+	kind, subject, _ := strings.Cut(what, " ")
+	if (kind == forAdd || kind == forCode) && p.user != "" && p.login == id.Login(subject) {
+		if e.Environment == "" {
+			e.Environment = p.home
+		}
+		e.Actor, e.User, e.Object = ByPerson(p).Audit(), p.user, string(p.user) // a refusal is theirs
+	}
 	who, err := s.said(ctx, i, f, what, a)
 	if err != nil {
 		return Arrived{}, s.refuseFederated(ctx, e, err)
@@ -217,7 +224,6 @@ func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProv
 	e.Detail["subject"] = who.Subject
 	is := identity{provider: i.ID, issuer: who.Issuer, subject: who.Subject, organization: i.Organization}
 	out := Arrived{Next: next}
-	kind, subject, _ := strings.Cut(what, " ")
 	switch kind {
 	case forSignIn:
 		out.Login, err = s.signInFederated(ctx, p, is, who, e)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/issuer/issuertest"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -113,7 +114,7 @@ func TestFederatedSignIn(t *testing.T) {
 		f.audited(t, "signin.federated/deny/identity_unknown")
 
 		p := f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleApprover)
-		if p.Name() != "Alice" || p.Method() != account.MethodFederated || p.Confined() != "" || !p.May(f.org, account.RoleApprover) {
+		if p.Name() != "Alice" || p.Method() != account.MethodFederated || account.ByPerson(p).Organization() != "" || !p.May(f.org, account.RoleApprover) {
 			t.Errorf("the invitation made %+v", p)
 		}
 		again, err := f.signIn(t, account.OperatorProvider)
@@ -219,12 +220,12 @@ func TestOrganizationsProvider(t *testing.T) {
 		}
 		// A user of both organizations who accepts there is confined to it.
 		both := f.invited(t, f.owner, f.org, f.add(t, f.org, f.owner, false).ID, account.RoleAdmin)
-		if both.Confined() != f.org {
-			t.Errorf("accepted at an organization's provider, and confined to %q", both.Confined())
+		if account.ByPerson(both).Organization() != f.org {
+			t.Errorf("accepted at an organization's provider, and confined to %q", account.ByPerson(both).Organization())
 		}
 		again, err := f.signIn(t, theirs.ID)
 		check(t, err)
-		if again.User() != p.User() || again.Confined() != other.ID {
+		if again.User() != p.User() || account.ByPerson(again).Organization() != other.ID {
 			t.Errorf("the second time they are %+v", again)
 		}
 		if list, _, err := f.Service.Organizations(ctx, account.ByPerson(again), f.env, account.List{}); err != nil || len(list) != 1 || list[0].ID != other.ID {
@@ -255,6 +256,8 @@ func TestOrganizationsProvider(t *testing.T) {
 		_, err = f.Arrive(ctx, f.owner.Person, theirs.ID, f.back(t, l0))
 		wantCode(t, err, "signed_in_already")
 
+		wantCode(t, f.SetProfile(ctx, again, "Another name", "", none), "sign_in_confined")
+		wantCode(t, f.DismissNotice(ctx, again, id.NewEvent()), "not_found")
 		if err := f.SignOutEverywhere(ctx, again); err == nil {
 			t.Error("a confined login ends logins elsewhere")
 		}
@@ -393,7 +396,7 @@ func TestConfinedCommandLine(t *testing.T) {
 		check(t, err)
 		cli, err := f.Authenticate(ctx, login, "203.0.113.5")
 		check(t, err)
-		if cli.Confined() != f.org || !cli.CLI() {
+		if account.ByPerson(cli).Organization() != f.org || !cli.CLI() {
 			t.Errorf("the command line is %+v", cli)
 		}
 		check(t, f.RemoveIdentityProvider(ctx, account.ByPerson(f.owner.Person), i.ID))
@@ -492,5 +495,53 @@ func TestWaitingCommandLineEndsWithItsSignIn(t *testing.T) {
 		check(t, f.RemoveIdentityProvider(ctx, account.ByPerson(f.owner.Person), i.ID))
 		_, err = f.PollCLI(ctx, poll, "203.0.113.5")
 		wantCode(t, err, "flow_expired")
+	})
+}
+
+// A9, W7: whoever runs an organization's provider can be its members there, and takes
+// nothing from what they have elsewhere: not their wrong codes. What is refused to
+// somebody who is signed in is on record as theirs.
+func TestConfinedLoginTakesNothingElsewhere(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, "https://ambit.example", false, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		i := f.add(t, f.org, f.owner, false)
+		l, err := f.LeaveToAdd(ctx, f.owner.Person, f.owner.Unlock(t), i.ID)
+		check(t, err)
+		_, err = f.Arrive(ctx, f.owner.Person, i.ID, f.back(t, l))
+		check(t, err)
+		p, err := f.signIn(t, i.ID)
+		check(t, err)
+		for range 5 {
+			_, err := f.CLIRequest(ctx, p, "BCDF-GHJK")
+			wantCode(t, err, "not_found")
+		}
+		_, err = f.CLIRequest(ctx, p, "BCDF-GHJK")
+		wantCode(t, err, "too_many_attempts")
+		_, err = f.CLIRequest(ctx, f.owner.Person, "BCDF-GHJK")
+		wantCode(t, err, "not_found")
+		for range 6 {
+			_, err := f.Prove(ctx, p, [32]byte{1}, f.org, account.Proof{TOTP: "000000"})
+			if err == nil {
+				t.Fatal("a made-up code counts")
+			}
+		}
+		_, err = f.Prove(ctx, f.owner.Person, [32]byte{1}, f.org, account.Proof{TOTP: "000000"})
+		wantCode(t, err, "proof_refused")
+
+		f.idp.Sit("mallory@idp")
+		l, err = f.LeaveForCode(ctx, p, i.ID)
+		check(t, err)
+		_, err = f.Arrive(ctx, p, i.ID, f.back(t, l))
+		wantCode(t, err, "identity_unknown")
+		page, err := f.audit.List(ctx, audit.Filter{Environment: f.env, Action: "signin.federated", Limit: 50})
+		check(t, err)
+		found := false
+		for _, r := range page.Records {
+			found = found || r.Code == "identity_unknown" && r.User == p.User() && r.Actor.ID == string(p.User()) && r.Object == string(p.User())
+		}
+		if !found {
+			t.Errorf("no refusal of theirs on record: %+v", page.Records)
+		}
 	})
 }

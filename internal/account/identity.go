@@ -124,6 +124,9 @@ func (s *Service) AddIdentityProvider(ctx context.Context, by Actor, org id.Orga
 	r := Raise{Action: "identity_provider.added", Environment: o.Environment, Organization: o.ID, To: n.Issuer,
 		Facts: map[string]string{"name": n.Name, "client_id": n.ClientID, "admits": admits(n.Admits)}}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := lockOrganization(ctx, tx, org); err != nil { // of two at once one counts the other
+			return err
+		}
 		if n, err := countProviders(ctx, tx, org); err != nil || n >= maxProviders {
 			return orElse(err, fault.New(fault.Limited, "too_many_providers", "An organization has at most 20 identity providers."))
 		}

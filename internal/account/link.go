@@ -293,6 +293,9 @@ func (s *Service) DismissNotice(ctx context.Context, p Person, event id.Event) e
 	if err := p.browser(); err != nil {
 		return err
 	}
+	if p.confined != "" { // which does not see them either
+		return notFound("notice")
+	}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		ok, err := dismissNotice(ctx, tx, p.user, event, s.now())
 		if err == nil && !ok {

@@ -587,10 +587,14 @@ func whole(ctx context.Context, q sqldb.Querier, by Actor, user id.User) (User, 
 
 // SetProfile changes a person's own name and e-mail. The e-mail takes an
 // agreement: a sign-in by code and a recovery find the person by it, and others
-// tell by it who somebody is.
+// tell by it who somebody is. A login that counts in one organization changes
+// nothing that the others see.
 func (s *Service) SetProfile(ctx context.Context, p Person, name, email string, ag Agreement) error {
 	if err := p.browser(); err != nil {
 		return err
+	}
+	if p.confined != "" {
+		return confinedLogin()
 	}
 	if err := checkName("A name", name); err != nil {
 		return err

@@ -43,7 +43,6 @@ type Person struct {
 	home            id.Environment
 	login           id.Login
 	method          string
-	first           bool // method link: enrolled without any factor before
 	authenticatedAt time.Time
 	memberships     []Membership
 	confined        id.Organization // the only one in which this login counts; empty: everywhere
@@ -73,9 +72,16 @@ func (p Person) ConnectsAt(provider string) error {
 	return fault.New(fault.Denied, "provider_not_named", "The application that you came from did not name this provider.").WithHint("Start again there, or sign in by yourself.")
 }
 
-// Confined is the organization in which alone this login counts, since it came
-// through that organization's own identity provider; empty: none.
-func (p Person) Confined() id.Organization   { return p.confined }
+// guesser is by whom a person's wrong codes are counted. Whoever runs an
+// organization's identity provider can be there as them, and uses up nothing of
+// what they have elsewhere.
+func (p Person) guesser() string {
+	if p.confined != "" {
+		return string(p.user) + " " + string(p.confined)
+	}
+	return string(p.user)
+}
+
 func (p Person) Address() string             { return p.address }
 func (p Person) Organizations() []Membership { return slices.Clone(p.memberships) }
 func (p Person) Role(org id.Organization) (Role, bool) {

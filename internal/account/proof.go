@@ -155,7 +155,7 @@ func (s *Service) proveByCode(ctx context.Context, p Person, digest [32]byte, or
 // proveByAnyCode is proveByCode whatever the person's organizations demand.
 func (s *Service) proveByAnyCode(ctx context.Context, p Person, digest [32]byte, org id.Organization, code string) (Evidence, error) {
 	var fresh freshCode
-	step, err := s.guess(ctx, "proof "+string(p.user), func() (int64, error) {
+	step, err := s.guess(ctx, "proof "+p.guesser(), func() (int64, error) {
 		c, ok, err := s.tryFresh(ctx, p, org, code)
 		if err != nil {
 			return 0, err

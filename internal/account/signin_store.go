@@ -366,7 +366,7 @@ const (
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, 0, 1, $10, $11, $12)`
 	sweepLoginsSQL = `delete from login where user_id = $1 and expires_at <= $2`
 	// One row a membership; a person without one still has one row.
-	authenticateSQL = `select l.id, l.user_id, l.token_hash, l.method, l.first, l.authenticated_at, l.last_seen_at, l.expires_at, l.organization_id, l.providers, l.provider_id,
+	authenticateSQL = `select l.id, l.user_id, l.token_hash, l.method, l.authenticated_at, l.last_seen_at, l.expires_at, l.organization_id, l.providers, l.provider_id,
 			p.name, p.email, p.environment_id,
 			coalesce(m.role, ''), coalesce(o.id, ''), coalesce(o.name, ''), coalesce(o.environment_id, ''), coalesce(o.require_passkey, 0),
 			coalesce(e.name, ''), coalesce(e.operator_id, '')
@@ -418,16 +418,16 @@ func selectPerson(ctx context.Context, q sqldb.Querier, hash [32]byte, now time.
 	_, err := sqldb.Collect(func(row sqldb.Scanner) (struct{}, error) {
 		var m Membership
 		var operator string
-		var first, require, at, seen, expires int64
+		var require, at, seen, expires int64
 		var env, org, providers string
 		var only id.Organization
-		err := row.Scan(&p.login, &p.user, &st.hash, &p.method, &first, &at, &seen, &expires, &only, &providers, &p.provider, &p.name, &p.email, &p.home,
+		err := row.Scan(&p.login, &p.user, &st.hash, &p.method, &at, &seen, &expires, &only, &providers, &p.provider, &p.name, &p.email, &p.home,
 			&m.Role, &org, &m.OrganizationName, &env, &require, &m.EnvironmentName, &operator)
 		if err != nil {
 			return struct{}{}, err
 		}
 		p.providers = strings.Fields(providers)
-		st.found, p.first, p.authenticatedAt, st.lastSeen = true, first != 0, sqldb.Time(at), sqldb.Time(seen)
+		st.found, p.authenticatedAt, st.lastSeen = true, sqldb.Time(at), sqldb.Time(seen)
 		if !p.Vouched() {
 			p.confined = only
 		}
