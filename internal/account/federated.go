@@ -528,7 +528,7 @@ func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.Iden
 		if err != nil || !ok {
 			return orElse(err, notFound("sign-in"))
 		}
-		n, err := selectFactors(ctx, tx, p.user)
+		n, err := selectFactors(ctx, tx, p.user, s.operator.Issuer)
 		if err != nil {
 			return err
 		}

@@ -545,3 +545,79 @@ func TestConfinedLoginTakesNothingElsewhere(t *testing.T) {
 		}
 	})
 }
+
+// G8: when the operator takes their identity provider away, or names another, whoever
+// came through the former one is out at the next start, and it counts as no way in.
+func TestFormerOperatorsProvider(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		var link secret.Value
+		check(t, f.owner.Do(t, func(ag account.Agreement) (err error) {
+			_, link, err = f.InviteUser(ctx, f.owner.Person, account.NewUser{Environment: f.env, Organization: f.org, Name: "Alice", Role: account.RoleMember}, ag)
+			return err
+		}))
+		got, err := f.accept(t, link, account.OperatorProvider)
+		check(t, err)
+		check(t, f.EndFormerSignIns(ctx)) // nothing has changed
+		p, err := f.Authenticate(ctx, got.Login, "203.0.113.5")
+		check(t, err)
+		_, err = agreed(t, f.owner, func(ag account.Agreement) (secret.Value, error) { return f.Invite(ctx, f.owner.Person, p.User(), ag) })
+		wantCode(t, err, "already_enrolled")
+
+		for _, next := range []string{"https://login.example.com", ""} {
+			got, err = f.arrived(t)
+			check(t, err)
+			after := f.restarted(t, account.OperatorSignIn{Name: "Another", Issuer: next, ClientID: "x"})
+			check(t, after.EndFormerSignIns(ctx))
+			_, err = after.Authenticate(ctx, got.Login, "203.0.113.5")
+			wantCode(t, err, "unauthenticated")
+			if _, err := after.Authenticate(ctx, f.owner.Token, "203.0.113.5"); err != nil {
+				t.Errorf("somebody with a passkey is signed out too: %v", err)
+			}
+			check(t, f.owner.Do(t, func(ag account.Agreement) error {
+				_, err := after.Invite(ctx, f.owner.Person, p.User(), ag)
+				return err
+			}))
+		}
+	})
+}
+
+// arrived is signIn at the operator's provider up to the new login.
+func (f *federation) arrived(t *testing.T) (account.Arrived, error) {
+	t.Helper()
+	l, err := f.LeaveToSignIn(t.Context(), account.OperatorProvider, "/ui/")
+	check(t, err)
+	return f.Arrive(t.Context(), account.Person{}, account.OperatorProvider, f.back(t, l))
+}
+
+// T5: whoever is known only at an organization's provider gets a way in of their own by
+// a link; whoever has one does not.
+func TestInviteForWhoHasNoWayInOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, false, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		i := f.add(t, f.org, f.owner, true)
+		p, err := f.signIn(t, i.ID)
+		check(t, err)
+		invite := func() (secret.Value, error) {
+			return agreed(t, f.owner, func(ag account.Agreement) (secret.Value, error) { return f.Invite(ctx, f.owner.Person, p.User(), ag) })
+		}
+		link, err := invite()
+		check(t, err)
+		a := accounttest.New(f.Origin())
+		options, err := f.BeginEnroll(ctx, accounttest.LinkToken(link))
+		check(t, err)
+		credential, err := a.Register(options)
+		check(t, err)
+		login, err := f.FinishEnroll(ctx, accounttest.LinkToken(link), credential, "laptop", "203.0.113.5")
+		check(t, err)
+		own, err := f.Authenticate(ctx, login, "203.0.113.5")
+		check(t, err)
+		if own.User() != p.User() || account.ByPerson(own).Organization() != "" {
+			t.Errorf("the link made %+v", own)
+		}
+		_, err = invite()
+		wantCode(t, err, "already_enrolled")
+	})
+}

@@ -269,6 +269,25 @@ func (s *Service) OperatorProviders() []IdentityProvider {
 	return nil
 }
 
+// EndFormerSignIns signs out whoever came through an identity provider of the operator
+// that is not configured any more. A server does it when it begins to serve.
+func (s *Service) EndFormerSignIns(ctx context.Context) error {
+	envs, err := selectEnvironments(ctx, s.db.Reader())
+	if err != nil || len(envs) == 0 {
+		return sqldb.Wrap("list environments", err)
+	}
+	return sqldb.Wrap("end sign-ins of a former provider", s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		n, err := endFormer(ctx, tx, s.operator.Issuer, s.now())
+		if err != nil || n == 0 {
+			return err
+		}
+		e := entry(System("server"), envs[0].ID, "", "login.former_provider", string(OperatorProvider))
+		e.Detail = map[string]string{"issuer": s.operator.Issuer, "logins": strconv.FormatInt(n, 10)}
+		s.audit.Append(tx, e)
+		return nil
+	}))
+}
+
 // provider gives one that people may sign in at now.
 func (s *Service) provider(ctx context.Context, q sqldb.Querier, provider id.IdentityProvider) (IdentityProvider, error) {
 	if i, ok := s.operator.provider(); ok && provider == OperatorProvider {

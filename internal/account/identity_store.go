@@ -21,7 +21,14 @@ const (
 	forgetCodesSQL    = `delete from fresh_code where provider_id = $1`
 	// A command line that a login of the provider has let in, and that has not come for its own.
 	forgetLinesSQL = `delete from cli_request where provider_id = $1 and ($2 = '' or user_id = $2)`
-	endThereSQL    = `update login set revoked_at = $1, version = version + 1 where provider_id = $2 and revoked_at = 0`
+	// What somebody did at another issuer than the operator's provider has now.
+	endFormerSQL = `update login set revoked_at = $1, version = version + 1 where provider_id = 'operator' and revoked_at = 0
+		and not exists (select 1 from person_identity i where i.provider_id = 'operator' and i.issuer = $2 and i.user_id = login.user_id)`
+	forgetFormerLinesSQL = `delete from cli_request where provider_id = 'operator'
+		and not exists (select 1 from person_identity i where i.provider_id = 'operator' and i.issuer = $1 and i.user_id = cli_request.user_id)`
+	forgetFormerCodesSQL = `delete from fresh_code where provider_id = 'operator' and issuer <> $1`
+
+	endThereSQL = `update login set revoked_at = $1, version = version + 1 where provider_id = $2 and revoked_at = 0`
 
 	endAtSQL = `update login set revoked_at = $1, version = version + 1 where user_id = $2 and provider_id = $3 and revoked_at = 0`
 
@@ -106,6 +113,21 @@ func deleteProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvi
 
 func revokeProviderLogins(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider, at time.Time) (int64, error) {
 	res, err := tx.ExecContext(ctx, endThereSQL, sqldb.Micros(at), provider)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// endFormer ends what the operator's provider made for people who are not known at
+// issuer.
+func endFormer(ctx context.Context, tx *sqldb.Tx, issuer string, at time.Time) (int64, error) {
+	for _, query := range []string{forgetFormerLinesSQL, forgetFormerCodesSQL} {
+		if _, err := tx.ExecContext(ctx, query, issuer); err != nil {
+			return 0, err
+		}
+	}
+	res, err := tx.ExecContext(ctx, endFormerSQL, sqldb.Micros(at), issuer)
 	if err != nil {
 		return 0, err
 	}

@@ -199,7 +199,8 @@ func (s *Service) named(ctx context.Context, name string) (User, error) {
 	return users[0], nil
 }
 
-// Invite gives a link to a user who cannot sign in yet. Whoever gives it could
+// Invite gives a link to a user who cannot sign in yet, or only at an organization's
+// identity provider, which gives them no way to make a passkey. Whoever gives it could
 // use it themselves, so it takes an agreement, and never works for a user who
 // has a passkey or an authenticator app: only the server's console recovers
 // those (threats.md T5). One agreement makes one link, for what the user may do
@@ -244,8 +245,8 @@ func (s *Service) Invite(ctx context.Context, p Person, user id.User, ag Agreeme
 }
 
 func (s *Service) notEnrolled(ctx context.Context, q sqldb.Querier, user id.User) error {
-	n, err := selectFactors(ctx, q, user)
-	if err == nil && n.any() {
+	n, err := selectFactors(ctx, q, user, s.operator.Issuer)
+	if err == nil && n.own() {
 		err = fault.New(fault.Conflict, "already_enrolled", "This user can sign in already.").
 			WithHint("If they lost their passkeys, run ambit recover on the server.")
 	}

@@ -26,8 +26,9 @@ const (
 	usePasskeySQL = `update passkey set sign_count = $1, backup_state = $2, last_used_at = $3, version = version + 1
 		where id = $4 and (sign_count < $1 or sign_count = 0)`
 	deletePasskeySQL = `delete from passkey where id = $1 and user_id = $2`
-	factorsSQL       = `select (select count(*) from passkey where user_id = $1), (select count(*) from totp where user_id = $1), (select count(*) from person_identity where user_id = $1)`
-	lockUserSQL      = `update person set version = version + 1 where id = $1 and disabled_at = 0`
+	factorsSQL       = `select (select count(*) from passkey where user_id = $1), (select count(*) from totp where user_id = $1), (select count(*) from person_identity where user_id = $1 and provider_id = 'operator' and issuer = $2),
+		(select count(*) from person_identity where user_id = $1 and provider_id <> 'operator')`
+	lockUserSQL = `update person set version = version + 1 where id = $1 and disabled_at = 0`
 )
 
 type passkey struct {
@@ -76,15 +77,21 @@ func deletePasskey(ctx context.Context, tx *sqldb.Tx, user id.User, k id.Passkey
 	return changed(tx.ExecContext(ctx, deletePasskeySQL, k, user))
 }
 
-// selectFactors counts the ways in which a user can sign in.
-func selectFactors(ctx context.Context, q sqldb.Querier, user id.User) (f factors, err error) {
-	err = q.QueryRowContext(ctx, factorsSQL, user).Scan(&f.passkeys, &f.totp, &f.identities)
+// selectFactors counts the ways in which a user can sign in. operator is the issuer of
+// the operator's identity provider now: who was somebody at another one is nobody.
+func selectFactors(ctx context.Context, q sqldb.Querier, user id.User, operator string) (f factors, err error) {
+	err = q.QueryRowContext(ctx, factorsSQL, user, operator).Scan(&f.passkeys, &f.totp, &f.identities, &f.confined)
 	return f, err
 }
 
-type factors struct{ passkeys, totp, identities int }
+// factors are the ways in which a user can sign in; the confined ones are those at
+// their organizations' identity providers.
+type factors struct{ passkeys, totp, identities, confined int }
 
-func (f factors) any() bool { return f.passkeys+f.totp+f.identities > 0 }
+func (f factors) any() bool { return f.own() || f.confined > 0 }
+
+// own reports whether there is one that is not an organization's.
+func (f factors) own() bool { return f.passkeys+f.totp+f.identities > 0 }
 
 // lockUser makes changes to a user's ways to sign in wait for each other, and
 // reports whether the user is enabled.

@@ -33,6 +33,7 @@ type world struct {
 	*account.Service
 	db    *sqldb.DB
 	audit *audit.Log
+	vault *vault.Vault
 	clock *atomic.Int64
 	env   id.Environment
 	left  []string // what the OnUserLeft hook was called with
@@ -72,9 +73,10 @@ func newFederated(t testing.TB, db *sqldb.DB, public string, idp *issuertest.Iss
 			signIn = account.OperatorSignIn{Name: "Example Login", Issuer: idp.URL, ClientID: issuertest.ClientID, Secret: secret.FromString(issuertest.Secret)}
 		}
 	}
+	w.vault = vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.audit, Now: w.now})
 	w.Service, err = account.New(account.Config{
 		Outbound: client, SignIn: signIn,
-		DB: db, Vault: vault.New(vault.Config{DB: db, Keeper: keeper, Audit: w.audit, Now: w.now}), Audit: w.audit, PublicURL: base, Now: w.now,
+		DB: db, Vault: w.vault, Audit: w.audit, PublicURL: base, Now: w.now,
 		OnUserLeft: func(_ context.Context, _ *sqldb.Tx, env id.Environment, org id.Organization, user id.User) error {
 			w.left = append(w.left, string(env)+" "+string(org)+" "+string(user))
 			return w.veto
@@ -82,6 +84,16 @@ func newFederated(t testing.TB, db *sqldb.DB, public string, idp *issuertest.Iss
 	})
 	check(t, err)
 	return w
+}
+
+// restarted is the same server with another identity provider of the operator.
+func (w *world) restarted(t testing.TB, signIn account.OperatorSignIn) *account.Service {
+	t.Helper()
+	base, err := url.Parse(publicURL)
+	check(t, err)
+	s, err := account.New(account.Config{DB: w.db, Vault: w.vault, Audit: w.audit, PublicURL: base, Now: w.now, SignIn: signIn})
+	check(t, err)
+	return s
 }
 
 func fuzzWorld(f *testing.F, db *sqldb.DB) *account.Service {

@@ -104,6 +104,10 @@ func (c *command) serve(ctx context.Context, cfg app.Config) error {
 		}
 		return err
 	}
+	if err := a.People.EndFormerSignIns(ctx); err != nil {
+		a.Close()
+		return err
+	}
 	link, needed, err := a.People.Bootstrap(ctx)
 	if err != nil {
 		a.Close()
