@@ -42,6 +42,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/issuer"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
@@ -142,7 +143,8 @@ type Service struct {
 
 	issuers  *issuer.Reader
 	operator OperatorSignIn
-	local    bool // the public URL is loopback
+	local    bool              // the public URL is loopback
+	arrivals *throttle.Limiter // of answers of identity providers, by provider and address
 
 	strangers  *strangers
 	challenges challenges
@@ -175,7 +177,7 @@ func New(cfg Config) (*Service, error) {
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, base: strings.TrimRight(cfg.PublicURL.String(), "/"), origin: origin, rp: rp,
 		onLeft: cfg.OnUserLeft, now: func() time.Time { return cfg.Now().UTC().Truncate(time.Microsecond) }, log: cfg.Logger,
 		issuers: issuer.NewReader(cfg.Outbound, cfg.Now), operator: cfg.SignIn, local: loopback(cfg.PublicURL.String()),
-		strangers: newStrangers(),
+		strangers: newStrangers(), arrivals: throttle.New(1, 60, maxStrangers, cfg.Now),
 	}, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/issuer"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // A sign-in at an identity provider (OpenID Connect Core §3.1) leaves nothing here
@@ -200,6 +201,10 @@ func confinedLogin() *fault.Error {
 
 // Arrive takes the answer of a provider. p is whoever is signed in in the browser.
 func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProvider, a Arrival) (Arrived, error) {
+	// Each answer is a row here and a request there, and anybody can make one.
+	if ok, wait := s.arrivals.Allow(string(provider) + " " + throttle.Address(a.Address)); !ok {
+		return Arrived{}, fault.New(fault.Limited, tooManyAttempts, "Too many sign-ins came from your network.").WithHint("Wait a few seconds and try again, or use a passkey.").WithRetry(wait)
+	}
 	what, next, f, err := s.arriving(ctx, provider, a)
 	if err != nil {
 		return Arrived{}, err

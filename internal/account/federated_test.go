@@ -621,3 +621,27 @@ func TestInviteForWhoHasNoWayInOfTheirOwn(t *testing.T) {
 		wantCode(t, err, "already_enrolled")
 	})
 }
+
+// W7: a stranger's answers neither fill the database nor make us ask a provider
+// without end; from elsewhere people go on signing in.
+func TestArrivalsAreLimited(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
+		for range 60 {
+			_, err := f.signIn(t, account.OperatorProvider)
+			wantCode(t, err, "identity_unknown")
+		}
+		before := f.idp.Looks("/token")
+		_, err := f.signIn(t, account.OperatorProvider)
+		wantCode(t, err, "too_many_attempts")
+		if f.idp.Looks("/token") != before {
+			t.Error("the provider was asked all the same")
+		}
+		l, err := f.LeaveToSignIn(t.Context(), account.OperatorProvider, "/ui/")
+		check(t, err)
+		a := f.back(t, l)
+		a.Address = "198.51.100.7"
+		_, err = f.Arrive(t.Context(), account.Person{}, account.OperatorProvider, a)
+		wantCode(t, err, "identity_unknown")
+	})
+}
