@@ -330,7 +330,8 @@ type ListedTool struct {
 	Tool   string          `json:"tool,omitempty"`
 	State  string          `json:"state"` // unchanged, changed, new, gone
 	Effect string          `json:"effect"`
-	Pin    string          `json:"pin,omitempty"` // of the definition as the server lists it now
+	Hint   bool            `json:"read_only_hint"` // the server says that it only reads: its word alone
+	Pin    string          `json:"pin,omitempty"`  // of the definition as the server lists it now
 	Was    json.RawMessage `json:"was,omitempty"`
 	Now    json.RawMessage `json:"now,omitempty"`
 }

@@ -28,7 +28,8 @@ type ListedTool struct {
 	Name   string          `json:"name" doc:"As the server says it."`
 	Tool   string          `json:"tool,omitempty" doc:"As agents call it; absent of a new one."`
 	State  string          `json:"state" enum:"unchanged,changed,new,gone" doc:"A changed one is frozen; a new one no agent sees."`
-	Effect string          `json:"effect" enum:"read,write,destructive,access" doc:"As agreed to; of a new one, what the server's hint would make it."`
+	Effect string          `json:"effect" enum:"read,write,destructive,access" doc:"As agreed to; of a new one destructive, until somebody says otherwise."`
+	Hint   bool            `json:"read_only_hint" doc:"The server says that it only reads. That is its word alone."`
 	Pin    string          `json:"pin,omitempty" doc:"The digest of the definition as the server lists it now; absent of one that is gone. Taking a tool names it."`
 	Was    json.RawMessage `json:"was,omitempty" doc:"The definition that was agreed to."`
 	Now    json.RawMessage `json:"now,omitempty" doc:"The definition as the server lists it now; absent when it is the same."`
@@ -120,7 +121,7 @@ func listedTools(c connection.Connection, p provider.Provider, listed provider.L
 			one.Now = t.Now.Text()
 		}
 		if t.State != provider.MCPGone {
-			one.Pin = t.Now.Pin()
+			one.Pin, one.Hint = t.Now.Pin(), t.Now.ReadOnly
 		}
 		out.Tools = append(out.Tools, one)
 	}

@@ -169,7 +169,11 @@ func (c *command) sayTools(v client.ListedTools) {
 func (c *command) sayChange(to io.Writer, t client.ListedTool) {
 	switch t.State {
 	case "new":
-		fmt.Fprintf(to, "\n%s is new:\n", plain(t.Name))
+		word := ""
+		if t.Hint {
+			word = " (the server says that it only reads)"
+		}
+		fmt.Fprintf(to, "\n%s is new%s:\n", plain(t.Name), word)
 	case "changed":
 		fmt.Fprintf(to, "\n%s changed:\n", plain(t.Name))
 	default:

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -352,14 +353,15 @@ func (s *Service) Adopt(ctx context.Context, by account.Actor, conn id.Connectio
 			return fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.")
 		case c.Record.MCP == nil || rec.MCP == nil || rec.ID != c.Provider || len(rec.Open()) > 0:
 			return fault.New(fault.Invalid, "not_mcp", "Only the record of an MCP server is adopted so.").WithHint("Reconnect the account.")
-		case !slices.Equal(was.Places(), now.Places()) || rec.Auth != provider.Auth(c.AuthMethod) || rec.AccountPlace() != c.Place || rec.MCP.URL != c.Record.MCP.URL:
-			return fault.New(fault.Conflict, "provider_changed", "The provider's record names other places than the account was connected at.").WithHint("Reconnect the account.")
+		case !samePlaces(was, now) || !reflect.DeepEqual(c.Record.Injection, rec.Injection) || !reflect.DeepEqual(c.Record.OAuth, rec.OAuth) || rec.Auth != provider.Auth(c.AuthMethod) || rec.AccountPlace() != c.Place || rec.MCP.URL != c.Record.MCP.URL:
+			return fault.New(fault.Conflict, "provider_changed", "The provider's record names other places than the account was connected at, or sends its key there in another way.").WithHint("Reconnect the account.")
 		case rec.TextDigest() == c.Record.TextDigest():
 			out = c
 			return nil
 		}
 		t := s.cfg.Now().UTC().Truncate(time.Microsecond)
 		from := c.Record.TextDigest()
+		now.Client = was.Client
 		c.Record, c.Pinned, c.UpdatedAt = rec, now, t
 		c.Version++
 		digest, err := SaveSnapshot(ctx, tx, c.Environment, rec, sqldb.Micros(t))
@@ -376,4 +378,10 @@ func (s *Service) Adopt(ctx context.Context, by account.Actor, conn id.Connectio
 		return nil
 	})
 	return out, err
+}
+
+// samePlaces reports whether each place has the part that it had: a token that is
+// good for the one is not for the other.
+func samePlaces(a, b provider.Pinned) bool {
+	return a.Authorize == b.Authorize && a.Token == b.Token && a.Refresh == b.Refresh && a.Longer == b.Longer && a.Revoke == b.Revoke && a.Identity == b.Identity && slices.Equal(a.API, b.API)
 }

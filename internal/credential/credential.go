@@ -299,7 +299,7 @@ func (s *Service) Rejected(ctx context.Context, p session.Permit, version int64)
 		return false // reconnected or refreshed in the meantime
 	}
 	rec := p.Record()
-	if rec.Health != nil || rec.Identity != nil {
+	if rec.Health != nil || rec.Identity != nil || rec.MCP != nil { // a server's list of tools is its check
 		cred, err := s.open(ctx, r)
 		if err == nil {
 			err = provider.CheckHealth(ctx, s.outbound, p.Pinned(), rec, cred)

@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
+	"github.com/ambit-dev/ambit/internal/sqldb"
 )
 
 // An MCP server can say tomorrow that its tool does something else. So it is
@@ -112,12 +113,19 @@ func (s *Service) lookNow(ctx context.Context, c connection.Connection) (provide
 	if err != nil {
 		return provider.Listing{}, err
 	}
+	still := func(ctx context.Context, q sqldb.Querier) error {
+		now, err := s.connections.ByID(ctx, q, c.Environment, c.ID)
+		if err == nil && now.State != connection.Connected {
+			err = s.connections.MustReconnect(c.ID, now.Why())
+		}
+		return err
+	}
 	list := func(r row) (provider.Listing, error) {
 		cred, err := s.open(ctx, r)
 		if err != nil {
 			return provider.Listing{}, err
 		}
-		return c.Record.ListMCP(ctx, s.outbound, c.Pinned, cred)
+		return c.Record.ListMCP(ctx, s.outbound, c.Pinned, cred, func(ctx context.Context) error { return still(ctx, s.db.Reader()) })
 	}
 	listed, err := list(r)
 	if fault.Is(err, reasonRejected) && r.refreshable {
@@ -132,7 +140,7 @@ func (s *Service) lookNow(ctx context.Context, c connection.Connection) (provide
 	if err != nil {
 		return provider.Listing{}, err
 	}
-	return listed, s.providers.KeepLook(ctx, c.Environment, c.Organization, c.ID, c.Record, listed)
+	return listed, s.providers.KeepLook(ctx, c.Environment, c.Organization, c.ID, c.Record, listed, func(ctx context.Context, tx *sqldb.Tx) error { return still(ctx, tx) })
 }
 
 // Listed is what the server of a connection listed when it was last looked at.

@@ -124,6 +124,9 @@ func (s *Service) Upstream(ctx context.Context, list []connection.Connection) (m
 // which its connection ends, whatever ended it. What a provider cannot revoke is
 // destroyed at once.
 func (s *Service) OnConnectionEnded(ctx context.Context, tx *sqldb.Tx, c connection.Connection) error {
+	if err := s.providers.ForgetLook(ctx, tx, c.ID); err != nil {
+		return err
+	}
 	if c.Pinned.Revoke != "" {
 		_, err := tx.ExecContext(ctx, beginRevokeSQL, c.ID, sqldb.Micros(s.now()))
 		return sqldb.Wrap("put a credential down for revocation", err)

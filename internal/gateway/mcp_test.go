@@ -182,6 +182,7 @@ func TestAdoptingKeepsThePlace(t *testing.T) {
 		gatewaytest.Must(t, err)
 		for _, text := range []string{
 			strings.Replace(string(p.Record.Source()), "/notes", "/notes2", 1),
+			strings.Replace(string(p.Record.Source()), "Bearer {api_key}", "Token {api_key}", 1), // the key goes elsewhere in the request
 			strings.Replace(string(p.Record.Source()), s.Sandbox.URL, "https://evil.example", 1),
 		} {
 			rec, err := provider.Parse([]byte(text))
@@ -229,6 +230,61 @@ func TestTakingToolsTakesWhatWasShown(t *testing.T) {
 		pins["add-note"] = shown.Tools[0].Pin()
 		if in, err := s.Credentials.Taken(t.Context(), s.mia(t), s.conn.ID, effects, pins); err != nil || !strings.Contains(string(in.YAML), "id_rsa") {
 			t.Errorf("what was shown: %v", err)
+		}
+	})
+}
+
+// One request that a server refuses does not disable the account, as long as the
+// server still lists its tools for the credential.
+func TestUpstreamMCPRefusesOneCall(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s, n := mcpScene(t, db)
+		h := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return n.server }, &mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
+		s.Serve("notes", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Mcp-Method") == "tools/call" {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			h.ServeHTTP(w, r)
+		}))
+		_, _ = s.note(t, "refused")
+		c, err := s.Connections.ByID(t.Context(), db.Reader(), s.Environment, s.conn.ID)
+		gatewaytest.Must(t, err)
+		if c.State != connection.Connected || n.called() != 0 {
+			t.Errorf("after one refused call the account is %s", c.State)
+		}
+	})
+}
+
+// When an account ends, so does what was kept of its server, and no look of before
+// brings it back (rule 7).
+func TestUpstreamMCPLookEndsWithTheAccount(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s, n := mcpScene(t, db)
+		began, goOn := make(chan bool), make(chan bool)
+		h := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return n.server }, &mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
+		s.Serve("notes", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			close(began)
+			<-goOn
+			h.ServeHTTP(w, r)
+		}))
+		looked := make(chan error)
+		mia := s.mia(t)
+		go func() {
+			_, _, err := s.Credentials.Look(t.Context(), mia, s.conn.ID)
+			looked <- err
+		}()
+		<-began
+		_, err := s.Connections.Disconnect(t.Context(), mia, s.conn.ID)
+		close(goOn)
+		gatewaytest.Must(t, err)
+		if err := <-looked; err == nil {
+			t.Error("the look of an ended account gave a list")
+		}
+		if at, _, err := s.Providers.Pins(t.Context(), s.conn.ID); err != nil || !at.IsZero() {
+			t.Errorf("it is still kept: %s %v", at, err)
 		}
 	})
 }

@@ -94,6 +94,9 @@ func (r *Record) compileMCP(l *linter, field string, s ToolSpec, p *plan) (input
 	if q := s.Request; q.Method != "" || q.Path != "" || s.Poll != nil || s.SQL != nil || s.Classify != nil || len(s.Input) > 0 {
 		l.add(field+".request", "Remove what is not mcp.", "The server itself says what the tool takes and does.")
 	}
+	if s.Target != nil && s.Target.Tool != "" {
+		l.add(field+".target.tool", "Say target.unnamed.", "A tool of an MCP server is not called to name what another call is about.")
+	}
 	def, err := parseDefinition(s.MCP)
 	if err != nil {
 		l.add(field+".mcp", "Leave it as the server listed it.", "%s", fault.Of(err).Message)
@@ -129,7 +132,23 @@ func (p *plan) compileUpstream(def Definition) (json.RawMessage, string) {
 			return nil, "The tool has an argument named " + taken + ", with which agents say something else here."
 		}
 	}
-	top["properties"] = orDocument(top["properties"], `{}`)
+	for name, raw := range props { // how the server is called is nothing for agents
+		fields, ok := strictjson.Members(raw)
+		if _, has := fields["x-mcp-header"]; !ok || !has {
+			continue
+		}
+		delete(fields, "x-mcp-header")
+		doc, err := strictjson.CanonicalOf(fields)
+		if err != nil {
+			return nil, "The input has no canonical form."
+		}
+		props[name] = doc
+	}
+	all, err := strictjson.CanonicalOf(props)
+	if err != nil {
+		return nil, "The input has no canonical form."
+	}
+	top["properties"] = all
 	input, err := strictjson.CanonicalOf(top)
 	if err != nil {
 		return nil, "The input has no canonical form."
@@ -143,18 +162,14 @@ func (p *plan) compileUpstream(def Definition) (json.RawMessage, string) {
 	return input, ""
 }
 
-func orDocument(doc json.RawMessage, otherwise string) json.RawMessage {
-	if len(doc) == 0 {
-		return json.RawMessage(otherwise)
-	}
-	return doc
-}
-
 // refers reports whether a schema has a reference. One that leads back to itself
 // never ends.
 func refers(schema []byte) bool {
 	found := false
-	eachMember(schema, func(name string, _ jsontext.Value) { found = found || strings.HasSuffix(strings.ToLower(name), "ref") })
+	eachMember(schema, func(name string, _ jsontext.Value) {
+		name = strings.ToLower(name)
+		found = found || name == "$ref" || name == "$dynamicref" || name == "$recursiveref"
+	})
 	return found
 }
 
@@ -227,6 +242,8 @@ func (p *plan) buildMCP(t Tool, canonical []byte, api []string) (*Request, error
 
 // callMCP makes a call, and gives its answer in the form of the others.
 func callMCP(ctx context.Context, client *outbound.Client, pinned Pinned, rec Record, tool Tool, req *Request, cred Credential) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, mcpCallTimeout)
+	defer cancel()
 	line, err := rec.openMCP(ctx, client, pinned, cred)
 	if err != nil {
 		return unanswered(err)
@@ -268,6 +285,6 @@ func unanswered(err error) (Answer, error) {
 // identifyMCP tries the credential with the server. It does not tell whose account
 // it opens: the protocol has no such question.
 func (r Record) identifyMCP(ctx context.Context, client *outbound.Client, pinned Pinned, cred Credential) error {
-	_, err := r.ListMCP(ctx, client, pinned, cred)
+	_, err := r.ListMCP(ctx, client, pinned, cred, nil)
 	return err
 }

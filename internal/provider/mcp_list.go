@@ -1,6 +1,8 @@
 package provider
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,13 +13,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/legible"
 	"github.com/ambit-dev/ambit/internal/outbound"
-	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/strictjson"
 )
 
@@ -110,8 +113,14 @@ func parseDefinition(doc []byte) (Definition, error) {
 	if d.text, err = strictjson.CanonicalOf(kept); err != nil {
 		return bad("has no canonical form")
 	}
+	if bytes.ContainsFunc(d.text, unseen) {
+		return bad("holds letters that nobody sees")
+	}
 	return d, nil
 }
+
+// unseen reports a code point in which words for agents hide from people.
+func unseen(r rune) bool { return legible.Hidden(r) && !unicode.Is(unicode.Zs, r) }
 
 // sortRequired puts the lists named required, which are sets, into one order:
 // servers that make their schemas of maps write them in a new one each time.
@@ -189,8 +198,9 @@ type Listing struct {
 // ListMCP asks the server which tools it has, with the credential of a connection.
 // How many pages and bytes it may take for that is bounded, a page that leads back
 // ends it, and so does an answer that holds the credential: what comes back is
-// stored and shown.
-func (r Record) ListMCP(ctx context.Context, client *outbound.Client, at Pinned, cred Credential) (Listing, error) {
+// stored and shown. Before each page still is asked whether the credential may be used,
+// unless it is nil.
+func (r Record) ListMCP(ctx context.Context, client *outbound.Client, at Pinned, cred Credential, still func(context.Context) error) (Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	line, err := r.openMCP(ctx, client, at, cred)
@@ -198,7 +208,7 @@ func (r Record) ListMCP(ctx context.Context, client *outbound.Client, at Pinned,
 		return Listing{}, listFailed(err)
 	}
 	defer line.hangUp(ctx)
-	tools, err := line.list(ctx)
+	tools, err := line.list(ctx, still)
 	return Listing{Revision: line.era(), Tools: tools}, err
 }
 
@@ -226,7 +236,7 @@ func ProbeMCP(ctx context.Context, client *outbound.Client, address string) (Pro
 	if err == nil {
 		defer line.hangUp(ctx)
 		var tools []Definition
-		if tools, err = line.list(ctx); err == nil {
+		if tools, err = line.list(ctx, nil); err == nil {
 			return Probe{Listing: Listing{line.era(), tools}}, nil
 		}
 	}
@@ -236,11 +246,16 @@ func ProbeMCP(ctx context.Context, client *outbound.Client, address string) (Pro
 	return Probe{}, listFailed(err)
 }
 
-func (m *mcpLine) list(ctx context.Context) ([]Definition, error) {
+func (m *mcpLine) list(ctx context.Context, still func(context.Context) error) ([]Definition, error) {
 	var all []Definition
 	seen, cursors := map[string]bool{}, map[string]bool{}
 	size, cursor := 0, ""
 	for range maxListPages {
+		if still != nil {
+			if err := still(ctx); err != nil {
+				return nil, err
+			}
+		}
 		params := map[string]any{}
 		if cursor != "" {
 			params["cursor"] = cursor
@@ -266,7 +281,7 @@ func (m *mcpLine) list(ctx context.Context) ([]Definition, error) {
 		for _, raw := range page {
 			d, err := parseDefinition(raw)
 			if err != nil {
-				return nil, err
+				continue // one odd tool is as good as not listed, and the others stay
 			}
 			if seen[d.Name] {
 				return nil, fault.New(fault.Unavailable, "mcp_list_refused", "The server lists two tools of one name, so the list is not taken.")
@@ -328,40 +343,21 @@ func toolName(slug, upstream string, used map[string]bool) string {
 	return name
 }
 
-// Words are the server's title and description of a tool, as far as they may stand
-// in a record: plain printable text of bounded length. Cut text says so.
-func (d Definition) words() (title, description string) {
-	clean := func(s string, limit int, lines bool) string {
-		s = strings.Map(func(r rune) rune {
-			switch {
-			case r == '\n' && lines:
-				return r
-			case r == '\n' || r == '\t' || r == '\r':
-				return ' '
-			case unprintable(r):
-				return -1
-			}
-			return r
-		}, s)
-		if s = strings.TrimSpace(s); len(s) > limit {
-			s = strings.ToValidUTF8(s[:limit-4], "") + " ..."
+// Words are the server's description of a tool, as far as agents read it: plain
+// printable text of bounded length. Cut text says so.
+func (d Definition) words() string {
+	const limit = 2000
+	s := strings.TrimSpace(strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t' || r == '\r':
+			return ' '
+		case r != '\n' && unprintable(r):
+			return -1
 		}
-		return s
+		return r
+	}, d.Description))
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit-4], "") + " ..."
 	}
-	if title = clean(d.Title, 100, false); title == "" {
-		title = clean(d.Name, 100, false)
-	}
-	if description = clean(d.Description, 2000, true); description == "" {
-		description = "The server does not describe it."
-	}
-	return title, description
-}
-
-// Suggested is the effect that a person is offered for a tool: a hint that it
-// only reads may be believed by a person, and by nobody else.
-func (d Definition) Suggested() policy.Effect {
-	if d.ReadOnly {
-		return policy.Read
-	}
-	return policy.Destructive
+	return cmp.Or(s, "The server does not describe it.")
 }

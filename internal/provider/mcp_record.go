@@ -56,7 +56,7 @@ func (r Record) CompareMCP(listed []Definition) []MCPTool {
 		out = append(out, c)
 	}
 	for _, d := range now {
-		out = append(out, MCPTool{State: MCPNew, Now: d, Effect: d.Suggested()})
+		out = append(out, MCPTool{State: MCPNew, Now: d, Effect: policy.Destructive})
 	}
 	slices.SortFunc(out, func(a, b MCPTool) int { return strings.Compare(a.Upstream(), b.Upstream()) })
 	return out

@@ -21,7 +21,8 @@ const (
 	selectToolsSQL = `select looked_at, revision, tools from mcp_look where connection_id = $1`
 	upsertLookSQL  = `insert into mcp_look (connection_id, environment_id, provider, looked_at, pins, tools, revision) values ($1, $2, $3, $4, $5, $6, $7)
 		on conflict (connection_id) do update set looked_at = excluded.looked_at, pins = excluded.pins, tools = excluded.tools, revision = excluded.revision`
-	touchLookSQL = `update mcp_look set looked_at = $2 where connection_id = $1 and pins = $3 and revision = $4`
+	forgetLookSQL = `delete from mcp_look where connection_id = $1`
+	touchLookSQL  = `update mcp_look set looked_at = $2 where connection_id = $1 and pins = $3 and revision = $4`
 )
 
 // Pins are the digests of what the server of a connection listed last, by the
@@ -62,7 +63,7 @@ func (s *Store) Looked(ctx context.Context, conn id.Connection) (at time.Time, l
 	for _, doc := range list {
 		d, err := parseDefinition(doc)
 		if err != nil {
-			return time.Time{}, Listing{}, err
+			continue // of a time when it was taken; a look tells whether it is now
 		}
 		listed.Tools = append(listed.Tools, d)
 	}
@@ -71,8 +72,9 @@ func (s *Store) Looked(ctx context.Context, conn id.Connection) (at time.Time, l
 
 // KeepLook keeps what the server of a connection lists now. What is another list
 // than the one before is told in the audit: a tool whose words change is what an
-// attack with them looks like.
-func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organization, conn id.Connection, rec Record, listed Listing) error {
+// attack with them looks like. Still says, in the same transaction, whether the
+// connection is one whose server may be looked at.
+func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organization, conn id.Connection, rec Record, listed Listing, still func(context.Context, *sqldb.Tx) error) error {
 	pins, texts := map[string]string{}, make([]json.RawMessage, len(listed.Tools))
 	for i, d := range listed.Tools {
 		pins[d.Name], texts[i] = d.Pin(), d.text
@@ -86,6 +88,9 @@ func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organiz
 		return fmt.Errorf("encoding the tools of an MCP server: %w", err)
 	}
 	return s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := still(ctx, tx); err != nil {
+			return err
+		}
 		now := sqldb.Micros(s.cfg.Now())
 		at, _, err := pinsOf(ctx, tx, conn)
 		if err != nil {
@@ -119,6 +124,12 @@ func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organiz
 			Action: action, Object: rec.ID, Provider: rec.ID, Detail: detail})
 		return nil
 	})
+}
+
+// ForgetLook forgets what the server of a connection listed, which has ended.
+func (s *Store) ForgetLook(ctx context.Context, tx *sqldb.Tx, conn id.Connection) error {
+	_, err := tx.ExecContext(ctx, forgetLookSQL, conn)
+	return sqldb.Wrap("forget what an MCP server listed", err)
 }
 
 func short(s string, limit int) string {

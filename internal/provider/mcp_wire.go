@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -25,10 +26,15 @@ import (
 // and closed after it, and no header of an agent's client is ever on it.
 
 const (
-	maxMCPAnswer = 10 << 20 // bytes of one answer
-	maxMCPEvents = 10_000   // beside the answer, on one stream
+	maxMCPAnswer = 10 << 20  // bytes of one answer to a call
+	maxMCPPage   = 4 << 20   // of one page of a list
+	maxMCPSmall  = 256 << 10 // of any other
+	maxMCPEvents = 10_000    // beside the answer, on one stream
 	maxCursor    = 4 << 10
 	maxSession   = 1 << 10
+
+	mcpCallTimeout = time.Minute // of a call with all that goes before and after it
+	hangUpTimeout  = 2 * time.Second
 )
 
 // mcpLine is a conversation with a server under one credential.
@@ -127,11 +133,14 @@ func (m *mcpLine) greet(ctx context.Context) error {
 	return m.tell(ctx, "notifications/initialized")
 }
 
-// hangUp lets a server forget its session. Nothing depends on it.
+// hangUp lets a server forget its session. Nothing depends on it, and nobody waits
+// long for it.
 func (m *mcpLine) hangUp(ctx context.Context) {
 	if m.session == "" {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, hangUpTimeout)
+	defer cancel()
 	_, _, _ = m.send(ctx, http.MethodDelete, "", "", nil, nil)
 }
 
@@ -175,6 +184,11 @@ func (m *mcpLine) ask(ctx context.Context, method, name string, params map[strin
 		return nil, nil, err
 	}
 	m.red = red
+	done, err := m.client.Hold(ctx, 3*len(resp.Body)) // reading takes a few times the answer's size
+	if err != nil {
+		return nil, nil, &mcpRefusal{status: http.StatusOK, message: "The server was too busy to read the provider's answer in time (busy). The request has been made."}
+	}
+	defer done()
 	result, err := m.answer(resp)
 	return result, resp.Header, err
 }
@@ -199,8 +213,15 @@ func (m *mcpLine) send(ctx context.Context, httpMethod, method, name string, bod
 			h[k] = v
 		}
 	}
+	limit := int64(maxMCPSmall)
+	switch method {
+	case "tools/call":
+		limit = maxMCPAnswer
+	case "tools/list":
+		limit = maxMCPPage
+	}
 	at := *m.at
-	return m.rec.send(ctx, m.client, m.bound, &Request{Method: httpMethod, URL: &at, Header: h, Body: body}, m.cred, outbound.Limits{Body: maxMCPAnswer})
+	return m.rec.send(ctx, m.client, m.bound, &Request{Method: httpMethod, URL: &at, Header: h, Body: body}, m.cred, outbound.Limits{Body: limit})
 }
 
 // reply is a message of a server.
@@ -278,7 +299,7 @@ func readReply(doc []byte) *reply {
 func eachEvent(body []byte, do func(data []byte) bool) {
 	var data []byte
 	some := false
-	for line := range bytes.Lines(append(bytes.Clone(body), "\n\n"...)) {
+	for line := range bytes.Lines(body) {
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
 			if some && !do(data) {
@@ -289,11 +310,16 @@ func eachEvent(body []byte, do func(data []byte) bool) {
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))
 		if string(field) == "data" {
+			value = bytes.TrimPrefix(value, []byte(" "))
 			if some {
-				data = append(data, '\n')
+				data = append(append(slices.Clip(data), '\n'), value...)
+			} else {
+				data, some = slices.Clip(value), true
 			}
-			data, some = append(data, bytes.TrimPrefix(value, []byte(" "))...), true
 		}
+	}
+	if some {
+		do(data)
 	}
 }
 

@@ -142,8 +142,8 @@ func (p *plan) meetsGuard() bool {
 
 func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 	if d, err := parseDefinition(s.MCP); s.MCP != nil && err == nil { // a record may say it in words of its own
-		title, description := d.words()
-		s.Title, s.Description = cmp.Or(s.Title, title), cmp.Or(s.Description, description)
+		// The server's title is a sentence in the mouth of the page that asks for a yes.
+		s.Title, s.Description = cmp.Or(s.Title, r.ID+"_"+s.Name), cmp.Or(s.Description, d.words())
 	}
 	t := Tool{Name: r.ID + "_" + s.Name, Provider: r.ID, Title: s.Title, Description: s.Description, Effect: s.Effect, Scopes: s.Scopes, Output: s.Output, Slot: s.Slot, Tried: cmp.Or(s.Tried, r.About.Tried), sure: r.About.Confidence != ""}
 	if s.Name == "" || len(t.Name) > maxToolName || strings.ContainsFunc(s.Name, func(c rune) bool { return c > 0x7f || !isAlnum(byte(c)) && c != '_' }) {

@@ -60,7 +60,7 @@ func TestThePastOfAnAgent(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		s := newScene(t, db)
 		first := s.Ask(t, s.bot, "tracker", policy.Read)
-		s.mia.get(s.page(first)).says("New here", "Nobody has decided anything about this agent before.")
+		s.mia.get(s.page(first)).says("New here", "In 90 days nobody has decided anything about this agent for this person.")
 		s.mia.get(s.page(first)).submit(s.page(first)+"/approve", nil).want(http.StatusSeeOther)
 		for range 2 {
 			if _, err := s.Call(t, s.bot, first.Handle, "tracker_list_issues", nil); err != nil {

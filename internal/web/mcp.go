@@ -128,12 +128,8 @@ func (s *Server) toolsOf(v *visit, by account.Actor, conn id.Connection) (*Tools
 			row.Diff = legible.Diff(legible.JSON(t.Was.Text()), legible.JSON(t.Now.Text()))
 		}
 		if t.State != provider.MCPGone {
-			chosen := t.Effect
-			if t.State == provider.MCPNew {
-				chosen = policy.Destructive // a hint is shown, and chosen by nobody but the person
-			}
 			for _, e := range policy.Effects() {
-				row.Effects = append(row.Effects, Option{Value: string(e), Label: describe(e).Title, Chosen: e == chosen})
+				row.Effects = append(row.Effects, Option{Value: string(e), Label: describe(e).Title, Chosen: e == t.Effect})
 			}
 			row.Effects = append(row.Effects, Option{Value: "", Label: "Leave it out"})
 			row.Pin = t.Now.Pin()

@@ -60,7 +60,7 @@ function fill(list, items) {
   all("time[data-left]", list).forEach(left);
 }
 
-// What is new while nobody looks at the page, by the names of our records. It only
+// What is new while nobody looks at the page: who asks, and for what. It only
 // says that something waits; one such notice at a time.
 let known;
 function tell(items) {
