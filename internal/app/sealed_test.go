@@ -24,7 +24,7 @@ var plainColumns = map[string]string{
 	"provider_notice.digest": "a digest", "provider.record": "a record", "provider_draft.record": "a record", "provider_snapshot.digest": "a digest", "provider_snapshot.record": "a record",
 	"secret_object.key_context": "names", "secret_object.metadata": "in clear, as documented", "secret_object.tags": "in clear, as documented",
 	"api_key.secret_rules": "rules", "secret_request.answer": "names, or what an application holds sealed under a version that is kept", "secret_request.key_hash": "a digest",
-	"client_assertion.hash": "a digest", "device_code.hash": "a digest", "oauth_client.old_secret_hash": "a digest", "approval.first_decision": "a decision", "organization_rule.document": "rules", "proxy_authority.certificate": "public", "session_grant.limits": "a grant",
+	"mcp_look.tools": "what a server says of its tools", "client_assertion.hash": "a digest", "device_code.hash": "a digest", "oauth_client.old_secret_hash": "a digest", "approval.first_decision": "a decision", "organization_rule.document": "rules", "proxy_authority.certificate": "public", "session_grant.limits": "a grant",
 	"webhook_delivery.body": "what applications are told", "session.asked": "a request", "session_grant.tools": "a grant", "signin_flow.state": "a challenge", "spent_proof.digest": "a digest",
 	"fresh_code.code_hash": "a digest", "challenge_key.key": "signs challenges of some minutes", "root_brought.proof": "a digest under a key", "key_binding.proof": "a digest under a key", "key_binding.turn_proof": "a digest under a key",
 }

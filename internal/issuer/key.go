@@ -108,8 +108,17 @@ type Reader struct {
 	turns   singleflight.Group
 }
 
-// NewReader makes a Reader. Without a client it fetches nothing.
+// NewReader makes a Reader of addresses that strangers name, of which one host gets
+// few requests. Without a client it fetches nothing.
 func NewReader(client *outbound.Client, now func() time.Time) *Reader {
+	r := NewConfigured(client, now)
+	r.hosts = throttle.New(1.0/6, 20, 20_000, now)
+	return r
+}
+
+// NewConfigured makes a Reader of issuers that somebody set up here, many of which
+// may be tenants of one host.
+func NewConfigured(client *outbound.Client, now func() time.Time) *Reader {
 	return &Reader{outbound: client, fetches: throttle.New(1.0/6, 20, 20_000, now), hosts: throttle.New(5, 100, 20_000, now), now: now, byPlace: map[string]keySet{}}
 }
 

@@ -32,7 +32,7 @@ func publishes(t *testing.T, now func() time.Time, told func(base, path string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return srv.URL, issuer.NewReader(client, now)
+	return srv.URL, issuer.NewConfigured(client, now)
 }
 
 // W5: an issuer that names another's metadata as its keys breaks nobody's sign-in but

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -113,14 +112,35 @@ func parseDefinition(doc []byte) (Definition, error) {
 	if d.text, err = strictjson.CanonicalOf(kept); err != nil {
 		return bad("has no canonical form")
 	}
-	if bytes.ContainsFunc(d.text, unseen) {
+	if hides(string(d.text)) {
 		return bad("holds letters that nobody sees")
 	}
 	return d, nil
 }
 
-// unseen reports a code point in which words for agents hide from people.
-func unseen(r rune) bool { return legible.Hidden(r) && !unicode.Is(unicode.Zs, r) }
+// hides reports whether words for agents could hide from people in a text. One
+// selector or joiner behind a picture is how an emoji is written, and hides nothing.
+func hides(text string) bool {
+	var before, last rune
+	for _, r := range text {
+		picture := unicode.Is(unicode.So, last)
+		switch {
+		case before != 0 && last == joiner && !unicode.Is(unicode.So, r):
+			return true // it joined a picture to nothing
+		case r == asPicture && picture:
+		case r == joiner && (picture || last == asPicture):
+		case legible.Hidden(r) && !unicode.Is(unicode.Zs, r):
+			return true
+		}
+		before, last = last, r
+	}
+	return last == joiner
+}
+
+const (
+	asPicture = '\ufe0f' // variation selector 16
+	joiner    = '\u200d'
+)
 
 // sortRequired puts the lists named required, which are sets, into one order:
 // servers that make their schemas of maps write them in a new one each time.
