@@ -55,7 +55,8 @@ func TestStatementIsShown(t *testing.T) {
 	}
 	req := build("shop_orders_of", `{"customer": 7, "states": ["a'; drop table orders", null, true]}`)
 	want := provider.Summary{Method: "QUERY", Host: "db.example", Path: "/shop", Body: []provider.Field{{Name: "statement on shop", Value: "select id from orders where customer = $1 and since > $2"},
-		{Name: "$1", Value: "7"}, {Name: "$2 (null)", Value: "null"}, {Name: "$3", Value: "a'; drop table orders"}, {Name: "$4 (null)", Value: "null"}, {Name: "$5", Value: "true"}}}
+		{Name: "$1", Value: "7"}, {Name: "$2 (null)", Value: "null"}, {Name: "$3", Value: "a'; drop table orders"}, {Name: "$4 (null)", Value: "null"}, {Name: "$5", Value: "true"}},
+		Shown: &provider.Shown{As: "sql", Parts: map[string]string{"statement": "statement on shop"}}}
 	if d := cmp.Diff(want, req.Summary); d != "" || req.Effect != policy.Read {
 		t.Errorf("effect %s, shown (-want +got):\n%s", req.Effect, d)
 	}
