@@ -29,7 +29,7 @@ func TestConnectElement(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	if _, err := client.New(s.URL, s.APIKey).PutProvider(t.Context(), "foreign", client.PutProvider{YAML: fmt.Sprintf(foreignRecord, ready.Issuer), ClientID: "ambit", ClientSecret: secret}); err != nil {
+	if _, err := client.New(s.URL, s.APIKey).PutProvider(t.Context(), "foreign", client.PutProvider{YAML: fmt.Sprintf(foreignRecord, ready.Issuer), ClientID: "ambit", ClientSecret: secret, ClientFor: "all", AcceptShared: true}); err != nil {
 		t.Fatal(err)
 	}
 	var token struct{ Token, URL string }

@@ -270,7 +270,8 @@ func (c *command) startSandbox(ctx context.Context, a *app.App, s devStart, plac
 		return nil, errors.Join(ctx.Err(), p.stop())
 	}
 	by := account.System("dev").In(s.env.ID)
-	_, err = a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.Record(base)), ClientID: clientID, ClientSecret: clientSecret}, account.Agreement{})
+	_, err = a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.Record(base)), ClientID: clientID, ClientSecret: clientSecret,
+		For: provider.ForAll, AcceptShared: true}, account.Agreement{}) // nothing of anybody's lies there
 	if err == nil {
 		_, err = a.Providers.Put(ctx, by, provider.Input{YAML: []byte(sandbox.KeyRecord(base))}, account.Agreement{})
 	}
