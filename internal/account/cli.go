@@ -165,6 +165,16 @@ func (s *Service) ConfirmCLI(ctx context.Context, p Person, userCode string, pro
 		return err
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		// Whatever ends this login forgets what it let in, and one of the two waits for
+		// the other: so what is confirmed and not taken yet is still good.
+		if p.provider != "" {
+			if _, err := s.held(ctx, tx, p.provider); err != nil {
+				return err
+			}
+		}
+		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
+			return orElse(err, unauthenticated())
+		}
 		ok, err := confirmCLI(ctx, tx, r, p, s.now())
 		if err != nil {
 			return err
@@ -227,22 +237,8 @@ func (s *Service) PollCLI(ctx context.Context, poll secret.Value, address string
 	}
 	var login secret.Value
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		// Before the user is locked, as in a sign-in there.
-		if r.provider != "" {
-			if _, err := s.held(ctx, tx, r.provider); err != nil {
-				if fault.KindOf(err) == fault.NotFound {
-					err = gone
-				}
-				return err
-			}
-		}
 		if ok, err := lockUser(ctx, tx, r.user); err != nil || !ok {
 			return orElse(err, gone)
-		}
-		if r.provider != "" { // they may have taken that sign-in from their account meanwhile
-			if ok, err := isKnownThere(ctx, tx, r.user, r.provider); err != nil || !ok {
-				return orElse(err, gone)
-			}
 		}
 		if ok, err := takeCLI(ctx, tx, r); err != nil || !ok {
 			return orElse(err, gone)

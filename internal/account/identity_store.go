@@ -36,7 +36,6 @@ const (
 		on conflict (provider_id, issuer, subject) do nothing`
 	identitySQL       = `select user_id from person_identity where provider_id = $1 and issuer = $2 and subject = $3`
 	useIdentitySQL    = `update person_identity set used_at = $1 where provider_id = $2 and issuer = $3 and subject = $4 and user_id = $5`
-	knownThereSQL     = `select count(*) from person_identity where user_id = $1 and provider_id = $2`
 	identitiesSQL     = `select provider_id, issuer, subject, organization_id, created_at, used_at from person_identity where user_id = $1 order by created_at, provider_id, subject`
 	deleteIdentitySQL = `delete from person_identity where user_id = $1 and provider_id = $2 and issuer = $3 and subject = $4`
 
@@ -167,13 +166,6 @@ func selectIdentity(ctx context.Context, q sqldb.Querier, i identity) (user id.U
 // useIdentity reports whether it is still the user's.
 func useIdentity(ctx context.Context, tx *sqldb.Tx, i identity, user id.User, at time.Time) (bool, error) {
 	return changed(tx.ExecContext(ctx, useIdentitySQL, sqldb.Micros(at), i.provider, i.issuer, i.subject, user))
-}
-
-// isKnownThere reports whether a user has an identity at a provider.
-func isKnownThere(ctx context.Context, q sqldb.Querier, user id.User, provider id.IdentityProvider) (bool, error) {
-	var n int64
-	err := q.QueryRowContext(ctx, knownThereSQL, user, provider).Scan(&n)
-	return n > 0, err
 }
 
 func selectIdentities(ctx context.Context, q sqldb.Querier, user id.User) ([]identity, error) {

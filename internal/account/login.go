@@ -113,7 +113,9 @@ func (s *Service) SignOut(ctx context.Context, p Person, login id.Login) error {
 	if login == "" || p.confined != "" && login != p.login {
 		return notFound("login")
 	}
-	return s.signOut(ctx, p, login, "login.revoked")
+	return s.signOut(ctx, p, login, "login.revoked", func(ctx context.Context, tx *sqldb.Tx) (bool, error) {
+		return revokeLogins(ctx, tx, p.user, login, "", s.now())
+	})
 }
 
 // SignOutEverywhere ends all logins of the person, this one too.
@@ -121,20 +123,18 @@ func (s *Service) SignOutEverywhere(ctx context.Context, p Person) error {
 	if p.confined != "" {
 		return confinedLogin()
 	}
-	return s.signOut(ctx, p, "", "login.all_revoked")
+	return s.signOut(ctx, p, "", "login.all_revoked", func(ctx context.Context, tx *sqldb.Tx) (bool, error) {
+		return endLogins(ctx, tx, p.user, s.now())
+	})
 }
 
-func (s *Service) signOut(ctx context.Context, p Person, login id.Login, action string) error {
+func (s *Service) signOut(ctx context.Context, p Person, login id.Login, action string, end func(ctx context.Context, tx *sqldb.Tx) (bool, error)) error {
 	if p.user == "" {
 		return unauthenticated()
 	}
 	err := s.ending(ctx, ByPerson(p), func(ctx context.Context, tx *sqldb.Tx) error {
-		ok, err := revokeLogins(ctx, tx, p.user, login, "", s.now())
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return notFound("login")
+		if ok, err := end(ctx, tx); err != nil || !ok {
+			return orElse(err, notFound("login"))
 		}
 		s.audit.Append(tx, personEntry(p, action, string(login)))
 		return nil

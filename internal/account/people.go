@@ -381,7 +381,7 @@ func (s *Service) RemoveMember(ctx context.Context, by Actor, org id.Organizatio
 		if err := deleteMember(ctx, tx, w, org, user); err != nil {
 			return err
 		}
-		if _, err := revokeLogins(ctx, tx, user, "", "", s.now()); err != nil {
+		if _, err := endLogins(ctx, tx, user, s.now()); err != nil {
 			return err
 		}
 		if err := s.onLeft(ctx, tx, o.Environment, org, user); err != nil {
@@ -462,7 +462,7 @@ func (s *Service) DisableUser(ctx context.Context, by Actor, user id.User, ag Ag
 		if err != nil || !ok {
 			return err
 		}
-		if _, err := revokeLogins(ctx, tx, user, "", "", now); err != nil {
+		if _, err := endLogins(ctx, tx, user, now); err != nil {
 			return err
 		}
 		if err := deleteLinks(ctx, tx, user); err != nil {

@@ -242,6 +242,37 @@ func (w *world) commandLine(t testing.TB, h *accounttest.Human) account.Person {
 	return p
 }
 
+// T5: a command line that was let in and has not come for its login yet ends with all
+// that signs its person out everywhere, and none is let in by a login that has ended.
+func TestWaitingCommandLineEndsWithItsPersonsLogins(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world, owner *accounttest.Human) {
+		ctx, boss, o := t.Context(), account.ByPerson(owner.Person), org(owner.Person).Organization
+		for what, end := range map[string]func(h *accounttest.Human) error{
+			"removed":    func(h *accounttest.Human) error { return w.RemoveMember(ctx, boss, o, h.Person.User(), none) },
+			"signed-out": func(h *accounttest.Human) error { return w.SignOutEverywhere(ctx, h.Person) },
+			"disabled": func(h *accounttest.Human) error {
+				check(t, w.DisableUser(ctx, boss, h.Person.User(), none))
+				return owner.Do(t, func(ag account.Agreement) error { return w.EnableUser(ctx, boss, h.Person.User(), ag) })
+			},
+		} {
+			h := w.join(t, owner, account.RoleMember, what+"@example.com")
+			code, poll, err := w.StartCLI(ctx, "192.0.2.7")
+			check(t, err)
+			late, _, err := w.StartCLI(ctx, "192.0.2.7")
+			check(t, err)
+			check(t, w.ConfirmCLI(ctx, h.Person, code, h.Proof(t, w.CLIDigest(h.Person, code))))
+			check(t, end(h))
+			if _, err := w.PollCLI(ctx, poll, "192.0.2.7"); !fault.Is(err, "flow_expired") {
+				t.Errorf("%s: the command line that they had let in gets %v", what, err)
+			}
+			if err := w.ConfirmCLI(ctx, h.Person, late, h.Proof(t, w.CLIDigest(h.Person, late))); !fault.Is(err, "flow_expired") {
+				t.Errorf("%s: the login that ended lets a command line in: %v", what, err)
+			}
+		}
+	})
+}
+
 // A12: a device-style code is shown on both sides, lives ten minutes, serves
 // once, and is confirmed by proof for that very code.
 func TestCommandLineSignIn(t *testing.T) {

@@ -464,6 +464,18 @@ func selectLogins(ctx context.Context, q sqldb.Querier, user id.User, now time.T
 	})(q.QueryContext(ctx, loginsSQL, user, sqldb.Micros(now), sqldb.Micros(now.Add(-LoginIdle))))
 }
 
+// endLogins signs a user out everywhere, and forgets the command lines that they let
+// in and that have not come for their logins.
+func endLogins(ctx context.Context, tx *sqldb.Tx, user id.User, at time.Time) (bool, error) {
+	if _, err := lockUser(ctx, tx, user); err != nil { // as whatever makes a login or lets a command line in
+		return false, err
+	}
+	if _, err := tx.ExecContext(ctx, forgetUsersSQL, user); err != nil {
+		return false, err
+	}
+	return revokeLogins(ctx, tx, user, "", "", at)
+}
+
 // revokeLogins ends a user's logins: one, those of one passkey, or all.
 func revokeLogins(ctx context.Context, tx *sqldb.Tx, user id.User, only id.Login, of id.Passkey, at time.Time) (bool, error) {
 	return changed(tx.ExecContext(ctx, revokeLoginsSQL, sqldb.Micros(at), user, only, of))
