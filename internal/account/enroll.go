@@ -93,11 +93,11 @@ func (s *Service) FinishEnroll(ctx context.Context, token secret.Value, credenti
 	}
 	e.Object = string(k.id)
 	var login secret.Value
-	err = s.enrolled(ctx, l, e, func(ctx context.Context, tx *sqldb.Tx, first bool) error {
+	err = s.enrolled(ctx, l, e, func(ctx context.Context, tx *sqldb.Tx, _ bool) error {
 		if err := insertPasskey(ctx, tx, k); err != nil {
 			return err
 		}
-		login, err = s.newLogin(ctx, tx, loginRow{user: l.user, method: MethodLink, first: first, passkey: k.id, address: address})
+		login, err = s.newLogin(ctx, tx, loginRow{user: l.user, method: MethodLink, passkey: k.id, address: address})
 		return err
 	})
 	if sqldb.IsUnique(err) {

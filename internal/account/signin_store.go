@@ -369,8 +369,9 @@ func takeLink(ctx context.Context, tx *sqldb.Tx, l link, now time.Time) (bool, e
 // Logins.
 
 const (
+	// Nobody reads first any more; it has no default.
 	insertLoginSQL = `insert into login (id, user_id, token_hash, method, first, passkey_id, address, authenticated_at, last_seen_at, expires_at, revoked_at, version, organization_id, providers, provider_id)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, 0, 1, $10, $11, $12)`
+		values ($1, $2, $3, $4, 0, $5, $6, $7, $7, $8, 0, 1, $9, $10, $11)`
 	sweepLoginsSQL = `delete from login where user_id = $1 and expires_at <= $2`
 	// One row a membership; a person without one still has one row.
 	authenticateSQL = `select l.id, l.user_id, l.token_hash, l.method, l.authenticated_at, l.last_seen_at, l.expires_at, l.organization_id, l.providers, l.provider_id,
@@ -393,7 +394,7 @@ func insertLogin(ctx context.Context, tx *sqldb.Tx, l loginRow) error {
 	if _, err := tx.ExecContext(ctx, sweepLoginsSQL, l.user, sqldb.Micros(l.at)); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, insertLoginSQL, l.id, l.user, l.hash[:], l.method, number(l.first), l.passkey, l.address, sqldb.Micros(l.at), sqldb.Micros(l.expires), l.organization, l.providers, l.provider)
+	_, err := tx.ExecContext(ctx, insertLoginSQL, l.id, l.user, l.hash[:], l.method, l.passkey, l.address, sqldb.Micros(l.at), sqldb.Micros(l.expires), l.organization, l.providers, l.provider)
 	return err
 }
 
@@ -402,7 +403,6 @@ type loginRow struct {
 	user         id.User
 	hash         [32]byte
 	method       string
-	first        bool
 	passkey      id.Passkey
 	address      string
 	organization id.Organization // the only one in which it counts; empty: wherever the user is a member

@@ -192,7 +192,7 @@ func (s *Service) FinishEnrollTOTP(ctx context.Context, token secret.Value, code
 		if err := s.registerTOTP(ctx, tx, l.id, t, u); err != nil {
 			return err
 		}
-		login, err = s.newLogin(ctx, tx, loginRow{user: l.user, method: MethodLink, first: true, address: address})
+		login, err = s.newLogin(ctx, tx, loginRow{user: l.user, method: MethodLink, address: address})
 		return err
 	})
 	return login, totpTaken(err)
