@@ -36,7 +36,7 @@ func (s *Service) Link(ctx context.Context, token secret.Value) (Enrollment, err
 	if err != nil {
 		return Enrollment{}, err
 	}
-	n, err := selectFactors(ctx, s.db.Reader(), h.user.ID, s.operator.Issuer)
+	n, err := s.factors(ctx, s.db.Reader(), h.user.ID)
 	if err != nil {
 		return Enrollment{}, sqldb.Wrap("count factors", err)
 	}
@@ -123,7 +123,7 @@ func (s *Service) enrolling(ctx context.Context, tx *sqldb.Tx, l link, e audit.E
 	if err := deleteLinks(ctx, tx, l.user); err != nil {
 		return err
 	}
-	n, err := selectFactors(ctx, tx, l.user, s.operator.Issuer)
+	n, err := s.factors(ctx, tx, l.user)
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func (s *Service) removeFactor(ctx context.Context, p Person, ev Evidence, actio
 		if !ok {
 			return notFound("passkey")
 		}
-		n, err := selectFactors(ctx, tx, p.user, s.operator.Issuer)
+		n, err := s.factors(ctx, tx, p.user)
 		if err != nil {
 			return err
 		}

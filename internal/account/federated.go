@@ -533,7 +533,7 @@ func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.Iden
 		if err != nil || !ok {
 			return orElse(err, notFound("sign-in"))
 		}
-		n, err := selectFactors(ctx, tx, p.user, s.operator.Issuer)
+		n, err := s.factors(ctx, tx, p.user)
 		if err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func (s *Service) invitedOwner(ctx context.Context, tx *sqldb.Tx, o Organization
 	if err != nil {
 		return User{}, false, err
 	}
-	n, err := selectFactors(ctx, tx, list[0].ID, s.operator.Issuer)
+	n, err := s.factors(ctx, tx, list[0].ID)
 	if err != nil {
 		return User{}, false, err
 	}

@@ -245,7 +245,7 @@ func (s *Service) Invite(ctx context.Context, p Person, user id.User, ag Agreeme
 }
 
 func (s *Service) notEnrolled(ctx context.Context, q sqldb.Querier, user id.User) error {
-	n, err := selectFactors(ctx, q, user, s.operator.Issuer)
+	n, err := s.factors(ctx, q, user)
 	if err == nil && n.own() {
 		err = fault.New(fault.Conflict, "already_enrolled", "This user can sign in already.").
 			WithHint("If they lost their passkeys, run ambit recover on the server.")

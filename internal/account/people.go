@@ -271,7 +271,7 @@ func (s *Service) AddMember(ctx context.Context, by Actor, org id.Organization, 
 // voidInvitations ends the links of somebody who has no way in of their own and gains
 // something: whoever made such a link could use it, and made it for less.
 func (s *Service) voidInvitations(ctx context.Context, tx *sqldb.Tx, user id.User, gained bool) error {
-	n, err := selectFactors(ctx, tx, user, s.operator.Issuer)
+	n, err := s.factors(ctx, tx, user)
 	if err != nil || n.own() || !gained {
 		return err
 	}

@@ -77,16 +77,17 @@ func deletePasskey(ctx context.Context, tx *sqldb.Tx, user id.User, k id.Passkey
 	return changed(tx.ExecContext(ctx, deletePasskeySQL, k, user))
 }
 
-// selectFactors counts the ways in which a user can sign in. operator is the issuer of
-// the operator's identity provider now: who was somebody at another one is nobody.
-func selectFactors(ctx context.Context, q sqldb.Querier, user id.User, operator string) (f factors, err error) {
-	err = q.QueryRowContext(ctx, factorsSQL, user, operator).Scan(&f.passkeys, &f.totp, &f.identities, &f.confined)
-	return f, err
-}
-
 // factors are the ways in which a user can sign in; the confined ones are those at
 // their organizations' identity providers.
 type factors struct{ passkeys, totp, identities, confined int }
+
+// factors counts the ways in which a user can sign in. Of those at the operator's
+// identity provider the ones at its issuer of now count: who was somebody at another
+// one is nobody.
+func (s *Service) factors(ctx context.Context, q sqldb.Querier, user id.User) (f factors, err error) {
+	err = q.QueryRowContext(ctx, factorsSQL, user, s.operator.Issuer).Scan(&f.passkeys, &f.totp, &f.identities, &f.confined)
+	return f, err
+}
 
 func (f factors) any() bool { return f.own() || f.confined > 0 }
 

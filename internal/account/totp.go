@@ -203,7 +203,7 @@ func (s *Service) firstLink(ctx context.Context, token secret.Value) (link, erro
 	if err != nil {
 		return link{}, err
 	}
-	n, err := selectFactors(ctx, s.db.Reader(), h.user.ID, s.operator.Issuer)
+	n, err := s.factors(ctx, s.db.Reader(), h.user.ID)
 	if err != nil {
 		return link{}, sqldb.Wrap("count factors", err)
 	}
@@ -239,7 +239,7 @@ func (s *Service) RemoveTOTP(ctx context.Context, p Person, nonce string, proof 
 
 // HasTOTP reports whether the person has an authenticator app.
 func (s *Service) HasTOTP(ctx context.Context, p Person) (bool, error) {
-	n, err := selectFactors(ctx, s.db.Reader(), p.user, s.operator.Issuer)
+	n, err := s.factors(ctx, s.db.Reader(), p.user)
 	return n.totp > 0, sqldb.Wrap("count factors", err)
 }
 

@@ -58,7 +58,7 @@ func (s *Service) Unlock(ctx context.Context, p Person, nonce string, proof Proo
 // getting one.
 func (s *Service) proveOldFactor(ctx context.Context, p Person, digest [32]byte, proof Proof) (Evidence, error) {
 	if len(proof.Assertion) == 0 && proof.TOTP != "" {
-		n, err := selectFactors(ctx, s.db.Reader(), p.user, s.operator.Issuer)
+		n, err := s.factors(ctx, s.db.Reader(), p.user)
 		if err != nil {
 			return Evidence{}, sqldb.Wrap("count factors", err)
 		}

@@ -130,7 +130,7 @@ func (s *Service) mayVouch(ctx context.Context, tx *sqldb.Tx, v vouch) error {
 			return fault.New(fault.Denied, "role_not_vouched", "Nobody vouches for an owner or admin.").WithHint("They sign in by themselves.")
 		}
 	}
-	n, err := selectFactors(ctx, tx, v.user, s.operator.Issuer)
+	n, err := s.factors(ctx, tx, v.user)
 	if err == nil && n.any() {
 		err = fault.New(fault.Denied, "already_enrolled", "This user can sign in by themselves.").WithHint("Send them to the page without a link.")
 	}
