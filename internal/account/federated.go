@@ -129,15 +129,14 @@ func (s *Service) LeaveToSignIn(ctx context.Context, provider id.IdentityProvide
 // Beginnings are the providers at which the user of a link may accept it. They are
 // for somebody who has no way to sign in yet, as an authenticator app is.
 func (s *Service) Beginnings(ctx context.Context, token secret.Value) (Enrollment, []IdentityProvider, error) {
-	l, err := s.firstLink(ctx, token)
-	if err != nil {
-		return Enrollment{}, nil, err
-	}
 	e, err := s.Link(ctx, token)
 	if err != nil {
 		return Enrollment{}, nil, err
 	}
-	list, err := s.providersFor(ctx, l.user)
+	if !e.First {
+		return Enrollment{}, nil, passkeyFirst()
+	}
+	list, err := s.providersFor(ctx, e.User)
 	return e, list, err
 }
 
@@ -155,15 +154,15 @@ func (s *Service) LeaveToEnroll(ctx context.Context, token secret.Value, provide
 
 func (s *Service) offered(ctx context.Context, user id.User, provider id.IdentityProvider) error {
 	list, err := s.providersFor(ctx, user)
-	if err != nil {
-		return err
+	return among(list, provider, err)
+}
+
+// among refuses a provider that is not in a list, which could be had if err is nil.
+func among(list []IdentityProvider, provider id.IdentityProvider, err error) error {
+	if err == nil && !slices.ContainsFunc(list, func(i IdentityProvider) bool { return i.ID == provider }) {
+		err = notFound("identity provider")
 	}
-	for _, i := range list {
-		if i.ID == provider {
-			return nil
-		}
-	}
-	return notFound("identity provider")
+	return err
 }
 
 // Addable are the providers at which a person may sign in from now on: not one of
@@ -353,12 +352,9 @@ func (s *Service) signInFederated(ctx context.Context, p Person, is identity, wh
 		if ok, err := lockUser(ctx, tx, user); err != nil || !ok {
 			return orElse(err, unknownIdentity())
 		}
-		if i.Organization != "" {
-			if _, err := selectRole(ctx, tx, i.Organization, user); sqldb.NoRows(err) {
-				return fault.New(fault.Denied, "not_a_member", "You are not a member of the organization any more.").WithHint("Ask an owner or admin of it.")
-			} else if err != nil {
-				return err
-			}
+		left := fault.New(fault.Denied, "not_a_member", "You are not a member of the organization any more.").WithHint("Ask an owner or admin of it.")
+		if err := is.counts(ctx, tx, user, left); err != nil {
+			return err
 		}
 		if ok, err := useIdentity(ctx, tx, is, user, s.now()); err != nil || !ok {
 			return orElse(err, unknownIdentity()) // taken from them a moment ago
@@ -431,12 +427,8 @@ func (s *Service) enrollFederated(ctx context.Context, linkID string, is identit
 			if !first {
 				return passkeyFirst()
 			}
-			if is.organization != "" {
-				if _, err := selectRole(ctx, tx, is.organization, u.ID); sqldb.NoRows(err) {
-					return linkGone()
-				} else if err != nil {
-					return err
-				}
+			if err := is.counts(ctx, tx, u.ID, linkGone()); err != nil {
+				return err
 			}
 			if ok, err := insertIdentity(ctx, tx, is, u.ID, s.now()); err != nil || !ok {
 				return orElse(err, identityTaken())
@@ -464,12 +456,8 @@ func (s *Service) addFederated(ctx context.Context, p Person, login id.Login, is
 		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
 		}
-		if is.organization != "" {
-			if _, err := selectRole(ctx, tx, is.organization, p.user); sqldb.NoRows(err) {
-				return notFound("identity provider")
-			} else if err != nil {
-				return err
-			}
+		if err := is.counts(ctx, tx, p.user, notFound("identity provider")); err != nil {
+			return err
 		}
 		if ok, err := insertIdentity(ctx, tx, is, p.user, s.now()); err != nil || !ok {
 			return orElse(err, identityTaken())

@@ -74,15 +74,10 @@ func (s *Service) HasCode(ctx context.Context, p Person) (bool, error) {
 // LeaveForCode sends a person to a provider of theirs to sign in anew.
 func (s *Service) LeaveForCode(ctx context.Context, p Person, provider id.IdentityProvider) (Leaving, error) {
 	list, err := s.FreshIdentities(ctx, p)
-	if err != nil {
+	if err := among(list, provider, err); err != nil {
 		return Leaving{}, err
 	}
-	for _, i := range list {
-		if i.ID == provider {
-			return s.leave(ctx, provider, forCode+" "+string(p.login), "")
-		}
-	}
-	return Leaving{}, notFound("identity provider")
+	return s.leave(ctx, provider, forCode+" "+string(p.login), "")
 }
 
 // codeFor makes the code of a sign-in that was fresh, for the login that asked.

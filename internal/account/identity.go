@@ -317,19 +317,11 @@ func (s *Service) held(ctx context.Context, tx *sqldb.Tx, provider id.IdentityPr
 // providersFor are those at which a user may begin to sign in: the operator's, and
 // those of the organizations that they are a member of.
 func (s *Service) providersFor(ctx context.Context, user id.User) ([]IdentityProvider, error) {
-	out := s.OperatorProviders()
-	places, err := selectPlaces(ctx, s.db.Reader(), user)
+	list, err := selectProvidersOf(ctx, s.db.Reader(), user)
 	if err != nil {
-		return nil, sqldb.Wrap("read memberships", err)
+		return nil, sqldb.Wrap("list identity providers", err)
 	}
-	for _, m := range places {
-		list, err := selectProviders(ctx, s.db.Reader(), m.Organization)
-		if err != nil {
-			return nil, sqldb.Wrap("list identity providers", err)
-		}
-		out = append(out, list...)
-	}
-	return out, nil
+	return append(s.OperatorProviders(), list...), nil
 }
 
 // party is us at a provider. Each has a redirect address of its own, so that no

@@ -14,6 +14,7 @@ const (
 	providerColumns   = `select id, environment_id, organization_id, name, issuer, client_id, envelope, sealed_version, admits, created_at, version from identity_provider`
 	providerSQL       = providerColumns + ` where id = $1`
 	providersSQL      = providerColumns + ` where organization_id = $1 order by id`
+	providersOfSQL    = providerColumns + ` where organization_id in (select organization_id from membership where user_id = $1) order by organization_id, id`
 	countProvidersSQL = `select count(*) from identity_provider where organization_id = $1`
 	updateProviderSQL = `update identity_provider set envelope = $1, sealed_version = $2, admits = $3, version = version + 1 where id = $4 and version = $5`
 	deleteProviderSQL = `delete from identity_provider where id = $1`
@@ -76,6 +77,11 @@ func holdProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvide
 
 func selectProviders(ctx context.Context, q sqldb.Querier, org id.Organization) ([]IdentityProvider, error) {
 	return sqldb.Collect(scanProvider)(q.QueryContext(ctx, providersSQL, org))
+}
+
+// selectProvidersOf lists those of the organizations that a user is a member of.
+func selectProvidersOf(ctx context.Context, q sqldb.Querier, user id.User) ([]IdentityProvider, error) {
+	return sqldb.Collect(scanProvider)(q.QueryContext(ctx, providersOfSQL, user))
 }
 
 func countProviders(ctx context.Context, tx *sqldb.Tx, org id.Organization) (n int, err error) {
@@ -147,6 +153,24 @@ type identity struct {
 	issuer, subject string
 	organization    id.Organization // of the provider
 	created, used   time.Time
+}
+
+// counts gives refusal where the user is no member of the organization whose provider
+// it is.
+func (i identity) counts(ctx context.Context, tx *sqldb.Tx, user id.User, refusal error) error {
+	if i.organization == "" {
+		return nil
+	}
+	_, err := selectRole(ctx, tx, i.organization, user)
+	if sqldb.NoRows(err) {
+		err = refusal
+	}
+	return err
+}
+
+// detail says which it is, for the audit.
+func (i identity) detail() map[string]string {
+	return map[string]string{"provider": string(i.provider), "issuer": i.issuer, "subject": i.subject}
 }
 
 // insertIdentity reports whether it was nobody's yet.
