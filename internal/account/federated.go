@@ -213,7 +213,7 @@ func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProv
 		return Arrived{}, err
 	}
 	e := audit.Entry{Environment: i.Environment, Organization: i.Organization, Actor: audit.Actor{Kind: "system", ID: "sign-in"}, Action: "signin.federated", Object: string(i.ID), Address: a.Address,
-		Detail: map[string]string{"issuer": i.Issuer}}
+		Detail: map[string]string{"provider": string(i.ID), "issuer": i.Issuer}}
 	kind, subject, _ := strings.Cut(what, " ")
 	if (kind == forAdd || kind == forCode) && p.user != "" && p.login == id.Login(subject) {
 		if e.Environment == "" {
@@ -225,8 +225,8 @@ func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProv
 	if err != nil {
 		return Arrived{}, s.refuseFederated(ctx, e, err)
 	}
-	e.Detail["subject"] = who.Subject
 	is := identity{provider: i.ID, issuer: who.Issuer, subject: who.Subject, organization: i.Organization}
+	e.Detail = is.detail()
 	out := Arrived{Next: next}
 	switch kind {
 	case forSignIn:
@@ -276,9 +276,9 @@ func (s *Service) said(ctx context.Context, i IdentityProvider, flow, what strin
 	switch {
 	case a.Error != "":
 		return issuer.Identity{}, fault.New(fault.Denied, "identity_provider_refused", "The identity provider did not sign you in.").
-			WithHint("Start again there, or use a passkey.").WithCause(errors.New("the provider answered " + plainCode(a.Error)))
+			WithHint("Start again there, or use a passkey.").WithCause(issuer.Refusal(plainCode(a.Error)))
 	case a.Issuer != "" && a.Issuer != i.Issuer:
-		return issuer.Identity{}, fault.New(fault.Denied, "id_token_refused", "The answer is another identity provider's.").WithHint("Start the sign-in again.")
+		return issuer.Identity{}, fault.New(fault.Denied, "id_token_refused", "The answer is another identity provider's.").WithHint("Start the sign-in again.").WithCause(issuer.Refusal("answer's issuer"))
 	case a.Code == "" || len(a.Code) > 4096:
 		return issuer.Identity{}, flowGone()
 	}
@@ -287,7 +287,7 @@ func (s *Service) said(ctx context.Context, i IdentityProvider, flow, what strin
 		return issuer.Identity{}, providerAway(err)
 	}
 	if m.NamesItself && a.Issuer == "" {
-		return issuer.Identity{}, fault.New(fault.Denied, "id_token_refused", "The answer does not say whose it is.").WithHint("Start the sign-in again.")
+		return issuer.Identity{}, fault.New(fault.Denied, "id_token_refused", "The answer does not say whose it is.").WithHint("Start the sign-in again.").WithCause(issuer.Refusal("answer's issuer"))
 	}
 	if i, err = s.keyed(ctx, i); err != nil {
 		return issuer.Identity{}, err
@@ -312,6 +312,10 @@ func (s *Service) refuseFederated(ctx context.Context, e audit.Entry, err error)
 	switch fault.KindOf(err) {
 	case fault.Internal, fault.Unavailable, fault.Limited:
 		return err
+	}
+	var why issuer.Refusal
+	if errors.As(err, &why) {
+		e.Detail["reason"] = string(why)
 	}
 	s.turnedAway(ctx, e, fault.Of(err).Code)
 	return err
@@ -369,7 +373,6 @@ func (s *Service) signInFederated(ctx context.Context, p Person, is identity, wh
 // puts it on record.
 func (s *Service) federatedLogin(ctx context.Context, tx *sqldb.Tx, u User, is identity, e audit.Entry) (secret.Value, error) {
 	e.Environment, e.Actor, e.User, e.Object, e.Decision = u.Environment, audit.Actor{Kind: "user", ID: string(u.ID)}, u.ID, string(u.ID), "allow"
-	e.Detail = map[string]string{"provider": string(is.provider), "issuer": is.issuer, "subject": is.subject}
 	s.audit.Append(tx, e)
 	return s.newLogin(ctx, tx, loginRow{user: u.ID, method: MethodFederated, provider: is.provider, organization: is.organization, address: e.Address})
 }
@@ -463,7 +466,7 @@ func (s *Service) addFederated(ctx context.Context, p Person, login id.Login, is
 			return orElse(err, identityTaken())
 		}
 		done := personEntry(p, "identity.added", string(p.user))
-		done.Detail = map[string]string{"provider": string(is.provider), "issuer": is.issuer, "subject": is.subject}
+		done.Detail = is.detail()
 		s.audit.Append(tx, done)
 		return nil
 	})
@@ -517,7 +520,8 @@ func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.Iden
 		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
 			return orElse(err, unauthenticated())
 		}
-		ok, err := deleteIdentity(ctx, tx, p.user, identity{provider: provider, issuer: at, subject: subject})
+		is := identity{provider: provider, issuer: at, subject: subject}
+		ok, err := deleteIdentity(ctx, tx, p.user, is)
 		if err != nil || !ok {
 			return orElse(err, notFound("sign-in"))
 		}
@@ -532,7 +536,7 @@ func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.Iden
 			return err
 		}
 		e := personEntry(p, "identity.removed", string(p.user))
-		e.Detail = map[string]string{"provider": string(provider), "issuer": at, "subject": subject}
+		e.Detail = is.detail()
 		s.audit.Append(tx, e)
 		return nil
 	})

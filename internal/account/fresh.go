@@ -101,7 +101,7 @@ func (s *Service) codeFor(ctx context.Context, p Person, login id.Login, is iden
 			return orElse(err, unknownIdentity())
 		}
 		done := personEntry(p, "proof.fresh_signin", string(p.login))
-		done.Organization, done.Detail = is.organization, map[string]string{"provider": string(is.provider), "issuer": is.issuer, "subject": is.subject}
+		done.Organization, done.Detail = is.organization, is.detail()
 		s.audit.Append(tx, done)
 		return putCode(ctx, tx, p.login, freshCode{hash: freshHash(p.login, code), who: is, proved: who.AuthTime}, now)
 	})

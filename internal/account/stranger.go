@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -70,7 +71,11 @@ func (s *Service) turnedAway(ctx context.Context, e audit.Entry, code string) {
 		return
 	}
 	if before > 0 {
-		e.Detail = map[string]string{"attempts_before": strconv.Itoa(before)}
+		e.Detail = maps.Clone(e.Detail)
+		if e.Detail == nil {
+			e.Detail = map[string]string{}
+		}
+		e.Detail["attempts_before"] = strconv.Itoa(before)
 	}
 	s.refused(ctx, e, code)
 }

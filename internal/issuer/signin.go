@@ -149,19 +149,21 @@ func (r *Reader) Redeem(ctx context.Context, p Party, m Metadata, code, verifier
 
 // refused says that an issuer's word was not taken. why is for the audit only.
 func refused(why string) *fault.Error {
-	return fault.New(fault.Denied, "id_token_refused", "The identity provider's answer was not accepted.").WithHint("Start the sign-in again.").WithCause(refusal(why))
+	return fault.New(fault.Denied, "id_token_refused", "The identity provider's answer was not accepted.").WithHint("Start the sign-in again.").WithCause(Refusal(why))
 }
 
-type refusal string
+// Refusal is, for the audit, why an issuer's word was not taken: which part of it did
+// not hold, or the error that it named.
+type Refusal string
 
-func (r refusal) Error() string { return "the identity provider's " + string(r) + " was not accepted" }
+func (r Refusal) Error() string { return "not taken for its " + string(r) }
 
 // identify checks an ID token (OpenID Connect Core §3.1.3.7): signed by the issuer's
 // keys, of this issuer, for us alone, now, and the answer to this very request.
 func (r *Reader) identify(ctx context.Context, p Party, m Metadata, raw secret.Value, a Ask) (Identity, error) {
 	t, err := Read(raw)
 	if err != nil {
-		return Identity{}, refused("token").WithCause(err)
+		return Identity{}, refused("token")
 	}
 	var more struct {
 		Nonce    string `json:"nonce"`
