@@ -337,6 +337,15 @@ func TestFreshSignIn(t *testing.T) {
 		}
 		_, err = f.Prove(ctx, p, digest, f.org, account.Proof{TOTP: code})
 		wantCode(t, err, "proof_refused") // once
+		refusedAs := func(method string) {
+			t.Helper()
+			page, err := f.audit.List(ctx, audit.Filter{Environment: f.env, Action: "proof.refused", Limit: 1})
+			check(t, err)
+			if len(page.Records) != 1 || page.Records[0].Detail["method"] != method {
+				t.Errorf("refused as %+v, want %s", page.Records, method)
+			}
+		}
+		refusedAs(account.MethodFederated)
 		old, err := fresh(p, account.OperatorProvider)
 		check(t, err)
 		f.advance(account.FreshCodeAge)
@@ -368,6 +377,7 @@ func TestFreshSignIn(t *testing.T) {
 		check(t, err)
 		_, err = f.Prove(ctx, bob, digest, "", account.Proof{TOTP: code})
 		wantCode(t, err, "sign_in_confined")
+		refusedAs(account.MethodFederated)
 		_, err = f.Prove(ctx, bob, digest, f.org, account.Proof{TOTP: code})
 		check(t, err)
 

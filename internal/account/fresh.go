@@ -120,25 +120,26 @@ func freshHash(login id.Login, code string) []byte {
 	return sum[:]
 }
 
-// tryFresh gives the fresh sign-in whose code this is. ok is false for any other.
-func (s *Service) tryFresh(ctx context.Context, p Person, org id.Organization, code string) (c freshCode, ok bool, err error) {
+// tryFresh gives the fresh sign-in whose code this is, also if it does not count in
+// org; none if it is none's.
+func (s *Service) tryFresh(ctx context.Context, p Person, org id.Organization, code string) (freshCode, error) {
 	if s.local {
-		return freshCode{}, false, nil
+		return freshCode{}, nil
 	}
-	c, err = selectCode(ctx, s.db.Reader(), p.login, s.now())
+	c, err := selectCode(ctx, s.db.Reader(), p.login, s.now())
 	if sqldb.NoRows(err) {
-		return freshCode{}, false, nil
+		return freshCode{}, nil
 	}
 	if err != nil {
-		return freshCode{}, false, sqldb.Wrap("read a code", err)
+		return freshCode{}, sqldb.Wrap("read a code", err)
 	}
 	if subtle.ConstantTimeCompare(c.hash, freshHash(p.login, code)) != 1 || c.user != p.user {
-		return freshCode{}, false, nil
+		return freshCode{}, nil
 	}
 	if c.who.organization != "" && c.who.organization != org {
-		return freshCode{}, false, confinedLogin()
+		return c, confinedLogin()
 	}
-	return c, true, nil
+	return c, nil
 }
 
 func (s *Service) spendFresh(ctx context.Context, tx *sqldb.Tx, p Person, c freshCode) error {

@@ -154,16 +154,11 @@ func (s *Service) proveByCode(ctx context.Context, p Person, digest [32]byte, or
 
 // proveByAnyCode is proveByCode whatever the person's organizations demand.
 func (s *Service) proveByAnyCode(ctx context.Context, p Person, digest [32]byte, org id.Organization, code string) (Evidence, error) {
-	var fresh freshCode
-	step, err := s.guess(ctx, "proof "+p.guesser(), func() (int64, error) {
-		c, ok, err := s.tryFresh(ctx, p, org, code)
-		if err != nil {
+	var fresh freshCode // zero: the code is an authenticator app's
+	step, err := s.guess(ctx, "proof "+p.guesser(), func() (step int64, err error) {
+		if fresh, err = s.tryFresh(ctx, p, org, code); err != nil || fresh.hash != nil {
 			return 0, err
 		}
-		if fresh = c; ok {
-			return 0, nil
-		}
-		fresh = freshCode{}
 		return s.tryCode(ctx, p.user, code)
 	}, func(ctx context.Context, tx *sqldb.Tx, step int64) error {
 		if fresh.hash != nil {
@@ -172,7 +167,11 @@ func (s *Service) proveByAnyCode(ctx context.Context, p Person, digest [32]byte,
 		return s.spendStep(ctx, tx, p.user, step)
 	})
 	if err != nil {
-		return Evidence{}, s.proofRefused(ctx, p, org, MethodTOTP, err)
+		method := MethodTOTP
+		if fresh.hash != nil || errors.Is(err, errNoTOTP) && !s.local { // without an app it can only be meant as the other
+			method = MethodFederated
+		}
+		return Evidence{}, s.proofRefused(ctx, p, org, method, err)
 	}
 	if fresh.hash != nil {
 		return Evidence{user: p.user, digest: digest, fields: evidence{Method: MethodFederated, User: p.user, Digest: b64(digest[:]),
@@ -196,7 +195,7 @@ func (s *Service) proofRefused(ctx context.Context, p Person, org id.Organizatio
 	if fault.Is(cause, "sign_in_confined") {
 		return cause
 	}
-	if method == MethodTOTP {
+	if method != MethodPasskey {
 		return fault.New(fault.Denied, "proof_refused", "The code was not accepted.").WithHint("Wait for the next code and try again; each code works once.").WithCause(cause)
 	}
 	return fault.New(fault.Denied, "proof_refused", "The passkey was not accepted for this.").
