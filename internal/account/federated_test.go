@@ -213,6 +213,10 @@ func TestIDTokensRefused(t *testing.T) {
 		f.advance(time.Minute)
 		_, err = f.signIn(t, account.OperatorProvider)
 		check(t, err)
+		f.idp.Hide() // which no answer to a sign-in can help
+		f.advance(time.Hour)
+		_, err = f.signIn(t, account.OperatorProvider)
+		wantCode(t, err, "issuer_unusable")
 	})
 }
 

@@ -172,6 +172,9 @@ func (r *Reader) identify(ctx context.Context, p Party, m Metadata, raw secret.V
 		Name     string `json:"name"`
 	}
 	claims, signed, err := r.ByKeysAt(ctx, m.Keys, t, &more)
+	if fault.KindOf(err) == fault.Invalid { // what lies there is wrong, and no sign-in is to blame
+		err = fault.New(fault.Unavailable, "issuer_unusable", "The identity provider's keys cannot be read.").WithCause(err)
+	}
 	if err != nil {
 		return Identity{}, err
 	}

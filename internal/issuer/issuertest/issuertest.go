@@ -39,6 +39,7 @@ type Issuer struct {
 	bend    func(claims map[string]any)
 	now     func() time.Time
 	looks   map[string]int
+	hidden  bool
 }
 
 type request struct {
@@ -76,6 +77,13 @@ func (i *Issuer) Rotate() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.keys = []jose.JSONWebKey{{Key: key, KeyID: rand.Text(), Algorithm: string(jose.ES256), Use: "sig"}}
+}
+
+// Hide takes the keys from where the issuer says that they are.
+func (i *Issuer) Hide() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.hidden = true
 }
 
 // Sit puts somebody else at the keyboard.
@@ -145,7 +153,12 @@ func (i *Issuer) publicKeys(w http.ResponseWriter, r *http.Request) {
 	for _, k := range i.keys {
 		set.Keys = append(set.Keys, k.Public())
 	}
+	hidden := i.hidden
 	i.mu.Unlock()
+	if hidden {
+		http.NotFound(w, r)
+		return
+	}
 	answer(w, http.StatusOK, set)
 }
 
