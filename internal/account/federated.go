@@ -4,10 +4,9 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/crypt"
@@ -24,10 +23,8 @@ import (
 // random key and what the sign-in is for, in a cookie; nonce and PKCE verifier are
 // hashes of that key, and the state is the flow with its HMAC over all of it. So an
 // answer counts in the browser that asked, for what it asked, at the provider that
-// it asked, once, within ten minutes (threats.md O1, O2, W2).
-//
-// Who somebody is is the provider, the issuer and the subject. An e-mail address or
-// a name links nobody to anything: whoever runs a provider writes those.
+// it asked, once, within ten minutes (threats.md O1, O2, W2). What an answer leads to,
+// once it is believed, is in arrived.go.
 
 const keepPrefix = "amb_signin_"
 
@@ -96,7 +93,8 @@ func providerAway(err error) error {
 
 // asking is the request of a flow: what only this browser and we can know of it.
 func asking(flow string, provider id.IdentityProvider, keep secret.Value, what string) issuer.Ask {
-	return issuer.Ask{Nonce: derived("nonce", flow, provider, keep), Challenge: challengeOf(verifierOf(flow, provider, keep)), Fresh: strings.HasPrefix(what, forCode+" ")}
+	challenge := sha256.Sum256([]byte(verifierOf(flow, provider, keep)))
+	return issuer.Ask{Nonce: derived("nonce", flow, provider, keep), Challenge: b64(challenge[:]), Fresh: strings.HasPrefix(what, forCode+" ")}
 }
 
 func verifierOf(flow string, provider id.IdentityProvider, keep secret.Value) string {
@@ -106,19 +104,14 @@ func verifierOf(flow string, provider id.IdentityProvider, keep secret.Value) st
 func derived(what, flow string, provider id.IdentityProvider, keep secret.Value) string {
 	hash := keep.Hash()
 	sum := sha256.Sum256(crypt.Fields("ambit federated "+what+" 1", flow, string(provider), string(hash[:])))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-func challengeOf(verifier string) string {
-	sum := sha256.Sum256([]byte(verifier))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	return b64(sum[:])
 }
 
 func stateMAC(k challengeKey, flow string, provider id.IdentityProvider, keep secret.Value) string {
 	hash := keep.Hash()
 	mac := hmac.New(sha256.New, k.key)
 	mac.Write(crypt.Fields("ambit federated state 1", flow, string(provider), string(hash[:])))
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	return b64(mac.Sum(nil))
 }
 
 // LeaveToSignIn sends somebody to a provider to sign in, and to next after that.
@@ -319,226 +312,4 @@ func (s *Service) refuseFederated(ctx context.Context, e audit.Entry, err error)
 	}
 	s.turnedAway(ctx, e, fault.Of(err).Code)
 	return err
-}
-
-func unknownIdentity() error {
-	return fault.New(fault.Unauthenticated, "identity_unknown", "Nobody here is known by this sign-in.").
-		WithHint("Ask an owner or admin for an invitation, and accept it with this sign-in. If you have a passkey, sign in with it and add this sign-in on your account page.")
-}
-
-// signInFederated signs in whoever is known by an identity. A provider that admits
-// people makes a member of whoever is not. In a browser where somebody else is signed
-// in it signs nobody in: the person might not notice whose account they work in
-// (threats.md W2).
-func (s *Service) signInFederated(ctx context.Context, p Person, is identity, who issuer.Identity, e audit.Entry) (login secret.Value, err error) {
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		i, err := s.held(ctx, tx, is.provider)
-		if err != nil {
-			return err
-		}
-		user, err := selectIdentity(ctx, tx, is)
-		if err != nil {
-			return err
-		}
-		if p.user != "" && p.user != user && (user != "" || i.Admits) {
-			return fault.New(fault.Conflict, "signed_in_already", "You are signed in as somebody else than this sign-in is of.").
-				WithHint("Nothing has changed. To change who you are here, sign out first, then sign in again.")
-		}
-		if user == "" {
-			if user, err = s.admitMember(ctx, tx, i, is, who, e); err != nil {
-				return err
-			}
-		}
-		u, err := selectUser(ctx, tx, user)
-		if err != nil {
-			return err
-		}
-		if ok, err := lockUser(ctx, tx, user); err != nil || !ok {
-			return orElse(err, unknownIdentity())
-		}
-		left := fault.New(fault.Denied, "not_a_member", "You are not a member of the organization any more.").WithHint("Ask an owner or admin of it.")
-		if err := is.counts(ctx, tx, user, left); err != nil {
-			return err
-		}
-		if ok, err := useIdentity(ctx, tx, is, user, s.now()); err != nil || !ok {
-			return orElse(err, unknownIdentity()) // taken from them a moment ago
-		}
-		login, err = s.federatedLogin(ctx, tx, u, is, e)
-		return err
-	})
-	return login, sqldb.Wrap("sign in", err)
-}
-
-// federatedLogin makes the login of somebody whom a provider has vouched for, and
-// puts it on record.
-func (s *Service) federatedLogin(ctx context.Context, tx *sqldb.Tx, u User, is identity, e audit.Entry) (secret.Value, error) {
-	e.Environment, e.Actor, e.User, e.Object, e.Decision = u.Environment, audit.Actor{Kind: "user", ID: string(u.ID)}, u.ID, string(u.ID), "allow"
-	s.audit.Append(tx, e)
-	return s.newLogin(ctx, tx, loginRow{user: u.ID, method: MethodFederated, provider: is.provider, organization: is.organization, address: e.Address})
-}
-
-// admitMember makes a member of somebody whom nobody has invited, where the
-// organization's provider says so. They get no e-mail address: a recovery finds
-// people by it, and this one is only the provider's word.
-func (s *Service) admitMember(ctx context.Context, tx *sqldb.Tx, i IdentityProvider, is identity, who issuer.Identity, e audit.Entry) (id.User, error) {
-	if i.Organization == "" || !i.Admits {
-		return "", unknownIdentity()
-	}
-	name := who.Name
-	if checkName("A name", name) != nil {
-		name = "New member"
-	}
-	by, now := System("sign-in"), s.now()
-	u := User{ID: id.NewUser(), Environment: i.Environment, Name: name, CreatedAt: now, Version: 1}
-	w, err := s.Weigh(ctx, tx, by, Raise{}, true, Agreement{}) // the owners agreed to it when they set the provider up
-	if err != nil {
-		return "", err
-	}
-	if _, err := s.addUser(ctx, tx, by, w, u, NewUser{Environment: i.Environment, Organization: i.Organization, Name: name, Role: RoleMember}, false); err != nil {
-		return "", err
-	}
-	ok, err := insertIdentity(ctx, tx, is, u.ID, now)
-	if err == nil && !ok {
-		err = fault.New(fault.Conflict, "identity_taken", "Somebody signed in with this at the same moment.").WithHint("Sign in again.")
-	}
-	e.Action, e.Actor, e.User, e.Object, e.Decision = "identity.added", audit.Actor{Kind: "user", ID: string(u.ID)}, u.ID, string(u.ID), ""
-	s.audit.Append(tx, e)
-	return u.ID, err
-}
-
-// enrollFederated makes an identity the first way in of the user of a link, and uses
-// the link up.
-func (s *Service) enrollFederated(ctx context.Context, linkID string, is identity, e audit.Entry) (login secret.Value, err error) {
-	l, ok, err := selectLinkByID(ctx, s.db.Reader(), linkID, s.now())
-	if err != nil {
-		return secret.Value{}, sqldb.Wrap("read a link", err)
-	}
-	if !ok {
-		return secret.Value{}, linkGone()
-	}
-	u, err := selectUser(ctx, s.db.Reader(), l.user)
-	if err != nil {
-		return secret.Value{}, sqldb.Wrap("read a user", err)
-	}
-	added := e
-	added.Environment, added.Actor, added.User, added.Action, added.Object = u.Environment, audit.Actor{Kind: "user", ID: string(u.ID)}, u.ID, "identity.added", string(u.ID)
-	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if _, err := s.held(ctx, tx, is.provider); err != nil {
-			return err
-		}
-		return s.enrolling(ctx, tx, l, added, func(ctx context.Context, tx *sqldb.Tx, first bool) error {
-			if !first {
-				return passkeyFirst()
-			}
-			if err := is.counts(ctx, tx, u.ID, linkGone()); err != nil {
-				return err
-			}
-			if ok, err := insertIdentity(ctx, tx, is, u.ID, s.now()); err != nil || !ok {
-				return orElse(err, identityTaken())
-			}
-			login, err = s.federatedLogin(ctx, tx, u, is, e)
-			return err
-		})
-	})
-	return login, sqldb.Wrap("enrol a user", err)
-}
-
-func identityTaken() error {
-	return fault.New(fault.Conflict, "identity_taken", "This sign-in is somebody's already.").WithHint("Sign out at the identity provider, and sign in there as yourself.")
-}
-
-// addFederated makes an identity one more way in of the login that left for it.
-func (s *Service) addFederated(ctx context.Context, p Person, login id.Login, is identity, e audit.Entry) error {
-	if p.user == "" || p.login != login {
-		return flowGone()
-	}
-	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if _, err := s.held(ctx, tx, is.provider); err != nil {
-			return err
-		}
-		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
-			return orElse(err, unauthenticated())
-		}
-		if err := is.counts(ctx, tx, p.user, notFound("identity provider")); err != nil {
-			return err
-		}
-		if ok, err := insertIdentity(ctx, tx, is, p.user, s.now()); err != nil || !ok {
-			return orElse(err, identityTaken())
-		}
-		done := personEntry(p, "identity.added", string(p.user))
-		done.Detail = is.detail()
-		s.audit.Append(tx, done)
-		return nil
-	})
-	return sqldb.Wrap("add a way to sign in", err)
-}
-
-// Identity is one of a person's ways in at an identity provider.
-type Identity struct {
-	Provider        IdentityProvider
-	Issuer, Subject string
-	CreatedAt, Used time.Time
-}
-
-// Identities lists them. A provider that is no longer there has only its id.
-func (s *Service) Identities(ctx context.Context, p Person) ([]Identity, error) {
-	if p.user == "" {
-		return nil, unauthenticated()
-	}
-	rows, err := selectIdentities(ctx, s.db.Reader(), p.user)
-	if err != nil {
-		return nil, sqldb.Wrap("list identities", err)
-	}
-	var out []Identity
-	for _, r := range rows {
-		if p.confined != "" && r.organization != p.confined {
-			continue
-		}
-		i, err := s.provider(ctx, s.db.Reader(), r.provider)
-		if err != nil && fault.KindOf(err) != fault.NotFound {
-			return nil, err
-		}
-		if err != nil {
-			i = IdentityProvider{ID: r.provider, Issuer: r.issuer, Name: "A provider that is not set up any more"}
-		}
-		out = append(out, Identity{Provider: i, Issuer: r.issuer, Subject: r.subject, CreatedAt: r.created, Used: r.used})
-	}
-	return out, nil
-}
-
-// ForgetIdentity takes a sign-in at a provider from a person, and ends the logins
-// that the provider made for them. It lowers what they can do, so it takes no proof;
-// a person keeps a way in.
-func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.IdentityProvider, at, subject string) error {
-	if err := p.browser(); err != nil {
-		return err
-	}
-	if p.confined != "" {
-		return confinedLogin()
-	}
-	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {
-			return orElse(err, unauthenticated())
-		}
-		is := identity{provider: provider, issuer: at, subject: subject}
-		ok, err := deleteIdentity(ctx, tx, p.user, is)
-		if err != nil || !ok {
-			return orElse(err, notFound("sign-in"))
-		}
-		n, err := s.factors(ctx, tx, p.user)
-		if err != nil {
-			return err
-		}
-		if !n.any() {
-			return fault.New(fault.Conflict, "last_factor", "This is your only way to sign in.").WithHint("Register a passkey first.")
-		}
-		if err := endLoginsAt(ctx, tx, p.user, provider, s.now()); err != nil {
-			return err
-		}
-		e := personEntry(p, "identity.removed", string(p.user))
-		e.Detail = is.detail()
-		s.audit.Append(tx, e)
-		return nil
-	})
-	return sqldb.Wrap("remove a way to sign in", err)
 }

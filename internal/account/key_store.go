@@ -98,9 +98,9 @@ const (
 	insertCLISQL = `insert into cli_request (id, code, poll_hash, address, user_id, created_at, expires_at, version) values ($1, $2, $3, $4, '', $5, $6, 1)`
 	confirmSQL   = `update cli_request set user_id = $1, organization_id = $5, provider_id = $6, version = version + 1 where id = $2 and version = $3 and user_id = '' and expires_at > $4
 		and exists (select 1 from login where id = $7 and revoked_at = 0)`
-	takeCLISQL   = `delete from cli_request where id = $1 and version = $2`
-	sweepCLISQL  = `delete from cli_request where expires_at <= $1`
-	countCLISQL  = `select count(*) from cli_request`
+	takeCLISQL  = `delete from cli_request where id = $1 and version = $2`
+	sweepCLISQL = `delete from cli_request where expires_at <= $1`
+	countCLISQL = `select count(*) from cli_request`
 	// Those that a user has let in, and that have not come for their logins.
 	forgetUsersSQL = `delete from cli_request where user_id = $1`
 
