@@ -20,11 +20,7 @@ func (s *Server) signInPage(v *visit) (answer, error) {
 }
 
 func (s *Server) signInForm(next, email string) *SignInPage {
-	p := &SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: next, Email: email}
-	for _, i := range s.people.OperatorProviders() {
-		p.Providers = append(p.Providers, SignInRow{ID: i.ID, Name: i.Name, Host: i.Host()})
-	}
-	return p
+	return &SignInPage{Frame: Frame{Title: "Sign in", Bare: true}, Next: next, Email: email, Providers: signInRows(s.people.OperatorProviders())}
 }
 
 func (s *Server) signInBegin(v *visit) (answer, error) {
@@ -207,12 +203,14 @@ func (s *Server) accountSignIns(v *visit, p *AccountPage) error {
 	known := map[id.IdentityProvider]bool{}
 	for _, i := range have {
 		known[i.Provider.ID] = true
-		p.SignIns = append(p.SignIns, SignInRow{ID: i.Provider.ID, Name: i.Provider.Name, Host: i.Provider.Host(), Issuer: i.Issuer, Subject: i.Subject})
+		row := signInRow(i.Provider)
+		row.Issuer, row.Subject = i.Issuer, i.Subject
+		p.SignIns = append(p.SignIns, row)
 	}
 	more, err := s.people.Addable(v.ctx(), v.person)
 	for _, i := range more {
 		if !known[i.ID] {
-			p.Addable = append(p.Addable, SignInRow{ID: i.ID, Name: i.Name, Host: i.Host()})
+			p.Addable = append(p.Addable, signInRow(i))
 		}
 	}
 	return err

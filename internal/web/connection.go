@@ -418,5 +418,8 @@ func leave(to string, p LeavePage) (answer, error) {
 	if p.Host == "" {
 		p.Host = u.Scheme + ":"
 	}
+	if p.Label == "" {
+		p.Label = "Go on at " + oneLine(p.Host)
+	}
 	return show(&p), nil
 }

@@ -2,10 +2,7 @@ package web
 
 import (
 	"encoding/base64"
-	"html/template"
 	"net/http"
-	"net/url"
-	"strconv"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -28,6 +25,17 @@ func identityProvider(v *visit) (id.IdentityProvider, error) {
 	return account.OperatorProvider, nil
 }
 
+func signInRow(i account.IdentityProvider) SignInRow {
+	return SignInRow{ID: i.ID, Name: i.Name, Host: i.Host(), Issuer: i.Issuer, ClientID: i.ClientID, Admits: i.Admits, Version: i.Version}
+}
+
+func signInRows(list []account.IdentityProvider) (rows []SignInRow) {
+	for _, i := range list {
+		rows = append(rows, signInRow(i))
+	}
+	return rows
+}
+
 // away sends a browser to an identity provider.
 type away struct{ account.Leaving }
 
@@ -43,13 +51,8 @@ func (s *Server) keepFor(v *visit, l account.Leaving) {
 // leavePage is away for the answer to a form, which the policy of our pages lets
 // lead to no other origin.
 func (s *Server) leavePage(v *visit, sentence, back string, l account.Leaving) (answer, error) {
-	u, err := url.Parse(l.Address)
-	if err != nil {
-		return nil, err
-	}
 	s.keepFor(v, l)
-	return show(&LeavePage{Frame: Frame{Title: "Sign in", Bare: !v.signedIn(), Narrow: true}, Sentence: sentence, URL: template.URL(l.Address), //nolint:gosec // package account made it of the provider's metadata, which are https URLs
-		Host: u.Host, Label: "Go on at " + oneLine(u.Host), Back: back}), nil
+	return leave(l.Address, LeavePage{Frame: Frame{Title: "Sign in", Bare: !v.signedIn(), Narrow: true}, Sentence: sentence, Back: back})
 }
 
 func (s *Server) signInWith(v *visit) (answer, error) {
@@ -82,12 +85,13 @@ func (s *Server) signInFrom(v *visit) (answer, error) {
 	}
 	kept := v.r.CookiesNamed(s.leftCookie("", 0).Name)
 	http.SetCookie(v.w, s.leftCookie("", -1))
+	gone := fault.New(fault.Expired, "flow_expired", "This took too long, or was answered already.").WithHint("Start again.")
 	if len(kept) != 1 { // a second one is another program's (threats.md W2)
-		return nil, fault.New(fault.Expired, "flow_expired", "This took too long, or was answered already.").WithHint("Start again.")
+		return nil, gone
 	}
 	keep, err := base64.RawURLEncoding.DecodeString(kept[0].Value)
 	if err != nil {
-		return nil, fault.New(fault.Expired, "flow_expired", "This took too long, or was answered already.").WithHint("Start again.")
+		return nil, gone
 	}
 	got, err := s.people.Arrive(v.ctx(), v.person, i, account.Arrival{State: v.form("state"), Code: v.form("code"), Issuer: v.form("iss"), Error: v.form("error"),
 		Keep: secret.New(keep), Address: s.address(v.r)})
@@ -112,10 +116,7 @@ func (s *Server) enrollWith(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &BeginningsPage{Frame: Frame{Title: "Your sign-in link", Bare: true}, Name: e.Name, Token: v.form("token")}
-	for _, i := range list {
-		p.Providers = append(p.Providers, SignInRow{ID: i.ID, Name: i.Name, Host: i.Host()})
-	}
+	p := &BeginningsPage{Frame: Frame{Title: "Your sign-in link", Bare: true}, Name: e.Name, Token: v.form("token"), Providers: signInRows(list)}
 	chosen := id.IdentityProvider(v.form("provider"))
 	if len(list) == 1 {
 		chosen = list[0].ID
@@ -183,11 +184,7 @@ func (s *Server) signInForget(v *visit) (answer, error) {
 // freshPage offers the ways to get a code for another page's form.
 func (s *Server) freshPage(v *visit) (answer, error) {
 	list, err := s.people.FreshIdentities(v.ctx(), v.person)
-	p := &FreshPage{Frame: Frame{Title: "A code for a form", Section: "account", Narrow: true}}
-	for _, i := range list {
-		p.Providers = append(p.Providers, SignInRow{ID: i.ID, Name: i.Name, Host: i.Host()})
-	}
-	return show(p), err
+	return show(&FreshPage{Frame: Frame{Title: "A code for a form", Section: "account", Narrow: true}, Providers: signInRows(list)}), err
 }
 
 func (s *Server) freshLeave(v *visit) (answer, error) {
@@ -215,9 +212,9 @@ func (s *Server) signInSettingsPage(v *visit) (*SignInSettingsPage, error) {
 	}
 	p := &SignInSettingsPage{Frame: Frame{Title: "Sign-in", Section: "organization"}, Name: v.form("name"), Issuer: v.form("issuer"), ClientID: v.form("client_id"), Admits: v.form("admits") == "yes",
 		CanChange: v.here.Role == account.RoleOwner, Return: s.people.ReturnAddress("idp_…")}
-	for _, i := range list {
-		p.Providers = append(p.Providers, SignInRow{ID: i.ID, Name: i.Name, Host: i.Host(), Issuer: i.Issuer, ClientID: i.ClientID, Admits: i.Admits, Version: i.Version,
-			Begin: s.people.SignInAddress(i.ID), Return: s.people.ReturnAddress(i.ID)})
+	p.Providers = signInRows(list)
+	for n, i := range list {
+		p.Providers[n].Begin, p.Providers[n].Return = s.people.SignInAddress(i.ID), s.people.ReturnAddress(i.ID)
 	}
 	return p, nil
 }
