@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -164,7 +163,7 @@ func (s *Server) agentCeiling(v *visit) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	version := v.version()
 	c := ceiling(v)
 	return change{back: agentAt(a),
 		try: func(ag account.Agreement) (answer, error) {
@@ -289,7 +288,7 @@ func (s *Server) agentKeys(v *visit) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	version := v.version()
 	return change{back: agentAt(a), form: func() (page, error) { return s.agentPage(v, a) },
 		try: func(ag account.Agreement) (answer, error) {
 			_, err := s.agents.SetKeys(v.ctx(), v.actor(), a.ID, version, v.form("keys"), ag)

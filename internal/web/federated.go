@@ -238,11 +238,10 @@ func (s *Server) signInAdmits(v *visit) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
 	yes := v.form("admits") == "yes"
 	return change{back: v.query("/ui/organization/signin"), form: s.signInSettingsForm(v),
 		try: func(ag account.Agreement) (answer, error) {
-			_, err := s.people.ChangeIdentityProvider(v.ctx(), v.actor(), i, version, account.IdentityProviderChange{Admits: &yes}, ag)
+			_, err := s.people.ChangeIdentityProvider(v.ctx(), v.actor(), i, v.version(), account.IdentityProviderChange{Admits: &yes}, ag)
 			return goTo(v.query("/ui/organization/signin", "done", "saved")), err
 		},
 		ask: func(r account.Raise) (page, error) { return s.signInProviderPage(v, r), nil }}, nil
@@ -253,9 +252,8 @@ func (s *Server) signInSecret(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
 	key := secret.FromString(v.form("client_secret"))
-	if _, err := s.people.ChangeIdentityProvider(v.ctx(), v.actor(), i, version, account.IdentityProviderChange{Secret: &key}, account.Agreement{}); err != nil {
+	if _, err := s.people.ChangeIdentityProvider(v.ctx(), v.actor(), i, v.version(), account.IdentityProviderChange{Secret: &key}, account.Agreement{}); err != nil {
 		return nil, err
 	}
 	return goTo(v.query("/ui/organization/signin", "done", "saved")), nil

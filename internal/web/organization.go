@@ -3,7 +3,6 @@ package web
 import (
 	"cmp"
 	"context"
-	"strconv"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -192,7 +191,7 @@ func (s *Server) userAble(v *visit, done string, set func(context.Context, accou
 // organizationSettings changes what approving needs, and whether credentials are
 // handed to applications.
 func (s *Server) organizationSettings(v *visit) (change, error) {
-	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	version := v.version()
 	demand, still := v.form("require_passkey") == "yes", v.form("no_vending") == "yes"
 	return change{back: v.query("/ui/organization"), form: s.byMembers(v),
 		try: func(ag account.Agreement) (answer, error) {

@@ -155,7 +155,7 @@ func (s *Server) providerImport(v *visit) (answer, error) {
 // providerPut takes a record in. It counts once the person agreed to it.
 func (s *Server) providerPut(v *visit) (answer, error) {
 	in := provider.Input{YAML: []byte(strings.ReplaceAll(v.r.PostForm.Get("yaml"), "\r\n", "\n")), ClientID: v.form("client_id"), ClientSecret: secret.FromString(v.form("client_secret"))}
-	in.IfVersion, _ = strconv.ParseInt(v.form("version"), 10, 64)
+	in.IfVersion = v.version()
 	template := v.form("template")
 	err := error(nil)
 	if template != "" {

@@ -98,7 +98,7 @@ func (s *Server) rulesForm(v *visit) func() (page, error) {
 }
 
 func (s *Server) rulesSettings(v *visit) (change, error) {
-	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	version := v.version()
 	set, broken := settingsForm(v)
 	return change{back: v.query("/ui/rules"), form: s.rulesForm(v),
 		try: func(ag account.Agreement) (answer, error) {
@@ -112,7 +112,7 @@ func (s *Server) rulesSettings(v *visit) (change, error) {
 }
 
 func (s *Server) rulesPolicy(v *visit) (change, error) {
-	version, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	version := v.version()
 	text := strings.ReplaceAll(v.r.Form.Get("policy"), "\r\n", "\n")
 	return change{back: v.query("/ui/rules"), form: s.rulesForm(v),
 		try: func(ag account.Agreement) (answer, error) {

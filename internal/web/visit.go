@@ -56,6 +56,12 @@ func (v *visit) ctx() context.Context { return v.r.Context() }
 // form gives a field of the form or the query, without space around it.
 func (v *visit) form(name string) string { return strings.TrimSpace(v.r.Form.Get(name)) }
 
+// version is of what the form was made; 0 where it does not say.
+func (v *visit) version() int64 {
+	n, _ := strconv.ParseInt(v.form("version"), 10, 64)
+	return n
+}
+
 // fields gives those of a posted form that are not empty and begin with prefix,
 // without it.
 func (v *visit) fields(prefix string) map[string]string {
