@@ -231,11 +231,8 @@ func (c *Client) DeleteProviderHook(ctx context.Context, id string) error {
 
 // ProviderClients lists the OAuth clients at a provider.
 func (c *Client) ProviderClients(ctx context.Context, id string) ([]ProviderClient, error) {
-	var out struct {
-		Data []ProviderClient `json:"data"`
-	}
-	err := c.do(ctx, call{method: http.MethodGet, path: "/v1/providers/" + seg(id) + "/clients", repeat: true}, &out)
-	return out.Data, err
+	page, err := read[Page[ProviderClient]](ctx, c, "/v1/providers/"+seg(id)+"/clients", nil)
+	return page.Data, err
 }
 
 // PutProviderClient sets an OAuth client at a provider, or rotates its secret.
@@ -265,18 +262,18 @@ func (c *Client) AddMCPServer(ctx context.Context, m AddMCPServer) (Provider, er
 
 // LookAtTools asks the MCP server of a connection for its tools.
 func (c *Client) LookAtTools(ctx context.Context, connection string) (ListedTools, error) {
-	return send[ListedTools](ctx, c, http.MethodPost, "/v1/connections/"+url.PathEscape(connection)+"/tools/look", struct{}{}, true)
+	return send[ListedTools](ctx, c, http.MethodPost, "/v1/connections/"+seg(connection)+"/tools/look", struct{}{}, true)
 }
 
 // TakeTools takes tools that an MCP server listed last into its provider's record,
 // each with its effect and the pin that it was shown with, by the server's names.
 func (c *Client) TakeTools(ctx context.Context, connection string, effects, pins map[string]string) (Provider, error) {
-	return send[Provider](ctx, c, http.MethodPut, "/v1/connections/"+url.PathEscape(connection)+"/tools", map[string]any{"effects": effects, "pins": pins}, true)
+	return send[Provider](ctx, c, http.MethodPut, "/v1/connections/"+seg(connection)+"/tools", map[string]any{"effects": effects, "pins": pins}, true)
 }
 
 // AdoptTools gives a connection to an MCP server the tools that its provider has now.
 func (c *Client) AdoptTools(ctx context.Context, connection string) (Connection, error) {
-	return send[Connection](ctx, c, http.MethodPost, "/v1/connections/"+url.PathEscape(connection)+"/tools/adopt", struct{}{}, true)
+	return send[Connection](ctx, c, http.MethodPost, "/v1/connections/"+seg(connection)+"/tools/adopt", struct{}{}, true)
 }
 
 // ProviderTemplates lists the records with blanks.
