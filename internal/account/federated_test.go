@@ -3,6 +3,7 @@ package account_test
 import (
 	"maps"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,31 +65,21 @@ func (f *federation) signIn(t *testing.T, provider id.IdentityProvider) (account
 	return f.Authenticate(t.Context(), got.Login, "203.0.113.5")
 }
 
-// invited makes a user in an organization who accepts with their sign-in.
-func (f *federation) invited(t *testing.T, by *accounttest.Human, in id.Organization, provider id.IdentityProvider, role account.Role) account.Person {
+// invite makes a user of f.org and gives their link.
+func (f *federation) invite(t *testing.T, name string, role account.Role) (link secret.Value) {
 	t.Helper()
-	var link secret.Value
-	err := by.Do(t, func(ag account.Agreement) (err error) {
-		_, link, err = f.InviteUser(t.Context(), by.Person, account.NewUser{Environment: f.env, Organization: in, Name: "Alice", Email: "alice@example.com", Role: role}, ag)
-		return err
-	})
-	check(t, err)
-	got, err := f.accept(t, link, provider)
-	check(t, err)
-	p, err := f.Authenticate(t.Context(), got.Login, "203.0.113.5")
-	check(t, err)
-	return p
-}
-
-// invitedAs is invited for another member.
-func (f *federation) invitedAs(t *testing.T, email string, provider id.IdentityProvider) account.Person {
-	t.Helper()
-	var link secret.Value
+	n := account.NewUser{Environment: f.env, Organization: f.org, Name: name, Email: strings.ToLower(name) + "@example.com", Role: role}
 	check(t, f.owner.Do(t, func(ag account.Agreement) (err error) {
-		_, link, err = f.InviteUser(t.Context(), f.owner.Person, account.NewUser{Environment: f.env, Organization: f.org, Name: "Bob", Email: email, Role: account.RoleApprover}, ag)
+		_, link, err = f.InviteUser(t.Context(), f.owner.Person, n, ag)
 		return err
 	}))
-	got, err := f.accept(t, link, provider)
+	return link
+}
+
+// invited is invite for somebody who accepts with their sign-in.
+func (f *federation) invited(t *testing.T, name string, provider id.IdentityProvider, role account.Role) account.Person {
+	t.Helper()
+	got, err := f.accept(t, f.invite(t, name, role), provider)
 	check(t, err)
 	p, err := f.Authenticate(t.Context(), got.Login, "203.0.113.5")
 	check(t, err)
@@ -100,6 +91,39 @@ func (f *federation) accept(t *testing.T, link secret.Value, provider id.Identit
 	l, err := f.LeaveToEnroll(t.Context(), accounttest.LinkToken(link), provider)
 	check(t, err)
 	return f.Arrive(t.Context(), account.Person{}, provider, f.back(t, l))
+}
+
+// ownerAdds gives the owner a sign-in at a provider.
+func (f *federation) ownerAdds(t *testing.T, provider id.IdentityProvider) error {
+	t.Helper()
+	l, err := f.LeaveToAdd(t.Context(), f.owner.Person, f.owner.Unlock(t), provider)
+	check(t, err)
+	_, err = f.Arrive(t.Context(), f.owner.Person, provider, f.back(t, l))
+	return err
+}
+
+// fresh has a person sign in anew for a code.
+func (f *federation) fresh(t *testing.T, p account.Person, provider id.IdentityProvider) (string, error) {
+	t.Helper()
+	l, err := f.LeaveForCode(t.Context(), p, provider)
+	check(t, err)
+	if u, _ := url.Parse(l.Address); u.Query().Get("prompt") != "login" || u.Query().Get("max_age") != "0" {
+		t.Errorf("the provider is not asked for a fresh sign-in: %s", l.Address)
+	}
+	got, err := f.Arrive(t.Context(), p, provider, f.back(t, l))
+	return got.Code, err
+}
+
+// letIn has a person let a command line in with a fresh sign-in, and gives what it
+// polls with.
+func (f *federation) letIn(t *testing.T, p account.Person, provider id.IdentityProvider) secret.Value {
+	t.Helper()
+	shown, poll, err := f.StartCLI(t.Context(), "203.0.113.5")
+	check(t, err)
+	code, err := f.fresh(t, p, provider)
+	check(t, err)
+	check(t, f.ConfirmCLI(t.Context(), p, shown, account.Proof{TOTP: code}))
+	return poll
 }
 
 // G8, O1, W2: a sign-in at a provider is who its issuer and subject say, for the
@@ -114,7 +138,7 @@ func TestFederatedSignIn(t *testing.T) {
 		wantCode(t, err, "identity_unknown")
 		f.audited(t, "signin.federated/deny/identity_unknown")
 
-		p := f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleApprover)
+		p := f.invited(t, "Alice", account.OperatorProvider, account.RoleApprover)
 		if p.Name() != "Alice" || p.Method() != account.MethodFederated || account.ByPerson(p).Organization() != "" || !p.May(f.org, account.RoleApprover) {
 			t.Errorf("the invitation made %+v", p)
 		}
@@ -170,7 +194,7 @@ func TestFederatedSignIn(t *testing.T) {
 func TestIDTokensRefused(t *testing.T) {
 	t.Parallel()
 	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
-		f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleMember)
+		f.invited(t, "Alice", account.OperatorProvider, account.RoleMember)
 		for what, c := range map[string]struct {
 			reason string
 			bend   func(c map[string]any)
@@ -240,7 +264,7 @@ func TestOrganizationsProvider(t *testing.T) {
 			t.Errorf("admitted as %+v", p)
 		}
 		// A user of both organizations who accepts there is confined to it.
-		both := f.invited(t, f.owner, f.org, f.add(t, f.org, f.owner, false).ID, account.RoleAdmin)
+		both := f.invited(t, "Alice", f.add(t, f.org, f.owner, false).ID, account.RoleAdmin)
 		if account.ByPerson(both).Organization() != f.org {
 			t.Errorf("accepted at an organization's provider, and confined to %q", account.ByPerson(both).Organization())
 		}
@@ -317,17 +341,8 @@ func TestFreshSignIn(t *testing.T) {
 	t.Parallel()
 	eachFederation(t, "https://ambit.example", true, func(t *testing.T, f *federation) {
 		ctx := t.Context()
-		p := f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleApprover)
-		fresh := func(p account.Person, provider id.IdentityProvider) (string, error) {
-			l, err := f.LeaveForCode(ctx, p, provider)
-			check(t, err)
-			if u, _ := url.Parse(l.Address); u.Query().Get("prompt") != "login" || u.Query().Get("max_age") != "0" {
-				t.Errorf("the provider is not asked for a fresh sign-in: %s", l.Address)
-			}
-			got, err := f.Arrive(ctx, p, provider, f.back(t, l))
-			return got.Code, err
-		}
-		code, err := fresh(p, account.OperatorProvider)
+		p := f.invited(t, "Alice", account.OperatorProvider, account.RoleApprover)
+		code, err := f.fresh(t, p, account.OperatorProvider)
 		check(t, err)
 		digest := [32]byte{1}
 		second, err := f.signIn(t, account.OperatorProvider)
@@ -350,7 +365,7 @@ func TestFreshSignIn(t *testing.T) {
 			}
 		}
 		refusedAs(account.MethodFederated)
-		old, err := fresh(p, account.OperatorProvider)
+		old, err := f.fresh(t, p, account.OperatorProvider)
 		check(t, err)
 		f.advance(account.FreshCodeAge)
 		_, err = f.Prove(ctx, p, digest, f.org, account.Proof{TOTP: old})
@@ -361,7 +376,7 @@ func TestFreshSignIn(t *testing.T) {
 			"no auth_time": func(c map[string]any) { delete(c, "auth_time") },
 		} {
 			f.idp.Bend(bend)
-			if _, err := fresh(p, account.OperatorProvider); err == nil {
+			if _, err := f.fresh(t, p, account.OperatorProvider); err == nil {
 				t.Errorf("%s gave a code", what)
 			} else {
 				wantCode(t, err, "sign_in_not_fresh")
@@ -369,15 +384,15 @@ func TestFreshSignIn(t *testing.T) {
 		}
 		f.idp.Bend(nil)
 		f.idp.Sit("mallory@idp")
-		_, err = fresh(p, account.OperatorProvider)
+		_, err = f.fresh(t, p, account.OperatorProvider)
 		wantCode(t, err, "identity_unknown")
 		f.idp.Sit("alice@idp")
 
 		// An organization's provider proves nothing outside of it.
 		theirs := f.add(t, f.org, f.owner, false)
 		f.idp.Sit("bob@idp")
-		bob := f.invitedAs(t, "bob@example.com", theirs.ID)
-		code, err = fresh(bob, theirs.ID)
+		bob := f.invited(t, "Bob", theirs.ID, account.RoleApprover)
+		code, err = f.fresh(t, bob, theirs.ID)
 		check(t, err)
 		_, err = f.Prove(ctx, bob, digest, "", account.Proof{TOTP: code})
 		wantCode(t, err, "sign_in_confined")
@@ -392,13 +407,13 @@ func TestFreshSignIn(t *testing.T) {
 		check(t, err)
 		bob, err = f.signIn(t, theirs.ID)
 		check(t, err)
-		code, err = fresh(bob, theirs.ID)
+		code, err = f.fresh(t, bob, theirs.ID)
 		check(t, err)
 		_, err = f.Prove(ctx, bob, digest, f.org, account.Proof{TOTP: code})
 		wantCode(t, err, "passkey_required")
 	})
 	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
-		p := f.invited(t, f.owner, f.org, account.OperatorProvider, account.RoleApprover)
+		p := f.invited(t, "Alice", account.OperatorProvider, account.RoleApprover)
 		if list, err := f.FreshIdentities(t.Context(), p); err != nil || len(list) != 0 {
 			t.Errorf("on loopback a sign-in stands in: %v, %v", list, err)
 		}
@@ -416,14 +431,7 @@ func TestConfinedCommandLine(t *testing.T) {
 		i := f.add(t, f.org, f.owner, true)
 		p, err := f.signIn(t, i.ID)
 		check(t, err)
-		shown, poll, err := f.StartCLI(ctx, "203.0.113.5")
-		check(t, err)
-		l, err := f.LeaveForCode(ctx, p, i.ID)
-		check(t, err)
-		got, err := f.Arrive(ctx, p, i.ID, f.back(t, l))
-		check(t, err)
-		check(t, f.ConfirmCLI(ctx, p, shown, account.Proof{TOTP: got.Code}))
-		login, err := f.PollCLI(ctx, poll, "203.0.113.5")
+		login, err := f.PollCLI(ctx, f.letIn(t, p, i.ID), "203.0.113.5")
 		check(t, err)
 		cli, err := f.Authenticate(ctx, login, "203.0.113.5")
 		check(t, err)
@@ -447,11 +455,7 @@ func TestProviderGoesMeanwhile(t *testing.T) {
 			f.idp.Bend(func(map[string]any) { check(t, f.RemoveIdentityProvider(ctx, boss, i.ID)) })
 		}
 		i := f.add(t, f.org, f.owner, false)
-		var link secret.Value
-		check(t, f.owner.Do(t, func(ag account.Agreement) (err error) {
-			_, link, err = f.InviteUser(ctx, f.owner.Person, account.NewUser{Environment: f.env, Organization: f.org, Name: "Alice", Role: account.RoleMember}, ag)
-			return err
-		}))
+		link := f.invite(t, "Alice", account.RoleMember)
 		removed(i)
 		_, err := f.accept(t, link, i.ID)
 		wantCode(t, err, "not_found")
@@ -461,11 +465,8 @@ func TestProviderGoesMeanwhile(t *testing.T) {
 		}
 
 		i = f.add(t, f.org, f.owner, false)
-		l, err := f.LeaveToAdd(ctx, f.owner.Person, f.owner.Unlock(t), i.ID)
-		check(t, err)
 		removed(i)
-		_, err = f.Arrive(ctx, f.owner.Person, i.ID, f.back(t, l))
-		wantCode(t, err, "not_found")
+		wantCode(t, f.ownerAdds(t, i.ID), "not_found")
 		f.idp.Bend(nil)
 		if list, err := f.Identities(ctx, f.owner.Person); err != nil || len(list) != 0 {
 			t.Errorf("a provider that is gone is a way to sign in: %v, %v", list, err)
@@ -498,31 +499,18 @@ func TestWaitingCommandLineEndsWithItsSignIn(t *testing.T) {
 	t.Parallel()
 	eachFederation(t, "https://ambit.example", false, func(t *testing.T, f *federation) {
 		ctx := t.Context()
-		confirmed := func(p account.Person, i id.IdentityProvider) secret.Value {
-			shown, poll, err := f.StartCLI(ctx, "203.0.113.5")
-			check(t, err)
-			l, err := f.LeaveForCode(ctx, p, i)
-			check(t, err)
-			got, err := f.Arrive(ctx, p, i, f.back(t, l))
-			check(t, err)
-			check(t, f.ConfirmCLI(ctx, p, shown, account.Proof{TOTP: got.Code}))
-			return poll
-		}
 		i := f.add(t, f.org, f.owner, false)
-		l, err := f.LeaveToAdd(ctx, f.owner.Person, f.owner.Unlock(t), i.ID)
-		check(t, err)
-		_, err = f.Arrive(ctx, f.owner.Person, i.ID, f.back(t, l))
-		check(t, err)
+		check(t, f.ownerAdds(t, i.ID))
 		p, err := f.signIn(t, i.ID)
 		check(t, err)
-		poll := confirmed(p, i.ID)
+		poll := f.letIn(t, p, i.ID)
 		check(t, f.ForgetIdentity(ctx, f.owner.Person, i.ID, f.idp.URL, "alice@idp"))
 		_, err = f.PollCLI(ctx, poll, "203.0.113.5")
 		wantCode(t, err, "flow_expired")
 
 		f.idp.Sit("bob@idp")
-		bob := f.invitedAs(t, "bob@example.com", i.ID)
-		poll = confirmed(bob, i.ID)
+		bob := f.invited(t, "Bob", i.ID, account.RoleApprover)
+		poll = f.letIn(t, bob, i.ID)
 		check(t, f.RemoveIdentityProvider(ctx, account.ByPerson(f.owner.Person), i.ID))
 		_, err = f.PollCLI(ctx, poll, "203.0.113.5")
 		wantCode(t, err, "flow_expired")
@@ -537,10 +525,7 @@ func TestConfinedLoginTakesNothingElsewhere(t *testing.T) {
 	eachFederation(t, "https://ambit.example", false, func(t *testing.T, f *federation) {
 		ctx := t.Context()
 		i := f.add(t, f.org, f.owner, false)
-		l, err := f.LeaveToAdd(ctx, f.owner.Person, f.owner.Unlock(t), i.ID)
-		check(t, err)
-		_, err = f.Arrive(ctx, f.owner.Person, i.ID, f.back(t, l))
-		check(t, err)
+		check(t, f.ownerAdds(t, i.ID))
 		p, err := f.signIn(t, i.ID)
 		check(t, err)
 		for range 5 {
@@ -561,9 +546,7 @@ func TestConfinedLoginTakesNothingElsewhere(t *testing.T) {
 		wantCode(t, err, "proof_refused")
 
 		f.idp.Sit("mallory@idp")
-		l, err = f.LeaveForCode(ctx, p, i.ID)
-		check(t, err)
-		_, err = f.Arrive(ctx, p, i.ID, f.back(t, l))
+		_, err = f.fresh(t, p, i.ID)
 		wantCode(t, err, "identity_unknown")
 		page, err := f.audit.List(ctx, audit.Filter{Environment: f.env, Action: "signin.federated", Limit: 50})
 		check(t, err)
@@ -583,11 +566,7 @@ func TestFormerOperatorsProvider(t *testing.T) {
 	t.Parallel()
 	eachFederation(t, publicURL, true, func(t *testing.T, f *federation) {
 		ctx := t.Context()
-		var link secret.Value
-		check(t, f.owner.Do(t, func(ag account.Agreement) (err error) {
-			_, link, err = f.InviteUser(ctx, f.owner.Person, account.NewUser{Environment: f.env, Organization: f.org, Name: "Alice", Role: account.RoleMember}, ag)
-			return err
-		}))
+		link := f.invite(t, "Alice", account.RoleMember)
 		got, err := f.accept(t, link, account.OperatorProvider)
 		check(t, err)
 		check(t, f.EndFormerSignIns(ctx)) // nothing has changed
