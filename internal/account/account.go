@@ -176,7 +176,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, base: strings.TrimRight(cfg.PublicURL.String(), "/"), origin: origin, rp: rp,
 		onLeft: cfg.OnUserLeft, now: func() time.Time { return cfg.Now().UTC().Truncate(time.Microsecond) }, log: cfg.Logger,
-		issuers: issuer.NewConfigured(cfg.Outbound, cfg.Now), operator: cfg.SignIn, local: loopback(cfg.PublicURL.String()),
+		issuers: issuer.NewConfigured(cfg.Outbound, cfg.Now), operator: cfg.SignIn, local: loopback(cfg.PublicURL.Hostname()),
 		strangers: newStrangers(), arrivals: throttle.New(1, 60, maxStrangers, cfg.Now),
 	}, nil
 }

@@ -7,8 +7,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"math/big"
-	"net"
-	"net/url"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -35,13 +34,9 @@ const FreshCodeAge = 3 * time.Minute
 // MethodFederated is that of a sign-in at an identity provider, and of evidence of one.
 const MethodFederated = "oidc"
 
-func loopback(base string) bool {
-	u, err := url.Parse(base)
-	if err != nil {
-		return true
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() == "localhost" || strings.HasSuffix(u.Hostname(), ".localhost") || ip != nil && ip.IsLoopback()
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.IsLoopback()
 }
 
 // FreshIdentities are the providers at which a person may sign in anew to get a code

@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/issuer"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
@@ -226,7 +227,7 @@ func (c *Config) checkSignIn() error {
 		return nil
 	}
 	u, err := url.Parse(i.Issuer)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || !issuer.WellFormed(i.Issuer) || u.Scheme != "https" && u.Scheme != "http" {
 		return invalid("signin_issuer_invalid", "The issuer of the identity provider is not an https URL.", "Set AMBIT_SIGNIN_ISSUER to what the provider calls its issuer.")
 	}
 	if i.ClientID == "" {

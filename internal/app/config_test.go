@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
 )
@@ -37,6 +38,10 @@ func TestConfigRefusesWhatIsUnsafe(t *testing.T) {
 		"URL by address":            {app.Config{PublicURL: "http://127.0.0.1:7420"}, "public_url_invalid"},
 		"no port":                   {app.Config{Listen: "localhost"}, "listen_invalid"},
 		"negative rate":             {app.Config{CallRate: -1}, "call_rate_invalid"},
+		"sign-in elsewhere":         {app.Config{SignIn: account.OperatorSignIn{Issuer: "https://login.example.com", ClientID: "ambit"}}, ""},
+		"sign-in of nobody's":       {app.Config{SignIn: account.OperatorSignIn{ClientID: "ambit"}}, "signin_incomplete"},
+		"sign-in as nobody":         {app.Config{SignIn: account.OperatorSignIn{Issuer: "https://login.example.com"}}, "signin_incomplete"},
+		"sign-in at no issuer":      {app.Config{SignIn: account.OperatorSignIn{Issuer: "https://login.example.com/#", ClientID: "ambit"}}, "signin_issuer_invalid"},
 	}
 	for name, row := range rows {
 		switch row.cfg.DataDir {

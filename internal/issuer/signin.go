@@ -60,10 +60,16 @@ func (r *Reader) Discover(ctx context.Context, issuer string) (Metadata, error) 
 	return got.metadata, err
 }
 
-// CheckIssuer judges an issuer's identifier before it is kept.
-func (r *Reader) CheckIssuer(ctx context.Context, issuer string) error {
+// WellFormed judges an issuer's identifier by itself.
+func WellFormed(issuer string) bool {
 	u, err := url.Parse(issuer)
-	if err != nil || len(issuer) > maxIssuerLen || u.String() != issuer || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(issuer, "#") {
+	return err == nil && len(issuer) <= maxIssuerLen && u.String() == issuer && u.Host != "" && u.User == nil && u.RawQuery == "" && !u.ForceQuery && !strings.Contains(issuer, "#")
+}
+
+// CheckIssuer judges an issuer's identifier before it is kept: whether it may be
+// reached too.
+func (r *Reader) CheckIssuer(ctx context.Context, issuer string) error {
+	if !WellFormed(issuer) {
 		return fault.New(fault.Invalid, "invalid_issuer", "An issuer is an https URL without query, fragment or user name.")
 	}
 	return r.Check(ctx, issuer)
