@@ -16,7 +16,9 @@ const (
 	providersSQL      = providerColumns + ` where organization_id = $1 order by id`
 	providersOfSQL    = providerColumns + ` where organization_id in (select organization_id from membership where user_id = $1) order by organization_id, id`
 	countProvidersSQL = `select count(*) from identity_provider where organization_id = $1`
-	updateProviderSQL = `update identity_provider set envelope = $1, sealed_version = $2, admits = $3, version = version + 1 where id = $4 and version = $5`
+	// A secret that stays is not written: its key may have changed since it was read.
+	updateProviderSQL = `update identity_provider set envelope = case when sealed_version = $2 then envelope else $1 end, sealed_version = $2, admits = $3, version = version + 1
+		where id = $4 and version = $5`
 	deleteProviderSQL = `delete from identity_provider where id = $1`
 	forgetThereSQL    = `delete from person_identity where provider_id = $1`
 	forgetCodesSQL    = `delete from fresh_code where provider_id = $1`
