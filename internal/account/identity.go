@@ -98,7 +98,7 @@ func admits(b bool) string {
 // Whoever runs it can be any of them who do, so it takes an owner, who agrees to it.
 func (s *Service) AddIdentityProvider(ctx context.Context, by Actor, org id.Organization, n NewIdentityProvider, ag Agreement) (IdentityProvider, error) {
 	none := func(err error) (IdentityProvider, error) { return IdentityProvider{}, err }
-	o, by, err := s.ownsSignIn(ctx, by, org)
+	o, by, err := ownsSignIn(ctx, s.db.Reader(), by, org)
 	if err != nil {
 		return none(err)
 	}
@@ -149,11 +149,11 @@ func (s *Service) AddIdentityProvider(ctx context.Context, by Actor, org id.Orga
 }
 
 // ownsSignIn says whether by may change how the members of org sign in.
-func (s *Service) ownsSignIn(ctx context.Context, by Actor, org id.Organization) (Organization, Actor, error) {
+func ownsSignIn(ctx context.Context, q sqldb.Querier, by Actor, org id.Organization) (Organization, Actor, error) {
 	if by.kind == "api_key" {
 		return Organization{}, Actor{}, fault.New(fault.Denied, "person_required", "API keys cannot change how people sign in; an owner must.").WithHint("An owner does this in the web UI.")
 	}
-	o, by, err := s.reach(ctx, by, org, ManageMembers)
+	o, by, err := reachIn(ctx, q, by, org, ManageMembers)
 	if err == nil && !by.ownerOf(o) {
 		err = fault.New(fault.Denied, "not_allowed", "Only an owner changes how people sign in.")
 	}
@@ -180,7 +180,7 @@ type IdentityProviderChange struct {
 // whoever signs in there takes an owner's agreement.
 func (s *Service) ChangeIdentityProvider(ctx context.Context, by Actor, provider id.IdentityProvider, version int64, c IdentityProviderChange, ag Agreement) (IdentityProvider, error) {
 	none := func(err error) (IdentityProvider, error) { return IdentityProvider{}, err }
-	i, by, err := s.ownedProvider(ctx, by, provider)
+	i, by, err := ownedProvider(ctx, s.db.Reader(), by, provider)
 	if err != nil {
 		return none(err)
 	}
@@ -223,15 +223,15 @@ func (s *Service) ChangeIdentityProvider(ctx context.Context, by Actor, provider
 	return i, sqldb.Wrap("change an identity provider", err)
 }
 
-func (s *Service) ownedProvider(ctx context.Context, by Actor, provider id.IdentityProvider) (IdentityProvider, Actor, error) {
-	i, err := selectProvider(ctx, s.db.Reader(), provider)
+func ownedProvider(ctx context.Context, q sqldb.Querier, by Actor, provider id.IdentityProvider) (IdentityProvider, Actor, error) {
+	i, err := selectProvider(ctx, q, provider)
 	if sqldb.NoRows(err) {
 		return IdentityProvider{}, Actor{}, notFound("identity provider")
 	}
 	if err != nil {
 		return IdentityProvider{}, Actor{}, sqldb.Wrap("read an identity provider", err)
 	}
-	_, by, err = s.ownsSignIn(ctx, by, i.Organization)
+	_, by, err = ownsSignIn(ctx, q, by, i.Organization)
 	if fault.KindOf(err) == fault.NotFound {
 		err = notFound("identity provider")
 	}
@@ -241,7 +241,7 @@ func (s *Service) ownedProvider(ctx context.Context, by Actor, provider id.Ident
 // RemoveIdentityProvider forgets a provider and who is who there, and ends the
 // logins that it made. Whoever has no other way in needs a new link.
 func (s *Service) RemoveIdentityProvider(ctx context.Context, by Actor, provider id.IdentityProvider) error {
-	i, by, err := s.ownedProvider(ctx, by, provider)
+	i, by, err := ownedProvider(ctx, s.before(by), by, provider)
 	if err != nil {
 		return err
 	}

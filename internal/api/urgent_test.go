@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/api/apitest"
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -66,6 +67,14 @@ func TestAccessEndsBehindSlowReads(t *testing.T) {
 	by := account.ByPerson(w.Owner.Person)
 	leaver, _ := w.Agent(t, "leaver")
 	kept := w.ConnectionIn(t, w.Org, "")
+	elsewhere := id.NewIdentityProvider()
+	if err := db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+		_, err := tx.ExecContext(ctx, `insert into identity_provider (id, environment_id, organization_id, name, issuer, client_id, envelope, sealed_version, admits, created_at, version)
+			values ($1, $2, $3, 'Example Login', 'https://login.example.com', 'ambit', $4, 1, 0, 0, 1)`, elsewhere, w.Env, w.Org, []byte("sealed"))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	occupied(t, db)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -86,6 +95,9 @@ func TestAccessEndsBehindSlowReads(t *testing.T) {
 		if res := ask(t, request{method: method, url: w.URL + path, token: login}); res.status != http.StatusOK {
 			t.Errorf("%s: got %d %s", path, res.status, res.body)
 		}
+	}
+	if res := ask(t, request{method: "DELETE", url: w.URL + "/v1/identity-providers/" + string(elsewhere), token: login}); res.status >= 300 {
+		t.Errorf("an identity provider: got %d %s", res.status, res.body)
 	}
 	if _, err := w.Agents.Disable(ctx, by, bot); err != nil {
 		t.Errorf("disable an agent: %v", err)
