@@ -7,7 +7,6 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/id"
-	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // IdentityProvider is where the members of an organization may sign in.
@@ -70,7 +69,7 @@ func (a *API) createIdentityProvider(ctx context.Context, by account.Actor, in *
 		return IdentityProvider{}, err
 	}
 	b := in.Body
-	i, err := a.cfg.People.AddIdentityProvider(ctx, by, org, account.NewIdentityProvider{Name: b.Name, Issuer: b.Issuer, ClientID: b.ClientID, Secret: secret.Value{}, Admits: b.Admits}, account.Asking())
+	i, err := a.cfg.People.AddIdentityProvider(ctx, by, org, account.NewIdentityProvider{Name: b.Name, Issuer: b.Issuer, ClientID: b.ClientID, Admits: b.Admits}, account.Asking())
 	return a.identityProviderOf(i), err
 }
 
