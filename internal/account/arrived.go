@@ -145,7 +145,7 @@ func identityTaken() error {
 }
 
 // addFederated makes an identity one more way in of the login that left for it.
-func (s *Service) addFederated(ctx context.Context, p Person, login id.Login, is identity, e audit.Entry) error {
+func (s *Service) addFederated(ctx context.Context, p Person, login id.Login, is identity) error {
 	if p.user == "" || p.login != login {
 		return flowGone()
 	}

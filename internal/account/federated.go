@@ -227,9 +227,9 @@ func (s *Service) Arrive(ctx context.Context, p Person, provider id.IdentityProv
 	case forEnroll:
 		out.Login, err = s.enrollFederated(ctx, subject, is, e)
 	case forAdd:
-		err = s.addFederated(ctx, p, id.Login(subject), is, e)
+		err = s.addFederated(ctx, p, id.Login(subject), is)
 	case forCode:
-		out.Code, err = s.codeFor(ctx, p, id.Login(subject), is, who, f, e)
+		out.Code, err = s.codeFor(ctx, p, id.Login(subject), is, who, f)
 	default:
 		err = flowGone()
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/crypt"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -76,7 +75,7 @@ func (s *Service) LeaveForCode(ctx context.Context, p Person, provider id.Identi
 }
 
 // codeFor makes the code of a sign-in that was fresh, for the login that asked.
-func (s *Service) codeFor(ctx context.Context, p Person, login id.Login, is identity, who issuer.Identity, flow string, e audit.Entry) (string, error) {
+func (s *Service) codeFor(ctx context.Context, p Person, login id.Login, is identity, who issuer.Identity, flow string) (string, error) {
 	if s.local || p.user == "" || p.login != login {
 		return "", flowGone()
 	}
