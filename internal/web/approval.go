@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"net/url"
@@ -55,9 +56,14 @@ func target(a session.Approval) string {
 	if c := a.Call; c != nil {
 		parts := []string{c.Method + " " + strings.TrimPrefix(c.URL, "https://")}
 		for _, f := range c.Fields {
-			if strings.HasPrefix(f.Name, "body ") {
-				parts = append(parts, strings.TrimPrefix(f.Name, "body ")+"="+short(oneLine(f.Value), maxValue))
+			name, inside, _ := strings.Cut(f.Name, " ")
+			switch name {
+			case "query", "header": // the one is in the address, and the other seldom tells calls apart
+				continue
+			case "body", "argument":
+				name = cmp.Or(inside, name)
 			}
+			parts = append(parts, name+"="+short(oneLine(f.Value), maxValue))
 		}
 		return short(oneLine(strings.Join(parts, " ")), maxTarget)
 	}
@@ -221,13 +227,14 @@ func (s *Server) about(v *visit, a session.Approval, p *ApprovalPage) {
 		logFailure(s.log, "looking up the past of an agent", err)
 	}
 	p.Parent = a.Session.Parent
-	call, words := unread(a)
+	shown := callView(a)
+	call, words := unread(a, shown)
 	var cut bool
 	if p.Words, cut = cutWords(a.Session.Purpose); cut {
 		p.AllWords, p.WordsMark, p.WordsRead = a.Session.Purpose, words, slices.Contains(v.r.PostForm["read"], words)
 	}
-	if a.Call != nil {
-		p.Call, p.RunsIn = callView(a), runsIn(a)
+	if shown != nil {
+		p.Call, p.RunsIn = shown, runsIn(a)
 		p.Call.Unread, p.Call.Read = call, slices.Contains(v.r.PostForm["read"], call)
 	}
 }

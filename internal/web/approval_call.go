@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -25,9 +26,13 @@ const (
 )
 
 // callView shows a call as what it is: a mail, a statement, an update of what
-// stands there, or fields. What is what the tool's record says (threats.md A1).
+// stands there, or fields. What is what the tool's record says (threats.md A1). nil: it
+// is the request of a session.
 func callView(a session.Approval) *CallView {
 	c := a.Call
+	if c == nil {
+		return nil
+	}
 	out := &CallView{Method: c.Method, Effect: c.Effect, Path: c.URL, Target: a.Target}
 	if c.Shown != nil {
 		out.As = c.Shown.As
@@ -62,18 +67,18 @@ func callView(a session.Approval) *CallView {
 	fields = append(fields, compare(fields, a.Stands)...)
 	out.Compared = slices.ContainsFunc(fields, func(f CallField) bool { return f.Was != "" || f.Same })
 	plainNames(fields, out.More)
-	out.Fields = fields
-	if len(fields) > shownFields {
-		out.Fields = fields[:shownFields]
-		for _, f := range fields[shownFields:] {
-			switch {
-			case f.Gone:
-				out.More = append(out.More, Fact{Name: f.Name + ", which is taken out", Value: f.Was})
-			case f.Was != "":
-				out.More = append(out.More, Fact{Name: f.Name + ", now", Value: f.Was}, Fact{Name: f.Name + ", then", Value: f.Full})
-			case !f.Cut: // else it stands there already
-				out.More = append(out.More, Fact{Name: f.Name, Value: f.Full})
-			}
+	out.Fields = fields[:min(len(fields), shownFields)]
+	for i, f := range fields {
+		beyond := i >= shownFields
+		if (f.Was != "" || f.Gone) && (beyond || f.WasCut) {
+			out.More = append(out.More, Fact{Name: f.Name + map[bool]string{true: ", which is taken out", false: ", now"}[f.Gone], Value: f.FullWas})
+		}
+		switch {
+		case !beyond, f.Gone:
+		case f.Was != "":
+			out.More = append(out.More, Fact{Name: f.Name + ", then", Value: f.Full})
+		case !f.Cut: // else it stands there already
+			out.More = append(out.More, Fact{Name: f.Name, Value: f.Full})
 		}
 	}
 	return out
@@ -166,20 +171,27 @@ func compare(fields []CallField, stands []session.Field) (gone []CallField) {
 		case was == f.Full:
 			fields[i].Same = true
 		case was == "":
-			fields[i].Was = "(empty)"
+			fields[i].Was, fields[i].FullWas = "(empty)", "(empty)"
 		default:
-			fields[i].Was, _ = cutText(exact(was), shownText, shownLines)
+			fields[i].stood(was)
 		}
 	}
 	for _, list := range slices.Sorted(maps.Keys(kept)) {
 		for _, v := range lists[list] {
 			if !kept[list][v] {
-				was, _ := cutText(exact(v), shownText, shownLines)
-				gone = append(gone, CallField{Name: list, Was: was, Gone: true})
+				f := CallField{Name: list, Gone: true}
+				f.stood(v)
+				gone = append(gone, f)
 			}
 		}
 	}
 	return gone
+}
+
+// stood notes what stands where a field would be.
+func (f *CallField) stood(text string) {
+	shown, whole := cutText(exact(text), shownText, shownLines)
+	f.Was, f.FullWas, f.WasCut = shown, text, !whole
 }
 
 // listsOf gives the values of those lists whose entries are one value each, such as
@@ -232,13 +244,17 @@ func cutText(s string, letters, lines int) (text string, whole bool) {
 
 // unread are the marks of those texts of a request that are not shown in full
 // until somebody opens them. Nobody says yes to what they have not opened.
-func unread(a session.Approval) (call, words string) {
-	mark := func(kind, text string) string {
-		sum := sha256.Sum256([]byte(kind + "\x00" + string(a.ID) + "\x00" + text))
+func unread(a session.Approval, shown *CallView) (call, words string) {
+	mark := func(kind string, texts ...string) string {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %q", kind, a.ID, texts))
 		return kind + "." + hex.EncodeToString(sum[:8])
 	}
-	if a.Call != nil && len(callView(a).More) > 0 {
-		call = mark("call", string(a.Call.Arguments))
+	if shown != nil && len(shown.More) > 0 {
+		var texts []string // all of it, with what the provider says that stands there now
+		for _, f := range shown.More {
+			texts = append(texts, f.Name, f.Value)
+		}
+		call = mark("call", texts...)
 	}
 	if _, cut := cutWords(a.Session.Purpose); cut {
 		words = mark("words", a.Session.Purpose)
@@ -248,7 +264,7 @@ func unread(a session.Approval) (call, words string) {
 
 // allRead refuses a yes to what was not shown in full and not opened.
 func allRead(form url.Values, a session.Approval) error {
-	call, words := unread(a)
+	call, words := unread(a, callView(a))
 	for _, mark := range []string{call, words} {
 		if mark != "" && !slices.Contains(form["read"], mark) {
 			return fault.New(fault.Invalid, "not_all_read", "Not all of this request is shown at once, and you have not opened the rest.").

@@ -83,7 +83,8 @@ func (s *Server) providerMCP(v *visit) (answer, error) {
 	return goTo(v.query("/ui/drafts/" + string(d.ID))), nil
 }
 
-// toolsConnection is the connection of the page, which the person may change.
+// toolsConnection is the connection of the page. Whether the person may change it is
+// asked by what they do with it.
 func (s *Server) toolsConnection(v *visit) (connection.Connection, account.Actor, error) {
 	c, err := s.findConnection(v, v.r.PathValue("id"))
 	return c, v.actorIn(c.Environment), err

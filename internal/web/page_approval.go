@@ -150,9 +150,10 @@ type CallField struct {
 	Name, Value string
 	Full        string
 	Was         string
+	FullWas     string
 	Same        bool // what stands there is just that
 	Gone        bool // the entry of a list that would be no more
-	Cut         bool
+	Cut, WasCut bool
 }
 
 // Past is what is on record of an agent, counted by the server.

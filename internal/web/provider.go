@@ -224,6 +224,9 @@ func (s *Server) draftPage(v *visit, d provider.Draft, r account.Raise) *Confirm
 	if r.Action == "provider.updated" {
 		p.Label, p.Said = "Change the provider", said("", d.Record.Name, " changes. Its keys then go to ", andList(d.Record.Hosts()), ".")
 		p.Lines = []string{"Accounts that are connected keep the record they have, until their owner reconnects."}
+		if d.Record.MCP != nil {
+			p.Lines = []string{"Accounts that are connected keep the record they have, until somebody uses the provider's tools there (Connections, Tools), or their owner reconnects."}
+		}
 	}
 	counts := map[policy.Effect]int{}
 	for _, t := range d.Record.Tools() {
