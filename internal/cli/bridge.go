@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ambit-dev/ambit/internal/provider"
 )
 
 // Bounds of the bridge.
@@ -182,9 +183,9 @@ func (b *stdioBridge) post(ctx context.Context, m envelope, line []byte, token s
 		req.Header.Set("Mcp-Method", m.Method)
 		switch m.Method {
 		case "tools/call", "prompts/get":
-			req.Header.Set("Mcp-Name", headerText(m.Params.Name))
+			req.Header.Set("Mcp-Name", provider.HeaderText(m.Params.Name))
 		case "resources/read":
-			req.Header.Set("Mcp-Name", headerText(m.Params.URI))
+			req.Header.Set("Mcp-Name", provider.HeaderText(m.Params.URI))
 		}
 	} else if m.Method != "initialize" {
 		b.mu.Lock()
@@ -194,19 +195,6 @@ func (b *stdioBridge) post(ctx context.Context, m envelope, line []byte, token s
 		b.mu.Unlock()
 	}
 	return b.http.Do(req)
-}
-
-// headerText is the transport's form of a text that a header cannot hold as it is.
-func headerText(s string) string {
-	for i := range len(s) {
-		if s[i] < 0x20 || s[i] > 0x7e {
-			return "=?base64?" + base64.StdEncoding.EncodeToString([]byte(s)) + "?="
-		}
-	}
-	if s != strings.TrimSpace(s) || strings.HasPrefix(s, "=?base64?") {
-		return "=?base64?" + base64.StdEncoding.EncodeToString([]byte(s)) + "?="
-	}
-	return s
 }
 
 // answer writes what a response holds. An error is a connection that broke.

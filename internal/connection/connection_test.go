@@ -584,3 +584,35 @@ func TestSnapshots(t *testing.T) {
 		}
 	})
 }
+
+// A bug: whoever adopted the tools of an MCP server was told once more that the
+// account must be connected again, by the same day as before.
+func TestAdoptingTellsNothingTwice(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		text := "id: notes\nname: Notes\nauth: oauth2\noauth2: {authorize_url: https://notes.example/a, token_url: https://notes.example/t, refresh: {max_days: 3}}\nmcp: {url: https://notes.example/mcp}\n"
+		server := func(text string) provider.Record {
+			r, err := provider.Parse([]byte(text))
+			check(t, err)
+			return r
+		}
+		f := w.fresh(t, w.owner.User(), "notes", "")
+		f.Record = server(text)
+		c, err := w.create(t.Context(), f)
+		check(t, err)
+		tell := func() {
+			check(t, w.TellExpiring(t.Context(), audit.Actor{Kind: "system", ID: "test"}, 14*24*time.Hour))
+		}
+		tell()
+		adopted, err := w.Adopt(t.Context(), account.ByPerson(w.owner.Person).In(w.env), c.ID, server(text+"tools:\n  - {name: add, effect: write, mcp: {name: add, inputSchema: {type: object}}}\n"))
+		check(t, err)
+		tell()
+		if got := w.byID(t, c.ID); len(got.Record.Tools()) != 1 || !got.ReauthorizeBy.Equal(c.ReauthorizeBy) || got.Version != adopted.Version || got.Pinned.Token != c.Pinned.Token {
+			t.Errorf("adopted: %+v", got)
+		}
+		told := slices.DeleteFunc(w.actions(t, c.ID), func(action string) bool { return action != "connection.expiring" })
+		if len(told) != 1 {
+			t.Errorf("told %d times", len(told))
+		}
+	})
+}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/url"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -334,10 +333,11 @@ func (s *Service) end(ctx context.Context, tx *sqldb.Tx, c Connection, reason st
 
 // Adopt gives c the provider's present record in place of the one that it was made
 // with: of an MCP server whose tools a person has looked at anew. No credential goes
-// anywhere else by it: every place must be the one that is pinned. What agents may
+// anywhere else by it: every place must have the part that is pinned. What agents may
 // do does not grow by it either: a tool that is another one, or new, takes a new
 // approval (product.md rules 5 and 6).
 func (s *Service) Adopt(ctx context.Context, by account.Actor, conn id.Connection, rec provider.Record) (Connection, error) {
+	const query = `update connection set record_digest = $3, updated_at = $4, version = $5 where environment_id = $1 and id = $2 and version = $5 - 1`
 	var out Connection
 	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		c, err := s.get(ctx, tx, by, conn)
@@ -347,28 +347,27 @@ func (s *Service) Adopt(ctx context.Context, by account.Actor, conn id.Connectio
 		if err := MayConnect(by, c.Organization, c.Owner); err != nil {
 			return err
 		}
-		was, now := c.Pinned, rec.Pinned()
+		places := rec.Pinned()
+		places.Client = c.Pinned.Client
 		switch {
 		case !c.Live():
 			return fault.New(fault.Conflict, "disconnected", "The connection has ended.").WithHint("Make a new connection.")
 		case c.Record.MCP == nil || rec.MCP == nil || rec.ID != c.Provider || len(rec.Open()) > 0:
 			return fault.New(fault.Invalid, "not_mcp", "Only the record of an MCP server is adopted so.").WithHint("Reconnect the account.")
-		case !samePlaces(was, now) || !reflect.DeepEqual(c.Record.Injection, rec.Injection) || !reflect.DeepEqual(c.Record.OAuth, rec.OAuth) || rec.Auth != provider.Auth(c.AuthMethod) || rec.AccountPlace() != c.Place || rec.MCP.URL != c.Record.MCP.URL:
+		case !reflect.DeepEqual(places, c.Pinned) || !reflect.DeepEqual(c.Record.Injection, rec.Injection) || !reflect.DeepEqual(c.Record.OAuth, rec.OAuth) || rec.Auth != provider.Auth(c.AuthMethod) || rec.AccountPlace() != c.Place || rec.MCP.URL != c.Record.MCP.URL:
 			return fault.New(fault.Conflict, "provider_changed", "The provider's record names other places than the account was connected at, or sends its key there in another way.").WithHint("Reconnect the account.")
 		case rec.TextDigest() == c.Record.TextDigest():
 			out = c
 			return nil
 		}
-		t := s.cfg.Now().UTC().Truncate(time.Microsecond)
 		from := c.Record.TextDigest()
-		now.Client = was.Client
-		c.Record, c.Pinned, c.UpdatedAt = rec, now, t
+		c.Record, c.UpdatedAt = rec, s.cfg.Now().UTC().Truncate(time.Microsecond)
 		c.Version++
-		digest, err := SaveSnapshot(ctx, tx, c.Environment, rec, sqldb.Micros(t))
+		digest, err := SaveSnapshot(ctx, tx, c.Environment, rec, sqldb.Micros(c.UpdatedAt))
 		if err != nil {
 			return err
 		}
-		if err := s.save(ctx, tx, c, digest); err != nil {
+		if err := written(tx.ExecContext(ctx, query, c.Environment, c.ID, digest[:], sqldb.Micros(c.UpdatedAt), c.Version)); err != nil {
 			return err
 		}
 		s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: by.Audit(), User: by.User(), Address: by.Address(), Connection: c.ID,
@@ -378,10 +377,4 @@ func (s *Service) Adopt(ctx context.Context, by account.Actor, conn id.Connectio
 		return nil
 	})
 	return out, err
-}
-
-// samePlaces reports whether each place has the part that it had: a token that is
-// good for the one is not for the other.
-func samePlaces(a, b provider.Pinned) bool {
-	return a.Authorize == b.Authorize && a.Token == b.Token && a.Refresh == b.Refresh && a.Longer == b.Longer && a.Revoke == b.Revoke && a.Identity == b.Identity && slices.Equal(a.API, b.API)
 }

@@ -201,6 +201,11 @@ func (s *Service) save(ctx context.Context, tx *sqldb.Tx, c Connection, digest [
 	if sqldb.IsUnique(err) {
 		return duplicate()
 	}
+	return written(res, err)
+}
+
+// written says that a change which met no row came too late.
+func written(res sqldb.Result, err error) error {
 	if err != nil {
 		return sqldb.Wrap("write a connection", err)
 	}

@@ -593,7 +593,9 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 			return err
 		}
 		if found {
-			c, err = s.connections.Reconnect(ctx, tx, by, w, target, f)
+			if c, err = s.connections.Reconnect(ctx, tx, by, w, target, f); err == nil {
+				err = s.providers.ForgetLook(ctx, tx, c.ID) // it was of another credential, and maybe at another place
+			}
 		} else {
 			c, err = s.connections.Create(ctx, tx, by, f)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -41,14 +42,11 @@ func (s *Service) Unchanged(ctx context.Context, env id.Environment, conn id.Con
 		if err != nil {
 			return err
 		}
-		listed, err := s.lookAt(ctx, c)
+		listed, err := s.lookAt(ctx, account.System(system.ID), c)
 		if err != nil {
 			return err
 		}
-		pins = map[string]string{}
-		for _, d := range listed.Tools {
-			pins[d.Name] = d.Pin()
-		}
+		pins = listed.Pins()
 	}
 	now, listed := pins[def.Name]
 	if now == def.Pin() {
@@ -66,45 +64,82 @@ func (s *Service) Unchanged(ctx context.Context, env id.Environment, conn id.Con
 // Look lists the tools of a connection's MCP server as they are now, for whoever
 // may see the connection, and keeps the list.
 func (s *Service) Look(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, provider.Listing, error) {
-	c, err := s.connections.Get(ctx, by, conn)
+	c, err := s.ofServer(ctx, by, conn)
 	if err != nil {
 		return c, provider.Listing{}, err
 	}
-	if err := connection.MayConnect(by, c.Organization, c.Owner); err != nil {
-		return c, provider.Listing{}, err
-	}
-	if c.Record.MCP == nil {
-		return c, provider.Listing{}, notMCP(c)
-	}
-	listed, err := s.lookAt(ctx, c)
+	listed, err := s.lookAt(ctx, by, c)
 	return c, listed, err
 }
 
+// ofServer is a connection to an MCP server whose tools by may look at.
+func (s *Service) ofServer(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, error) {
+	c, err := s.connections.Get(ctx, by, conn)
+	if err == nil {
+		err = connection.MayConnect(by, c.Organization, c.Owner)
+	}
+	if err == nil && c.Record.MCP == nil {
+		err = fault.New(fault.Invalid, "not_mcp", c.Record.Name+" is not an MCP server.").WithHint("Only those list tools of their own.")
+	}
+	return c, err
+}
+
 // lookAt asks the server with the connection's credential: upkeep, whose answer goes
-// to no agent. Calls that come at once share one look.
-func (s *Service) lookAt(ctx context.Context, c connection.Connection) (provider.Listing, error) {
-	type found = provider.Listing
+// to no agent. Calls that come at once share one look, which is on record as that of
+// whoever came first.
+func (s *Service) lookAt(ctx context.Context, by account.Actor, c connection.Connection) (provider.Listing, error) {
 	wait := s.looking.DoChan(string(c.ID), func() (any, error) {
 		ctx, cancel := context.WithTimeout(s.background, lookTimeout)
 		defer cancel()
-		return s.lookNow(ctx, c)
+		return s.lookNow(ctx, by, c)
 	})
 	select {
 	case <-ctx.Done():
 		return provider.Listing{}, fault.New(fault.Unavailable, "upstream_unreachable", "The MCP server was still being looked at.").WithHint("Nothing was called. Try again.").WithCause(ctx.Err())
 	case r := <-wait:
-		listed, _ := r.Val.(found)
+		listed, _ := r.Val.(provider.Listing)
 		return listed, r.Err
 	}
 }
 
-func (s *Service) lookNow(ctx context.Context, c connection.Connection) (provider.Listing, error) {
+// refusedList puts on record that a server's list was not taken, and gives why. A
+// server that hides something in one, or gives the credential away there, is not
+// passed over in silence.
+func (s *Service) refusedList(ctx context.Context, by account.Actor, c connection.Connection, why error) error {
+	if !fault.Is(why, provider.CodeListRefused) {
+		return why
+	}
+	e := lookedAt(by, c)
+	e.Action, e.Decision, e.Code = "provider.tools_refused", "deny", provider.CodeListRefused
+	if err := s.audit.Record(ctx, e); err != nil {
+		s.log.Error("that a list of tools was refused could not be recorded", "connection", c.ID, "error", err)
+	}
+	return why
+}
+
+// lookedAt begins the entry of a look.
+func lookedAt(by account.Actor, c connection.Connection) audit.Entry {
+	return audit.Entry{Environment: c.Environment, Organization: c.Organization, Actor: by.Audit(), User: by.User(), Address: by.Address(), Connection: c.ID, Object: c.Provider, Provider: c.Provider}
+}
+
+func (s *Service) lookNow(ctx context.Context, by account.Actor, c connection.Connection) (provider.Listing, error) {
 	if !s.work.begin() {
 		return provider.Listing{}, fault.New(fault.Unavailable, "stopping", "The server is stopping.").WithRetry(time.Second)
 	}
 	defer s.work.end()
-	if c.State != connection.Connected {
-		return provider.Listing{}, s.connections.MustReconnect(c.ID, c.Why())
+	// The credential goes to the places of this record only, and what is listed there
+	// counts for it alone (rule 6).
+	same := func(now connection.Connection) error {
+		switch {
+		case now.State != connection.Connected:
+			return s.connections.MustReconnect(c.ID, now.Why())
+		case now.Record.Digest() != c.Record.Digest():
+			return fault.New(fault.Denied, "approval_stale", "The account was connected anew while its server was looked at.").WithHint("Nothing was called. Try again.")
+		}
+		return nil
+	}
+	if err := same(c); err != nil {
+		return provider.Listing{}, err
 	}
 	r, err := s.load(ctx, c.ID)
 	if err == nil {
@@ -115,10 +150,10 @@ func (s *Service) lookNow(ctx context.Context, c connection.Connection) (provide
 	}
 	still := func(ctx context.Context, q sqldb.Querier) error {
 		now, err := s.connections.ByID(ctx, q, c.Environment, c.ID)
-		if err == nil && now.State != connection.Connected {
-			err = s.connections.MustReconnect(c.ID, now.Why())
+		if err != nil {
+			return err
 		}
-		return err
+		return same(now)
 	}
 	list := func(r row) (provider.Listing, error) {
 		cred, err := s.open(ctx, r)
@@ -138,29 +173,19 @@ func (s *Service) lookNow(ctx context.Context, c connection.Connection) (provide
 		return provider.Listing{}, s.connections.MustReconnect(c.ID, "The MCP server does not accept the account's credential.")
 	}
 	if err != nil {
-		return provider.Listing{}, err
+		return provider.Listing{}, s.refusedList(ctx, by, c, err)
 	}
-	return listed, s.providers.KeepLook(ctx, c.Environment, c.Organization, c.ID, c.Record, listed, func(ctx context.Context, tx *sqldb.Tx) error { return still(ctx, tx) })
+	return listed, s.providers.KeepLook(ctx, lookedAt(by, c), c.Record, listed, still)
 }
 
 // Listed is what the server of a connection listed when it was last looked at.
 func (s *Service) Listed(ctx context.Context, by account.Actor, conn id.Connection) (connection.Connection, time.Time, provider.Listing, error) {
-	c, err := s.connections.Get(ctx, by, conn)
-	if err == nil {
-		err = connection.MayConnect(by, c.Organization, c.Owner)
-	}
-	if err == nil && c.Record.MCP == nil {
-		err = notMCP(c)
-	}
+	c, err := s.ofServer(ctx, by, conn)
 	if err != nil {
 		return c, time.Time{}, provider.Listing{}, err
 	}
 	at, listed, err := s.providers.Looked(ctx, conn)
 	return c, at, listed, err
-}
-
-func notMCP(c connection.Connection) error {
-	return fault.New(fault.Invalid, "not_mcp", c.Record.Name+" is not an MCP server.").WithHint("Only those list tools of their own.")
 }
 
 // Taken is the provider's record with the tools that the server of a connection

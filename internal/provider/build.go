@@ -144,9 +144,6 @@ func (t Tool) Build(args json.RawMessage, api ...string) (*Request, error) {
 // those that are left out.
 func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, error) {
 	p := t.plan
-	if p.mcp != nil {
-		return p.buildMCP(t, canonical, api)
-	}
 	if err := p.validate(canonical); err != nil {
 		return nil, err
 	}
@@ -159,8 +156,11 @@ func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, er
 			given[name] = value
 		}
 	}
-	if p.sql != nil {
+	switch {
+	case p.sql != nil:
 		return p.buildSQL(t, canonical, given, api)
+	case p.mcp != nil:
+		return p.buildMCP(t, canonical, given, api)
 	}
 	draft := p.typed
 	if p.generic != nil {
@@ -179,8 +179,7 @@ func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, er
 			WithHint("Use the provider's own tool for it, which a person approves call by call.")
 	}
 	if !slices.Contains(api, d.base) {
-		return nil, fault.New(fault.Denied, "destination_denied", "The tool goes to a place that this connection is not bound to.").
-			WithHint("If the provider's record changed, reconnect.")
+		return nil, unbound()
 	}
 	req, err := d.request()
 	if err != nil {
@@ -192,6 +191,11 @@ func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, er
 		req.Effect, req.Why = v.Effect, v.Why
 	}
 	return req, nil
+}
+
+func unbound() error {
+	return fault.New(fault.Denied, "destination_denied", "The tool goes to a place that this connection is not bound to.").
+		WithHint("If the provider's record changed, reconnect.")
 }
 
 // draft is a request in parts.

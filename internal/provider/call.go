@@ -72,12 +72,13 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 	// it for any number of answers at once.
 	done, err := client.Hold(ctx, len(resp.Body))
 	if err != nil {
-		return Answer{Status: resp.Status, Header: http.Header{}, AuthFailed: resp.Status == http.StatusUnauthorized,
-			Withheld: "The server was too busy to read the provider's answer in time (busy). The request has been made."}, nil
+		return Answer{Status: resp.Status, Header: http.Header{}, AuthFailed: resp.Status == http.StatusUnauthorized, Withheld: tooBusy}, nil
 	}
 	defer done()
 	return clean(resp, req.URL, red, tool), nil
 }
+
+const tooBusy = "The server was too busy to read the provider's answer in time (busy). The request has been made."
 
 // send builds the final HTTP request. The credential goes in after everything
 // else, so nothing can take its place or see it.

@@ -429,4 +429,14 @@ func TestSchema(t *testing.T) {
 	if err := holds(good); err != nil {
 		t.Error(err)
 	}
+	server, err := MCPServer{ID: "notes", Name: "Notes", URL: "https://notes.example/mcp", Auth: None}.Record()
+	if err == nil {
+		err = holds(string(server.Source()))
+	}
+	if err != nil {
+		t.Errorf("an MCP server: %v", err)
+	}
+	if holds(strings.Replace(good, "api: ", "cut: [x]\n#", 1)) == nil {
+		t.Error("the schema takes a record without an API")
+	}
 }

@@ -12,7 +12,8 @@ func Schema() map[string]any {
 	s := schemaOf(reflect.TypeFor[Record](), "")
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	s["title"] = "Ambit provider record"
-	s["required"] = []string{"id", "name", "auth", "api"}
+	s["required"] = []string{"id", "name", "auth"}
+	s["anyOf"] = []map[string]any{{"required": []string{"api"}}, {"required": []string{"mcp"}}} // whose address is its API
 	return s
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/jsonschema-go/jsonschema"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -85,8 +86,9 @@ func (r *Record) lintMCP(l *linter) {
 	}
 }
 
-// compileMCP is compileRequest for a tool of an MCP server.
-func (r *Record) compileMCP(l *linter, field string, s ToolSpec, p *plan) (input json.RawMessage) {
+// compileMCP is compileRequest for a tool of an MCP server, whose definition is def
+// unless it could not be read.
+func (r *Record) compileMCP(l *linter, field string, s ToolSpec, p *plan, def Definition, unread error) (input json.RawMessage) {
 	if s.MCP == nil {
 		l.add(field+".mcp", "Take the tool from what the server lists.", "The tool of an MCP server is one that it lists.")
 		return nil
@@ -97,12 +99,11 @@ func (r *Record) compileMCP(l *linter, field string, s ToolSpec, p *plan) (input
 	if s.Target != nil && s.Target.Tool != "" {
 		l.add(field+".target.tool", "Say target.unnamed.", "A tool of an MCP server is not called to name what another call is about.")
 	}
-	def, err := parseDefinition(s.MCP)
-	if err != nil {
-		l.add(field+".mcp", "Leave it as the server listed it.", "%s", fault.Of(err).Message)
+	if unread != nil {
+		l.add(field+".mcp", "Leave it as the server listed it.", "%s", fault.Of(unread).Message)
 		return nil
 	}
-	p.mcp = &mcpPlan{def: def, headers: def.headers()}
+	p.mcp = &mcpPlan{def: def}
 	if len(r.API.Base) > 0 {
 		p.base = r.API.Base[0]
 	}
@@ -132,29 +133,32 @@ func (p *plan) compileUpstream(def Definition) (json.RawMessage, string) {
 			return nil, "The tool has an argument named " + taken + ", with which agents say something else here."
 		}
 	}
-	for name, raw := range props { // how the server is called is nothing for agents
-		fields, ok := strictjson.Members(raw)
-		if _, has := fields["x-mcp-header"]; !ok || !has {
+	shown := map[string]any{}
+	for _, name := range sortedKeys(props) { // how the server is called is nothing for agents
+		shown[name] = props[name]
+		fields, _ := strictjson.Members(props[name])
+		raw, has := fields["x-mcp-header"]
+		if !has {
 			continue
 		}
-		delete(fields, "x-mcp-header")
-		doc, err := strictjson.CanonicalOf(fields)
-		if err != nil {
-			return nil, "The input has no canonical form."
+		var header string
+		if json.Unmarshal(raw, &header) == nil && header != "" && len(header) <= 64 && httpguts.ValidHeaderFieldName(header) {
+			p.mcp.headers = append(p.mcp.headers, param{name: "Mcp-Param-" + header, arg: name})
 		}
-		props[name] = doc
+		delete(fields, "x-mcp-header")
+		shown[name] = fields
 	}
-	all, err := strictjson.CanonicalOf(props)
-	if err != nil {
-		return nil, "The input has no canonical form."
+	var input []byte
+	doc, err := json.Marshal(shown)
+	if err == nil {
+		top["properties"] = doc
+		input, err = strictjson.CanonicalOf(top)
 	}
-	top["properties"] = all
-	input, err := strictjson.CanonicalOf(top)
 	if err != nil {
 		return nil, "The input has no canonical form."
 	}
 	var s jsonschema.Schema
-	if !refers(def.Input) && json.Unmarshal(input, &s) == nil {
+	if !refers(jsontext.Value(def.Input)) && json.Unmarshal(input, &s) == nil {
 		if resolved, err := s.Resolve(nil); err == nil {
 			p.schema = resolved
 		}
@@ -164,51 +168,24 @@ func (p *plan) compileUpstream(def Definition) (json.RawMessage, string) {
 
 // refers reports whether a schema has a reference. One that leads back to itself
 // never ends.
-func refers(schema []byte) bool {
-	found := false
-	eachMember(schema, func(name string, _ jsontext.Value) {
-		name = strings.ToLower(name)
-		found = found || name == "$ref" || name == "$dynamicref" || name == "$recursiveref"
-	})
-	return found
-}
-
-// eachMember calls do with every member of every object in doc.
-func eachMember(doc jsontext.Value, do func(name string, v jsontext.Value)) {
-	switch doc.Kind() {
+func refers(schema jsontext.Value) bool {
+	switch schema.Kind() {
 	case '{':
-		list, err := members(doc)
-		if err != nil {
-			return
-		}
-		for _, m := range list {
-			do(m.name, m.value)
-			eachMember(m.value, do)
-		}
+		list, err := members(schema)
+		return err != nil || slices.ContainsFunc(list, func(m jsonMember) bool {
+			return slices.Contains([]string{"$ref", "$dynamicref", "$recursiveref"}, strings.ToLower(m.name)) || refers(m.value)
+		})
 	case '[':
 		var list []jsontext.Value
-		if unmarshal(doc, &list) == nil {
-			for _, v := range list {
-				eachMember(v, do)
-			}
-		}
+		return unmarshal(schema, &list) != nil || slices.ContainsFunc(list, refers)
 	}
+	return false
 }
 
 // buildMCP makes the request that calls the server's tool.
-func (p *plan) buildMCP(t Tool, canonical []byte, api []string) (*Request, error) {
-	if p.schema != nil {
-		var args map[string]any
-		if err := json.Unmarshal(canonical, &args); err != nil {
-			return nil, badArguments("The arguments are not a JSON object.")
-		}
-		if err := p.schema.Validate(args); err != nil {
-			return nil, badArguments("The argument" + whichArgument(err.Error()) + " does not fit the tool's input schema.")
-		}
-	}
+func (p *plan) buildMCP(t Tool, canonical []byte, given arguments, api []string) (*Request, error) {
 	if !slices.Contains(api, p.base) {
-		return nil, fault.New(fault.Denied, "destination_denied", "The tool goes to a place that this connection is not bound to.").
-			WithHint("If the provider's record changed, reconnect.")
+		return nil, unbound()
 	}
 	at, err := url.Parse(p.base)
 	if err != nil {
@@ -217,10 +194,6 @@ func (p *plan) buildMCP(t Tool, canonical []byte, api []string) (*Request, error
 	req := &Request{Args: canonical, Method: "CALL", URL: at, Header: http.Header{}, Effect: t.Effect, base: p.base,
 		Summary: Summary{Method: "CALL", Host: at.Host, Path: at.EscapedPath(), Body: []Field{{"tool", p.mcp.def.Name}}},
 		mcp:     &mcpCall{name: p.mcp.def.Name, args: canonical, headers: http.Header{}}}
-	given := arguments{}
-	if err := unmarshal(canonical, &given); err != nil {
-		return nil, badArguments("The arguments are not a JSON object.")
-	}
 	for _, h := range p.mcp.headers {
 		v, ok := given[h.arg]
 		if !ok {
@@ -230,7 +203,7 @@ func (p *plan) buildMCP(t Tool, canonical []byte, api []string) (*Request, error
 		if err != nil || len(list) != 1 || v.Kind() == '[' {
 			return nil, badArguments("The argument " + quoted(h.arg) + " must be text, a number, true or false.")
 		}
-		req.mcp.headers.Set(h.name, headerText(list[0]))
+		req.mcp.headers.Set(h.name, HeaderText(list[0]))
 	}
 	if len(given) > 0 {
 		for _, f := range flatten(nil, "", canonical) {
@@ -256,7 +229,7 @@ func callMCP(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	telemetry.Enter(ctx, telemetry.Redact)
 	done, err := client.Hold(ctx, len(result.doc))
 	if err != nil {
-		return Answer{Status: http.StatusOK, Header: http.Header{}, Withheld: "The server was too busy to read the provider's answer in time (busy). The request has been made."}, nil
+		return Answer{Status: http.StatusOK, Header: http.Header{}, Withheld: tooBusy}, nil
 	}
 	defer done()
 	resp, withheld := result.response()

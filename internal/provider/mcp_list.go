@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"unicode"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/legible"
@@ -31,6 +29,9 @@ const (
 	listTimeout   = 20 * time.Second
 )
 
+// CodeListRefused is the code of a list that is not taken, because of what is in it.
+const CodeListRefused = "mcp_list_refused"
+
 // Definition is a tool as its server describes it: name, title, description,
 // schemas and annotations, and nothing else of what the server says.
 type Definition struct {
@@ -41,16 +42,14 @@ type Definition struct {
 	ReadOnly    bool // the server says that it only reads; a hint
 
 	text []byte // all of it, in canonical form
+	pin  string // its digest
 }
 
 // Text is the definition in canonical form: what is compared, digested and shown.
 func (d Definition) Text() []byte { return d.text }
 
 // Pin is the digest of the definition.
-func (d Definition) Pin() string {
-	sum := sha256.Sum256(d.text)
-	return hex.EncodeToString(sum[:])
-}
+func (d Definition) Pin() string { return d.pin }
 
 // pinned are the members of a definition that count.
 var pinned = [...]string{"name", "title", "description", "inputSchema", "outputSchema", "annotations"}
@@ -115,6 +114,8 @@ func parseDefinition(doc []byte) (Definition, error) {
 	if hides(string(d.text)) {
 		return bad("holds letters that nobody sees")
 	}
+	sum := sha256.Sum256(d.text)
+	d.pin = hex.EncodeToString(sum[:])
 	return d, nil
 }
 
@@ -185,20 +186,6 @@ func sortRequired(v jsontext.Value) (jsontext.Value, error) {
 	return v, nil
 }
 
-// headers are the arguments that a server wants in headers as well.
-func (d Definition) headers() (out []param) {
-	top, _ := strictjson.Members(d.Input)
-	props, _ := strictjson.Members(top["properties"])
-	for _, arg := range sortedKeys(props) {
-		fields, _ := strictjson.Members(props[arg])
-		var name string
-		if json.Unmarshal(fields["x-mcp-header"], &name) == nil && name != "" && len(name) <= 64 && httpguts.ValidHeaderFieldName(name) {
-			out = append(out, param{name: "Mcp-Param-" + name, arg: arg})
-		}
-	}
-	return out
-}
-
 // Upstream is the definition that the tool was taken from; ok is false when it is
 // not a tool of an MCP server.
 func (t Tool) Upstream() (d Definition, ok bool) {
@@ -215,14 +202,29 @@ type Listing struct {
 	Tools    []Definition
 }
 
+// Pins are the digests of its tools, by their names.
+func (l Listing) Pins() map[string]string {
+	pins := make(map[string]string, len(l.Tools))
+	for _, d := range l.Tools {
+		pins[d.Name] = d.pin
+	}
+	return pins
+}
+
 // ListMCP asks the server which tools it has, with the credential of a connection.
 // How many pages and bytes it may take for that is bounded, a page that leads back
 // ends it, and so does an answer that holds the credential: what comes back is
-// stored and shown. Before each page still is asked whether the credential may be used,
-// unless it is nil.
+// stored and shown. Before the first request and before each further page still is
+// asked whether the credential may be used there, unless it is nil.
 func (r Record) ListMCP(ctx context.Context, client *outbound.Client, at Pinned, cred Credential, still func(context.Context) error) (Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
+	if still == nil {
+		still = func(context.Context) error { return nil }
+	}
+	if err := still(ctx); err != nil {
+		return Listing{}, err
+	}
 	line, err := r.openMCP(ctx, client, at, cred)
 	if err != nil {
 		return Listing{}, listFailed(err)
@@ -250,20 +252,11 @@ type Probe struct {
 // ProbeMCP asks a server which tools it has, with no credential.
 func ProbeMCP(ctx context.Context, client *outbound.Client, address string) (Probe, error) {
 	r := Record{Auth: None, MCP: &MCP{URL: address}}
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	line, err := r.openMCP(ctx, client, Pinned{API: []string{strings.TrimRight(address, "/")}}, Credential{Kind: None})
-	if err == nil {
-		defer line.hangUp(ctx)
-		var tools []Definition
-		if tools, err = line.list(ctx, nil); err == nil {
-			return Probe{Listing: Listing{line.era(), tools}}, nil
-		}
-	}
-	if refused, ok := errors.AsType[*mcpRefusal](err); ok && refused.status == http.StatusUnauthorized {
+	listed, err := r.ListMCP(ctx, client, Pinned{API: []string{strings.TrimRight(address, "/")}}, Credential{Kind: None}, nil)
+	if refused, ok := asRefusal(err); ok && refused.status == http.StatusUnauthorized {
 		return Probe{Refused: true, Challenge: refused.challenge}, nil
 	}
-	return Probe{}, listFailed(err)
+	return Probe{Listing: listed}, err
 }
 
 func (m *mcpLine) list(ctx context.Context, still func(context.Context) error) ([]Definition, error) {
@@ -271,13 +264,11 @@ func (m *mcpLine) list(ctx context.Context, still func(context.Context) error) (
 	seen, cursors := map[string]bool{}, map[string]bool{}
 	size, cursor := 0, ""
 	for range maxListPages {
-		if still != nil {
+		params := map[string]any{}
+		if cursor != "" {
 			if err := still(ctx); err != nil {
 				return nil, err
 			}
-		}
-		params := map[string]any{}
-		if cursor != "" {
 			params["cursor"] = cursor
 		}
 		doc, _, err := m.ask(ctx, "tools/list", "", params, nil)
@@ -288,12 +279,12 @@ func (m *mcpLine) list(ctx context.Context, still func(context.Context) error) (
 			return nil, tooMany()
 		}
 		if m.red.Finds(doc) {
-			return nil, fault.New(fault.Unavailable, "mcp_list_refused", "The server put the credential into its list of tools, so the list is not taken.").WithHint("Do not use this server, and revoke the credential there.")
+			return nil, fault.New(fault.Unavailable, CodeListRefused, "The server put the credential into its list of tools, so the list is not taken.").WithHint("Do not use this server, and revoke the credential there.")
 		}
 		top, ok := strictjson.Members(doc)
 		var page []json.RawMessage
 		if !ok || json.Unmarshal(top["tools"], &page) != nil {
-			return nil, listFailed(&mcpRefusal{status: http.StatusBadGateway, message: "The server's answer is not one of MCP."})
+			return nil, listFailed(garbled())
 		}
 		if len(all)+len(page) > maxTools {
 			return nil, tooMany()
@@ -304,7 +295,7 @@ func (m *mcpLine) list(ctx context.Context, still func(context.Context) error) (
 				continue // one odd tool is as good as not listed, and the others stay
 			}
 			if seen[d.Name] {
-				return nil, fault.New(fault.Unavailable, "mcp_list_refused", "The server lists two tools of one name, so the list is not taken.")
+				return nil, fault.New(fault.Unavailable, CodeListRefused, "The server lists two tools of one name, so the list is not taken.").WithHint("Ask whoever runs the server.")
 			}
 			seen[d.Name] = true
 			all = append(all, d)
@@ -325,7 +316,7 @@ func (m *mcpLine) list(ctx context.Context, still func(context.Context) error) (
 }
 
 func tooMany() error {
-	return fault.New(fault.TooLarge, "mcp_list_refused", fmt.Sprintf("The server's list of tools has no end within %d tools, %d pages and %d MiB, so it is not taken.", maxTools, maxListPages, maxListBytes>>20)).
+	return fault.New(fault.TooLarge, CodeListRefused, fmt.Sprintf("The server's list of tools has no end within %d tools, %d pages and %d MiB, so it is not taken.", maxTools, maxListPages, maxListBytes>>20)).
 		WithHint("Ask whoever runs the server to list less.")
 }
 

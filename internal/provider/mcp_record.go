@@ -79,7 +79,7 @@ func (r Record) TakeMCP(listed Listing, effects map[string]policy.Effect) (Recor
 	}
 	root := doc.Content[0]
 	old := takeField(root, "tools")
-	if m := fieldNode(root, "mcp"); m != nil && r.MCP.Revision == "" && listed.Revision != "" {
+	if m := mapValue(root, "mcp"); m != nil && r.MCP.Revision == "" && listed.Revision != "" {
 		m.Content = append(m.Content, textNode("revision"), textNode(listed.Revision))
 	}
 	taken := map[string]Definition{}
@@ -107,10 +107,7 @@ func (r Record) TakeMCP(listed Listing, effects map[string]policy.Effect) (Recor
 	}
 	used := map[string]bool{"read": true, "write": true, "destroy": true}
 	for i, s := range r.ToolSpecs {
-		was, err := parseDefinition(s.MCP)
-		if err != nil {
-			return Record{}, err
-		}
+		was, _ := r.tools[i].Upstream() // an MCP server has no tools but these
 		used[strings.ToLower(s.Name)] = true
 		d, take := taken[was.Name]
 		if !take {
@@ -120,7 +117,7 @@ func (r Record) TakeMCP(listed Listing, effects map[string]policy.Effect) (Recor
 		node := old.Content[i]
 		node.Style &^= yaml.FlowStyle
 		takeField(node, "mcp")
-		if e := fieldNode(node, "effect"); e.Value != string(effects[d.Name]) {
+		if e := mapValue(node, "effect"); e.Value != string(effects[d.Name]) {
 			e.Value = string(effects[d.Name])
 		}
 		if err := write(node, d); err != nil {
@@ -150,16 +147,6 @@ func (r Record) TakeMCP(listed Listing, effects map[string]policy.Effect) (Recor
 
 func unwritten(err error) error {
 	return fault.New(fault.Internal, "record_unwritten", "The record could not be written.").WithCause(err)
-}
-
-// fieldNode is the value of a field; nil: there is none.
-func fieldNode(n *yaml.Node, name string) *yaml.Node {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == name {
-			return n.Content[i+1]
-		}
-	}
-	return nil
 }
 
 // takeField takes a field out, and gives its value.

@@ -19,6 +19,7 @@ import (
 const (
 	selectPinsSQL  = `select looked_at, pins from mcp_look where connection_id = $1`
 	selectToolsSQL = `select looked_at, revision, tools from mcp_look where connection_id = $1`
+	hasLookSQL     = `select exists (select 1 from mcp_look where connection_id = $1)`
 	upsertLookSQL  = `insert into mcp_look (connection_id, environment_id, provider, looked_at, pins, tools, revision) values ($1, $2, $3, $4, $5, $6, $7)
 		on conflict (connection_id) do update set looked_at = excluded.looked_at, pins = excluded.pins, tools = excluded.tools, revision = excluded.revision`
 	forgetLookSQL = `delete from mcp_look where connection_id = $1`
@@ -28,13 +29,9 @@ const (
 // Pins are the digests of what the server of a connection listed last, by the
 // server's names of the tools, and when that was; the zero time: never.
 func (s *Store) Pins(ctx context.Context, conn id.Connection) (at time.Time, pins map[string]string, err error) {
-	return pinsOf(ctx, s.cfg.DB.Reader(), conn)
-}
-
-func pinsOf(ctx context.Context, q sqldb.Querier, conn id.Connection) (at time.Time, pins map[string]string, err error) {
 	var looked int64
 	var text string
-	err = q.QueryRowContext(ctx, selectPinsSQL, conn).Scan(&looked, &text)
+	err = s.cfg.DB.Reader().QueryRowContext(ctx, selectPinsSQL, conn).Scan(&looked, &text)
 	if sqldb.NoRows(err) {
 		return time.Time{}, nil, nil
 	}
@@ -72,18 +69,19 @@ func (s *Store) Looked(ctx context.Context, conn id.Connection) (at time.Time, l
 
 // KeepLook keeps what the server of a connection lists now. What is another list
 // than the one before is told in the audit: a tool whose words change is what an
-// attack with them looks like. Still says, in the same transaction, whether the
-// connection is one whose server may be looked at.
-func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organization, conn id.Connection, rec Record, listed Listing, still func(context.Context, *sqldb.Tx) error) error {
-	pins, texts := map[string]string{}, make([]json.RawMessage, len(listed.Tools))
+// attack with them looks like. e begins that entry, with who looked at which
+// connection. Still says, in the same transaction, whether the connection is one whose
+// server may be looked at.
+func (s *Store) KeepLook(ctx context.Context, e audit.Entry, rec Record, listed Listing, still func(context.Context, sqldb.Querier) error) error {
+	texts := make([]json.RawMessage, len(listed.Tools))
 	for i, d := range listed.Tools {
-		pins[d.Name], texts[i] = d.Pin(), d.text
+		texts[i] = d.text
 	}
-	pinsDoc, err := json.Marshal(pins)
+	pins, err := json.Marshal(listed.Pins())
 	if err != nil {
 		return fmt.Errorf("encoding the pins of an MCP server: %w", err)
 	}
-	toolsDoc, err := json.Marshal(texts)
+	tools, err := json.Marshal(texts)
 	if err != nil {
 		return fmt.Errorf("encoding the tools of an MCP server: %w", err)
 	}
@@ -92,41 +90,40 @@ func (s *Store) KeepLook(ctx context.Context, env id.Environment, org id.Organiz
 			return err
 		}
 		now := sqldb.Micros(s.cfg.Now())
-		at, _, err := pinsOf(ctx, tx, conn)
-		if err != nil {
-			return err
-		}
-		res, err := tx.ExecContext(ctx, touchLookSQL, conn, now, string(pinsDoc), listed.Revision)
+		res, err := tx.ExecContext(ctx, touchLookSQL, e.Connection, now, string(pins), listed.Revision)
 		if err != nil {
 			return sqldb.Wrap("note a look at an MCP server", err)
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 1 {
 			return sqldb.Wrap("note a look at an MCP server", err)
 		}
-		if _, err := tx.ExecContext(ctx, upsertLookSQL, conn, env, rec.ID, now, string(pinsDoc), toolsDoc, listed.Revision); err != nil {
+		var before bool
+		if err := tx.QueryRowContext(ctx, hasLookSQL, e.Connection).Scan(&before); err != nil {
+			return sqldb.Wrap("note a look at an MCP server", err)
+		}
+		if _, err := tx.ExecContext(ctx, upsertLookSQL, e.Connection, e.Environment, rec.ID, now, string(pins), tools, listed.Revision); err != nil {
 			return sqldb.Wrap("keep what an MCP server lists", err)
 		}
 		byState := map[MCPState][]string{}
 		for _, c := range rec.CompareMCP(listed.Tools) {
 			byState[c.State] = append(byState[c.State], c.Upstream())
 		}
-		action := "provider.tools_listed"
-		if !at.IsZero() {
-			action = "provider.tools_changed"
+		e.Action, e.Detail = "provider.tools_listed", map[string]string{"listed": fmt.Sprint(len(listed.Tools))}
+		if before {
+			e.Action = "provider.tools_changed"
 		}
-		detail := map[string]string{"listed": fmt.Sprint(len(listed.Tools))}
 		for _, state := range []MCPState{MCPChanged, MCPNew, MCPGone} {
 			if names := byState[state]; len(names) > 0 {
-				detail[string(state)] = short(strings.Join(names, " "), 500)
+				e.Detail[string(state)] = short(strings.Join(names, " "), 500)
 			}
 		}
-		s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: env, Organization: org, Actor: audit.Actor{Kind: "system", ID: "credential"}, Connection: conn,
-			Action: action, Object: rec.ID, Provider: rec.ID, Detail: detail})
+		s.cfg.Audit.AppendEvent(tx, e)
 		return nil
 	})
 }
 
-// ForgetLook forgets what the server of a connection listed, which has ended.
+// ForgetLook forgets what the server of a connection listed, which has ended or was
+// connected anew.
 func (s *Store) ForgetLook(ctx context.Context, tx *sqldb.Tx, conn id.Connection) error {
 	_, err := tx.ExecContext(ctx, forgetLookSQL, conn)
 	return sqldb.Wrap("forget what an MCP server listed", err)

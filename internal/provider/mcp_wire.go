@@ -114,7 +114,7 @@ func notYet(err error) error {
 func (m *mcpLine) greet(ctx context.Context) error {
 	m.revision = RevisionHandshake
 	result, header, err := m.ask(ctx, "initialize", "", map[string]any{
-		"protocolVersion": RevisionHandshake, "capabilities": map[string]any{}, "clientInfo": map[string]any{"name": "ambit", "version": "1"},
+		"protocolVersion": RevisionHandshake, "capabilities": map[string]any{}, "clientInfo": clientInfo(),
 	}, nil)
 	if err != nil {
 		return err
@@ -132,6 +132,9 @@ func (m *mcpLine) greet(ctx context.Context) error {
 	}
 	return m.tell(ctx, "notifications/initialized")
 }
+
+// clientInfo is who calls, which is no agent.
+func clientInfo() map[string]string { return map[string]string{"name": "ambit", "version": "1"} }
 
 // hangUp lets a server forget its session. Nothing depends on it, and nobody waits
 // long for it.
@@ -172,7 +175,7 @@ func (m *mcpLine) ask(ctx context.Context, method, name string, params map[strin
 	if m.revision == RevisionStateless {
 		params["_meta"] = map[string]any{
 			"io.modelcontextprotocol/protocolVersion": m.revision, "io.modelcontextprotocol/clientCapabilities": map[string]any{},
-			"io.modelcontextprotocol/clientInfo": map[string]any{"name": "ambit", "version": "1"},
+			"io.modelcontextprotocol/clientInfo": clientInfo(),
 		}
 	}
 	body, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": m.next, "method": method, "params": params})
@@ -186,7 +189,7 @@ func (m *mcpLine) ask(ctx context.Context, method, name string, params map[strin
 	m.red = red
 	done, err := m.client.Hold(ctx, 3*len(resp.Body)) // reading takes a few times the answer's size
 	if err != nil {
-		return nil, nil, &mcpRefusal{status: http.StatusOK, message: "The server was too busy to read the provider's answer in time (busy). The request has been made."}
+		return nil, nil, &mcpRefusal{status: http.StatusOK, message: tooBusy}
 	}
 	defer done()
 	result, err := m.answer(resp)
@@ -207,7 +210,7 @@ func (m *mcpLine) send(ctx context.Context, httpMethod, method, name string, bod
 	if m.revision == RevisionStateless {
 		h.Set("Mcp-Method", method)
 		if name != "" {
-			h.Set("Mcp-Name", headerText(name))
+			h.Set("Mcp-Name", HeaderText(name))
 		}
 		for k, v := range more {
 			h[k] = v
@@ -226,11 +229,8 @@ func (m *mcpLine) send(ctx context.Context, httpMethod, method, name string, bod
 
 // reply is a message of a server.
 type reply struct {
-	ID     json.RawMessage
-	Result json.RawMessage
-	Error  *struct {
-		Code int `json:"code"`
-	}
+	id, result json.RawMessage
+	code       *int // of an error; nil: it is none
 }
 
 // answer finds the answer to the last request, in a document or on a stream.
@@ -254,20 +254,20 @@ func (m *mcpLine) answer(resp *outbound.Response) (json.RawMessage, error) {
 		})
 	}
 	switch {
-	case found != nil && found.Error != nil:
-		return nil, refusedCode(resp, found.Error.Code)
+	case found != nil && found.code != nil:
+		return nil, refusedCode(resp, *found.code)
 	case resp.Status < 200 || resp.Status > 299:
 		return nil, refusedStatus(resp)
-	case found == nil || !m.answers(found) || found.Result == nil:
-		return nil, &mcpRefusal{status: http.StatusBadGateway, message: "The server's answer is not one of MCP."}
+	case found == nil || !m.answers(found):
+		return nil, garbled()
 	}
-	return found.Result, nil
+	return found.result, nil
 }
 
 // answers reports whether r is the answer to the last request.
 func (m *mcpLine) answers(r *reply) bool {
 	var id int
-	return (r.Result != nil || r.Error != nil) && json.Unmarshal(r.ID, &id) == nil && id == m.next
+	return (r.result != nil || r.code != nil) && json.Unmarshal(r.id, &id) == nil && id == m.next
 }
 
 // mcpLimits bound a message. What a tool answers is held against its own limit later.
@@ -281,14 +281,12 @@ func readReply(doc []byte) *reply {
 	if !ok || string(top["jsonrpc"]) != `"2.0"` {
 		return nil
 	}
-	r := &reply{ID: top["id"], Result: top["result"]}
+	r := &reply{id: top["id"], result: top["result"]}
 	if raw, has := top["error"]; has {
 		fields, _ := strictjson.Members(raw)
-		r.Error = &struct {
-			Code int `json:"code"`
-		}{}
-		if json.Unmarshal(fields["code"], &r.Error.Code) != nil {
-			r.Error.Code = -32603
+		r.code = new(int)
+		if json.Unmarshal(fields["code"], r.code) != nil {
+			*r.code = -32603
 		}
 	}
 	return r
@@ -323,11 +321,18 @@ func eachEvent(body []byte, do func(data []byte) bool) {
 	}
 }
 
+// garbled is an answer that is none of the protocol.
+func garbled() *mcpRefusal {
+	return &mcpRefusal{status: http.StatusBadGateway, message: notOfMCP}
+}
+
+const notOfMCP = "The server's answer is not one of MCP."
+
 func refusedStatus(resp *outbound.Response) error {
 	r := &mcpRefusal{status: resp.Status, retry: resp.Header.Get("Retry-After"), challenge: resp.Header.Values("Www-Authenticate"), message: "The server refused the request; what it said is not passed on."}
 	switch {
 	case resp.Status < 300:
-		r.status, r.message = http.StatusBadGateway, "The server's answer is not one of MCP."
+		r.status, r.message = http.StatusBadGateway, notOfMCP
 	case resp.Status < 400:
 		r.message = "The server redirects. Redirects are not followed."
 	}
@@ -354,9 +359,9 @@ func refusedCode(resp *outbound.Response, code int) error {
 	return r
 }
 
-// headerText is a value as the protocol writes it in a header: as it is, or in
+// HeaderText is a value as the protocol writes it in a header: as it is, or in
 // Base64 where a header would not carry it unchanged.
-func headerText(s string) string {
+func HeaderText(s string) string {
 	plain := s != "" && strings.TrimSpace(s) == s && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) && !strings.HasPrefix(s, "=?")
 	if plain {
 		return s
@@ -379,20 +384,19 @@ type mcpContent struct {
 }
 
 func readResult(doc json.RawMessage) (*mcpResult, error) {
-	bad := &mcpRefusal{status: http.StatusBadGateway, message: "The server's answer is not one of MCP."}
 	top, ok := strictjson.Members(doc)
 	if !ok {
-		return nil, bad
+		return nil, garbled()
 	}
 	r := &mcpResult{doc: doc, structured: top["structuredContent"], failed: string(top["isError"]) == "true", asks: string(top["resultType"]) == `"input_required"`}
 	var list []json.RawMessage
 	if raw, has := top["content"]; has && json.Unmarshal(raw, &list) != nil {
-		return nil, bad
+		return nil, garbled()
 	}
 	for _, raw := range list {
 		fields, ok := strictjson.Members(raw)
 		if !ok {
-			return nil, bad
+			return nil, garbled()
 		}
 		c := mcpContent{raw: raw}
 		for name, to := range map[string]*string{"type": &c.kind, "text": &c.text, "data": &c.data, "mimeType": &c.mime} {
@@ -429,26 +433,20 @@ func (r *mcpResult) response() (resp *outbound.Response, withheld string) {
 		data, err := base64.StdEncoding.DecodeString(r.content[0].data)
 		if err != nil {
 			resp.Status = http.StatusBadGateway
-			return resp, "The server's answer is not one of MCP."
+			return resp, notOfMCP
 		}
 		resp.Header.Set("Content-Type", cmp.Or(r.content[0].mime, "application/octet-stream"))
 		resp.Body = data
 	default:
-		all := map[string]any{"content": []json.RawMessage{}}
-		list := make([]json.RawMessage, 0, len(r.content))
-		for _, c := range r.content {
-			list = append(list, c.raw)
+		list := make([]json.RawMessage, len(r.content))
+		for i, c := range r.content {
+			list[i] = c.raw
 		}
-		all["content"] = list
+		all := map[string]any{"content": list}
 		if r.structured != nil {
 			all["structuredContent"] = r.structured
 		}
-		doc, err := json.Marshal(all)
-		if err != nil {
-			resp.Status = http.StatusBadGateway
-			return resp, "The server's answer is not one of MCP."
-		}
-		resp.Body = doc
+		resp.Body, _ = json.Marshal(all) // parts of a document that was read
 	}
 	return resp, ""
 }

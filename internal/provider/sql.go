@@ -142,8 +142,7 @@ func (r *Record) compileSQL(l *linter, field string, spec ToolSpec, p *plan) {
 // build makes the request that runs the statement of a call.
 func (p *plan) buildSQL(t Tool, canonical []byte, given arguments, api []string) (*Request, error) {
 	if !slices.Contains(api, p.base) {
-		return nil, fault.New(fault.Denied, "destination_denied", "The tool goes to a place that this connection is not bound to.").
-			WithHint("If the provider's record changed, reconnect.")
+		return nil, unbound()
 	}
 	place, err := postgres.ParsePlace(p.base)
 	if err != nil {
@@ -313,7 +312,7 @@ func callSQL(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	}
 	done, err := client.Hold(ctx, len(body))
 	if err != nil {
-		return Answer{Status: status, Header: http.Header{}, Withheld: "The server was too busy to read the provider's answer in time (busy). The request has been made."}, nil
+		return Answer{Status: status, Header: http.Header{}, Withheld: tooBusy}, nil
 	}
 	defer done()
 	resp := &outbound.Response{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, Sent: true}

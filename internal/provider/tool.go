@@ -141,9 +141,13 @@ func (p *plan) meetsGuard() bool {
 }
 
 func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
-	if d, err := parseDefinition(s.MCP); s.MCP != nil && err == nil { // a record may say it in words of its own
-		// The server's title is a sentence in the mouth of the page that asks for a yes.
-		s.Title, s.Description = cmp.Or(s.Title, r.ID+"_"+s.Name), cmp.Or(s.Description, d.words())
+	var upstream Definition
+	var unread error
+	if s.MCP != nil {
+		if upstream, unread = parseDefinition(s.MCP); unread == nil { // a record may say it in words of its own
+			// The server's title is a sentence in the mouth of the page that asks for a yes.
+			s.Title, s.Description = cmp.Or(s.Title, r.ID+"_"+s.Name), cmp.Or(s.Description, upstream.words())
+		}
 	}
 	t := Tool{Name: r.ID + "_" + s.Name, Provider: r.ID, Title: s.Title, Description: s.Description, Effect: s.Effect, Scopes: s.Scopes, Output: s.Output, Slot: s.Slot, Tried: cmp.Or(s.Tried, r.About.Tried), sure: r.About.Confidence != ""}
 	if s.Name == "" || len(t.Name) > maxToolName || strings.ContainsFunc(s.Name, func(c rune) bool { return c > 0x7f || !isAlnum(byte(c)) && c != '_' }) {
@@ -174,7 +178,7 @@ func (r *Record) compileTool(l *linter, field string, s ToolSpec) Tool {
 	p.compileOutput(l, field+".output", s.Output)
 	switch {
 	case r.MCP != nil:
-		t.Input = r.compileMCP(l, field, s, p)
+		t.Input = r.compileMCP(l, field, s, p, upstream, unread)
 	case r.Auth == Database:
 		r.compileStatement(l, field, s, p)
 	default:

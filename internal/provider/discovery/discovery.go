@@ -130,8 +130,8 @@ func (f *Finder) authorized(ctx context.Context, env id.Environment, ask Ask, s 
 		issuers = []string{at.Scheme + "://" + at.Host}
 	}
 	var server metadata
-	for i, issuer := range issuers {
-		if server, err = f.server(ctx, issuer); err == nil || i == maxServers {
+	for _, issuer := range first(issuers, maxServers) {
+		if server, err = f.server(ctx, issuer); err == nil {
 			break
 		}
 	}
@@ -281,7 +281,7 @@ func (f *Finder) client(ctx context.Context, env id.Environment, slug string, as
 	if ask.ClientID != "" {
 		c := registered{id: ask.ClientID, secret: ask.ClientSecret, auth: "none", how: "as the client that you registered"}
 		if !c.secret.IsZero() {
-			c.auth = authOf(m.Auth, "client_secret_basic", "client_secret_post")
+			c.auth = authOf(cmp.Or(m.takes("client_secret_basic", "client_secret_post"), "client_secret_basic"))
 		}
 		return c, nil
 	}
@@ -296,18 +296,12 @@ func (f *Finder) client(ctx context.Context, env id.Environment, slug string, as
 	if host := f.cfg.Public.Hostname(); host == "localhost" || strings.HasPrefix(host, "127.") {
 		kind = "native"
 	}
-	order := []string{"none", "client_secret_basic", "client_secret_post"}
-	method := "client_secret_basic"
-	if len(m.Auth) > 0 {
-		method = ""
-		for _, o := range order {
-			if method == "" && slices.Contains(m.Auth, o) {
-				method = o
-			}
-		}
-		if method == "" {
-			return registered{}, fault.New(fault.Invalid, "mcp_client_missing", "The authorization server takes no kind of client that this server can be.").WithHint("It takes none, client_secret_basic and client_secret_post.")
-		}
+	method := m.takes("none", "client_secret_basic", "client_secret_post")
+	switch {
+	case len(m.Auth) == 0:
+		method = "client_secret_basic"
+	case method == "":
+		return registered{}, fault.New(fault.Invalid, "mcp_client_missing", "The authorization server takes no kind of client that this server can be.").WithHint("It takes none, client_secret_basic and client_secret_post.")
 	}
 	body, err := json.Marshal(map[string]any{
 		"client_name": "Ambit", "client_uri": f.cfg.Public.String(), "redirect_uris": []string{f.callback(env, slug)}, "application_type": kind,
@@ -339,18 +333,12 @@ func (f *Finder) register(ctx context.Context, place string, body []byte, method
 	if strictjson.Check(resp.Body, strictjson.Limits{}) != nil || json.Unmarshal(resp.Body, &got) != nil || got.ID == "" {
 		return failed("its answer cannot be read")
 	}
-	c := registered{id: got.ID, how: "where a client was registered just now"}
-	switch cmp.Or(got.Method, method) {
+	c := registered{id: got.ID, auth: authOf(cmp.Or(got.Method, method)), how: "where a client was registered just now"}
+	switch c.auth {
 	case "none":
-		c.auth = "none"
-	case "client_secret_post":
-		c.auth = "post"
-	case "client_secret_basic":
-		c.auth = "basic"
-	default:
+	case "":
 		return failed("it wants another kind of client than was asked for")
-	}
-	if c.auth != "none" {
+	default:
 		if got.Secret == "" {
 			return failed("it gave no secret")
 		}
@@ -359,14 +347,28 @@ func (f *Finder) register(ctx context.Context, place string, body []byte, method
 	return c, nil
 }
 
-func authOf(supported []string, order ...string) string {
-	names := map[string]string{"client_secret_basic": "basic", "client_secret_post": "post"}
-	for _, o := range order {
-		if slices.Contains(supported, o) {
-			return names[o]
+// takes is the first of some methods that the server takes; empty: none of them, as
+// far as it says.
+func (m metadata) takes(methods ...string) string {
+	for _, method := range methods {
+		if slices.Contains(m.Auth, method) {
+			return method
 		}
 	}
-	return "basic"
+	return ""
+}
+
+// authOf is a method of RFC 8414 as a record names it; empty: it has none.
+func authOf(method string) string {
+	switch method {
+	case "none":
+		return "none"
+	case "client_secret_basic":
+		return "basic"
+	case "client_secret_post":
+		return "post"
+	}
+	return ""
 }
 
 // get reads a document. ok is false when there is none.
