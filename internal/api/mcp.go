@@ -81,22 +81,6 @@ func (a *API) addMCP(ctx context.Context, by account.Actor, in *addMCPInput) (Pr
 	return a.put(ctx, by, provider.Input{YAML: found.Record.Source(), ClientID: found.ClientID, ClientSecret: found.ClientSecret, New: true}, "The record is made. "+found.How+" It counts once you confirm it with your passkey.")
 }
 
-// put hands a record in, of a person, or puts it.
-func (a *API) put(ctx context.Context, by account.Actor, in provider.Input, why string) (Provider, error) {
-	if _, person := by.Person(); person {
-		d, err := a.cfg.Providers.Draft(ctx, by, in, "")
-		if err != nil {
-			return Provider{}, err
-		}
-		return Provider{}, a.browserRequired("/ui/drafts/"+string(d.ID), why)
-	}
-	p, err := a.cfg.Providers.Put(ctx, by, in, account.Agreement{})
-	if err != nil {
-		return Provider{}, err
-	}
-	return wholeProvider(p), nil
-}
-
 func (a *API) lookAtTools(ctx context.Context, by account.Actor, in *connectionInput) (ListedTools, error) {
 	var conn id.Connection
 	if err := parseID(&conn, in.Connection); err != nil {

@@ -105,14 +105,7 @@ func (a *API) putProviderClient(ctx context.Context, by account.Actor, in *putCl
 			}
 		}
 	}
-	if _, person := by.Person(); person {
-		d, err := a.cfg.Providers.Draft(ctx, by, put, "")
-		if err != nil {
-			return ProviderClient{}, err
-		}
-		return ProviderClient{}, a.browserRequired("/ui/drafts/"+string(d.ID), "The client is handed in. It counts once you confirm it with your passkey.")
-	}
-	if _, err := a.cfg.Providers.Put(ctx, by, put, account.Agreement{}); err != nil {
+	if _, err := a.handIn(ctx, by, put, "The client is handed in. It counts once you confirm it with your passkey."); err != nil {
 		return ProviderClient{}, err
 	}
 	list, err := a.clientsOf(ctx, by, in.Provider)

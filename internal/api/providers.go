@@ -228,6 +228,28 @@ func (a *API) putProvider(ctx context.Context, by account.Actor, in *putProvider
 	return a.put(ctx, by, put, "The record is handed in. It counts once you confirm it with your passkey.")
 }
 
+// put hands a record in, of a person, or puts it.
+func (a *API) put(ctx context.Context, by account.Actor, in provider.Input, why string) (Provider, error) {
+	p, err := a.handIn(ctx, by, in, why)
+	if err != nil {
+		return Provider{}, err
+	}
+	return wholeProvider(p), nil
+}
+
+// handIn keeps what a person would change of a provider, which they confirm in the
+// browser, and changes it for an application.
+func (a *API) handIn(ctx context.Context, by account.Actor, in provider.Input, why string) (provider.Provider, error) {
+	if _, person := by.Person(); !person {
+		return a.cfg.Providers.Put(ctx, by, in, account.Agreement{})
+	}
+	d, err := a.cfg.Providers.Draft(ctx, by, in, "")
+	if err != nil {
+		return provider.Provider{}, err
+	}
+	return provider.Provider{}, a.browserRequired("/ui/drafts/"+string(d.ID), why)
+}
+
 func (a *API) deleteProvider(ctx context.Context, by account.Actor, in *providerInput) error {
 	return a.cfg.Providers.Delete(ctx, by, in.Provider)
 }
