@@ -18,7 +18,9 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/e2e/world"
+	"github.com/ambit-dev/ambit/internal/cli/person"
 )
 
 // agent is a program that got its identity through the authorization server,
@@ -73,6 +75,27 @@ func sendJSON(t *testing.T, req *http.Request, want int, into any) {
 			t.Fatalf("%s %s: %v: %s", req.Method, req.URL, err, body)
 		}
 	}
+}
+
+// robot is an agent of the first person that authenticates with a secret of its own.
+func (s *server) robot(t *testing.T, name string) *agent {
+	t.Helper()
+	made, err := client.New(s.URL, s.APIKey).CreateAgent(t.Context(), client.NewAgent{OrganizationID: s.OrganizationID, Name: name, Kind: "delegated", OwnerID: s.UserID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := clientCredentials(t, s, made.ClientID, made.ClientSecret)
+	return &agent{t: t, token: token, client: connect(t, s, token)}
+}
+
+// approved asks for a provider, has a person say yes, and gives the session.
+func (a *agent) approved(p *person.Person, provider string, minutes int) string {
+	a.t.Helper()
+	asked := a.mustCall("request_session", map[string]any{"providers": []string{provider}, "purpose": "Work there.", "minutes": minutes})
+	if _, err := p.Approve(a.t.Context(), asked.fact("approval_url"), func(url.Values) {}); err != nil {
+		a.t.Fatal(err)
+	}
+	return asked.fact("session")
 }
 
 // newAgent finds the authorization server from a refused call, registers,

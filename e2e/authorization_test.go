@@ -24,20 +24,8 @@ import (
 func TestForeignAuthorization(t *testing.T) {
 	s := dev(t, sqlite)
 	ctx := t.Context()
-	owner, err := person.New(s.URL)
-	if err == nil {
-		err = owner.Enroll(ctx, s.LoginURL)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	base, err := url.Parse(s.URL)
-	if err == nil {
-		err = owner.Connect(ctx, base, "sandbox", "mia@sandbox.example")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	owner := s.enrolled(t)
+	s.connect(t, owner, "sandbox", "mia@sandbox.example")
 
 	t.Run("openid-client", func(t *testing.T) {
 		made, err := client.New(s.URL, s.APIKey).CreateAgent(ctx, client.NewAgent{OrganizationID: s.OrganizationID, Name: "Robot", Kind: "delegated", OwnerID: s.UserID})

@@ -18,7 +18,6 @@ import (
 	"testing"
 
 	"github.com/ambit-dev/ambit/client"
-	"github.com/ambit-dev/ambit/internal/cli/person"
 )
 
 // The protocol's own conformance suite judges the built binary, with its real
@@ -34,28 +33,46 @@ func TestConformance(t *testing.T) {
 	front := conformanceFront(t, s, address)
 	for _, revision := range []string{"2026-07-28", "2025-11-25"} {
 		t.Run(revision, func(t *testing.T) {
-			excused, used := excusedChecks(t, revision), map[string]bool{}
+			excused := excusedChecks(t, revision)
 			for scenario, checks := range runConformance(t, front, revision) {
-				for check, failure := range checks {
-					if line := excuse(excused, scenario, check); line != "" {
-						used[line] = used[line] || failure != ""
-					} else if failure != "" {
-						t.Errorf("%s:%s fails: %s", scenario, check, failure)
-					}
-				}
+				excused.judge(t, scenario, checks, "")
 			}
-			for line, why := range excused {
-				if !used[line] {
-					t.Errorf("nothing of %s fails, though conformance.txt says: %s", line, why)
-				}
-			}
+			excused.settle(t)
 		})
 	}
 }
 
-// excuse is the line that excuses a check.
-func excuse(excused map[string]string, scenario, check string) string {
-	for line := range excused {
+// excuses are lines of conformance.txt, and which of them something needed.
+type excuses struct {
+	why  map[string]string // by scenario, or scenario:check
+	used map[string]bool
+}
+
+// judge fails the test for each check that failed and that no line excuses.
+func (e excuses) judge(t *testing.T, scenario string, checks map[string]string, more string) {
+	t.Helper()
+	for check, failure := range checks {
+		if line := e.line(scenario, check); line != "" {
+			e.used[line] = e.used[line] || failure != ""
+		} else if failure != "" {
+			t.Errorf("%s:%s fails: %s%s", scenario, check, failure, more)
+		}
+	}
+}
+
+// settle fails the test for each line that nothing needed.
+func (e excuses) settle(t *testing.T) {
+	t.Helper()
+	for line, why := range e.why {
+		if !e.used[line] {
+			t.Errorf("nothing of %s fails, though conformance.txt says: %s", line, why)
+		}
+	}
+}
+
+// line is the one that excuses a check.
+func (e excuses) line(scenario, check string) string {
+	for line := range e.why {
 		of, one, _ := strings.Cut(line, ":")
 		if matches(of, scenario) && (one == "" || matches(one, check)) {
 			return line
@@ -110,13 +127,7 @@ func conformanceFront(t *testing.T, s *server, third string) string {
 	t.Helper()
 	ctx := t.Context()
 	api := client.New(s.URL, s.APIKey)
-	owner, err := person.New(s.URL)
-	if err == nil {
-		err = owner.Enroll(ctx, s.LoginURL)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	owner := s.enrolled(t)
 	record := "id: test\nname: Fixture\nwebsite: http://" + third + "\nauth: api_key\ninject: {header: X-Api-Key, format: \"{api_key}\"}\n" +
 		"identity: {path: /me, id: id, label: email}\napi:\n  base: [\"http://" + third + "\"]\ntools:" + fixtureTools
 	if _, err := api.PutProvider(ctx, "test", client.PutProvider{YAML: record}); err != nil {
@@ -125,16 +136,8 @@ func conformanceFront(t *testing.T, s *server, third string) string {
 	if _, err := api.Connect(ctx, client.NewConnection{OrganizationID: s.OrganizationID, Provider: "test", OwnerID: s.UserID, Fields: map[string]string{"api_key": "fixture-" + random()}}); err != nil {
 		t.Fatal(err)
 	}
-	made, err := api.CreateAgent(ctx, client.NewAgent{OrganizationID: s.OrganizationID, Name: "Judge", Kind: "delegated", OwnerID: s.UserID})
-	if err != nil {
-		t.Fatal(err)
-	}
-	token := clientCredentials(t, s, made.ClientID, made.ClientSecret)
-	a := &agent{t: t, token: token, client: connect(t, s, token)}
-	asked := a.mustCall("request_session", map[string]any{"providers": []string{"test"}, "purpose": "Be judged.", "minutes": 60})
-	if _, err := owner.Approve(ctx, asked.fact("approval_url"), func(url.Values) {}); err != nil {
-		t.Fatal(err)
-	}
+	a := s.robot(t, "Judge")
+	handle := a.approved(owner, "test", 60)
 
 	to, err := url.Parse(s.URL)
 	if err != nil {
@@ -149,9 +152,9 @@ func conformanceFront(t *testing.T, s *server, third string) string {
 		if r.In.Header.Get("Origin") == front.URL {
 			r.Out.Header.Set("Origin", s.URL)
 		}
-		r.Out.Header.Set("Authorization", "Bearer "+token)
+		r.Out.Header.Set("Authorization", "Bearer "+a.token)
 		body, _ := io.ReadAll(r.In.Body)
-		body = withSession(body, asked.fact("session"))
+		body = withSession(body, handle)
 		r.Out.Body, r.Out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}}
 	front = httptest.NewServer(proxy)
@@ -252,13 +255,13 @@ func scenarioOf(folder string) string {
 }
 
 // excusedChecks reads conformance.txt.
-func excusedChecks(t *testing.T, revision string) map[string]string {
+func excusedChecks(t *testing.T, revision string) excuses {
 	t.Helper()
 	text, err := os.ReadFile("conformance.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	excused := map[string]string{}
+	excused := excuses{map[string]string{}, map[string]bool{}}
 	for line := range strings.Lines(string(text)) {
 		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
@@ -269,7 +272,7 @@ func excusedChecks(t *testing.T, revision string) map[string]string {
 			t.Fatalf("conformance.txt gives no reason: %s", line)
 		}
 		if revisions == "both" || revisions == revision {
-			excused[scenario] = strings.TrimSpace(why)
+			excused.why[scenario] = strings.TrimSpace(why)
 		}
 	}
 	return excused

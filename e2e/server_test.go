@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/ambit-dev/ambit/e2e/world"
+	"github.com/ambit-dev/ambit/internal/cli/person"
 )
 
 const (
@@ -48,6 +50,31 @@ func dev(t *testing.T, engine string, env ...string) *server {
 		t.Errorf("the ready file has mode %v (%v), want 0600", info.Mode(), err)
 	}
 	return s
+}
+
+// enrolled is the first person, with a passkey.
+func (s *server) enrolled(t *testing.T) *person.Person {
+	t.Helper()
+	p, err := person.New(s.URL)
+	if err == nil {
+		err = p.Enroll(t.Context(), s.LoginURL)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// connect has a person connect an account by signing in at its provider.
+func (s *server) connect(t *testing.T, p *person.Person, provider, account string) {
+	t.Helper()
+	base, err := url.Parse(s.URL)
+	if err == nil {
+		err = p.Connect(t.Context(), base, provider, account)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // secondNode starts `ambit serve` on the database and root key of a first node.

@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/ambit-dev/ambit/client"
-	"github.com/ambit-dev/ambit/internal/cli/person"
 )
 
 // judged names the binary that the client of the suite runs, in its own process.
@@ -35,33 +34,23 @@ func TestConformanceUpstream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	excused, used := excusedChecks(t, "upstream"), map[string]bool{}
-	maps.DeleteFunc(excused, func(line, _ string) bool { return !strings.HasPrefix(line, "upstream-") })
+	excused := excusedChecks(t, "upstream")
+	maps.DeleteFunc(excused.why, func(line, _ string) bool { return !strings.HasPrefix(line, "upstream-") })
 	for _, scenario := range authScenarios(t) {
 		t.Run(strings.TrimPrefix(scenario, "auth/"), func(t *testing.T) {
-			if line := excuse(excused, "upstream-"+scenario, ""); line != "" && strings.Contains(line, "*") {
-				used[line] = true
+			if line := excused.line("upstream-"+scenario, ""); strings.Contains(line, "*") {
+				excused.used[line] = true
 				return // a kind of authorization that is not offered
 			}
 			cmd, dir := conformance(t, "client", "--command", self+" -test.run=^TestConformanceUpstreamClient$ --", "--scenario", scenario, "--timeout", "120000")
 			cmd.Env = append(cmd.Env, judged+"="+bin, "AMBIT_NODE="+setting(t, "AMBIT_NODE"), "AMBIT_NODE_MODULES="+setting(t, "AMBIT_NODE_MODULES"))
 			out, _ := cmd.CombinedOutput()
 			for _, checks := range conformanceResults(t, filepath.Join(dir, "auth"), string(out)) {
-				for check, failure := range checks {
-					if line := excuse(excused, "upstream-"+scenario, check); line != "" {
-						used[line] = used[line] || failure != ""
-					} else if failure != "" {
-						t.Errorf("%s fails: %s\n%s", check, failure, tail(out))
-					}
-				}
+				excused.judge(t, "upstream-"+scenario, checks, "\n"+tail(out))
 			}
 		})
 	}
-	for line, why := range excused {
-		if !used[line] {
-			t.Errorf("nothing of %s fails, though conformance.txt says: %s", line, why)
-		}
-	}
+	excused.settle(t)
 }
 
 func tail(out []byte) string { return string(out[max(0, len(out)-2500):]) }
@@ -100,13 +89,7 @@ func TestConformanceUpstreamClient(t *testing.T) {
 	s := dev(t, sqlite, "AMBIT_OUTBOUND_ALLOW="+strings.Join(placesOf(t, at), ","))
 	ctx := t.Context()
 	api := client.New(s.URL, s.APIKey)
-	owner, err := person.New(s.URL)
-	if err == nil {
-		err = owner.Enroll(ctx, s.LoginURL)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	owner := s.enrolled(t)
 	var given struct {
 		ID     string `json:"client_id"`
 		Secret string `json:"client_secret"`
@@ -115,13 +98,7 @@ func TestConformanceUpstreamClient(t *testing.T) {
 	if _, err := api.AddMCPServer(ctx, client.AddMCPServer{URL: at, ID: "judge", Name: "Judge", ClientID: given.ID, ClientSecret: given.Secret}); err != nil {
 		t.Fatal(err)
 	}
-	base, err := url.Parse(s.URL)
-	if err == nil {
-		err = owner.Connect(ctx, base, "judge", "")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.connect(t, owner, "judge", "")
 	list, err := api.Connections(ctx, client.ConnectionFilter{OrganizationID: s.OrganizationID})
 	if err != nil || len(list.Data) != 1 {
 		t.Fatalf("after signing in: %v %+v", err, list)
@@ -141,22 +118,14 @@ func TestConformanceUpstreamClient(t *testing.T) {
 	if _, err := api.AdoptTools(ctx, conn); err != nil {
 		t.Fatal(err)
 	}
-	made, err := api.CreateAgent(ctx, client.NewAgent{OrganizationID: s.OrganizationID, Name: "Judge", Kind: "delegated", OwnerID: s.UserID})
-	if err != nil {
-		t.Fatal(err)
-	}
-	token := clientCredentials(t, s, made.ClientID, made.ClientSecret)
-	a := &agent{t: t, token: token, client: connect(t, s, token)}
-	asked := a.mustCall("request_session", map[string]any{"providers": []string{"judge"}, "purpose": "Be judged.", "minutes": 30})
-	if _, err := owner.Approve(ctx, asked.fact("approval_url"), func(url.Values) {}); err != nil {
-		t.Fatal(err)
-	}
+	a := s.robot(t, "Judge")
+	handle := a.approved(owner, "judge", 30)
 	p, err := api.Provider(ctx, "judge")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tool := range p.Tools {
-		a.call(tool.Name, map[string]any{"session": asked.fact("session")})
+		a.call(tool.Name, map[string]any{"session": handle})
 	}
 }
 
