@@ -333,7 +333,7 @@ func (a *App) handler() (http.Handler, error) {
 	mux.Handle("POST /hooks/{environment}/{provider}", management.Notices())
 	workos.New(workos.Config{People: a.People, Vault: a.Vault, Audit: a.Audit, Integrations: a.Integrations, PublicURL: a.public, Address: a.address, Logger: a.log}).Mount(mux)
 	pages, err := web.New(web.Config{People: a.People, Agents: a.Agents, Providers: a.Providers, Importer: importer, Finder: finder, Connections: a.Connections, Credentials: a.Credentials, Integrations: a.Integrations,
-		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
+		Sessions: a.Sessions, Audit: a.Audit, Vault: a.Vault, Custody: a.Custody, Webhooks: a.Webhooks, Subscribe: a.db.Subscribe, PublicURL: a.public, Address: a.address, Logger: a.log, Now: a.clock.Now})
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
+	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
 	"github.com/ambit-dev/ambit/internal/custody"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -28,6 +29,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/web"
+	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
 // site is the pages on the real rooms, behind a real server.
@@ -37,6 +39,8 @@ type site struct {
 	URL    string
 	Pages  *web.Server
 	Rooms  *integration.Service
+	Hooks  *webhook.Service
+	told   *told
 
 	Custody *custody.Service
 	Spare   string // a root key that can be bound
@@ -65,9 +69,11 @@ func siteOf(t *testing.T, w *gatewaytest.World, db *sqldb.DB, limits web.Limits)
 	keys := custody.New(custody.Config{DB: db, Vault: w.Vault, Audit: w.Audit, People: w.Accounts})
 	rooms := integration.New(integration.Config{DB: w.DB, Audit: w.Audit, People: w.Accounts, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, PublicURL: w.PublicURL, Now: w.Clock.Now})
 	w.OnTicket = rooms.Connected
+	receiver, to := newTold(t)
+	hooks := webhook.New(webhook.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Outbound: to, Kinds: []string{connection.ChangeConnected, connection.ChangeRevoked}, Now: w.Clock.Now})
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Finder: discovery.New(discovery.Config{Outbound: w.Outbound, Public: w.PublicURL, Path: credential.CallbackPath, DocumentPath: web.ClientPath}), Connections: w.Connections, Credentials: w.Credentials,
 		Integrations: rooms,
-		Sessions:     w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
+		Sessions:     w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Webhooks: hooks, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +82,7 @@ func siteOf(t *testing.T, w *gatewaytest.World, db *sqldb.DB, limits web.Limits)
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	t.Cleanup(pages.Stop)
-	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Rooms: rooms, Custody: keys, Spare: spare.Describe().Ref}
+	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Rooms: rooms, Hooks: hooks, told: receiver, Custody: keys, Spare: spare.Describe().Ref}
 }
 
 // browser is one person's browser with a passkey; it sends what a form holds

@@ -218,6 +218,21 @@ func fixtures() map[string]page {
 	p["secret_deleted"] = &SecretPage{Frame: frame("old/token", "secrets", true), SecretRow: gone, CanDelete: true, Facts: []Fact{{"Id", string(id.NewSecret()), true}}}
 	p["secret_new"] = &SecretNewPage{Frame: frame("Store a secret", "secrets", true), MayWhole: true}
 	p["secret_value"] = &SecretValuePage{Frame: frame("Value", "secrets", true), Name: "prod/db-password", Value: "correct horse battery staple", Holds: "Text, 28 bytes", Back: "/ui/secrets/secret_x"}
+	hook := WebhookRow{ID: "hook_01jd0000000000000000000001", Href: "/ui/webhooks/hook_x", URL: "https://app.example/hooks/ambit", Description: "Billing", Reach: "Default", Tells: "everything", Created: at(-72 * time.Hour), Enabled: true, Mark: Mark{"On", "good"}}
+	off := hook
+	off.URL, off.Reach, off.Enabled, off.Why, off.Mark, off.Tells = "https://"+strings.Repeat("long-", 20)+".example/hooks", "All of production", false, "It failed for five days.", Mark{"Off", "bad"}, "2 kinds of event"
+	failing := hook
+	failing.Mark, failing.Since = Mark{"Failing", "warn"}, at(-3*time.Hour)
+	kinds := []Option{{"connection.connected", "An account is connected", true}, {"connection.revoked", "It is disconnected", false}}
+	p["webhooks"] = &WebhooksPage{Frame: frame("Webhooks", "webhooks", false), CanAdd: true, Items: []WebhookRow{hook, failing, off}}
+	p["webhooks_empty"] = &WebhooksPage{Frame: frame("Webhooks", "webhooks", false), CanAdd: true}
+	p["webhook_new"] = &WebhookNewPage{Frame: frame("Add a webhook", "webhooks", true), Events: kinds, MayWhole: true}
+	p["webhook"] = &WebhookPage{Frame: frame("app.example", "webhooks", false), WebhookRow: failing, Events: kinds, OldUntil: at(20 * time.Hour), Tabs: []Tab{{"All", "/ui/webhooks/hook_x", true}, {"Failed", "/ui/webhooks/hook_x?state=failed", false}}, Next: "/ui/webhooks/hook_x?after=x",
+		Deliveries: []DeliveryRow{{id.NewDelivery(), id.NewEvent(), "connection.connected", "An account is connected", "It answered 503.", 3, at(-time.Hour), at(20 * time.Minute), Mark{"Waiting", "warn"}},
+			{id.NewDelivery(), id.NewEvent(), "webhook.test", "A trial", "It answered 204.", 1, at(-2 * time.Hour), time.Time{}, Mark{"Delivered", "good"}},
+			{id.NewDelivery(), id.NewEvent(), "connection.revoked", "It is disconnected", "It could not be reached (upstream_unreachable).", 11, at(-80 * time.Hour), time.Time{}, Mark{"Failed", "bad"}}}}
+	p["webhook_off"] = &WebhookPage{Frame: frame("app.example", "webhooks", false), WebhookRow: off, Events: kinds, Tabs: []Tab{{"All", "/ui/webhooks/hook_x", true}}}
+	p["once_webhook"] = &OncePage{Frame: frame("Signing secret", "webhooks", true), Word: "Added", Sentence: "Events go to app.example from now on.", Sealed: true, Values: []Fact{{Name: "Signing secret", Value: "whsec_EXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAM="}}, Back: "/ui/webhooks/hook_x"}
 	p["code"] = &CodePage{Frame: frame("Sign in a command line", "", true)}
 	p["code_device"] = &CodePage{Frame: frame("Sign in an agent", "agents", true), Device: true}
 	mistyped := frame("Sign in a command line", "", true)

@@ -75,6 +75,7 @@ type OncePage struct {
 	Frame
 	Word, Sentence string
 	Values         []Fact
+	Sealed         bool // it is kept, and shown to nobody
 	Steps          []Option
 	Back           string
 }

@@ -37,6 +37,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
+	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
 // Config is what a Server needs. All but Address, Now and Logger are required.
@@ -53,6 +54,7 @@ type Config struct {
 	Audit        *audit.Log
 	Vault        *vault.Vault
 	Custody      *custody.Service
+	Webhooks     *webhook.Service
 	// Subscribe calls fn on every notice of a channel, as sqldb.DB does.
 	Subscribe func(channel string, fn func(payload string)) (cancel func())
 	PublicURL *url.URL
@@ -95,6 +97,7 @@ type Server struct {
 	audit        *audit.Log
 	vault        *vault.Vault
 	custody      *custody.Service
+	webhooks     *webhook.Service
 	subscribe    func(string, func(string)) func()
 	public       *url.URL
 	address      func(*http.Request) string
@@ -113,7 +116,7 @@ type Server struct {
 // New makes a Server and parses its templates.
 func New(cfg Config) (*Server, error) {
 	if cfg.People == nil || cfg.Agents == nil || cfg.Providers == nil || cfg.Importer == nil || cfg.Finder == nil || cfg.Connections == nil || cfg.Credentials == nil || cfg.Integrations == nil ||
-		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
+		cfg.Sessions == nil || cfg.Audit == nil || cfg.Vault == nil || cfg.Custody == nil || cfg.Webhooks == nil || cfg.Subscribe == nil || cfg.PublicURL == nil {
 		return nil, errors.New("web: the configuration is incomplete")
 	}
 	if cfg.Now == nil {
@@ -133,7 +136,7 @@ func New(cfg Config) (*Server, error) {
 	l := cfg.Limits.withDefaults()
 	return &Server{refusals: throttle.New(l.RefusalRate, l.RefusalBurst, addresses, cfg.Now),
 		people: cfg.People, agents: cfg.Agents, providers: cfg.Providers, importer: cfg.Importer, finder: cfg.Finder, connections: cfg.Connections, credentials: cfg.Credentials, integrations: cfg.Integrations,
-		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, custody: cfg.Custody, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
+		sessions: cfg.Sessions, audit: cfg.Audit, vault: cfg.Vault, custody: cfg.Custody, webhooks: cfg.Webhooks, subscribe: cfg.Subscribe, public: cfg.PublicURL, address: cfg.Address, now: cfg.Now, log: cfg.Logger,
 		renderer: r, cookie: newCookie(cfg.PublicURL), streams: streams{open: map[string]int{}}, live: throttle.NewShares(perServer, perPerson), stop: make(chan struct{})}, nil
 }
 
@@ -275,6 +278,19 @@ func (s *Server) routes() []route {
 		{"POST /ui/apikeys/challenge", signedIn, s.apiKeyChallenge},
 		{"POST /ui/apikeys", signedIn, s.apiKeyCreate},
 		{"POST /ui/apikeys/{id}/revoke", signedIn, s.apiKeyRevoke},
+
+		{"GET /ui/webhooks", signedIn, s.webhookList},
+		{"GET /ui/webhooks/new", signedIn, s.webhookNew},
+		{"POST /ui/webhooks", signedIn, s.webhookCreate},
+		{"GET /ui/webhooks/{id}", signedIn, s.webhookShow},
+		{"POST /ui/webhooks/{id}", signedIn, s.webhookEdit},
+		{"POST /ui/webhooks/{id}/on", signedIn, s.webhookChange("enabled", s.webhookOn)},
+		{"POST /ui/webhooks/{id}/off", signedIn, s.webhookChange("webhook_off", s.webhookOff)},
+		{"POST /ui/webhooks/{id}/test", signedIn, s.webhookChange("webhook_test", s.webhookTest)},
+		{"POST /ui/webhooks/{id}/replay", signedIn, s.webhookChange("webhook_replay", s.webhookReplay)},
+		{"POST /ui/webhooks/{id}/again", signedIn, s.webhookChange("webhook_replay", s.webhookAgain)},
+		{"POST /ui/webhooks/{id}/rotate", signedIn, s.webhookRotate},
+		{"POST /ui/webhooks/{id}/delete", signedIn, s.webhookDelete},
 
 		{"GET /ui/audit", signedIn, s.auditList},
 

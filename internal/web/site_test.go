@@ -32,7 +32,7 @@ func split(pattern string) (method, path string) {
 	}
 	ids := map[string]string{
 		"approvals": string(id.NewApproval()), "sessions": string(id.NewSession()), "connections": string(id.NewConnection()), "agents": string(id.NewAgent()),
-		"keys": string(id.NewKEK()), "apikeys": string(id.NewKey()), "bindings": string(id.NewBinding()), "members": string(id.NewUser()), "passkeys": string(id.NewPasskey()), "logins": string(id.NewLogin()), "notices": string(id.NewEvent()), "users": string(id.NewUser()), "drafts": string(id.NewDraft()), "secrets": string(id.NewSecret()), "connect": string(id.NewTicket()),
+		"keys": string(id.NewKEK()), "apikeys": string(id.NewKey()), "bindings": string(id.NewBinding()), "members": string(id.NewUser()), "passkeys": string(id.NewPasskey()), "logins": string(id.NewLogin()), "notices": string(id.NewEvent()), "users": string(id.NewUser()), "drafts": string(id.NewDraft()), "secrets": string(id.NewSecret()), "connect": string(id.NewTicket()), "webhooks": string(id.NewWebhook()),
 	}
 	parts := strings.Split(strings.TrimSuffix(path, "{$}"), "/")
 	for i, p := range parts {

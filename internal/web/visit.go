@@ -449,6 +449,7 @@ func notes(code string) *Notice {
 		"authenticator": "The authenticator app is set up.", "user_disabled": "They are shut out, and what acted for them has ended.", "user_enabled": "They can sign in again.",
 		"environment": "The environment is there, and you own it. It stands in the menu.", "signed_out": "Signed out there.", "identity": "From now on you can sign in there too.", "identity_gone": "That sign-in is no longer yours here.",
 		"signin_added": "Added. Tell the provider the redirect address below, then give members theirs.", "signin_removed": "Removed. Whoever signed in there is signed out.", "second": "You are in. Add a second passkey now: on another device, or a security key.",
+		"webhook_off": "It is off. What happens meanwhile is kept for a month.", "webhook_test": "A trial is on its way.", "webhook_replay": "Sent again, with the same ids.",
 		"stored": "Stored.", "restored": "The old value is the current one again.", "secret_deleted": "Deleted. It can be taken back for 30 days.", "undeleted": "It is back.",
 		"key_rotated": "The key has another version. What is under the old one follows by itself.", "key_reencrypted": "The key has another version. Every value is encrypted anew under it, by itself.",
 		"migrating": "What is not under the root key yet is moved now.", "doubted": "Forgotten on every node. The keeper is asked before this root key is used again.",

@@ -223,7 +223,7 @@ func (s *Service) failing(ctx context.Context, tx *sqldb.Tx, e Endpoint, got out
 			return err
 		}
 		event := s.cfg.Audit.Append(tx, audit.Entry{Environment: e.Environment, Organization: e.Organization, Actor: audit.Actor{Kind: "system", ID: "webhook"}, Action: "webhook.disabled",
-			Object: string(e.ID), Code: e.Reason, Detail: map[string]string{"host": e.host()}})
+			Object: string(e.ID), Code: e.Reason, Detail: map[string]string{"host": e.Host()}})
 		if err := s.cfg.People.NoticeOwners(ctx, tx, e.Environment, account.NoticeWebhook, event, now); err != nil {
 			return err
 		}

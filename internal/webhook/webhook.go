@@ -321,10 +321,11 @@ func (s *Service) Delete(ctx context.Context, by account.Actor, hook id.Webhook)
 // what keeps others from sending there.
 func (s *Service) audit(tx *sqldb.Tx, by account.Actor, action string, e Endpoint) {
 	s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: e.Environment, Organization: e.Organization, Actor: by.Audit(), User: by.User(), Action: action, Object: string(e.ID),
-		Detail: map[string]string{"host": e.host(), "events": strings.Join(e.Events, " ")}, Address: by.Address()})
+		Detail: map[string]string{"host": e.Host(), "events": strings.Join(e.Events, " ")}, Address: by.Address()})
 }
 
-func (e Endpoint) host() string {
+// Host is the host of its address, and its port where it has one.
+func (e Endpoint) Host() string {
 	u, err := url.Parse(e.URL)
 	if err != nil {
 		return ""

@@ -1,0 +1,315 @@
+package web
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/webhook"
+)
+
+// webhookList shows those of the organization, and those of the whole environment
+// to who manages it.
+func (s *Server) webhookList(v *visit) (answer, error) {
+	p := &WebhooksPage{Frame: Frame{Title: "Webhooks", Section: "webhooks"}}
+	if v.mayTellAll() {
+		list, err := s.webhooks.List(v.ctx(), v.actor(), "")
+		if err != nil {
+			return nil, err
+		}
+		p.Items = s.webhookRows(v, list)
+	}
+	if v.actor().May(v.here.Organization, account.ManageWebhooks) == nil {
+		list, err := s.webhooks.List(v.ctx(), v.actor(), v.here.Organization)
+		if err != nil {
+			return nil, err
+		}
+		p.Items, p.CanAdd = append(p.Items, s.webhookRows(v, list)...), true
+	} else if !v.mayTellAll() {
+		return nil, v.actor().May(v.here.Organization, account.ManageWebhooks)
+	}
+	return show(p), nil
+}
+
+func (v *visit) mayTellAll() bool { return v.actor().May("", account.ManageWebhooks) == nil }
+
+func (s *Server) webhookRows(v *visit, list []webhook.Endpoint) (rows []WebhookRow) {
+	for _, e := range list {
+		rows = append(rows, s.webhookRow(v, e))
+	}
+	return rows
+}
+
+func (s *Server) webhookRow(v *visit, e webhook.Endpoint) WebhookRow {
+	r := WebhookRow{ID: e.ID, Href: v.query("/ui/webhooks/" + string(e.ID)), URL: e.URL, Description: e.Description, Reach: v.here.OrganizationName, Tells: "everything", Created: e.CreatedAt, Enabled: e.Enabled, Mark: Mark{"On", "good"}}
+	if e.Organization == "" {
+		r.Reach = "All of " + v.here.EnvironmentName
+	}
+	if len(e.Events) > 0 {
+		r.Tells = plural(len(e.Events), "kind") + " of event"
+	}
+	switch {
+	case e.Enabled && !e.FailingSince.IsZero():
+		r.Mark, r.Since = Mark{"Failing", "warn"}, e.FailingSince
+	case e.Reason == "gone":
+		r.Mark, r.Why = Mark{"Off", "bad"}, "It answered that it is gone (410)."
+	case e.Reason == "failing":
+		r.Mark, r.Why = Mark{"Off", "bad"}, "It failed for five days."
+	case !e.Enabled:
+		r.Mark, r.Why = Mark{"Off", ""}, "Somebody switched it off."
+	}
+	return r
+}
+
+func (s *Server) webhookNew(v *visit) (answer, error) {
+	if err := v.actor().May(v.here.Organization, account.ManageWebhooks); err != nil && !v.mayTellAll() {
+		return nil, err
+	}
+	return show(s.webhookForm(v)), nil
+}
+
+// webhookForm is the form for a new one as it was last filled in.
+func (s *Server) webhookForm(v *visit) *WebhookNewPage {
+	return &WebhookNewPage{Frame: Frame{Title: "Add a webhook", Section: "webhooks", Narrow: true}, URL: v.form("url"), Description: v.form("description"),
+		Events: s.eventChoices(v.r.Form["event"]), MayWhole: v.mayTellAll(), Whole: v.form("reach") == "environment"}
+}
+
+func (s *Server) eventChoices(chosen []string) (list []Option) {
+	for _, kind := range s.webhooks.Kinds() {
+		list = append(list, Option{Value: kind, Label: eventLabel(kind), Chosen: slices.Contains(chosen, kind)})
+	}
+	return list
+}
+
+func eventLabel(kind string) string {
+	label := map[string]string{
+		"connection.connected": "An account is connected", "connection.reauthorized": "It is connected again", "connection.refresh_failed": "A refresh failed",
+		"connection.recovered": "It works again", "connection.needs_reauthorization": "It needs a person", "connection.scopes_changed": "Other permissions at the provider",
+		"connection.expiring": "It ends soon unless a person signs in", "connection.revoked": "It is disconnected", "approval.requested": "A person is asked for approval",
+	}[kind]
+	if label == "" {
+		return kind
+	}
+	return label
+}
+
+func webhookInput(v *visit) webhook.Input {
+	in := webhook.Input{Organization: v.here.Organization, URL: v.form("url"), Description: v.form("description"), Events: v.r.PostForm["event"]}
+	if v.form("reach") == "environment" {
+		in.Organization = ""
+	}
+	return in
+}
+
+func (s *Server) webhookCreate(v *visit) (answer, error) {
+	e, key, err := s.webhooks.Create(v.ctx(), v.actor(), webhookInput(v))
+	if err != nil {
+		return again(s.webhookForm(v), err)
+	}
+	return s.webhookSecret("Added", "Events go to "+e.Host()+" from now on.", reveal(key), webhookAt(v, e)), nil
+}
+
+// webhookSecret shows a fresh secret, with which the receiver checks what it is sent.
+func (s *Server) webhookSecret(word, sentence, key, back string) answer {
+	return show(&OncePage{Frame: Frame{Title: "Signing secret", Section: "webhooks", Narrow: true}, Word: word, Sentence: oneLine(sentence), Sealed: true,
+		Values: []Fact{{Name: "Signing secret", Value: key}}, Back: back})
+}
+
+func webhookAt(v *visit, e webhook.Endpoint, more ...string) string {
+	return v.query("/ui/webhooks/"+string(e.ID), more...)
+}
+
+// onWebhook does something with the webhook that the address names, wherever the
+// person manages it.
+func onWebhook(v *visit, do func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error)) (webhook.Endpoint, error) {
+	hook, err := parseID(id.Webhook(v.r.PathValue("id")))
+	if err != nil {
+		return webhook.Endpoint{}, err
+	}
+	var e webhook.Endpoint
+	err = v.anywhere(func(by account.Actor) (org id.Organization, err error) {
+		e, err = do(by, hook)
+		return e.Organization, err
+	})
+	return e, err
+}
+
+func (s *Server) findWebhook(v *visit) (webhook.Endpoint, error) {
+	return onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+		return s.webhooks.Get(v.ctx(), by, hook)
+	})
+}
+
+func (s *Server) webhookShow(v *visit) (answer, error) {
+	e, err := s.findWebhook(v)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.webhookPage(v, e)
+	if err != nil {
+		return nil, err
+	}
+	return show(p), nil
+}
+
+func (s *Server) webhookPage(v *visit, e webhook.Endpoint) (*WebhookPage, error) {
+	p := &WebhookPage{Frame: Frame{Title: "Webhook", Section: "webhooks"}, WebhookRow: s.webhookRow(v, e), Events: s.eventChoices(e.Events), OldUntil: e.OldUntil}
+	p.Title = oneLine(e.Host())
+	if !e.OldUntil.IsZero() && !s.now().Before(e.OldUntil) {
+		p.OldUntil = time.Time{}
+	}
+	state := v.form("state")
+	for _, t := range []struct{ state, label string }{{"", "All"}, {webhook.Pending, "Waiting"}, {webhook.Delivered, "Delivered"}, {webhook.Failed, "Failed"}, {webhook.Held, "Held back"}} {
+		p.Tabs = append(p.Tabs, Tab{t.label, webhookAt(v, e, "state", t.state), t.state == state})
+	}
+	var after id.Delivery
+	if raw := v.form("after"); raw != "" {
+		var err error
+		if after, err = parseID(id.Delivery(raw)); err != nil {
+			return nil, err
+		}
+	}
+	list, more, err := s.webhooks.Deliveries(v.ctx(), v.actorIn(e.Environment), e.ID, state, after, 50)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range list {
+		p.Deliveries = append(p.Deliveries, deliveryRow(d))
+	}
+	if more {
+		p.Next = webhookAt(v, e, "state", state, "after", string(list[len(list)-1].ID))
+	}
+	return p, nil
+}
+
+func deliveryRow(d webhook.Delivery) DeliveryRow {
+	r := DeliveryRow{ID: d.ID, Event: d.Event, Kind: d.Kind, Label: eventLabel(d.Kind), At: d.CreatedAt, Attempts: d.Attempts}
+	if d.Kind == webhook.KindTest {
+		r.Label = "A trial"
+	}
+	switch d.State {
+	case webhook.Delivered:
+		r.Chip = Mark{"Delivered", "good"}
+	case webhook.Failed:
+		r.Chip = Mark{"Failed", "bad"}
+	case webhook.Held:
+		r.Chip = Mark{"Held back", ""}
+	default:
+		r.Chip, r.Again = Mark{"Waiting", "warn"}, d.NextAt
+	}
+	switch {
+	case d.Status != 0:
+		r.Answer = "It answered " + strconv.Itoa(d.Status) + "."
+	case d.Error != "":
+		r.Answer = "It could not be reached (" + d.Error + ")."
+	}
+	return r
+}
+
+func (s *Server) webhookEdit(v *visit) (answer, error) {
+	in := webhookInput(v)
+	e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+		return s.webhooks.Edit(v.ctx(), by, hook, in)
+	})
+	if err == nil {
+		return goTo(webhookAt(v, e, "done", "saved")), nil
+	}
+	now, gone := s.findWebhook(v)
+	if gone != nil {
+		return nil, gone
+	}
+	p, broken := s.webhookPage(v, now)
+	if broken != nil {
+		return nil, broken
+	}
+	p.URL, p.Description, p.Events, p.Editing = in.URL, in.Description, s.eventChoices(in.Events), true
+	return again(p, err)
+}
+
+// webhookChange is a form that only says to do something, and goes back.
+func (s *Server) webhookChange(done string, do func(v *visit, by account.Actor, hook id.Webhook) error) func(*visit) (answer, error) {
+	return func(v *visit) (answer, error) {
+		e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+			e, err := s.webhooks.Get(v.ctx(), by, hook)
+			if err != nil {
+				return e, err
+			}
+			return e, do(v, by, hook)
+		})
+		if err != nil {
+			return nil, err
+		}
+		return goTo(webhookAt(v, e, "done", done)), nil
+	}
+}
+
+func (s *Server) webhookOn(v *visit, by account.Actor, hook id.Webhook) error {
+	_, err := s.webhooks.Enable(v.ctx(), by, hook)
+	return err
+}
+
+func (s *Server) webhookOff(v *visit, by account.Actor, hook id.Webhook) error {
+	_, err := s.webhooks.Disable(v.ctx(), by, hook)
+	return err
+}
+
+func (s *Server) webhookTest(v *visit, by account.Actor, hook id.Webhook) error {
+	_, err := s.webhooks.Test(v.ctx(), by, hook)
+	return err
+}
+
+// webhookReplay sends again all that was not delivered.
+func (s *Server) webhookReplay(v *visit, by account.Actor, hook id.Webhook) error {
+	_, err := s.webhooks.Replay(v.ctx(), by, hook, webhook.Window{})
+	return err
+}
+
+// webhookAgain sends one delivery again, whatever became of it.
+func (s *Server) webhookAgain(v *visit, by account.Actor, hook id.Webhook) error {
+	d, err := parseID(id.Delivery(v.form("delivery")))
+	if err == nil {
+		_, err = s.webhooks.Replay(v.ctx(), by, hook, webhook.Window{Delivery: d})
+	}
+	return err
+}
+
+func (s *Server) webhookRotate(v *visit) (answer, error) {
+	hours, err := strconv.Atoi(v.form("overlap"))
+	if err != nil || hours < 0 || hours > 24*30 {
+		return nil, fault.New(fault.Invalid, "overlap_invalid", "Both secrets sign for 0 hours to 30 days.")
+	}
+	var key string
+	e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+		e, fresh, err := s.webhooks.Rotate(v.ctx(), by, hook, time.Duration(hours)*time.Hour)
+		if err == nil {
+			key = reveal(fresh)
+		}
+		return e, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	sentence := "Deliveries to " + e.Host() + " are signed with this one alone."
+	if hours > 0 {
+		sentence = strings.TrimSuffix(sentence, " alone.") + ", and for a while with the old one too."
+	}
+	return s.webhookSecret("Replaced", sentence, key, webhookAt(v, e)), nil
+}
+
+func (s *Server) webhookDelete(v *visit) (answer, error) {
+	_, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+		e, err := s.webhooks.Get(v.ctx(), by, hook)
+		if err != nil {
+			return e, err
+		}
+		return e, s.webhooks.Delete(v.ctx(), by, hook)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return goTo(v.query("/ui/webhooks", "done", "removed")), nil
+}
