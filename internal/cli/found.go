@@ -229,7 +229,7 @@ func (c *command) accountAt(ctx context.Context, cl *client.Client, o *foundFlag
 	if err != nil {
 		return found.Account{}, err
 	}
-	a := found.Account{Provider: best.ID, Name: best.Name, Placeholder: rec.Placeholder(""), Connected: len(page.Data) > 0}
+	a := found.Account{Provider: best.ID, Placeholder: rec.Placeholder(""), Connected: len(page.Data) > 0}
 	switch parts := rec.CredentialFields(); {
 	case rec.Auth == provider.APIKey && len(parts) == 1 && len(rec.Open()) == 0:
 		a.Part, a.Hosts = parts[0], rec.Hosts()

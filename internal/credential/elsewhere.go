@@ -58,8 +58,8 @@ func (s *Service) fetched(ctx context.Context, r row, values map[string]secret.V
 }
 
 // ReadElsewhere reads a part of a key of organization org from a source, to connect it. It
-// is on record before the value is used; each later use is on record as the call that it
-// is for.
+// is on record before the value is used; of the later uses those that are calls are on
+// record as such.
 func (s *Service) ReadElsewhere(ctx context.Context, by account.Actor, org id.Organization, prov provider.Record, part, place string) (secret.Value, error) {
 	plain := slices.ContainsFunc(prov.Given(), func(p provider.Part) bool { return p.Name == part && len(p.Unpack) == 0 && !p.Upper })
 	if prov.Auth != provider.APIKey || !plain {

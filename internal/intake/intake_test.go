@@ -35,13 +35,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	keyringtest.RemoveTransit()
-	if err := goleak.Find(); code == 0 && err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { keyringtest.RemoveTransit(); os.Exit(code) }))
 }
 
 // world is a served API, and a key for its vault.

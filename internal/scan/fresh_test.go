@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -122,21 +121,15 @@ func TestMessages(t *testing.T) {
 	for _, args := range [][]string{
 		{"init", "-q", "-b", "main"}, {"commit", "-q", "--allow-empty", "-m", "try it\n\nwith " + token(1)}, {"tag", "-a", "v1", "-m", "deployed with " + token(2)},
 	} {
-		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false"}, args...)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
+		gitIn(t, dir, args...)
 	}
-	head, err := exec.Command("git", "-C", dir, "rev-parse", "HEAD").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	head := gitIn(t, dir, "rev-parse", "HEAD")
 	r := scanDir(t, dir, Options{Git: true})
 	if len(r.Findings) != 2 {
 		t.Fatalf("%d findings", len(r.Findings))
 	}
 	commits := r.Findings[0].Commit + " " + r.Findings[1].Commit
-	if !strings.Contains(commits, strings.TrimSpace(string(head))) {
+	if !strings.Contains(commits, head) {
 		t.Errorf("the commits are %s", commits)
 	}
 }
@@ -148,21 +141,16 @@ func TestFileIsNoMessage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), ".git", "tree")
 	write(t, filepath.Join(dir, "commit message.txt"), "GITHUB_TOKEN="+token(1)+"\n")
 	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "-A"}, {"commit", "-qm", "one"}, {"rm", "-q", "commit message.txt"}} {
-		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"}, args...)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
+		gitIn(t, dir, args...)
 	}
-	head, err := exec.Command("git", "-C", dir, "rev-parse", "HEAD").Output()
+	head := gitIn(t, dir, "rev-parse", "HEAD")
+	rules, err := loadRules()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scanner{jobs: make(chan job), opt: Options{Key: []byte("k")}}
-	if s.rules, err = loadRules(); err != nil {
-		t.Fatal(err)
-	}
+	s := &scanner{rules: rules, jobs: make(chan job), opt: Options{Key: []byte("k")}}
 	s.history(t.Context(), dir)
-	if len(s.found) != 1 || s.found[0].Commit != strings.TrimSpace(string(head)) {
+	if len(s.found) != 1 || s.found[0].Commit != head {
 		t.Errorf("found %+v, want commit %s", s.found, head)
 	}
 }

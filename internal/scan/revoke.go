@@ -5,12 +5,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ambit-dev/ambit/internal/outbound"
 )
@@ -47,7 +45,15 @@ var revokers = []revoker{
 			}
 			return Kept
 		}},
-	{provider: "slack", prefixes: []string{"xoxb-", "xoxp-", "xoxe.xox"}, url: "https://slack.com/api/auth.revoke", header: bearer, done: slackRevoked},
+	{provider: "slack", prefixes: []string{"xoxb-", "xoxp-", "xoxe.xox"}, url: "https://slack.com/api/auth.revoke", header: bearer, done: func(status int, body []byte) string {
+		switch ok, revoked, dead := slackSaid(status, body); {
+		case ok && revoked:
+			return Revoked
+		case dead:
+			return Dead
+		}
+		return Kept
+	}},
 	// Of gitlab.com: a key does not tell which server gave it out.
 	{provider: "gitlab", prefixes: []string{"glpat-"}, method: http.MethodDelete, url: "https://gitlab.com/api/v4/personal_access_tokens/self", header: func(h http.Header, v string) { h.Set("Private-Token", v) }},
 	{provider: "google", prefixes: []string{"ya29.", "1//"}, url: "https://oauth2.googleapis.com/revoke", header: func(http.Header, string) {},
@@ -76,21 +82,16 @@ func jsonBody(name string, v any) ([]byte, string) {
 	return text, "application/json"
 }
 
-func slackRevoked(status int, body []byte) string {
+// slackSaid reads an answer of Slack's, whose status tells nothing of the token.
+func slackSaid(status int, body []byte) (ok, revoked, dead bool) {
 	var got struct {
 		OK, Revoked bool
 		Error       string
 	}
 	if status != http.StatusOK || json.Unmarshal(body, &got) != nil {
-		return Kept
+		return false, false, false
 	}
-	switch {
-	case got.OK && got.Revoked:
-		return Revoked
-	case slices.Contains([]string{"invalid_auth", "token_revoked", "token_expired", "account_inactive"}, got.Error):
-		return Dead
-	}
-	return Kept
+	return got.OK, got.Revoked, !got.OK && slices.Contains([]string{"invalid_auth", "token_revoked", "token_expired", "account_inactive"}, got.Error)
 }
 
 func revokerOf(f Finding) (revoker, bool) {
@@ -148,18 +149,14 @@ func revoke(ctx context.Context, c *outbound.Client, list []Finding, at func(str
 }
 
 func (r revoker) ask(ctx context.Context, c *outbound.Client, at string, values []string) string {
-	u, err := url.Parse(at)
-	if err != nil {
-		return Kept
-	}
-	req := &http.Request{Method: cmp.Or(r.method, http.MethodPost), URL: u, Header: http.Header{}}
-	r.header(req.Header, values[0])
+	header, text := http.Header{}, []byte(nil)
+	r.header(header, values[0])
 	if r.body != nil {
-		text, kind := r.body(values)
-		req.Header.Set("Content-Type", kind)
-		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+		var kind string
+		text, kind = r.body(values)
+		header.Set("Content-Type", kind)
 	}
-	resp, err := c.Do(ctx, outbound.Bound{Bases: []string{u.Scheme + "://" + u.Host}}, req, outbound.Limits{Body: 256 << 10, Timeout: 15 * time.Second})
+	resp, err := send(ctx, c, cmp.Or(r.method, http.MethodPost), at, header, text)
 	switch {
 	case err != nil:
 		return Kept

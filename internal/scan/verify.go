@@ -2,7 +2,9 @@ package scan
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -34,10 +36,10 @@ var questions = map[string]question{
 	"groq":         {url: "https://api.groq.com/openai/v1/models", header: bearer},
 	"openrouter":   {url: "https://openrouter.ai/api/v1/key", header: bearer},
 	"slack": {method: http.MethodPost, url: "https://slack.com/api/auth.test", header: bearer, live: func(status int, body []byte) string {
-		switch {
-		case status == http.StatusOK && bytes.Contains(body, []byte(`"ok":true`)):
+		switch ok, _, dead := slackSaid(status, body); {
+		case ok:
 			return "live"
-		case status == http.StatusOK && (bytes.Contains(body, []byte("invalid_auth")) || bytes.Contains(body, []byte("token_revoked")) || bytes.Contains(body, []byte("account_inactive")) || bytes.Contains(body, []byte("token_expired"))):
+		case dead:
 			return "dead"
 		}
 		return "unknown"
@@ -93,17 +95,23 @@ func verify(ctx context.Context, c *outbound.Client, r *Report, now time.Time, a
 	scrub(r.Findings, r.Skipped, nil)
 }
 
-func ask(ctx context.Context, c *outbound.Client, q question, f Finding) string {
-	u, err := url.Parse(q.url)
+// send makes one request to a provider. No redirect is followed.
+func send(ctx context.Context, c *outbound.Client, method, at string, header http.Header, body []byte) (*outbound.Response, error) {
+	u, err := url.Parse(at)
 	if err != nil {
-		return "unknown"
+		return nil, err
 	}
-	req := &http.Request{Method: q.method, URL: u, Header: http.Header{}}
-	if req.Method == "" {
-		req.Method = http.MethodGet
+	req := &http.Request{Method: method, URL: u, Header: header}
+	if body != nil {
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}
-	q.header(req.Header, string(f.Value.Reveal()))
-	resp, err := c.Do(ctx, outbound.Bound{Bases: []string{u.Scheme + "://" + u.Host}}, req, outbound.Limits{Body: 256 << 10, Timeout: 15 * time.Second})
+	return c.Do(ctx, outbound.Bound{Bases: []string{u.Scheme + "://" + u.Host}}, req, outbound.Limits{Body: 256 << 10, Timeout: 15 * time.Second})
+}
+
+func ask(ctx context.Context, c *outbound.Client, q question, f Finding) string {
+	header := http.Header{}
+	q.header(header, string(f.Value.Reveal()))
+	resp, err := send(ctx, c, cmp.Or(q.method, http.MethodGet), q.url, header, nil)
 	if err != nil {
 		return "unknown"
 	}

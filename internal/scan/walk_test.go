@@ -178,27 +178,29 @@ func TestInlineAllow(t *testing.T) {
 	}
 }
 
+// gitIn is git in a repository of a test, and gives what it prints.
+func gitIn(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // History is read without executing what a repository configures, and a finding names the
 // commit that brought it and whether a remote has it.
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	dir, evil := t.TempDir(), filepath.Join(t.TempDir(), "ran")
-	run := func(args ...string) {
-		t.Helper()
-		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"}, args...)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
-	}
+	run := func(args ...string) { t.Helper(); gitIn(t, dir, args...) }
 	run("init", "-q", "-b", "main")
 	write(t, filepath.Join(dir, "app.env"), "GITHUB_TOKEN="+token(1)+"\n")
 	write(t, filepath.Join(dir, ".gitattributes"), "*.env diff=evil filter=evil\n")
 	run("add", "-A")
 	run("commit", "-qm", "one")
-	first, err := exec.Command("git", "-C", dir, "rev-parse", "HEAD").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := gitIn(t, dir, "rev-parse", "HEAD")
 	write(t, filepath.Join(dir, "app.env"), "GITHUB_TOKEN=$TOKEN\n")
 	run("commit", "-qam", "two")
 	run("update-ref", "refs/remotes/origin/main", "HEAD")
@@ -210,7 +212,7 @@ func TestHistory(t *testing.T) {
 		t.Fatalf("%d findings, want the one in history", len(r.Findings))
 	}
 	f := r.Findings[0]
-	if f.Commit != strings.TrimSpace(string(first)) || !f.Exposure.Pushed || f.Key != "GITHUB_TOKEN" {
+	if f.Commit != first || !f.Exposure.Pushed || f.Key != "GITHUB_TOKEN" {
 		t.Errorf("commit %q pushed %v key %q", f.Commit, f.Exposure.Pushed, f.Key)
 	}
 	if _, err := os.Stat(evil); err == nil {
@@ -222,13 +224,7 @@ func TestHistory(t *testing.T) {
 func TestCommitted(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	run := func(args ...string) {
-		t.Helper()
-		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"}, args...)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
-	}
+	run := func(args ...string) { t.Helper(); gitIn(t, dir, args...) }
 	run("init", "-q", "-b", "main")
 	write(t, filepath.Join(dir, "a.env"), "GITHUB_TOKEN="+token(1)+"\n")
 	run("add", "-A")

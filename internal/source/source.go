@@ -177,7 +177,11 @@ func (s *Sources) Read(ctx context.Context, org id.Organization, ref string) (se
 // pick is the field that was named, or the only one that there is.
 func pick(fields map[string]string, field string) (secret.Value, error) {
 	if whole, ok := fields[""]; ok && field != "" {
-		fields = textFields([]byte(whole))
+		var all map[string]any
+		if json.Unmarshal([]byte(whole), &all) != nil {
+			return secret.Value{}, missing()
+		}
+		fields = texts(all)
 	}
 	if field == "" && len(fields) == 1 {
 		for field = range fields {
@@ -193,13 +197,9 @@ func pick(fields map[string]string, field string) (secret.Value, error) {
 	return secret.FromString(v), nil
 }
 
-// textFields are the members of a JSON object that are texts.
-func textFields(doc []byte) map[string]string {
-	var all map[string]any
+// texts are the members of a JSON object that are texts.
+func texts(all map[string]any) map[string]string {
 	out := map[string]string{}
-	if json.Unmarshal(bytes.TrimSpace(doc), &all) != nil {
-		return out
-	}
 	for k, v := range all {
 		if text, ok := v.(string); ok && k != "" {
 			out[k] = text
@@ -269,11 +269,5 @@ func (v *vaultReader) read(ctx context.Context, path string) (map[string]string,
 	if v.cfg.Version == 2 {
 		data, _ = got.Data["data"].(map[string]any)
 	}
-	out := map[string]string{}
-	for k, x := range data {
-		if text, ok := x.(string); ok && k != "" {
-			out[k] = text
-		}
-	}
-	return out, nil
+	return texts(data), nil
 }

@@ -30,7 +30,6 @@ import (
 	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/scan"
-	"github.com/ambit-dev/ambit/internal/secret"
 )
 
 // MaxFile is the largest file that is changed, in bytes: one that the vault can keep.
@@ -57,9 +56,6 @@ type Take struct {
 	account Account
 }
 
-// Value is the credential. It prints nowhere.
-func (t Take) Value() secret.Value { return t.finding.Value }
-
 // Finding is what the scan said.
 func (t Take) Finding() scan.Finding { return t.finding }
 
@@ -75,7 +71,6 @@ func (t Take) connects() bool {
 // Account is a provider of the server's at which credentials of one issuer are used.
 type Account struct {
 	Provider    string // its id there
-	Name        string
 	Part        string // what a key becomes of the credential; empty: people sign in
 	Hosts       []string
 	Placeholder string // what a client is given in the key's place

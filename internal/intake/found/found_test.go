@@ -43,9 +43,14 @@ const text = "# a\nA_TOKEN=canaryQ7w9E2r4T6y8U1i3O5p7A9s1\nB_TOKEN=canaryZ1x3C5v
 
 func planned(t *testing.T, file string) []found.Change {
 	t.Helper()
+	return plannedAs(t, file, found.Options{Risk: scan.Low})
+}
+
+func plannedAs(t *testing.T, file string, o found.Options) []found.Change {
+	t.Helper()
 	r, err := scan.Run(t.Context(), scan.Options{Roots: []string{file}, OS: "linux"})
 	must(t, err)
-	changes, _ := found.Plan(r.Findings, found.Options{Risk: scan.Low})
+	changes, _ := found.Plan(r.Findings, o)
 	return changes
 }
 
@@ -131,18 +136,12 @@ func TestCutOffConnecting(t *testing.T) {
 	for _, prov := range []string{"sandbox_key", "nameless"} {
 		o := found.Options{Risk: scan.Low, Accounts: map[string]found.Account{"github": {Provider: prov, Part: "api_key", Placeholder: "ambit_placeholder"}},
 			Entry: func(string, []string) map[string]any { return map[string]any{"url": "http://localhost:7420/mcp"} }}
-		plan := func(file string) []found.Change {
-			r, err := scan.Run(t.Context(), scan.Options{Roots: []string{file}, OS: "linux"})
-			must(t, err)
-			changes, _ := found.Plan(r.Findings, o)
-			return changes
-		}
 		for _, arrives := range []bool{false, true} {
 			for n := 1; ; n++ {
 				file := filepath.Join(t.TempDir(), "mcp.json")
 				must(t, os.WriteFile(file, []byte(text), 0o600))
 				srv := httptest.NewServer(&cutting{proxy: httputil.NewSingleHostReverseProxy(base), at: int64(n), arrives: arrives})
-				changes := plan(file)
+				changes := plannedAs(t, file, o)
 				if len(changes) != 1 || len(changes[0].Servers) != 1 {
 					t.Fatalf("planned: %+v", changes)
 				}
@@ -154,7 +153,7 @@ func TestCutOffConnecting(t *testing.T) {
 					t.Errorf("cut %d: %v, and the file is %q", n, err, now)
 				}
 				if err != nil {
-					again := plan(file)
+					again := plannedAs(t, file, o)
 					must(t, whole.Apply(t.Context(), &again[0]))
 				}
 				now, rerr := os.ReadFile(file)
