@@ -239,8 +239,8 @@ type Connected struct {
 }
 
 // Callback finishes an authorization with what the provider sent back. The
-// state is used up before anything else happens, and counts only for the person
-// who began (threats.md O1, O4).
+// state is used up before anything else happens, and counts only for the login
+// that began (threats.md O1, O4).
 func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environment, slug string, q url.Values) (done Connected, err error) {
 	return s.CallbackOf(ctx, p, env, slug, "", q)
 }

@@ -74,6 +74,17 @@ func newDesk(t *testing.T, db *sqldb.DB) *desk {
 	return d
 }
 
+// connectedDesk is one at which the environment's client has connected an account.
+func connectedDesk(t *testing.T, db *sqldb.DB) (*desk, id.Connection) {
+	t.Helper()
+	d := newDesk(t, db)
+	gatewaytest.Must(t, d.client(t, "", "env-client", "env-secret-1", nil))
+	done, _, err := d.signIn(t, "desk", nil, nil)
+	gatewaytest.Must(t, err)
+	d.since()
+	return d, done.Connection.ID
+}
+
 // client stores a client: of org, or the environment's.
 func (d *desk) client(t *testing.T, org id.Organization, client, key string, change func(*provider.Input)) error {
 	t.Helper()
@@ -129,11 +140,7 @@ func (d *desk) heard(t *testing.T, action string) []audit.Record {
 func TestTwoSecretsCountWhileOneRotates(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
-		d := newDesk(t, db)
-		gatewaytest.Must(t, d.client(t, "", "env-client", "env-secret-1", nil))
-		done, _, err := d.signIn(t, "desk", nil, nil)
-		gatewaytest.Must(t, err)
-		d.since()
+		d, conn := connectedDesk(t, db)
 		gatewaytest.Must(t, d.client(t, "", "env-client", "env-secret-2", nil))
 
 		gatewaytest.Must(t, d.renewed(t))
@@ -144,7 +151,7 @@ func TestTwoSecretsCountWhileOneRotates(t *testing.T) {
 			t.Errorf("%d entries say that the old secret was needed", n)
 		}
 		again, _, err := d.signIn(t, "desk", nil, nil)
-		if err != nil || again.Connection.ID != done.Connection.ID {
+		if err != nil || again.Connection.ID != conn {
 			t.Errorf("a code in the overlap: %v", err)
 		}
 		d.since()
@@ -168,14 +175,14 @@ func TestTwoSecretsCountWhileOneRotates(t *testing.T) {
 		if left != 0 {
 			t.Error("the old secret is kept after it has ended")
 		}
-		if c, err := d.Connections.ByID(t.Context(), db.Reader(), d.Environment, done.Connection.ID); err != nil || c.State != connection.Connected {
+		if c, err := d.Connections.ByID(t.Context(), db.Reader(), d.Environment, conn); err != nil || c.State != connection.Connected {
 			t.Errorf("our registration is refused, and the account is %s (%v)", c.State, err)
 		}
 
 		gatewaytest.Must(t, d.client(t, "", "env-client", "env-secret-3", nil)) // 2 is the old one now
 		d.takes["env-client"] = []string{"env-secret-2"}
 		d.since()
-		_, err = d.Credentials.Disconnect(t.Context(), d.me(t), done.Connection.ID)
+		_, err = d.Credentials.Disconnect(t.Context(), d.me(t), conn)
 		gatewaytest.Must(t, err)
 		if got := d.since(); !slices.Contains(got, "revoke refresh_token env-client env-secret-2") {
 			t.Errorf("given back with %q", got)
@@ -286,10 +293,7 @@ func TestClientsAtThreeLevels(t *testing.T) {
 func TestRule6AnotherClientTakesAReconnect(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
-		d := newDesk(t, db)
-		gatewaytest.Must(t, d.client(t, "", "env-client", "env-secret-1", nil))
-		_, _, err := d.signIn(t, "desk", nil, nil)
-		gatewaytest.Must(t, err)
+		d, _ := connectedDesk(t, db)
 		d.takes["next-client"] = []string{"next-secret"}
 		gatewaytest.Must(t, d.client(t, "", "next-client", "next-secret", nil))
 		d.since()

@@ -38,8 +38,8 @@ func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, re
 	if !a.Offered() {
 		return "", fault.New(fault.Denied, "integration_disabled", "The data integration is not enabled.").WithHint("Enable it first.")
 	}
-	if !a.Usable() {
-		return "", fault.New(fault.Conflict, "no_client", "No OAuth client is configured for this provider.").WithHint("Give the integration its credentials.")
+	if err := s.usable(ctx, a.Configured); err != nil {
+		return "", err
 	}
 	if err := checkReturn(returnTo); err != nil {
 		return "", err

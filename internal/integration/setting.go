@@ -31,7 +31,16 @@ type Configured struct {
 // Usable reports whether people of the organization can be signed in there.
 func (c Configured) Usable() bool {
 	p := c.Provider
-	return p.Record.OAuth == nil || c.Own != nil || p.ClientID != "" && (p.For == provider.ForAll || c.Organization != "" && p.For == provider.Audience(c.Organization))
+	return p.Record.OAuth == nil || c.Own != nil || p.ClientID != "" && p.For.Includes(c.Organization)
+}
+
+// usable refuses where they cannot.
+func (s *Service) usable(ctx context.Context, c Configured) error {
+	if c.Provider.Record.OAuth == nil {
+		return nil
+	}
+	_, err := s.cfg.Providers.ClientFor(ctx, c.Environment, c.Organization, c.Provider.Record.ID)
+	return err
 }
 
 // Offered reports whether the organization and its users can connect there.
@@ -45,24 +54,38 @@ func (c Configured) Asks() []string {
 	return c.Integration.Asks()
 }
 
-// configured adds an organization's setting. Without an organization there is none.
+// configuring says of an integration what an organization made of it. One that is not
+// there yet has made nothing of any.
+func (s *Service) configuring(ctx context.Context, env id.Environment, org id.Organization) (func(Integration) Configured, error) {
+	var set map[string]Setting
+	var own map[string]provider.ClientInfo
+	if org != "" {
+		var err error
+		if set, err = selectSettings(ctx, s.cfg.DB.Reader(), env, org); err != nil {
+			return nil, err
+		}
+		if own, err = s.cfg.Providers.OwnClients(ctx, env, org); err != nil {
+			return nil, err
+		}
+	}
+	return func(i Integration) Configured {
+		c := Configured{Integration: i, Organization: org, Setting: Setting{Enabled: true}}
+		if v, ok := set[i.Provider.Record.ID]; ok {
+			c.Setting = v
+		}
+		if o, ok := own[i.Provider.Record.ID]; ok {
+			c.Own = &o
+		}
+		return c
+	}, nil
+}
+
 func (s *Service) configured(ctx context.Context, i Integration, org id.Organization) (Configured, error) {
-	c := Configured{Integration: i, Organization: org, Setting: Setting{Enabled: true}}
-	if org == "" {
-		return c, nil
-	}
-	all, err := selectSettings(ctx, s.cfg.DB.Reader(), i.Environment, org)
-	if set, ok := all[i.Provider.Record.ID]; ok {
-		c.Setting = set
-	}
+	as, err := s.configuring(ctx, i.Environment, org)
 	if err != nil {
-		return c, err
+		return Configured{}, err
 	}
-	own, err := s.cfg.Providers.OwnClients(ctx, i.Environment, org)
-	if o, ok := own[i.Provider.Record.ID]; ok {
-		c.Own = &o
-	}
-	return c, err
+	return as(i), nil
 }
 
 // Settings lists the integrations for users with what an organization made of each.
@@ -78,32 +101,19 @@ func (s *Service) Settings(ctx context.Context, by account.Actor, organization s
 	return slices.DeleteFunc(all, func(c Configured) bool { return c.Ownership != Users }), err
 }
 
-// allConfigured lists all integrations with what an organization made of each; one that
-// is not there yet has made nothing of any.
+// allConfigured lists all integrations with what an organization made of each.
 func (s *Service) allConfigured(ctx context.Context, env id.Environment, org id.Organization) ([]Configured, error) {
 	all, err := s.all(ctx, env)
 	if err != nil {
 		return nil, err
 	}
-	set, own := map[string]Setting{}, map[string]provider.ClientInfo{}
-	if org != "" {
-		if set, err = selectSettings(ctx, s.cfg.DB.Reader(), env, org); err != nil {
-			return nil, err
-		}
-		if own, err = s.cfg.Providers.OwnClients(ctx, env, org); err != nil {
-			return nil, err
-		}
+	as, err := s.configuring(ctx, env, org)
+	if err != nil {
+		return nil, err
 	}
 	var out []Configured
 	for _, i := range all {
-		c := Configured{Integration: i, Organization: org, Setting: Setting{Enabled: true}}
-		if v, ok := set[i.Provider.Record.ID]; ok {
-			c.Setting = v
-		}
-		if o, ok := own[i.Provider.Record.ID]; ok {
-			c.Own = &o
-		}
-		out = append(out, c)
+		out = append(out, as(i))
 	}
 	return out, nil
 }

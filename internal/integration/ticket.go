@@ -136,10 +136,7 @@ func (s *Service) connectable(ctx context.Context, env id.Environment, org id.Or
 	if !c.Offered() {
 		return "", fault.New(fault.Denied, "integration_disabled", "The data integration "+slug+" is not enabled.").WithHint("Enable it first.")
 	}
-	if !c.Usable() {
-		return "", fault.New(fault.Conflict, "no_client", "No OAuth client is configured for "+slug+".").WithHint("Give the integration its credentials.")
-	}
-	return i.Provider.Record.ID, nil
+	return i.Provider.Record.ID, s.usable(ctx, c)
 }
 
 func (s *Service) insertTicket(ctx context.Context, by account.Actor, o Opened) error {

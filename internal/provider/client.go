@@ -47,6 +47,11 @@ const (
 	ForNobody Audience = "none" // each organization brings its own
 )
 
+// Includes reports whether the people of an organization are among them.
+func (a Audience) Includes(org id.Organization) bool {
+	return a == ForAll || org != "" && a == Audience(org)
+}
+
 // SharedClientRisk is what an operator accepts with ForAll (threats.md O2).
 const SharedClientRisk = "One client for all organizations is one application to the provider: what it does against one organization, such as blocking it or counting its requests, it does to all; " +
 	"a code or token that is stolen from one can be tried in another's name; and whoever gets the secret can use it with everybody's stolen tokens."
@@ -244,7 +249,7 @@ func (o *own) scan(from sqldb.Scanner) error {
 func (s *Store) own(ctx context.Context, q sqldb.Querier, env id.Environment, slug string, org id.Organization) (*own, error) {
 	var o own
 	err := o.scan(q.QueryRowContext(ctx, ownSQL, env, slug, org))
-	if sqldb.NoRows(err) || org == "" {
+	if sqldb.NoRows(err) {
 		return nil, nil
 	}
 	return &o, sqldb.Wrap("read a client", err)
@@ -448,7 +453,7 @@ func (s *Store) ClientFor(ctx context.Context, env id.Environment, org id.Organi
 		return ClientRef{}, err
 	}
 	if r == nil || r.deletedAt != 0 {
-		return ClientRef{}, noClient() // a built-in provider has none
+		return ClientRef{}, noClient(slug) // a built-in provider has none
 	}
 	o, err := s.own(ctx, s.cfg.DB.Reader(), env, slug, org)
 	switch {
@@ -457,10 +462,10 @@ func (s *Store) ClientFor(ctx context.Context, env id.Environment, org id.Organi
 	case o != nil:
 		return ClientRef{Of: org, ID: o.client.id}, nil
 	case r.client.id == "":
-		return ClientRef{}, noClient()
-	case r.clientFor != "" && r.clientFor != string(org):
+		return ClientRef{}, noClient(slug)
+	case !audienceOf(r.clientFor).Includes(org):
 		return ClientRef{}, fault.New(fault.Conflict, "client_not_shared", "The OAuth client of this provider is not for this organization.").
-			WithHint("Give the organization a client of its own, or have whoever runs the environment share theirs: ambit provider client.")
+			WithHint("Whoever runs the environment can share it, with ambit provider client set " + slug + " --for. Or give the organization a client of its own, with --org.")
 	}
 	return ClientRef{ID: r.client.id}, nil
 }
@@ -503,7 +508,7 @@ func (s *Store) Client(ctx context.Context, env id.Environment, slug string, pin
 		sealed = o.client
 	}
 	if sealed.id == "" {
-		return Client{}, noClient()
+		return Client{}, noClient(slug)
 	}
 	if pinned.Client.ID != "" && pinned.Client.ID != sealed.id {
 		return Client{}, anotherClient()
@@ -541,7 +546,7 @@ func anotherClient() *fault.Error {
 	return fault.New(fault.Conflict, "client_changed", "The OAuth client that this account was connected with is not there any more.").WithHint("Reconnect.")
 }
 
-func noClient() error {
+func noClient(slug string) error {
 	return fault.New(fault.Conflict, "no_client", "No OAuth client is configured for this provider.").
-		WithHint("Register one at the provider and give its client id and secret.")
+		WithHint("Register one at the provider and give its client id and secret: ambit provider client set " + slug + ".")
 }

@@ -119,7 +119,7 @@ func (s *Store) checked(ctx context.Context, by account.Actor, in Input) (rec Re
 }
 
 // secretBefore gives the client secret of an earlier draft, unless it would now
-// go to another place (see sealSecret).
+// go to another place (see next).
 func (s *Store) secretBefore(ctx context.Context, by account.Actor, draft id.Draft, in Input) (secret.Value, error) {
 	r, err := s.draft(ctx, by, draft)
 	if fault.Is(err, "not_found") {

@@ -347,10 +347,7 @@ func (s *Store) next(ctx context.Context, env id.Environment, old *row, rec Reco
 
 // sameClient reports whether both records send the client secret to the same
 // places.
-func sameClient(was, now Record) bool {
-	a, b := was.Pinned(), now.Pinned()
-	return a.Token == b.Token && a.Longer == b.Longer && a.Revoke == b.Revoke && a.Refreshing() == b.Refreshing()
-}
+func sameClient(was, now Record) bool { return placesOf(was) == placesOf(now) }
 
 // keeps lists what this room has sealed.
 func keeps() []vault.Sealed {

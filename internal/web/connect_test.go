@@ -10,9 +10,11 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/integration"
+	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
@@ -197,6 +199,25 @@ func TestConnectToken(t *testing.T) {
 		mia.get(s.atSandbox(t, to)).want(http.StatusOK)
 		tells(token, "connected")
 	})
+}
+
+// Issue 5: where the environment's client is not for an organization, its connect tokens
+// are refused with that and with what mends it. It used to be that no client is configured.
+func TestConnectTokenWithoutASharedClient(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.OAuthProvider(t)
+	p, err := s.Providers.Get(t.Context(), s.Environment, "sandbox")
+	gatewaytest.Must(t, err)
+	_, err = s.Providers.Put(t.Context(), s.System.In(s.Environment), provider.Input{YAML: p.Record.Source(), ClientID: p.ClientID, For: provider.ForNobody}, account.Agreement{})
+	gatewaytest.Must(t, err)
+	by := s.product(t, strings.Fields(product)...)
+	for _, org := range []string{string(s.Organization), "acme"} { // acme is not there yet
+		_, err = s.Rooms.Open(t.Context(), by, integration.Names{User: "u-1", Organization: org}, []string{"sandbox"}, false)
+		if f := fault.Of(err); f.Code != "client_not_shared" || !strings.Contains(f.Hint, "ambit provider client set sandbox --for") {
+			t.Errorf("%s: %v", org, err)
+		}
+	}
 }
 
 // W3: pages of all origins may ask what became of a connect token, and of nothing

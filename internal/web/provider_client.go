@@ -14,27 +14,27 @@ import (
 
 // providerClient shows our OAuth clients at a provider.
 func (s *Server) providerClient(v *visit) (answer, error) {
-	p, err := s.clientPage(v)
+	p, _, err := s.clientPage(v)
 	if err != nil {
 		return nil, err
 	}
 	return show(p), nil
 }
 
-func (s *Server) clientPage(v *visit) (*ProviderClientPage, error) {
+func (s *Server) clientPage(v *visit) (*ProviderClientPage, provider.Provider, error) {
 	if err := v.actor().May(v.here.Organization, account.ManageProviders); err != nil {
-		return nil, err
+		return nil, provider.Provider{}, err
 	}
 	prov, err := s.providers.Get(v.ctx(), v.here.Environment, v.r.PathValue("provider"))
 	if err != nil {
-		return nil, err
+		return nil, prov, err
 	}
 	if prov.Record.Auth != provider.OAuth2 {
-		return nil, fault.New(fault.NotFound, "not_found", "This provider takes no OAuth client.").WithHint("Its accounts are connected with a key.")
+		return nil, prov, fault.New(fault.NotFound, "not_found", "This provider takes no OAuth client.").WithHint("Its accounts are connected with a key.")
 	}
 	list, err := s.providers.Clients(v.ctx(), v.actor(), prov.Record.ID)
 	if err != nil {
-		return nil, err
+		return nil, prov, err
 	}
 	p := &ProviderClientPage{Frame: Frame{Title: "Client at " + oneLine(prov.Record.Name), Section: "providers", Narrow: true}, Slug: prov.Record.ID, Name: prov.Record.Name}
 	form := func(of id.Organization) ClientForm {
@@ -55,7 +55,7 @@ func (s *Server) clientPage(v *visit) (*ProviderClientPage, error) {
 		return f
 	}
 	p.Own = form(v.here.Organization)
-	p.SharedUsed = prov.ClientID != "" && (prov.For == provider.ForAll || prov.For == provider.Audience(v.here.Organization))
+	p.SharedUsed = prov.ClientID != "" && prov.For.Includes(v.here.Organization)
 	if v.mayProviders() && !prov.Builtin {
 		f := form("")
 		f.Of, f.Risk = "environment", provider.SharedClientRisk
@@ -69,20 +69,16 @@ func (s *Server) clientPage(v *visit) (*ProviderClientPage, error) {
 			f.For = append(f.For, o)
 		}
 		if now != provider.ForAll && now != provider.ForNobody && now != provider.Audience(v.here.Organization) {
-			f.For = append(f.For, Option{Value: string(now), Label: "Only " + s.organizationName(v, id.Organization(now)), Chosen: true})
+			f.For = append(f.For, Option{Value: string(now), Label: "Only " + s.names(v, v.here.Environment).organization(id.Organization(now)), Chosen: true})
 		}
 		p.Shared = &f
 	}
-	return p, nil
+	return p, prov, nil
 }
 
 // providerClientPut hands a client in. It counts once the person agreed to it.
 func (s *Server) providerClientPut(v *visit) (answer, error) {
-	p, err := s.clientPage(v)
-	if err != nil {
-		return nil, err
-	}
-	prov, err := s.providers.Get(v.ctx(), v.here.Environment, p.Slug)
+	p, prov, err := s.clientPage(v)
 	if err != nil {
 		return nil, err
 	}
@@ -110,14 +106,6 @@ func (s *Server) providerClientRemove(v *visit) (answer, error) {
 	return goTo(v.query("/ui/providers/"+v.r.PathValue("provider")+"/client", "done", "removed")), err
 }
 
-func (s *Server) organizationName(v *visit, org id.Organization) string {
-	o, err := s.people.Organization(v.ctx(), v.here.Environment, org)
-	if err != nil {
-		return string(org)
-	}
-	return oneLine(o.Name)
-}
-
 // clientLines says what a client that was handed in changes.
 func (s *Server) clientLines(v *visit, d provider.Draft, r account.Raise, p *ConfirmPage) {
 	p.Title, p.Eyebrow, p.Label = "Confirm a client", "Confirm a client", "Use this client"
@@ -125,7 +113,7 @@ func (s *Server) clientLines(v *visit, d provider.Draft, r account.Raise, p *Con
 	p.Lines, p.BackLabel, p.More, p.Text = nil, "Back to the form", "", ""
 	switch {
 	case d.Organization != "":
-		p.Lines = append(p.Lines, "It is the own client of "+s.organizationName(v, d.Organization)+", and nobody else is signed in with it.")
+		p.Lines = append(p.Lines, "It is the own client of "+s.names(v, v.here.Environment).organization(d.Organization)+", and nobody else is signed in with it.")
 	case d.For == provider.ForAll:
 		p.Danger = d.AcceptShared
 		p.Lines = append(p.Lines, "It is for all organizations. "+provider.SharedClientRisk)
@@ -133,7 +121,7 @@ func (s *Server) clientLines(v *visit, d provider.Draft, r account.Raise, p *Con
 		p.Said = said("Nobody is signed in with ", d.ClientID, " at ", d.Record.Name, " any more.")
 		p.Lines = append(p.Lines, "Each organization brings its own client. Accounts that are connected stay connected.")
 	default:
-		p.Lines = append(p.Lines, "It is for "+s.organizationName(v, id.Organization(d.For))+" only.")
+		p.Lines = append(p.Lines, "It is for "+s.names(v, v.here.Environment).organization(id.Organization(d.For))+" only.")
 	}
 	if r.Facts["client_secret"] != "" {
 		p.Lines = append(p.Lines, "With the secret that you gave. It goes to "+andList(d.Record.Hosts())+".")

@@ -361,12 +361,13 @@ func (s *Server) configurationOf(c integration.Configured, named string) configu
 		out.Updated = stamp(c.Setting.UpdatedAt)
 	}
 	if c.Provider.Record.Auth == provider.OAuth2 {
-		out.Credentials = &configuredOut{Type: c.Clients, Has: c.Usable(), RedirectURI: s.redirectURI(c.Environment, c.Provider.Record.ID, "")}
+		of := c.Organization
+		if c.Own == nil && c.Clients != integration.ClientOrganization {
+			of = ""
+		}
+		out.Credentials = &configuredOut{Type: c.Clients, Has: c.Usable(), RedirectURI: s.redirectURI(c.Environment, c.Provider.Record.ID, of)}
 		if c.Own != nil {
 			out.Credentials.ID = cursorOf(c.Own.ID)
-		}
-		if c.Own != nil || c.Clients == integration.ClientOrganization {
-			out.Credentials.RedirectURI = s.redirectURI(c.Environment, c.Provider.Record.ID, c.Organization)
 		}
 	}
 	return out

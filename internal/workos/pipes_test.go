@@ -462,7 +462,7 @@ func TestConfigurations(t *testing.T) {
 		p.do(t, "PUT", at, `{"client_secret":"acme-client-secret-2"}`).wants(t, "another secret", 200)
 		p.do(t, "PUT", "/data-integrations/sandbox", `{"credentials":{"type":"organization"}}`).wants(t, "each brings its own", 200)
 		p.do(t, "POST", "/data-integrations/sandbox/authorize", `{"user_id":"u-1","organization_id":"acme"}`).wants(t, "with its own", 200)
-		p.do(t, "POST", "/data-integrations/sandbox/authorize", `{"user_id":"u-1","organization_id":"other"}`).denies(t, "without", 409, "no_client")
+		p.do(t, "POST", "/data-integrations/sandbox/authorize", `{"user_id":"u-1","organization_id":"other"}`).denies(t, "without", 409, "client_not_shared")
 		if got := p.do(t, "GET", "/organizations/other/data_integration_configurations", ""); strings.Contains(got.raw, "acme-client") {
 			t.Errorf("another organization is told: %s", got.raw)
 		}
