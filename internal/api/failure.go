@@ -208,7 +208,14 @@ var plainRules = []struct {
 	{regexp.MustCompile(`^required (?:query|header|path) parameter is missing$`), "it is missing"},
 }
 
+// power is how huma writes a large number.
+var power = regexp.MustCompile(`\b\d+(?:\.\d+)?e\+\d+$`)
+
 func plainRule(message string) string {
+	message = power.ReplaceAllStringFunc(message, func(n string) string {
+		v, _ := strconv.ParseFloat(n, 64)
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	})
 	for _, r := range plainRules {
 		if r.huma.MatchString(message) {
 			return r.huma.ReplaceAllString(message, r.ours)

@@ -77,6 +77,11 @@ func Main(ctx context.Context, args, environ []string, stdin io.Reader, stdout, 
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ctx.Err())) {
 		return exitInterrupted
 	}
+	for _, check := range []func() error{cmd.ValidateRequiredFlags, cmd.ValidateFlagGroups} { // cobra gives these errors no type
+		if wrong := check(); wrong != nil && wrong.Error() == err.Error() {
+			err = usageError{err}
+		}
+	}
 	c.json = c.json || slices.Contains(args, "--json") // the flag is not read when the command is wrong
 	return c.report(err, cmd)
 }

@@ -32,7 +32,7 @@ func clientState(v client.ProviderClient, now time.Time) string {
 	case v.Stale:
 		return "addresses changed: give it again"
 	case !v.OldSecretUntil.IsZero():
-		return "two secrets, the old one until " + when(v.OldSecretUntil, now)
+		return "two secrets, the old one ends " + when(v.OldSecretUntil, now)
 	case !v.HasSecret:
 		return "no secret"
 	}
