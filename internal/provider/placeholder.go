@@ -237,7 +237,9 @@ func (f *filling) body(out *http.Request) error {
 	f.filled = false
 	switch media := mediaOf(out.Header); {
 	case strings.HasSuffix(media, "json"):
-		text = f.json(text, fields["json"])
+		for _, name := range fields["json"] {
+			text = f.member(text, []string{name})
+		}
 	case media == "application/x-www-form-urlencoded":
 		u := url.URL{RawQuery: string(text)}
 		for _, name := range fields["form"] {
@@ -253,7 +255,8 @@ func (f *filling) body(out *http.Request) error {
 	return nil
 }
 
-func (f *filling) json(text []byte, names []string) []byte {
+// member replaces the placeholders in the string at path in an object of JSON.
+func (f *filling) member(text []byte, path []string) []byte {
 	list, err := members(text)
 	if err != nil {
 		return text
@@ -266,11 +269,16 @@ func (f *filling) json(text []byte, names []string) []byte {
 		out, _ = jsontext.AppendQuote(out, m.name)
 		out = append(out, ':')
 		var s string
-		if slices.Contains(names, m.name) && m.value.Kind() == '"' && unmarshal(m.value, &s) == nil {
+		switch {
+		case m.name != path[0]:
+			out = append(out, m.value...)
+		case len(path) > 1:
+			out = append(out, f.member(m.value, path[1:])...)
+		case m.value.Kind() == '"' && unmarshal(m.value, &s) == nil:
 			out, _ = jsontext.AppendQuote(out, f.text(s))
-			continue
+		default:
+			out = append(out, m.value...)
 		}
-		out = append(out, m.value...)
 	}
 	return append(out, '}')
 }
@@ -311,12 +319,20 @@ func (r *Record) lintPlaceholder(l *linter) {
 	if strings.ContainsFunc(p.Prefix, func(c rune) bool { return c > 0x7f || !isAlnum(byte(c)) && c != '-' && c != '_' }) || len(p.Prefix) > 24 {
 		l.add("inject.placeholder.prefix", "Use letters, digits, - and _.", "%s is no beginning of a key.", quoted(p.Prefix))
 	}
+	plain := func(s string) bool { return s != "" && len(s) <= 100 && plainName(s) }
 	for i, place := range p.Places {
-		kind, name, named := strings.Cut(place, ":")
-		ok := place == "path" || kind == "socket" && !slices.ContainsFunc(strings.Split(name, "."), func(s string) bool { return s == "" || !plainName(s) || len(s) > 100 }) || named && slices.Contains([]string{"query", "json", "form"}, kind) && plainName(name) && name != "" && len(name) <= 100 ||
-			named && kind == "header" && httpguts.ValidHeaderFieldName(name) && !forbiddenHeader(name)
+		kind, name, _ := strings.Cut(place, ":")
+		ok := place == "path"
+		switch kind {
+		case "header":
+			ok = httpguts.ValidHeaderFieldName(name) && !forbiddenHeader(name)
+		case "query", "json", "form":
+			ok = plain(name)
+		case "socket":
+			ok = !slices.ContainsFunc(strings.Split(name, "."), func(s string) bool { return !plain(s) })
+		}
 		if !ok {
-			l.add(fmt.Sprintf("inject.placeholder.places[%d]", i), "Use header:NAME, query:NAME, path, json:NAME, form:NAME or socket:NAME.", "%s is no place.", quoted(place))
+			l.add(fmt.Sprintf("inject.placeholder.places[%d]", i), "Use header:NAME, query:NAME, path, json:NAME, form:NAME or socket:NAME.NAME.", "%s is no place.", quoted(place))
 		}
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/ambit-dev/ambit/internal/fault"
 )
 
@@ -39,34 +37,6 @@ func (f *filling) message(text []byte) []byte {
 		return nil
 	}
 	return text
-}
-
-// member replaces the placeholders in the string at path.
-func (f *filling) member(text []byte, path []string) []byte {
-	list, err := members(text)
-	if err != nil {
-		return text
-	}
-	out := []byte{'{'}
-	for i, m := range list {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out, _ = jsontext.AppendQuote(out, m.name)
-		out = append(out, ':')
-		var s string
-		switch {
-		case m.name != path[0]:
-			out = append(out, m.value...)
-		case len(path) > 1:
-			out = append(out, f.member(m.value, path[1:])...)
-		case m.value.Kind() == '"' && unmarshal(m.value, &s) == nil:
-			out, _ = jsontext.AppendQuote(out, f.text(s))
-		default:
-			out = append(out, m.value...)
-		}
-	}
-	return append(out, '}')
 }
 
 // fillingFrames is the client's side of a WebSocket (RFC 6455 §5.2): text messages
