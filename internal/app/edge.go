@@ -24,6 +24,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/relay"
+	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/workos"
 )
 
@@ -34,7 +35,7 @@ func (a *App) server(h http.Handler) (*http.Server, error) {
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: throttle.WriteTime},
 		ErrorLog:          nil, // set below: the default would print client addresses without structure
 	}
 	srv.ErrorLog = newErrorLog(a.log)
@@ -158,12 +159,15 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 func (a *App) edge(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := requestID()
+		line := throttle.Pace(w, throttle.WriteTime)
+		defer line.Over()
+		w = line
 		w.Header().Set("X-Request-ID", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if a.public.Scheme == "https" {
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		body := boundBody(w, r) // first: of what is refused the server still reads some
+		body := boundBody(line, r) // first: of what is refused the server still reads some
 		// Probes come by address and learn nothing without a token; everything else must use
 		// the one name, or a page elsewhere could rebind its own (S10).
 		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics"
@@ -211,7 +215,7 @@ func (a *App) edge(next http.Handler) http.Handler {
 				turnAway(w, r, http.StatusInternalServerError, fault.New(fault.Internal, "internal", "Something went wrong on our side.").WithHint("Request id: "+id))
 			}
 		}()
-		next.ServeHTTP(pace(w, writeTime, mine), r)
+		next.ServeHTTP(&counted{Paced: line, place: mine}, r)
 	})
 }
 
@@ -257,17 +261,17 @@ const (
 // boundBody gives the body a deadline that ends with it. A deadline of the whole
 // server would also cut answers that take long on purpose, such as event streams.
 // The result is nil when there is no body.
-func boundBody(w http.ResponseWriter, r *http.Request) *timedBody {
+func boundBody(line *throttle.Paced, r *http.Request) *timedBody {
 	if r.ContentLength == 0 {
 		return nil
 	}
 	limit := bodyTime
 	if urgent(r) {
 		limit = urgentTime
-		r.Body = http.MaxBytesReader(w, r.Body, urgentBody)
+		r.Body = http.MaxBytesReader(line.ResponseWriter, r.Body, urgentBody) // the server's own, which closes the connection then
 	}
-	b := &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}
-	if b.rc.SetReadDeadline(time.Now().Add(limit)) != nil {
+	b := &timedBody{ReadCloser: r.Body, line: line}
+	if line.SetReadDeadline(time.Now().Add(limit)) != nil {
 		return nil
 	}
 	r.Body = b
@@ -277,7 +281,7 @@ func boundBody(w http.ResponseWriter, r *http.Request) *timedBody {
 // timedBody is a body with a deadline, which waits for its client in the lobby.
 type timedBody struct {
 	io.ReadCloser
-	rc    *http.ResponseController
+	line  *throttle.Paced
 	place *place // nil: not counted
 	done  func() // nil before the first read
 }
@@ -290,14 +294,14 @@ func (b *timedBody) counts(p *place) {
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	if b.place != nil && b.done == nil {
-		b.done = b.place.waits(func() { _ = b.rc.SetReadDeadline(time.Unix(1, 0)) })
+		b.done = b.place.waits(func() { _ = b.line.SetReadDeadline(time.Unix(1, 0)) })
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && b.done != nil {
 		b.done()
 	}
 	if err == io.EOF { //nolint:errorlint // the documented form
-		_ = b.rc.SetReadDeadline(time.Time{})
+		_ = b.line.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/keyring"
 	"github.com/ambit-dev/ambit/internal/outbound"
+	"github.com/ambit-dev/ambit/internal/throttle"
 )
 
 // Client gives tests what the edge takes a request's client to be.
@@ -93,7 +94,9 @@ func (a *App) InLobby() int { n, _ := a.load.lobby.Waiting(); return n }
 
 // Pace serves h with answers that a client must take within limit.
 func Pace(h http.Handler, limit time.Duration) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(pace(w, limit, nil), r) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(&counted{Paced: throttle.Pace(w, limit)}, r)
+	})
 }
 
 // Commits counts the transactions that the server has committed.

@@ -37,9 +37,6 @@ const (
 	groupRevocations   = 8   // one organization an eighth of the others
 	callerRevocations  = 16  // one caller a sixteenth
 	maxStreams         = 250 // requests at once on one HTTP/2 connection
-
-	writeTime  = 30 * time.Second // for the client to take what is written
-	writeSpeed = 64 << 10         // and a second more for each so many bytes
 )
 
 // load counts the requests under way.
@@ -172,48 +169,31 @@ func encoded(r *http.Request) bool {
 	return len(coding) > 0 && !strings.EqualFold(strings.Join(coding, ","), "identity")
 }
 
-// paced gives each write a time of its own, so that a client that does not read
-// holds nothing for long, while an answer that is large, or lasts, may take what
-// it needs. It says who asks to the one who counts requests.
-type paced struct {
-	http.ResponseWriter
-	rc    *http.ResponseController
-	time  time.Duration
+// counted is what a request is answered on. It says who asks to the one who counts
+// requests.
+type counted struct {
+	*throttle.Paced
 	place *place // nil: not counted
 	wrote bool
 }
 
-func pace(w http.ResponseWriter, limit time.Duration, p *place) *paced {
-	return &paced{ResponseWriter: w, rc: http.NewResponseController(w), time: limit, place: p}
-}
-
 var errCut = errors.New("the client took too long for the answer while others waited")
 
-func (p *paced) Write(b []byte) (int, error) {
-	if p.place != nil && !p.wrote {
-		p.wrote = true
-		p.place.waits(func() { _ = p.rc.SetWriteDeadline(time.Unix(1, 0)) })
+func (c *counted) Write(b []byte) (int, error) {
+	if c.place != nil && !c.wrote {
+		c.wrote = true
+		c.place.waits(func() { _ = c.SetWriteDeadline(time.Unix(1, 0)) })
 	}
-	_ = p.rc.SetWriteDeadline(time.Now().Add(p.time + time.Duration(len(b)/writeSpeed)*time.Second)) // not every writer has one
-	if p.place != nil && p.place.cut.Load() {                                                        // after the deadline, which is so the last if it was cut since
+	if c.place != nil && c.place.cut.Load() {
 		return 0, errCut
 	}
-	return p.ResponseWriter.Write(b)
+	return c.Paced.Write(b)
 }
 
 // Known is for throttle.Known.
-func (p *paced) Known(group, caller string) error {
-	if p.place == nil {
+func (c *counted) Known(group, caller string) error {
+	if c.place == nil {
 		return nil
 	}
-	return p.place.Known(group, caller)
+	return c.place.Known(group, caller)
 }
-
-// FlushError sends what is buffered.
-func (p *paced) FlushError() error { return p.rc.Flush() }
-
-// Flush is FlushError for those who do not look.
-func (p *paced) Flush() { _ = p.rc.Flush() }
-
-// Unwrap lets a ResponseController through.
-func (p *paced) Unwrap() http.ResponseWriter { return p.ResponseWriter }

@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/connection"
 	"github.com/ambit-dev/ambit/internal/credential"
+	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -24,55 +25,88 @@ import (
 	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
+// toldScene is a server with the sandbox's key provider, an owner, and an application that
+// its webhooks reach.
+type toldScene struct {
+	*app.App
+	owner   *accounttest.Human
+	env     id.Environment
+	org     id.Organization
+	by      account.Actor
+	product string // the application's address
+	arrived chan told
+}
+
+// told is what an application was sent.
+type told struct {
+	header http.Header
+	body   []byte
+}
+
+func newToldScene(t *testing.T) *toldScene {
+	t.Helper()
+	third := httptest.NewServer(sandbox.New(sandbox.Config{APIKey: secret.FromString(thirdKey), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey)}).Handler())
+	t.Cleanup(third.Close)
+	s := &toldScene{arrived: make(chan told, 10)}
+	product := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.arrived <- told{r.Header.Clone(), body}
+	}))
+	t.Cleanup(product.Close)
+	s.product = product.URL
+	host := func(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
+	s.App = run(t, app.Config{OutboundAllow: []string{host(third), host(product)}})
+	s.owner = accounttest.Owner(t, s.People)
+	s.env, s.org = s.owner.Organizations()[0].Environment, s.owner.Organizations()[0].Organization
+	s.by = account.ByPerson(s.owner.Person).In(s.env)
+	_, err := s.Providers.Put(t.Context(), account.System("test").In(s.env), provider.Input{YAML: []byte(sandbox.KeyRecord(third.URL))}, account.Agreement{})
+	must(t, err)
+	return s
+}
+
+// connect stores the owner's key.
+func (s *toldScene) connect(t *testing.T) connection.Connection {
+	t.Helper()
+	c, err := s.Credentials.AddKey(t.Context(), s.by, credential.Start{Environment: s.env, Organization: s.org, Provider: "sandbox_key"}, s.owner.User(),
+		map[string]secret.Value{provider.FieldAPIKey: secret.FromString(thirdKey)}, account.Agreement{})
+	must(t, err)
+	return c
+}
+
+// next is what the application is sent next.
+func (s *toldScene) next(t *testing.T) told {
+	t.Helper()
+	select {
+	case got := <-s.arrived:
+		return got
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing was told within 20 s")
+		return told{}
+	}
+}
+
 // Issue 5: what happens to a connection reaches an application by its webhook, and
 // /events tells of the same, with the same ids.
 func TestConnectionChangesAreTold(t *testing.T) {
 	t.Parallel()
-	third := httptest.NewServer(sandbox.New(sandbox.Config{APIKey: secret.FromString(thirdKey), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey)}).Handler())
-	t.Cleanup(third.Close)
-	type told struct{ id, body string }
-	arrived := make(chan told, 10)
-	product := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		arrived <- told{r.Header.Get("Webhook-Id"), string(body)}
-	}))
-	t.Cleanup(product.Close)
-	host := func(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
-	a := run(t, app.Config{OutboundAllow: []string{host(third), host(product)}})
+	s := newToldScene(t)
 	ctx := t.Context()
-	owner := accounttest.Owner(t, a.People)
-	env, org := owner.Organizations()[0].Environment, owner.Organizations()[0].Organization
-	by := account.ByPerson(owner.Person).In(env)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, _, err := a.Webhooks.Create(ctx, by, webhook.Input{URL: product.URL, Events: []string{connection.ChangeConnected, connection.ChangeRevoked}})
-	must(err)
-	_, err = a.Providers.Put(ctx, account.System("test").In(env), provider.Input{YAML: []byte(sandbox.KeyRecord(third.URL))}, account.Agreement{})
-	must(err)
-	c, err := a.Credentials.AddKey(ctx, by, credential.Start{Environment: env, Organization: org, Provider: "sandbox_key"}, owner.User(),
-		map[string]secret.Value{provider.FieldAPIKey: secret.FromString(thirdKey)}, account.Agreement{})
-	must(err)
-	_, err = a.Credentials.Disconnect(ctx, by, c.ID)
-	must(err)
+	_, _, err := s.Webhooks.Create(ctx, s.by, webhook.Input{URL: s.product, Events: []string{connection.ChangeConnected, connection.ChangeRevoked}})
+	must(t, err)
+	c := s.connect(t)
+	_, err = s.Credentials.Disconnect(ctx, s.by, c.ID)
+	must(t, err)
 	var ids []string
 	for range 2 {
-		select {
-		case got := <-arrived:
-			ids = append(ids, got.id)
-			if !strings.Contains(got.body, string(c.ID)) || strings.Contains(got.body, thirdKey) {
-				t.Errorf("told %s", got.body)
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatal("nothing was told within 20 s")
+		got := s.next(t)
+		ids = append(ids, got.header.Get("Webhook-Id"))
+		if body := string(got.body); !strings.Contains(body, string(c.ID)) || strings.Contains(body, thirdKey) {
+			t.Errorf("told %s", body)
 		}
 	}
-	_, token, err := a.People.IssueKey(ctx, account.NewKey{Environment: env, Name: "backend", Scopes: []string{account.ScopeAuditRead}})
-	must(err)
-	resp, body := get(t, plainClient(t), a.PublicURL().String()+"/events?events=connection.connected,connection.revoked", "", http.Header{"Authorization": {"Bearer " + string(token.Reveal())}})
+	_, token, err := s.People.IssueKey(ctx, account.NewKey{Environment: s.env, Name: "backend", Scopes: []string{account.ScopeAuditRead}})
+	must(t, err)
+	resp, body := get(t, plainClient(t), s.PublicURL().String()+"/events?events=connection.connected,connection.revoked", "", http.Header{"Authorization": {"Bearer " + string(token.Reveal())}})
 	var events struct {
 		Data []struct {
 			ID, Event string
@@ -93,68 +127,38 @@ func TestConnectionChangesAreTold(t *testing.T) {
 // the address of the page and without the agent's own words.
 func TestRequestsAreToldByWebhook(t *testing.T) {
 	t.Parallel()
-	third := httptest.NewServer(sandbox.New(sandbox.Config{APIKey: secret.FromString(thirdKey), ClientID: thirdClient, ClientSecret: secret.FromString(thirdKey)}).Handler())
-	t.Cleanup(third.Close)
-	type told struct {
-		header http.Header
-		body   []byte
-	}
-	arrived := make(chan told, 10)
-	product := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		arrived <- told{r.Header.Clone(), body}
-	}))
-	t.Cleanup(product.Close)
-	host := func(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
-	a := run(t, app.Config{OutboundAllow: []string{host(third), host(product)}})
+	s := newToldScene(t)
 	ctx := t.Context()
-	owner := accounttest.Owner(t, a.People)
-	env, org := owner.Organizations()[0].Environment, owner.Organizations()[0].Organization
-	by := account.ByPerson(owner.Person).In(env)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+	_, key, err := s.Webhooks.Create(ctx, s.by, webhook.Input{URL: s.product, Events: []string{session.EventAsked}})
+	must(t, err)
+	s.connect(t)
+	_, client, sec, err := s.Agents.Register(ctx, account.System("test").In(s.env), agent.NewAgent{Environment: s.env, Organization: s.org, Name: "Bot", Kind: agent.Delegated, Owner: s.owner.User()})
+	must(t, err)
+	caller, err := s.Agents.AuthenticateClient(ctx, agent.ClientAuth{ID: string(client), Secret: sec})
+	must(t, err)
+	tokens, err := s.Agents.ClientCredentials(ctx, caller, "")
+	must(t, err)
+	who, err := s.Agents.Authenticate(ctx, tokens.Access)
+	must(t, err)
+	asked, err := s.Sessions.Request(ctx, who, session.Ask{Providers: []string{"sandbox_key"}, Purpose: "Approve me at https://evil.example."}, "")
+	must(t, err)
+	got := s.next(t)
+	var event struct {
+		Type string
+		Data map[string]any
 	}
-	_, key, err := a.Webhooks.Create(ctx, by, webhook.Input{URL: product.URL, Events: []string{session.EventAsked}})
-	must(err)
-	_, err = a.Providers.Put(ctx, account.System("test").In(env), provider.Input{YAML: []byte(sandbox.KeyRecord(third.URL))}, account.Agreement{})
-	must(err)
-	_, err = a.Credentials.AddKey(ctx, by, credential.Start{Environment: env, Organization: org, Provider: "sandbox_key"}, owner.User(),
-		map[string]secret.Value{provider.FieldAPIKey: secret.FromString(thirdKey)}, account.Agreement{})
-	must(err)
-	_, client, sec, err := a.Agents.Register(ctx, account.System("test").In(env), agent.NewAgent{Environment: env, Organization: org, Name: "Bot", Kind: agent.Delegated, Owner: owner.User()})
-	must(err)
-	caller, err := a.Agents.AuthenticateClient(ctx, agent.ClientAuth{ID: string(client), Secret: sec})
-	must(err)
-	tokens, err := a.Agents.ClientCredentials(ctx, caller, "")
-	must(err)
-	who, err := a.Agents.Authenticate(ctx, tokens.Access)
-	must(err)
-	asked, err := a.Sessions.Request(ctx, who, session.Ask{Providers: []string{"sandbox_key"}, Purpose: "Approve me at https://evil.example."}, "")
-	must(err)
-	select {
-	case got := <-arrived:
-		var event struct {
-			Type string
-			Data map[string]any
-		}
-		must(json.Unmarshal(got.body, &event))
-		seconds, err := strconv.ParseInt(got.header.Get("Webhook-Timestamp"), 10, 64)
-		must(err)
-		want, err := webhook.Sign(key, got.header.Get("Webhook-Id"), time.Unix(seconds, 0), got.body)
-		must(err)
-		if want != got.header.Get("Webhook-Signature") {
-			t.Errorf("signed %q, want %q", got.header.Get("Webhook-Signature"), want)
-		}
-		if event.Type != session.EventAsked || event.Data["approval_id"] != string(asked.Session.Approval) || event.Data["url"] != asked.ApprovalURL || event.Data["agent_label"] != "Bot" {
-			t.Errorf("told %s", got.body)
-		}
-		if strings.Contains(string(got.body), "evil.example") {
-			t.Errorf("the agent's own words are told: %s", got.body)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("nothing was told within 20 s")
+	must(t, json.Unmarshal(got.body, &event))
+	seconds, err := strconv.ParseInt(got.header.Get("Webhook-Timestamp"), 10, 64)
+	must(t, err)
+	want, err := webhook.Sign(key, got.header.Get("Webhook-Id"), time.Unix(seconds, 0), got.body)
+	must(t, err)
+	if want != got.header.Get("Webhook-Signature") {
+		t.Errorf("signed %q, want %q", got.header.Get("Webhook-Signature"), want)
+	}
+	if event.Type != session.EventAsked || event.Data["approval_id"] != string(asked.Session.Approval) || event.Data["url"] != asked.ApprovalURL || event.Data["agent_label"] != "Bot" {
+		t.Errorf("told %s", got.body)
+	}
+	if strings.Contains(string(got.body), "evil.example") {
+		t.Errorf("the agent's own words are told: %s", got.body)
 	}
 }

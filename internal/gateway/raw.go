@@ -162,7 +162,7 @@ func readFirst(r Raw) (body, error) {
 	if r.Body == nil || r.Length == 0 {
 		return body{whole: true, first: []byte{}}, nil
 	}
-	if talks(r.Method, r.Header) {
+	if Talks(r.Method, r.Header) {
 		return body{rest: r.Body}, nil
 	}
 	first, err := io.ReadAll(io.LimitReader(r.Body, provider.MaxRead+1))
@@ -175,8 +175,8 @@ func readFirst(r Raw) (body, error) {
 	return body{first: first[:min(len(first), provider.MaxRead)], whole: false, rest: io.MultiReader(bytes.NewReader(first), r.Body)}, nil
 }
 
-// talks reports whether a body may be one side of a talk, as in gRPC.
-func talks(method string, h http.Header) bool {
+// Talks reports whether a body may be one side of a talk, as in gRPC.
+func Talks(method string, h http.Header) bool {
 	media, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	return method == http.MethodPost && (strings.HasPrefix(media, "application/grpc") || media == "application/connect+proto")
 }

@@ -24,9 +24,9 @@ func (g *Gateway) standIn(ctx context.Context, live session.Live, r *Raw, entry 
 	if r.Method != http.MethodPost || r.URL.Host == "" || r.Body == nil {
 		return nil, nil
 	}
+	at := r.URL.String()
 	for _, c := range live.Reach(r.Provider, r.Connection) {
-		pinned := c.Pinned()
-		if at := r.URL.String(); at != pinned.Token && at != pinned.Refreshing() || at == "" {
+		if pinned := c.Pinned(); at != pinned.Token && at != pinned.Refreshing() {
 			continue
 		}
 		const most = 16 << 10

@@ -30,33 +30,51 @@ func parseRule(s string) (accessRule, string) {
 	return accessRule{method: method, path: t}, ""
 }
 
-// refused reports whether a generic request meets a rule. It reads the path as
-// the most lenient server would: decoded, without case, parameters, trailing
-// slash, blanks and format suffix. Bases may overlap, so each rule is held
-// against the whole path below every base on the same host.
+// refused reports whether a generic request meets a rule.
 func refused(rules []accessRule, bases []string, method string, base string, segments []string) bool {
+	return route(method, base, segments).meets(rules, bases)
+}
+
+// routed is a request as the most lenient server would route it: its path decoded,
+// without case, parameters, trailing slash, blanks and format suffix.
+type routed struct {
+	method, host string
+	segments     []string
+	unclear      bool // which nobody can route
+}
+
+func route(method, base string, segments []string) routed {
 	if method == "HEAD" {
 		method = "GET"
 	}
 	target, err := url.Parse(base)
 	if err != nil {
-		return true
+		return routed{unclear: true}
 	}
 	have := append(pathSegments(target), segments...)
 	for i := range have {
 		have[i] = lenient(have[i])
 	}
+	return routed{method: method, host: target.Host, segments: have}
+}
+
+// meets reports whether the request meets a rule. Bases may overlap, so each rule is
+// held against the whole path below every base on the same host.
+func (r routed) meets(rules []accessRule, bases []string) bool {
+	if r.unclear {
+		return true
+	}
 	for _, b := range bases {
 		u, err := url.Parse(b)
-		if err != nil || !strings.EqualFold(u.Host, target.Host) {
+		if err != nil || !strings.EqualFold(u.Host, r.host) {
 			continue
 		}
 		prefix := pathSegments(u)
 		for _, rule := range rules {
-			if rule.method != "*" && rule.method != method && (rule.method != "HEAD" || method != "GET") {
+			if rule.method != "*" && rule.method != r.method && (rule.method != "HEAD" || r.method != "GET") {
 				continue
 			}
-			if matches(rule.path, prefix, have) {
+			if matches(rule.path, prefix, r.segments) {
 				return true
 			}
 		}

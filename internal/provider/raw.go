@@ -57,7 +57,7 @@ func (r Record) Read(raw Raw, api ...string) ([]Reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	if refusedAny(r.guard, r.API.Base, d) {
+	if d.meets(r.guard, r.API.Base) {
 		return nil, accessRefused("This request makes keys, members, webhooks or permissions.")
 	}
 	var out []Reading
@@ -99,6 +99,8 @@ type dissected struct {
 	path    string   // below base, as it was written
 	one     []string // its segments, each decoded
 	many    []string // what a server that decodes first would see
+	asOne   routed
+	asMany  routed
 	query   []param
 	media   string
 	params  map[string]string // of the media type
@@ -127,6 +129,7 @@ func (r Record) dissect(raw Raw, api []string) (*dissected, error) {
 	if err := d.place(); err != nil {
 		return nil, err
 	}
+	d.asOne, d.asMany = route(d.method, d.base, d.one), route(d.method, d.base, d.many)
 	if err := d.parameters(r.Injection.Query); err != nil {
 		return nil, err
 	}
@@ -322,8 +325,9 @@ func (d *dissected) parts() error {
 	return nil
 }
 
-func refusedAny(rules []accessRule, bases []string, d *dissected) bool {
-	return refused(rules, bases, d.method, d.base, d.one) || refused(rules, bases, d.method, d.base, d.many)
+// meets reports whether the request meets a rule, in either reading of its path.
+func (d *dissected) meets(rules []accessRule, bases []string) bool {
+	return d.asOne.meets(rules, bases) || d.asMany.meets(rules, bases)
 }
 
 // at reports whether a tool's template is at the path of a request.
@@ -352,13 +356,13 @@ func (p *plan) at(d *dissected) bool {
 // may do what the tool does.
 func (p *plan) near(d *dissected) bool {
 	same := p.method == d.method || p.method == http.MethodGet && d.method == http.MethodHead
-	return same && refusedAny([]accessRule{{method: p.method, path: p.path.asRule()}}, []string{p.base}, d)
+	return same && d.meets([]accessRule{{method: p.method, path: p.path.asRule()}}, []string{p.base})
 }
 
 // generically reads a request as a call of the generic tool of its effect. worst
 // is that of the record's own tools at the same place.
 func (r Record) generically(d *dissected, worst policy.Effect) (Reading, error) {
-	if refusedAny(r.refuse, r.API.Base, d) {
+	if d.meets(r.refuse, r.API.Base) {
 		return Reading{}, fault.New(fault.Denied, "access_refused", "This request is left to a tool of the provider's own, and is not exactly a call of it.").
 			WithHint("Send what that tool takes, or use the tool through MCP.")
 	}
@@ -391,7 +395,7 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 			rules = t.plan.generic.graphQL
 		}
 	}
-	if refusedAny(rules, r.API.Base, d) {
+	if d.meets(rules, r.API.Base) {
 		v := graphQL(&draft{query: d.query, body: d.json})
 		if d.opaque != "" || !d.raw.Whole || d.raw.Socket || d.json == nil && len(d.raw.Body) > 0 {
 			v = unreadable()

@@ -204,9 +204,6 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 		return slices.Contains([]string{"iam", "sts", "sso", "organizations", "ram", "secretsmanager", "cognito-idp"}, s)
 	})
 	reads := d.method == http.MethodGet || d.method == http.MethodHead
-	begins := func(words ...string) bool {
-		return slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(action, w) })
-	}
 	switch {
 	case action == "GetCallerIdentity":
 		return policy.Read, "", true
@@ -218,11 +215,11 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 		return d.s3Effect()
 	case action == "":
 		return "", "", false
-	case begins(awsReads...):
+	case begins(action, awsReads...):
 		return policy.Read, "", true
 	case access:
 		return policy.Access, "", true
-	case begins("Put", "Create", "Update", "Send", "Publish", "Tag", "Start", "Add", "Invoke"):
+	case begins(action, "Put", "Create", "Update", "Send", "Publish", "Tag", "Start", "Add", "Invoke"):
 		return policy.Write, "", true
 	}
 	return policy.Destructive, "its action " + quoted(action) + " is not known to do less", true
@@ -247,11 +244,14 @@ func awsAccess(action string) bool {
 	holds := func(words []string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(action, w) })
 	}
-	if slices.ContainsFunc(awsReads, func(w string) bool { return strings.HasPrefix(action, w) }) {
-		return holds(awsGives) && !strings.HasPrefix(action, "List") && !strings.HasPrefix(action, "Describe")
+	if begins(action, awsReads...) {
+		return holds(awsGives) && !begins(action, "List", "Describe")
 	}
-	undoes := slices.ContainsFunc([]string{"Delete", "Remove", "Revoke", "Untag", "Tag"}, func(w string) bool { return strings.HasPrefix(action, w) })
-	return holds(awsGives) || holds(awsMakes) && !undoes
+	return holds(awsGives) || holds(awsMakes) && !begins(action, "Delete", "Remove", "Revoke", "Untag", "Tag")
+}
+
+func begins(s string, words ...string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(s, w) })
 }
 
 // awsAccessPath is awsAccess for services that speak by paths, such as

@@ -5,30 +5,22 @@ import (
 	"net/http"
 	"net/url"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/rawhttp"
 )
 
 // call makes one request a call of the gateway, and hands on what comes back as it
 // comes. Where it goes was fixed by the connection; of the request only its path
 // and query count.
 func (s *Server) call(w http.ResponseWriter, r *http.Request, by caller, who agent.Identity, to place) {
-	upgrade := r.ProtoMajor == 1 && r.Header.Get("Upgrade") != "" && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
 	dropHop(r.Header)
 	raw := gateway.Raw{Identity: who, Handle: by.handle, Method: r.Method, URL: to.url(r.URL), Header: r.Header, Length: r.ContentLength, Trailer: r.Trailer,
-		Upgrade: upgrade, Door: "proxy", Address: by.address}
-	raw.Body = gateway.BodyOf(w, r)
-	x, err := s.gateway.Exchange(r.Context(), raw)
-	if err != nil {
+		Door: "proxy", Address: by.address}
+	exchange := func(raw gateway.Raw) (*gateway.Exchange, error) { return s.gateway.Exchange(r.Context(), raw) }
+	if err := rawhttp.Pass(w, r, raw, exchange, func(*gateway.Exchange, http.Header) {}); err != nil {
 		s.refuse(w, r, inTunnel(err))
-		return
-	}
-	defer x.Close()
-	if err := x.Answer(w, r, func(http.Header) {}); err != nil {
-		s.refuse(w, r, err)
 	}
 }
 

@@ -68,6 +68,7 @@ type Server struct {
 	authority *authority.Service
 	url       string
 	log       *slog.Logger
+	writeTime time.Duration    // for a client to take what is written
 	tunnels   *throttle.Shares // by session
 	http      *http.Server
 
@@ -84,7 +85,7 @@ func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{people: cfg.People, agents: cfg.Agents, sessions: cfg.Sessions, gateway: cfg.Gateway, authority: cfg.Authority, url: cfg.URL, log: cfg.Logger,
+	s := &Server{people: cfg.People, agents: cfg.Agents, sessions: cfg.Sessions, gateway: cfg.Gateway, authority: cfg.Authority, url: cfg.URL, log: cfg.Logger, writeTime: throttle.WriteTime,
 		tunnels: throttle.NewShares(maxTunnels, maxOfSession), stop: make(chan struct{}), kill: make(chan struct{}), conns: make(chan struct{}, maxConns)}
 	s.http = s.server(http.HandlerFunc(s.front))
 	s.http.Protocols = new(http.Protocols)
@@ -94,9 +95,21 @@ func New(cfg Config) *Server {
 
 // server is an http.Server with the limits of this door.
 func (s *Server) server(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams}, DisableGeneralOptionsHandler: true,
+	return &http.Server{Handler: s.paced(h), ReadHeaderTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: s.writeTime}, DisableGeneralOptionsHandler: true,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+}
+
+// paced lets no client keep an answer waiting. In a tunnel the limits are its own.
+func (s *Server) paced(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			line := throttle.Pace(w, s.writeTime)
+			defer line.Over()
+			w = line
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Serve takes connections from l until Shutdown or Close.

@@ -64,6 +64,7 @@ type world struct {
 	place   string // of the third party, host:port
 	opened  atomic.Int64
 	beside  *http.ServeMux // the door's paths on the server's own port
+	door    *proxy.Server
 }
 
 func newWorld(t testing.TB, db *sqldb.DB, egress gateway.Egress) *world {
@@ -107,6 +108,7 @@ generic: {read: true, write: true, destructive: true}
 	w.address = listener.Addr().String()
 	w.url = "http://session:" + w.token + "@" + w.address
 	s := proxy.New(proxy.Config{People: w.Accounts, Agents: w.Agents, Sessions: w.Sessions, Gateway: w.Gateway, Authority: ca, URL: "http://" + w.address, Logger: slog.New(slog.DiscardHandler)})
+	w.door = s
 	s.Mount(w.beside)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()

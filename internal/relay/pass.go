@@ -5,23 +5,13 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/rawhttp"
 )
 
 // pass makes the exchange and gives its answer on while it arrives.
 func (s *Server) pass(w http.ResponseWriter, r *http.Request, raw gateway.Raw, exchange func(gateway.Raw) (*gateway.Exchange, error)) {
-	_ = http.NewResponseController(w).EnableFullDuplex() // an answer may begin before the request has ended; HTTP/2 does so anyway
-	raw.Upgrade = r.ProtoMajor == 1 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
-	raw.Body = gateway.BodyOf(w, r)
-	x, err := exchange(raw)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	defer x.Close()
-	err = x.Answer(w, r, func(h http.Header) {
+	err := rawhttp.Pass(w, r, raw, exchange, func(x *gateway.Exchange, h http.Header) {
 		guard(h)
 		if !x.Ours {
 			h.Set(HeaderStatus, strconv.Itoa(x.Status))

@@ -78,7 +78,23 @@ func visible(s string) string {
 
 // exact is visible for a value that a person must be able to read to its end:
 // padding that would push the rest out of sight is counted instead.
-func exact(s string) string {
+func exact(s string) string { return eachLine(s, countSpaces) }
+
+// exactCode is exact for a statement: lines keep how far they are set in.
+func exactCode(s string) string {
+	const most = 24
+	return eachLine(s, func(line string) string {
+		text := strings.TrimLeft(line, " ")
+		if in := len(line) - len(text); in <= most {
+			return line[:in] + countSpaces(text)
+		}
+		return countSpaces(line)
+	})
+}
+
+// eachLine is visible with each line written by shown, and empty ones that stand
+// together counted.
+func eachLine(s string, shown func(line string) string) string {
 	var out []string
 	blank := 0
 	flush := func() {
@@ -95,46 +111,10 @@ func exact(s string) string {
 			continue
 		}
 		flush()
-		out = append(out, countSpaces(line))
+		out = append(out, shown(line))
 	}
 	flush()
 	return strings.Join(out, "\n")
-}
-
-// exactCode is exact for a statement: lines keep how far they are set in.
-func exactCode(s string) string {
-	const most = 24
-	var out []string
-	for line := range strings.SplitSeq(visible(s), "\n") {
-		text := strings.TrimLeft(line, " ")
-		in := len(line) - len(text)
-		if in > most {
-			out = append(out, exact(line))
-			continue
-		}
-		out = append(out, strings.Repeat(" ", in)+countSpaces(text))
-	}
-	return strings.Join(collapse(out), "\n")
-}
-
-// collapse counts empty lines that stand together.
-func collapse(lines []string) []string {
-	var out []string
-	blank := 0
-	for i, line := range lines {
-		if strings.TrimSpace(line) == "" {
-			blank++
-			if i+1 < len(lines) && strings.TrimSpace(lines[i+1]) == "" {
-				continue
-			}
-			if blank > 1 {
-				line = "⟨" + plural(blank, "empty line") + "⟩"
-			}
-			blank = 0
-		}
-		out = append(out, line)
-	}
-	return out
 }
 
 // countSpaces writes out how many spaces stand where more than four do.

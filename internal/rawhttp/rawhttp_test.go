@@ -1,4 +1,4 @@
-package gateway_test
+package rawhttp_test
 
 import (
 	"bufio"
@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/rawhttp"
 )
 
 // slowly is a client's connection on which size bytes come at every step, as a
@@ -66,7 +66,7 @@ func TestSlowBodyEnds(t *testing.T) {
 			r.Body = conn
 			r.Header.Set("Content-Type", test.media)
 			began := time.Now()
-			_, err := bufio.NewReaderSize(gateway.BodyOf(conn, r), 64<<10).WriteTo(struct{ io.Writer }{io.Discard})
+			_, err := bufio.NewReaderSize(rawhttp.BodyOf(http.NewResponseController(conn), r), 64<<10).WriteTo(struct{ io.Writer }{io.Discard})
 			if took := time.Since(began); (err == nil) != test.whole || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) || took > test.atMost {
 				t.Errorf("%s: after %v: %v", test.name, took, err)
 			}

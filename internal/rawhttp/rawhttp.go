@@ -1,4 +1,8 @@
-package gateway
+// Package rawhttp is what the doors for raw HTTP have in common: a client's body is
+// read, and its answer given on while it arrives, in the same way whoever opened the
+// connection. What package gateway decides is not its concern, and neither what a
+// door's own wire adds.
+package rawhttp
 
 import (
 	"context"
@@ -10,11 +14,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ambit-dev/ambit/internal/fault"
-)
+	"golang.org/x/net/http/httpguts"
 
-// What the doors for raw HTTP have in common: a client's body is read, and an answer
-// copied out, in the same way whoever opened the connection.
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/gateway"
+)
 
 const (
 	// A client's body may be waited for bodyGrace altogether, and longer by what came
@@ -25,17 +29,55 @@ const (
 	copied    = 32 << 10 // at once, of an answer
 )
 
-// BodyOf is the body of a client's request, to be read under a limit of time; nil:
+// Pass makes one exchange of a request, of which raw lacks Upgrade and Body, and gives
+// its answer on. mark adds what the door's wire has to the headers. An error means that
+// nothing was given on, and the door says so; an answer that breaks off later ends the
+// handler by panicking with [http.ErrAbortHandler], so that half of it does not look
+// whole. w is, or is around, a [throttle.Paced].
+func Pass(w http.ResponseWriter, r *http.Request, raw gateway.Raw, exchange func(gateway.Raw) (*gateway.Exchange, error), mark func(*gateway.Exchange, http.Header)) error {
+	rc := http.NewResponseController(w)
+	_ = rc.EnableFullDuplex() // an answer may begin before the request has ended; HTTP/2 does so anyway
+	// To no other protocol than WebSocket, and HTTP/2 has it in another form.
+	raw.Upgrade = r.ProtoMajor == 1 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+	raw.Body = bodyOf(rc, r)
+	x, err := exchange(raw)
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	// Whatever of the client's is waited for, the end of the session ends it.
+	defer context.AfterFunc(x.Context(), func() {
+		if _, cut := x.Cut(); cut {
+			_ = rc.SetReadDeadline(time.Unix(1, 0))
+			_ = rc.SetWriteDeadline(time.Unix(1, 0))
+		}
+	})()
+	h := w.Header()
+	for name, values := range x.Header {
+		h[name] = values
+	}
+	if _, told := h["Content-Type"]; !told {
+		h["Content-Type"] = nil // nobody's guess
+	}
+	mark(x, h)
+	if x.Socket() != nil {
+		return join(rc, x, r, h)
+	}
+	answer(w, rc, x, r)
+	return nil
+}
+
+// bodyOf is the body of a client's request, to be read under a limit of time; nil:
 // there is none. One side of a talk has none: it may be silent for as long as its
 // session lasts.
-func BodyOf(w http.ResponseWriter, r *http.Request) io.Reader {
+func bodyOf(rc *http.ResponseController, r *http.Request) io.Reader {
 	switch {
 	case r.Body == nil || r.Body == http.NoBody:
 		return nil
-	case talks(r.Method, r.Header):
+	case gateway.Talks(r.Method, r.Header):
 		return r.Body
 	}
-	return &inTime{from: r.Body, rc: http.NewResponseController(w)}
+	return &inTime{from: r.Body, rc: rc}
 }
 
 type inTime struct {
@@ -56,34 +98,13 @@ func (b *inTime) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Answer gives the answer on to a client while it arrives, and joins the two after a
-// switch of protocols. mark adds what a door's wire has to the headers. An error means
-// that nothing was given on; an answer that breaks off later ends the handler by
-// panicking with [http.ErrAbortHandler], so that half of it does not look whole.
-func (x *Exchange) Answer(w http.ResponseWriter, r *http.Request, mark func(http.Header)) error {
-	rc := http.NewResponseController(w)
-	// Whatever of the client's is waited for, the end of the session ends it.
-	defer context.AfterFunc(x.ctx, func() {
-		if _, cut := x.Cut(); cut {
-			_ = rc.SetReadDeadline(time.Unix(1, 0))
-			_ = rc.SetWriteDeadline(time.Unix(1, 0))
-		}
-	})()
+// answer gives an answer on.
+func answer(w http.ResponseWriter, rc *http.ResponseController, x *gateway.Exchange, r *http.Request) {
 	h := w.Header()
-	for name, values := range x.Header {
-		h[name] = values
-	}
-	if _, told := h["Content-Type"]; !told {
-		h["Content-Type"] = nil // nobody's guess
-	}
-	mark(h)
-	if x.Socket() != nil {
-		return x.join(rc, r, h)
-	}
-	x.head(h, r)
+	tellLength(h, x, r.Method)
 	trailers := announced(h, x.Trailer(), r.ProtoMajor)
 	w.WriteHeader(x.Status)
-	if x.copy(w, rc) != nil {
+	if giveOn(w, rc, x) != nil {
 		panic(http.ErrAbortHandler)
 	}
 	for name, values := range x.Trailer() {
@@ -92,12 +113,11 @@ func (x *Exchange) Answer(w http.ResponseWriter, r *http.Request, mark func(http
 		}
 		h[name] = values
 	}
-	return nil
 }
 
-// head tells the length of an answer whose head lacks it.
-func (x *Exchange) head(h http.Header, r *http.Request) {
-	if x.Length >= 0 && h.Get("Content-Length") == "" && x.Status != http.StatusNoContent && x.Status != http.StatusNotModified && r.Method != http.MethodHead {
+// tellLength tells the length of an answer whose head lacks it.
+func tellLength(h http.Header, x *gateway.Exchange, method string) {
+	if x.Length >= 0 && h.Get("Content-Length") == "" && x.Status != http.StatusNoContent && x.Status != http.StatusNotModified && method != http.MethodHead {
 		h.Set("Content-Length", strconv.FormatInt(x.Length, 10))
 	}
 }
@@ -116,8 +136,8 @@ func announced(h, trailer http.Header, major int) []string {
 	return names
 }
 
-// copy gives the body on, piece by piece when its length is not known.
-func (x *Exchange) copy(w io.Writer, rc *http.ResponseController) error {
+// giveOn gives the body on, piece by piece when its length is not known.
+func giveOn(w io.Writer, rc *http.ResponseController, x *gateway.Exchange) error {
 	piecewise := x.Length < 0
 	if piecewise {
 		if err := rc.Flush(); err != nil {
@@ -126,7 +146,7 @@ func (x *Exchange) copy(w io.Writer, rc *http.ResponseController) error {
 	}
 	size := int64(copied)
 	if x.Length >= 0 {
-		size = min(size, x.Length+1) // and the end, in one reading
+		size = min(size-1, x.Length) + 1 // and the end, in one reading
 	}
 	buf := make([]byte, size)
 	for {
@@ -152,14 +172,14 @@ func (x *Exchange) copy(w io.Writer, rc *http.ResponseController) error {
 
 // join joins the client's connection and the provider's (RFC 9110 §7.8), until either
 // is done or the session is over.
-func (x *Exchange) join(rc *http.ResponseController, r *http.Request, h http.Header) error {
+func join(rc *http.ResponseController, x *gateway.Exchange, r *http.Request, h http.Header) error {
 	conn, rw, err := rc.Hijack()
 	if err != nil {
 		return fault.New(fault.Unavailable, "upgrade_failed", "The connection could not be switched.").WithHint("Use HTTP/1.1.").WithCause(err)
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Time{})
-	defer context.AfterFunc(x.ctx, func() { _ = conn.Close() })()
+	defer context.AfterFunc(x.Context(), func() { _ = conn.Close() })()
 	h = h.Clone()
 	h.Set("Connection", "Upgrade")
 	if h.Get("Upgrade") == "" {

@@ -1,0 +1,4 @@
+package rawhttp
+
+// BodyOf gives tests a body as a door reads it.
+var BodyOf = bodyOf
