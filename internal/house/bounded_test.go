@@ -94,7 +94,7 @@ var bounded = map[string]struct{ bound, ends string }{
 
 	"gateway.Exchange.Header":  {"what outbound lets through", "Close, or the end of the session"},
 	"gateway.Exchange.release": {"two functions", "finish, once"},
-	"gateway.Exchange.join go": {"one for each socket, of which streams bounds the number", "join, which waits for it"},
+	"rawhttp.join go":          {"one for each socket, of which streams bounds the number", "join, which waits for it"},
 
 	"keyring/azurekv.clouds":       {"a table", "never changed"},
 	"keyring/azurekv.keeper.marks": {"64 versions", "emptied when full"},

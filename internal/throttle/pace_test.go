@@ -30,6 +30,8 @@ func (l *line) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
+func (l *line) FlushError() error { return nil }
+
 // W5: each write has a time by its size. Who ended the writing is not overruled, and a
 // request that is over changes no deadline of what comes after it on its connection.
 func TestPace(t *testing.T) {
