@@ -165,6 +165,9 @@ func (s *Service) later(ctx context.Context, d Delivery, at time.Time) error {
 
 // settle writes an outcome, and what it means for the endpoint.
 func (s *Service) settle(ctx context.Context, tx *sqldb.Tx, d Delivery, got outcome) error {
+	if err := alone(ctx, tx, d.Webhook); err != nil {
+		return err
+	}
 	now := s.now()
 	e, err := endpoint(ctx, tx, d.environment, d.Webhook)
 	if err != nil {
@@ -306,6 +309,9 @@ type Window struct {
 // Replay sends again, with the same ids, and gives how many deliveries that are.
 func (s *Service) Replay(ctx context.Context, by account.Actor, hook id.Webhook, w Window) (n int64, err error) {
 	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := alone(ctx, tx, hook); err != nil {
+			return err
+		}
 		e, err := s.get(ctx, tx, by, hook)
 		if err != nil {
 			return err

@@ -190,6 +190,13 @@ func (s *Service) Get(ctx context.Context, by account.Actor, hook id.Webhook) (E
 	return s.get(ctx, s.cfg.DB.Reader(), by, hook)
 }
 
+// alone makes transactions about an endpoint run one after another. An endpoint is
+// written whole, so what another read of it before would undo this one's change; and
+// those that count failures hold each other's deliveries.
+func alone(ctx context.Context, tx *sqldb.Tx, hook id.Webhook) error {
+	return tx.Serialize(ctx, "webhook "+string(hook))
+}
+
 func (s *Service) get(ctx context.Context, q sqldb.Querier, by account.Actor, hook id.Webhook) (Endpoint, error) {
 	if _, person := by.Person(); !person {
 		if err := by.May(by.Organization(), account.ManageWebhooks); err != nil { // before a look-up could tell more
@@ -285,6 +292,9 @@ func (s *Service) change(ctx context.Context, by account.Actor, hook id.Webhook,
 	var e Endpoint
 	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var err error
+		if err = alone(ctx, tx, hook); err != nil {
+			return err
+		}
 		if e, err = s.get(ctx, tx, by, hook); err != nil {
 			return err
 		}
@@ -305,6 +315,9 @@ func (s *Service) change(ctx context.Context, by account.Actor, hook id.Webhook,
 // Delete removes an endpoint and what was to be told to it.
 func (s *Service) Delete(ctx context.Context, by account.Actor, hook id.Webhook) error {
 	return s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := alone(ctx, tx, hook); err != nil {
+			return err
+		}
 		e, err := s.get(ctx, tx, by, hook)
 		if err != nil {
 			return err

@@ -265,6 +265,36 @@ func TestRetries(t *testing.T) {
 	})
 }
 
+// What an owner changes while deliveries fail stays changed: outcomes are written
+// one after another with it. On PostgreSQL an outcome that had read the endpoint
+// before wrote it back as it was, and outcomes that ended it ran into each other.
+func TestChangeWhileDeliveriesFail(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.answers(slices.Repeat([]int{503}, 10_000)...)
+		for range 12 {
+			e, _ := w.create(webhook.Input{})
+			for range 8 {
+				w.happens(w.org, "connection.revoked", nil)
+			}
+			done := make(chan error, 1)
+			go func() { done <- w.Deliver(t.Context()) }()
+			for text := 0; ; text++ {
+				want := strconv.Itoa(text)
+				_, err := w.Edit(t.Context(), w.me(), e.ID, webhook.Input{URL: w.url, Description: want})
+				must(t, err)
+				if now, err := w.Get(t.Context(), w.me(), e.ID); err != nil || now.Description != want {
+					t.Fatalf("changed to %q, reads %q, %v", want, now.Description, err)
+				}
+				if len(done) > 0 {
+					break
+				}
+			}
+			must(t, <-done)
+			must(t, w.Delete(t.Context(), w.me(), e.ID))
+		}
+	})
+}
+
 // An endpoint that does not answer is not asked for each delivery, and after five
 // days is switched off; its environment's owners are told. What it missed can be
 // sent again.
