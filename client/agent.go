@@ -42,6 +42,17 @@ type NewAgent struct {
 	OwnerID        string   `json:"owner_id"`
 	Ceiling        *Ceiling `json:"ceiling,omitempty"`
 	Keys           string   `json:"keys,omitempty"` // a JWK Set of public keys, or its address: instead of a secret
+	// Workload lets a platform's tokens prove the agent, instead of a secret. Keys are
+	// then the platform's, where its issuer does not publish them.
+	Workload *Workload `json:"workload,omitempty"`
+}
+
+// Workload says whose tokens prove an agent: those that a platform's issuer (iss)
+// signs about one subject (sub), or with claims that only this workload's have.
+type Workload struct {
+	Issuer  string            `json:"issuer,omitempty"` // empty for SPIFFE only
+	Subject string            `json:"subject,omitempty"`
+	Claims  map[string]string `json:"claims,omitempty"`
 }
 
 // MadeAgent is an agent with its client secret, which is shown this once. An agent
@@ -119,11 +130,13 @@ func (c *Client) RotateAgentSecret(ctx context.Context, id string, overlap time.
 }
 
 // SetAgentKeys replaces the public keys that an agent signs with: keys is a JWK
-// Set or the address of one. It starts from the version that was read.
-func (c *Client) SetAgentKeys(ctx context.Context, id string, version int64, keys string) (Agent, error) {
+// Set or the address of one. With a workload, its platform's tokens prove the agent,
+// and keys are the platform's or empty. It starts from the version that was read.
+func (c *Client) SetAgentKeys(ctx context.Context, id string, version int64, keys string, w *Workload) (Agent, error) {
 	body := struct {
-		Version int64  `json:"version"`
-		Keys    string `json:"keys"`
-	}{version, keys}
+		Version  int64     `json:"version"`
+		Keys     string    `json:"keys,omitempty"`
+		Workload *Workload `json:"workload,omitempty"`
+	}{version, keys, w}
 	return send[Agent](ctx, c, http.MethodPut, "/v1/agents/"+seg(id)+"/keys", body, false)
 }

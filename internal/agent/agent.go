@@ -112,7 +112,8 @@ type Service struct {
 	now     func() time.Time
 	log     *slog.Logger
 
-	keys      *issuer.Reader
+	keys      *issuer.Reader    // of clients, which strangers name
+	platforms *issuer.Reader    // that admins trust
 	fetches   *throttle.Limiter // of client documents, by who asks and by host
 	documents singleflight.Group
 
@@ -139,7 +140,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People,
 		issuer: strings.TrimRight(cfg.PublicURL.String(), "/"), onEnded: cfg.OnAgentEnded, now: cfg.Now, log: cfg.Logger,
-		keys: issuer.NewReader(cfg.Outbound, cfg.Now), fetches: throttle.New(1.0/6, 20, 20_000, cfg.Now),
+		keys: issuer.NewReader(cfg.Outbound, cfg.Now), platforms: issuer.NewConfigured(cfg.Outbound, cfg.Now), fetches: throttle.New(1.0/6, 20, 20_000, cfg.Now),
 		seenQueue: make(chan id.Agent, 1024), stop: make(chan struct{}),
 	}, nil
 }

@@ -62,6 +62,7 @@ type Client struct {
 	secretHash, oldSecretHash []byte
 	oldSecretUntil            time.Time
 	keys, keysURL             string // a JWK Set, or where one lies
+	workload                  string // whose tokens prove it (Workload.text); the keys are then the platform's
 	url                       string // of the document that describes it
 	freshUntil                time.Time
 }
@@ -178,7 +179,8 @@ func (s *Service) gone(c Client) bool { return !c.ExpiresAt.IsZero() && !s.now()
 type ClientAuth struct {
 	ID        string
 	Secret    secret.Value // empty for a public client
-	Assertion secret.Value // a JWT (RFC 7523) instead of a secret; ID may then be empty
+	Assertion secret.Value // a JWT (RFC 7523) instead of a secret; ID may then be empty, unless a platform signed it
+	Platform  bool         // it can only be a platform's
 }
 
 // Caller is an authenticated client; only AuthenticateClient makes one.
@@ -208,8 +210,10 @@ func (s *Service) AuthenticateClient(ctx context.Context, a ClientAuth) (Caller,
 		return Caller{}, invalidClient()
 	case err != nil:
 		return Caller{}, err
-	case !signed.IsZero() && c.AuthMethod == AuthKeys && a.Secret.IsZero():
+	case !signed.IsZero() && c.AuthMethod == AuthKeys && a.Secret.IsZero() && !a.Platform:
 		err = s.proveByAssertion(ctx, c, signed)
+	case !signed.IsZero() && c.AuthMethod == workloadProof && a.Secret.IsZero():
+		err = s.proveByPlatform(ctx, c, signed)
 	case !signed.IsZero() || !c.proves(a.Secret, s.now()):
 		err = invalidClient()
 	}
@@ -220,8 +224,11 @@ func (s *Service) AuthenticateClient(ctx context.Context, a ClientAuth) (Caller,
 }
 
 func (c Client) proves(given secret.Value, now time.Time) bool {
-	if c.AuthMethod == AuthNone {
+	switch c.AuthMethod {
+	case AuthNone:
 		return given.IsZero() && len(c.secretHash) == 0
+	case AuthKeys, workloadProof:
+		return false
 	}
 	return isHashOf(c.secretHash, given) || now.Before(c.oldSecretUntil) && isHashOf(c.oldSecretHash, given)
 }
@@ -242,7 +249,7 @@ func (s *Service) stillProven(ctx context.Context, tx *sqldb.Tx, caller Caller) 
 		return err
 	}
 	was := caller.client
-	if subtle.ConstantTimeCompare(c.secretHash, was.secretHash) != 1 || c.keys != was.keys || c.keysURL != was.keysURL {
+	if subtle.ConstantTimeCompare(c.secretHash, was.secretHash) != 1 || c.keys != was.keys || c.keysURL != was.keysURL || c.workload != was.workload {
 		return invalidClient()
 	}
 	return nil

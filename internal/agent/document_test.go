@@ -167,7 +167,7 @@ func TestClientAssertion(t *testing.T) {
 		deny("a secret beside it", both)
 
 		// Keys change with an overlap, and then without.
-		a, err = w.Agents.SetKeys(ctx, w.System, a.ID, a.Version, agenttest.Set(old, next), account.Agreement{})
+		a, err = w.Agents.SetKeys(ctx, w.System, a.ID, a.Version, agenttest.Set(old, next), agent.Workload{}, account.Agreement{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestClientAssertion(t *testing.T) {
 			}
 		}
 		address := w.Web.Put("/keys", agenttest.Set(next))
-		if a, err = w.Agents.SetKeys(ctx, w.System, a.ID, a.Version, address, account.Agreement{}); err != nil {
+		if a, err = w.Agents.SetKeys(ctx, w.System, a.ID, a.Version, address, agent.Workload{}, account.Agreement{}); err != nil {
 			t.Fatal(err)
 		}
 		deny("the old key", w.Assertion(t, old, string(client), nil))
@@ -194,12 +194,12 @@ func TestClientAssertion(t *testing.T) {
 		if alive(t, w, tokens.Access) {
 			t.Error("tokens of replaced keys are alive")
 		}
-		_, err = w.Agents.SetKeys(ctx, w.System, a.ID, a.Version, old.Private(), account.Agreement{})
+		_, err = w.Agents.SetKeys(ctx, w.System, a.ID, a.Version, old.Private(), agent.Workload{}, account.Agreement{})
 		refused(t, "a private key", err, "invalid_client_metadata")
-		_, err = w.Agents.SetKeys(ctx, w.System, a.ID, 1, agenttest.Set(old), account.Agreement{})
+		_, err = w.Agents.SetKeys(ctx, w.System, a.ID, 1, agenttest.Set(old), agent.Workload{}, account.Agreement{})
 		refused(t, "an old version", err, "conflict")
 		me := account.ByPerson(w.Person(t, "admin@example.com", account.RoleAdmin).Signed(t)).In(w.Environment)
-		_, err = w.Agents.SetKeys(ctx, me, a.ID, a.Version, agenttest.Set(old), account.Agreement{})
+		_, err = w.Agents.SetKeys(ctx, me, a.ID, a.Version, agenttest.Set(old), agent.Workload{}, account.Agreement{})
 		refused(t, "a person without a proof", err, "proof_required")
 	})
 }

@@ -33,6 +33,9 @@ type NewAgent struct {
 	// Keys is a JWK Set of public keys, or the address of one. An agent with keys
 	// signs assertions with them (private_key_jwt) and gets no secret.
 	Keys string
+	// Workload names the platform whose tokens prove the agent instead; Keys are then
+	// the platform's, and may be empty where its issuer publishes them.
+	Workload Workload
 	// Evidence is the admin's proof over RegisterDigest. A person must bring
 	// it, because a cookie alone never makes a key (product.md rule 4); an API
 	// key needs none. Nonce tells two honest wishes for the same agent apart,
@@ -43,8 +46,8 @@ type NewAgent struct {
 
 // RegisterDigest is what an admin's proof of presence signs to register n.
 func (s *Service) RegisterDigest(p account.Person, n NewAgent) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit agent 3", s.issuer, string(p.User()), string(p.Login()), n.Nonce, string(n.Environment), string(n.Organization), n.Name,
-		string(n.Kind), string(n.Owner), ceilingText(n.Ceiling), n.Keys))
+	return sha256.Sum256(crypt.Fields("ambit agent 4", s.issuer, string(p.User()), string(p.Login()), n.Nonce, string(n.Environment), string(n.Organization), n.Name,
+		string(n.Kind), string(n.Owner), ceilingText(n.Ceiling), n.Keys, n.Workload.text()))
 }
 
 // RotateDigest is what an admin's proof of presence signs to make a new secret
@@ -90,9 +93,9 @@ func (s *Service) Register(ctx context.Context, by account.Actor, n NewAgent) (A
 	client := Client{ID: id.NewClient(), Environment: n.Environment, Organization: n.Organization, Name: n.Name, RedirectURIs: []string{},
 		Grants: []string{GrantClientCredentials}, AuthMethod: AuthBasic, ApplicationType: "service", CreatedAt: now, Version: 1}
 	var sec secret.Value
-	if n.Keys != "" {
+	if n.Keys != "" || !n.Workload.IsZero() {
 		var err error
-		if client, err = s.withKeys(ctx, client, n.Keys); err != nil {
+		if client, err = s.signing(ctx, client, n.Keys, n.Workload); err != nil {
 			return none(err)
 		}
 	} else {
@@ -181,9 +184,17 @@ func (s *Service) RotateSecret(ctx context.Context, by account.Actor, agent id.A
 	return sec, sqldb.Wrap("rotate an agent's secret", err)
 }
 
+// signing is c as a client that keys of its own prove, or the tokens of a platform.
+func (s *Service) signing(ctx context.Context, c Client, keys string, w Workload) (Client, error) {
+	if !w.IsZero() {
+		return s.trusting(ctx, c, w, keys)
+	}
+	return s.withKeys(ctx, c, keys)
+}
+
 // withKeys is c with keys of its own: a JWK Set, or the address of one.
 func (s *Service) withKeys(ctx context.Context, c Client, keys string) (Client, error) {
-	c.AuthMethod, c.keys, c.keysURL = AuthKeys, "", ""
+	c.AuthMethod, c.keys, c.keysURL, c.workload = AuthKeys, "", "", ""
 	if isDocument(keys) && !strings.HasPrefix(keys, "{") {
 		c.keysURL = keys
 		if _, err := s.keys.Keys(ctx, keys, true); err != nil {
@@ -199,6 +210,13 @@ func (s *Service) withKeys(ctx context.Context, c Client, keys string) (Client, 
 
 // keyNames is what a person reads, and the audit keeps, of a client's keys.
 func (c Client) keyNames() string {
+	if w, err := readWorkload(c.workload); err == nil && !w.IsZero() {
+		c.workload = ""
+		if c.keys == "" && c.keysURL == "" {
+			return w.String()
+		}
+		return w.String() + ", signed by " + c.keyNames()
+	}
 	if c.keysURL != "" {
 		return "the keys at " + c.keysURL
 	}
@@ -222,10 +240,10 @@ func (s *Service) SignsWith(ctx context.Context, a Agent) (string, error) {
 }
 
 // SetKeys replaces the keys that an agent signs with, by a JWK Set or the address
-// of one; an agent with a secret changes over and loses it. The tokens that the old
+// of one, or lets a platform's tokens prove it (see NewAgent); an agent with a secret changes over and loses it. The tokens that the old
 // credentials got end. For an overlap the set holds the old key and the new one. A
 // person agrees to exactly these keys.
-func (s *Service) SetKeys(ctx context.Context, by account.Actor, agent id.Agent, version int64, keys string, ag account.Agreement) (Agent, error) {
+func (s *Service) SetKeys(ctx context.Context, by account.Actor, agent id.Agent, version int64, keys string, w Workload, ag account.Agreement) (Agent, error) {
 	a, err := s.managed(ctx, by, agent)
 	if err != nil {
 		return Agent{}, err
@@ -240,18 +258,18 @@ func (s *Service) SetKeys(ctx context.Context, by account.Actor, agent id.Agent,
 	if a.Version != version {
 		return Agent{}, errStale
 	}
-	after, err := s.withKeys(ctx, c, keys)
+	after, err := s.signing(ctx, c, keys, w)
 	if err != nil {
 		return Agent{}, err
 	}
 	r := account.Raise{Action: "agent.keys_changed", Environment: a.Environment, Organization: a.Organization, Object: string(a.ID), Version: a.Version,
 		From: c.keyNames(), To: after.keyNames()}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		w, err := s.people.Weigh(ctx, tx, by, r, r.From != r.To, ag)
+		weighed, err := s.people.Weigh(ctx, tx, by, r, r.From != r.To, ag)
 		if err != nil {
 			return err
 		}
-		if err := updateClientKeys(ctx, tx, w, a, after); err != nil {
+		if err := updateClientKeys(ctx, tx, weighed, a, after); err != nil {
 			return err
 		}
 		if err := bumpAgent(ctx, tx, a.ID, version); err != nil {
@@ -260,7 +278,7 @@ func (s *Service) SetKeys(ctx context.Context, by account.Actor, agent id.Agent,
 		if _, err := revokeFamiliesOfAgent(ctx, tx, a.ID, s.now()); err != nil {
 			return err
 		}
-		s.record(tx, by, a, r.Action, w.Evidence(), map[string]string{"before": r.From, "after": r.To})
+		s.record(tx, by, a, r.Action, weighed.Evidence(), map[string]string{"before": r.From, "after": r.To})
 		return nil
 	})
 	if err != nil {

@@ -19,8 +19,8 @@ type scanner interface{ Scan(...any) error }
 func insertClient(ctx context.Context, tx *sqldb.Tx, c Client, address string) error {
 	const query = `
 insert into oauth_client (id, environment_id, organization_id, name, redirect_uris, grants, auth_method, application_type,
-  secret_hash, address, created_at, expires_at, version, keys, keys_url)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14)`
+  secret_hash, address, created_at, expires_at, version, keys, keys_url, workload)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14, $15)`
 	uris, err := json.Marshal(c.RedirectURIs)
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14)`
 		return err
 	}
 	_, err = tx.ExecContext(ctx, query, c.ID, c.Environment, c.Organization, c.Name, string(uris), string(grants), c.AuthMethod, c.ApplicationType,
-		c.secretHash, address, sqldb.Micros(c.CreatedAt), sqldb.Micros(c.ExpiresAt), c.keys, c.keysURL)
+		c.secretHash, address, sqldb.Micros(c.CreatedAt), sqldb.Micros(c.ExpiresAt), c.keys, c.keysURL, c.workload)
 	return err
 }
 
@@ -70,14 +70,14 @@ returning ` + clientColumns
 }
 
 const clientColumns = `id, environment_id, organization_id, name, redirect_uris, grants, auth_method, application_type, secret_hash,
-  created_at, expires_at, version, url, keys, keys_url, fresh_until, old_secret_hash, old_secret_until`
+  created_at, expires_at, version, url, keys, keys_url, fresh_until, old_secret_hash, old_secret_until, workload`
 
 func scanClient(row scanner) (Client, error) {
 	var c Client
 	var uris, grants string
 	var created, expires, fresh, old int64
 	err := row.Scan(&c.ID, &c.Environment, &c.Organization, &c.Name, &uris, &grants, &c.AuthMethod,
-		&c.ApplicationType, &c.secretHash, &created, &expires, &c.Version, &c.url, &c.keys, &c.keysURL, &fresh, &c.oldSecretHash, &old)
+		&c.ApplicationType, &c.secretHash, &created, &expires, &c.Version, &c.url, &c.keys, &c.keysURL, &fresh, &c.oldSecretHash, &old, &c.workload)
 	if err != nil {
 		return Client{}, err
 	}
@@ -113,12 +113,12 @@ func updateClientSecret(ctx context.Context, tx *sqldb.Tx, client id.Client, has
 
 // updateClientKeys puts keys in the place of what an agent's client had.
 func updateClientKeys(ctx context.Context, tx *sqldb.Tx, w account.Weighed, a Agent, c Client) error {
-	const query = `update oauth_client set auth_method = $2, keys = $3, keys_url = $4, secret_hash = null, old_secret_hash = null, old_secret_until = 0,
+	const query = `update oauth_client set auth_method = $2, keys = $3, keys_url = $4, workload = $5, secret_hash = null, old_secret_hash = null, old_secret_until = 0,
   version = version + 1 where id = $1`
 	if err := w.For(string(a.ID)); err != nil {
 		return err
 	}
-	return one(tx.ExecContext(ctx, query, a.Client, c.AuthMethod, c.keys, c.keysURL))
+	return one(tx.ExecContext(ctx, query, a.Client, c.AuthMethod, c.keys, c.keysURL, c.workload))
 }
 
 // agents

@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,13 +62,21 @@ type agentsInput struct {
 type newAgentInput struct {
 	Caller
 	Body struct {
-		OrganizationID string  `json:"organization_id"`
-		Name           string  `json:"name" minLength:"1" maxLength:"80"`
-		Kind           string  `json:"kind" enum:"delegated,autonomous"`
-		OwnerID        string  `json:"owner_id" doc:"A member of the organization."`
-		Ceiling        Ceiling `json:"ceiling,omitzero"`
-		Keys           string  `json:"keys,omitempty" maxLength:"131072" doc:"A JWK Set of public keys, or the https address of one. The agent then signs assertions (private_key_jwt) and gets no secret."`
+		OrganizationID string   `json:"organization_id"`
+		Name           string   `json:"name" minLength:"1" maxLength:"80"`
+		Kind           string   `json:"kind" enum:"delegated,autonomous"`
+		OwnerID        string   `json:"owner_id" doc:"A member of the organization."`
+		Ceiling        Ceiling  `json:"ceiling,omitzero"`
+		Keys           string   `json:"keys,omitempty" maxLength:"131072" doc:"A JWK Set of public keys, or the https address of one. The agent then signs assertions (private_key_jwt) and gets no secret."`
+		Workload       Workload `json:"workload,omitzero" doc:"A platform whose tokens prove the agent, which then gets no secret. keys are then the platform's, where its issuer publishes none."`
 	}
+}
+
+// Workload says whose tokens prove an agent.
+type Workload struct {
+	Issuer  string            `json:"issuer,omitempty" maxLength:"500" doc:"iss of the platform's tokens. Empty only for a SPIFFE id."`
+	Subject string            `json:"subject,omitempty" maxLength:"500" doc:"sub of this workload's tokens, whole."`
+	Claims  map[string]string `json:"claims,omitempty" doc:"Further claims that must be just so, ten at most."`
 }
 
 type rotateAgentInput struct {
@@ -81,8 +91,9 @@ type agentKeysInput struct {
 	Caller
 	Agent string `path:"agent"`
 	Body  struct {
-		Version int64  `json:"version" doc:"The agent's version that this is based on."`
-		Keys    string `json:"keys" minLength:"1" maxLength:"131072" doc:"A JWK Set of public keys, or the https address of one."`
+		Version  int64    `json:"version" doc:"The agent's version that this is based on."`
+		Keys     string   `json:"keys,omitempty" maxLength:"131072" doc:"A JWK Set of public keys, or the https address of one: the agent's, or its platform's."`
+		Workload Workload `json:"workload,omitzero" doc:"A platform whose tokens prove the agent."`
 	}
 }
 
@@ -125,8 +136,8 @@ func (a *API) agentRoutes() {
 	handle(a, route{id: "unmute-agent", method: http.MethodPost, path: "/v1/agents/{agent}/unmute", tag: "agents", summary: "Let a muted agent ask again", rules: change}, a.unmuteAgent)
 	handle(a, route{id: "rotate-agent-secret", method: http.MethodPost, path: "/v1/agents/{agent}/rotate", tag: "agents", summary: "Replace an agent's client secret",
 		detail: "Without an overlap it ends the tokens that the old one got. For applications; a person does it in the browser.", rules: change, conflicts: true}, a.rotateAgent)
-	handle(a, route{id: "set-agent-keys", method: http.MethodPut, path: "/v1/agents/{agent}/keys", tag: "agents", summary: "Replace the public keys that an agent signs with",
-		detail: "An agent with a secret changes over to keys and loses it. It ends the tokens that the old credentials got. To change over without a gap, send a set with the old key and the new one.", rules: change, conflicts: true}, a.setAgentKeys)
+	handle(a, route{id: "set-agent-keys", method: http.MethodPut, path: "/v1/agents/{agent}/keys", tag: "agents", summary: "Replace what an agent proves itself with: keys, or a platform's tokens",
+		detail: "An agent with a secret changes over and loses it. It ends the tokens that the old credentials got. To change over without a gap, send a set with the old key and the new one.", rules: change, conflicts: true}, a.setAgentKeys)
 }
 
 func (a *API) agents(ctx context.Context, by account.Actor, in *agentsInput) (Page[Agent], error) {
@@ -157,7 +168,7 @@ func (a *API) agents(ctx context.Context, by account.Actor, in *agentsInput) (Pa
 }
 
 // registration fills in the page on which a person registers the agent.
-func registration(org id.Organization, name, kind string, c Ceiling) url.Values {
+func registration(org id.Organization, name, kind string, c Ceiling, w Workload) url.Values {
 	q := url.Values{"org": {string(org)}, "name": {name}, "kind": {kind}}
 	if len(c.Providers) > 0 {
 		q.Set("providers", strings.Join(c.Providers, ","))
@@ -169,6 +180,13 @@ func registration(org id.Organization, name, kind string, c Ceiling) url.Values 
 	for _, e := range effects {
 		q.Add("effect", string(e))
 	}
+	if w.Issuer != "" || w.Subject != "" {
+		q.Set("issuer", w.Issuer)
+		q.Set("subject", w.Subject)
+		for _, name := range slices.Sorted(maps.Keys(w.Claims)) {
+			q.Add("claims", name+"="+w.Claims[name])
+		}
+	}
 	return q
 }
 
@@ -179,9 +197,9 @@ func (a *API) createAgent(ctx context.Context, by account.Actor, in *newAgentInp
 		return MadeAgent{}, err
 	}
 	if _, person := by.Person(); person {
-		return MadeAgent{}, a.browserRequired("/ui/agents/new?"+registration(org, b.Name, b.Kind, b.Ceiling).Encode(), "A command line's stored login does not make credentials.")
+		return MadeAgent{}, a.browserRequired("/ui/agents/new?"+registration(org, b.Name, b.Kind, b.Ceiling, b.Workload).Encode(), "A command line's stored login does not make credentials.")
 	}
-	n := agent.NewAgent{Environment: by.Environment(), Organization: org, Name: b.Name, Kind: agent.Kind(b.Kind), Ceiling: policy.Ceiling(b.Ceiling), Keys: b.Keys}
+	n := agent.NewAgent{Environment: by.Environment(), Organization: org, Name: b.Name, Kind: agent.Kind(b.Kind), Ceiling: policy.Ceiling(b.Ceiling), Keys: b.Keys, Workload: agent.Workload(b.Workload)}
 	if err := optionalID(&n.Owner, b.OwnerID); err != nil {
 		return MadeAgent{}, err
 	}
@@ -294,6 +312,6 @@ func (a *API) setAgentKeys(ctx context.Context, by account.Actor, in *agentKeysI
 	if err != nil {
 		return Agent{}, err
 	}
-	out, err := a.cfg.Agents.SetKeys(ctx, by, x, in.Body.Version, in.Body.Keys, account.Agreement{})
+	out, err := a.cfg.Agents.SetKeys(ctx, by, x, in.Body.Version, in.Body.Keys, agent.Workload(in.Body.Workload), account.Agreement{})
 	return agentOf(out), err
 }

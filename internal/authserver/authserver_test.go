@@ -442,7 +442,7 @@ func TestMetadata(t *testing.T) {
 				"authorization_endpoint": agenttest.PublicURL + "/oauth/authorize", "registration_endpoint": agenttest.PublicURL + "/oauth/register",
 				"revocation_endpoint": agenttest.PublicURL + "/oauth/revoke", "scopes_supported": []any{"ambit"},
 				"token_endpoint_auth_methods_supported": []any{"none", "client_secret_basic", "client_secret_post", "private_key_jwt"}, "client_id_metadata_document_supported": true,
-				"grant_types_supported":         []any{"authorization_code", "refresh_token", "client_credentials", agent.GrantDevice},
+				"grant_types_supported":         []any{"authorization_code", "refresh_token", "client_credentials", agent.GrantAssertion, agent.GrantDevice},
 				"introspection_endpoint":        agenttest.PublicURL + "/oauth/introspect",
 				"device_authorization_endpoint": agenttest.PublicURL + "/oauth/device_authorization",
 				"response_types_supported":      []any{"code"}}

@@ -1,6 +1,7 @@
 package authserver_test
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"testing"
@@ -96,6 +97,47 @@ func basicAuth(a agent.ClientAuth) string {
 	r := &http.Request{Header: http.Header{}}
 	r.SetBasicAuth(a.ID, string(a.Secret.Reveal()))
 	return r.Header.Get("Authorization")
+}
+
+// A platform's token on the wire: as an assertion of the client (RFC 7523 §2.2, or
+// SPIFFE's type), or as the grant itself (§2.1). Each way names the client, since
+// two organizations may trust one platform about the same subject.
+func TestWorkloadOverHTTP(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {
+		platform := agenttest.NewSigner(t, "1")
+		trust := agent.Workload{Issuer: "https://kubernetes.default.svc", Subject: "system:serviceaccount:jobs:report"}
+		_, client, _, err := s.Agents.Register(t.Context(), s.System, agent.NewAgent{Environment: s.Environment, Organization: s.Organization, Name: "report", Kind: agent.Delegated,
+			Owner: alice.ID, Keys: agenttest.Set(platform), Workload: trust})
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := string(s.Assertion(t, platform, "", map[string]any{"iss": trust.Issuer, "sub": trust.Subject, "jti": nil}).Assertion.Reveal())
+		grant := url.Values{"grant_type": {agent.GrantAssertion}, "assertion": {token}, "client_id": {string(client)}}
+		assertion := func(typ string) url.Values {
+			return url.Values{"grant_type": {"client_credentials"}, "client_assertion_type": {typ}, "client_assertion": {token}, "client_id": {string(client)}}
+		}
+		for what, form := range map[string]url.Values{"the grant": grant, "an assertion": assertion(agent.AssertionType), "an assertion of SPIFFE": assertion(agent.AssertionSPIFFE)} {
+			a := s.post(t, "/oauth/token", form)
+			if a.status != http.StatusOK || a.text("access_token") == "" || a.text("refresh_token") != "" {
+				t.Errorf("%s: got %d %s", what, a.status, a.body)
+			}
+			in := s.post(t, "/oauth/introspect", url.Values{"token": {a.text("access_token")}, "client_assertion_type": {agent.AssertionType}, "client_assertion": {token}, "client_id": {string(client)}})
+			if in.doc["active"] != true || in.text("client_id") != string(client) {
+				t.Errorf("%s gave a token about which is said: %d %s", what, in.status, in.body)
+			}
+		}
+		without := func(name string, form url.Values) url.Values {
+			form = maps.Clone(form)
+			delete(form, name)
+			return form
+		}
+		wantError(t, "without the client's name", s.post(t, "/oauth/token", without("client_id", grant)), http.StatusBadRequest, "invalid_request")
+		wantError(t, "an assertion without it", s.post(t, "/oauth/token", without("client_id", assertion(agent.AssertionType))), http.StatusUnauthorized, "invalid_client")
+		wantError(t, "without the token", s.post(t, "/oauth/token", without("assertion", grant)), http.StatusBadRequest, "invalid_request")
+		grant.Set("client_secret", "x")
+		wantError(t, "a secret too", s.post(t, "/oauth/token", grant), http.StatusBadRequest, "invalid_request")
+	})
 }
 
 // RFC 7523 on the wire, with a client that is named by its document: one way of

@@ -27,7 +27,7 @@ func (s *Server) serverMetadata() map[string]any {
 		"scopes_supported":                                 []string{agent.Scope},
 		"response_types_supported":                         []string{"code"},
 		"response_modes_supported":                         []string{"query"},
-		"grant_types_supported":                            []string{agent.GrantCode, agent.GrantRefresh, agent.GrantClientCredentials, agent.GrantDevice},
+		"grant_types_supported":                            []string{agent.GrantCode, agent.GrantRefresh, agent.GrantClientCredentials, agent.GrantAssertion, agent.GrantDevice},
 		"code_challenge_methods_supported":                 []string{"S256"},
 		"authorization_response_iss_parameter_supported":   true,
 		"client_id_metadata_document_supported":            true,

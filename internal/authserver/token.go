@@ -68,7 +68,7 @@ func (s *Server) grant(r *http.Request, c agent.Caller, p params) (agent.Tokens,
 			return agent.Tokens{}, missing("refresh_token")
 		}
 		return s.agents.Refresh(ctx, c, agent.RefreshGrant{Refresh: p.secret("refresh_token"), Resource: p.get("resource")})
-	case agent.GrantClientCredentials:
+	case agent.GrantClientCredentials, agent.GrantAssertion:
 		return s.agents.ClientCredentials(ctx, c, p.get("resource"))
 	case agent.GrantDevice:
 		if !p.has("device_code") {
@@ -133,11 +133,22 @@ func (s *Server) failed(key string, err error) error {
 // clientAuth finds how the client says who it is: one way only (RFC 6749 §2.3).
 func clientAuth(r *http.Request, p params) (agent.ClientAuth, error) {
 	headers := r.Header.Values("Authorization")
+	if p.get("grant_type") == agent.GrantAssertion { // a platform's token is the grant, and says who the client is
+		if len(headers) > 0 || p.has("client_secret") || p.has("client_assertion") || p.has("client_assertion_type") {
+			return agent.ClientAuth{}, fault.New(fault.Invalid, "invalid_request", "The client authenticates in one way only: here, by its assertion.")
+		}
+		for _, name := range []string{"assertion", "client_id"} {
+			if !p.has(name) {
+				return agent.ClientAuth{}, missing(name)
+			}
+		}
+		return agent.ClientAuth{ID: p.get("client_id"), Assertion: p.secret("assertion"), Platform: true}, nil
+	}
 	if p.has("client_assertion") || p.has("client_assertion_type") {
-		if len(headers) > 0 || p.has("client_secret") || p.get("client_assertion_type") != agent.AssertionType || !p.has("client_assertion") {
+		if len(headers) > 0 || p.has("client_secret") || !p.has("client_assertion") || p.get("client_assertion_type") != agent.AssertionType && p.get("client_assertion_type") != agent.AssertionSPIFFE {
 			return agent.ClientAuth{}, fault.New(fault.Invalid, "invalid_request", "The client authenticates in one way only; client_assertion_type is "+agent.AssertionType+".")
 		}
-		return agent.ClientAuth{ID: p.get("client_id"), Assertion: p.secret("client_assertion")}, nil
+		return agent.ClientAuth{ID: p.get("client_id"), Assertion: p.secret("client_assertion"), Platform: p.get("client_assertion_type") == agent.AssertionSPIFFE}, nil
 	}
 	if len(headers) == 0 {
 		if !p.has("client_id") {

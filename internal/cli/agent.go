@@ -59,6 +59,7 @@ func (c *command) agentRegister() *cobra.Command {
 	var n client.NewAgent
 	var ceiling client.Ceiling
 	var file, keys string
+	var workload workloadFlags
 	cmd := &cobra.Command{
 		Use: "register NAME", Short: "Register an agent with client credentials",
 		Long: "Register an agent that has no browser: it gets an OAuth client id and secret for the client credentials grant.\n" +
@@ -66,7 +67,8 @@ func (c *command) agentRegister() *cobra.Command {
 			"Agents with a browser, such as Claude Code, register themselves; see docs/quickstart.md.\n" +
 			"This takes an API key. As a person, use the page that the command names.",
 		Example: "  ambit agent register nightly-report --owner user_… --secret-file report.secret\n" +
-			"  ambit agent register triage --kind autonomous --provider acme --effect read",
+			"  ambit agent register triage --kind autonomous --provider acme --effect read\n" +
+			"  ambit agent register deploy --owner user_… --issuer https://token.actions.githubusercontent.com --subject repo:acme/app:environment:production",
 		Args: takes(1, "one argument: the agent's name"),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			n.Name = args[0]
@@ -74,6 +76,7 @@ func (c *command) agentRegister() *cobra.Command {
 			if n.Keys, err = publicKeys(keys); err != nil {
 				return err
 			}
+			n.Workload = workload.value()
 			if n.OrganizationID, err = c.organization(ctx, cl, n.OrganizationID); err != nil {
 				return err
 			}
@@ -103,6 +106,8 @@ func (c *command) agentRegister() *cobra.Command {
 	cmd.Flags().StringVar(&file, "secret-file", "", "write the client secret to this new file (mode 0600), and do not show it")
 	cmd.Flags().StringVar(&keys, "keys", "", "a file with a JWK Set of public keys, or the https address of one: it signs with them and gets no secret")
 	cmd.MarkFlagsMutuallyExclusive("keys", "secret-file")
+	workload.flags(cmd)
+	cmd.MarkFlagsMutuallyExclusive("issuer", "secret-file")
 	return cmd
 }
 
@@ -118,16 +123,42 @@ func publicKeys(v string) (string, error) {
 	return string(text), nil
 }
 
+// workloadFlags say whose tokens prove an agent that holds no secret.
+type workloadFlags struct{ client.Workload }
+
+func (w *workloadFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&w.Issuer, "issuer", "", "a platform whose tokens prove the agent: their iss")
+	cmd.Flags().StringVar(&w.Subject, "subject", "", "of these tokens, the sub that they must have, whole (or a SPIFFE id)")
+	cmd.Flags().StringToStringVar(&w.Claims, "claim", nil, "a further claim, NAME=VALUE, that must be just so (repeatable)")
+}
+
+func (w *workloadFlags) value() *client.Workload {
+	if w.Issuer == "" && w.Subject == "" && len(w.Claims) == 0 {
+		return nil
+	}
+	return &w.Workload
+}
+
 func (c *command) agentKeys() *cobra.Command {
-	return &cobra.Command{
-		Use: "keys AGENT FILE|URL", Short: "Replace the public keys that an agent signs with",
+	var workload workloadFlags
+	cmd := &cobra.Command{
+		Use: "keys AGENT [FILE|URL]", Short: "Replace what an agent proves itself with: public keys, or a platform's tokens",
 		Long: "Replace the public keys that an agent signs its assertions with (private_key_jwt): a file with a JWK Set, or the https\n" +
 			"address of one. An agent with a secret changes over to keys and loses it. Tokens that it has end. To change over without a\n" +
-			"gap, give a set with the old key and the new one first. As a person, it takes your passkey: the command names the page.",
-		Example: "  ambit agent keys agent_… keys.json\n  ambit agent keys agent_… https://ci.example.com/jwks.json",
-		Args:    takes(2, "two arguments: the agent's id, and a file or an address"), ValidArgsFunction: c.completion(c.agentIDs, 1),
+			"gap, give a set with the old key and the new one first. As a person, it takes your passkey: the command names the page.\n\n" +
+			"With --issuer and --subject (or --claim), tokens of a platform prove it instead: Kubernetes, GitHub Actions, SPIFFE.\n" +
+			"The keys are then the platform's, and needed only if its issuer publishes none.",
+		Example: "  ambit agent keys agent_… keys.json\n  ambit agent keys agent_… https://ci.example.com/jwks.json\n" +
+			"  ambit agent keys agent_… --issuer https://token.actions.githubusercontent.com --claim repository_id=123456 --claim environment=production\n" +
+			"  ambit agent keys agent_… cluster-jwks.json --issuer https://kubernetes.default.svc --subject system:serviceaccount:jobs:report",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 2 || len(args) == 1 && workload.value() != nil {
+				return nil
+			}
+			return usageError{errors.New("it takes the agent's id, and a file or an address with keys, or --issuer")}
+		}, ValidArgsFunction: c.completion(c.agentIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			keys, err := publicKeys(args[1])
+			keys, err := publicKeys(strings.Join(args[1:], ""))
 			if err != nil {
 				return err
 			}
@@ -135,12 +166,14 @@ func (c *command) agentKeys() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a, err = cl.SetAgentKeys(ctx, a.ID, a.Version, keys); err != nil {
+			if a, err = cl.SetAgentKeys(ctx, a.ID, a.Version, keys, workload.value()); err != nil {
 				return err
 			}
 			return c.showAgent(a)
 		}),
 	}
+	workload.flags(cmd)
+	return cmd
 }
 
 func (c *command) ceilingFlags(cmd *cobra.Command, into *client.Ceiling) {

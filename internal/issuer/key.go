@@ -75,7 +75,7 @@ func ReadKeys(doc []byte) (jose.JSONWebKeySet, error) {
 		default:
 			continue
 		}
-		if k.Use == "" || k.Use == "sig" {
+		if k.Use == "" || k.Use == "sig" || k.Use == "jwt-svid" { // the last in bundles of SPIFFE
 			set.Keys = append(set.Keys, k)
 		}
 	}

@@ -127,12 +127,12 @@ func (s *Server) agentNew(v *visit) (answer, error) {
 
 func (s *Server) agentNewPage(v *visit, n agent.NewAgent) *AgentNewPage {
 	return &AgentNewPage{Frame: Frame{Title: "Register an agent", Section: "agents", Narrow: true}, Name: n.Name, Autonomous: n.Kind == agent.Autonomous,
-		Ceiling: ceilingForm(n.Ceiling), Keys: n.Keys, TOTP: s.codeAllowed(v), Nonce: rand.Text()}
+		Ceiling: ceilingForm(n.Ceiling), Keys: n.Keys, Workload: n.Workload, TOTP: s.codeAllowed(v), Nonce: rand.Text()}
 }
 
 func newAgent(v *visit) agent.NewAgent {
 	return agent.NewAgent{Environment: v.here.Environment, Organization: v.here.Organization, Name: v.form("name"), Kind: agent.Kind(v.form("kind")),
-		Owner: v.person.User(), Ceiling: ceiling(v), Keys: v.form("keys"), Nonce: v.form("nonce")}
+		Owner: v.person.User(), Ceiling: ceiling(v), Keys: v.form("keys"), Workload: workload(v), Nonce: v.form("nonce")}
 }
 
 func (s *Server) agentChallenge(v *visit) (answer, error) {
@@ -291,10 +291,27 @@ func (s *Server) agentKeys(v *visit) (change, error) {
 	version := v.version()
 	return change{back: agentAt(a), form: func() (page, error) { return s.agentPage(v, a) },
 		try: func(ag account.Agreement) (answer, error) {
-			_, err := s.agents.SetKeys(v.ctx(), v.actor(), a.ID, version, v.form("keys"), ag)
+			_, err := s.agents.SetKeys(v.ctx(), v.actor(), a.ID, version, v.form("keys"), workload(v), ag)
 			return goTo(agentAt(a) + "?done=saved"), err
 		},
 		ask: func(r account.Raise) (page, error) { return s.agentKeysPage(v, a.Label(), r), nil }}, nil
+}
+
+// workload reads of a form whose tokens prove an agent. A line that names no claim is
+// one without a name, which the agents' room refuses.
+func workload(v *visit) agent.Workload {
+	w := agent.Workload{Issuer: strings.TrimSpace(v.form("issuer")), Subject: strings.TrimSpace(v.form("subject"))}
+	for line := range strings.FieldsFuncSeq(strings.Join(v.r.Form["claims"], "\n"), func(r rune) bool { return r == '\n' || r == '\r' }) {
+		name, value, ok := strings.Cut(line, "=")
+		if !ok {
+			name, value = "", line
+		}
+		if w.Claims == nil {
+			w.Claims = map[string]string{}
+		}
+		w.Claims[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	return w
 }
 
 func (s *Server) agentRotate(v *visit) (answer, error) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/legible"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -159,6 +160,7 @@ func fixtures() map[string]page {
 	p["agent"] = &AgentPage{Frame: frame("Release notes", "agents", true), AgentRow: AgentRow{ID: id.NewAgent(), Label: "Release notes", Kind: "Acts", Owner: "Mia Okafor", Verified: true, LastSeen: at(-time.Minute)}, Client: id.NewClient(), Created: at(-48 * time.Hour),
 		Ceiling: ceiling, Sessions: []SessionRow{ses("active", "")}, CanChange: true, CanStop: true, CanMute: true, Rotatable: true}
 	p["agent_muted"] = &AgentPage{Frame: frame("Release notes", "agents", true), AgentRow: AgentRow{ID: id.NewAgent(), Label: "Release notes", Kind: "Acts", Owner: "Mia Okafor", Verified: true, Muted: at(7 * time.Hour)}, Created: at(-48 * time.Hour), CanMute: true}
+	p["agent_workload"] = &AgentNewPage{Frame: frame("Register an agent", "agents", true), Name: "Deploys", Ceiling: ceiling, Workload: agent.Workload{Issuer: "https://token.actions.githubusercontent.com", Subject: "repo:acme/app:environment:production", Claims: map[string]string{"repository_id": "123456"}}}
 	p["agent_new"] = &AgentNewPage{Frame: frame("Register an agent", "agents", true), Ceiling: ceiling}
 	p["once"] = &OncePage{Frame: frame("Registered", "agents", true), Word: "Registered", Sentence: "Nightly report can now sign in.", Values: []Fact{{Name: "Client id", Value: "client_01jd0000000000000000000001"}, {Name: "Client secret", Value: "amb_cs_EXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLE"}}, Back: "/ui/agents"}
 	p["consent"] = &ConsentPage{Frame: frame("An agent signs in", "agents", true), Flow: id.NewFlow(), Host: "localhost:1455", Local: true, Places: []Option{{"org_1", "Default · production", true}, {"org_2", "Acme · staging", false}}, ClientName: evil, TOTP: true}

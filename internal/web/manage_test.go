@@ -222,6 +222,25 @@ func TestRegisterAnAgent(t *testing.T) {
 		t.Errorf("the page forgot what a command line was told: %v", told)
 	}
 	page := b.get("/ui/agents/new").want(http.StatusOK)
+	told = fields(b.get("/ui/agents/new?name=ci&issuer=https%3A%2F%2Fk8s.example&subject=system:serviceaccount:a:b&claims=team%3Dred").form("/ui/agents"))
+	if told.Get("issuer") != "https://k8s.example" || told.Get("subject") != "system:serviceaccount:a:b" || strings.TrimSpace(told.Get("claims")) != "team=red" {
+		t.Errorf("the page forgot the workload: %v", told)
+	}
+	workload := page.submit("/ui/agents", func(v url.Values) {
+		v.Set("name", "Pod")
+		v.Set("issuer", "https://k8s.example")
+		v.Set("subject", "system:serviceaccount:a:b")
+		v.Set("keys", agenttest.Set(agenttest.NewSigner(t, "1")))
+	}).follow()
+	workload.says("Pod", `tokens of https://k8s.example about "system:serviceaccount:a:b"`)
+	podAt := b.get("/ui/agents").link("Pod")
+	b.get(podAt).confirmed(podAt+"/keys", func(v url.Values) {
+		v.Set("subject", "spiffe://a.example/b")
+		v.Set("claims", "team=red\r\n\r\n")
+		v.Set("keys", agenttest.Set(agenttest.NewSigner(t, "2")))
+	}, `Pod will prove itself with tokens of whoever has its trust domain's keys about "spiffe://a.example/b" with team "red", signed by keys`).follow().says("Saved")
+	b.get(podAt).submit(podAt+"/keys", func(v url.Values) { v.Set("issuer", "https://k8s.example"); v.Set("claims", "red") }).says("A claim has a name of its own")
+	page = b.get("/ui/agents/new").want(http.StatusOK)
 	values := fields(page.form("/ui/agents"))
 	values.Set("name", "Nightly report")
 	b.post("/ui/agents", values).want(http.StatusUnprocessableEntity).says("needs your passkey")

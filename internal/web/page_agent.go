@@ -3,6 +3,7 @@ package web
 import (
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/policy"
 )
@@ -39,8 +40,9 @@ type AgentPage struct {
 	CanChange bool
 	CanStop   bool
 	CanMute   bool
-	Rotatable bool   // it has a secret of ours
-	SignsWith string // what an agent without a browser proves itself with; empty: its client signs in
+	Rotatable bool           // it has a secret of ours
+	Workload  agent.Workload // of a form that came back
+	SignsWith string         // what an agent without a browser proves itself with; empty: its client signs in
 }
 
 func (*AgentPage) template() string { return "agent" }
@@ -64,6 +66,7 @@ type AgentNewPage struct {
 	Autonomous bool
 	Ceiling    CeilingForm
 	Keys       string // instead of a secret
+	Workload   agent.Workload
 	TOTP       bool
 	Nonce      string
 }
