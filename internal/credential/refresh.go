@@ -261,7 +261,7 @@ func (s *Service) askAnew(ctx context.Context, r *row) (renewal, error) {
 func (s *Service) follow(ctx context.Context, got *renewal, unbound provider.Record, g grant) {
 	next, moved, err := got.conn.Record.Rebind(unbound, got.conn.Record.Told("token", g.member))
 	if err == nil && moved {
-		for _, place := range next.Pinned().API {
+		for _, place := range next.Pinned().Raw("") {
 			if err == nil {
 				err = s.outbound.Check(ctx, place)
 			}

@@ -43,7 +43,7 @@ func (g *Gateway) ExchangeFor(ctx context.Context, by account.Actor, conn id.Con
 	}
 	c := loan.Connection()
 	entry.Organization, entry.Provider = c.Organization, c.Provider
-	place := placeIn(c.Pinned.API, r.URL)
+	place := placeIn(c.Pinned, r.URL)
 	if place == nil {
 		return refuse("connection.place", fault.New(fault.Denied, "destination_denied", "The account is not bound to this place.").WithHint("Use the hosts and paths of the provider's API."))
 	}
@@ -53,7 +53,7 @@ func (g *Gateway) ExchangeFor(ctx context.Context, by account.Actor, conn id.Con
 		return refuse("request.body", err)
 	}
 	header := provider.ClientHeader(r.Header)
-	readings, err := c.Record.Read(provider.Raw{Method: r.Method, URL: place, Header: header, Body: first.first, Whole: first.whole, Socket: r.Upgrade}, c.Pinned.API...)
+	readings, err := c.Record.Read(provider.Raw{Method: r.Method, URL: place, Header: header, Body: first.first, Whole: first.whole, Socket: r.Upgrade}, c.Pinned.Raw("")...)
 	if err != nil {
 		return refuse("request.tool", err)
 	}

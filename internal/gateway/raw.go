@@ -63,7 +63,7 @@ func places(live session.Live, r Raw) ([]candidate, error) {
 	var out []candidate
 	reach := live.Reach(r.Provider, r.Connection)
 	for _, c := range reach {
-		if u := placeIn(c.Pinned().API, r.URL); u != nil {
+		if u := placeIn(c.Pinned(), r.URL); u != nil {
 			out = append(out, candidate{c, u})
 		}
 	}
@@ -78,8 +78,10 @@ func places(live session.Live, r Raw) ([]candidate, error) {
 		WithHint("Use the hosts and paths of the session's accounts, or request a session for another provider.")
 }
 
-// placeIn gives the URL of a request at one of bases; nil when it is at none.
-func placeIn(bases []string, u *url.URL) *url.URL {
+// placeIn gives the URL of a request at one of an account's places; nil when it is at
+// none.
+func placeIn(pinned provider.Pinned, u *url.URL) *url.URL {
+	bases := pinned.Raw(u.Path)
 	bound := outbound.Bound{Bases: bases}
 	if u.Host != "" {
 		if bound.Contains(u) {
@@ -124,7 +126,7 @@ func aim(found []candidate, r Raw, seen provider.Raw) (session.Target, *provider
 	var first session.Target
 	for _, c := range found {
 		seen.URL = c.url
-		readings, err := c.reached.Record().Read(seen, c.reached.Pinned().API...)
+		readings, err := c.reached.Record().Read(seen, c.reached.Pinned().Raw("")...)
 		if err != nil {
 			refused = cmp.Or(refused, err)
 			continue

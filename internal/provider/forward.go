@@ -148,7 +148,7 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	if err := failpoint.Hit("call: before send"); err != nil {
 		return nil, err
 	}
-	bound := outbound.Bound{Bases: pinned.API, Party: cred.Party}
+	bound := outbound.Bound{Bases: pinned.Raw(""), Party: cred.Party}
 	u := *o.Request.URL
 	if !bound.Contains(&u) {
 		return nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
@@ -159,7 +159,7 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	if err := rec.restrain(out, o); err != nil { // before anything is signed
 		return nil, err
 	}
-	red, err := rec.injectRaw(out, o.Header, cred)
+	red, err := rec.injectRaw(out, o, cred)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 
 // injectRaw is Inject for a request that its client wrote: where there are
 // placeholders, the credential goes there, else where the record puts it.
-func (r Record) injectRaw(out *http.Request, client http.Header, c Credential) (*Redactor, error) {
+func (r Record) injectRaw(out *http.Request, o Outgoing, c Credential) (*Redactor, error) {
 	var forms formSet
 	for _, name := range sortedKeys(c.Values) {
 		if !r.Public(name) {
@@ -199,7 +199,13 @@ func (r Record) injectRaw(out *http.Request, client http.Header, c Credential) (
 		return newRedactor(&forms), err
 	}
 	f := &filling{rec: r, cred: c, forms: &forms}
-	if err := f.request(out, client); err != nil {
+	if r.API.Git.has(o.Request.base) { // whatever user name and password a client was given
+		if err := r.API.Git.Basic.put(out, c, &forms); err != nil {
+			return nil, err
+		}
+		return newRedactor(&forms), f.misplaced(out)
+	}
+	if err := f.request(out, o.Header); err != nil {
 		return nil, err
 	}
 	if !f.filled || len(r.Injection.Headers) > 0 { // several headers are the record's together
@@ -241,6 +247,9 @@ func (r Record) outgoingHeader(o Outgoing) http.Header {
 		out[name] = slices.Clone(values)
 	}
 	for name, value := range r.DefaultHeaders {
+		if r.API.Git.has(o.Request.base) {
+			break // they are the API's
+		}
 		if out.Get(name) == "" || !clientChooses(name) {
 			out.Set(name, value)
 		}

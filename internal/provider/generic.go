@@ -21,15 +21,7 @@ func (r *Record) addGeneric(l *linter) {
 	for i, path := range r.Generic.GraphQL {
 		l.fixedPath(fmt.Sprintf("generic.graphql[%d]", i), path)
 	}
-	r.git = nil
-	for i, path := range r.Generic.Git {
-		t, problem := parsePath(path, true)
-		if problem != "" {
-			l.add(fmt.Sprintf("generic.git[%d]", i), "Write the path of a repository, such as /{owner}/{repo} or /**.", "%s %s", quoted(path), problem)
-			continue
-		}
-		r.git = append(r.git, t)
-	}
+	r.git = l.repositories("generic.git", r.Generic.Git)
 	for _, t := range r.tools { // what reads statements is not passed by
 		if c := t.plan.classify; c != nil && (c.Language == "sql" || len(r.Generic.GraphQL) == 0) {
 			r.refuse = append(r.refuse, accessRule{method: t.plan.method, path: t.plan.path.asRule()})

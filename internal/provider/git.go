@@ -27,7 +27,7 @@ func (r Record) gitEffect(d *dissected) (effect policy.Effect, why string, ok bo
 		return "", "", false
 	}
 	switch last := d.one[len(d.one)-1]; {
-	case last == "git-upload-pack" && d.media == "application/x-git-upload-pack-request" && r.repository(d):
+	case last == "git-upload-pack" && d.media == "application/x-git-upload-pack-request" && d.repository(r.repositories(d.base), len(d.one)-1):
 		return policy.Read, "", true
 	case last == "git-receive-pack" && d.media == "application/x-git-receive-pack-request":
 		effect, why = pushEffect(d.raw.Body)
@@ -39,14 +39,22 @@ func (r Record) gitEffect(d *dissected) (effect policy.Effect, why string, ok bo
 	return "", "", false
 }
 
-// repository reports whether the path before its last segment is that of a
+// repositories are the paths of repositories below a base.
+func (r Record) repositories(base string) []pathTemplate {
+	if r.API.Git.has(base) {
+		return r.API.Git.at
+	}
+	return r.git
+}
+
+// repository reports whether the first n segments of the path are those of a
 // repository, in the one spelling that every server reads alike.
-func (r Record) repository(d *dissected) bool {
+func (d *dissected) repository(paths []pathTemplate, n int) bool {
 	if !slices.Equal(d.one, d.many) {
 		return false
 	}
-	have := d.one[:len(d.one)-1]
-	return slices.ContainsFunc(r.git, func(t pathTemplate) bool {
+	have := d.one[:n]
+	return slices.ContainsFunc(paths, func(t pathTemplate) bool {
 		if len(have) < len(t.segments) || len(have) > len(t.segments) && !t.subtree {
 			return false
 		}
@@ -88,6 +96,17 @@ func pushEffect(body []byte) (policy.Effect, string) {
 }
 
 type update struct{ from, to, ref string }
+
+// words tell a person what becomes of the ref.
+func (u update) words() string {
+	switch {
+	case none(u.to):
+		return "deleted, was " + u.from
+	case none(u.from):
+		return "new, at " + u.to
+	}
+	return "from " + u.from + " to " + u.to
+}
 
 func none(name string) bool { return strings.Trim(name, "0") == "" }
 

@@ -99,22 +99,7 @@ func (r Record) put(req *http.Request, c Credential, forms *formSet) error {
 	in := r.Injection
 	switch {
 	case in.Basic != nil:
-		user, err := c.render(in.Basic.Username)
-		if err != nil {
-			return err
-		}
-		pass, err := c.render(in.Basic.Password)
-		if err != nil {
-			return err
-		}
-		if slices.Contains(user, ':') {
-			return fault.New(fault.Conflict, "credential_unusable", "The user name holds a colon, which Basic authentication does not take.").WithHint("Reconnect.")
-		}
-		pair := slices.Concat(user, []byte(":"), pass)
-		value := "Basic " + base64.StdEncoding.EncodeToString(pair)
-		setHeader(req.Header, "Authorization", value)
-		forms.add(pair)
-		forms.add([]byte(value))
+		return in.Basic.put(req, c, forms)
 	case in.Header != "":
 		value, err := c.render(in.Format)
 		if err != nil {
@@ -155,6 +140,26 @@ func (r Record) put(req *http.Request, c Credential, forms *formSet) error {
 	default:
 		return fault.New(fault.Internal, "record_invalid", "The provider record says nowhere where the credential goes.")
 	}
+	return nil
+}
+
+func (b Basic) put(req *http.Request, c Credential, forms *formSet) error {
+	user, err := c.render(b.Username)
+	if err != nil {
+		return err
+	}
+	pass, err := c.render(b.Password)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(user, ':') {
+		return fault.New(fault.Conflict, "credential_unusable", "The user name holds a colon, which Basic authentication does not take.").WithHint("Reconnect.")
+	}
+	pair := slices.Concat(user, []byte(":"), pass)
+	value := "Basic " + base64.StdEncoding.EncodeToString(pair)
+	setHeader(req.Header, "Authorization", value)
+	forms.add(pair)
+	forms.add([]byte(value))
 	return nil
 }
 

@@ -224,11 +224,20 @@ func (l *linter) scope(field, s string) {
 }
 
 func (r *Record) lintAPI(l *linter) {
-	if len(r.API.Base) == 0 || len(r.API.Base) > 20 {
-		l.add("api.base", "List 1 to 20 bases such as https://api.example.com/v1.", "There are %d.", len(r.API.Base))
+	r.lintBases(l, "api.base", r.API.Base)
+	r.lintGit(l)
+	if h := r.Health; h != nil {
+		l.fixedPath("health.path", h.Path)
 	}
-	for i, b := range r.API.Base {
-		field := fmt.Sprintf("api.base[%d]", i)
+}
+
+// lintBases checks the list of places in a field.
+func (r *Record) lintBases(l *linter, list string, bases []string) {
+	if len(bases) == 0 || len(bases) > 20 {
+		l.add(list, "List 1 to 20 bases such as https://api.example.com/v1.", "There are %d.", len(bases))
+	}
+	for i, b := range bases {
+		field := fmt.Sprintf("%s[%d]", list, i)
 		if r.Auth == Database {
 			if _, err := postgres.ParsePlace(b); err != nil {
 				l.add(field, fault.Of(err).Hint, "%s", fault.Of(err).Message)
@@ -239,12 +248,9 @@ func (r *Record) lintAPI(l *linter) {
 		if strings.HasSuffix(b, "/") {
 			l.add(field, "Remove the slash at the end.", "Tool paths start with a slash.")
 		}
-		if slices.Contains(r.API.Base[:i], b) {
+		if slices.Contains(bases[:i], b) {
 			l.add(field, "Remove one of the two.", "The base is listed twice.")
 		}
-	}
-	if h := r.Health; h != nil {
-		l.fixedPath("health.path", h.Path)
 	}
 }
 
@@ -396,8 +402,18 @@ func (l *linter) carrier(field, name string) {
 // a secret among them.
 func (r *Record) lintTemplates(l *linter) {
 	in, names := r.Injection, r.partNames()
-	found := in.Sign != "" || in.Certificate
-	for _, t := range in.templates() {
+	r.lintTexts(l, "inject", in.templates(), in.Sign != "" || in.Certificate)
+	for _, name := range in.parts() {
+		if len(r.Fields) > 0 && r.Auth == APIKey && !slices.Contains(names, name) {
+			l.add("fields", "Ask for it.", "The part %s is used and not asked for.", name)
+		}
+	}
+}
+
+// lintTexts checks the texts of a field; found says that there is a secret elsewhere.
+func (r *Record) lintTexts(l *linter, field string, texts []template, found bool) {
+	names := r.partNames()
+	for _, t := range texts {
 		parts, problem := parseFormat(t.text)
 		if problem != "" {
 			l.add(t.field, `Write for example "Bearer {api_key}".`, "The template %s", problem)
@@ -413,12 +429,7 @@ func (r *Record) lintTemplates(l *linter) {
 		}
 	}
 	if !found {
-		l.add("inject", `Put a placeholder such as {api_key} into the template.`, "The template holds no secret.")
-	}
-	for _, name := range in.parts() {
-		if len(r.Fields) > 0 && r.Auth == APIKey && !slices.Contains(names, name) {
-			l.add("fields", "Ask for it.", "The part %s is used and not asked for.", name)
-		}
+		l.add(field, `Put a placeholder such as {api_key} into the template.`, "The template holds no secret.")
 	}
 }
 

@@ -119,7 +119,7 @@ func (r Record) dissect(raw Raw, api []string) (*dissected, error) {
 			d.base = base
 		}
 	}
-	if d.base == "" || !slices.Contains(r.API.Base, d.base) {
+	if d.base == "" || !slices.Contains(r.API.Base, d.base) && !r.API.Git.has(d.base) {
 		return nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
 			WithHint("If the provider's record changed, reconnect.")
 	}
@@ -133,7 +133,10 @@ func (r Record) dissect(raw Raw, api []string) (*dissected, error) {
 	if err := d.parameters(r.Injection.Query); err != nil {
 		return nil, err
 	}
-	return d, d.content()
+	if err := d.content(); err != nil {
+		return nil, err
+	}
+	return d, r.onlyGit(d)
 }
 
 func overrideRefused(what string) *fault.Error {
@@ -402,6 +405,12 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 		}
 		return v.Effect, v.Why, nil
 	}
+	if r.API.Git.has(d.base) { // where nothing else passes
+		if effect, why, ok := r.gitEffect(d); ok {
+			return effect, why, nil
+		}
+		return policy.Read, "", nil
+	}
 	if bundles(d.base, d.one) || bundles(d.base, d.many) {
 		return "", "", accessRefused("This path takes other requests or queries inside a request, which nobody could approve one by one.")
 	}
@@ -485,6 +494,12 @@ func (d *dissected) describe(req *Request, args map[string]any) {
 		args["body_sha256"], args["body_type"] = hex.EncodeToString(sum[:]), d.raw.Header.Get("Content-Type")
 		for _, f := range d.form {
 			show(label("body ", f.name), f.value)
+		}
+		if d.media == "application/x-git-receive-pack-request" {
+			updates, _, _ := commands(d.raw.Body)
+			for _, u := range updates[:min(len(updates), 50)] {
+				show(label("push to ", u.ref), u.words())
+			}
 		}
 		if len(d.form) == 0 {
 			if preview, ok := shownText(d.text); ok {

@@ -172,6 +172,8 @@ type API struct {
 	// Base is "https://host[:port][/prefix]", or of a database
 	// "postgres://host[:port]/database"; the first is the default.
 	Base []string `yaml:"base"`
+	// Git says where the provider's repositories are, when that is beside its API.
+	Git *GitHosts `yaml:"git"`
 }
 
 // Injection says where the credential goes: one of header, query, basic, headers
@@ -369,6 +371,7 @@ type Pinned struct {
 	Revoke    string   `json:"revoke,omitempty"`
 	Identity  string   `json:"identity,omitempty"`
 	API       []string `json:"api"`
+	Git       []string `json:"git,omitempty"` // see [GitHosts]
 
 	Values map[string]string `json:"values,omitempty"` // that fill the record's names
 
@@ -380,7 +383,7 @@ func (p Pinned) Refreshing() string { return cmp.Or(p.Refresh, p.Token) }
 
 // Places lists every URL that p names.
 func (p Pinned) Places() []string {
-	all := append([]string{p.Authorize, p.Token, p.Refresh, p.Longer, p.Revoke, p.Identity}, p.API...)
+	all := append([]string{p.Authorize, p.Token, p.Refresh, p.Longer, p.Revoke, p.Identity}, slices.Concat(p.API, p.Git)...)
 	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
@@ -412,6 +415,9 @@ func (r Record) Wire() string { return cmp.Or(r.Pipes, r.ID) }
 // Pinned takes the places from the record as it is now.
 func (r Record) Pinned() Pinned {
 	p := Pinned{API: append([]string(nil), r.API.Base...), Values: r.Values()}
+	if r.API.Git != nil {
+		p.Git = slices.Clone(r.API.Git.Base)
+	}
 	if r.OAuth != nil {
 		p.Authorize, p.Token = r.OAuth.AuthorizeURL, r.OAuth.TokenURL
 		p.Refresh = r.OAuth.Refresh.URL

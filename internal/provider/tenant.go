@@ -323,6 +323,11 @@ func (r *Record) own() {
 		r.Identity = &i
 	}
 	r.API.Base = slices.Clone(r.API.Base)
+	if r.API.Git != nil {
+		g := *r.API.Git
+		g.Base = slices.Clone(g.Base)
+		r.API.Git = &g
+	}
 	r.ToolSpecs = slices.Clone(r.ToolSpecs)
 	for i, t := range r.ToolSpecs {
 		if t.SQL != nil {
@@ -360,6 +365,11 @@ func (r *Record) eachPlace(visit func(*string)) {
 	}
 	for i := range r.API.Base {
 		visit(&r.API.Base[i])
+	}
+	if g := r.API.Git; g != nil {
+		for i := range g.Base {
+			visit(&g.Base[i])
+		}
 	}
 	for i := range r.ToolSpecs {
 		visit(&r.ToolSpecs[i].Request.Base)
@@ -570,6 +580,11 @@ func (r *Record) lintUse(l *linter, declared map[string]bool) {
 			before = append(before, "identity")
 		}
 		check(fmt.Sprintf("api.base[%d]", i), b, before...)
+	}
+	if g := r.API.Git; g != nil {
+		for i, b := range g.Base {
+			check(fmt.Sprintf("api.git.base[%d]", i), b, "token", "callback", "identity")
+		}
 	}
 	for _, k := range sortedKeys(r.DefaultHeaders) {
 		if r.Identity != nil {

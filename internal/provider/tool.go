@@ -343,6 +343,9 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 		"name": t.Name, "effect": t.Effect, "generic": t.Generic, "input": t.Input, "bases": r.API.Base,
 		"cut": sortedKeys(t.plan.cut), "max_bytes": t.Output.MaxBytes, "headers": r.DefaultHeaders,
 	}
+	if g := r.API.Git; g != nil && t.Generic {
+		shape["git"] = map[string]any{"bases": g.Base, "repositories": g.Repositories}
+	}
 	if t.Generic {
 		shape["methods"], shape["access"], shape["graphql"] = t.plan.generic.methods, append(guardText(r), r.Generic.Refuse...), t.plan.generic.graphQLPaths
 	} else {

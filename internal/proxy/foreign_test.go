@@ -29,6 +29,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
@@ -63,6 +65,15 @@ func newForeign(t *testing.T) *foreign {
 // run gives what a program prints. The account's key must not be in it.
 func (f *foreign) run(t *testing.T, dir string, program string, args ...string) string {
 	t.Helper()
+	out, err := f.command(t, dir, program, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", filepath.Base(program), strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (f *foreign) command(t *testing.T, dir string, program string, args ...string) (string, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
@@ -70,13 +81,10 @@ func (f *foreign) run(t *testing.T, dir string, program string, args ...string) 
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + f.dir, "HTTPS_PROXY=" + f.url, "https_proxy=" + f.url, "NO_PROXY=", "no_proxy=", "CURL_CA_BUNDLE=" + f.ca, "GIT_SSL_CAINFO=" + f.ca,
 		"SSL_CERT_FILE=" + f.ca, "REQUESTS_CA_BUNDLE=" + f.ca, "NODE_EXTRA_CA_CERTS=" + f.ca, "NODE_USE_ENV_PROXY=1", "NPM_CONFIG_CAFILE=" + f.ca, "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1"}
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", filepath.Base(program), strings.Join(args, " "), err, out)
-	}
 	if bytes.Contains(out, []byte(canary)) {
 		t.Errorf("%s got the key: %s", filepath.Base(program), out)
 	}
-	return string(out)
+	return string(out), err
 }
 
 // Issue 7, "Foreign judges": real clients work through the proxy with a placeholder
@@ -135,22 +143,47 @@ print(s.post(sys.argv[1], json={"a": 1}, headers={"Authorization": "Bearer ambit
 
 	t.Run("git", func(t *testing.T) {
 		git := tool(t, "git")
-		bare, work := filepath.Join(f.dir, "git", "repo.git"), filepath.Join(f.dir, "work")
+		bare, work := filepath.Join(f.dir, "git", "acme", "site.git"), filepath.Join(f.dir, "work")
+		host := "https://" + f.repos
 		must(t, os.MkdirAll(filepath.Dir(bare), 0o700))
 		f.run(t, "", git, "init", "-q", "--bare", "-b", "main", bare)
 		f.run(t, "", git, "-C", bare, "config", "http.receivepack", "true")
-		f.run(t, "", git, "clone", "-q", f.https("/git/repo.git"), work)
+		f.run(t, "", git, "clone", "-q", host+"/acme/site.git", work)
+		f.run(t, work, git, "config", "user.name", "a")
+		f.run(t, work, git, "config", "user.email", "a@example.com")
 		must(t, os.WriteFile(filepath.Join(work, "README"), bytes.Repeat([]byte("hello\n"), 10_000), 0o600))
-		for _, args := range [][]string{{"add", "."}, {"-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "-m", "one"}, {"push", "-q", "origin", "HEAD:main"}} {
-			f.run(t, work, git, args...)
+		pushed := func(effect string, args ...string) {
+			t.Helper()
+			f.run(t, work, git, append([]string{"push", "-q", "origin"}, args...)...)
+			if e := f.last(t); e.Effect != effect || e.Session != f.live.Session() || e.Detail["host"] != f.repos {
+				t.Errorf("push %v is on record as %q at %q", args, e.Effect, e.Detail["host"])
+			}
 		}
-		if e := f.last(t); e.Effect != "write" || e.Session != f.live.Session() {
-			t.Errorf("the push is on record as %q", e.Effect)
-		}
+		f.run(t, work, git, "add", ".")
+		f.run(t, work, git, "commit", "-q", "-m", "one")
+		pushed("write", "HEAD:main")
+		f.run(t, work, git, "commit", "-q", "--amend", "-m", "two")
+		pushed("destructive", "--force", "HEAD:main")
 		again := filepath.Join(f.dir, "again")
-		f.run(t, "", git, "clone", "-q", strings.Replace(f.https("/git/repo.git"), "https://", "https://x:ambit_placeholder@", 1), again)
+		f.run(t, "", git, "clone", "-q", "https://me:ambit_placeholder@"+f.repos+"/acme/site", again)
+		if e := f.last(t); e.Effect != "read" || e.Tool != "up_read" {
+			t.Errorf("the clone is on record as %q of %q", e.Effect, e.Tool)
+		}
 		if doc, err := os.ReadFile(filepath.Join(again, "README")); err != nil || len(doc) != 60_000 {
 			t.Errorf("the clone has %d bytes, %v", len(doc), err)
+		}
+		r := f.Ask(t, f.who, "up", policy.Read)
+		f.Approve(t, f.owner, r.Session.Approval, func(d *session.Decision) { d.Confirm = policy.ConfirmNone })
+		live, err := f.Sessions.Live(t.Context(), f.who, r.Handle)
+		must(t, err)
+		reader := *f
+		reader.url = "http://session:" + f.bind(t, live) + "@" + f.address
+		reader.run(t, again, git, "fetch", "-q", "origin")
+		if out, err := reader.command(t, again, git, "push", "origin", "HEAD:refs/heads/other"); err == nil || !strings.Contains(out, "403") {
+			t.Errorf("a push in a session that reads: %v\n%s", err, out)
+		}
+		if resp, text := get(t, f.client(t, false), "GET", host+"/acme/site", ""); resp.StatusCode != 403 || resp.Header.Get("X-Ambit-Code") != "not_granted" || !strings.Contains(text, "git") {
+			t.Errorf("a page of the host of the repositories: %s %s", resp.Status, text)
 		}
 	})
 
@@ -211,8 +244,11 @@ print(s.post(sys.argv[1], json={"a": 1}, headers={"Authorization": "Bearer ambit
 // third2 gives the third party a git server, a registry and a gRPC service.
 func (f *foreign) third2(t *testing.T) {
 	backend := filepath.Join(strings.TrimSpace(f.run(t, "", tool(t, "git"), "--exec-path")), "git-http-backend")
-	f.mux.Handle("/git/", http.StripPrefix("/git", &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Join(f.dir, "git"), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=up"},
-		Logger: nil, Stderr: &bytes.Buffer{}}))
+	server := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Join(f.dir, "git"), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=up"}, Stderr: &bytes.Buffer{}}
+	f.code.HandleFunc("/acme/{repo}/", func(w http.ResponseWriter, r *http.Request) { // with or without .git, as the great hosts
+		r.URL.Path = "/acme/" + strings.TrimSuffix(r.PathValue("repo"), ".git") + ".git" + strings.TrimPrefix(r.URL.Path, "/acme/"+r.PathValue("repo"))
+		server.ServeHTTP(w, r)
+	})
 	f.mux.HandleFunc("GET /events-few", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 2 {

@@ -62,6 +62,8 @@ type world struct {
 	up      *httptest.Server
 	upPool  *x509.CertPool
 	place   string // of the third party, host:port
+	repos   string // of its git server, host:port
+	code    *http.ServeMux
 	opened  atomic.Int64
 	beside  *http.ServeMux // the door's paths on the server's own port
 	door    *proxy.Server
@@ -72,7 +74,7 @@ func newWorld(t testing.TB, db *sqldb.DB, egress gateway.Egress) *world {
 	w := &world{World: gatewaytest.New(t, db), mux: http.NewServeMux(), beside: http.NewServeMux()}
 	w.third(t)
 	var err error
-	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{w.Sandbox.Listener.Addr().String(), w.place}, Tunnels: egress.Hosts, Roots: w.upPool})
+	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{w.Sandbox.Listener.Addr().String(), w.place, w.repos}, Tunnels: egress.Hosts, Roots: w.upPool})
 	must(t, err)
 	t.Cleanup(w.Outbound.Close)
 	w.Node(t)
@@ -86,9 +88,11 @@ website: https://%[1]s
 auth: api_key
 inject: {header: Authorization, format: "Bearer {api_key}"}
 identity: {path: /me, id: id, label: id}
-api: {base: ["https://%[1]s"]}
+api:
+  base: ["https://%[1]s"]
+  git: {base: ["https://%[2]s"], basic: {username: x-access-token, password: "{api_key}"}, repositories: ["/{owner}/{repo}"]}
 generic: {read: true, write: true, destructive: true}
-`, w.place))
+`, w.place, w.repos))
 	w.owner = w.Person(t, "ada@example.com", "owner")
 	w.Connect(t, w.owner, "up", false)
 	w.who = w.Agent(t, w.owner, "worker")
@@ -162,6 +166,20 @@ func (w *world) third(t testing.TB) {
 			_ = websocket.Message.Send(c, c.Request().Header.Get("Authorization")+" said "+text)
 		}
 	}))
+	w.code = http.NewServeMux()
+	code := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if user, pass, _ := r.BasicAuth(); user != "x-access-token" || pass != canary {
+			rw.Header().Set("Www-Authenticate", `Basic realm="code"`)
+			http.Error(rw, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		w.code.ServeHTTP(rw, r)
+	}))
+	code.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	code.StartTLS()
+	t.Cleanup(func() { code.CloseClientConnections(); code.Close() })
+	_, port, _ := net.SplitHostPort(code.Listener.Addr().String())
+	w.repos = "localhost:" + port
 	w.up = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer "+canary {
 			rw.Header().Set("Www-Authenticate", `Basic realm="up"`)
@@ -180,7 +198,7 @@ func (w *world) third(t testing.TB) {
 	}
 	w.up.StartTLS()
 	t.Cleanup(func() { w.up.CloseClientConnections(); w.up.Close() })
-	_, port, _ := net.SplitHostPort(w.up.Listener.Addr().String())
+	_, port, _ = net.SplitHostPort(w.up.Listener.Addr().String())
 	w.place = "localhost:" + port
 }
 

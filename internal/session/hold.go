@@ -62,7 +62,7 @@ func parseID[K id.Kind](dst *id.ID[K], text string) (err error) {
 func (l Live) Places() []string {
 	var out []string
 	for _, g := range l.grants {
-		out = append(out, g.pinned.API...)
+		out = append(out, g.pinned.Raw("")...)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

@@ -1,0 +1,96 @@
+package provider_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/provider"
+)
+
+// Issue 7: the catalogue's accounts serve git at the hosts where people clone from. A
+// fetch reads, a push writes, one that leaves commits behind destroys; nothing else of
+// these hosts is reached, however it is spelled.
+func TestGitHosts(t *testing.T) {
+	t.Parallel()
+	const (
+		fetch, push = "application/x-git-upload-pack-request", "application/x-git-receive-pack-request"
+		commit      = "1111111111111111111111111111111111111111"
+		other       = "2222222222222222222222222222222222222222"
+		none        = "0000000000000000000000000000000000000000"
+	)
+	pushes := func(from, to string) string {
+		line := from + " " + to + " refs/heads/main\x00report-status"
+		return fmt.Sprintf("%04x%s0000", len(line)+4, line)
+	}
+	hosts := map[string]map[string]string{
+		"github":     {"client_id": "Iv1.0123456789abcdef"},
+		"github_app": {"client_id": "Iv1.0123456789abcdef"},
+		"gitlab":     {"host": "code.example.com"},
+	}
+	for id, params := range hosts {
+		e, err := provider.FindEntry(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, err := e.Fill(params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pinned := rec.Pinned()
+		if len(pinned.Git) != 1 || len(pinned.API) != 1 {
+			t.Fatalf("%s is bound to %v and %v", id, pinned.API, pinned.Git)
+		}
+		if at := pinned.Raw("/o/r.git/info/refs"); at[0] != pinned.Git[0] || pinned.Raw("/user")[0] != pinned.API[0] {
+			t.Errorf("%s: the relay asks %v for a repository", id, at)
+		}
+		for _, test := range []struct{ method, path, media, body, want string }{
+			{"GET", "/o/r.git/info/refs?service=git-upload-pack", "", "", "read"},
+			{"GET", "/o/r/info/refs?service=git-receive-pack", "", "", "read"},
+			{"POST", "/o/r.git/git-upload-pack", fetch, "0000", "read"},
+			{"POST", "/o/batch.git/git-upload-pack", fetch, "0000", "read"},
+			{"POST", "/o/r.git/git-receive-pack", push, pushes(none, commit), "write"},
+			{"POST", "/o/r.git/git-receive-pack", push, pushes(commit, none), "destructive"},
+			{"POST", "/o/r.git/git-receive-pack", push, pushes(commit, other), "destructive"},
+			{"POST", "/o/r.git/git-receive-pack", push, "what is this", "destructive"},
+			{"GET", "/o/r", "", "", "not_granted"},
+			{"GET", "/settings/tokens", "", "", "not_granted"},
+			{"GET", "/o/r/info/refs", "", "", "not_granted"},
+			{"GET", "/o/r/info/refs?service=git-upload-pack&a=b", "", "", "not_granted"},
+			{"GET", "/info/refs?service=git-upload-pack", "", "", "not_granted"},
+			{"POST", "/o/r/git-upload-pack", "application/json", "{}", "not_granted"},
+			{"POST", "/o/r/git-upload-pack?a=b", fetch, "0000", "not_granted"},
+			{"POST", "/o/r/issues", "application/json", "{}", "not_granted"},
+			{"POST", "/o/r.git/info/lfs/objects/batch", "application/vnd.git-lfs+json", "{}", "not_granted"},
+			{"PUT", "/o/r/git-receive-pack", push, pushes(none, commit), "not_granted"},
+			{"POST", "/o/x%2Fy/git-upload-pack", fetch, "0000", "not_granted"},
+			{"POST", "/o//r/git-upload-pack", fetch, "0000", "not_granted"},
+			{"POST", "/session/%2e%2e/git-upload-pack", fetch, "0000", "not_granted"},
+		} {
+			u, err := url.Parse(pinned.Git[0] + test.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw := provider.Raw{Method: test.method, URL: u, Header: http.Header{}, Body: []byte(test.body), Whole: true}
+			if test.media != "" {
+				raw.Header.Set("Content-Type", test.media)
+			}
+			readings, err := rec.Read(raw, pinned.Raw("")...)
+			got := code(err)
+			if err == nil {
+				got = string(policy.Worse(readings[0].Tool.Effect, readings[0].Request.Effect))
+			}
+			if test.want == "write" && readings[0].Request.Summary.Body[0] != (provider.Field{Name: "push to refs/heads/main", Value: "new, at " + commit}) {
+				t.Errorf("%s: an approver is shown %v", id, readings[0].Request.Summary.Body)
+			}
+			if got != test.want && !(test.want == "not_granted" && got == "destination_denied") {
+				t.Errorf("%s: %s %s: %s, want %s", id, test.method, test.path, got, test.want)
+			}
+			if _, err := rec.Read(raw, pinned.API...); err == nil {
+				t.Errorf("%s: an account that was connected before reaches %s", id, u)
+			}
+		}
+	}
+}
