@@ -126,6 +126,11 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 		return "", err
 	}
 	state, verifier := secret.Token(""), secret.Token("")
+	if o.Signs() {
+		if state, verifier, err = s.temporary(ctx, st, rec, client); err != nil {
+			return "", err
+		}
+	}
 	f := flow{
 		id: id.NewFlow(), state: state.Hash(), environment: st.Environment, organization: st.Organization, owner: owner, startedBy: p.User(), login: p.Login(),
 		provider: st.Provider, redirectURI: s.public.JoinPath(OwnCallbackPath(st.Environment, st.Provider, client.Of)).String(), issuer: o.Issuer, scopes: scopes,
@@ -138,7 +143,9 @@ func (s *Service) Authorize(ctx context.Context, p account.Person, st Start) (st
 		if f.digest, err = connection.SaveSnapshot(ctx, tx, st.Environment, prov.Record, sqldb.Micros(f.created)); err != nil {
 			return err
 		}
-		if err := insertFlow(ctx, tx, f); err != nil {
+		if err := insertFlow(ctx, tx, f); sqldb.IsUnique(err) {
+			return fault.New(fault.Unavailable, "exchange_failed", "The provider gave the same token twice.").WithHint("Start connecting again.")
+		} else if err != nil {
 			return sqldb.Wrap("store an authorization", err)
 		}
 		s.audit.AppendEvent(tx, audit.Entry{
@@ -248,6 +255,7 @@ func (s *Service) Callback(ctx context.Context, p account.Person, env id.Environ
 // CallbackOf is Callback at the address of an organization's own client.
 func (s *Service) CallbackOf(ctx context.Context, p account.Person, env id.Environment, slug string, of id.Organization, q url.Values) (done Connected, err error) {
 	again := "Start connecting again."
+	q, signed := answered1(q)
 	if len(q["state"]) != 1 || len(q["code"]) > 1 || len(q["iss"]) > 1 || len(q["error"]) > 1 {
 		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer is incomplete or repeats a part.").WithHint(again)
 	}
@@ -267,6 +275,9 @@ func (s *Service) CallbackOf(ctx context.Context, p account.Person, env id.Envir
 	if rec, err = s.connections.Bound(ctx, env, f.digest, provider.Pinned{Values: f.chosen}); err != nil {
 		return Connected{}, err
 	}
+	if rec.OAuth.Signs() != signed {
+		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer is not of the kind that was asked for.").WithHint(again)
+	}
 	unsaid := rec.OAuth.IssuerOptional && len(q["iss"]) == 0
 	if f.issuer != "" && !unsaid && subtle.ConstantTimeCompare([]byte(q.Get("iss")), []byte(f.issuer)) != 1 {
 		return Connected{}, fault.New(fault.Denied, "issuer_mismatch", "The answer does not come from the provider that was asked.").WithHint(again)
@@ -281,7 +292,12 @@ func (s *Service) CallbackOf(ctx context.Context, p account.Person, env id.Envir
 		return Connected{}, fault.New(fault.Invalid, "invalid_callback", "The provider's answer holds no code.").WithHint(again)
 	}
 	var g grant
-	if m, g, err = s.exchange(ctx, f, rec, secret.FromString(q.Get("code"))); err != nil {
+	if signed {
+		m, g, err = s.exchange1(ctx, f, rec, secret.FromString(q.Get("state")), q.Get("code"))
+	} else {
+		m, g, err = s.exchange(ctx, f, rec, secret.FromString(q.Get("code")))
+	}
+	if err != nil {
 		return Connected{}, err
 	}
 	made, err := told(rec, q, g)
@@ -519,6 +535,13 @@ func (s *Service) connect(ctx context.Context, by account.Actor, f connection.Fr
 	kind := provider.Auth(f.AuthMethod)
 	use := provider.Credential{Kind: kind, Values: schemeOf(kind).carries(m)}
 	var err error
+	if m.signs() {
+		conn := connection.Connection{Environment: f.Environment, Provider: f.Record.ID, Record: f.Record, Pinned: f.Record.Pinned()}
+		conn.Pinned.Client = f.Client
+		if use.Values, err = s.signing(ctx, conn, m); err != nil {
+			return connection.Connection{}, err
+		}
+	}
 	if g.unasked { // nothing works that could be asked with
 	} else if f.Account, err = provider.Identify(ctx, s.outbound, f.Record.Pinned(), f.Record, use); err != nil {
 		if kind != provider.OAuth2 || g.given { // else the whole answer of the provider is looked at

@@ -331,6 +331,15 @@ func (s *Service) openSlot(ctx context.Context, r row, slot string) (provider.Cr
 			return provider.Credential{}, s.connections.MustReconnect(r.connection, "The account was connected without the "+slot+" token that this tool needs.")
 		}
 	}
+	if r.kind == provider.OAuth2 && m.signs() {
+		conn, err := s.connections.ByID(ctx, s.db.Reader(), r.environment, r.connection)
+		if err != nil {
+			return provider.Credential{}, err
+		}
+		if values, err = s.signing(ctx, conn, m); err != nil {
+			return provider.Credential{}, err
+		}
+	}
 	if values, err = s.fetched(ctx, r, values); err != nil {
 		return provider.Credential{}, err
 	}

@@ -91,7 +91,7 @@ func (s *Service) giveGrantBack(ctx context.Context, f flow, rec provider.Record
 	client, err := s.client(ctx, conn)
 	if err == nil { // one that is not taken keeps no other from being given back: nobody tries again
 		for _, t := range m.tokens(rec.OAuth) {
-			err = errors.Join(err, s.giveBack(ctx, conn, client, t.hint, t.token))
+			err = errors.Join(err, s.giveBack(ctx, conn, client, t))
 		}
 	}
 	if err != nil {

@@ -36,7 +36,7 @@ func (s *Service) Import(ctx context.Context, by account.Actor, st Start, owner 
 	if err != nil {
 		return connection.Connection{}, err
 	}
-	if prov.Record.Auth != provider.OAuth2 {
+	if prov.Record.Auth != provider.OAuth2 || prov.Record.OAuth.Signs() {
 		return connection.Connection{}, fault.New(fault.Invalid, "auth_method_mismatch", prov.Record.Name+" has no tokens to import.")
 	}
 	was, err := s.reconnected(ctx, st, owner)

@@ -190,7 +190,7 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 		client = ownClient(m)
 	}
 	for _, t := range m.tokens(conn.Record.OAuth) {
-		if err := s.giveBack(ctx, conn, client, t.hint, t.token); err != nil {
+		if err := s.giveBack(ctx, conn, client, t); err != nil {
 			return err // it is tried again with all of them
 		}
 	}
@@ -199,21 +199,22 @@ func (s *Service) revokeUpstream(ctx context.Context, r row) error {
 
 // handed is a token that a provider gave, and what RFC 7009 calls its kind.
 type handed struct {
-	hint  string
-	token secret.Value
+	hint   string
+	token  secret.Value
+	secret secret.Value // of the token, with OAuth 1.0
 }
 
 // tokens lists what there is to give back, those of slots first.
 func (m material) tokens(o *provider.OAuth) (out []handed) {
 	for _, t := range append(m.slotTokens(o), []struct{ hint, field string }{{"refresh_token", fieldRefreshToken}, {"access_token", provider.FieldAccessToken}}...) {
 		if v := m.values[t.field]; !v.IsZero() {
-			out = append(out, handed{t.hint, v})
+			out = append(out, handed{t.hint, v, m.values[provider.FieldTokenSecret]})
 		}
 	}
 	return out
 }
 
-func (s *Service) giveBack(ctx context.Context, conn connection.Connection, client provider.Client, hint string, token secret.Value) error {
+func (s *Service) giveBack(ctx context.Context, conn connection.Connection, client provider.Client, t handed) error {
 	o := conn.Record.Endpoint()
 	if o == nil { // of a release that read records otherwise
 		return fault.New(fault.Conflict, "record_outdated", "The provider record that this connection was made with is not valid any more.").
@@ -221,11 +222,18 @@ func (s *Service) giveBack(ctx context.Context, conn connection.Connection, clie
 	}
 	return s.asClient(ctx, client, func(client provider.Client) error {
 		header := http.Header{"Accept": {"application/json"}}
-		method, body := revocation(o, client, header, hint, token)
+		method, body := revocation(o, client, header, t.hint, t.token)
 		if method == "" {
 			return nil
 		}
-		resp, err := s.send(ctx, method, conn.Pinned.Revoke, header, body)
+		req, err := request(method, conn.Pinned.Revoke, header, body)
+		if err == nil && o.RevokeStyle == provider.SignOAuth1 {
+			err = provider.SignForOAuth1(req, client.Signed(t.token, t.secret), provider.FreshNonce(), s.now())
+		}
+		if err != nil {
+			return err
+		}
+		resp, err := s.outbound.Do(ctx, outbound.Bound{Bases: []string{conn.Pinned.Revoke}}, req, tokenLimits)
 		if err == nil {
 			err = failpoint.Hit("revoke: answered")
 		}
@@ -243,6 +251,8 @@ func revocation(o *provider.OAuth, client provider.Client, header http.Header, h
 		return "", nil
 	}
 	switch o.RevokeStyle {
+	case provider.SignOAuth1:
+		return http.MethodPost, []byte{}
 	case "bearer", "bearer_delete":
 		header.Set("Authorization", "Bearer "+string(token.Reveal()))
 		if o.RevokeStyle == "bearer_delete" {
@@ -280,14 +290,14 @@ func revokeAnswer(resp *outbound.Response) error {
 // nowhere once the record has moved, or when the provider takes none back, and
 // then the audit tells where to remove the access.
 func (s *Service) replaced(ctx context.Context, conn connection.Connection, old, now material) {
-	token, hint := old.values[fieldRefreshToken], "refresh_token"
-	if o := conn.Record.Endpoint(); token.IsZero() || o != nil && o.RevokesByAccess() {
-		token, hint = old.values[provider.FieldAccessToken], "access_token"
+	was := handed{"refresh_token", old.values[fieldRefreshToken], secret.Value{}}
+	if o := conn.Record.Endpoint(); was.token.IsZero() || o != nil && o.RevokesByAccess() {
+		was = handed{"access_token", old.values[provider.FieldAccessToken], old.values[provider.FieldTokenSecret]}
 	}
 	if o := conn.Record.OAuth; o != nil && o.RevokesGrant {
 		return // that would end the new one with it
 	}
-	if token.IsZero() || token.Equal(now.values[fieldRefreshToken]) || token.Equal(now.values[provider.FieldAccessToken]) {
+	if was.token.IsZero() || was.token.Equal(now.values[fieldRefreshToken]) || was.token.Equal(now.values[provider.FieldAccessToken]) {
 		return
 	}
 	if conn.Pinned.Revoke == "" {
@@ -296,7 +306,7 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 	}
 	client, err := s.client(ctx, conn)
 	if err == nil {
-		err = s.giveBack(ctx, conn, client, hint, token)
+		err = s.giveBack(ctx, conn, client, was)
 	}
 	if err != nil {
 		s.log.Warn("a replaced credential could not be revoked at the provider; remove its access there", "connection", conn.ID, "website", conn.Record.Website, "error", err)
@@ -305,7 +315,7 @@ func (s *Service) replaced(ctx context.Context, conn connection.Connection, old,
 	}
 	for _, t := range old.slotTokens(conn.Record.OAuth) {
 		if v := old.values[t.field]; !v.IsZero() && !v.Equal(now.values[t.field]) {
-			if err := s.giveBack(ctx, conn, client, t.hint, v); err != nil {
+			if err := s.giveBack(ctx, conn, client, handed{hint: t.hint, token: v}); err != nil {
 				s.leftBehind(ctx, conn, grantNotRevoked, fault.Of(err).Code)
 			}
 		}

@@ -33,7 +33,7 @@ func (s *Service) TakeOver(ctx context.Context, by account.Actor, st Start, owne
 	if err != nil {
 		return connection.Connection{}, err
 	}
-	if rec.Auth != provider.OAuth2 {
+	if rec.Auth != provider.OAuth2 || rec.OAuth.Signs() {
 		return connection.Connection{}, fault.New(fault.Invalid, "not_oauth", rec.Name+" is connected with a key, not with tokens.").WithHint("Give the key instead.")
 	}
 	for _, v := range []secret.Value{in.Access, in.Refresh} {

@@ -66,7 +66,9 @@ func (s *Service) vend(ctx context.Context, by account.Actor, conn id.Connection
 	if err != nil {
 		return Vended{}, err
 	}
-	maps.DeleteFunc(cred.Values, func(name string, _ secret.Value) bool { return strings.HasPrefix(name, slotPrefix) }) // those are for tools
+	maps.DeleteFunc(cred.Values, func(name string, _ secret.Value) bool {
+		return strings.HasPrefix(name, slotPrefix) || r.kind == provider.OAuth2 && name == provider.FieldConsumerSecret
+	}) // those are for tools, and ours
 	var c connection.Connection
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		// Read again in this transaction: nothing is vended of what has ended.

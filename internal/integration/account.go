@@ -374,7 +374,7 @@ func (s *Service) Vend(ctx context.Context, by account.Actor, which Aim, kinds .
 	if err != nil {
 		return v, "", err
 	}
-	if len(kinds) > 0 && !slices.Contains(kinds, a.Provider.Record.Auth) {
+	if len(kinds) > 0 && (!slices.Contains(kinds, a.Provider.Record.Auth) || a.Provider.Record.OAuth != nil && a.Provider.Record.OAuth.Signs()) { // this wire has one value, and signing takes more
 		return v, "", mismatch(a.Provider.Record)
 	}
 	c, why := a.one(which)

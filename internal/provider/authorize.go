@@ -16,7 +16,7 @@ import (
 type Authorization struct {
 	ClientID    string
 	RedirectURI string
-	State       secret.Value
+	State       secret.Value // with OAuth 1.0 the token that was asked for
 	Verifier    secret.Value // of RFC 7636; only its S256 challenge is sent
 	Scopes      []string
 }
@@ -32,6 +32,14 @@ func (r Record) AuthorizationURL(a Authorization) (string, error) {
 	q := u.Query()
 	for k, v := range o.AuthorizeParams {
 		q.Set(k, v)
+	}
+	if o.Signs() { // RFC 5849 §2.2: the rest was told when the token was asked for
+		q.Set("oauth_token", string(a.State.Reveal()))
+		if len(a.Scopes) > 0 {
+			q.Set(cmp.Or(o.Scopes.Param, "scope"), strings.Join(a.Scopes, cmp.Or(o.Scopes.Separator, " ")))
+		}
+		u.RawQuery = q.Encode()
+		return u.String(), nil
 	}
 	q.Set("response_type", "code")
 	q.Set(cmp.Or(o.ClientIDParam, "client_id"), a.ClientID)

@@ -103,6 +103,12 @@ func TestCatalogueAuthorizes(t *testing.T) {
 			continue
 		}
 		q := u.Query()
+		if o.Signs() { // RFC 5849 §2.2: who asks and where to come back to was told before
+			if q.Get("oauth_token") != string(state.Reveal()) || q.Has("state") || q.Has("redirect_uri") || q.Has(o.ClientIDParam) || q.Get("scope") != strings.Join(scopes, o.Scopes.Separator) {
+				t.Errorf("%s: asks with %v", e.ID, q)
+			}
+			continue
+		}
 		if q.Get(o.ClientIDParam) != "client" || q.Get("state") != string(state.Reveal()) || q.Get("redirect_uri") != "https://ambit.example/ui/callback" {
 			t.Errorf("%s: %s lacks the client, the state or the redirect", e.ID, text)
 		}

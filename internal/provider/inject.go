@@ -131,7 +131,7 @@ func (r Record) put(req *http.Request, c Credential, forms *formSet) error {
 		}
 		forms.add([]byte(req.Header.Get("Authorization")))
 	case in.Sign == SignOAuth1:
-		if err := SignForOAuth1(req, c.Values, freshNonce(), time.Now()); err != nil {
+		if err := SignForOAuth1(req, c.Values, FreshNonce(), time.Now()); err != nil {
 			return err
 		}
 		forms.add([]byte(req.Header.Get("Authorization")))

@@ -236,6 +236,9 @@ func (r Record) Carried() []string {
 	if r.Auth == Database {
 		return []string{FieldUsername, FieldPassword}
 	}
+	if r.OAuth != nil && r.OAuth.Signs() {
+		return []string{FieldAccessToken, FieldTokenSecret}
+	}
 	used := slices.DeleteFunc(r.Injection.parts(), func(n string) bool {
 		return n == FieldCertificate || n == FieldPrivateKey
 	})

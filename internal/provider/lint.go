@@ -124,6 +124,7 @@ func (r *Record) lintAuth(l *linter) {
 	case o.RevokeURL != "":
 		l.add("oauth2.revoke_url", "Remove it, or set revoke_style: rfc7009.", "There is a URL, but revoke_style is none.")
 	}
+	o.lintSigned(l)
 	if o.RevokeStyle == "client_delete" && o.ClientAuth == "none" {
 		l.add("oauth2.revoke_style", "Use another, or a client with a secret.", "client_delete takes the client's secret.")
 	}
@@ -141,7 +142,7 @@ func (r *Record) lintAuth(l *linter) {
 	}
 	l.scopes(o)
 	l.tokens(o)
-	authorizing := append([]string{"client_secret", "request", "request_uri", o.ClientIDParam, o.Scopes.Param}, authorizeParams...)
+	authorizing := append([]string{"client_secret", "request", "request_uri", "oauth_token", "oauth_callback", o.ClientIDParam, o.Scopes.Param}, authorizeParams...)
 	asking := []string{o.ClientIDParam, "client_id", "client_secret", "redirect_uri", "grant_type", "code", "code_verifier",
 		"refresh_token", "scope", "client_assertion", "client_assertion_type"}
 	for _, list := range []struct {
@@ -354,6 +355,14 @@ func (r *Record) lintInjection(l *linter) {
 		return
 	}
 	r.lintPlaceholder(l)
+	if r.Auth == OAuth2 && r.OAuth != nil && r.OAuth.Signs() {
+		if in.empty() {
+			r.Injection = Injection{Sign: SignOAuth1, Placeholder: in.Placeholder}
+		} else if in.Sign != SignOAuth1 {
+			l.add("inject", "Leave it out.", "With OAuth 1.0 every request is signed.")
+		}
+		return
+	}
 	if in.empty() && (r.Auth == OAuth2 || r.Auth.Minted() && r.Auth != AWSAssumeRole) {
 		r.Injection = Injection{Header: "Authorization", Format: "Bearer {access_token}", Placeholder: in.Placeholder}
 		return

@@ -54,6 +54,59 @@ func SignForOAuth1(req *http.Request, parts map[string]secret.Value, nonce strin
 	return nil
 }
 
+// Ask1 is one of the two requests with which the flow of OAuth 1.0 gets a token (RFC
+// 5849 §2.1 and §2.3), without a body. token and its secret are those of the request
+// before; empty for the first. more is what it holds besides, such as oauth_callback.
+func (c Client) Ask1(endpoint string, token, tokenSecret secret.Value, more [2]string, now time.Time) (*http.Request, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "record_invalid", "The provider record's endpoint is not a URL.")
+	}
+	protocol := [][2]string{{"oauth_consumer_key", c.ID}, {"oauth_signature_method", "HMAC-SHA1"}, {"oauth_timestamp", strconv.FormatInt(now.Unix(), 10)},
+		{"oauth_nonce", FreshNonce()}, {"oauth_version", "1.0"}, more}
+	if !token.IsZero() {
+		protocol = append(protocol, [2]string{"oauth_token", string(token.Reveal())})
+	}
+	req := &http.Request{Method: http.MethodPost, URL: u, Header: http.Header{"Accept": {"*/*"}}}
+	req.Header.Set("Authorization", oauth1Header(req.Method, u, nil, string(c.Secret.Reveal()), string(tokenSecret.Reveal()), protocol))
+	return req, nil
+}
+
+// Signed is what a request is signed with on behalf of an account that our client
+// has a token for.
+func (c Client) Signed(token, tokenSecret secret.Value) map[string]secret.Value {
+	return map[string]secret.Value{FieldConsumerKey: secret.FromString(c.ID), FieldConsumerSecret: c.Secret, FieldToken: token, FieldTokenSecret: tokenSecret}
+}
+
+// lintSigned checks a flow of OAuth 1.0, which has less than that of OAuth 2.
+func (o *OAuth) lintSigned(l *linter) {
+	if o.RevokeStyle == SignOAuth1 && !o.Signs() {
+		l.add("oauth2.revoke_style", "Use another.", "Only with request_url is a request signed.")
+	}
+	if !o.Signs() {
+		return
+	}
+	l.url("oauth2.request_url", o.RequestURL, true)
+	if at, err := url.Parse(o.RequestURL); err == nil { // so that it is among the places that a person agrees to, and pinned
+		if to, err := url.Parse(o.TokenURL); err == nil && at.Host != to.Host {
+			l.add("oauth2.request_url", "Write the host of token_url.", "It is on another host than token_url.")
+		}
+	}
+	for field, there := range map[string]bool{
+		"oauth2.issuer": o.Issuer != "", "oauth2.client_auth": o.ClientAuth == "none", "oauth2.client_id_param": o.ClientIDParam != "",
+		"oauth2.token_params": len(o.TokenParams) > 0, "oauth2.token_answer": o.Answer.At != "", "oauth2.slots": len(o.Slots) > 0, "oauth2.longer": o.Longer != nil,
+		"oauth2.refresh.url": o.Refresh.URL != "", "oauth2.refresh.swap": o.Refresh.Swap != nil, "oauth2.refresh.rotates": o.Refresh.Rotates, "oauth2.authorize_drop": len(o.AuthorizeDrop) > 0,
+		"oauth2.pkce": o.PKCE != nil && *o.PKCE,
+	} {
+		if there {
+			l.add(field, "Leave it out; what the provider wants more is in authorize_params.", "OAuth 1.0 has none.")
+		}
+	}
+	if o.RevokeStyle != SignOAuth1 && o.RevokeStyle != "none" {
+		l.add("oauth2.revoke_style", "Use oauth1, or leave revoke_url out.", "OAuth 1.0 gives a token back in no other way.")
+	}
+}
+
 // formOf reads a body that is a form.
 func formOf(req *http.Request) (url.Values, error) {
 	media, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";")
@@ -126,5 +179,5 @@ func percent(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }
 
-// freshNonce is one that no other request has.
-func freshNonce() string { return rand.Text() }
+// FreshNonce is one that no other request has.
+func FreshNonce() string { return rand.Text() }

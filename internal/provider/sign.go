@@ -120,7 +120,7 @@ func (r *Record) lintSign(l *linter) {
 			l.add("inject.service", "Remove it.", "Only AWS has services and regions.")
 		}
 		if r.Auth != APIKey && r.knownAuth() {
-			l.add("inject.sign", "Set auth: api_key.", "What a person gave is signed with.")
+			l.add("inject.sign", "Set auth: api_key, or oauth2 with request_url.", "What a person gave is signed with, or what came of signing in.")
 		}
 		return
 	}

@@ -347,7 +347,7 @@ func (r *Record) eachPlace(visit func(*string)) {
 				visit(&o.Slots[i].Scopes[j])
 			}
 		}
-		for _, s := range []*string{&o.AuthorizeURL, &o.TokenURL, &o.RevokeURL, &o.Refresh.URL} {
+		for _, s := range []*string{&o.AuthorizeURL, &o.TokenURL, &o.RevokeURL, &o.Refresh.URL, &o.RequestURL} {
 			visit(s)
 		}
 	}
@@ -558,6 +558,7 @@ func (r *Record) lintUse(l *linter, declared map[string]bool) {
 	if o := r.OAuth; o != nil {
 		check("oauth2.authorize_url", o.AuthorizeURL)
 		check("oauth2.token_url", o.TokenURL)
+		check("oauth2.request_url", o.RequestURL)
 		check("oauth2.revoke_url", o.RevokeURL)
 		check("oauth2.refresh.url", o.Refresh.URL)
 		for _, s := range []*Swap{o.Longer, o.Refresh.Swap} {
