@@ -18,6 +18,7 @@ type Session struct {
 	AgentLabel     string    `json:"agent_label"`
 	AgentVerified  bool      `json:"agent_verified"`
 	UserID         string    `json:"user_id"`
+	WidensID       string    `json:"widens_id,omitempty"` // of a request to add to a session that runs: that session
 	ParentID       string    `json:"parent_id,omitempty"` // of a sub-agent's: the session that it is a part of
 	Purpose        string    `json:"purpose"`             // the agent's own words
 	State          string    `json:"state"`               // pending, active or ended
@@ -64,7 +65,16 @@ type Grant struct {
 	Tools        []GrantTool `json:"tools"`
 	Confirm      string      `json:"confirm"` // which calls need their own approval
 	Limits       []Limit     `json:"limits"`  // what arguments may be; all must hold
+	Had          *GrantHad   `json:"had"`     // of a request to add to a session that runs: what that has here already
 	Lost         string      `json:"lost"`    // of a pending session: why this can no longer be granted
+}
+
+// GrantHad is what a session that is to be widened has on an account.
+type GrantHad struct {
+	Effects []string `json:"effects"`
+	Tools   []string `json:"tools"` // names of those that it has just as they are asked for now
+	Confirm string   `json:"confirm"`
+	Limits  []Limit  `json:"limits"`
 }
 
 // Limit is what one argument of a granted tool may be. One of the conditions is

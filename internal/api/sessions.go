@@ -22,11 +22,12 @@ type Session struct {
 	AgentLabel     string    `json:"agent_label"`
 	AgentVerified  bool      `json:"agent_verified"`
 	UserID         string    `json:"user_id,omitempty"`
+	WidensID       string    `json:"widens_id,omitempty" doc:"Of a request to add to a session that runs: that session."`
 	ParentID       string    `json:"parent_id,omitempty" doc:"Of a sub-agent's: the session that it is a part of, and with which it ends."`
 	Purpose        string    `json:"purpose" doc:"The agent's own words."`
 	State          string    `json:"state" enum:"pending,active,ended"`
 	Reason         string    `json:"reason,omitempty" doc:"Why it ended: expired, revoked, completed, denied or withdrawn."`
-	Cause          string    `json:"cause,omitempty" doc:"What it rested on that ended, if that ended it: agent_disabled, user_left, account_disconnected, first_left or parent_ended."`
+	Cause          string    `json:"cause,omitempty" doc:"What it rested on that ended, if that ended it: agent_disabled, user_left, account_disconnected, first_left or parent_ended. widened: it is a request that was granted, and so a part of the session in widens_id."`
 	Minutes        int       `json:"minutes"`
 	Calls          int       `json:"calls,omitempty" doc:"The most calls that may start; absent: no limit."`
 	CallsUsed      int       `json:"calls_used,omitempty"`
@@ -68,7 +69,16 @@ type Grant struct {
 	Tools        []GrantTool     `json:"tools" nullable:"false"`
 	Confirm      string          `json:"confirm" doc:"Which calls need their own approval: none, destructive or write."`
 	Limits       []GrantLimit    `json:"limits,omitempty" doc:"What arguments may be; all must hold."`
+	Had          *GrantHad       `json:"had,omitempty" doc:"Of a request to add to a session that runs: what that has on this account already."`
 	Lost         string          `json:"lost,omitempty" doc:"Of a pending session: why this can no longer be granted: disconnected, needs_reauthorization or changed."`
+}
+
+// GrantHad is what a session that is to be widened has on an account.
+type GrantHad struct {
+	Effects []policy.Effect `json:"effects" nullable:"false"`
+	Tools   []string        `json:"tools" nullable:"false" doc:"Names of those that it has just as they are asked for now."`
+	Confirm string          `json:"confirm"`
+	Limits  []GrantLimit    `json:"limits,omitempty"`
 }
 
 // GrantLimit is what one argument of a granted tool may be. One of the conditions
@@ -105,19 +115,30 @@ type RunningCall struct {
 
 func sessionOf(s session.Session) Session {
 	out := Session{ID: string(s.ID), EnvironmentID: string(s.Environment), OrganizationID: string(s.Organization), AgentID: string(s.Agent), AgentLabel: s.AgentLabel,
-		AgentVerified: s.AgentVerified, UserID: string(s.User), ParentID: string(s.Parent), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Cause: s.Cause, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used, Grants: []Grant{},
+		AgentVerified: s.AgentVerified, UserID: string(s.User), ParentID: string(s.Parent), WidensID: string(s.Widens), Purpose: s.Purpose, State: s.State, Reason: s.Reason, Cause: s.Cause, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used, Grants: []Grant{},
 		ApprovalID: string(s.Approval), Instructions: s.Instructions, DenyReason: s.DenyReason, RequestedAt: s.RequestedAt, PendingUntil: s.PendingUntil,
 		ApprovedAt: s.ApprovedAt, ExpiresAt: s.ExpiresAt, EndedAt: s.EndedAt, Version: s.Version}
 	for _, g := range s.Grants {
 		v := Grant{ConnectionID: string(g.Connection), Provider: g.Provider, ProviderName: g.ProviderName, AccountLabel: g.AccountLabel, OwnerID: string(g.Owner),
 			Effects: append([]policy.Effect{}, g.Effects...), Tools: []GrantTool{}, Confirm: string(g.Confirm), Lost: g.Lost}
-		for _, l := range g.Limits {
-			v.Limits = append(v.Limits, GrantLimit(l))
+		v.Limits = limitsOf(g.Limits)
+		if g.Had != nil {
+			v.Had = &GrantHad{Effects: append([]policy.Effect{}, g.Had.Effects...), Tools: []string{}, Confirm: string(g.Had.Confirm), Limits: limitsOf(g.Had.Limits)}
 		}
 		for _, t := range g.Tools {
 			v.Tools = append(v.Tools, GrantTool{Name: t.Name, Title: t.Title, Effect: string(t.Effect), Digest: t.Digest})
+			if g.Has(t) {
+				v.Had.Tools = append(v.Had.Tools, t.Name)
+			}
 		}
 		out.Grants = append(out.Grants, v)
+	}
+	return out
+}
+
+func limitsOf(list []policy.Limit) (out []GrantLimit) {
+	for _, l := range list {
+		out = append(out, GrantLimit(l))
 	}
 	return out
 }

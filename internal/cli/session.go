@@ -111,7 +111,7 @@ func (c *command) saySession(s client.Session) {
 	if !s.AgentVerified {
 		unsure = " (nobody vouched for this name)"
 	}
-	c.facts("agent", s.AgentLabel+unsure, "id", s.ID, "state", sessionState(s), "user", s.UserID, "organization", s.OrganizationID, "a part of", s.ParentID,
+	c.facts("agent", s.AgentLabel+unsure, "id", s.ID, "state", sessionState(s), "user", s.UserID, "organization", s.OrganizationID, "a part of", s.ParentID, "adds to", s.WidensID,
 		"in its own words", s.Purpose, "minutes", fmt.Sprint(s.Minutes), "calls", callsText(s), "instructions", s.Instructions, "denied because", s.DenyReason,
 		"asked", stamp(s.RequestedAt, now), "approved", stamp(s.ApprovedAt, now), "runs out", stamp(s.ExpiresAt, now), "ended", stamp(s.EndedAt, now))
 	for _, g := range s.Grants {

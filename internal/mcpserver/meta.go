@@ -80,7 +80,8 @@ func (s *Server) metaTools() []metaTool {
 			"calls":{"type":"integer","minimum":1,"maximum":10000,"description":"The most calls that you need, if you know."},
 			"limits":{"type":"array","maxItems":20,"description":"Arguments that you can do with certain values of. Tools that do not take a limited argument are left out.","items":{"type":"object","properties":{
 				"provider":{"type":"string","description":"Where several are asked for."},"argument":{"type":"string"},"equals":{"type":"string"},
-				"one_of":{"type":"array","items":{"type":"string"},"maxItems":50},"prefix":{"type":"string"},"max":{"type":"number","minimum":0}},"required":["argument"],"additionalProperties":false}}}`, `["purpose"]`,
+				"one_of":{"type":"array","items":{"type":"string"},"maxItems":50},"prefix":{"type":"string"},"max":{"type":"number","minimum":0}},"required":["argument"],"additionalProperties":false}},
+			"widen":{"type":"string","description":"Handle of your session that runs, to add this to it: the person sees what would be new. It ends when it would have ended, so leave minutes and calls out."}}`, `["purpose"]`,
 			sessionSchema, s.requestSession),
 		tool("check_session", "Check a session", policy.Read,
 			"Tells the state of your session, or with request_id of the approval of one call, and what the person wrote to you. While it is pending, waits up to wait_seconds for the decision.",
@@ -104,7 +105,7 @@ func (s *Server) metaTools() []metaTool {
 }
 
 const sessionSchema = `{"session":{"type":"string"},"session_id":{"type":"string"},"state":{"type":"string"},"reason":{"type":"string"},"request_id":{"type":"string"},
-"approval_url":{"type":"string"},"connect_url":{"type":"string"},"code":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"calls":{"type":"integer"},"calls_used":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
+"approval_url":{"type":"string"},"widens":{"type":"string"},"connect_url":{"type":"string"},"code":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"calls":{"type":"integer"},"calls_used":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
 "tool":{"type":"string"},"note":{"type":"string"},"next":{"type":"string"},"instructions":{"type":"string"},"deny_reason":{"type":"string"},"grants":{"type":"array","items":{"type":"object"}}}`
 
 // tool makes a tool of ours whose arguments are read strictly into an A.
@@ -249,6 +250,7 @@ type requestArgs struct {
 	Calls     *int            `json:"calls"`
 
 	Limits []session.AskedLimit `json:"limits"`
+	Widen  *string              `json:"widen"`
 }
 
 func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs) (answer, error) {
@@ -263,14 +265,22 @@ func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs)
 			return answer{}, badArguments(fmt.Sprintf("calls is 1 to %d.", session.MaxCalls))
 		}
 	}
+	if args.Widen != nil {
+		if ask.Widen = *args.Widen; ask.Widen == "" {
+			return answer{}, badArguments("widen is the handle of a session that runs.")
+		}
+	}
 	got, err := s.gateway.Request(ctx, c.who, ask, c.address)
 	if err != nil {
 		return answer{}, err
 	}
 	v := view(got.Session)
 	v.Handle, v.ApprovalURL = got.Handle, got.ApprovalURL
-	return answer{facts: v, text: fmt.Sprintf("The request waits for a person until %s. Show them this URL: %s\nThen call check_session with session %s and wait_seconds 25.",
-		v.PendingUntil, got.ApprovalURL, got.Handle)}, nil
+	text := fmt.Sprintf("The request waits for a person until %s. Show them this URL: %s\nThen call check_session with session %s and wait_seconds 25.", v.PendingUntil, got.ApprovalURL, got.Handle)
+	if ask.Widen != "" {
+		text += " Your session goes on meanwhile. Once it is approved, this handle and the one that you have both name it."
+	}
+	return answer{facts: v, text: text}, nil
 }
 
 type checkArgs struct {

@@ -21,6 +21,7 @@ type sessionView struct {
 	ConnectURL   string      `json:"connect_url,omitempty"`
 	Request      id.Approval `json:"request_id,omitempty"`
 	ApprovalURL  string      `json:"approval_url,omitempty"`
+	Widens       id.Session  `json:"widens,omitempty"` // the session that this asks to be added to
 	Purpose      string      `json:"purpose"`
 	Minutes      int         `json:"minutes"`
 	Calls        int         `json:"calls,omitempty"` // the most that may start
@@ -56,7 +57,7 @@ func (s *Server) seen(ses session.Session) answer {
 
 func view(s session.Session) sessionView {
 	v := sessionView{
-		ID: s.ID, State: string(s.State), Reason: string(s.Reason), Request: s.Approval, Purpose: s.Purpose, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used,
+		ID: s.ID, State: string(s.State), Reason: string(s.Reason), Request: s.Approval, Widens: s.Widens, Purpose: s.Purpose, Minutes: s.Minutes, Calls: s.Calls, CallsUsed: s.Used,
 		ExpiresAt: stampOf(s.ExpiresAt), Instructions: s.Instructions, DenyReason: s.DenyReason, Grants: []grantView{},
 	}
 	if s.State == session.Pending {

@@ -46,10 +46,11 @@ type Approval struct {
 	DecidedBy id.User
 	Note      string // what the person told the agent, or why it was denied
 	Risk      []string
-	Target    string  // of a call: what it is about, as the provider says; empty: nobody knows
-	Stands    []Field // of a call that changes something: what stood there when the agent asked, as the provider says
-	Lost      string  // of an open call: why it could not be made as its connection stands now
-	First     First   // who approved already, where a second person must
+	Target    string   // of a call: what it is about, as the provider says; empty: nobody knows
+	Stands    []Field  // of a call that changes something: what stood there when the agent asked, as the provider says
+	Lost      string   // of an open call: why it could not be made as its connection stands now
+	Widened   *Session // of a request to widen a session that runs: that session, as it is now
+	First     First    // who approved already, where a second person must
 
 	row    approvalRow
 	rules  Rules
@@ -126,7 +127,7 @@ type Choice struct {
 // DefaultDecision allows what was asked, on the only account of each provider;
 // where several accounts could serve, the person picks.
 func (s *Service) DefaultDecision(a Approval) Decision {
-	d := Decision{Minutes: a.Session.Minutes, Calls: a.Session.Calls, Confirm: policy.ConfirmDestructive}
+	d := Decision{Minutes: a.Session.Minutes, Calls: a.Session.Calls, Confirm: strictest(a.Session.Grants)}
 	accounts := map[string]int{}
 	for _, g := range a.Session.Grants {
 		if g.Lost == "" {
@@ -134,7 +135,7 @@ func (s *Service) DefaultDecision(a Approval) Decision {
 		}
 	}
 	for _, g := range a.Session.Grants {
-		if g.Lost == "" && accounts[g.Provider] == 1 {
+		if g.Lost == "" && (accounts[g.Provider] == 1 || g.Had != nil) {
 			d.Grants = append(d.Grants, Choice{Connection: g.Connection, Effects: g.Effects})
 		}
 	}
@@ -211,6 +212,14 @@ func (s *Service) load(ctx context.Context, r approvalRow, rules Rules) (Approva
 		DecidedAt: r.decidedAt, DecidedBy: r.decidedBy, Note: r.note, row: r, rules: rules}
 	if r.state == ApprovalPending && !s.now().Before(r.expiresAt) {
 		a.State = ApprovalExpired
+	}
+	if ses.Widens != "" {
+		base, err := sessionByID(ctx, s.db.Reader(), ses.Widens)
+		if err != nil {
+			return Approval{}, sqldb.Wrap("load the session of a request", err)
+		}
+		base = s.aged(base)
+		a.Widened = &base
 	}
 	if r.firstBy != "" {
 		a.First = First{By: r.firstBy, At: r.firstAt}
@@ -302,6 +311,9 @@ func risks(a Approval) []string {
 func (s *Service) narrowed(p account.Person, a Approval, d Decision) ([]Grant, Decision, error) {
 	bad := func(msg string) ([]Grant, Decision, error) {
 		return nil, Decision{}, fault.New(fault.Invalid, "invalid_decision", msg).WithHint("Go back to the request and decide again.")
+	}
+	if a.Widened != nil { // these are as they were approved
+		d.Minutes, d.Calls, d.HandOn = 0, 0, false
 	}
 	if d.Minutes == 0 {
 		d.Minutes = a.Session.Minutes
@@ -400,6 +412,9 @@ func open(a Approval) error {
 	if a.Kind == KindCall && a.Session.State != Active {
 		return callOver()
 	}
+	if a.Widened != nil && (a.Widened.State != Active || a.Widened.Version != a.Session.base) {
+		return widenStale()
+	}
 	return nil
 }
 
@@ -442,12 +457,14 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		Calls        int             `json:"calls,omitempty"`
 		Call         *CallSubject    `json:"call,omitempty"`
 		HandOn       bool            `json:"hand_on,omitempty"`
+		Widens       id.Session      `json:"widens,omitempty"`
+		Base         int64           `json:"widens_version,omitempty"`
 		Instructions string          `json:"instructions"`
 		First        string          `json:"first,omitempty"` // the digest that the first of two persons proved
 	}{
 		Form: "ambit approval 1", Approval: a.ID, Environment: a.Session.Environment, Organization: a.Session.Organization,
 		Session: a.Session.ID, Agent: a.Session.Agent, User: a.Session.User, Approver: p.User(), Call: a.Call,
-		Instructions: note, First: a.row.firstDigest,
+		Instructions: note, First: a.row.firstDigest, Widens: a.Session.Widens, Base: a.Session.base,
 	}
 	if a.First.By != "" { // the second says yes to exactly what the first allowed
 		f, err := a.row.first()
@@ -578,6 +595,9 @@ func (s *Service) stillUsable(ctx context.Context, tx *sqldb.Tx, env id.Environm
 }
 
 func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p account.Person, v verdict, now time.Time) error {
+	if a.Widened != nil {
+		return s.widen(ctx, tx, a, p, v, now)
+	}
 	user := cmpOr(a.Session.User, cmpOr(a.First.By, p.User()))
 	if err := activateSession(ctx, tx, a.Session.ID, user, v, now); err != nil {
 		return err

@@ -19,10 +19,11 @@ import (
 func (a asked) likeness() string {
 	var parts []string
 	for _, g := range a.Grants {
-		for _, e := range g.Effects {
+		fresh := g.New()
+		for _, e := range presentEffects(fresh) {
 			parts = append(parts, "effect "+g.Provider+" "+string(e))
 		}
-		for _, t := range g.Tools {
+		for _, t := range fresh {
 			parts = append(parts, "tool "+g.Provider+" "+t.Name)
 		}
 	}

@@ -190,11 +190,11 @@ func insertChild(ctx context.Context, tx *sqldb.Tx, child, parent id.Session) er
 	return sqldb.Wrap("store a session", err)
 }
 
-// endChildren ends what came of sessions that have ended, a few hundred parents at a
+// endChildren ends what came of sessions that have ended, and takes back the requests to widen them, a few hundred parents at a
 // time: a database takes so many parameters of a statement and no more.
 func endChildren(ctx context.Context, q sqldb.Querier, parents []endedSession, how ending, now time.Time) ([]endedSession, error) {
-	const query = `update session set state = 'ended', reason = $%d, cause = $%d, ended_at = $%d, version = version + 1
-where state <> 'ended' and id in (select session_id from session_child where parent_id in (%s))
+	const query = `update session set state = 'ended', reason = case when state = 'pending' then 'withdrawn' else $%d end, cause = $%d, ended_at = $%d, version = version + 1
+where state <> 'ended' and id in (select session_id from session_child where parent_id in (%[4]s) union all select session_id from session_widening where widens in (%[4]s))
 returning id, environment_id, organization_id, agent_id, user_id, approved_at`
 	var out []endedSession
 	for some := range slices.Chunk(parents, 512) {

@@ -219,10 +219,10 @@ func (l Live) Target(tool string, account id.Connection) (Target, error) {
 			WithHint("Name one with the argument connection.")
 	case !named:
 		return Target{}, fault.New(fault.Denied, "not_granted", "This session does not include the account that connection names.").
-			WithHint("Leave connection out, or request a session that names this account, and tell the person why.")
+			WithHint("Leave connection out, or request_session it with this session as widen, and tell the person why.")
 	case known:
 		return Target{}, fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").
-			WithHint("Request a session that names the tool, and tell the person why.")
+			WithHint("request_session the tool with this session as widen, and tell the person why.")
 	}
 	return Target{}, fault.New(fault.Denied, "not_granted", "This session has no account with a tool "+quote(tool)+".").
 		WithHint("Request a session for the tool; search_tools finds its name.")
@@ -341,7 +341,7 @@ func refusal(d policy.Decision, t Target, req *provider.Request) error {
 		return fault.New(fault.Denied, "not_granted", fmt.Sprintf("This call is %s: %s. The session does not include that.", effect, req.Why)).
 			WithHint(fmt.Sprintf("Request a session with the effect %s, for this tool and one of the provider's tools that has it, and tell the person why.", effect))
 	}
-	return fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").WithHint("Request a session that names the tool, and tell the person why.")
+	return fault.New(fault.Denied, "not_granted", "This session does not include "+quote(tool)+".").WithHint("request_session the tool with this session as widen, and tell the person why.")
 }
 
 // Check makes Permits good or refuses them: it is the fence (audit.Fence) of the

@@ -29,6 +29,7 @@ type Ask struct {
 	Minutes   int    // default 30
 	Calls     int    // the most calls that may start; 0: no limit
 	Limits    []AskedLimit
+	Widen     string // the handle of a session that runs, to which this is to be added; empty: for another session
 }
 
 // AskedLimit is a limit that an agent asks for itself. Provider may be empty
@@ -56,11 +57,17 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 	if err != nil {
 		return Requested{}, s.held(ctx, who, err, address)
 	}
+	var base Session // to widen
+	if ask.Widen != "" {
+		if base, err = s.widenable(ctx, who, ask); err != nil {
+			return Requested{}, err
+		}
+	}
 	ask, err = ask.normal(rules.Settings)
 	if err != nil {
 		return Requested{}, err
 	}
-	grants, err := s.resolve(ctx, who, ask)
+	grants, err := s.resolve(ctx, who, ask, base.Grants)
 	if err != nil {
 		return Requested{}, err
 	}
@@ -70,21 +77,30 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		AgentVerified: who.Verified(), User: who.User(), Purpose: ask.Purpose, State: Pending, Minutes: ask.Minutes, Calls: ask.Calls, RequestedAt: now,
 		PendingUntil: now.Add(pendingFor), Grants: grants, asked: asked{Grants: grants}, Approval: id.NewApproval(), Version: 1,
 	}
+	if base.ID != "" {
+		ses.Widens, ses.base, ses.PendingUntil = base.ID, base.Version, notAfter(ses.PendingUntil, base.ExpiresAt)
+		ses.Minutes = wholeMinutes(base, now) + 1
+	}
 	for _, g := range grants {
 		ses.needsUser = ses.needsUser || g.Owner != ""
 		ses.needsApprover = ses.needsApprover || g.Owner == ""
 	}
 	doc, err := strictjson.CanonicalOf(struct {
-		Asked   asked  `json:"asked"`
-		Minutes int    `json:"minutes"`
-		Calls   int    `json:"calls,omitempty"`
-		Purpose string `json:"purpose"`
-	}{ses.asked, ses.Minutes, ses.Calls, ses.Purpose})
+		Asked   asked      `json:"asked"`
+		Minutes int        `json:"minutes"`
+		Calls   int        `json:"calls,omitempty"`
+		Purpose string     `json:"purpose"`
+		Widens  id.Session `json:"widens,omitempty"`
+	}{ses.asked, ask.Minutes, ses.Calls, ses.Purpose, ses.Widens})
 	if err != nil {
 		return Requested{}, err
 	}
 	digest := hexDigest(doc)
 	handle := newHandle()
+	detail := map[string]string{"minutes": fmt.Sprint(ses.Minutes), "connections": fmt.Sprint(len(grants))}
+	if ses.Widens != "" {
+		detail["widens"] = string(ses.Widens)
+	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := tx.Serialize(ctx, "request "+cmp.Or(string(who.User()), string(who.Agent()))); err != nil {
 			return sqldb.Wrap("wait for other requests", err)
@@ -108,6 +124,11 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		if err := insertSession(ctx, tx, ses, digest); err != nil {
 			return sqldb.Wrap("store a session request", err)
 		}
+		if ses.Widens != "" {
+			if err := insertWidening(ctx, tx, ses); err != nil {
+				return sqldb.Wrap("store a session request", err)
+			}
+		}
 		if err := insertHandle(ctx, tx, handleHash(handle), ses.ID, now); err != nil {
 			return sqldb.Wrap("store a session request", err)
 		}
@@ -121,7 +142,7 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		event := s.audit.Append(tx, audit.Entry{
 			Environment: ses.Environment, Organization: ses.Organization, Actor: audit.Actor{Kind: "agent", ID: string(ses.Agent)},
 			Agent: ses.Agent, User: ses.User, Session: ses.ID, Approval: ses.Approval, Action: "session.requested", Object: string(ses.ID),
-			ArgumentDigest: digest, Detail: map[string]string{"minutes": fmt.Sprint(ses.Minutes), "connections": fmt.Sprint(len(grants))}, Address: address,
+			ArgumentDigest: digest, Detail: detail, Address: address,
 		})
 		changed(tx, ses.Organization)
 		return s.onAsked(ctx, tx, s.askedForSession(event, ses))
@@ -196,8 +217,9 @@ func (a Ask) normal(set policy.Settings) (Ask, error) {
 	return a, nil
 }
 
-// resolve turns a request into grants on connections that could serve it.
-func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]Grant, error) {
+// resolve turns a request into grants on connections that could serve it, beside what
+// a session that is to be widened has.
+func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask, has []Grant) ([]Grant, error) {
 	usable, err := s.connections.Usable(ctx, who.Environment(), who.Organization(), who.User(), nil)
 	if err != nil {
 		return nil, err
@@ -218,10 +240,18 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]G
 			effects = effectsOf(tools, whole)
 		}
 		g := Grant{Connection: c.ID, Provider: c.Provider, ProviderName: c.Record.Name, AccountLabel: c.AccountLabel, Owner: c.Owner, Confirm: policy.ConfirmDestructive}
+		if g.Had = had(has, c.ID); g.Had != nil && len(tools) > 0 {
+			g.Confirm = g.Had.Confirm
+			for _, t := range c.Record.Tools() {
+				if !slices.ContainsFunc(tools, func(w provider.Tool) bool { return w.Name == t.Name && slices.Contains(effects, w.Effect) }) &&
+					slices.ContainsFunc(g.Had.Tools, func(h ToolRef) bool { return h.Name == t.Name }) && who.Ceiling().Allows(c.Provider, t.Effect) {
+					g.Tools = append(g.Tools, refOf(t))
+				}
+			}
+		}
 		for _, t := range tools {
 			if slices.Contains(effects, t.Effect) && who.Ceiling().Allows(c.Provider, t.Effect) {
-				d := t.Digest()
-				g.Tools = append(g.Tools, ToolRef{Name: t.Name, Title: t.Title, Effect: t.Effect, Digest: fmt.Sprintf("%x", d), Untried: t.Untried()})
+				g.Tools = append(g.Tools, refOf(t))
 			}
 		}
 		if g.Effects = presentEffects(g.Tools); len(g.Tools) > 0 {
@@ -246,10 +276,20 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask) ([]G
 	if grants, err = limited(grants, ask); err != nil {
 		return nil, err
 	}
+	if ask.Widen != "" {
+		if grants, err = widened(grants, ask); err != nil {
+			return nil, err
+		}
+	}
 	slices.SortFunc(grants, func(a, b Grant) int {
 		return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Connection, b.Connection))
 	})
 	return grants, nil
+}
+
+func refOf(t provider.Tool) ToolRef {
+	d := t.Digest()
+	return ToolRef{Name: t.Name, Title: t.Title, Effect: t.Effect, Digest: fmt.Sprintf("%x", d), Untried: t.Untried()}
 }
 
 // noAccount refuses a request for a provider without an account that works.

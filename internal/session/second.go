@@ -78,6 +78,9 @@ func (s *Service) approveFirst(ctx context.Context, tx *sqldb.Tx, p account.Pers
 	if a.Kind == KindCall {
 		r.expiresAt = notAfter(now.Add(callPendingFor), a.Session.ExpiresAt)
 	}
+	if a.Widened != nil {
+		r.expiresAt = notAfter(r.expiresAt, a.Widened.ExpiresAt)
+	}
 	if err := decideFirst(ctx, tx, r, now); err != nil {
 		return err
 	}

@@ -55,7 +55,8 @@ const (
 	CauseUser    = "user_left"
 	CauseAccount = "account_disconnected"
 	CauseFirst   = "first_left"   // who approved first, before the second did
-	CauseParent  = "parent_ended" // of a sub-agent's
+	CauseParent  = "parent_ended" // of a sub-agent's, or of a request to widen it
+	CauseWidened = "widened"      // the request was granted: it is a part of the session that it widened
 )
 
 // Why what a request asks for on one connection cannot be granted as things
@@ -115,8 +116,10 @@ type Session struct {
 	Grants        []Grant // what is asked for while pending, granted after
 	Approval      id.Approval
 	Parent        id.Session // of a sub-agent's: the session that it is a part of
+	Widens        id.Session // of a request to widen a session: which one
 	Version       int64
 
+	base          int64 // the version of the session that it is to widen
 	asked         asked
 	needsUser     bool
 	needsApprover bool
@@ -133,7 +136,8 @@ type Grant struct {
 	Tools        []ToolRef       `json:"tools"` // every tool that the grant covers
 	Confirm      policy.Confirm  `json:"confirm"`
 	Limits       []policy.Limit  `json:"limits,omitempty"`
-	Lost         string          `json:"-"` // why it cannot be granted any more, as its connection stands now; empty: it can
+	Had          *Had            `json:"had,omitempty"` // in a request to widen a session: what that has here already
+	Lost         string          `json:"-"`             // why it cannot be granted any more, as its connection stands now; empty: it can
 
 	arguments map[string][]string // of a pending one: what each tool takes, by name
 }

@@ -21,7 +21,8 @@ import (
 const sessionColumns = `s.id, s.environment_id, s.organization_id, s.agent_id, s.agent_label, s.agent_verified, s.user_id, s.purpose, s.asked,
 	s.needs_user, s.needs_approver, s.state, s.reason, s.cause, s.minutes, s.calls,
 	coalesce((select used from session_calls u where u.session_id = s.id), 0), s.requested_at, s.pending_until, s.approved_at, s.expires_at, s.ended_at,
-	s.instructions, s.deny_reason, s.approval_id, s.version, coalesce((select k.parent_id from session_child k where k.session_id = s.id), '')`
+	s.instructions, s.deny_reason, s.approval_id, s.version, coalesce((select k.parent_id from session_child k where k.session_id = s.id), ''),
+	coalesce((select w.widens from session_widening w where w.session_id = s.id), ''), coalesce((select w.base from session_widening w where w.session_id = s.id), 0)`
 
 const (
 	insertSessionSQL = `insert into session (id, environment_id, organization_id, agent_id, agent_label, agent_verified, user_id, purpose, asked,
@@ -40,9 +41,9 @@ where agent_id = $1 and user_id = $2 and asked_digest = $3 and state = 'pending'
 where h.hash = $1 and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5)`
 	sessionByRequestSQL = `select ` + sessionColumns + ` from approval a join session s on s.id = a.session_id
 where a.id = $1 and a.kind = 'session' and s.agent_id = $2 and s.environment_id = $3 and s.organization_id = $4 and ($5 = '' or s.user_id = $5) and ($6 = '' or s.id = $6)`
-	grantsSQL = `select g.connection_id, g.provider, g.effects, g.confirm, g.tools, g.limits, c.account_label, c.user_id
+	grantsSQL = `select g.connection_id, g.provider, g.provider_name, g.effects, g.confirm, g.tools, g.limits, c.account_label, c.user_id
 from session_grant g left join connection c on c.id = g.connection_id where g.session_id = $1 order by g.provider, g.connection_id`
-	insertGrantSQL = `insert into session_grant (session_id, connection_id, provider, effects, confirm, tools, limits) values ($1, $2, $3, $4, $5, $6, $7)`
+	insertGrantSQL = `insert into session_grant (session_id, connection_id, provider, effects, confirm, tools, limits, provider_name) values ($1, $2, $3, $4, $5, $6, $7, $8)`
 	activateSQL    = `update session set state = 'active', user_id = $2, minutes = $3, instructions = $4, approved_at = $5, expires_at = $6, calls = $7, version = version + 1
 where id = $1 and state = 'pending' and pending_until > $5`
 )
@@ -117,7 +118,7 @@ func scanSession(row scanner, more ...any) (Session, error) {
 	var requested, pending, approved, expires, ended int64
 	err := row.Scan(append([]any{&s.ID, &s.Environment, &s.Organization, &s.Agent, &s.AgentLabel, &s.AgentVerified, &s.User, &s.Purpose, &doc,
 		&s.needsUser, &s.needsApprover, &s.State, &s.Reason, &s.Cause, &s.Minutes, &s.Calls, &s.Used, &requested, &pending, &approved, &expires, &ended,
-		&s.Instructions, &s.DenyReason, &s.Approval, &s.Version, &s.Parent}, more...)...)
+		&s.Instructions, &s.DenyReason, &s.Approval, &s.Version, &s.Parent, &s.Widens, &s.base}, more...)...)
 	if err != nil {
 		return Session{}, err
 	}
@@ -170,10 +171,10 @@ func withGrants(ctx context.Context, q sqldb.Querier, s Session) (Session, error
 		var effects string
 		var tools, limits []byte
 		var label, owner sql.NullString
-		if err := rows.Scan(&g.Connection, &g.Provider, &effects, &g.Confirm, &tools, &limits, &label, &owner); err != nil {
+		if err := rows.Scan(&g.Connection, &g.Provider, &g.ProviderName, &effects, &g.Confirm, &tools, &limits, &label, &owner); err != nil {
 			return Session{}, err
 		}
-		g.Effects, g.AccountLabel, g.Owner, g.ProviderName = splitEffects(effects), label.String, id.User(owner.String), g.Provider
+		g.Effects, g.AccountLabel, g.Owner = splitEffects(effects), label.String, id.User(owner.String)
 		if err := json.Unmarshal(tools, &g.Tools); err != nil {
 			return Session{}, fmt.Errorf("reading a grant: %w", err)
 		}
@@ -181,10 +182,11 @@ func withGrants(ctx context.Context, q sqldb.Querier, s Session) (Session, error
 			return Session{}, err
 		}
 		for _, a := range s.asked.Grants {
-			if a.Connection == g.Connection {
+			if a.Connection == g.Connection && g.ProviderName == "" { // of before it was stored
 				g.ProviderName = a.ProviderName
 			}
 		}
+		g.ProviderName = cmp.Or(g.ProviderName, g.Provider)
 		s.Grants = append(s.Grants, g)
 	}
 	return s, rows.Err()
@@ -247,7 +249,7 @@ func insertGrant(ctx context.Context, q sqldb.Querier, s id.Session, g Grant) er
 			return fmt.Errorf("encoding a grant: %w", err)
 		}
 	}
-	_, err = q.ExecContext(ctx, insertGrantSQL, s, g.Connection, g.Provider, joinEffects(g.Effects), g.Confirm, tools, limits)
+	_, err = q.ExecContext(ctx, insertGrantSQL, s, g.Connection, g.Provider, joinEffects(g.Effects), g.Confirm, tools, limits, g.ProviderName)
 	return err
 }
 

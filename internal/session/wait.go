@@ -73,6 +73,11 @@ func (s *Service) CheckRequest(ctx context.Context, who agent.Identity, request 
 		if err != nil {
 			return time.Time{}, false, sqldb.Wrap("load a session", err)
 		}
+		if ses.Cause == CauseWidened { // what was asked for is a part of it
+			if ses, err = sessionByID(ctx, s.db.Reader(), ses.Widens); err != nil {
+				return time.Time{}, false, sqldb.Wrap("load a session", err)
+			}
+		}
 		ses, err = s.seen(ctx, ses)
 		return ses.PendingUntil, ses.State == Pending, err
 	})

@@ -69,7 +69,7 @@ func target(a session.Approval) string {
 	}
 	var names []string
 	for _, g := range within(a.Session.Grants) {
-		for _, t := range g.Tools {
+		for _, t := range g.New() {
 			names = append(names, t.Name)
 		}
 	}
@@ -131,7 +131,20 @@ func askOf(a session.Approval) Ask {
 	if a.State == session.ApprovalPending {
 		grants = within(grants)
 	}
-	return Ask{Agent: agentMark(a.Session), Verbs: verbs(grantedEffects(grants)), Accounts: accounts(grants), Minutes: a.Session.Minutes, Calls: a.Session.Calls}
+	ask := Ask{Agent: agentMark(a.Session), Verbs: verbs(grantedEffects(grants)), Accounts: accounts(grants), Minutes: a.Session.Minutes, Calls: a.Session.Calls}
+	if a.Widened != nil {
+		ask.Widens, ask.Verbs = true, verbs(newEffects(grants))
+	}
+	return ask
+}
+
+// newEffects are those of the tools that a session would have beside what it has.
+func newEffects(grants []session.Grant) []policy.Effect {
+	return slices.DeleteFunc(policy.Effects(), func(e policy.Effect) bool {
+		return !slices.ContainsFunc(grants, func(g session.Grant) bool {
+			return slices.ContainsFunc(g.New(), func(t session.ToolRef) bool { return t.Effect == e })
+		})
+	})
 }
 
 func accounts(grants []session.Grant) []Account {
@@ -192,6 +205,9 @@ func parseID[K id.Kind](raw id.ID[K]) (id.ID[K], error) { return id.Parse[K](str
 func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) *ApprovalPage {
 	p := &ApprovalPage{Frame: Frame{Title: "Request", Section: "inbox", Narrow: true}, ID: a.ID, Session: a.Session.ID, Organization: v.here.OrganizationName,
 		Ask: askOf(a), Asked: a.CreatedAt, Expires: a.ExpiresAt, Risks: a.Risk, HandOn: d.HandOn, Instructions: d.Instructions, TOTP: s.codeAllowed(v), For: s.forWhom(v, a.Session)}
+	if a.Widened != nil {
+		p.Session = a.Widened.ID
+	}
 	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
 		p.Decided = s.verdict(v, a)
 		p.Title, p.Ask.Past, p.Ask.Granted = p.Decided.Word, true, a.State == session.ApprovalApproved && a.Kind != session.KindCall
@@ -213,8 +229,10 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 	}
 	p.Cards = cards(v, a, d)
 	p.Nothing = !slices.ContainsFunc(p.Cards, func(c GrantCard) bool { return !c.Locked })
-	p.Calls, p.MostCalls = a.Session.Calls, v.form("calls")
-	p.Minutes, p.Confirm = minuteOptions(a.Session.Minutes, d.Minutes), confirmOptions(d.Confirm)
+	p.Confirm = confirmOptions(d.Confirm)
+	if a.Widened == nil {
+		p.Calls, p.MostCalls, p.Minutes = a.Session.Calls, v.form("calls"), minuteOptions(a.Session.Minutes, d.Minutes)
+	}
 	return p
 }
 
@@ -227,6 +245,9 @@ func (s *Server) about(v *visit, a session.Approval, p *ApprovalPage) {
 		logFailure(s.log, "looking up the past of an agent", err)
 	}
 	p.Parent = a.Session.Parent
+	if a.Widened != nil {
+		p.RunsIn = runsIn(*a.Widened)
+	}
 	shown := callView(a)
 	call, words := unread(a, shown)
 	var cut bool
@@ -234,7 +255,7 @@ func (s *Server) about(v *visit, a session.Approval, p *ApprovalPage) {
 		p.AllWords, p.WordsMark, p.WordsRead = a.Session.Purpose, words, slices.Contains(v.r.PostForm["read"], words)
 	}
 	if shown != nil {
-		p.Call, p.RunsIn = shown, runsIn(a)
+		p.Call, p.RunsIn = shown, runsIn(a.Session)
 		p.Call.Unread, p.Call.Read = call, slices.Contains(v.r.PostForm["read"], call)
 	}
 }
@@ -248,7 +269,11 @@ func (s *Server) seconding(v *visit, a session.Approval, p *ApprovalPage) {
 	}
 	p.Waits = !a.Mine(v.person)
 	for _, g := range a.Session.Grants {
-		p.Granted = append(p.Granted, grantView(g))
+		view := grantView(g)
+		for i, t := range g.Tools {
+			view.Tools[i].New = a.Widened != nil && !g.Has(t)
+		}
+		p.Granted = append(p.Granted, view)
 	}
 }
 
@@ -287,11 +312,15 @@ func cards(v *visit, a session.Approval, d session.Decision) []GrantCard {
 		case perProvider[g.Provider] > 1:
 			c.Hint = "There are several accounts at " + g.ProviderName + ". Tick what it may do with this one, or leave it out."
 		}
+		c.Widens, c.New = a.Widened != nil, a.Widened != nil && g.Had == nil
+		if g.Relimited() {
+			c.Relimited, c.HadLimits = true, limitViews(g.Had.Limits)
+		}
 		for _, e := range g.Effects {
-			ec := EffectChoice{Effect: e, Chosen: !c.Locked && slices.Contains(chosen.Effects, e)}
+			ec := EffectChoice{Effect: e, Had: g.Had != nil && slices.Contains(g.Had.Effects, e), Chosen: !c.Locked && slices.Contains(chosen.Effects, e)}
 			for _, t := range g.Tools {
 				if t.Effect == e {
-					ec.Tools = append(ec.Tools, ToolChoice{Name: t.Name, Title: t.Title, Effect: e, Untried: t.Untried,
+					ec.Tools = append(ec.Tools, ToolChoice{Name: t.Name, Title: t.Title, Effect: e, Untried: t.Untried, New: a.Widened != nil && !g.Has(t),
 						Chosen: len(chosen.Tools) == 0 || slices.Contains(chosen.Tools, t.Name)})
 				}
 			}
@@ -351,7 +380,7 @@ func decision(form url.Values, a session.Approval) (session.Decision, error) {
 		return d, nil
 	}
 	var err error
-	if d.Minutes, err = strconv.Atoi(form.Get("minutes")); err != nil {
+	if d.Minutes, err = strconv.Atoi(form.Get("minutes")); err != nil && a.Widened == nil {
 		return d, fault.New(fault.Invalid, "invalid_decision", "The form does not say for how long.").WithHint("Reload the page and decide again.")
 	}
 	if d.Confirm, err = policy.ParseConfirm(form.Get("confirm")); err != nil {
@@ -481,7 +510,12 @@ func withdrawn(ses session.Session) string {
 	switch ses.Cause {
 	case session.CauseAgent:
 		return "The agent was disabled"
+	case session.CauseWidened:
+		return "It was granted, and is a part of the session that it was asked for"
 	case session.CauseParent:
+		if ses.Widens != "" {
+			return "The session that it was to widen has ended"
+		}
 		return "The session that it was a part of has ended"
 	case session.CauseUser:
 		return "The person whom it was for has left"
@@ -509,6 +543,8 @@ func approvedNext(a session.Approval) string {
 	switch {
 	case a.Kind == session.KindCall:
 		return "The agent can make this one call, once, within the next minutes. There is nothing more to do here."
+	case a.Widened != nil && a.Widened.State == session.Active:
+		return "The agent can do this too until its session ends, which is when it would have ended. There is nothing more to do here."
 	case a.Session.State == session.Active:
 		return "The agent can work until the session ends. There is nothing more to do here."
 	}

@@ -25,8 +25,7 @@ func callsMade(n int, more bool) string {
 	return plural(n, "call")
 }
 
-// runsIn is the session that a call is to be made in.
-func runsIn(a session.Approval) *RunsIn {
-	ses := a.Session
+// runsIn is the session that a call is to be made in, or that is to be widened.
+func runsIn(ses session.Session) *RunsIn {
 	return &RunsIn{ID: ses.ID, Verbs: verbs(grantedEffects(ses.Grants)), Accounts: accounts(ses.Grants), Started: ses.ApprovedAt, Ends: ses.ExpiresAt, Instructions: ses.Instructions}
 }

@@ -92,7 +92,10 @@ func newsOf(open []session.Approval) news {
 }
 
 func forHowMuch(a Ask) string {
-	if a.Calls == 0 {
+	switch {
+	case a.Widens:
+		return "the rest of a session that runs"
+	case a.Calls == 0:
 		return span(a.Minutes)
 	}
 	return span(a.Minutes) + ", at most " + plural(a.Calls, "call")

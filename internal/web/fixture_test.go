@@ -74,6 +74,15 @@ func fixtures() map[string]page {
 		Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute), Cards: []GrantCard{{Connection: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Effects: fixtureTools()[:2]}},
 		Minutes: minutes, Confirm: confirm, Words: "Summarise the new issues and open one that lists them.", TOTP: true, For: "you",
 		Past: &Past{Approved: 4, Denied: 1, Last: at(-49 * time.Hour), Like: 2, Calls: "37 calls"}}
+	more := fixtureTools()[:3]
+	more[0].Had, more[2].Chosen, more[2].Tools[0].New = true, true, true
+	more[1].Tools[0].New, more[1].Tools[1].New = true, true
+	p["approval_widen"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: release, Widens: true, Verbs: verbs([]policy.Effect{policy.Write, policy.Destructive}), Accounts: []Account{mia, {"GitHub", "octocat"}}},
+		Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute), Risks: []string{"It can delete things. What is deleted may not come back."},
+		RunsIn: &RunsIn{ID: id.NewSession(), Verbs: verbs([]policy.Effect{policy.Read}), Accounts: []Account{mia}, Ends: at(21 * time.Minute)},
+		Cards: []GrantCard{{Connection: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Widens: true, Effects: more, Relimited: true, Limits: []LimitView{{"repo", "is one of", []string{"acme/site", "acme/docs"}}}, HadLimits: []LimitView{{"repo", "is", []string{"acme/site"}}}},
+			{Connection: id.NewConnection(), Provider: "GitHub", Account: "octocat", Widens: true, New: true, Effects: fixtureTools()[1:2]}},
+		Confirm: confirm, Words: "Two issues are duplicates and should go.", For: "you", Past: &Past{Approved: 4, Last: at(-9 * time.Minute), Calls: "37 calls"}}
 	p["approval_risky"] = &ApprovalPage{Frame: frame("Request", "inbox", true), ID: id.NewApproval(), Organization: "Default", Ask: Ask{Agent: unknown, Verbs: verbs(policy.Effects()), Accounts: []Account{mia, {"GitHub", "octocat"}}, Minutes: 90},
 		Asked: at(-2 * time.Minute), Expires: at(13 * time.Minute), Risks: []string{"Nobody has confirmed who this agent is.", "It can delete things. What is deleted may not come back.", "It can make keys or permissions that stay after the session has ended."},
 		Cards: []GrantCard{{Connection: id.NewConnection(), Provider: "Sandbox", Account: "mia@sandbox.example", Effects: fixtureTools()},

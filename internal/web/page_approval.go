@@ -27,6 +27,7 @@ type Ask struct {
 	Accounts []Account
 	Minutes  int
 	Calls    int    // the most that may start; 0: no limit
+	Widens   bool   // it is to be added to a session that runs
 	Call     string // the tool's title when the request is for one call
 	Past     bool   // the request is decided
 	Granted  bool   // and these are what was granted, which may be less than was asked for
@@ -79,6 +80,10 @@ type GrantCard struct {
 	Locked     bool // not this person's to grant, or nobody's any more
 	Reconnect  bool // this person may connect it again
 	Hint       string
+	Widens     bool // it is to be added to a session that runs,
+	New        bool // which does not have the account yet,
+	Relimited  bool // or has it with HadLimits in the place of Limits
+	HadLimits  []LimitView
 	Limits     []LimitView
 	Arguments  []string  // what more could be limited
 	Narrowed   LimitForm // as the person filled it in
@@ -98,6 +103,7 @@ type LimitForm struct{ Argument, Kind, Value string }
 type EffectChoice struct {
 	Effect policy.Effect
 	Chosen bool
+	Had    bool // the session has some of it already
 	Tools  []ToolChoice
 }
 
@@ -107,6 +113,7 @@ type ToolChoice struct {
 	Title  string
 	Effect policy.Effect
 	Chosen bool
+	New    bool // beside what the session has
 	// Untried says that nobody has tried the tool with the provider itself.
 	Untried bool
 }
@@ -170,7 +177,7 @@ type Past struct {
 	This, ThisDenied       int    // of the same tool on the same account
 }
 
-// RunsIn is the session that a call is to be made in.
+// RunsIn is the session that a call is to be made in, or that is to be widened.
 type RunsIn struct {
 	ID           id.Session
 	Verbs        string

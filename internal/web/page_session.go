@@ -38,6 +38,7 @@ type SessionRow struct {
 type SessionPage struct {
 	Frame
 	ID                              id.Session
+	Widens                          id.Session // of a request to widen a session: which
 	Parent                          id.Session // whose part a sub-agent was given; empty: it is none
 	Agent                           AgentMark
 	AgentID                         id.Agent

@@ -89,7 +89,7 @@ func (s *Server) session(v *visit) (answer, error) {
 	}
 	p := &SessionPage{Frame: Frame{Title: "Session", Section: "sessions", Narrow: true}, ID: ses.ID, Agent: agentMark(ses), AgentID: ses.Agent, Verbs: verbs(grantedEffects(ses.Grants)),
 		Accounts: accounts(ses.Grants), Minutes: ses.Minutes, State: ses.State, Shown: ses.State, Granted: !ses.ApprovedAt.IsZero(), Asked: ses.RequestedAt, Approved: ses.ApprovedAt,
-		Expires: ses.ExpiresAt, Ended: ses.EndedAt, Approval: ses.Approval, Instructions: ses.Instructions, DenyReason: ses.DenyReason, Parent: ses.Parent, Words: ses.Purpose, NoCalls: "No call yet."}
+		Expires: ses.ExpiresAt, Ended: ses.EndedAt, Approval: ses.Approval, Instructions: ses.Instructions, DenyReason: ses.DenyReason, Parent: ses.Parent, Widens: ses.Widens, Words: ses.Purpose, NoCalls: "No call yet."}
 	if ses.State == session.Ended {
 		p.Shown, p.NoCalls = ses.Reason, "It made no call."
 		if ses.Cause != "" {
