@@ -187,7 +187,11 @@ func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, er
 	}
 	req.Args, req.Effect = canonical, t.Effect
 	req.Summary.Shown = p.shown
-	if v, ok := p.judge(given, d); ok && policy.Worse(t.Effect, v.Effect) != t.Effect {
+	v, ok := p.judge(given, d)
+	if ok && p.generic != nil && p.generic.queriesOnly && v.Effect != policy.Read {
+		return nil, queriesOnly()
+	}
+	if ok && policy.Worse(t.Effect, v.Effect) != t.Effect {
 		req.Effect, req.Why = v.Effect, v.Why
 	}
 	return req, nil

@@ -53,6 +53,10 @@ func (p *plan) judge(args arguments, d *draft) (v statement.Verdict, ok bool) {
 	return statement.GraphQL(text), true
 }
 
+func queriesOnly() error {
+	return accessRefused("Only queries pass at this place, since a mutation could make keys or permissions.")
+}
+
 func unreadable() statement.Verdict {
 	return statement.Verdict{Effect: policy.Destructive, Why: "the statement cannot be read"}
 }

@@ -52,7 +52,7 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 		Description: fmt.Sprintf("%s %s by one HTTP request (%s) to its API at %s. Give the path below that address. "+
 			"What makes keys, members, webhooks or permissions is refused here.", g.verb, r.Name, strings.Join(g.methods, ", "), strings.Join(r.API.Base, ", ")),
 	}
-	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: slices.Concat(r.guard, r.refuse), generic: &genericPlan{effect: g.effect, methods: g.methods, reserved: r.Injection.Query, graphQLPaths: r.Generic.GraphQL}}
+	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: slices.Concat(r.guard, r.refuse), generic: &genericPlan{effect: g.effect, methods: g.methods, reserved: r.Injection.Query, graphQLPaths: r.Generic.GraphQL, queriesOnly: r.Generic.QueriesOnly}}
 	for _, path := range r.Generic.GraphQL {
 		if template, problem := parsePath(path, false); problem == "" {
 			p.generic.graphQL = append(p.generic.graphQL, accessRule{method: "*", path: template})
@@ -60,6 +60,9 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 	}
 	if len(r.Generic.GraphQL) > 0 {
 		t.Description += " GraphQL goes to " + strings.Join(r.Generic.GraphQL, ", ") + " as POST: what its query or mutation can change decides."
+		if r.Generic.QueriesOnly {
+			t.Description += " Only queries pass."
+		}
 	}
 	t.plan = p
 	props := map[string]any{

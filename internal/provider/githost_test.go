@@ -94,3 +94,54 @@ func TestGitHosts(t *testing.T) {
 		}
 	}
 }
+
+// Issue 7: gh asks GitHub in GraphQL. Its queries read; no mutation passes, in whatever
+// tool, since many of them make keys, members or rules.
+func TestGitHubTakesQueriesOnly(t *testing.T) {
+	t.Parallel()
+	e, err := provider.FindEntry("github")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := e.Fill(map[string]string{"client_id": "Iv1.0123456789abcdef"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool := func(name string) provider.Tool {
+		got, ok := rec.Tool("github_" + name)
+		if !ok {
+			t.Fatalf("there is no tool %s", name)
+		}
+		return got
+	}
+	u, err := url.Parse("https://api.github.com/graphql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for body, want := range map[string]string{
+		`{"query":"query PRs($o:String!){ repository(owner:$o,name:\"r\"){ ...p } } fragment p on Repository { id }","variables":{"o":"o"}}`: "read",
+		`{"query":"mutation { createIssue(input:{}) { issue { id } } }","variables":{}}`:                                                     "access_refused",
+		`{"query":"query a { viewer { id } } mutation b { createPullRequest(input:{}) { id } }","operationName":"b"}`:                        "access_refused",
+		`{"id":"stored"}`: "access_refused",
+		`{"query":`:       "access_refused",
+	} {
+		raw := provider.Raw{Method: "POST", URL: u, Header: http.Header{"Content-Type": {"application/json; charset=utf-8"}}, Body: []byte(body), Whole: true}
+		readings, err := rec.Read(raw, "https://api.github.com")
+		got := code(err)
+		if err == nil {
+			got = string(policy.Worse(readings[0].Tool.Effect, readings[0].Request.Effect))
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", body, got, want)
+		}
+		if body == `{"query":` {
+			continue
+		}
+		for _, name := range []string{"read", "write", "destroy"} {
+			_, err := tool(name).Build([]byte(`{"method":"POST","path":"/graphql","body":`+body+`}`), "https://api.github.com")
+			if got := code(err); (got == "") != (want == "read") || got != "" && got != "access_refused" {
+				t.Errorf("the tool %s with %s: %v", name, body, err)
+			}
+		}
+	}
+}

@@ -403,6 +403,9 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 		if d.opaque != "" || !d.raw.Whole || d.raw.Socket || d.json == nil && len(d.raw.Body) > 0 {
 			v = unreadable()
 		}
+		if r.Generic.QueriesOnly && v.Effect != policy.Read {
+			return "", "", queriesOnly()
+		}
 		return v.Effect, v.Why, nil
 	}
 	if r.API.Git.has(d.base) { // where nothing else passes

@@ -218,6 +218,9 @@ type Generic struct {
 	// GraphQL lists the paths that take GraphQL, such as /graphql. A query there
 	// reads, a mutation writes.
 	GraphQL []string `yaml:"graphql"`
+	// QueriesOnly refuses there whatever is not known to be a query, where a mutation
+	// could make keys or permissions.
+	QueriesOnly bool `yaml:"queries_only"`
 	// Git lists the paths of git repositories, such as /{owner}/{repo}, or /** where
 	// every path is one: a fetch there reads, and a push is read for what it does.
 	// Elsewhere a POST is a write, whatever its path ends in.

@@ -56,6 +56,7 @@ type genericPlan struct {
 	reserved     string // query parameter that carries the credential
 	graphQL      []accessRule
 	graphQLPaths []string
+	queriesOnly  bool // of GraphQL
 }
 
 // Digest identifies what a person approves when they approve this tool: name,
@@ -348,6 +349,9 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 	}
 	if t.Generic {
 		shape["methods"], shape["access"], shape["graphql"] = t.plan.generic.methods, append(guardText(r), r.Generic.Refuse...), t.plan.generic.graphQLPaths
+		if r.Generic.QueriesOnly {
+			shape["queries_only"] = true
+		}
 	} else {
 		shape["request"] = map[string]any{"method": req.Method, "base": t.plan.base, "path": req.Path, "query": req.Query,
 			"headers": req.Headers, "encode": req.Encode, "body": json.RawMessage(orNull(req.Body)), "parts": req.Parts}

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -43,6 +44,16 @@ func tool(t *testing.T, name string) string {
 		if os.Getenv("AMBIT_REQUIRE_POSTGRES") != "" { // as under ./check
 			t.Fatalf("%s is missing", name)
 		}
+		t.Skipf("%s is not installed", name)
+	}
+	return path
+}
+
+// another finds a program that ./check does not install.
+func another(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
 		t.Skipf("%s is not installed", name)
 	}
 	return path
@@ -139,6 +150,19 @@ print(s.post(sys.argv[1], json={"a": 1}, headers={"Authorization": "Bearer ambit
 		if !strings.Contains(out, "200 {") || !strings.Contains(out, `"method":"POST"`) || !strings.Contains(out, "https 200") {
 			t.Errorf("fetch and https: %s", out)
 		}
+		modules := os.Getenv("AMBIT_NODE_MODULES")
+		if _, err := os.Stat(filepath.Join(modules, "undici")); modules == "" || err != nil {
+			t.Skip("AMBIT_NODE_MODULES holds no undici")
+		}
+		out = f.run(t, "", node, "-e", `const {request, setGlobalDispatcher, EnvHttpProxyAgent} = require(process.argv[2] + "/undici");
+setGlobalDispatcher(new EnvHttpProxyAgent());
+(async () => {
+  const r = await request(process.argv[1], {method: "PUT", body: "{}", headers: {authorization: "Bearer ambit_placeholder", "content-type": "application/json"}});
+  console.log(r.statusCode, await r.body.text());
+})();`, echo, modules)
+		if !strings.Contains(out, "200 {") || !strings.Contains(out, `"method":"PUT"`) {
+			t.Errorf("undici: %s", out)
+		}
 	})
 
 	t.Run("git", func(t *testing.T) {
@@ -196,6 +220,45 @@ print(s.post(sys.argv[1], json={"a": 1}, headers={"Authorization": "Bearer ambit
 		f.run(t, project, npm, "install", "--no-audit", "--no-fund", "--loglevel", "error", "left")
 		if doc, err := os.ReadFile(filepath.Join(project, "node_modules", "left", "index.js")); err != nil || string(doc) != "module.exports = 1\n" {
 			t.Errorf("installed %q, %v", doc, err)
+		}
+	})
+
+	t.Run("pip", func(t *testing.T) {
+		python := tool(t, "python3")
+		if _, err := f.command(t, "", python, "-m", "pip", "--version"); err != nil {
+			t.Skip("pip is not installed")
+		}
+		for i, index := range []string{f.https("/simple/"), strings.Replace(f.https("/simple/"), "https://", "https://__token__:ambit_placeholder@", 1)} {
+			into := filepath.Join(f.dir, fmt.Sprint("site", i))
+			f.run(t, "", python, "-m", "pip", "install", "-q", "--no-cache-dir", "--disable-pip-version-check", "--no-deps", "--target", into, "--index-url", index, "left")
+			if doc, err := os.ReadFile(filepath.Join(into, "left.py")); err != nil || string(doc) != "right = False\n" {
+				t.Errorf("installed %q, %v", doc, err)
+			}
+		}
+	})
+
+	t.Run("kubectl", func(t *testing.T) {
+		kubectl := another(t, "kubectl")
+		config := filepath.Join(f.dir, "kubeconfig")
+		must(t, os.WriteFile(config, fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
+"clusters":[{"name":"c","cluster":{"server":"https://%s","certificate-authority":"%s","proxy-url":"%s"}}],"users":[{"name":"u","user":{"token":"ambit_placeholder"}}]}`, f.place, f.ca, f.url), 0o600)) // Go's clients take no proxy from the environment for localhost
+		if out := f.run(t, "", kubectl, "--kubeconfig", config, "get", "--raw", "/echo"); !strings.Contains(out, `"method":"GET"`) {
+			t.Errorf("kubectl: %s", out)
+		}
+		f.run(t, "", kubectl, "--kubeconfig", config, "get", "configmaps", "-n", "default", "-o", "name")
+		if e := f.last(t); e.Effect != "read" || e.Provider != "up" {
+			t.Errorf("kubectl get is on record as %q of %q", e.Effect, e.Provider)
+		}
+	})
+
+	t.Run("gcloud", func(t *testing.T) {
+		gcloud := another(t, "gcloud")
+		token := filepath.Join(f.dir, "access-token")
+		must(t, os.WriteFile(token, []byte("ambit_placeholder"), 0o600))
+		out := f.run(t, "", "/usr/bin/env", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE="+f.ca, "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE="+token, "CLOUDSDK_CORE_DISABLE_PROMPTS=1",
+			"CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER="+f.https("/"), gcloud, "projects", "list", "--format=value(projectId)")
+		if !strings.Contains(out, "acme-site") {
+			t.Errorf("gcloud: %s", out)
 		}
 	})
 
@@ -277,6 +340,34 @@ func (f *foreign) third2(t *testing.T) {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		_, _ = w.Write(archive.Bytes())
 	})
+
+	var wheel bytes.Buffer
+	zipped := zip.NewWriter(&wheel)
+	for name, text := range map[string]string{"left.py": "right = False\n", "left-1.0.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: left\nVersion: 1.0.0\n",
+		"left-1.0.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n", "left-1.0.0.dist-info/RECORD": ""} {
+		part, err := zipped.Create(name)
+		must(t, err)
+		_, err = part.Write([]byte(text))
+		must(t, err)
+	}
+	must(t, zipped.Close())
+	f.mux.HandleFunc("GET /simple/left/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, `<!DOCTYPE html><html><body><a href="/files/left-1.0.0-py3-none-any.whl">left-1.0.0-py3-none-any.whl</a></body></html>`)
+	})
+	f.mux.HandleFunc("GET /files/left-1.0.0-py3-none-any.whl", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(wheel.Bytes()) })
+	answers := func(pattern, text string) {
+		f.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("X-Seen", r.Header.Get("Authorization"))
+			fmt.Fprint(w, text)
+		})
+	}
+	answers("GET /api", `{"kind":"APIVersions","versions":["v1"],"serverAddressByClientCIDRs":[]}`)
+	answers("GET /apis", `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`)
+	answers("GET /api/v1", `{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","singularName":"configmap","namespaced":true,"kind":"ConfigMap","verbs":["get","list"]}]}`)
+	answers("GET /api/v1/namespaces/default/configmaps", `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{},"items":[{"metadata":{"name":"one","namespace":"default","annotations":{"said":"`+canary+`"}}}]}`)
+	answers("GET /v1/projects", `{"projects":[{"projectId":"acme-site","name":"`+canary+`","lifecycleState":"ACTIVE"}]}`)
 
 	checks := health.NewServer()
 	checks.SetServingStatus("up", grpc_health_v1.HealthCheckResponse_SERVING)

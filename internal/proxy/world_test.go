@@ -181,7 +181,7 @@ func (w *world) third(t testing.TB) {
 	_, port, _ := net.SplitHostPort(code.Listener.Addr().String())
 	w.repos = "localhost:" + port
 	w.up = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer "+canary {
+		if _, pass, _ := r.BasicAuth(); r.Header.Get("Authorization") != "Bearer "+canary && pass != canary {
 			rw.Header().Set("Www-Authenticate", `Basic realm="up"`)
 			http.Error(rw, "who are you?", http.StatusUnauthorized)
 			return
