@@ -205,7 +205,8 @@ func unbound() error {
 // draft is a request in parts.
 type draft struct {
 	method, base string
-	segments     []string // decoded
+	segments     []string  // decoded
+	path         []segment // of the record, as far as they are one by one
 	slash        bool
 	query        []param
 	headers      []param
@@ -216,7 +217,7 @@ type draft struct {
 }
 
 func (p *plan) typed(args arguments) (*draft, error) {
-	d := &draft{method: p.method, base: p.base, slash: p.path.slash, form: p.form}
+	d := &draft{method: p.method, base: p.base, path: p.path.segments, slash: p.path.slash, form: p.form}
 	for _, seg := range p.path.segments {
 		if seg.arg == "" {
 			d.segments = append(d.segments, seg.before)
@@ -368,10 +369,13 @@ func (d *draft) request() (*Request, error) {
 		return nil, fault.New(fault.Internal, "record_invalid", "The provider record's API base is not a URL.").WithCause(err)
 	}
 	var path strings.Builder
-	for _, s := range d.segments {
+	for i, s := range d.segments {
 		enc, err := encodeSegment(s)
 		if err != nil {
 			return nil, err
+		}
+		if i < len(d.path) && !d.path[i].many {
+			enc = d.path[i].written(s, enc)
 		}
 		path.WriteString("/" + enc)
 	}

@@ -161,7 +161,7 @@ func parsePath(s string, rule bool) (pathTemplate, string) {
 		}
 		for _, lit := range []string{seg.before, seg.after} {
 			for i := range len(lit) {
-				if !isAlnum(lit[i]) && strings.IndexByte("-._~!$'()*,:@", lit[i]) < 0 {
+				if !isAlnum(lit[i]) && strings.IndexByte("-._~!$'()*,:@=", lit[i]) < 0 {
 					return t, "has a character that a path does not take as it is, or two placeholders in one segment."
 				}
 			}
@@ -182,6 +182,19 @@ func (t pathTemplate) asRule() pathTemplate {
 		return pathTemplate{segments: t.segments[:n-1], subtree: true}
 	}
 	return t
+}
+
+// written leaves the "=" that a record itself has in a segment, as in a function of
+// OData, search(q='{query}'): some servers know it only as it is. Those of an argument
+// stay encoded.
+func (seg segment) written(s, encoded string) string {
+	if !strings.Contains(seg.before+seg.after, "=") {
+		return encoded
+	}
+	if seg.arg == "" {
+		return seg.before
+	}
+	return seg.before + escape(s[len(seg.before):len(s)-len(seg.after)]) + seg.after
 }
 
 // fits reports whether s, decoded, is in the place of a segment that is one.
