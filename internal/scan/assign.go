@@ -54,6 +54,9 @@ func (d *doc) assigned(u *unit, at, last int) int {
 	if i := strings.LastIndexByte(name, '.'); i >= 0 {
 		name = name[i+1:]
 	}
+	if from > 0 && t[from-1] == ':' && resource(t[max(0, from-200):from]) {
+		return from
+	}
 	c := classOf(name)
 	if c == hinting && name != "" && from > 1 && t[from-1] == ' ' { // "api key is …"
 		k := from - 1
@@ -161,6 +164,12 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	d.add(u, f)
 }
 
+// resource reports whether a text ends amid the name of a resource at AWS, which has words
+// like secret between its colons.
+func resource(t []byte) bool {
+	return bytes.HasPrefix(t[1+bytes.LastIndexAny(t, " \t\n\"'`=,"):], []byte("arn:"))
+}
+
 // libpq matches what stands beside a password in a connection string of PostgreSQL.
 var libpq = lazily(`\b(?:dbname|host|user)=\S+ (?:[^"\n]* )?(?:password|user|host|dbname)=`)
 
@@ -214,7 +223,9 @@ func joinKey(path, name string) string {
 
 var (
 	typed = lazily(`^\s*:\s*(?:&?'?\w+\s+)?[&*]?(?:[Ss]tring|str|&str|text|TEXT|Optional\[str\]|String\?|SecretStr|varchar|any|const char\s*\*)\s*=|^\s+(?:string|\[\]byte|str|String)\s*:?=`)
-	xmlIn = lazily(`^\s*(?:value|content|secret)\s*=`)
+	// ofWhat matches between a password and what it is: "password for the admin account is".
+	ofWhat = lazily(`^(?:for|of|to|on)(?: [\w@.'-]+){1,6}? (?:is|=|:) `)
+	xmlIn  = lazily(`^\s*(?:value|content|secret)\s*=`)
 )
 
 // valueAfter finds the value that a text gives the name between two places.
@@ -262,10 +273,10 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 		v, ok := readValue(u, j+1, false)
 		v.called = true
 		return v, ok && v.quoted
+	case j > i && rest[0] != 'i' && classOf(string(t[from:to])) == password && ofWhat.Match(rest[:min(len(rest), 100)]):
+		return d.said(u, j+len(ofWhat.Find(rest[:min(len(rest), 100)])))
 	case bytes.HasPrefix(rest, []byte("is ")), bytes.HasPrefix(rest, []byte("is: ")):
-		v, ok := readValue(u, j+3, true)
-		v.spaced = !v.quoted
-		return v, ok && (v.quoted || classes(string(t[v.from:v.to])) >= 3)
+		return d.said(u, j+3)
 	case j > i && (rest[0] == '\'' || rest[0] == '"' || rest[0] == '`' && u.mode == prose) && classOf(string(t[from:to])) == password:
 		v, ok := readValue(u, j, true)
 		v.spaced = false
@@ -277,6 +288,18 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 		return v, ok && lineEnd(t, v.to) && (!u.flat || classes(string(t[v.from:v.to])) >= 3) // "Passwort vergessen?"
 	}
 	return value{}, false
+}
+
+// said reads what a sentence says that a secret is.
+func (d *doc) said(u *unit, at int) (value, bool) {
+	v, ok := readValue(u, at, true)
+	if !ok || v.quoted {
+		v.spaced = false
+		return v, ok
+	}
+	text := string(u.text[v.from:v.to])
+	v.spaced = len(text) < 8 || wordy(strings.TrimRight(text, ".!?"))
+	return v, classes(text) >= 3
 }
 
 var commands = lazily(`(?:^|\n)\s*(?:setenv|ENV|ARG|set\s+-\w+|setx|export|fly\s+secrets\s+set|aws\s+configure\s+set|.*\bconfigure\s+set|SetEnv|env|fastcgi_param|proxy_set_header)\s+$`)

@@ -76,7 +76,7 @@ func (d *doc) put(f found, end int) {
 		return
 	}
 	for _, i := range here { // the same value on the same line was told already, perhaps in part
-		if o := &d.found[i]; o.Value.Equal(v) || within(o.Value, v) || o.Kind == "private-key" && f.kind == "private-key" {
+		if o := &d.found[i]; o.Value.Equal(v) || within(o.Value, v) || f.kind == "private-key" && (o.Kind == f.kind || o.Kind == "gcp-service-account") {
 			return
 		}
 	}
@@ -193,8 +193,14 @@ func (d *doc) formatOf(head []byte) format {
 	case codeExt[ext]:
 		return asCode
 	}
+	if (ext == ".key" || classOf(strings.TrimSuffix(d.base, ext)) >= telling) && oneWord(head) {
+		return asWhole // Rails' master.key, openai_api_key.txt
+	}
 	if ext == ".key" || ext == ".pem" {
 		return asText
+	}
+	if bytes.HasPrefix(head, []byte("machine ")) && bytes.Contains(head, []byte(" password ")) {
+		return asNetrc
 	}
 	for _, suffix := range []string{".bak", ".backup", ".old", ".orig", ".save", ".swp", "~", ".example", ".sample", ".dist", ".template", ".tmpl"} {
 		if b, ok := strings.CutSuffix(d.base, suffix); ok && b != "" {
@@ -226,6 +232,12 @@ func (d *doc) formatOf(head []byte) format {
 		return asConfigText
 	}
 	return asText
+}
+
+// oneWord reports whether a file begins, and ends, with one short word.
+func oneWord(head []byte) bool {
+	t := bytes.TrimSpace(head)
+	return len(head) < 512 && len(t) >= 16 && !bytes.ContainsAny(t, " \t\n\r\"'=:")
 }
 
 func looksJSON(head []byte) bool {

@@ -31,9 +31,9 @@ var (
 	// before, with key, tell that it opens something.
 	before = set(`api access auth secret private signing sign encryption encrypt master service admin license licence app application client server storage deploy deployment root hmac aes crypto session jwt webhook shared sas write ingest ingestion
 		integration org project sdk team personal rpc subscription account connection bot data search management platform read readwrite publish subscriber developer partner merchant customer backend token authentication security enc wrapping transit unseal recovery
-		secure functions function host automation agent gateway llm model pro prod production live staging dev test fernet cookie salt`)
+		secure functions function host routing automation agent gateway llm model pro prod production live staging dev test fernet cookie salt`)
 	// notKeys, with key, are about data.
-	notKeys = set(`primary foreign partition sort cache row hash object idempotency translation group dedupe dedup lookup index unique composite natural range lock message routing event metric feature flag public property config registry
+	notKeys = set(`primary foreign partition sort cache row hash object idempotency translation group dedupe dedup lookup index unique composite natural range lock message event metric feature flag public property config registry
 		hot short arrow enter shift ctrl alt meta tab escape press map dict dictionary json field column parent child order storage_key i18n locale label menu query react item list node tree attribute answer legend major minor host_key known`)
 	// trailing words say which of several it is.
 	trailing = set(`prod production dev development staging stage live test testing old new current previous primary secondary default value values raw plain plaintext b64 base64 main backup string str 1 2 3 v1 v2 v3 a b base local remote master slave replica readonly ro rw eu us`)

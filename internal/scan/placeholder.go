@@ -53,12 +53,19 @@ var whole = set(`password passwd pass pwd passphrase passw0rd p@ssw0rd p@ssword 
 	pass123 passpass passwort kennwort contraseña geheim s3cr3t s3cret sekret secr3t p4ssw0rd iloveyou monkey dragon qwerty qwerty123 master superuser localhost`)
 
 // published are the SHA-256 sums of keys that vendors print in their documentation
-// or build into their emulators. They open nothing, and this file does not trip a scanner.
+// or build into their emulators and programs. They open nothing, and this file does not trip a scanner.
 var published = set(`cf4d418ed3de92d71f767db5391d5a2dacd40e1ce49e75d1137e2ecf4982d844 78314b11be2e581549ac1c4f616563fad3fdf0c3b71678f6e2299182080e0598 2cafc0970149a84f3b9e62eaf169f36f59907a3b3e31f7b82e68c69cd27f7326
 	0011cc25eb4320717494d2703e8cba85743e71b500283c21c8b88147992f9059 aa6547439583c3a275d4542a0df6c1ad6a863971be9f2a2220f027cc02aef615
 	f2d6ca16515033e5dce14eba840b979d27b5cbae24bb3e5bf484339667f86397 2d1f7723aabc5c7a51fcdc2463c99b5f3fdbc57cf3134db4ac12913c35976e6f
 	1a5d44a2dca19669d72edf4c4f1c27c4c1ca4b4408fbb17f6ce4ad452d78ddb3 051d093c4bdedbf23f905ad01d9c6111414d54e2170e1d7f76657c4e76e3e65b
-	08831f80b56414a9a76dacd6b428d735b56cbbb222d96efbbc0c18f3e9acaafc e21b597ba6b9cafa59d9ebc4d65c0385f5eb3fa56abab2607fa76589ad849a33`)
+	08831f80b56414a9a76dacd6b428d735b56cbbb222d96efbbc0c18f3e9acaafc e21b597ba6b9cafa59d9ebc4d65c0385f5eb3fa56abab2607fa76589ad849a33
+	7e8de44ea9ecf6d53415c90f5b249a8591f7abafbf7d65a2c0d855afeca3ec09 89da12d4a56213d09ab7338e3558cd1da66d31b51eb7a6f50af6e20ce3ec928e
+	f0386f9be1fe905fb2f97a8daff11a9baa9988ceca7c2ecae4aec8db182db1b4 456a51b1f1b3cf3ed76de579926f0727797eb6efb4b7e6a53c74f9a94c95d87a`)
+
+func printed(v string) bool {
+	sum := sha256.Sum256([]byte(v))
+	return published[hex.EncodeToString(sum[:])]
+}
 
 func set(words string) map[string]bool {
 	m := map[string]bool{}
@@ -78,7 +85,7 @@ func placeholder(v string) bool {
 	if len(v) < 3 || whole[strings.ToLower(v)] || reference.MatchString(v) || hashed.MatchString(v) {
 		return true
 	}
-	if known := sha256.Sum256([]byte(v)); published[hex.EncodeToString(known[:])] {
+	if printed(v) {
 		return true
 	}
 	low := strings.ToLower(v)
@@ -120,7 +127,7 @@ func fakeBody(v string) bool {
 	if reference.MatchString(v) {
 		return true
 	}
-	if known := sha256.Sum256([]byte(v)); published[hex.EncodeToString(known[:])] {
+	if printed(v) {
 		return true
 	}
 	low := strings.ToLower(v)
@@ -231,6 +238,8 @@ func word(p string) bool {
 		}
 	}
 	switch {
+	case letters >= 12 && upper > 0 && upper < letters && byChance(p):
+		return false
 	case letters == 0:
 		return digits <= 6
 	case digits > 4 || digits > 0 && digits >= letters:
@@ -245,6 +254,30 @@ func word(p string) bool {
 		return false
 	}
 	return len(p) <= 40
+}
+
+// byChance reports whether most humps of a piece, four at least, read as none: two letters,
+// or none that is a vowel. Abbreviations in capitals count for neither.
+func byChance(p string) bool {
+	humps, odd := 0, 0
+	for i := 0; i < len(p); {
+		j := i + 1
+		for j < len(p) && p[j] >= 'A' && p[j] <= 'Z' && p[j-1] >= 'A' && p[j-1] <= 'Z' && (j+1 == len(p) || p[j+1] >= 'A' && p[j+1] <= 'Z') {
+			j++
+		}
+		capitals := j-i > 1
+		for !capitals && j < len(p) && p[j] >= 'a' && p[j] <= 'z' {
+			j++
+		}
+		if !capitals {
+			humps++
+			if j-i <= 2 || !strings.ContainsAny(p[i:j], "aeiouAEIOU") {
+				odd++
+			}
+		}
+		i = j
+	}
+	return humps >= 4 && 2*odd > humps
 }
 
 // humped reports whether a piece is words run together: TestRule2CredentialsLeave. Chance

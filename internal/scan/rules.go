@@ -43,6 +43,8 @@ const (
 	headerMark      // bearer and basic
 	userMark        // flags and commands that give a password
 	packedMark      // LS0tLS1CRUdJTi, which is -----BEGIN and a space in base64
+	dsnMark         // @tcp(, amid an address of Go's MySQL driver
+	callMark        // a call that is given a secret by its place
 )
 
 type ruleSet struct {
@@ -80,12 +82,15 @@ var loadRules = sync.OnceValues(func() (*ruleSet, error) {
 	for word, m := range marks {
 		at(word).mark = m
 	}
+	for word := range calls {
+		at(word).mark = callMark
+	}
 	return &ruleSet{trie: ahocorasick.NewTrieBuilder().AddStrings(words).Build(), hooks: hooks}, nil
 })
 
 var marks = map[string]mark{
 	"pass": nameMark, "pwd": nameMark, "secret": nameMark, "token": nameMark, "key": nameMark, "cred": nameMark, "_pat": nameMark, "auth": nameMark, "jwt": nameMark, "psk": nameMark, "bearer": headerMark, "basic ": headerMark, "cookie": nameMark, "_pw": nameMark, "passwort": nameMark, "kennwort": nameMark, "_salt": nameMark, "webhook": nameMark, "_dsn": nameMark, "sig=": nameMark, "connection": nameMark,
-	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark, "ldap": userMark, "gh secret set": userMark, "echo ": userMark,
+	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark, "ldap": userMark, "gh secret set": userMark, "echo ": userMark, "openssl": userMark, "pw:": nameMark, "pw=": nameMark, "@tcp(": dsnMark,
 }
 
 func (r *rule) build() (*regexp.Regexp, []*regexp.Regexp) {
@@ -254,6 +259,11 @@ func ownRules() []*rule {
 		own("sourcegraph-token", "", "Sourcegraph token", 55, `sgp_(?:[0-9a-f]{16}_|local_)?[0-9a-f]{40}`, "sgp_"),
 		own("infisical-token", "", "Infisical token", 85, `st\.[0-9a-f]{24}\.[0-9a-f]{32}\.[0-9a-f]{32}`, "st."),
 		own("neon-key", "", "Neon API key", 70, `napi_[a-z0-9]{40,}`, "napi_"),
+		own("google-api-key", "google", "Google API key", 55, `AQ\.Ab[0-9A-Za-z_-]{40,}`, "aq.ab"),
+		own("razorpay-key", "", "Razorpay key", 65, `rzp_live_[0-9A-Za-z]{14,}`, "rzp_live_"),
+		own("apify-token", "", "Apify token", 55, `apify_api_[0-9A-Za-z]{30,}`, "apify_api_"),
+		own("llamacloud-key", "", "LlamaCloud key", 40, `llx-[0-9A-Za-z]{40,}`, "llx-"),
+		own("django-secret-key", "", "Secret key of Django", 45, `django-insecure-[^\s"'\x60]{30,}`, "django-insecure-"),
 		own("brave-key", "brave", "Brave Search key", 40, `BSA[A-Za-z0-9_-]{24,}`, "bsa"),
 		{id: "telegram-bot-token", provider: "telegram", title: "Telegram bot token", base: 50, pattern: `\b[0-9]{8,10}:AA[A-Za-z0-9_-]{33}\b`, keywords: []string{":aa"}},
 		{id: "terraform-token", provider: "hashicorp", title: "Terraform Cloud token", base: 80, pattern: `\b[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{60,}`, keywords: []string{".atlasv1."}},

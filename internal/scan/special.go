@@ -2,7 +2,10 @@ package scan
 
 import (
 	"bytes"
+	"path"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // special reads files of programs whose form is like no other.
@@ -23,6 +26,9 @@ func (d *doc) special(b []byte) {
 			d.addParsed(found{kind: "api-key", title: "Kaggle API key", base: 50, value: n.string("key"), key: "key", line: n.child("key").line, opens: n.string("username")})
 		}
 	}
+	if bytes.Contains(b[:min(len(b), 200)], []byte("HTTP Cookie File")) {
+		d.cookies(b)
+	}
 	if bytes.HasPrefix(b, []byte("PuTTY-User-Key-File-")) && bytes.Contains(b, []byte("Encryption: none")) {
 		if m := puttyForm.FindSubmatchIndex(b); m != nil {
 			u := &unit{text: b, line: 1}
@@ -31,7 +37,29 @@ func (d *doc) special(b []byte) {
 	}
 }
 
-var puttyForm = lazily(`(?m)^Private-Lines: \d+\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+)`)
+// cookies reads a jar in Netscape's form, as curl and browsers' exports have it: sessions
+// that open an account like its password.
+func (d *doc) cookies(b []byte) {
+	line := 0
+	for l := range bytes.Lines(b) {
+		line++
+		parts := strings.Split(strings.TrimRight(string(l), "\r\n"), "\t")
+		if len(parts) != 7 || !sessionName.MatchString(parts[5]) || !random(parts[6], 16) || placeholder(parts[6]) {
+			continue
+		}
+		host := strings.TrimPrefix(strings.TrimPrefix(parts[0], "#HttpOnly_"), ".")
+		f := found{kind: "session-cookie", title: "Session cookie of " + host, provider: providerOfHost(host), base: 60, value: parts[6], key: parts[5], line: line}
+		if n, err := strconv.ParseInt(parts[4], 10, 64); err == nil && n > 0 && n < 1<<37 {
+			f.expires = time.Unix(n, 0).UTC()
+		}
+		d.addParsed(f)
+	}
+}
+
+var (
+	sessionName = lazily(`(?i)sess|auth|token|jwt|(?:^|[_.-])s?sid$|remember|login`)
+	puttyForm   = lazily(`(?m)^Private-Lines: \d+\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+)`)
+)
 
 var netrcWords = lazily(`(?s)\b(machine|default|login|password|account|port)\b[ \t\r\n]*("[^"]*"|[^\s"]\S*)?`)
 
@@ -79,7 +107,14 @@ func (d *doc) oneToken(b []byte) {
 	if len(d.found) > before {
 		return
 	}
-	f := kindOf("token", telling, v)
+	name := strings.TrimSuffix(d.base, path.Ext(d.base))
+	if classOf(name) < telling {
+		name = "token"
+	}
+	if path.Ext(d.base) == ".key" {
+		name = "secret_key"
+	}
+	f := kindOf(name, telling, v)
 	if f.provider = providerOf(nameWords(d.path)); f.provider != "" {
 		f.title = providerName(f.provider) + " token"
 		f.base = issuers[f.provider].base

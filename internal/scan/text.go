@@ -145,6 +145,10 @@ func (d *doc) text(u *unit) {
 			d.header(u, h.at)
 		case userMark:
 			d.userFlag(u, h.at)
+		case dsnMark:
+			d.dsn(u, h.at)
+		case callMark:
+			d.call(u, h.at)
 		}
 	}
 	last := -1
@@ -226,7 +230,7 @@ func (d *doc) token(u *unit, r *rule, at, keyword int) {
 		if r.anchored {
 			body = v[min(len(v), keywordIn(v, r.keywords)):]
 		}
-		if !r.anchored && !begins(window, a) && wordByte(window[a]) || entropy(v) < r.entropy || fakeBody(body) || len(body) >= 10 && (wordy(body) && r.provider != "huggingface" || entropy(body) < 2.4) {
+		if !r.anchored && !begins(window, a) && wordByte(window[a]) || entropy(v) < r.entropy || printed(v) || fakeBody(body) || len(body) >= 10 && (wordy(body) && r.provider != "huggingface" || entropy(body) < 2.4) {
 			continue
 		}
 		if slices.ContainsFunc(allow, func(x *regexp.Regexp) bool { return x.MatchString(v) }) {
@@ -434,7 +438,7 @@ func (d *doc) url(u *unit, at int) {
 		host = rest[:i]
 	}
 	if !strings.Contains(host, "@") { // a password that should have been escaped
-		if i := strings.LastIndexByte(rest, '@'); i > 0 && strings.IndexByte(rest[:i], ':') > 0 && databases[scheme] && !strings.ContainsAny(rest[:i], "?") {
+		if i := strings.LastIndexByte(rest, '@'); i > 0 && strings.IndexByte(rest[:i], ':') > 0 && databases[scheme] && !(strings.Contains(rest[:i], "?") && strings.Contains(rest[:i], "/")) {
 			j := strings.IndexAny(rest[i:], "/?#")
 			if j < 0 {
 				j = len(rest) - i
@@ -584,6 +588,7 @@ var commandForms = [...]struct {
 	{lazily(`^redis-cli\b[^\n|;]{0,120}?\s(?:-a|--pass)\s+["']?([^\s"']{6,200})`), "Redis password on a command line", "redis"},
 	{lazily(`^ldap(?:search|add|modify|delete|whoami|passwd)\b[^\n|;]{0,160}?\s-w\s*["']?([^\s"']{5,200})`), "LDAP password on a command line", ""},
 	{lazily(`^gh secret set\b[^\n|;]{0,120}?\s(?:--body|-b)[= ]\s*["']?([^\s"']{8,300})`), "Secret of a GitHub repository on a command line", ""},
+	{lazily(`^openssl\b[^\n|;]{0,160}?\s(?:-k\s+|-pass(?:in|out)?\s+pass:)["']?([^\s"'$-][^\s"']{4,200})`), "Passphrase on a command line", ""},
 	{lazily(`^echo\s+(?:-n\s+)?["']?([^\s"'$|]{6,300})["']?\s*\|[^\n|]{0,160}--password-stdin`), "Password on a command line", ""},
 }
 

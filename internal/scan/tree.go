@@ -176,7 +176,8 @@ func (d *doc) list(n *node, path []string, depth int) {
 				b.WriteString(c.text)
 			}
 		}
-		d.text(&unit{text: []byte(b.String()), line: n.inner[0].line, path: strings.Join(path, "."), mode: code})
+		first, last := n.inner[0].line, n.inner[len(n.inner)-1].line
+		d.text(&unit{text: []byte(b.String()), line: first, flat: first == last, path: strings.Join(path, "."), mode: code})
 		return
 	}
 	flag := ""
