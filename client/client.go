@@ -275,14 +275,17 @@ func readError(resp *http.Response) *Error {
 	return e
 }
 
-// fill reads {"error": {…}}.
+// fill reads {"error": {…}}, or the code and message of WorkOS' Pipes.
 func (e *Error) fill(doc []byte) bool {
 	var body struct {
-		Error map[string]any `json:"error"`
+		Error   map[string]any `json:"error"`
+		Code    string         `json:"code"`
+		Message string         `json:"message"`
 	}
 	if json.Unmarshal(doc, &body) != nil {
 		return false
 	}
+	e.Code, e.Message = body.Code, body.Message
 	for name, v := range body.Error {
 		s, ok := v.(string)
 		if !ok {

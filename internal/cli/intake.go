@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/url"
@@ -21,7 +22,7 @@ import (
 )
 
 func (c *command) importCommand() *cobra.Command {
-	return c.group("import", "Import: bring the secrets that are kept elsewhere into the vault", c.importFindings(), c.importVault(), c.importAWS(), c.importWorkOS(),
+	return c.group("import", "Import: bring the secrets that are kept elsewhere into the vault", c.importFindings(), c.importVault(), c.importAWS(), c.importWorkOS(), c.importAccounts(),
 		c.importFile("dotenv", "the variables of a dotenv file", file.Dotenv), c.importFile("infisical", "an export of Infisical in JSON", file.Infisical),
 		c.importFile("1password", "an export of 1Password (1PUX): the fields that it hides", file.OnePassword))
 }
@@ -116,22 +117,98 @@ func (c *command) importWorkOS() *cobra.Command {
 			"current values only.",
 		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.intake(cmd.Context(), f, func(context.Context) (intake.Source, error) {
-				policy := outbound.Policy{}
-				if u, err := url.Parse(base); base != "" && err == nil {
-					policy.Allow = []string{u.Host} // whoever runs this names it
-				}
-				out, err := outbound.New(policy)
-				if err != nil {
-					return nil, err
-				}
-				return workos.Open(workos.Config{BaseURL: base, Key: secret.FromString(c.env["WORKOS_API_KEY"]), Out: out})
-			})
+			return c.intake(cmd.Context(), f, func(context.Context) (intake.Source, error) { return c.workosAt(base) })
 		},
 	}
 	cmd.Flags().StringVar(&base, "url", "", "address of the API (default: WorkOS' own)")
 	f.add(c, cmd)
 	return cmd
+}
+
+func (c *command) workosAt(base string) (*workos.Source, error) {
+	policy := outbound.Policy{}
+	if u, err := url.Parse(base); base != "" && err == nil {
+		policy.Allow = []string{u.Host} // whoever runs this names it
+	}
+	out, err := outbound.New(policy)
+	if err != nil {
+		return nil, err
+	}
+	return workos.Open(workos.Config{BaseURL: base, Key: secret.FromString(c.env["WORKOS_API_KEY"]), Out: out})
+}
+
+func (c *command) importAccounts() *cobra.Command {
+	var base string
+	var apply bool
+	var names []string
+	cmd := &cobra.Command{
+		Use: "workos-accounts", Short: "Import the accounts that people have connected at WorkOS",
+		Long: "Connect here what users and organizations have connected at WorkOS (Pipes). They keep the ids that WorkOS has for them, which\n" +
+			"is how an application asks for their accounts here too. WORKOS_API_KEY is a key of its environment. Without --apply nothing is\n" +
+			"read or changed beyond the lists.\n\n" +
+			"WorkOS gives out API keys and access tokens, and no refresh tokens and client secrets: an account of OAuth works until its token\n" +
+			"ends, then its owner connects it anew. What is connected already stays, so it can be cut off and run again at any time.",
+		Example: "  ambit import workos-accounts\n  ambit import workos-accounts --connect github=our_github --apply",
+		Args:    takes(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			providers, err := pairs("--connect", names)
+			if err != nil {
+				return err
+			}
+			src, err := c.workosAt(base)
+			if err != nil {
+				return err
+			}
+			cl, err := c.api(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.bringAccounts(cmd.Context(), workos.AccountPlan{Source: src, To: cl, Providers: providers, Apply: apply})
+		},
+	}
+	cmd.Flags().StringVar(&base, "url", "", "address of the API (default: WorkOS' own)")
+	cmd.Flags().BoolVar(&apply, "apply", false, "connect what is missing")
+	cmd.Flags().StringArrayVar(&names, "connect", nil, "an integration that is named otherwise here: SLUG=PROVIDER (repeatable)")
+	return cmd
+}
+
+func (c *command) bringAccounts(ctx context.Context, p workos.AccountPlan) error {
+	shows := c.progress()
+	defer shows.end()
+	var all []workos.AccountResult
+	p.Done = func(r workos.AccountResult) {
+		all = append(all, r)
+		shows.at(int64(len(all)), "account looked at", "accounts looked at")
+	}
+	sum, err := workos.ImportAccounts(ctx, p)
+	shows.end()
+	if err != nil {
+		if len(all) > 0 {
+			c.note("%s looked at before that. Run it again to go on.", count(int64(len(all)), "account was", "accounts were"))
+		}
+		return err
+	}
+	slices.SortFunc(all, func(a, b workos.AccountResult) int {
+		return cmp.Or(strings.Compare(a.Organization, b.Organization), strings.Compare(a.User, b.User), strings.Compare(a.Provider, b.Provider))
+	})
+	err = c.show(map[string]any{"source": p.Source.Name(), "applied": p.Apply, "results": some(all), "summary": sum}, func() {
+		var rows [][]string
+		for _, r := range all {
+			if r.State != intake.Same {
+				rows = append(rows, []string{first(r.User, "-"), first(r.Organization, "-"), r.Provider, r.Method, string(r.State), r.Message})
+			}
+		}
+		c.table([]string{"USER", "ORGANIZATION", "PROVIDER", "KIND", "STATE", "WHY"}, rows, "Nothing to do: all of them are connected.")
+		n, did := sum.States[intake.Would], "to connect; --apply does it"
+		if p.Apply {
+			n, did = sum.States[intake.Taken], "connected"
+		}
+		c.say("\n%s in %s: %d the same, %d skipped, %d %s.", count(int64(sum.Accounts), "account", "accounts"), plain(p.Source.Name()), sum.States[intake.Same], sum.States[intake.Skipped], n, did)
+	})
+	if bad := sum.Bad(); err == nil && bad > 0 {
+		return fault.New(fault.Conflict, "import_incomplete", count(int64(bad), "account was", "accounts were")+" not connected.").WithHint("The list says why. Mend that and run it again: it goes on where it was.")
+	}
+	return err
 }
 
 func (c *command) importFile(kind, what string, open func(string) (*file.Source, error)) *cobra.Command {

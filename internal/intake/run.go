@@ -177,12 +177,12 @@ func (r *run) claim(name, path string) (other string) {
 
 func (res Result) fails(err error) Result {
 	res.State = Failed
-	res.Code, res.Message = told(err)
+	res.Code, res.Message = Told(err)
 	return res
 }
 
-// told is what people hear of an error: of ours, of the server's, or that it is another.
-func told(err error) (code, message string) {
+// Told is what people hear of an error: of ours, of the server's, or that it is another.
+func Told(err error) (code, message string) {
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		return e.Code, strings.TrimSpace(e.Message + " " + e.Hint)
 	}
@@ -214,7 +214,7 @@ func (r *run) bring(ctx context.Context, res Result, t Target, item Item) Result
 		}
 		if next, err = resume(s, item.Versions); err != nil {
 			res.State = Conflict
-			res.Code, res.Message = told(err)
+			res.Code, res.Message = Told(err)
 			return res
 		}
 	}

@@ -32,10 +32,14 @@ type product struct {
 
 func newProduct(t *testing.T, db *sqldb.DB) *product {
 	t.Helper()
-	w := gatewaytest.New(t, db)
+	return productOn(t, gatewaytest.New(t, db))
+}
+
+func productOn(t *testing.T, w *gatewaytest.World) *product {
+	t.Helper()
 	w.OAuthProvider(t)
 	w.KeyProvider(t, "sandbox_key")
-	p := &product{World: w, server: &server{db: db, log: w.Audit, vault: w.Vault, people: w.Accounts, env: w.Environment, org: w.Organization}}
+	p := &product{World: w, server: &server{db: w.DB, log: w.Audit, vault: w.Vault, people: w.Accounts, env: w.Environment, org: w.Organization}}
 	p.url, p.client = p.serve(t, true).URL, http.DefaultClient
 	p.key = p.issue(t, "back end", "", backEnd()...)
 	return p

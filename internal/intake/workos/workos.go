@@ -1,11 +1,14 @@
-// Package workos reads the objects of a WorkOS Vault through its API, with an API key.
-// WorkOS gives the value of an object's current version only.
+// Package workos reads the objects of a WorkOS Vault through its API, with an API key, and
+// brings the accounts over that people have connected at WorkOS. WorkOS gives the value of
+// an object's current version only.
 package workos
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -101,12 +104,27 @@ func (s *Source) Read(ctx context.Context, path string) (intake.Item, error) {
 	return intake.Item{Context: got.Metadata.Context, Versions: []intake.Version{{ID: got.Metadata.Version, Value: secret.FromString(got.Value)}}}, nil
 }
 
-// get asks once. What the API says in a refusal is not passed on.
 func (s *Source) get(ctx context.Context, doing, path string, into any) error {
+	return s.ask(ctx, doing, http.MethodGet, path, nil, into)
+}
+
+// ask asks once. What the API says in a refusal is not passed on.
+func (s *Source) ask(ctx context.Context, doing, method, path string, body, into any) error {
 	failed := fault.New(fault.Unavailable, "source_failed", "WorkOS did not "+doing+".").WithHint("Try again; what was imported stays.")
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base.String()+path, nil)
+	var doc io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return failed.WithCause(err)
+		}
+		doc = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, s.base.String()+path, doc)
 	if err != nil {
 		return failed.WithCause(err)
+	}
+	if doc != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Authorization", "Bearer "+string(s.cfg.Key.Reveal()))
 	req.Header.Set("Accept", "application/json")
@@ -115,7 +133,7 @@ func (s *Source) get(ctx context.Context, doing, path string, into any) error {
 	case err != nil:
 		return failed.WithCause(fmt.Errorf("asking WorkOS: %w", err))
 	case resp.Status == http.StatusUnauthorized, resp.Status == http.StatusForbidden:
-		return fault.New(fault.Denied, "source_denied", "WorkOS does not let this API key "+doing+".").WithHint("Use a key of the environment whose vault it is.")
+		return fault.New(fault.Denied, "source_denied", "WorkOS does not let this API key "+doing+".").WithHint("Use a key of that environment, with the permissions for this.")
 	case resp.Status != http.StatusOK:
 		return failed.WithCause(fmt.Errorf("WorkOS answered %d", resp.Status))
 	}
