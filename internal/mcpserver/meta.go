@@ -106,7 +106,7 @@ func (s *Server) metaTools() []metaTool {
 
 const sessionSchema = `{"session":{"type":"string"},"session_id":{"type":"string"},"state":{"type":"string"},"reason":{"type":"string"},"request_id":{"type":"string"},
 "approval_url":{"type":"string"},"widens":{"type":"string"},"connect_url":{"type":"string"},"code":{"type":"string"},"purpose":{"type":"string"},"minutes":{"type":"integer"},"calls":{"type":"integer"},"calls_used":{"type":"integer"},"pending_until":{"type":"string"},"expires_at":{"type":"string"},
-"tool":{"type":"string"},"note":{"type":"string"},"next":{"type":"string"},"instructions":{"type":"string"},"deny_reason":{"type":"string"},"grants":{"type":"array","items":{"type":"object"}}}`
+"tool":{"type":"string"},"like":{"type":"object"},"note":{"type":"string"},"next":{"type":"string"},"instructions":{"type":"string"},"deny_reason":{"type":"string"},"grants":{"type":"array","items":{"type":"object"}}}`
 
 // tool makes a tool of ours whose arguments are read strictly into an A.
 func tool[A any](name, title string, effect policy.Effect, description, props, required, output string, run func(context.Context, caller, A) (answer, error)) metaTool {

@@ -110,9 +110,17 @@ type requestView struct {
 	Tool        string      `json:"tool"`
 	State       string      `json:"state"`
 	Note        string      `json:"note,omitempty"` // from the person
+	Like        *likeView   `json:"like,omitempty"`
 	ApprovalURL string      `json:"approval_url,omitempty"`
 	ExpiresAt   string      `json:"expires_at,omitempty"`
 	Next        string      `json:"next"`
+}
+
+// likeView is what the approval of a call allows beside.
+type likeView struct {
+	Calls  int      `json:"calls"`
+	Used   int      `json:"used"`
+	Differ []string `json:"may_differ"`
 }
 
 func callView(r session.CallRequest) requestView {
@@ -132,6 +140,10 @@ func callView(r session.CallRequest) requestView {
 		v.Next = "The session ended before the call was made. Request a new session if the task still needs it."
 	default:
 		v.Next = "Nobody decided, or the approved call was not made, in time. Make the call again to ask again, if the task still needs it."
+	}
+	if x := r.Series; x != nil {
+		v.Like = &likeView{Calls: x.Calls, Used: x.Used, Differ: append([]string{}, x.Differ...)}
+		v.Next += " While the session runs, the approval also allows " + x.String() + "; " + fmt.Sprint(x.Used) + " of them made."
 	}
 	return v
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -48,6 +49,7 @@ type Approval struct {
 	Risk      []string
 	Target    string   // of a call: what it is about, as the provider says; empty: nobody knows
 	Stands    []Field  // of a call that changes something: what stood there when the agent asked, as the provider says
+	Series    *Series  // of a call: what it allows beside; nil: nothing
 	Lost      string   // of an open call: why it could not be made as its connection stands now
 	Widened   *Session // of a request to widen a session that runs: that session, as it is now
 	First     First    // who approved already, where a second person must
@@ -111,6 +113,7 @@ type Decision struct {
 	Calls        int            `json:"calls"` // the most that may start; 0: as asked
 	Confirm      policy.Confirm `json:"confirm"`
 	HandOn       bool           `json:"hand_on"` // the agent may hand it on to sub-agents of its own
+	Like         Like           `json:"like"`    // of a call: more calls that need no approval of their own
 	Instructions string         `json:"instructions"`
 }
 
@@ -236,6 +239,11 @@ func (s *Service) load(ctx context.Context, r approvalRow, rules Rules) (Approva
 			return Approval{}, err
 		}
 		if a.Target, a.Stands, err = s.target(ctx, r); err != nil {
+			return Approval{}, err
+		}
+	}
+	if a.Call != nil && a.State != ApprovalPending {
+		if a.Series, err = s.seriesOf(ctx, r.id); err != nil {
 			return Approval{}, err
 		}
 	}
@@ -435,6 +443,7 @@ type verdict struct {
 	calls  int      // 0: no limit
 	handOn bool     // to sub-agents
 	note   string   // to the agent
+	like   Like     // of a call: more that need no approval of their own
 	digest [32]byte // what its proof must be made over
 }
 
@@ -459,6 +468,7 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		HandOn       bool            `json:"hand_on,omitempty"`
 		Widens       id.Session      `json:"widens,omitempty"`
 		Base         int64           `json:"widens_version,omitempty"`
+		Like         *Like           `json:"like,omitempty"`
 		Instructions string          `json:"instructions"`
 		First        string          `json:"first,omitempty"` // the digest that the first of two persons proved
 	}{
@@ -479,11 +489,20 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		}
 		allowed.Grants, allowed.Minutes, allowed.Calls, allowed.HandOn = grants, d.Minutes, d.Calls, d.HandOn
 	}
+	var like Like
+	if a.Kind == KindCall {
+		if like, err = a.like(d.Like); err != nil {
+			return verdict{}, err
+		}
+		if like.Calls > 0 {
+			allowed.Like = &like
+		}
+	}
 	doc, err := strictjson.CanonicalOf(allowed)
 	if err != nil {
 		return verdict{}, err
 	}
-	return verdict{second: a.needsSecond(allowed.Grants), grants: allowed.Grants, length: allowed.Minutes, calls: allowed.Calls, handOn: allowed.HandOn, note: allowed.Instructions,
+	return verdict{like: like, second: a.needsSecond(allowed.Grants), grants: allowed.Grants, length: allowed.Minutes, calls: allowed.Calls, handOn: allowed.HandOn, note: allowed.Instructions,
 		digest: sha256.Sum256(doc)}, nil
 }
 
@@ -536,8 +555,14 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 				return callOver() // the refusal is for agents
 			}
 			return err
+		} else if err := openSeries(ctx, tx, a, v.like); err != nil {
+			return err
 		}
-		s.audit.AppendEvent(tx, s.decisionEntry(p, a, "approved", hex.EncodeToString(v.digest[:]), evidence.JSON()))
+		entry := s.decisionEntry(p, a, "approved", hex.EncodeToString(v.digest[:]), evidence.JSON())
+		if v.like.Calls > 0 {
+			entry.Detail = map[string]string{"like": fmt.Sprint(v.like.Calls), "may_differ": strings.Join(v.like.Differ, " ")}
+		}
+		s.audit.AppendEvent(tx, entry)
 		changed(tx, a.Session.Organization)
 		return nil
 	})

@@ -157,6 +157,7 @@ type Permit struct {
 	digest       string      // of the canonical arguments, hex
 	approval     id.Approval // of this very call, if it needed one
 	note         string      // what its approver told the agent
+	series       bool        // approval was of a call like this one
 	service      *Service
 }
 
@@ -279,6 +280,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 	}
 	var subject CallSubject
 	var note string
+	var series bool
 	if d.Policy.Verdict == policy.NeedApproval {
 		subject = callSubject(t, req)
 		key, err := subjectDigest(l, subject)
@@ -286,6 +288,15 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 			return Permit{}, d, err
 		}
 		approved, words, err := approvedCall(ctx, s.db.Reader(), l.session, key, s.now())
+		if sqldb.NoRows(err) && !req.Partial && rules.Settings.Approvals.Of(subject.Effect) == policy.ByGrant {
+			found, said, serr := s.seriesFor(ctx, l, subject)
+			if serr != nil {
+				return Permit{}, d, serr
+			}
+			if found != "" {
+				approved, words, err, series = found, said, nil, true
+			}
+		}
 		if err == nil {
 			r.CallApproved, note = true, words
 			d.Policy, d.Approval = policy.Decide(r), approved
@@ -309,7 +320,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 		return Permit{}, d, refusal(d.Policy, t, req)
 	}
 	return Permit{session: l.session, environment: l.environment, organization: l.organization, agent: l.agent, user: l.user, until: l.expiresAt,
-		calls: l.calls, grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, note: note, service: s}, d, nil
+		calls: l.calls, grant: t.grant, tool: t.Tool.Name, digest: d.ArgumentDigest, approval: d.Approval, note: note, series: series, service: s}, d, nil
 }
 
 // effectOf is what a call can change: what its tool declares, or its statement
@@ -366,7 +377,12 @@ func (p Permit) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []er
 		if refused[i] != nil || q.approval == "" {
 			continue
 		}
-		if refused[i] = useApproval(ctx, tx, q.approval, now); refused[i] != nil && q.calls > 0 {
+		if q.series {
+			refused[i] = useSeries(ctx, tx, q.approval)
+		} else {
+			refused[i] = useApproval(ctx, tx, q.approval, now)
+		}
+		if refused[i] != nil && q.calls > 0 {
 			if err := uncountCall(ctx, tx, q.session); err != nil {
 				refused[i] = err
 			}

@@ -20,8 +20,9 @@ type CallRequest struct {
 	ID          id.Approval
 	Session     id.Session
 	Tool        string
-	State       string // one of the states of an approval
-	Note        string // what the person told the agent, or why it was denied
+	State       string  // one of the states of an approval
+	Series      *Series // what it allows beside; nil: nothing
+	Note        string  // what the person told the agent, or why it was denied
 	CreatedAt   time.Time
 	ExpiresAt   time.Time // pending: until when it can be decided; approved: until when the call can be made
 	DecidedAt   time.Time
@@ -137,7 +138,11 @@ func (s *Service) callOfAgent(ctx context.Context, who agent.Identity, request i
 	if err != nil {
 		return CallRequest{}, sqldb.Wrap("load a request", err)
 	}
-	return s.agedCall(r), nil
+	r = s.agedCall(r)
+	if r.State == ApprovalApproved || r.State == ApprovalUsed {
+		r.Series, err = s.seriesOf(ctx, r.ID)
+	}
+	return r, err
 }
 
 func (s *Service) agedCall(r CallRequest) CallRequest {

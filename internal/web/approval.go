@@ -256,6 +256,12 @@ func (s *Server) about(v *visit, a session.Approval, p *ApprovalPage) {
 	}
 	if shown != nil {
 		p.Call, p.RunsIn = shown, runsIn(a.Session)
+		if a.Repeats() {
+			p.MostLike, p.Like = session.MaxLike, v.form("like")
+			for _, name := range a.Call.ArgumentNames() {
+				p.Differ = append(p.Differ, Option{Value: name, Label: name, Chosen: slices.Contains(v.r.PostForm["differ"], name)})
+			}
+		}
 		p.Call.Unread, p.Call.Read = call, slices.Contains(v.r.PostForm["read"], call)
 	}
 }
@@ -376,7 +382,12 @@ func confirmOptions(chosen policy.Confirm) []Option {
 // a ticked tool is left out, and so is an account without any.
 func decision(form url.Values, a session.Approval) (session.Decision, error) {
 	d := session.Decision{Instructions: strings.TrimSpace(strings.ReplaceAll(form.Get("instructions"), "\r\n", "\n"))}
-	if a.Kind == session.KindCall || a.First.By != "" {
+	if a.Kind == session.KindCall {
+		like, err := likeForm(form)
+		d.Like = like
+		return d, err
+	}
+	if a.First.By != "" {
 		return d, nil
 	}
 	var err error
@@ -413,6 +424,19 @@ func decision(form url.Values, a session.Approval) (session.Decision, error) {
 		}
 	}
 	return d, nil
+}
+
+// likeForm reads which calls a person allows beside the one that they are asked for.
+func likeForm(form url.Values) (l session.Like, err error) {
+	if calls := strings.TrimSpace(form.Get("like")); calls != "" {
+		if l.Calls, err = strconv.Atoi(calls); err != nil || l.Calls < 0 {
+			return l, fault.New(fault.Invalid, "invalid_decision", "How many more calls is a number.").WithHint("Leave it empty for this one call only.")
+		}
+	}
+	if l.Calls > 0 {
+		l.Differ = form["differ"]
+	}
+	return l, nil
 }
 
 func (s *Server) approvalChallenge(v *visit) (answer, error) {
@@ -486,6 +510,9 @@ func (s *Server) verdict(v *visit, a session.Approval) *Verdict {
 		done.Next = approvedNext(a)
 	case session.ApprovalUsed:
 		done.Word, done.Icon, done.Sentence, done.Next = "Approved and used", "good", who+" approved this", "The call was made. It cannot be made again without asking."
+		if a.Series != nil {
+			done.Next = fmt.Sprintf("The call was made. While its session runs the agent can make %s. It has made %d of those.", a.Series, a.Series.Used)
+		}
 	case session.ApprovalDenied:
 		done.Word, done.Icon, done.Tone, done.Sentence, done.Next = "Denied", "bad", "bad", who+" denied this", "Nothing was granted. The agent was told."
 	case session.ApprovalWithdrawn:
@@ -541,6 +568,8 @@ func withdrawn(ses session.Session) string {
 
 func approvedNext(a session.Approval) string {
 	switch {
+	case a.Series != nil:
+		return fmt.Sprintf("The agent can make this one call, once, within the next minutes, and while its session runs %s. It has made %d of those.", a.Series, a.Series.Used)
 	case a.Kind == session.KindCall:
 		return "The agent can make this one call, once, within the next minutes. There is nothing more to do here."
 	case a.Widened != nil && a.Widened.State == session.Active:

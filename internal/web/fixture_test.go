@@ -280,6 +280,9 @@ func calls(p map[string]page, of func(call string) *ApprovalPage) {
 		if page.Call.Unread = ""; len(page.Call.More) > 0 {
 			page.Call.Unread = "call.0123"
 		}
+		if a.Call.Effect == policy.Write {
+			page.MostLike, page.Like, page.Differ = 20, "3", []Option{{"labels", "labels", false}, {"state", "state", false}, {"title", "title", true}}
+		}
 		if a.Call.Effect == policy.Destructive {
 			page.Risks = []string{"It can delete things. What is deleted may not come back."}
 		}

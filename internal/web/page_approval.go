@@ -49,7 +49,10 @@ type ApprovalPage struct {
 	Calls        int    // the most that the agent asks for; 0: no limit
 	MostCalls    string // as the person filled it in
 	Confirm      []Option
-	HandOn       bool // it may be handed on to sub-agents
+	MostLike     int      // of a call: how many more like it can be allowed at once; 0: none
+	Like         string   // as the person filled it in
+	Differ       []Option // in what those may be different
+	HandOn       bool     // it may be handed on to sub-agents
 	Instructions string
 	Words        string        // the agent's own, at most as long as is shown at once
 	AllWords     string        // if that is not all, all

@@ -1,0 +1,183 @@
+package session_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/session"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+// asked is the one request that waits for the owner.
+func (s scene) asked(t *testing.T) session.Approval {
+	t.Helper()
+	inbox, err := s.Sessions.Inbox(t.Context(), s.owner.Signed(t))
+	gatewaytest.Must(t, err)
+	if len(inbox) != 1 {
+		t.Fatalf("%d requests wait", len(inbox))
+	}
+	return inbox[0]
+}
+
+// confirmed is the handle of a session in which every change needs an approval.
+func (s scene) confirmed(t *testing.T, effects ...policy.Effect) string {
+	t.Helper()
+	r := s.Ask(t, s.bot, "tracker", effects...)
+	s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.Confirm = policy.ConfirmWrite })
+	return r.Handle
+}
+
+// A8, rule 5: whoever approves a call may allow the next ones like it: so many, in that
+// session, with the same tool, account and arguments but for those that they named. That
+// is what their passkey signs, and each call is on record under the approval.
+func TestNextCallsLikeIt(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		handle := s.confirmed(t, policy.Read, policy.Write)
+		update := func(number int, more map[string]any) error {
+			args := map[string]any{"number": number}
+			for k, v := range more {
+				args[k] = v
+			}
+			_, err := s.Call(t, s.bot, handle, "tracker_update_issue", args)
+			return err
+		}
+		title := func(text string) map[string]any { return map[string]any{"title": text, "state": "open"} }
+		if err := update(1, title("a")); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		a := s.asked(t)
+		if !a.Repeats() || strings.Join(a.Call.ArgumentNames(), " ") != "number state title" {
+			t.Fatalf("arguments: %v", a.Call.ArgumentNames())
+		}
+		digests := map[[32]byte]bool{}
+		for _, like := range []session.Like{{}, {Calls: 3}, {Calls: 3, Differ: []string{"title"}}, {Calls: 4, Differ: []string{"title"}}} {
+			digest, err := s.Sessions.Digest(t.Context(), s.owner.Signed(t), a.ID, session.Decision{Like: like})
+			gatewaytest.Must(t, err)
+			digests[digest] = true
+		}
+		if len(digests) != 4 {
+			t.Error("two decisions are proved by one digest")
+		}
+		for why, like := range map[string]session.Like{"too many": {Calls: session.MaxLike + 1}, "an argument that is none": {Calls: 1, Differ: []string{"owner"}}, "fewer than none": {Calls: -1}} {
+			if err := s.TryApprove(t, s.owner, a.ID, func(d *session.Decision) { d.Like = like }); code(err) != "invalid_decision" {
+				t.Errorf("%s: got %v", why, err)
+			}
+		}
+		s.Approve(t, s.owner, a.ID, func(d *session.Decision) {
+			d.Like, d.Instructions = session.Like{Calls: 3, Differ: []string{"title"}}, "Only titles."
+		})
+		if r, err := s.Sessions.CheckCall(t.Context(), s.bot, handle, a.ID, 0); err != nil || r.Series == nil || r.Series.Calls != 3 || r.Series.Used != 0 {
+			t.Errorf("the agent is told %+v, %v", r.Series, err)
+		}
+		for _, text := range []string{"a", "b", "c"} { // the call itself, and two like it
+			if err := update(1, title(text)); err != nil {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+		for why, err := range map[string]error{
+			"another number":       update(2, title("d")),
+			"another state":        update(1, map[string]any{"title": "d", "state": "closed"}),
+			"an argument left out": update(1, map[string]any{"title": "d"}),
+		} {
+			if code(err) != "approval_required" {
+				t.Errorf("%s: got %v, want approval_required", why, err)
+			}
+		}
+		if _, err := s.Call(t, s.bot, handle, "tracker_create_issue", map[string]any{"title": "d"}); err == nil {
+			t.Error("another tool went through")
+		}
+		other := s.confirmed(t, policy.Read, policy.Write)
+		if _, err := s.Call(t, s.bot, other, "tracker_update_issue", map[string]any{"number": 1, "title": "d", "state": "open"}); code(err) != "approval_required" {
+			t.Errorf("in another session: %v", err)
+		}
+		if err := update(1, title("d")); err != nil {
+			t.Errorf("the third like it: %v", err)
+		}
+		if err := update(1, title("e")); err == nil {
+			t.Error("a fourth like it went through")
+		}
+		got, err := s.Sessions.Approval(t.Context(), s.owner.Signed(t), a.ID)
+		if err != nil || got.State != session.ApprovalUsed || got.Series == nil || got.Series.Used != 3 {
+			t.Errorf("the person is shown %s, %+v, %v", got.State, got.Series, err)
+		}
+	})
+}
+
+// A8: what deletes, and what an organization wants approved one by one, is approved one
+// by one; the organization's word counts for what was allowed before it too.
+func TestNoNextCallsOfWhatIsApprovedOneByOne(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		handle := s.confirmed(t, policy.Read, policy.Write, policy.Destructive)
+		call := func(tool, title string) error {
+			args := map[string]any{"number": 1}
+			if title != "" {
+				args = map[string]any{"title": title}
+			}
+			_, err := s.Call(t, s.bot, handle, tool, args)
+			return err
+		}
+		if err := call("tracker_delete_issue", ""); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		a := s.asked(t)
+		if err := s.TryApprove(t, s.owner, a.ID, func(d *session.Decision) { d.Like.Calls = 1 }); a.Repeats() || code(err) != "invalid_decision" {
+			t.Errorf("deletions: got %v, want it refused", err)
+		}
+		s.Approve(t, s.owner, a.ID, nil)
+		if err := call("tracker_create_issue", "a"); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		s.Approve(t, s.owner, s.asked(t).ID, func(d *session.Decision) { d.Like = session.Like{Calls: 5, Differ: []string{"title"}} })
+		gatewaytest.Must(t, call("tracker_create_issue", "b"))
+		s.settle(t, func(x *policy.Settings) { x.Approvals.Write = policy.ByCall })
+		if err := call("tracker_create_issue", "c"); code(err) != "approval_required" {
+			t.Errorf("after the organization wants each approved: got %v", err)
+		}
+		if a := s.asked(t); a.Repeats() {
+			t.Error("more of them can be allowed at once")
+		}
+	})
+}
+
+// Many at once use no more than were allowed, nor than the session's calls.
+func TestNextCallsAreCountedAtTheFence(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		handle := s.confirmed(t, policy.Write)
+		create := func(title string) error {
+			_, err := s.Call(t, s.bot, handle, "tracker_create_issue", map[string]any{"title": title})
+			return err
+		}
+		if err := create("a"); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		s.Approve(t, s.owner, s.asked(t).ID, func(d *session.Decision) { d.Like = session.Like{Calls: 4, Differ: []string{"title"}} })
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		ran := 0
+		for i := range 16 {
+			wg.Go(func() {
+				if create(fmt.Sprint("like ", i)) == nil {
+					mu.Lock()
+					ran++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if ran != 4 {
+			t.Errorf("%d ran, want 4", ran)
+		}
+		gatewaytest.Must(t, create("a")) // the call itself is still to be made
+	})
+}
