@@ -23,10 +23,12 @@ inject: {header: Authorization, format: "Bearer {access_token}"}
 // Issue 5: the SDK of WorkOS, as it comes from npm, gets through every method that it
 // has for Pipes against the built binary, with a provider that nobody here wrote;
 // between its two halves a person connects at the page that it was given.
-func TestForeignPipesClient(t *testing.T) {
+func TestForeignPipesClient(t *testing.T) { onBothEngines(t, foreignPipesClient) }
+
+func foreignPipesClient(t *testing.T, engine string) {
 	port := freePort(t)
 	place := "127.0.0.1:" + port
-	s := dev(t, sqlite, "AMBIT_OUTBOUND_ALLOW="+place, "AMBIT_ALLOW_VEND=true")
+	s := dev(t, engine, "AMBIT_OUTBOUND_ALLOW="+place, "AMBIT_ALLOW_VEND=true")
 	u, err := url.Parse(s.URL)
 	if err != nil {
 		t.Fatal(err)

@@ -168,6 +168,24 @@ func (v *Vault) sealDigest(ctx context.Context, c Caller, once Once) ([]byte, er
 	return v.Seal(ctx, once.place(c), secret.New(once.Digest[:]))
 }
 
+// Keep stores the answer to a request that has been carried out elsewhere, in a
+// transaction of its own. The answer must hold no value and no key in clear.
+func (v *Vault) Keep(ctx context.Context, c Caller, once Once, answer any) error {
+	digest, err := v.sealDigest(ctx, c, once)
+	if err != nil {
+		return err
+	}
+	return v.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		_, err := v.remember(ctx, tx, c, once, digest, answer)
+		return err
+	})
+}
+
+// Kept fills in the answer that was stored for a request; false: there is none.
+func (v *Vault) Kept(ctx context.Context, c Caller, once Once, answer any) (bool, error) {
+	return v.replay(ctx, c, once, answer)
+}
+
 // remember reports whether this is the first request of its name, and then keeps
 // its answer, which holds no value and no key in clear.
 func (v *Vault) remember(ctx context.Context, tx *sqldb.Tx, c Caller, once Once, digest []byte, answer any) (first bool, err error) {

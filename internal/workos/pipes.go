@@ -23,7 +23,7 @@ func (s *Server) pipes(mux *http.ServeMux) {
 	read, write, vend, setup := account.ScopeConnectionsRead, account.ScopeConnectionsWrite, account.ScopeConnectionsVend, account.ScopeProvidersWrite
 	for pattern, h := range map[string]http.Handler{
 		"GET /data-integrations":                            s.product(s.listIntegrations, read),
-		"POST /data-integrations":                           s.product(s.createIntegration, setup),
+		"POST /data-integrations":                           s.product(s.kept(s.createIntegration), setup),
 		"GET /data-integrations/{slug}":                     s.product(s.getIntegration(integration.Users), read),
 		"PUT /data-integrations/{slug}":                     s.product(s.updateIntegration(integration.Users), setup),
 		"DELETE /data-integrations/{slug}":                  s.product(s.deleteIntegration(integration.Users), setup, read, write),
@@ -33,19 +33,19 @@ func (s *Server) pipes(mux *http.ServeMux) {
 		"POST /data-integrations/{slug}/authorize":          s.product(s.authorize, write),
 		"POST /data-integrations/{slug}/token":              s.product(s.token, vend),
 		"POST /data-integrations/{slug}/credentials":        s.product(s.credentials, vend),
-		"POST /data-integrations/{slug}/api-key":            s.product(s.putKey(true), write),
+		"POST /data-integrations/{slug}/api-key":            s.product(s.kept(s.putKey(true)), write),
 		"PUT /data-integrations/{slug}/api-key":             s.product(s.putKey(false), write),
-		"POST /data-integrations/{slug}/client-credentials": s.product(s.putClientCredentials(true), write),
+		"POST /data-integrations/{slug}/client-credentials": s.product(s.kept(s.putClientCredentials(true)), write),
 		"PUT /data-integrations/{slug}/client-credentials":  s.product(s.putClientCredentials(false), write),
 
 		"GET /user_management/users/{user}/connected_accounts/{slug}":    s.product(s.getAccount, read),
-		"POST /user_management/users/{user}/connected_accounts/{slug}":   s.product(s.importAccount, write),
+		"POST /user_management/users/{user}/connected_accounts/{slug}":   s.product(s.kept(s.importAccount), write),
 		"PUT /user_management/users/{user}/connected_accounts/{slug}":    s.product(s.changeAccount, write),
 		"DELETE /user_management/users/{user}/connected_accounts/{slug}": s.product(s.deleteAccount, write, read),
 		"GET /user_management/users/{user}/data_providers":               s.product(s.listProviders, read),
 
 		"GET /organizations/{organization}/connected_accounts/{slug}":    s.product(s.getAccount, read),
-		"POST /organizations/{organization}/connected_accounts/{slug}":   s.product(s.importAccount, write),
+		"POST /organizations/{organization}/connected_accounts/{slug}":   s.product(s.kept(s.importAccount), write),
 		"PUT /organizations/{organization}/connected_accounts/{slug}":    s.product(s.changeAccount, write),
 		"DELETE /organizations/{organization}/connected_accounts/{slug}": s.product(s.deleteAccount, write, read),
 		"GET /organizations/{organization}/data_providers":               s.product(s.listProviders, read),
@@ -67,7 +67,7 @@ func (s *Server) pipes(mux *http.ServeMux) {
 type productHandler func(ctx context.Context, by account.Actor, r *http.Request) (answer, error)
 
 // product authenticates an application, checks its scopes, and writes what h
-// answers. No answer is kept for a repetition, least of all one with a credential.
+// answers.
 func (s *Server) product(h productHandler, scopes ...account.Scope) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key, err := s.application(w, r)

@@ -3,6 +3,7 @@ package workos_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -140,5 +141,49 @@ func TestACustomProviderTakesNoNameThatIsTaken(t *testing.T) {
 			t.Errorf("DELETE: got %d", got)
 		}
 		describe("free-name", "user").wants(t, "free again", 201)
+	})
+}
+
+// Issue 5, workos.md 5.3: the SDKs send a POST again when its answer did not come.
+// What it makes is made once, and the second gets the answer of the first; also two
+// at the same time. Another request, another caller and what was refused are new.
+func TestPipesIdempotencyKey(t *testing.T) {
+	eachProduct(t, func(t *testing.T, p *product) {
+		p.Put(t, severalRecord(p.Sandbox.URL))
+		const body = `{"user_id":"u-1","organization_id":"acme","secret":"a-first-key-1","connection_intent":"add"}`
+		at := "/data-integrations/several/api-key"
+		var wg sync.WaitGroup
+		replies := make([]reply, 4)
+		for i := range replies {
+			wg.Go(func() { replies[i] = p.do(t, "POST", at, body, "Idempotency-Key", "retry-1") })
+		}
+		wg.Wait()
+		for i, r := range replies {
+			if r.wants(t, "at the same time", 201); r.raw != replies[0].raw {
+				t.Errorf("%d: %s, want %s", i, r.raw, replies[0].raw)
+			}
+		}
+		reordered := p.do(t, "POST", at, `{"connection_intent":"add","secret":"a-first-key-1","organization_id":"acme","user_id":"u-1"}`, "Idempotency-Key", "retry-1").wants(t, "later", 201)
+		if reordered.body["id"] != replies[0].body["id"] {
+			t.Errorf("made again: %s", reordered.raw)
+		}
+		p.do(t, "POST", at, strings.Replace(body, "first-key-1", "other-key-2", 1), "Idempotency-Key", "retry-1").denies(t, "another request", 422, "idempotency_mismatch")
+		p.do(t, "POST", at, body, "Idempotency-Key", strings.Repeat("k", 256)).denies(t, "a long key", 400, "invalid_idempotency_key")
+		if fresh := p.do(t, "POST", at, body, "Idempotency-Key", "retry-2").wants(t, "another key", 201); fresh.body["id"] == replies[0].body["id"] {
+			t.Error("another key made nothing new")
+		}
+		if n := len(p.do(t, "GET", "/user_management/users/u-1/data_providers?organization_id=acme", "").list(t)); n == 0 {
+			t.Error("nothing is there")
+		}
+
+		made := p.do(t, "POST", "/data-integrations", `{"provider":"linear"}`, "Idempotency-Key", "retry-3").wants(t, "create", 201)
+		if again := p.do(t, "POST", "/data-integrations", `{"provider":"linear"}`, "Idempotency-Key", "retry-3").wants(t, "create, sent again", 201); again.raw != made.raw {
+			t.Errorf("sent again: %s, want %s", again.raw, made.raw)
+		}
+		p.do(t, "POST", "/data-integrations", `{"provider":"linear"}`, "Idempotency-Key", "retry-4").denies(t, "a new request", 409, "integration_exists")
+		if got := p.bare(t, "DELETE", "/data-integrations/linear"); got != 204 {
+			t.Fatalf("removed: %d", got)
+		}
+		p.do(t, "POST", "/data-integrations", `{"provider":"linear"}`, "Idempotency-Key", "retry-4").wants(t, "what was refused may be tried again", 201)
 	})
 }

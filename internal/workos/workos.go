@@ -6,9 +6,9 @@
 //
 // An error of Vault has the body {"error", "message", "code"}: "error" is what
 // Vault's SDKs read, the other two what the SDKs read everywhere else, and what
-// an error of Pipes has. Creating a secret twice under one Idempotency-Key creates
-// it once, since the SDKs retry on their own; a credential that is vended is kept
-// for no repetition.
+// an error of Pipes has. What is made twice under one Idempotency-Key is made once,
+// since the SDKs retry on their own; a credential that is vended, and a link that
+// signs somebody in, are kept for no repetition.
 package workos
 
 import (
@@ -26,6 +26,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -57,6 +59,7 @@ type Server struct {
 	public       *url.URL
 	address      func(*http.Request) string
 	log          *slog.Logger
+	once         singleflight.Group // requests under an Idempotency-Key
 }
 
 // New makes a Server.
