@@ -113,8 +113,15 @@ func (c *command) scan(ctx context.Context, args []string, o scanFlags) error {
 
 func (c *command) scanOptions(args []string, o scanFlags) (scan.Options, error) {
 	opt := scan.Options{
-		Roots: args, Processes: o.processes, Git: o.git, NoIgnore: o.noIgnore, OS: runtime.GOOS,
-		AppData: c.env["APPDATA"], LocalAppData: c.env["LOCALAPPDATA"],
+		Roots: args, Processes: o.processes, Git: o.git, NoIgnore: o.noIgnore,
+		AppData: c.env["APPDATA"], LocalAppData: c.env["LOCALAPPDATA"], Moved: map[string]string{},
+	}
+	for name, folder := range map[string]string{"XDG_CONFIG_HOME": "~/.config", "XDG_DATA_HOME": "~/.local/share", "CLAUDE_CONFIG_DIR": "~/.claude", "CODEX_HOME": "~/.codex",
+		"CARGO_HOME": "~/.cargo", "DOCKER_CONFIG": "~/.docker", "AZURE_CONFIG_DIR": "~/.azure", "HF_HOME": "~/.cache/huggingface", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+		"AWS_CONFIG_FILE": "~/.aws/config", "KUBECONFIG": "~/.kube/config", "NETRC": "~/.netrc", "NPM_CONFIG_USERCONFIG": "~/.npmrc", "PGPASSFILE": "~/.pgpass"} {
+		if at := c.env[name]; filepath.IsAbs(at) {
+			opt.Moved[folder] = at
+		}
 	}
 	if o.home {
 		home, err := c.userHome()

@@ -204,6 +204,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"scan.harmless":           {"a table", "never changed"},
 	"scan.issuers":            {"a table", "never changed"},
 	"scan.issuerWords":        {"a table", "never changed"},
+	"scan.inProject":          {"a table", "never changed"},
 	"scan.known":              {"a table", "never changed"},
 	"scan.leftOut":            {"a table", "never changed"},
 	"scan.lockName":           {"a table", "never changed"},

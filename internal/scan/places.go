@@ -199,8 +199,19 @@ func isAgentClient(client string) bool {
 	return client != ""
 }
 
-// home reads the known places below the home folder. A link there is followed: people
-// keep their dot files in a repository.
+// listings are the files in which agents and editors list the projects that they know.
+func listings() []string {
+	list := []string{"~/.claude.json", "~/.codex/config.toml", "~/.gemini/trustedFolders.json"}
+	for _, base := range []string{"~/.config/", "~/Library/Application Support/", "%APPDATA%/"} {
+		for _, e := range editors {
+			list = append(list, base+e+"/User/workspaceStorage/*/workspace.json")
+		}
+	}
+	return list
+}
+
+// home reads the known places below the home folder, and those of the projects that the
+// agents there know. A link is followed: people keep their dot files in a repository.
 func (w *walker) home(ctx context.Context) {
 	o := w.s.opt
 	appData, local := o.AppData, o.LocalAppData
@@ -210,14 +221,39 @@ func (w *walker) home(ctx context.Context) {
 	if local == "" {
 		local = filepath.Join(o.Home, "AppData", "Local")
 	}
+	find := func(path string) (matches []string, all bool) {
+		path, all = strings.CutSuffix(path, "/**")
+		for _, at := range append([]string{path}, o.moved(path)...) {
+			at = strings.NewReplacer("~", o.Home, "%APPDATA%", appData, "%LOCALAPPDATA%", local).Replace(at)
+			more, _ := filepath.Glob(filepath.FromSlash(at))
+			matches = append(matches, more...)
+		}
+		return matches, all
+	}
 	for _, p := range Places(o.OS) {
-		pattern := strings.NewReplacer("~", o.Home, "%APPDATA%", appData, "%LOCALAPPDATA%", local).Replace(p.Path)
-		pattern, all := strings.CutSuffix(filepath.FromSlash(pattern), string(filepath.Separator)+"**")
-		matches, _ := filepath.Glob(pattern)
+		matches, all := find(p.Path)
 		for _, m := range matches {
 			w.place(ctx, m, p, all)
 		}
 	}
+	var lists []string
+	for _, l := range listings() {
+		matches, _ := find(l)
+		lists = append(lists, matches...)
+	}
+	for _, dir := range w.projects(lists) {
+		w.project(ctx, dir)
+	}
+}
+
+// moved says where else a place is, if a variable of the environment moved its folder.
+func (o Options) moved(path string) (list []string) {
+	for from, to := range o.Moved {
+		if rest, ok := strings.CutPrefix(path, from); ok && (rest == "" || rest[0] == '/') {
+			list = append(list, filepath.ToSlash(to)+rest)
+		}
+	}
+	return list
 }
 
 func (w *walker) place(ctx context.Context, path string, p Place, all bool) {

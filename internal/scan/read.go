@@ -409,8 +409,11 @@ func (w *walker) wanted(name, own string, rules *ignore) bool {
 }
 
 func (w *walker) send(ctx context.Context, j job) {
-	if w.s.opt.Home != "" {
-		key := j.path
+	if w.s.opt.Home != "" || len(w.s.opt.Roots) > 1 {
+		key, err := filepath.Abs(j.path)
+		if err != nil {
+			key = j.path
+		}
 		if w.seen[key] {
 			return
 		}

@@ -36,8 +36,11 @@ type Options struct {
 	Roots []string
 	// Home adds the places of [Places] below this home folder; empty adds none.
 	Home string
-	// OS is the system whose places are meant, as runtime.GOOS names it.
+	// OS is the system whose places are meant, as runtime.GOOS names it; empty: of all, since
+	// a home folder may have come from another.
 	OS string
+	// Moved are folders of places, such as ~/.codex, that the environment has elsewhere.
+	Moved map[string]string
 	// AppData and LocalAppData are the folders that Windows keeps settings in; empty
 	// is their usual place below Home.
 	AppData, LocalAppData string
@@ -168,11 +171,11 @@ func (s *scanner) readAll(ctx context.Context) {
 		})
 	}
 	w := &walker{s: s, seen: map[string]bool{}}
+	if s.opt.Home != "" { // first: it knows whose the files are
+		w.home(ctx)
+	}
 	for _, root := range s.opt.Roots {
 		w.root(ctx, root)
-	}
-	if s.opt.Home != "" {
-		w.home(ctx)
 	}
 	close(s.jobs)
 	workers.Wait()

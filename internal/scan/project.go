@@ -1,0 +1,132 @@
+package scan
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// inProject are the files of a project in which agents' settings and its own keys lie.
+var inProject = []Place{
+	{Client: "dotenv", Path: ".env*", format: asINI}, {Client: "dotenv", Path: ".dev.vars", format: asINI},
+	{Client: "Claude Code", Path: ".mcp.json", format: asJSON}, {Client: "Claude Code", Path: ".claude/settings*.json", format: asJSON},
+	{Client: "Cursor", Path: ".cursor/mcp.json", format: asJSON}, {Client: "VS Code", Path: ".vscode/mcp.json", format: asJSON}, {Client: "VS Code", Path: ".vscode/settings.json", format: asJSON},
+	{Client: "Gemini CLI", Path: ".gemini/settings.json", format: asJSON}, {Client: "Gemini CLI", Path: ".gemini/.env", format: asINI}, {Client: "Qwen Code", Path: ".qwen/settings.json", format: asJSON},
+	{Client: "Codex", Path: ".codex/config.toml", format: asTOML}, {Client: "OpenCode", Path: "opencode.json*", format: asJSON}, {Client: "Zed", Path: ".zed/settings.json", format: asJSON},
+	{Client: "Roo Code", Path: ".roo/mcp.json", format: asJSON}, {Client: "Kilo Code", Path: ".kilocode/mcp.json", format: asJSON}, {Client: "Junie", Path: ".junie/mcp/mcp.json", format: asJSON},
+	{Client: "Kiro", Path: ".kiro/settings/mcp.json", format: asJSON}, {Client: "Amazon Q", Path: ".amazonq/*.json", format: asJSON}, {Client: "Continue", Path: ".continue/mcpServers/*"},
+	{Client: "Copilot CLI", Path: ".copilot/mcp-config.json", format: asJSON}, {Client: "Crush", Path: "*crush.json", format: asJSON}, {Client: "Aider", Path: ".aider.conf.yml", format: asYAML},
+}
+
+const (
+	maxProjects = 2000
+	maxSettings = 32 << 20 // of a file that lists them
+)
+
+// projects are the folders in which agents have worked, as their own settings list them.
+func (w *walker) projects(places []string) []string {
+	var list []string
+	for _, file := range places {
+		info, err := os.Stat(file)
+		if err != nil || !info.Mode().IsRegular() || info.Size() > maxSettings {
+			continue
+		}
+		switch filepath.Base(file) {
+		case ".claude.json":
+			list = append(list, keysOf(file, "projects")...)
+		case "trustedFolders.json": // of the Gemini CLI
+			list = append(list, keysOf(file, "")...)
+		case "config.toml":
+			b, err := os.ReadFile(file)
+			var got struct {
+				Projects map[string]any `toml:"projects"`
+			}
+			if err == nil && toml.Unmarshal(b, &got) == nil {
+				for dir := range got.Projects {
+					list = append(list, dir)
+				}
+			}
+		case "workspace.json": // of VS Code and what descends from it
+			if b, err := os.ReadFile(file); err == nil {
+				if u, err := url.Parse(parseJSON(b, 1).string("folder")); err == nil && u.Scheme == "file" && u.Host == "" {
+					dir := u.Path
+					if runtime.GOOS == "windows" {
+						dir = strings.TrimPrefix(dir, "/")
+					}
+					list = append(list, filepath.FromSlash(dir))
+				}
+			}
+		}
+	}
+	home := filepath.Clean(w.s.opt.Home)
+	list = slices.DeleteFunc(list, func(dir string) bool {
+		return !filepath.IsAbs(dir) || filepath.Clean(dir) == home || filepath.Dir(dir) == dir
+	})
+	slices.Sort(list)
+	list = slices.Compact(list)
+	return list[:min(len(list), maxProjects)]
+}
+
+// keysOf are the keys of an object in a file of JSON.
+func keysOf(file, name string) (keys []string) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	n := parseJSON(b, 1)
+	if name != "" {
+		n = n.child(name)
+	}
+	if n != nil && n.kind == object {
+		for _, c := range n.inner {
+			keys = append(keys, c.key)
+		}
+	}
+	return keys
+}
+
+// project reads the known files of a project.
+func (w *walker) project(ctx context.Context, dir string) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return
+	}
+	for _, p := range inProject {
+		entries := []string{dir}
+		for part := range strings.SplitSeq(p.Path, "/") { // the folder's own name is no pattern
+			var next []string
+			for _, at := range entries {
+				next = append(next, matching(at, part)...)
+			}
+			entries = next
+		}
+		for _, m := range entries {
+			w.place(ctx, m, p, false)
+		}
+	}
+}
+
+// matching are the entries of a folder that a pattern fits.
+func matching(dir, pattern string) (list []string) {
+	if !strings.ContainsAny(pattern, "*?[") {
+		if _, err := os.Lstat(filepath.Join(dir, pattern)); err != nil {
+			return nil
+		}
+		return []string{filepath.Join(dir, pattern)}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if ok, _ := filepath.Match(pattern, e.Name()); ok {
+			list = append(list, filepath.Join(dir, e.Name()))
+		}
+	}
+	return list
+}
