@@ -27,7 +27,10 @@ const (
 // there, or are signed in on the way where the key may vouch for them, and see what is connected for whom. The address that the product wants
 // them back at never stands in ours: whoever makes up a link cannot send anybody
 // anywhere (threats.md G10).
-func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, returnTo string) (string, error) {
+//
+// config is what is known already of the provider's address, such as a subdomain. It
+// stands in the form, where the person sees it and may change it.
+func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, returnTo string, config map[string]string) (string, error) {
 	a, err := s.writable(ctx, by, which)
 	if err != nil {
 		return "", err
@@ -44,12 +47,18 @@ func (s *Service) Authorize(ctx context.Context, by account.Actor, which Aim, re
 	if err := checkReturn(returnTo); err != nil {
 		return "", err
 	}
+	if err := a.Provider.Record.MayChoose(config); err != nil {
+		return "", err
+	}
 	if err := s.make(ctx, by, which, &a); err != nil {
 		return "", err
 	}
 	to := s.cfg.Connections.ConnectURL(a.subject.Organization, a.Provider.Record.ID)
 	if there, why := a.one(which); why == "" {
 		to = s.cfg.Connections.ReconnectURL(there.ID)
+	}
+	for name, v := range config {
+		to += "&" + url.Values{"tenant." + name: {v}}.Encode()
 	}
 	if returnTo != "" {
 		back, err := s.keepReturn(ctx, by.Environment(), a.subject.User, returnTo)

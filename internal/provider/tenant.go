@@ -132,6 +132,20 @@ func (r Record) Choose(chosen map[string]string) (Record, error) {
 	return r.Bind(all)
 }
 
+// MayChoose checks some of what a person could choose, so that somebody else can
+// fill it in for them.
+func (r Record) MayChoose(some map[string]string) error {
+	for _, name := range sortedKeys(some) {
+		if !slices.ContainsFunc(r.Tenant, func(p TenantParam) bool { return p.Name == name }) {
+			return fault.New(fault.Invalid, "template_param_unknown", "The provider has no parameter "+quoted(name)+" that is chosen.")
+		}
+		if _, err := r.checkValue(name, some[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Bind fills in names, after it has held each value against the record. It can be
 // called again with more of them, as a provider tells them.
 func (r Record) Bind(more map[string]string) (Record, error) {

@@ -70,7 +70,7 @@ func (s *Server) account(r *http.Request, by account.Actor, aim integration.Aim)
 		if aim.Names.Organization == "" { // one would be made for them alone
 			return "", "", missing.WithHint("Send the user to authorization_url of the Pipes authorize route, then try again; or name " + HeaderOrganization + ".")
 		}
-		if to, aerr := s.integrations.Authorize(r.Context(), by, aim, ""); aerr == nil {
+		if to, aerr := s.integrations.Authorize(r.Context(), by, aim, "", nil); aerr == nil {
 			missing = missing.With("connect_url", to)
 		}
 		return "", "", missing

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"crypto/rand"
 	"html/template"
 	"net/url"
@@ -178,7 +179,7 @@ func (s *Server) connectForm(v *visit, p *ConnectionNewPage, prov provider.Provi
 	r := prov.Record
 	f := &ProviderForm{Slug: r.ID, Name: r.Name, OAuth: r.Auth == provider.OAuth2}
 	for _, t := range r.Tenant {
-		f.Tenant = append(f.Tenant, ParamField{Name: t.Name, Title: t.Title, Help: t.Help, Value: t.Default, Options: t.Options})
+		f.Tenant = append(f.Tenant, ParamField{Name: t.Name, Title: t.Title, Help: t.Help, Value: cmp.Or(v.form("tenant."+t.Name), t.Default), Options: t.Options})
 	}
 	if f.OAuth {
 		f.Host = r.SignInHost()

@@ -742,6 +742,9 @@ func TestCatalogue(t *testing.T) {
 	}
 	form.submit("/ui/connections", at("evil.example/")).want(http.StatusUnprocessableEntity).says("Subdomain cannot be") // O7
 	form.submit("/ui/connections", at("acme-help")).want(http.StatusOK).says("acme-help.zendesk.com")
+	// What a product knows already stands in the form, to be seen and changed.
+	b.get("/ui/connections/new?provider=zendesk&tenant.subdomain=acme-desk").want(http.StatusOK).submit("/ui/connections", nil).want(http.StatusOK).says("acme-desk.zendesk.com")
+	b.get("/ui/connections/new?provider=zendesk&tenant.subdomain=evil.example/").submit("/ui/connections", nil).want(http.StatusUnprocessableEntity)
 }
 
 // Issue 5: after an incident an admin sees first what would end, then ends it, and

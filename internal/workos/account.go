@@ -392,9 +392,13 @@ func (s *Server) configure(ctx context.Context, by account.Actor, r *http.Reques
 		Scopes  optional[[]string] `json:"scopes"`
 		ID      string             `json:"client_id"`
 		Secret  text               `json:"client_secret"`
+		Config  map[string]string  `json:"config"`
 	}
 	if _, err := decode(r, &in); err != nil {
 		return answer{}, err
+	}
+	if len(in.Config) > 0 {
+		return answer{}, invalid("config", "What differs by account is chosen when it is connected; authorize takes it.")
 	}
 	c := integration.SettingChange{Enabled: in.Enabled}
 	if in.Scopes.given {
@@ -431,7 +435,7 @@ func (s *Server) authorize(ctx context.Context, by account.Actor, r *http.Reques
 	if err != nil {
 		return answer{}, err
 	}
-	to, err := s.integrations.Authorize(ctx, by, aim, in.ReturnTo)
+	to, err := s.integrations.Authorize(ctx, by, aim, in.ReturnTo, in.Config)
 	if err != nil {
 		return answer{}, err
 	}

@@ -96,7 +96,7 @@ const maxPipesBody = 256 << 10
 
 // unprocessables are the faults that Pipes answers with 422 for what was sent.
 func unprocessables() []string {
-	return []string{"auth_method_mismatch", "invalid_token_combination", "scope_not_allowed", "invalid_credential", "account_unknown", "credential_unusable", "invalid_return_to"}
+	return []string{"auth_method_mismatch", "invalid_token_combination", "scope_not_allowed", "invalid_credential", "account_unknown", "credential_unusable", "invalid_return_to", "template_param_unknown", "tenant_invalid"}
 }
 
 // failPipes writes an error in the form of Pipes: message and code. With an

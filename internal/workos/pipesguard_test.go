@@ -187,3 +187,22 @@ func TestPipesIdempotencyKey(t *testing.T) {
 		p.do(t, "POST", "/data-integrations", `{"provider":"linear"}`, "Idempotency-Key", "retry-4").wants(t, "what was refused may be tried again", 201)
 	})
 }
+
+// Issue 5, workos.md 2.2: config of an authorization is what the person would choose.
+// It is held to the record (threats.md O7), and nothing of it is passed over unsaid.
+func TestAuthorizeTakesConfig(t *testing.T) {
+	eachProduct(t, func(t *testing.T, p *product) {
+		p.do(t, "POST", "/data-integrations", `{"provider":"zendesk","enabled":true,"credentials":{"type":"custom","client_id":"c1","client_secret":"a-client-secret"}}`).wants(t, "create", 201)
+		ask := func(config string) reply {
+			return p.do(t, "POST", "/data-integrations/zendesk/authorize", `{"user_id":"u-1","organization_id":"acme","config":`+config+`}`)
+		}
+		if got := fmt.Sprint(ask(`{"subdomain":"acme-help"}`).wants(t, "authorize", 200).body["url"]); !strings.Contains(got, "tenant.subdomain=acme-help") {
+			t.Errorf("the page is %s", got)
+		}
+		ask(`{}`).wants(t, "nothing known", 200)
+		ask(`{"host":"acme"}`).denies(t, "a name that is none", 422, "template_param_unknown")
+		ask(`{"subdomain":"evil.example/"}`).denies(t, "a value that leads elsewhere", 422, "tenant_invalid")
+		p.do(t, "PUT", "/organizations/acme/data_integration_configurations/zendesk", `{"enabled":true,"config":{"subdomain":"x"}}`).denies(t, "of a configuration", 422, "invalid_field")
+		p.do(t, "PUT", "/organizations/acme/data_integration_configurations/zendesk", `{"enabled":true,"config":{}}`).wants(t, "an empty one", 200)
+	})
+}
