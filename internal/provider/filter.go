@@ -125,7 +125,7 @@ func dropped(c byte) bool { return c == 0 || c == '\r' || c == '\n' }
 
 // disguised reports that a form may stand in text with an escape or a break in it.
 func (f *filter) disguised(r *Redactor, text []byte) bool {
-	before := 0 // the end of the escape or break before: what lies before it is not read
+	var known before
 	for i := 0; i < len(text); i++ {
 		if !isSpecial[text[i]] {
 			continue
@@ -143,7 +143,7 @@ func (f *filter) disguised(r *Redactor, text []byte) bool {
 			end = i + used
 			switch c, stands = byte(char), true; {
 			case char >= 0x80 && !f.high: // in no form
-				before, i = end, end-1
+				known, i = before{end: end}, end-1
 				continue
 			case char >= 0x80, nested(c, text[end:]):
 				return true
@@ -151,12 +151,36 @@ func (f *filter) disguised(r *Redactor, text []byte) bool {
 				stands = false
 			}
 		}
-		if f.across(text, before, i, end, c, stands) && f.around(r, text, i, end) {
+		if (f.across(text, known, i, end, c, stands) || dropped(text[i]) && tears(text[:i])) && f.around(r, text, i, end) {
 			return true
 		}
-		before, i = end, end-1
+		if dropped(text[i]) {
+			known = before{end: end, over: true, at: i, from: known.end}
+		} else {
+			known = before{end: end}
+		}
+		i = end - 1
 	}
 	return false
+}
+
+// tears reports that a break after text may stand within an escape.
+func tears(text []byte) bool {
+	for i := len(text) - 1; i >= 0 && len(text)-i < maxEscape; i-- {
+		if isSpecial[text[i]] {
+			return !dropped(text[i]) && unfinished(text[i:]) // else it was the break before that may
+		}
+	}
+	return false
+}
+
+// before tells which text before a place stands for itself: what follows the last
+// escape or break, at end, and if that was a break, what lies between it and the one
+// before.
+type before struct {
+	end      int
+	over     bool
+	at, from int
 }
 
 // around searches about a place over which a form may go. It leaves what has long
@@ -192,11 +216,15 @@ func nested(c byte, rest []byte) bool {
 
 // across reports that a form may go over the place from i to end of text, which
 // stands for c, or for nothing.
-func (f *filter) across(text []byte, before, i, end int, c byte, stands bool) bool {
+func (f *filter) across(text []byte, b before, i, end int, c byte, stands bool) bool {
 	const side = shortForm / 2
 	left := func(at byte, known bool) bool {
+		low, over := b.end, b.over
 		for n, j := 0, i-1; n < side; n, j = n+1, j-1 {
-			if j < before {
+			if j < low && over {
+				j, low, over = b.at-1, b.from, false // a form goes on over a break
+			}
+			if j < low {
 				return j >= 0 // it may be anything, but for the beginning of the text
 			}
 			if known && !f.pair(text[j], at) {
@@ -208,6 +236,9 @@ func (f *filter) across(text []byte, before, i, end int, c byte, stands bool) bo
 	}
 	right := func(at byte, known bool) bool {
 		for n, j := 0, end; n < side; n, j = n+1, j+1 {
+			for j < len(text) && dropped(text[j]) {
+				j++
+			}
 			if j >= len(text) {
 				return false // that would be under way
 			}
@@ -225,7 +256,7 @@ func (f *filter) across(text []byte, before, i, end int, c byte, stands bool) bo
 		return left(c, true) || right(c, true)
 	}
 	var next, last byte
-	hasNext, hasLast := end < len(text) && !opaque(text[end:]), i > before
+	hasNext, hasLast := end < len(text) && !opaque(text[end:]), i > b.end
 	if hasLast && !f.within[folded[text[i-1]]] {
 		return false // no form comes to this place
 	}
