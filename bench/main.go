@@ -12,6 +12,7 @@
 //	go run ./bench -objects 1000000 secrets instead: written and read among 500 and among many
 //	go run ./bench -scan 100000 -gitleaks PATH  what a scan for credentials costs, beside gitleaks
 //	go run ./bench -streams 2000    the memory that idle live pages take
+//	go run ./bench -doors           the proxy and the relay, beside direct calls and a plain reverse proxy
 //
 // Latency and CPU are measured on the undisturbed server. Round trips are
 // counted by a proxy in front of PostgreSQL and fsyncs by strace, each in a
@@ -70,6 +71,7 @@ type options struct {
 	objects  int // secrets of the large database; 0 is the usual measurement
 	scan     int // small files of a tree to scan; 0 is the usual measurement
 	gitleaks string
+	doors    bool // the proxy and the relay instead
 }
 
 func main() {
@@ -84,8 +86,17 @@ func main() {
 	flag.IntVar(&o.objects, "objects", 0, "measure secrets among 500 and among this many instead; 500 is among 500 only")
 	flag.IntVar(&o.scan, "scan", 0, "measure a scan of this many small files and of a large one instead, 1,000,000 at most")
 	flag.StringVar(&o.gitleaks, "gitleaks", "", "with -scan: the binary of gitleaks, to be measured beside")
+	flag.BoolVar(&o.doors, "doors", false, "measure the proxy and the relay instead, on SQLite: calls over HTTPS, downloads, idle streams")
+	plain := flag.Bool("plain", false, "be a plain reverse proxy: used by bench itself")
 	part := flag.Bool("parts", false, "be the process of parts.go: used by bench itself")
 	flag.Parse()
+	if *plain {
+		if err := servePlain(flag.Arg(0), flag.Arg(1), flag.Arg(2) == "true"); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *part {
 		if err := serveParts(flag.Arg(0), flag.Arg(1)); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -145,6 +156,9 @@ func run(ctx context.Context, o options, out string) (err error) {
 	}
 	defer up.Close()
 
+	if o.doors {
+		return doorways(ctx, o, dir, binary, up)
+	}
 	if o.streams > 0 {
 		return streams(ctx, dir, binary, up, o.streams)
 	}
@@ -268,13 +282,7 @@ func brokered(ctx context.Context, o options, dir, binary, engine string, up *wo
 // unless nil, the bare parts, in turns, so that whatever else the machine does meets all alike, and gives the
 // medians. What is added is the median of the differences within a turn.
 func rounds(ctx context.Context, o options, engine string, b *broker, p *parts, up *world.Third, brokered func(context.Context) error) ([]Row, error) {
-	turn := options{calls: max(o.calls/turns, 100), seconds: o.seconds / turns}
-	kinds := []struct {
-		path string
-		n    int
-		pid  int
-		call func(context.Context) error
-	}{
+	kinds := []kind{
 		{"direct", 1, b.pid(), up.Direct}, {engine, 1, b.pid(), brokered}, {engine + " whoami", 1, b.pid(), b.whoami},
 		{engine + " relay", 1, b.pid(), b.relayed},
 		{"direct", 16, b.pid(), up.Direct}, {engine, 16, b.pid(), brokered}, {engine + " relay", 16, b.pid(), b.relayed},
@@ -283,6 +291,20 @@ func rounds(ctx context.Context, o options, engine string, b *broker, p *parts, 
 		kinds = slices.Insert(kinds, 3, kinds[0])
 		kinds[3].path, kinds[3].pid, kinds[3].call = "parts", p.pid(), p.call
 	}
+	return taken(ctx, o, kinds)
+}
+
+// kind is one row to be: a way to call, and whose processor time counts.
+type kind struct {
+	path string
+	n    int
+	pid  int
+	call func(context.Context) error
+}
+
+// taken measures them in turns. Each is beside the last direct one before it.
+func taken(ctx context.Context, o options, kinds []kind) ([]Row, error) {
+	turn := options{calls: max(o.calls/turns, 100), seconds: o.seconds / turns}
 	taken := make([][]Row, len(kinds))
 	for range turns {
 		var direct Row

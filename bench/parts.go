@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -34,11 +35,16 @@ type parts struct {
 // makes one durable, in a transaction with those of others that came meanwhile, and
 // answers.
 func startParts(ctx context.Context, database, upstream string) (*parts, error) {
+	return startSelf(ctx, "-parts", database, upstream)
+}
+
+// startSelf starts this program as another process, which says where it serves.
+func startSelf(ctx context.Context, args ...string) (*parts, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{process: exec.CommandContext(ctx, self, "-parts", database, upstream)}
+	p := &parts{process: exec.CommandContext(ctx, self, args...)}
 	p.process.Stderr = os.Stderr
 	if p.input, err = p.process.StdinPipe(); err != nil {
 		return nil, err
@@ -106,7 +112,7 @@ func serveParts(database, upstream string) error {
 		return servePartsOfARead(ctx, db)
 	}
 	row := bytes.Repeat([]byte("x"), 1000)
-	return serveUntilInputEnds(func(w http.ResponseWriter, r *http.Request) {
+	return serveUntilInputEnds(nil, func(w http.ResponseWriter, r *http.Request) {
 		answer, err := func() ([]byte, error) {
 			if _, err := io.ReadAll(io.LimitReader(r.Body, 1<<20)); err != nil {
 				return nil, err
@@ -161,7 +167,7 @@ func servePartsOfARead(ctx context.Context, db *sqldb.DB) error {
 	if err := db.Update(ctx, add); err != nil { // the row that is read
 		return err
 	}
-	return serveUntilInputEnds(func(w http.ResponseWriter, r *http.Request) {
+	return serveUntilInputEnds(nil, func(w http.ResponseWriter, r *http.Request) {
 		var value []byte
 		err := db.Near().QueryRowContext(r.Context(), read, 1).Scan(&value)
 		if err == nil {
@@ -175,7 +181,8 @@ func servePartsOfARead(ctx context.Context, db *sqldb.DB) error {
 	})
 }
 
-func serveUntilInputEnds(handler http.HandlerFunc) error {
+// serveUntilInputEnds serves, over TLS unless secured is nil.
+func serveUntilInputEnds(secured *tls.Config, handler http.HandlerFunc) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -186,6 +193,9 @@ func serveUntilInputEnds(handler http.HandlerFunc) error {
 		_ = srv.Close()
 	}()
 	fmt.Println(l.Addr())
+	if secured != nil {
+		l = tls.NewListener(l, secured)
+	}
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -182,6 +182,9 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if !Recorded {
+		cfg.Logger.Error("this build puts no call on record: it is to measure with, and no product")
+	}
 	l := &Log{
 		db: cfg.DB, keeper: cfg.Keeper, dir: cfg.CheckpointDir, node: cfg.Node, every: cfg.Every, now: cfg.Now, log: cfg.Logger, spares: newSpares(),
 		publish: disk.Replace, again: cfg.Again, written: cfg.Written, witness: witness{overdue: cfg.Overdue, limit: cfg.Unwitnessed},
