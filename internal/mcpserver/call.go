@@ -24,20 +24,37 @@ func (s *Server) call(ctx context.Context, who agent.Identity, m message, rev re
 		return nil, badParams("arguments must be an object.")
 	}
 	c := caller{who: who, address: address}
+	again, p := s.resume(ctx, c, m, rev, name)
+	if p != nil {
+		return nil, p
+	}
 	t := s.metaTool(name)
 	switch {
 	case t == nil:
-		return s.invoke(ctx, c, m, rev, name, args, "")
+		return s.invoke(ctx, c, m, rev, again, name, args, "")
 	case t.most != "":
 		called, args, err := s.indirect(name, m.params["arguments"])
 		if err != nil {
 			return s.refusal(ctx, name, rev, err), nil
 		}
-		return s.invoke(ctx, c, m, rev, called, args, t.most)
+		return s.invoke(ctx, c, m, rev, again, called, args, t.most)
+	case again != nil && name != "request_session":
+		return nil, badParams("This tool asks for nothing, so there is no requestState of it.")
+	case again != nil:
+		a, err := s.requested(ctx, c, *again)
+		if err != nil {
+			return s.refusal(ctx, name, rev, err), nil
+		}
+		return s.answer(rev, a)
 	}
 	a, err := t.run(ctx, c, m.params["arguments"])
 	if err != nil {
 		return s.refusal(ctx, name, rev, err), nil
+	}
+	if v, ok := a.facts.(sessionView); ok && name == "request_session" {
+		if asked := s.askAt(ctx, c, m, rev, name, v.ApprovalURL, string(v.Request)); asked != nil {
+			return asked, nil
+		}
 	}
 	return s.answer(rev, a)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/strictjson"
 )
@@ -66,14 +67,25 @@ func (s *Server) indirect(by string, raw json.RawMessage) (name string, args obj
 }
 
 // invoke calls a provider's tool.
-func (s *Server) invoke(ctx context.Context, c caller, m message, rev revision, name string, args object, most policy.Effect) (any, *problem) {
+func (s *Server) invoke(ctx context.Context, c caller, m message, rev revision, again *resumed, name string, args object, most policy.Effect) (any, *problem) {
 	call, err := target(args)
 	if err != nil {
 		return s.refusal(ctx, name, rev, err), nil
 	}
 	call.Identity, call.Tool, call.Address, call.Traceparent, call.AtMost = c.who, name, c.address, m.trace, most
+	if again != nil && call.Handle == "" { // the session that was asked for by this very call
+		call.Handle = again.handle
+	}
 	res, err := s.gateway.Invoke(ctx, call)
 	if err != nil {
+		var wireName string
+		_ = str(m.params["name"], &wireName)
+		if asked := s.ask(ctx, c, m, rev, wireName, fault.Of(err)); asked != nil {
+			return asked, nil
+		}
+		if again != nil && again.handle != "" && call.Handle == again.handle && fault.KindOf(err) != fault.Internal {
+			err = fault.Of(err).With("session", again.handle) // to go on with
+		}
 		return s.noTool(ctx, name, rev, most, err)
 	}
 	return s.upstream(rev, res), nil

@@ -100,7 +100,7 @@ func parse(body []byte) (message, *problem) {
 	if m.meta, ok = m.params.object("_meta"); !ok {
 		return m, badParams("_meta must be an object.")
 	}
-	if m.params.variant("name", "arguments", "cursor", "_meta") || m.meta.variant(mcp.MetaKeyProtocolVersion, mcp.MetaKeyClientCapabilities, mcp.MetaKeyClientInfo) {
+	if m.params.variant("name", "arguments", "cursor", "_meta", "requestState", "inputResponses") || m.meta.variant(mcp.MetaKeyProtocolVersion, mcp.MetaKeyClientCapabilities, mcp.MetaKeyClientInfo) {
 		return m, badParams("A parameter's name differs from ours by case only.")
 	}
 	return m, nil

@@ -283,6 +283,22 @@ func (s *Server) requestSession(ctx context.Context, c caller, args requestArgs)
 	return answer{facts: v, text: text}, nil
 }
 
+// requested is what became of a request for a session, for the client that opened the
+// page itself.
+func (s *Server) requested(ctx context.Context, c caller, again resumed) (answer, error) {
+	ses, err := s.sessions.CheckRequest(ctx, c.who, again.request, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	a := s.seen(ses)
+	if v, ok := a.facts.(sessionView); ok {
+		v.Handle = again.handle
+		a.facts = v
+	}
+	a.text += "\nIts handle is " + again.handle + "."
+	return a, nil
+}
+
 type checkArgs struct {
 	Session string `json:"session"`
 	Request string `json:"request_id"`
