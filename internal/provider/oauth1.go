@@ -110,8 +110,11 @@ func (o *OAuth) lintSigned(l *linter) {
 // formOf reads a body that is a form.
 func formOf(req *http.Request) (url.Values, error) {
 	media, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";")
-	if req.GetBody == nil || !strings.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") {
+	if req.Body == nil && req.GetBody == nil || !strings.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") {
 		return nil, nil
+	}
+	if req.GetBody == nil { // it streams, and its signature goes before it
+		return nil, fault.New(fault.TooLarge, "body_too_large", "A form of this size cannot be signed.").WithHint("Send less at once, or another kind of body.")
 	}
 	body, err := req.GetBody()
 	if err != nil {

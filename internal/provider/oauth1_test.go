@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
@@ -86,6 +87,11 @@ func TestOAuth1Injection(t *testing.T) {
 		if out := red.Text([]byte("said: " + leak)); bytes.Contains(out, []byte(leak)) {
 			t.Errorf("%s comes back", leak)
 		}
+	}
+	u, _ := url.Parse("https://api.x.com/2/media")
+	streams := &http.Request{Method: "POST", URL: u, Header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, Body: io.NopCloser(strings.NewReader("a=b"))}
+	if err := SignForOAuth1(streams, cred.Values, "n", time.Now()); !fault.Is(err, "body_too_large") {
+		t.Errorf("a form that cannot be read before it is signed: %v", err)
 	}
 	if err := SignForOAuth1(&http.Request{Method: "GET", URL: &url.URL{Scheme: "https", Host: "h"}, Header: http.Header{}}, map[string]secret.Value{}, "n", time.Now()); err == nil {
 		t.Error("signed with nothing")
