@@ -30,7 +30,16 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("AMBIT_TEST_TAKE"); dir != "" { // a process that TestKilledInBetween kills
+		if err := takeAll(context.Background(), dir, os.Getenv("AMBIT_TEST_SERVER"), os.Getenv("AMBIT_TEST_KEY")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()
