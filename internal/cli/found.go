@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ type foundFlags struct {
 	vault       found.Vault
 	risk        string
 	apply, no   bool
+	logins      bool
 	connect     []string
 	revoke, yes bool
 	records     map[string]string
@@ -54,7 +56,8 @@ func (c *command) importFindings() *cobra.Command {
 	f.StringVar(&o.baseline, "baseline", "", "leave out what this file accepts")
 	f.Var(choice{&o.risk, []string{"high", "medium", "low"}}, "min-risk", "take what has this risk or a higher one: high, medium or low")
 	f.BoolVar(&o.apply, "apply", false, "store the values and change the files")
-	f.BoolVar(&undo, "undo", false, "put the named files back as they were")
+	f.BoolVar(&o.logins, "logins", false, "also take what programs keep of their own login, which signs them out, and SSH keys")
+	f.BoolVar(&undo, "undo", false, "put the named files, and those in the named folders, back as they were")
 	f.BoolVar(&o.no, "no-connect", false, "connect no accounts, and leave the entries of MCP servers")
 	f.StringArrayVar(&o.connect, "connect", nil, "connect the keys of an issuer at this provider of the server: ISSUER=PROVIDER, such as gitlab=our_gitlab (repeatable)")
 	f.StringVar(&o.vault.Owner, "owner", "", "user whose the accounts become (default: the organization's)")
@@ -84,7 +87,7 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 	if err != nil {
 		return err
 	}
-	take := found.Options{Risk: scan.Risk(o.risk)}
+	take := found.Options{Risk: scan.Risk(o.risk), Logins: o.logins, Named: args}
 	if !o.no && slices.ContainsFunc(report.Findings, scan.Finding.IsKey) {
 		err := c.accounts(ctx, &o, report.Findings, &take)
 		switch {
@@ -277,7 +280,9 @@ func entryOf(url string) func(file string, section []string) map[string]any {
 
 func (c *command) sayTaken(changes []found.Change, left []found.Left, applied bool) {
 	revoke := map[string]bool{}
+	taken := int64(0)
 	for _, ch := range changes {
+		taken += int64(len(ch.Takes))
 		c.say("%s", c.paint(c.stdout, "1", plain(ch.File)))
 		for _, t := range ch.Takes {
 			c.say("  %d  %s\n     %s\n     %s", t.Line, plain(first(t.Key, t.Title)), c.paint(c.stdout, "31", "- "+plain(t.Masked)), c.paint(c.stdout, "32", "+ "+plain(t.Placeholder)))
@@ -307,10 +312,11 @@ func (c *command) sayTaken(changes []found.Change, left []found.Left, applied bo
 		c.note("Nothing to take out.")
 		return
 	case !applied:
-		c.say("\nNothing was changed. To do this: the same command with --apply.")
+		c.say("\nNothing was changed: %s would come out of %s. To do this: the same command with --apply.", count(taken, "credential", "credentials"), count(int64(len(changes)), "file", "files"))
 		return
 	}
-	c.say("\nDone. The values are in the vault (ambit secret list --prefix found/); to put a file back: ambit import findings --undo FILE")
+	c.say("\nDone: %s came out of %s. The values are in the vault (ambit secret list --prefix found/); to put files back: ambit import findings --undo FILE|FOLDER",
+		count(taken, "credential", "credentials"), count(int64(len(changes)), "file", "files"))
 	if len(revoke) > 0 {
 		c.say("Now revoke what lay there. For one that became a connection, give that a new key first (ambit connection connect PROVIDER --reconnect ID):")
 		for _, line := range slices.Sorted(maps.Keys(revoke)) {
@@ -319,18 +325,48 @@ func (c *command) sayTaken(changes []found.Change, left []found.Left, applied bo
 	}
 }
 
-func (c *command) putBack(ctx context.Context, v found.Vault, files []string) error {
-	if len(files) == 0 {
-		return usageError{errors.New("ambit import findings --undo takes the files to put back")}
+func (c *command) putBack(ctx context.Context, v found.Vault, args []string) error {
+	if len(args) == 0 {
+		return usageError{errors.New("ambit import findings --undo takes the files to put back, or folders that they are in")}
 	}
 	var err error
 	if v.To, err = c.api(ctx); err != nil {
 		return err
 	}
-	for _, file := range files {
-		if err := v.Undo(ctx, file); err != nil {
-			return err
+	var files, back []string
+	var failed error
+	for _, arg := range args {
+		if info, err := os.Stat(arg); err == nil && info.IsDir() {
+			below, err := v.Taken(ctx, arg)
+			if err != nil {
+				return err
+			}
+			files = append(files, below...)
+			continue
 		}
+		files = append(files, arg)
 	}
-	return c.show(map[string]any{"restored": files}, func() { c.say("As it was: %s", plain(strings.Join(files, ", "))) })
+	for _, file := range files { // one that was changed since does not keep the others from it
+		if err := v.Undo(ctx, file); err != nil {
+			if len(files) == 1 || fault.Of(err).Kind != fault.Conflict {
+				return err
+			}
+			f := fault.Of(err)
+			c.note("%s %s", plain(f.Message), plain(f.Hint))
+			failed = fault.New(fault.Conflict, "file_changed", "Not all files were put back.").WithHint("The others are as they were; the list says why.")
+			continue
+		}
+		back = append(back, file)
+	}
+	if err := c.show(map[string]any{"restored": some(back)}, func() {
+		for _, file := range back {
+			c.say("As it was: %s", plain(file))
+		}
+		if len(files) == 0 {
+			c.note("Nothing was taken out there.")
+		}
+	}); err != nil {
+		return err
+	}
+	return failed
 }

@@ -143,11 +143,12 @@ func (c *command) importAccounts() *cobra.Command {
 	var names []string
 	cmd := &cobra.Command{
 		Use: "workos-accounts", Short: "Import the accounts that people have connected at WorkOS",
-		Long: "Connect here what users and organizations have connected at WorkOS (Pipes). They keep the ids that WorkOS has for them, which\n" +
-			"is how an application asks for their accounts here too. WORKOS_API_KEY is a key of its environment. Without --apply nothing is\n" +
-			"read or changed beyond the lists.\n\n" +
-			"WorkOS gives out API keys and access tokens, and no refresh tokens and client secrets: an account of OAuth works until its token\n" +
-			"ends, then its owner connects it anew. What is connected already stays, so it can be cut off and run again at any time.",
+		Long: "Connect here what users and organizations have connected at WorkOS (Pipes). They keep the ids that WorkOS has for\n" +
+			"them, which is how an application asks for their accounts here too. WORKOS_API_KEY is a key of its environment.\n" +
+			"Without --apply the lists are read, and nothing else.\n\n" +
+			"WorkOS gives out API keys and access tokens, and no refresh tokens and client secrets: an account of OAuth works until\n" +
+			"its token ends, then its owner connects it anew. What is connected already stays, so it can be cut off and run again at\n" +
+			"any time.",
 		Example: "  ambit import workos-accounts\n  ambit import workos-accounts --connect github=our_github --apply",
 		Args:    takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -87,6 +87,29 @@ type Options struct {
 	// path; nil for a program that cannot be connected so, and for section nil whether the
 	// program can. Nil: entries stay.
 	Entry func(file string, section []string) map[string]any
+	// Logins takes the logins of programs too, which are signed out by that; those of the
+	// files in Named are taken anyway.
+	Logins bool
+	Named  []string
+}
+
+// logins are the files in which programs keep what their own login gave them, and keys
+// that they cannot work without: whoever takes those signs the program out.
+var logins = [...]string{
+	"/.claude/.credentials.json", "/.codex/auth.json", "/.gemini/oauth_creds.json", "/.gemini/mcp-oauth-tokens.json", "/.local/share/opencode/", "/.mcp-auth/", "/github-copilot/apps.json", "/github-copilot/hosts.json",
+	"/amp/secrets.json", "/.ssh/", "/.gnupg/", "/gh/hosts.yml", "/glab-cli/", "/gcloud/", "/.azure/", "/.aws/sso/cache/", "/.aws/cli/cache/", "/.aws/login/cache/", "/.docker/config.json", "/containers/auth.json",
+	"/.kube/", "/jupyter/runtime/", "/com.vercel.cli/", "/.fly/", "/.terraform.d/", "/.vault-token", "/.pulumi/", "/.wrangler/", "/huggingface/", "/.config/stripe/",
+}
+
+// login reports whether a file is a program's own.
+func (o Options) login(file string) bool {
+	full, err := filepath.Abs(file)
+	if err != nil || o.Logins {
+		return false
+	}
+	low := strings.ToLower(filepath.ToSlash(full))
+	return slices.ContainsFunc(logins[:], func(l string) bool { return strings.Contains(low, l) }) &&
+		!slices.ContainsFunc(o.Named, func(n string) bool { at, err := filepath.Abs(n); return err == nil && at == full })
 }
 
 // Change is what becomes of one file.
@@ -122,6 +145,8 @@ func Plan(findings []scan.Finding, o Options) (changes []Change, left []Left) {
 			others[f.File] = append(others[f.File], f)
 		case f.Commit != "":
 			left = append(left, Left{f.File, f.Line, f.Kind, "it is in the history of the repository, which is not rewritten"})
+		case o.login(f.File):
+			left = append(left, Left{f.File, f.Line, f.Kind, "a program of yours is signed in with it: name the file, or add --logins"})
 		case strings.HasPrefix(f.File, "process "):
 			left = append(left, Left{f.File, 0, f.Kind, "a running program has it"})
 		default:
@@ -410,6 +435,36 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 			WithHint("Its old content is in the vault: ambit secret get " + s.Name + " --output FILE")
 	}
 	return replace(path, now, before, fs.FileMode(mode))
+}
+
+// Taken are the files in a folder that something was taken out of.
+func (v Vault) Taken(ctx context.Context, folder string) (files []string, err error) {
+	if folder, err = filepath.EvalSymlinks(folder); err == nil {
+		folder, err = filepath.Abs(folder)
+	}
+	if err != nil {
+		return nil, fault.New(fault.NotFound, "file_unfit", "There is no folder "+folder+".").WithCause(err)
+	}
+	f := client.SecretFilter{Prefix: "found/backup/", OrganizationID: v.Organization, Limit: 100}
+	for {
+		page, err := v.To.Secrets(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range page.Data {
+			file := s.Metadata[pathMark]
+			if rel, err := filepath.Rel(folder, file); err != nil || !filepath.IsLocal(rel) {
+				continue
+			}
+			if _, err := os.Stat(file); err == nil {
+				files = append(files, file)
+			}
+		}
+		if f.After = page.Next; f.After == "" {
+			slices.Sort(files)
+			return files, nil
+		}
+	}
 }
 
 // content is a value, in whichever of its two forms the server gave it.
