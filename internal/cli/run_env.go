@@ -88,6 +88,9 @@ func (r *run) environment(a runAccess, trust trustFiles) (env, dropped []string)
 	out["NODE_EXTRA_CA_CERTS"] = trust.own
 	out["NODE_USE_ENV_PROXY"] = "1"
 	out["DENO_TLS_CA_STORE"] = "system,mozilla"
+	if trust.java != "" {
+		out["JAVA_TOOL_OPTIONS"] = strings.TrimSpace(out["JAVA_TOOL_OPTIONS"] + " " + trust.java)
+	}
 	out["GIT_TERMINAL_PROMPT"] = "0" // what a person would type is what they should not have to
 	out["AMBIT_SESSION"] = a.SessionID
 	maps.Copy(out, r.preset().env)
@@ -109,6 +112,17 @@ func (r *run) preset() preset { return presets[filepath.Base(r.args[0])] }
 
 // proxyVariables name the proxy, with the session's token as its password.
 func (r *run) proxyVariables(a runAccess) map[string]string {
+	u := r.proxyURL(a)
+	out := map[string]string{}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NPM_CONFIG_PROXY", "NPM_CONFIG_HTTPS_PROXY"} {
+		out[name] = u.String()
+	}
+	past := strings.Join(r.past(a), ",")
+	out["NO_PROXY"], out["no_proxy"] = past, past
+	return out
+}
+
+func (r *run) proxyURL(a runAccess) *url.URL {
 	u, err := url.Parse(a.ProxyURL)
 	if r.isolate {
 		u, err = &url.URL{Scheme: "http", Host: insidePlace}, nil
@@ -117,13 +131,7 @@ func (r *run) proxyVariables(a runAccess) map[string]string {
 		u = &url.URL{Scheme: "http", Host: a.ProxyURL}
 	}
 	u.User = url.UserPassword("session", a.Token)
-	out := map[string]string{}
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NPM_CONFIG_PROXY", "NPM_CONFIG_HTTPS_PROXY"} {
-		out[name] = u.String()
-	}
-	past := strings.Join(r.past(a), ",")
-	out["NO_PROXY"], out["no_proxy"] = past, past
-	return out
+	return u
 }
 
 // past lists what goes past the proxy: this machine, the server itself, and the
@@ -157,6 +165,8 @@ func (r *run) past(a runAccess) []string {
 type trustFiles struct {
 	own string // the proxy's authority
 	all string // and those of the system
+
+	java string // the option of Java that names what it reads
 }
 
 // systemTrust are the places at which systems keep what they trust.
