@@ -82,7 +82,7 @@ func (r *run) environment(a runAccess, trust trustFiles) (env, dropped []string)
 	maps.Copy(out, a.Variables)
 	maps.Copy(out, r.proxyVariables(a))
 	for _, name := range []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "PIP_CERT", "DENO_CERT", "NIX_SSL_CERT_FILE",
-		"NPM_CONFIG_CAFILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE"} {
+		"NPM_CONFIG_CAFILE", "CODEX_CA_CERTIFICATE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE"} {
 		out[name] = trust.all
 	}
 	out["NODE_EXTRA_CA_CERTS"] = trust.own

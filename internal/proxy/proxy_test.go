@@ -331,7 +331,7 @@ func TestUpstreamConnectionsAreReused(t *testing.T) {
 	for range 16 {
 		c := w.client(t, false)
 		wg.Go(func() {
-			for range 40 {
+			for range 200 {
 				resp, err := c.Get(w.https("/me"))
 				if err != nil || resp.StatusCode != 200 {
 					t.Errorf("%v %v", resp, err)
@@ -344,6 +344,6 @@ func TestUpstreamConnectionsAreReused(t *testing.T) {
 	}
 	wg.Wait()
 	if n := w.opened.Load(); n > 32 {
-		t.Errorf("%d connections to the third party for 640 requests of 16 workers, want at most 32", n)
+		t.Errorf("%d connections to the third party for 3,200 requests of 16 workers, want at most 32", n)
 	}
 }
