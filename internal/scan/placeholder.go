@@ -1,7 +1,9 @@
 package scan
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"math"
 	"strings"
@@ -112,7 +114,17 @@ func placeholder(v string) bool {
 	if strings.Contains(v, "${") || strings.Contains(v, "{{") || strings.Contains(v, "<%") || strings.Contains(v, "$(") {
 		return true
 	}
-	return monotone(v)
+	return monotone(v) || encodedWords(v)
+}
+
+// encodedWords reports whether a value is a sentence in base64, as tests and manuals have it
+// where a token stands.
+func encodedWords(v string) bool {
+	if len(v) < 16 || len(v) > 400 || v[0] < 'A' {
+		return false
+	}
+	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(v, "="))
+	return err == nil && printable(b) && bytes.Count(b, []byte{' '}) >= 2 && wordy(string(b))
 }
 
 // varied matches a default that somebody made their own password of: changeme-Prod1.

@@ -541,7 +541,7 @@ func (d *doc) header(u *unit, at int) {
 	}
 	if basic {
 		user, pass, ok := basicPair(v)
-		if !ok || placeholder(pass) && !strings.EqualFold(user, "x") || strings.EqualFold(user, pass) || !u.take(n, n+len(v)) {
+		if !ok || (placeholder(pass) || wordy(pass) && !passwordLike(pass, config)) && !strings.EqualFold(user, "x") || strings.EqualFold(user, pass) || !u.take(n, n+len(v)) {
 			return
 		}
 		d.add(u, found{kind: "basic-auth", title: "Basic authorization", base: 60, value: v, at: n, weak: true, also: pass})
