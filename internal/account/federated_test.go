@@ -189,7 +189,7 @@ func TestFederatedSignIn(t *testing.T) {
 	})
 }
 
-// S15, O3: an ID token counts only if the issuer signed it with a key of its own, for
+// S15, O3, G6: an ID token counts only if the issuer signed it with a key of its own, for
 // us alone, for this very request, now.
 func TestIDTokensRefused(t *testing.T) {
 	t.Parallel()

@@ -119,7 +119,7 @@ func (s *server) public(t testing.TB) string {
 
 func request(client, challenge string) url.Values {
 	return url.Values{"response_type": {"code"}, "client_id": {client}, "redirect_uri": {agenttest.Redirect}, "code_challenge": {challenge},
-		"code_challenge_method": {"S256"}, "state": {"s1"}, "resource": {agenttest.PublicURL + "/mcp"}, "scope": {"ambit offline_access"}}
+		"code_challenge_method": {"S256"}, "state": {"s1"}, "resource": {agenttest.PublicURL + "/mcp"}, "scope": {"ambit offline_access admin approvals:write"}}
 }
 
 // flow runs everything up to the code.
@@ -154,6 +154,7 @@ func wantError(t *testing.T, what string, a answer, status int, code string) {
 	}
 }
 
+// S7: what a client asks for as its scope gives it nothing more: the token says "ambit".
 func TestWholeFlow(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server, alice *agenttest.Person) {

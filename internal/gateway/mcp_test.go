@@ -112,7 +112,7 @@ func (s scene) note(t *testing.T, text string) (string, error) {
 // its entry in the audit and without the credential in its answer; poisoned at the
 // server, upon which it is frozen before anything is sent or used up; and thawed by
 // the server's taking it back, or by a person's agreeing to the new words, which
-// takes a new session (rules 1, 3 and 5; U1, U6, G rows of threats.md).
+// takes a new session (rules 1, 3 and 5; A5, U1, U6 of threats.md).
 func TestUpstreamMCPIsPinned(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {

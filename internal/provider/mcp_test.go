@@ -254,6 +254,7 @@ func TestMCPOddTools(t *testing.T) {
 	if _, err := tl.Build(json.RawMessage(`{"ref":7}`), k.rec.Pinned().API...); !fault.Is(err, "invalid_arguments") {
 		t.Errorf("an argument of the name ref is not held against the schema: %v", err)
 	}
+	// A10: what a server says of a tool never lowers what it counts as.
 	if c := k.rec.CompareMCP([]provider.Definition{must(t)(provider.ReadDefinition([]byte(`{"name":"other","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}}`)))}); c[1].State != provider.MCPNew || c[1].Effect != policy.Destructive {
 		t.Errorf("a hint decides: %+v", c)
 	}
