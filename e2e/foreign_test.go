@@ -3,15 +3,19 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
@@ -58,6 +62,82 @@ func TestForeignClients(t *testing.T) {
 			t.Errorf("got %s, want the tools and a structured answer", out)
 		}
 	})
+}
+
+// mcp-remote brings clients that know only stdio to us: it finds the authorization
+// server, registers and signs in by itself, in the person's browser, and then passes
+// everything on. Its agent asks, waits and works like any other.
+func TestForeignBridge(t *testing.T) {
+	s := dev(t, sqlite)
+	b := signIn(t, s)
+	connectSandbox(t, b)
+	node := setting(t, "AMBIT_NODE")
+	cmd := exec.Command(node, filepath.Join(setting(t, "AMBIT_NODE_MODULES"), "mcp-remote", "dist", "proxy.js"), s.MCPURL)
+	cmd.Env = []string{"PATH=" + filepath.Dir(node), "HOME=" + t.TempDir()} // with no program that opens a browser
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := make(chan string, 1)
+	go func() {
+		var all strings.Builder
+		for lines := bufio.NewScanner(said); lines.Scan(); {
+			line := strings.TrimSpace(lines.Text())
+			all.WriteString(line + "\n")
+			if strings.HasPrefix(line, s.URL) && strings.Contains(line, "client_id=") {
+				pages <- line
+			}
+		}
+		if t.Failed() {
+			t.Log(all.String())
+		}
+	}()
+	connected := make(chan error, 1)
+	var session *mcp.ClientSession
+	go func() {
+		var err error
+		session, err = mcp.NewClient(&mcp.Implementation{Name: "stdio only", Version: "1"}, nil).Connect(t.Context(), &mcp.CommandTransport{Command: cmd, TerminateDuration: time.Second}, &mcp.ClientSessionOptions{ProtocolVersion: "2025-11-25"}) // it passes the handshake on, not server/discover
+		connected <- err
+	}()
+	select {
+	case page := <-pages:
+		b.open(page)
+	case err := <-connected:
+		t.Fatalf("without a sign-in: %v", err)
+	case <-time.After(patience):
+		t.Fatal("it named no page to sign in at")
+	}
+	b.arrives("/ui/consent/")
+	b.fill("#label", "Stdio client")
+	b.click("[data-prove]")
+	b.until("the page has the way back", `document.querySelector('a.button.primary[href*="callback?"]')`)
+	// The way back is followed without the browser, whose idle connections would keep
+	// the program's callback from closing.
+	back, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.querySelector('a.button.primary[href*="callback?"]').href`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, back, nil)
+	req.Close = true
+	if resp, err := plain.Do(req); err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("the way back: %v %v", resp, err)
+	}
+	select {
+	case err := <-connected:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it did not connect after the sign-in")
+	}
+	t.Cleanup(func() { _ = session.Close() })
+	a := &agent{t: t, client: session}
+	handle, approval := a.request(map[string]any{"providers": []string{"sandbox"}, "effects": []string{"read"}, "purpose": "Look.", "minutes": 10})
+	a.refusedWith("pending", "sandbox_list_issues", map[string]any{"session": handle})
+	approveByKeyboard(t, b, approval)
+	if got := a.mustCall("sandbox_list_issues", map[string]any{"session": handle}); !strings.Contains(got.raw, "number") {
+		t.Errorf("got %s", got.raw)
+	}
 }
 
 // foreignStats is what the foreign provider saw.
