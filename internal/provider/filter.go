@@ -151,7 +151,7 @@ func (f *filter) disguised(r *Redactor, text []byte) bool {
 				stands = false
 			}
 		}
-		if (f.across(text, known, i, end, c, stands) || dropped(text[i]) && tears(text[:i])) && f.around(r, text, i, end) {
+		if (f.across(text, known, i, end, c, stands) || dropped(text[i]) && tears(text, i, end)) && f.around(r, text, i, end) {
 			return true
 		}
 		if dropped(text[i]) {
@@ -164,14 +164,34 @@ func (f *filter) disguised(r *Redactor, text []byte) bool {
 	return false
 }
 
-// tears reports that a break after text may stand within an escape.
-func tears(text []byte) bool {
-	for i := len(text) - 1; i >= 0 && len(text)-i < maxEscape; i-- {
-		if isSpecial[text[i]] {
-			return !dropped(text[i]) && unfinished(text[i:]) // else it was the break before that may
+// tears reports that an escape may go over the break from at to end.
+func tears(text []byte, at, end int) bool {
+	k := at - 1
+	for ; ; k-- {
+		if k < 0 || at-k >= maxEscape || dropped(text[k]) {
+			return false // or it was the break before that may
+		}
+		if isSpecial[text[k]] {
+			break
+		}
+		if text[k] != '#' && !isAlnum(text[k]) { // in no escape
+			return false
 		}
 	}
-	return false
+	var room [2 * maxEscape]byte
+	joined := append(room[:0], text[k:at]...)
+	for j := end; j < len(text) && len(joined) < len(room); j++ {
+		if !dropped(text[j]) {
+			joined = append(joined, text[j])
+		}
+	}
+	for i, c := range joined[1:] {
+		if isSpecial[c] && unfinished(joined[:i+1]) { // and another escape in it
+			return true
+		}
+	}
+	_, used, _ := escapeAt(joined)
+	return used > at-k || unfinished(joined)
 }
 
 // before tells which text before a place stands for itself: what follows the last
