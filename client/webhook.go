@@ -12,7 +12,8 @@ type Webhook struct {
 	ID             string    `json:"id"`
 	EnvironmentID  string    `json:"environment_id"`
 	OrganizationID string    `json:"organization_id"` // empty: the whole environment
-	URL            string    `json:"url"`
+	Form           string    `json:"form"`            // how it is told: slack, mail, or empty for signed events
+	URL            string    `json:"url"`             // of Slack the host only
 	Description    string    `json:"description"`
 	Events         []string  `json:"events"` // empty: all
 	State          string    `json:"state"`  // enabled or disabled
@@ -24,7 +25,8 @@ type Webhook struct {
 	Version        int64     `json:"version"`
 }
 
-// MadeWebhook is a webhook with its secret, which is shown once.
+// MadeWebhook is a webhook with its secret, which is shown once. What people read is not
+// signed, and has none.
 type MadeWebhook struct {
 	Webhook
 	Secret string `json:"secret"`
@@ -33,6 +35,7 @@ type MadeWebhook struct {
 // WebhookInput is what is said of a webhook.
 type WebhookInput struct {
 	OrganizationID string   `json:"organization_id,omitempty"` // of a new one only
+	Form           string   `json:"form,omitempty"`            // of a new one only: slack, mail; empty: signed events
 	URL            string   `json:"url"`
 	Description    string   `json:"description,omitempty"`
 	Events         []string `json:"events,omitempty"`

@@ -207,11 +207,8 @@ func (s *Service) Identities(ctx context.Context, p Person) ([]Identity, error) 
 // that the provider made for them. It lowers what they can do, so it takes no proof;
 // a person keeps a way in.
 func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.IdentityProvider, at, subject string) error {
-	if err := p.browser(); err != nil {
+	if err := p.Own(); err != nil {
 		return err
-	}
-	if p.confined != "" {
-		return confinedLogin()
 	}
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if ok, err := lockUser(ctx, tx, p.user); err != nil || !ok {

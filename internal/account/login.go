@@ -79,6 +79,18 @@ func (s *Service) authenticate(ctx context.Context, way way, token secret.Value,
 	return p, nil
 }
 
+// Own reports whether p may change what is the person's own: signed in through a
+// browser, and not by a login that counts in one organization only.
+func (p Person) Own() error {
+	if err := p.browser(); err != nil {
+		return err
+	}
+	if p.confined != "" {
+		return confinedLogin()
+	}
+	return nil
+}
+
 // browser refuses whoever is not signed in through a browser.
 func (p Person) browser() error {
 	if p.user == "" {

@@ -15,7 +15,8 @@ type Webhook struct {
 	ID             string    `json:"id"`
 	EnvironmentID  string    `json:"environment_id"`
 	OrganizationID string    `json:"organization_id,omitempty" doc:"Absent: the whole environment."`
-	URL            string    `json:"url"`
+	Form           string    `json:"form,omitempty" enum:"slack,mail" doc:"How it is told. Absent: signed events."`
+	URL            string    `json:"url" doc:"Of Slack the host only: the rest is a secret. Of mail, mailto: and the address."`
 	Description    string    `json:"description"`
 	Events         []string  `json:"events" nullable:"false" doc:"Empty: all."`
 	State          string    `json:"state" enum:"enabled,disabled"`
@@ -30,7 +31,7 @@ type Webhook struct {
 // MadeWebhook is a webhook with its fresh secret.
 type MadeWebhook struct {
 	Webhook
-	Secret string `json:"secret" doc:"Signs deliveries by the Standard Webhooks specification. Shown once."`
+	Secret string `json:"secret,omitempty" doc:"Of signed events. Signs deliveries by the Standard Webhooks specification. Shown once."`
 }
 
 // WebhookDelivery is one event on its way to one webhook.
@@ -54,7 +55,7 @@ type Replayed struct {
 }
 
 func webhookOf(e webhook.Endpoint) Webhook {
-	out := Webhook{ID: string(e.ID), EnvironmentID: string(e.Environment), OrganizationID: string(e.Organization), URL: e.URL, Description: e.Description,
+	out := Webhook{ID: string(e.ID), EnvironmentID: string(e.Environment), OrganizationID: string(e.Organization), Form: string(e.Form), URL: e.URL, Description: e.Description,
 		Events: append([]string{}, e.Events...), State: "enabled", Reason: e.Reason, FailingSince: e.FailingSince, OldSecretUntil: e.OldUntil, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt, Version: e.Version}
 	if !e.Enabled {
 		out.State = "disabled"
@@ -84,7 +85,8 @@ type webhookInput struct {
 type newWebhookInput struct {
 	Caller
 	Body struct {
-		URL            string   `json:"url" minLength:"1" maxLength:"2000" doc:"https, and on the public internet unless the operator listed it."`
+		Form           string   `json:"form,omitempty" enum:"slack,mail" doc:"slack: a message to an incoming webhook of Slack or what takes the same. mail: to an address. Left out: signed events, for programs."`
+		URL            string   `json:"url" minLength:"1" maxLength:"2000" doc:"https, and on the public internet unless the operator listed it; for mail, mailto: and an address."`
 		Description    string   `json:"description,omitempty" maxLength:"200"`
 		Events         []string `json:"events,omitempty" maxItems:"50" doc:"Left out or empty: all."`
 		OrganizationID string   `json:"organization_id,omitempty" doc:"Left out: the whole environment, or the organization of an API key that has one."`
@@ -95,7 +97,7 @@ type editWebhookInput struct {
 	Caller
 	Webhook string `path:"webhook"`
 	Body    struct {
-		URL         string   `json:"url" minLength:"1" maxLength:"2000" doc:"https, and on the public internet unless the operator listed it."`
+		URL         string   `json:"url" minLength:"1" maxLength:"2000" doc:"As for a new one. The host alone, as it is shown, leaves Slack's address as it was."`
 		Description string   `json:"description,omitempty" maxLength:"200"`
 		Events      []string `json:"events,omitempty" maxItems:"50" doc:"Left out or empty: all."`
 	}
@@ -157,7 +159,7 @@ func (a *API) newWebhook(ctx context.Context, by account.Actor, in *newWebhookIn
 	if err != nil {
 		return MadeWebhook{}, err
 	}
-	e, key, err := a.cfg.Webhooks.Create(ctx, by, webhook.Input{Organization: org, URL: in.Body.URL, Description: in.Body.Description, Events: in.Body.Events})
+	e, key, err := a.cfg.Webhooks.Create(ctx, by, webhook.Input{Organization: org, Form: webhook.Form(in.Body.Form), URL: in.Body.URL, Description: in.Body.Description, Events: in.Body.Events})
 	if err != nil {
 		return MadeWebhook{}, err
 	}

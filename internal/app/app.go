@@ -32,6 +32,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/integration"
 	"github.com/ambit-dev/ambit/internal/keyring"
+	"github.com/ambit-dev/ambit/internal/mail"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
@@ -214,7 +215,13 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.Webhooks = webhook.New(webhook.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, Kinds: append(slices.Sorted(maps.Keys(connection.Changes())), session.EventAsked), Now: a.clock.Now, Logger: cfg.Logger})
+	var mailer webhook.Mailer
+	if !cfg.Mail.IsZero() {
+		if mailer, err = mail.New(cfg.Mail); err != nil {
+			return err
+		}
+	}
+	a.Webhooks = webhook.New(webhook.Config{Mail: mailer, DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, Kinds: append(slices.Sorted(maps.Keys(connection.Changes())), session.EventAsked), Now: a.clock.Now, Logger: cfg.Logger})
 	a.Connections = connection.New(connection.Config{DB: a.db, Audit: a.Audit, PublicURL: a.public, OnEnded: a.onConnectionEnded, OnChange: a.onConnectionChange, Now: a.clock.Now})
 	a.Providers, err = provider.New(provider.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, Outbound: a.outbound, InUse: a.Connections.InUse, Now: a.clock.Now})
 	if err != nil {
@@ -313,7 +320,7 @@ func (a *App) onConnectionChange(ctx context.Context, tx *sqldb.Tx, ch connectio
 }
 
 func (a *App) onAsked(ctx context.Context, tx *sqldb.Tx, x session.Asked) error {
-	return a.Webhooks.Emit(ctx, tx, webhook.Event{ID: x.ID, Environment: x.Environment, Organization: x.Organization, Kind: session.EventAsked, At: x.At, Data: x.Data()})
+	return a.Webhooks.Emit(ctx, tx, webhook.Event{ID: x.ID, Environment: x.Environment, Organization: x.Organization, Kind: session.EventAsked, At: x.At, Data: x.Data(), Users: x.Users, Roles: x.Roles})
 }
 
 // handler mounts every door.

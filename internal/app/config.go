@@ -15,6 +15,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/issuer"
+	"github.com/ambit-dev/ambit/internal/mail"
 	"github.com/ambit-dev/ambit/internal/mcpserver"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
@@ -83,6 +84,8 @@ type Config struct {
 	OutboundAllow []string
 	// SignIn is the identity provider at which everybody here can sign in; zero: none.
 	SignIn account.OperatorSignIn
+	// Mail is the server that notices go to people through; zero: none does.
+	Mail mail.Config
 	// NoRegistration refuses clients that register themselves (RFC 7591).
 	NoRegistration bool
 	// AllowVend lets applications with the scope for it fetch credentials.
@@ -205,6 +208,11 @@ func (c *Config) Validate() error {
 	}
 	if n := c.MetricsToken.Len(); n > 0 && n < 16 {
 		return invalid("metrics_token_weak", "The metrics token is shorter than 16 characters.", "Make one with: openssl rand -hex 24")
+	}
+	if !c.Mail.IsZero() {
+		if _, err := mail.New(c.Mail); err != nil {
+			return err
+		}
 	}
 	if err := c.checkSignIn(); err != nil {
 		return err

@@ -26,7 +26,7 @@ import (
 func settingNames() []string {
 	return []string{envDataDir, envDatabaseURL, envRootKey, envRootKeysOther, envCheckpoints, envListen, envProxyListen, envProxyElsewhere, envProxyPass, envAgentID, envAgentSecret, envAgentToken, envHidden, envPublicURL, envTLSCert, envTLSKey, envTrustedProxies, envOutboundAllow,
 		envNoRegistration, envAllowVend, envMachineID, envTransitCA, envSources, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
-		envTraceEndpoint, envTraceRatio, envMetricsToken, envLog, envSignInName, envSignInIssuer, envSignInClient, envSignInSecret, transit.EnvCredentials, pkcs11.EnvHelper, pkcs11.EnvPass, envServer, envAPIKey, envSandboxClient, envSandboxSecret, envSandboxRedirect, envSandboxKey}
+		envTraceEndpoint, envTraceRatio, envMetricsToken, envLog, envSignInName, envSignInIssuer, envSignInClient, envSignInSecret, envSMTPURL, envSMTPPassword, envSMTPFrom, transit.EnvCredentials, pkcs11.EnvHelper, pkcs11.EnvPass, envServer, envAPIKey, envSandboxClient, envSandboxSecret, envSandboxRedirect, envSandboxKey}
 }
 
 func sortedNames(env map[string]string) []string { return slices.Sorted(maps.Keys(env)) }

@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/app"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
+	"github.com/ambit-dev/ambit/internal/mail"
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
@@ -51,6 +52,10 @@ const (
 	envSignInIssuer = "AMBIT_SIGNIN_ISSUER"
 	envSignInClient = "AMBIT_SIGNIN_CLIENT_ID"
 	envSignInSecret = "AMBIT_SIGNIN_CLIENT_SECRET"
+
+	envSMTPURL      = "AMBIT_SMTP_URL"
+	envSMTPPassword = "AMBIT_SMTP_PASSWORD"
+	envSMTPFrom     = "AMBIT_SMTP_FROM"
 )
 
 const maxDrain = time.Hour
@@ -65,6 +70,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		OutboundAllow: list(c.env[envOutboundAllow]), Egress: gateway.Egress{Elsewhere: gateway.Elsewhere(c.env[envProxyElsewhere]), Hosts: list(c.env[envProxyPass])}, NotifySocket: c.env[envNotifySocket],
 		TransitCA: c.env[envTransitCA], Sources: c.env[envSources], TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
 		SignIn: account.OperatorSignIn{Name: c.env[envSignInName], Issuer: c.env[envSignInIssuer], ClientID: c.env[envSignInClient], Secret: secret.FromString(c.env[envSignInSecret])},
+		Mail:   mail.Config{URL: c.env[envSMTPURL], Password: secret.FromString(c.env[envSMTPPassword]), From: c.env[envSMTPFrom]},
 	}
 	for name, into := range map[string]*bool{envNoRegistration: &cfg.NoRegistration, envAllowVend: &cfg.AllowVend, envMachineID: &cfg.MachineIdentity} {
 		if v := c.env[name]; v != "" {

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,7 +66,7 @@ func (c *command) showWebhook(v client.Webhook) error {
 
 func (c *command) webhookFacts(v client.Webhook) {
 	now := time.Now()
-	c.facts("url", v.URL, "id", v.ID, "events", first(words(v.Events), "all"), "state", v.State, "reason", v.Reason, "failing", stamp(v.FailingSince, now),
+	c.facts("url", v.URL, "form", v.Form, "id", v.ID, "events", first(words(v.Events), "all"), "state", v.State, "reason", v.Reason, "failing", stamp(v.FailingSince, now),
 		"organization", first(v.OrganizationID, "all"), "description", v.Description, "old secret signs until", stamp(v.OldSecretUntil, now), "made", stamp(v.CreatedAt, now))
 }
 
@@ -76,20 +78,39 @@ func webhookFlags(cmd *cobra.Command, in *client.WebhookInput) {
 func (c *command) webhookAdd() *cobra.Command {
 	var in client.WebhookInput
 	var file string
+	var slack bool
 	cmd := &cobra.Command{
-		Use: "add URL", Short: "Have an application told of what happens",
-		Long: "Have an application told of what happens to connections. Each delivery is signed by the Standard Webhooks specification\n" +
-			"and made at least once. The secret is shown this once.",
-		Example: "  ambit webhook add https://app.example/hooks --event connection.revoked --secret-file hook.secret",
-		Args:    takes(1, "one argument: the URL"),
-		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			in.URL = args[0]
+		Use: "add [URL]", Short: "Have an application told of what happens, or people by Slack or mail",
+		Long: "Have an application told of what happens to connections, and of requests for approval. Each delivery is signed by the\n" +
+			"Standard Webhooks specification and made at least once. The secret is shown this once.\n\n" +
+			"With --slack, people are told by a message: the address of the incoming webhook comes from standard input, since whoever\n" +
+			"has it writes there. With mailto: and an address, by mail, if the server is set up for it. Neither decides anything.",
+		Example: "  ambit webhook add https://app.example/hooks --event connection.revoked --secret-file hook.secret\n" +
+			"  ambit webhook add --slack --event approval.requested < slack-url.txt\n  ambit webhook add mailto:team@example.com --event approval.requested",
+		Args: func(_ *cobra.Command, args []string) error {
+			if slack && len(args) == 0 || !slack && len(args) == 1 {
+				return nil
+			}
+			return usageError{errors.New("it takes the URL, or --slack and the address on standard input")}
+		},
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) (err error) {
+			if in.URL = strings.Join(args, ""); strings.HasPrefix(in.URL, "mailto:") {
+				in.Form = "mail"
+			}
+			if slack {
+				in.Form = "slack"
+				if in.URL, err = c.readSecret(ctx, "the address of the Slack webhook"); err != nil {
+					return err
+				}
+			}
 			return c.showMadeWebhook(file, func() (client.MadeWebhook, error) { return cl.CreateWebhook(ctx, in) })
 		}),
 	}
 	c.orgFlag(cmd, &in.OrganizationID, "of this organization only (default: of the whole environment)")
 	webhookFlags(cmd, &in)
 	cmd.Flags().StringVar(&file, "secret-file", "", "write the secret to this new file (mode 0600), and do not show it")
+	cmd.Flags().BoolVar(&slack, "slack", false, "as messages of Slack, or of what takes the same (Mattermost, Rocket.Chat, Discord with /slack)")
+	cmd.MarkFlagsMutuallyExclusive("slack", "secret-file")
 	return cmd
 }
 
@@ -105,6 +126,9 @@ func (c *command) showMadeWebhook(path string, make func() (client.MadeWebhook, 
 		c.webhookFacts(m.Webhook)
 		if path != "" {
 			c.say("\nThe secret is in %s.", path)
+			return
+		}
+		if m.Secret == "" {
 			return
 		}
 		c.facts("secret", m.Secret)

@@ -28,6 +28,7 @@ var levels = map[string]int{
 	"internal/policy":      1,
 	"internal/keyring":     1,
 	"internal/issuer":      1,
+	"internal/mail":        1,
 	"internal/audit":       2,
 	"internal/scan":        2,
 	"internal/intake":      2,

@@ -30,7 +30,9 @@ type Asked struct {
 	Tool         string // of a call
 	Minutes      int    // of a session
 	Until        time.Time
-	URL          string // where the person decides
+	URL          string    // where the person decides
+	Users        []id.User // whose accounts are asked for, each of which is that person's to give
+	Roles        []string  // who decide on the organization's accounts, if one is asked for
 }
 
 // Data is a's body for a webhook.
@@ -46,11 +48,12 @@ func (a Asked) Data() map[string]any {
 	return out
 }
 
-func (s *Service) askedForSession(event id.Event, ses Session) Asked {
+func (s *Service) askedForSession(event id.Event, ses Session, set policy.Settings) Asked {
 	a := Asked{ID: event, At: ses.RequestedAt, Environment: ses.Environment, Organization: ses.Organization, Kind: KindSession, Approval: ses.Approval, Session: ses.ID,
 		Agent: ses.Agent, AgentLabel: ses.AgentLabel, Verified: ses.AgentVerified, User: ses.User, Minutes: ses.Minutes, Until: ses.PendingUntil, URL: s.approvalURL(ses.Approval)}
 	for _, g := range ses.Grants {
 		a.Providers, a.Effects = append(a.Providers, g.Provider), append(a.Effects, g.Effects...)
+		a.waitsFor(g.Owner, set)
 	}
 	slices.Sort(a.Providers)
 	slices.Sort(a.Effects)
@@ -58,7 +61,19 @@ func (s *Service) askedForSession(event id.Event, ses Session) Asked {
 	return a
 }
 
-func (s *Service) askedForCall(event id.Event, l Live, r approvalRow, c CallSubject) Asked {
-	return Asked{ID: event, At: r.createdAt, Environment: l.environment, Organization: l.organization, Kind: KindCall, Approval: r.id, Session: l.session, Agent: l.agent,
+// waitsFor adds who decides on an account of this owner; empty is the organization.
+func (a *Asked) waitsFor(owner id.User, set policy.Settings) {
+	switch {
+	case owner == "":
+		a.Roles = set.Approvers
+	case !slices.Contains(a.Users, owner):
+		a.Users = append(a.Users, owner)
+	}
+}
+
+func (s *Service) askedForCall(event id.Event, l Live, r approvalRow, c CallSubject, set policy.Settings) Asked {
+	a := Asked{ID: event, At: r.createdAt, Environment: l.environment, Organization: l.organization, Kind: KindCall, Approval: r.id, Session: l.session, Agent: l.agent,
 		AgentLabel: l.label, Verified: l.verified, User: l.user, Providers: []string{c.Provider}, Effects: []policy.Effect{c.Effect}, Tool: c.Tool, Until: r.expiresAt, URL: s.approvalURL(r.id)}
+	a.waitsFor(r.connectionOwner, set)
+	return a
 }

@@ -520,7 +520,7 @@ func (s *Service) askForCall(ctx context.Context, l Live, set policy.Settings, c
 			Effect: string(c.Effect), ArgumentDigest: hexDigest(c.Arguments),
 		})
 		changed(tx, l.organization)
-		return s.onAsked(ctx, tx, s.askedForCall(event, l, r, c))
+		return s.onAsked(ctx, tx, s.askedForCall(event, l, r, c, set))
 	})
 	if err != nil {
 		return "", false, err

@@ -145,7 +145,7 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 			ArgumentDigest: digest, Detail: detail, Address: address,
 		})
 		changed(tx, ses.Organization)
-		return s.onAsked(ctx, tx, s.askedForSession(event, ses))
+		return s.onAsked(ctx, tx, s.askedForSession(event, ses, rules.Settings))
 	})
 	if err != nil {
 		return Requested{}, s.held(ctx, who, err, address)

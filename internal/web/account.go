@@ -191,7 +191,23 @@ func (s *Server) accountPage(v *visit, name, email string) (*AccountPage, error)
 	if err := s.accountSignIns(v, p); err != nil {
 		return nil, err
 	}
+	p.Mails = s.webhooks.Mails() && v.here.Environment != ""
+	if p.Mailed, err = s.webhooks.Personal(v.ctx(), v.person, v.here.Environment); err != nil {
+		return nil, err
+	}
 	return p, s.accountLists(v, p)
+}
+
+// accountMail has the person told by mail of what waits for them, or no more.
+func (s *Server) accountMail(v *visit) (answer, error) {
+	if err := s.webhooks.SetPersonal(v.ctx(), v.person, v.here.Environment, v.form("on") == "yes"); err != nil {
+		p, broken := s.accountPage(v, v.person.Name(), v.person.Email())
+		if broken != nil {
+			return nil, broken
+		}
+		return again(p, err)
+	}
+	return goTo("/ui/account?done=saved"), nil
 }
 
 // accountSignIns adds the sign-ins elsewhere that the person has, and could add.

@@ -3,6 +3,9 @@ package web_test
 import (
 	"bufio"
 	"encoding/json"
+	"github.com/ambit-dev/ambit/internal/mail"
+	"github.com/ambit-dev/ambit/internal/mail/mailtest"
+	"github.com/ambit-dev/ambit/internal/session"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -41,6 +44,7 @@ type site struct {
 	Rooms  *integration.Service
 	Hooks  *webhook.Service
 	told   *told
+	mail   *mailtest.Server
 
 	Custody *custody.Service
 	Spare   string // a root key that can be bound
@@ -70,7 +74,12 @@ func siteOf(t *testing.T, w *gatewaytest.World, db *sqldb.DB, limits web.Limits)
 	rooms := integration.New(integration.Config{DB: w.DB, Audit: w.Audit, People: w.Accounts, Providers: w.Providers, Connections: w.Connections, Credentials: w.Credentials, PublicURL: w.PublicURL, Now: w.Clock.Now})
 	w.OnTicket = rooms.Connected
 	receiver, to := newTold(t)
-	hooks := webhook.New(webhook.Config{DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Outbound: to, Kinds: []string{connection.ChangeConnected, connection.ChangeRevoked}, Now: w.Clock.Now})
+	post := mailtest.New(t)
+	sender, err := mail.New(mail.Config{URL: "smtp://" + post.Address, From: "Ambit <ambit@example.com>"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hooks := webhook.New(webhook.Config{Mail: sender, DB: w.DB, Vault: w.Vault, Audit: w.Audit, People: w.Accounts, Outbound: to, Kinds: []string{connection.ChangeConnected, connection.ChangeRevoked, session.EventAsked}, Now: w.Clock.Now})
 	pages, err := web.New(web.Config{People: w.Accounts, Agents: w.Agents, Providers: w.Providers, Importer: openapi.NewImporter(w.Outbound), Finder: discovery.New(discovery.Config{Outbound: w.Outbound, Public: w.PublicURL, Path: credential.CallbackPath, DocumentPath: web.ClientPath}), Connections: w.Connections, Credentials: w.Credentials,
 		Integrations: rooms,
 		Sessions:     w.Sessions, Audit: w.Audit, Vault: w.Vault, Custody: keys, Webhooks: hooks, Subscribe: db.Subscribe, PublicURL: w.PublicURL, Limits: limits, Now: w.Clock.Now})
@@ -82,7 +91,7 @@ func siteOf(t *testing.T, w *gatewaytest.World, db *sqldb.DB, limits web.Limits)
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	t.Cleanup(pages.Stop)
-	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Rooms: rooms, Hooks: hooks, told: receiver, Custody: keys, Spare: spare.Describe().Ref}
+	return &site{World: w, server: srv, URL: srv.URL, Pages: pages, Rooms: rooms, Hooks: hooks, told: receiver, mail: post, Custody: keys, Spare: spare.Describe().Ref}
 }
 
 // browser is one person's browser with a passkey; it sends what a form holds

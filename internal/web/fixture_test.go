@@ -194,7 +194,7 @@ func fixtures() map[string]page {
 		{At: at(-150 * time.Second), Action: "tool.call", Tool: "sandbox_create_issue", Who: "Release notes for Mia Okafor", Result: "unknown", Why: "the server stopped while it ran", Facts: []Fact{{"Outcome", "unknown outcome_unknown", false}}},
 		{At: at(-3 * time.Minute), Action: "session.approved", Who: "Mia Okafor", Facts: []Fact{{"Object", evil, false}}}}}
 	p["audit_empty"] = &AuditPage{Frame: frame("Audit", "audit", false), Filter: AuditFilter{Set: true, Action: "x.y", Decisions: []Option{{"", "Any", true}}}}
-	p["account"] = &AccountPage{Frame: frame("Your account", "account", false), Name: "Mia Okafor", Email: "mia@example.com", Passkeys: []PasskeyRow{{id.NewPasskey(), "Laptop", at(-24 * time.Hour), at(-time.Hour)}}, Removable: true,
+	p["account"] = &AccountPage{Frame: frame("Your account", "account", false), Mails: true, Mailed: true, Name: "Mia Okafor", Email: "mia@example.com", Passkeys: []PasskeyRow{{id.NewPasskey(), "Laptop", at(-24 * time.Hour), at(-time.Hour)}}, Removable: true,
 		Logins: []LoginRow{{id.NewLogin(), "Browser, with a passkey", "192.0.2.7", true, at(-time.Hour), at(-time.Minute)}, {id.NewLogin(), "Command line", "192.0.2.7", false, at(-48 * time.Hour), at(-time.Hour)}}, Notices: []NoticeRow{{id.NewEvent(), "An operator made a new sign-in link for Ada Novak.", at(-5 * time.Hour), id.NewUser()}}}
 	scan, _ := qr.Encode("otpauth://totp/Ambit:mia@example.com?secret=JBSWY3DPEHPK3PXP&issuer=Ambit")
 	p["authenticator"] = &AuthenticatorPage{QR: &QRView{Side: scan.Side(), Path: scan.Path()}, Frame: frame("Authenticator app", "account", true), Secret: "JBSW Y3DP EHPK 3PXP", URL: "otpauth://totp/Ambit:mia@example.com?secret=JBSWY3DPEHPK3PXP&issuer=Ambit", Action: "/ui/account/authenticator/confirm"}
@@ -229,7 +229,7 @@ func fixtures() map[string]page {
 	p["secret_deleted"] = &SecretPage{Frame: frame("old/token", "secrets", true), SecretRow: gone, CanDelete: true, Facts: []Fact{{"Id", string(id.NewSecret()), true}}}
 	p["secret_new"] = &SecretNewPage{Frame: frame("Store a secret", "secrets", true), MayWhole: true}
 	p["secret_value"] = &SecretValuePage{Frame: frame("Value", "secrets", true), Name: "prod/db-password", Value: "correct horse battery staple", Holds: "Text, 28 bytes", Back: "/ui/secrets/secret_x"}
-	hook := WebhookRow{ID: "hook_01jd0000000000000000000001", Href: "/ui/webhooks/hook_x", URL: "https://app.example/hooks/ambit", Description: "Billing", Reach: "Default", Tells: "everything", Created: at(-72 * time.Hour), Enabled: true, Mark: Mark{"On", "good"}}
+	hook := WebhookRow{ID: "hook_01jd0000000000000000000001", Href: "/ui/webhooks/hook_x", URL: "https://app.example/hooks/ambit", Description: "Billing", Reach: "Default", Tells: "everything", Created: at(-72 * time.Hour), Enabled: true, Signed: true, Mark: Mark{"On", "good"}}
 	off := hook
 	off.URL, off.Reach, off.Enabled, off.Why, off.Mark, off.Tells = "https://"+strings.Repeat("long-", 20)+".example/hooks", "All of production", false, "It failed for five days.", Mark{"Off", "bad"}, "2 kinds of event"
 	failing := hook
@@ -237,7 +237,7 @@ func fixtures() map[string]page {
 	kinds := []Option{{"connection.connected", "An account is connected", true}, {"connection.revoked", "It is disconnected", false}}
 	p["webhooks"] = &WebhooksPage{Frame: frame("Webhooks", "webhooks", false), CanAdd: true, Items: []WebhookRow{hook, failing, off}}
 	p["webhooks_empty"] = &WebhooksPage{Frame: frame("Webhooks", "webhooks", false), CanAdd: true}
-	p["webhook_new"] = &WebhookNewPage{Frame: frame("Add a webhook", "webhooks", true), Events: kinds, MayWhole: true}
+	p["webhook_new"] = &WebhookNewPage{Frame: frame("Add a webhook", "webhooks", true), Forms: []Option{{Label: "Signed events, for a program", Chosen: true}, {Value: "slack", Label: "Messages in Slack, or what takes the same"}, {Value: "mail", Label: "Mail"}}, Events: kinds, MayWhole: true}
 	p["webhook"] = &WebhookPage{Frame: frame("app.example", "webhooks", false), WebhookRow: failing, Events: kinds, OldUntil: at(20 * time.Hour), Tabs: []Tab{{"All", "/ui/webhooks/hook_x", true}, {"Failed", "/ui/webhooks/hook_x?state=failed", false}}, Next: "/ui/webhooks/hook_x?after=x",
 		Deliveries: []DeliveryRow{{id.NewDelivery(), id.NewEvent(), "connection.connected", "An account is connected", "It answered 503.", 3, at(-time.Hour), at(20 * time.Minute), Mark{"Waiting", "warn"}},
 			{id.NewDelivery(), id.NewEvent(), "webhook.test", "A trial", "It answered 204.", 1, at(-2 * time.Hour), time.Time{}, Mark{"Delivered", "good"}},

@@ -18,6 +18,8 @@ type AccountPage struct {
 	Addable     []SignInRow
 	Logins      []LoginRow
 	Notices     []NoticeRow
+	Mails       bool // the server sends mail
+	Mailed      bool // the person is told by it of what waits for them, in this environment
 }
 
 func (*AccountPage) template() string { return "account" }

@@ -21,6 +21,7 @@ type WebhookRow struct {
 	Href             string
 	URL, Description string
 	Reach, Tells     string
+	Signed, Slack    bool // how it is told; neither: by mail
 	Created          time.Time
 	Enabled          bool
 	Why              string    // it is off
@@ -32,6 +33,7 @@ type WebhookRow struct {
 type WebhookNewPage struct {
 	Frame
 	URL, Description string
+	Forms            []Option
 	Events           []Option
 	MayWhole, Whole  bool
 }

@@ -320,6 +320,7 @@ func (s *Server) routes() []route {
 		{"GET /ui/account/code/{provider}", signedIn, s.freshLeave},
 		{"POST /ui/account/logins/{id}/signout", signedIn, s.loginSignOut},
 		{"POST /ui/account/signout", signedIn, s.signOutEverywhere},
+		{"POST /ui/account/mail", signedIn, s.accountMail},
 		{"POST /ui/account/notices/{id}/dismiss", signedIn, s.noticeDismiss},
 
 		{"GET /ui/cli", signedIn, s.cliEnter},

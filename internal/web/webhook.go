@@ -45,7 +45,7 @@ func (s *Server) webhookRows(v *visit, list []webhook.Endpoint) (rows []WebhookR
 }
 
 func (s *Server) webhookRow(v *visit, e webhook.Endpoint) WebhookRow {
-	r := WebhookRow{ID: e.ID, Href: v.query("/ui/webhooks/" + string(e.ID)), URL: e.URL, Description: e.Description, Reach: v.here.OrganizationName, Tells: "everything", Created: e.CreatedAt, Enabled: e.Enabled, Mark: Mark{"On", "good"}}
+	r := WebhookRow{ID: e.ID, Signed: e.Form == webhook.FormEvent, Slack: e.Form == webhook.FormSlack, Href: v.query("/ui/webhooks/" + string(e.ID)), URL: e.URL, Description: e.Description, Reach: v.here.OrganizationName, Tells: "everything", Created: e.CreatedAt, Enabled: e.Enabled, Mark: Mark{"On", "good"}}
 	if e.Organization == "" {
 		r.Reach = "All of " + v.here.EnvironmentName
 	}
@@ -74,8 +74,25 @@ func (s *Server) webhookNew(v *visit) (answer, error) {
 
 // webhookForm is the form for a new one as it was last filled in.
 func (s *Server) webhookForm(v *visit) *WebhookNewPage {
-	return &WebhookNewPage{Frame: Frame{Title: "Add a webhook", Section: "webhooks", Narrow: true}, URL: v.form("url"), Description: v.form("description"),
+	p := &WebhookNewPage{Frame: Frame{Title: "Add a webhook", Section: "webhooks", Narrow: true}, Forms: s.formChoices(webhook.Form(v.form("form"))), Description: v.form("description"),
 		Events: s.eventChoices(v.r.Form["event"]), MayWhole: v.mayTellAll(), Whole: v.form("reach") == "environment"}
+	if v.form("form") != string(webhook.FormSlack) { // whose address is a secret
+		p.URL = v.form("url")
+	}
+	return p
+}
+
+func (s *Server) formChoices(chosen webhook.Form) (list []Option) {
+	for _, f := range webhook.Forms() {
+		if f != webhook.FormMail || s.webhooks.Mails() {
+			list = append(list, Option{Value: string(f), Label: formLabel(f), Chosen: f == chosen})
+		}
+	}
+	return list
+}
+
+func formLabel(f webhook.Form) string {
+	return map[webhook.Form]string{webhook.FormEvent: "Signed events, for a program", webhook.FormSlack: "Messages in Slack, or what takes the same", webhook.FormMail: "Mail"}[f]
 }
 
 func (s *Server) eventChoices(chosen []string) (list []Option) {
@@ -98,7 +115,7 @@ func eventLabel(kind string) string {
 }
 
 func webhookInput(v *visit) webhook.Input {
-	in := webhook.Input{Organization: v.here.Organization, URL: v.form("url"), Description: v.form("description"), Events: v.r.PostForm["event"]}
+	in := webhook.Input{Organization: v.here.Organization, Form: webhook.Form(v.form("form")), URL: strings.TrimSpace(v.form("url")), Description: v.form("description"), Events: v.r.PostForm["event"]}
 	if v.form("reach") == "environment" {
 		in.Organization = ""
 	}
@@ -109,6 +126,9 @@ func (s *Server) webhookCreate(v *visit) (answer, error) {
 	e, key, err := s.webhooks.Create(v.ctx(), v.actor(), webhookInput(v))
 	if err != nil {
 		return again(s.webhookForm(v), err)
+	}
+	if key.IsZero() {
+		return goTo(webhookAt(v, e, "done", "saved")), nil
 	}
 	return s.webhookSecret("Added", "Events go to "+e.Host()+" from now on.", reveal(key), webhookAt(v, e)), nil
 }
@@ -226,7 +246,10 @@ func (s *Server) webhookEdit(v *visit) (answer, error) {
 	if broken != nil {
 		return nil, broken
 	}
-	p.URL, p.Description, p.Events, p.Editing = in.URL, in.Description, s.eventChoices(in.Events), true
+	if !p.Slack {
+		p.URL = in.URL
+	}
+	p.Description, p.Events, p.Editing = in.Description, s.eventChoices(in.Events), true
 	return again(p, err)
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,6 +104,51 @@ func (d *doc) shownSecret() string {
 	}
 	d.b.t.Fatalf("%s shows no secret: %s", d.url.Path, d.text("main"))
 	return ""
+}
+
+// Issue 6: people are told by Slack and mail, added on the web; a Slack address is never
+// shown again, and each person decides about mail of their own.
+func TestNoticesToPeople(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.person(t, "admin@example.com", account.RoleAdmin)
+	add := func(form, address string) *doc {
+		return b.get("/ui/webhooks/new").submit("/ui/webhooks", func(v url.Values) { v.Set("form", form); v.Set("url", address); v.Add("event", "approval.requested") })
+	}
+	add("slack", "ftp://canary.example/x").want(http.StatusUnprocessableEntity).not("canary")
+	page := add("slack", s.told.URL+"/T0/canary-of-slack").follow().says("Saved").not("canary", "Its secret")
+	add("mail", "team@example.com").want(http.StatusUnprocessableEntity).says("mailto:team@example.com")
+	add("mail", "mailto:team@example.com").follow().says("mailto:team@example.com").not("Its secret")
+	b.get("/ui/webhooks").not("canary")
+
+	b.get("/ui/account").says("Ambit can mail you").submit("/ui/account/mail", nil).follow().says("Saved", "You get a mail")
+	ask := func() string {
+		s.deliver(t)
+		err := s.DB.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			return s.Hooks.Emit(ctx, tx, webhook.Event{ID: id.NewEvent(), Environment: s.Environment, Organization: s.Organization, Kind: "approval.requested", At: s.Clock.Now(),
+				Data: map[string]any{"agent_label": "x", "url": "https://ambit.example/ui/approvals/apr_1"}, Users: []id.User{b.Person.User()}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.deliver(t); len(got) != 1 || !strings.Contains(string(got[0].body), "Decide in Ambit") {
+			t.Errorf("Slack was told %d times", len(got))
+		}
+		var to []string
+		for _, m := range s.mail.Mails() {
+			to = append(to, m.To)
+		}
+		slices.Sort(to)
+		return strings.Join(to, " ")
+	}
+	if got := ask(); got != "admin@example.com team@example.com" {
+		t.Errorf("mail went to %q", got)
+	}
+	b.get(page.url.Path).submit(page.url.Path, func(v url.Values) { v.Set("description", "Ops channel") }).follow().says("Ops channel").not("canary")
+	b.get("/ui/account").submit("/ui/account/mail", nil).follow().says("Ambit can mail you")
+	if got := ask(); got != "team@example.com" {
+		t.Errorf("mail went to %q", got)
+	}
 }
 
 // Issue 5: on the web, an admin has an application told of what happens: adds its

@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/mail"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -134,6 +135,7 @@ func (s *Service) Deliver(ctx context.Context) error {
 type outcome struct {
 	status int
 	code   string // empty: it was taken
+	final  bool   // trying again is no use, and says nothing of the endpoint
 	retry  time.Duration
 }
 
@@ -151,7 +153,7 @@ func (s *Service) attempt(ctx context.Context, d Delivery) error {
 	}
 	got := outcome{code: "webhook_disabled"}
 	if e.Enabled {
-		got = s.send(ctx, e, d)
+		got = s.tell(ctx, e, d)
 	}
 	return s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return s.settle(ctx, tx, d, got) })
 }
@@ -182,6 +184,10 @@ func (s *Service) settle(ctx context.Context, tx *sqldb.Tx, d Delivery, got outc
 		return saveDelivery(ctx, tx, d)
 	}
 	d.Status, d.Error = got.status, got.code
+	if got.final {
+		d.State, d.Attempts = Failed, d.Attempts+1
+		return saveDelivery(ctx, tx, d)
+	}
 	if got.code == "" {
 		d.State, d.Attempts = Delivered, d.Attempts+1
 		if e.failures > 0 {
@@ -234,16 +240,60 @@ func (s *Service) failing(ctx context.Context, tx *sqldb.Tx, e Endpoint, got out
 	return saveEndpoint(ctx, tx, e)
 }
 
-// send makes one request. Nothing of the answer but its status is looked at.
+// tell delivers in the endpoint's form. People are not told of a request that is over.
+func (s *Service) tell(ctx context.Context, e Endpoint, d Delivery) outcome {
+	if e.Form == FormEvent {
+		return s.send(ctx, e, d)
+	}
+	if until := asks(d.Kind, d.body); !until.IsZero() && !s.now().Before(until) {
+		return outcome{code: "too_late", final: true}
+	}
+	n, err := read(d.body)
+	if err != nil {
+		s.log.Error("an event cannot be told", "delivery", d.ID, "error", err)
+		return outcome{code: "event_unreadable", final: true}
+	}
+	if e.Form == FormMail {
+		return s.mail(ctx, e, d, n)
+	}
+	address, err := s.cfg.Vault.Open(ctx, e.place(e.secretVersion), e.secret)
+	if err != nil {
+		s.log.Error("a webhook's address cannot be opened", "webhook", e.ID, "error", err)
+		return outcome{code: "secret_unreadable"}
+	}
+	return s.post(ctx, e, slackAddress(address), http.Header{}, n.slack())
+}
+
+func (s *Service) mail(ctx context.Context, e Endpoint, d Delivery, n notice) outcome {
+	if s.cfg.Mail == nil {
+		return outcome{code: "mail_not_set_up"}
+	}
+	to := strings.TrimPrefix(e.URL, mailto)
+	if e.User != "" { // where the person is now
+		u, err := s.cfg.People.User(ctx, e.Environment, e.User)
+		if err != nil || !u.DisabledAt.IsZero() {
+			return outcome{code: "no_such_person", final: true}
+		}
+		if to = u.Email; to == "" {
+			return outcome{code: "no_address", final: true}
+		}
+	}
+	err := s.cfg.Mail.Send(ctx, mail.Message{To: to, Subject: n.subject(), Text: n.text(), ID: string(d.Event) + "." + string(e.ID) + "@ambit"})
+	switch {
+	case err == nil:
+		return outcome{status: 250}
+	case fault.KindOf(err) == fault.Invalid:
+		s.log.Warn("a mail was refused", "webhook", e.ID, "error", err)
+	}
+	return outcome{code: fault.Of(err).Code}
+}
+
+// send posts a signed event. Nothing of the answer but its status is looked at.
 func (s *Service) send(ctx context.Context, e Endpoint, d Delivery) outcome {
 	keys, err := s.secrets(ctx, e)
 	if err != nil {
 		s.log.Error("a webhook's secret cannot be opened", "webhook", e.ID, "error", err)
 		return outcome{code: "secret_unreadable"}
-	}
-	u, err := url.Parse(e.URL)
-	if err != nil {
-		return outcome{code: "webhook_url"}
 	}
 	at := s.now()
 	var signatures []string
@@ -254,11 +304,18 @@ func (s *Service) send(ctx context.Context, e Endpoint, d Delivery) outcome {
 		}
 		signatures = append(signatures, sig)
 	}
-	req := &http.Request{Method: http.MethodPost, URL: u, Body: io.NopCloser(bytes.NewReader(d.body)), ContentLength: int64(len(d.body)), Header: http.Header{
-		"Content-Type": {"application/json"}, "User-Agent": {"Ambit-Webhooks/1"}, "Webhook-Id": {string(d.Event)},
-		"Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {strings.Join(signatures, " ")},
-	}}
-	resp, err := s.cfg.Outbound.Do(ctx, outbound.Bound{Bases: []string{bare(e.URL)}, Party: string(e.ID)}, req, outbound.Limits{Body: 64 << 10, Timeout: sendLimit})
+	return s.post(ctx, e, e.URL, http.Header{"Webhook-Id": {string(d.Event)}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {strings.Join(signatures, " ")}}, d.body)
+}
+
+func (s *Service) post(ctx context.Context, e Endpoint, address string, h http.Header, body []byte) outcome {
+	u, err := url.Parse(address)
+	if err != nil {
+		return outcome{code: "webhook_url"}
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("User-Agent", "Ambit-Webhooks/1")
+	req := &http.Request{Method: http.MethodPost, URL: u, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Header: h}
+	resp, err := s.cfg.Outbound.Do(ctx, outbound.Bound{Bases: []string{bare(address)}, Party: string(e.ID)}, req, outbound.Limits{Body: 64 << 10, Timeout: sendLimit})
 	switch {
 	case err != nil:
 		return outcome{code: fault.Of(err).Code}

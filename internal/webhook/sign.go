@@ -11,6 +11,9 @@ import (
 	"github.com/ambit-dev/ambit/internal/secret"
 )
 
+// slackAddress is where a Slack webhook takes messages.
+func slackAddress(v secret.Value) string { return string(v.Reveal()) }
+
 // Sign gives the signature of a message by the Standard Webhooks specification:
 // "v1," and the base64 of HMAC-SHA256 over id, seconds and body with dots between.
 // The key is written whsec_ and its base64.

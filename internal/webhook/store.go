@@ -28,18 +28,18 @@ func keeps() []vault.Sealed {
 
 const (
 	endpointColumns = `id, environment_id, organization_id, url, description, events, state, reason, secret, secret_version, old_secret, old_until,
-	failures, failing_since, paused_until, created_at, updated_at, version`
+	failures, failing_since, paused_until, created_at, updated_at, version, form, user_id`
 	deliveryColumns = `id, webhook_id, environment_id, event_id, kind, body, state, attempts, next_at, status, error, created_at, updated_at`
 )
 
 const (
-	insertEndpointSQL = `insert into webhook (` + endpointColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`
+	insertEndpointSQL = `insert into webhook (` + endpointColumns + `) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`
 	saveEndpointSQL   = `update webhook set url = $2, description = $3, events = $4, state = $5, reason = $6, secret = $7, secret_version = $8, old_secret = $9, old_until = $10,
 	failures = $11, failing_since = $12, paused_until = $13, updated_at = $14, version = $15 where id = $1`
 	endpointSQL        = `select ` + endpointColumns + ` from webhook where environment_id = $1 and id = $2`
-	endpointsSQL       = `select ` + endpointColumns + ` from webhook where environment_id = $1 and organization_id = $2 order by id desc`
+	endpointsSQL       = `select ` + endpointColumns + ` from webhook where environment_id = $1 and organization_id = $2 and user_id = '' order by id desc`
 	listeningSQL       = `select ` + endpointColumns + ` from webhook where environment_id = $1 and (organization_id = '' or organization_id = $2)`
-	countEndpointsSQL  = `select count(*) from webhook where environment_id = $1 and organization_id = $2`
+	countEndpointsSQL  = `select count(*) from webhook where environment_id = $1 and organization_id = $2 and user_id = ''`
 	deleteEndpointSQL  = `delete from webhook where id = $1`
 	deleteDeliveredSQL = `delete from webhook_delivery where webhook_id = $1`
 
@@ -64,7 +64,7 @@ func (e Endpoint) state() string {
 
 func insertEndpoint(ctx context.Context, q sqldb.Querier, e Endpoint) error {
 	_, err := q.ExecContext(ctx, insertEndpointSQL, e.ID, e.Environment, e.Organization, e.URL, e.Description, strings.Join(e.Events, " "), e.state(), e.Reason, e.secret, e.secretVersion,
-		e.old, sqldb.Micros(e.OldUntil), e.failures, sqldb.Micros(e.FailingSince), sqldb.Micros(e.pausedUntil), sqldb.Micros(e.CreatedAt), sqldb.Micros(e.UpdatedAt), e.Version)
+		e.old, sqldb.Micros(e.OldUntil), e.failures, sqldb.Micros(e.FailingSince), sqldb.Micros(e.pausedUntil), sqldb.Micros(e.CreatedAt), sqldb.Micros(e.UpdatedAt), e.Version, e.Form, e.User)
 	return sqldb.Wrap("write a webhook", err)
 }
 
@@ -79,7 +79,7 @@ func scanEndpoint(from sqldb.Scanner) (Endpoint, error) {
 	var events, state string
 	var old, failing, paused, created, updated int64
 	err := from.Scan(&e.ID, &e.Environment, &e.Organization, &e.URL, &e.Description, &events, &state, &e.Reason, &e.secret, &e.secretVersion, &e.old, &old,
-		&e.failures, &failing, &paused, &created, &updated, &e.Version)
+		&e.failures, &failing, &paused, &created, &updated, &e.Version, &e.Form, &e.User)
 	e.Events, e.Enabled = strings.Fields(events), state == "enabled"
 	e.OldUntil, e.FailingSince, e.pausedUntil, e.CreatedAt, e.UpdatedAt = sqldb.Time(old), sqldb.Time(failing), sqldb.Time(paused), sqldb.Time(created), sqldb.Time(updated)
 	return e, err

@@ -26,6 +26,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/mail"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -40,8 +41,14 @@ type Config struct {
 	People   *account.Service
 	Outbound *outbound.Client
 	Kinds    []string // of events that there are
+	Mail     Mailer   // nil: this server sends none
 	Now      func() time.Time
 	Logger   *slog.Logger
+}
+
+// Mailer sends mail. An error of kind fault.Invalid says that trying again is no use.
+type Mailer interface {
+	Send(ctx context.Context, m mail.Message) error
 }
 
 // Service keeps endpoints and delivers to them. Start it.
@@ -84,7 +91,9 @@ type Endpoint struct {
 	ID           id.Webhook
 	Environment  id.Environment
 	Organization id.Organization // empty: of the whole environment
-	URL          string
+	User         id.User         // whose own notices go there; empty: nobody's
+	Form         Form
+	URL          string // of Slack, its host only; of mail, mailto: and the address
 	Description  string
 	Events       []string // empty: all
 	Enabled      bool
@@ -104,13 +113,14 @@ type Endpoint struct {
 // Input is what is said of an endpoint.
 type Input struct {
 	Organization id.Organization // of a new one; empty: the whole environment
-	URL          string
+	Form         Form            // of a new one
+	URL          string          // empty in a change of Slack's: as it was
 	Description  string
 	Events       []string
 }
 
 // Create adds an endpoint and gives the secret that its deliveries are signed
-// with, which is shown this once.
+// with, which is shown this once. What people read is not signed, and has none.
 func (s *Service) Create(ctx context.Context, by account.Actor, in Input) (Endpoint, secret.Value, error) {
 	if in.Organization == "" {
 		in.Organization = by.Organization()
@@ -122,9 +132,10 @@ func (s *Service) Create(ctx context.Context, by account.Actor, in Input) (Endpo
 		return Endpoint{}, secret.Value{}, err
 	}
 	now := s.now()
-	e := Endpoint{ID: id.NewWebhook(), Environment: by.Environment(), Organization: in.Organization, URL: in.URL, Description: in.Description, Events: in.Events, Enabled: true,
+	shown, hidden := in.address()
+	e := Endpoint{ID: id.NewWebhook(), Environment: by.Environment(), Organization: in.Organization, Form: in.Form, URL: shown, Description: in.Description, Events: in.Events, Enabled: true,
 		CreatedAt: now, UpdatedAt: now, Version: 1, secretVersion: 1}
-	sec, err := s.newSecret(ctx, &e)
+	sec, err := s.newSecret(ctx, &e, hidden)
 	if err != nil {
 		return Endpoint{}, secret.Value{}, err
 	}
@@ -145,14 +156,21 @@ func (s *Service) Create(ctx context.Context, by account.Actor, in Input) (Endpo
 	return e, sec, err
 }
 
-// newSecret gives e another secret: 256 random bits, as Standard Webhooks writes
-// them.
-func (s *Service) newSecret(ctx context.Context, e *Endpoint) (secret.Value, error) {
-	raw := make([]byte, 32)
-	_, _ = rand.Read(raw)
-	v := secret.FromString("whsec_" + base64.StdEncoding.EncodeToString(raw))
+// newSecret gives e what it keeps sealed: of Slack the address, which is not told
+// again; else 256 random bits, as Standard Webhooks writes them. Mail is not signed, so
+// nobody is told them.
+func (s *Service) newSecret(ctx context.Context, e *Endpoint, address secret.Value) (secret.Value, error) {
+	v := address
+	if e.Form != FormSlack {
+		raw := make([]byte, 32)
+		_, _ = rand.Read(raw)
+		v = secret.FromString("whsec_" + base64.StdEncoding.EncodeToString(raw))
+	}
 	var err error
 	e.secret, err = s.cfg.Vault.Seal(ctx, e.place(e.secretVersion), v)
+	if e.Form != FormEvent {
+		return secret.Value{}, err
+	}
 	return v, err
 }
 
@@ -161,11 +179,10 @@ func (e Endpoint) place(version int64) vault.Place {
 }
 
 func (s *Service) check(ctx context.Context, in Input) error {
-	u, err := url.Parse(in.URL)
-	if err != nil || len(in.URL) > maxURL || u.Fragment != "" || u.User != nil {
-		return fault.New(fault.Invalid, "webhook_url", "That is not an address to send to.").WithHint("Give a URL such as https://example.com/hooks, without a user name or fragment.")
+	if err := s.checkForm(in); err != nil {
+		return err
 	}
-	if err := s.cfg.Outbound.Check(ctx, bare(in.URL)); err != nil {
+	if err := s.checkPlace(ctx, in); err != nil {
 		return err
 	}
 	if len(in.Description) > maxText {
@@ -177,6 +194,21 @@ func (s *Service) check(ctx context.Context, in Input) error {
 		}
 	}
 	return nil
+}
+
+func (s *Service) checkPlace(ctx context.Context, in Input) error {
+	if in.Form == FormMail {
+		to, ok := strings.CutPrefix(in.URL, mailto)
+		if !ok {
+			return fault.New(fault.Invalid, "webhook_url", "Mail goes to an address such as mailto:team@example.com.")
+		}
+		return mail.CheckAddress(to)
+	}
+	u, err := url.Parse(in.URL)
+	if err != nil || len(in.URL) > maxURL || u.Fragment != "" || u.User != nil {
+		return fault.New(fault.Invalid, "webhook_url", "That is not an address to send to.").WithHint("Give a URL such as https://example.com/hooks, without a user name or fragment.")
+	}
+	return s.cfg.Outbound.Check(ctx, bare(in.URL))
 }
 
 // bare is a URL without its query.
@@ -204,7 +236,7 @@ func (s *Service) get(ctx context.Context, q sqldb.Querier, by account.Actor, ho
 		}
 	}
 	e, err := endpoint(ctx, q, by.Environment(), hook)
-	if sqldb.NoRows(err) || err == nil && by.May(e.Organization, account.ManageWebhooks) != nil {
+	if sqldb.NoRows(err) || err == nil && (e.User != "" || by.May(e.Organization, account.ManageWebhooks) != nil) {
 		return Endpoint{}, fault.New(fault.NotFound, "not_found", "No such webhook.")
 	}
 	return e, sqldb.Wrap("read a webhook", err)
@@ -225,11 +257,34 @@ func (s *Service) List(ctx context.Context, by account.Actor, org id.Organizatio
 
 // Edit changes address, description and events. What is said replaces all three.
 func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, in Input) (Endpoint, error) {
+	now, err := s.Get(ctx, by, hook)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	in.Form = now.Form
+	same := in.Form == FormSlack && (in.URL == "" || in.URL == now.URL)
+	if same {
+		in.URL = now.URL
+	}
 	if err := s.check(ctx, in); err != nil {
 		return Endpoint{}, err
 	}
+	shown, hidden := in.address()
+	next := now
+	if in.Form == FormSlack && !same {
+		next.secretVersion++
+		if _, err := s.newSecret(ctx, &next, hidden); err != nil {
+			return Endpoint{}, err
+		}
+	}
 	return s.change(ctx, by, hook, "webhook.updated", func(e *Endpoint) error {
-		e.URL, e.Description, e.Events = in.URL, in.Description, in.Events
+		if e.secretVersion != now.secretVersion {
+			return moved()
+		}
+		if !same && in.Form == FormSlack {
+			e.secret, e.secretVersion = next.secret, next.secretVersion
+		}
+		e.URL, e.Description, e.Events = shown, in.Description, in.Events
 		return nil
 	})
 }
@@ -261,9 +316,12 @@ func (s *Service) Rotate(ctx context.Context, by account.Actor, hook id.Webhook,
 	if err != nil {
 		return Endpoint{}, secret.Value{}, err
 	}
+	if now.Form != FormEvent {
+		return Endpoint{}, secret.Value{}, fault.New(fault.Invalid, "no_secret", "What people read is not signed.").WithHint("To send it elsewhere, change its address.")
+	}
 	next := now
 	next.secretVersion++
-	sec, err := s.newSecret(ctx, &next)
+	sec, err := s.newSecret(ctx, &next, secret.Value{})
 	if err != nil {
 		return Endpoint{}, secret.Value{}, err
 	}
@@ -337,8 +395,12 @@ func (s *Service) audit(tx *sqldb.Tx, by account.Actor, action string, e Endpoin
 		Detail: map[string]string{"host": e.Host(), "events": strings.Join(e.Events, " ")}, Address: by.Address()})
 }
 
-// Host is the host of its address, and its port where it has one.
+// Host is the host of its address, and its port where it has one; of mail, the
+// address.
 func (e Endpoint) Host() string {
+	if e.Form == FormMail {
+		return strings.TrimPrefix(e.URL, mailto)
+	}
 	u, err := url.Parse(e.URL)
 	if err != nil {
 		return ""
@@ -354,6 +416,8 @@ type Event struct {
 	Kind         string
 	At           time.Time
 	Data         map[string]any
+	Users        []id.User // for whom it waits, and
+	Roles        []string  // who else decides in Organization
 }
 
 // message is the body of a delivery.
@@ -371,7 +435,19 @@ func (s *Service) Emit(ctx context.Context, tx *sqldb.Tx, ev Event) error {
 	if err != nil {
 		return sqldb.Wrap("find who is to be told", err)
 	}
-	to = slices.DeleteFunc(to, func(e Endpoint) bool { return len(e.Events) > 0 && !slices.Contains(e.Events, ev.Kind) })
+	var others []Endpoint
+	for _, e := range to {
+		ok := len(e.Events) == 0 || slices.Contains(e.Events, ev.Kind)
+		if ok && e.User != "" {
+			if ok, err = s.waitsFor(ctx, tx, ev, e.User); err != nil {
+				return err
+			}
+		}
+		if ok {
+			others = append(others, e)
+		}
+	}
+	to = others
 	if len(to) == 0 {
 		return nil
 	}

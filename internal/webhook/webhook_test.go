@@ -24,6 +24,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/keyring/keyringtest"
+	"github.com/ambit-dev/ambit/internal/mail"
+	"github.com/ambit-dev/ambit/internal/mail/mailtest"
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
@@ -45,6 +47,7 @@ type world struct {
 	env    id.Environment
 	org    id.Organization
 	url    string
+	mails  *mailtest.Server
 
 	mu     sync.Mutex
 	now    time.Time
@@ -55,6 +58,7 @@ type world struct {
 type arrival struct {
 	header http.Header
 	body   []byte
+	path   string
 }
 
 func (w *world) clock() time.Time {
@@ -80,7 +84,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.got = append(w.got, arrival{r.Header.Clone(), body})
+	w.got = append(w.got, arrival{r.Header.Clone(), body, r.URL.Path})
 	status := http.StatusNoContent
 	if len(w.status) > 0 {
 		status, w.status = w.status[0], w.status[1:]
@@ -126,7 +130,10 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 		out, err := outbound.New(outbound.Policy{Allow: []string{strings.TrimPrefix(srv.URL, "http://")}})
 		must(t, err)
 		t.Cleanup(out.Close)
-		w.Service = webhook.New(webhook.Config{DB: db, Vault: v, Audit: w.audit, People: w.people, Outbound: out, Kinds: []string{"connection.connected", "connection.revoked"}, Now: w.clock})
+		w.mails = mailtest.New(t)
+		sender, err := mail.New(mail.Config{URL: "smtp://" + w.mails.Address, From: "Ambit <ambit@example.com>"})
+		must(t, err)
+		w.Service = webhook.New(webhook.Config{Mail: sender, DB: db, Vault: v, Audit: w.audit, People: w.people, Outbound: out, Kinds: []string{"connection.connected", "connection.revoked", "approval.requested"}, Now: w.clock})
 		fn(t, w)
 	})
 }
