@@ -94,6 +94,8 @@ type Config struct {
 	PublicURL *url.URL
 	// Outbound fetches documents of clients and keys of issuers. Nil fetches none.
 	Outbound *outbound.Client
+	// Documents says whose client documents count; nil: everybody's.
+	Documents Hosts
 	// OnAgentEnded ends what an agent has running, in the transaction that
 	// disables it.
 	OnAgentEnded func(ctx context.Context, tx *sqldb.Tx, env id.Environment, agent id.Agent) error
@@ -115,6 +117,7 @@ type Service struct {
 	keys      *issuer.Reader    // of clients, which strangers name
 	platforms *issuer.Reader    // that admins trust
 	fetches   *throttle.Limiter // of client documents, by who asks and by host
+	allowed   Hosts             // where they may lie
 	documents singleflight.Group
 
 	seenQueue chan id.Agent
@@ -140,7 +143,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		db: cfg.DB, vault: cfg.Vault, audit: cfg.Audit, people: cfg.People,
 		issuer: strings.TrimRight(cfg.PublicURL.String(), "/"), onEnded: cfg.OnAgentEnded, now: cfg.Now, log: cfg.Logger,
-		keys: issuer.NewReader(cfg.Outbound, cfg.Now), platforms: issuer.NewConfigured(cfg.Outbound, cfg.Now), fetches: throttle.New(1.0/6, 20, 20_000, cfg.Now),
+		keys: issuer.NewReader(cfg.Outbound, cfg.Now), platforms: issuer.NewConfigured(cfg.Outbound, cfg.Now), fetches: throttle.New(1.0/6, 20, 20_000, cfg.Now), allowed: cfg.Documents,
 		seenQueue: make(chan id.Agent, 1024), stop: make(chan struct{}),
 	}, nil
 }

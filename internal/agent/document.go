@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,10 @@ func (s *Service) FindClient(ctx context.Context, name, address string) (Client,
 	}
 	if err := checkDocumentURL(name); err != nil {
 		return Client{}, err
+	}
+	if !s.allowed.have(name) {
+		return Client{}, fault.New(fault.Invalid, "invalid_client", "Clients that are named by a document at this host are not allowed here.").
+			WithHint("The operator says at which hosts they may lie (AMBIT_CLIENT_DOCUMENTS). A client can be registered instead.")
 	}
 	have, err := clientByURL(ctx, s.db.Reader(), name)
 	known := err == nil && !s.gone(have)
@@ -65,11 +70,59 @@ func (s *Service) namedClient(ctx context.Context, name string) (Client, error) 
 		}
 		return s.Client(ctx, clientID)
 	}
+	if !s.allowed.have(name) { // it may have been, when it got its tokens
+		return Client{}, noClient()
+	}
 	c, err := clientByURL(ctx, s.db.Reader(), name)
 	if sqldb.NoRows(err) || err == nil && s.gone(c) {
 		return Client{}, noClient()
 	}
 	return c, sqldb.Wrap("read a client", err)
+}
+
+// Hosts are those at which documents of clients may lie: example.com, with a port
+// where it has one, or *.example.com for all below it. None is empty and not nil.
+type Hosts []string
+
+// ParseHosts reads a setting: hosts, none, or nothing for every host.
+func ParseHosts(list []string) (Hosts, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if len(list) == 1 && list[0] == "none" {
+		return Hosts{}, nil
+	}
+	var out Hosts
+	for _, h := range list {
+		h = strings.ToLower(h)
+		bare := strings.TrimPrefix(h, "*.")
+		u, err := url.Parse("https://" + bare + "/x")
+		if err != nil || u.Host != bare || !plainHost(u.Hostname()) || strings.HasSuffix(bare, ":") || strings.Contains(bare, "*") {
+			return nil, fault.New(fault.Invalid, "client_documents_invalid", "A host of client documents is none.").WithHint("AMBIT_CLIENT_DOCUMENTS lists hosts such as example.com or *.example.com, or is none.")
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// NoDocuments reports whether no document of a client counts.
+func (s *Service) NoDocuments() bool { return s.allowed != nil && len(s.allowed) == 0 }
+
+func (h Hosts) have(address string) bool {
+	if h == nil {
+		return true
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(u.Host)
+	return slices.ContainsFunc(h, func(one string) bool {
+		if below, ok := strings.CutPrefix(one, "*"); ok {
+			return strings.HasSuffix(host, below) && len(host) > len(below)
+		}
+		return host == one
+	})
 }
 
 func isDocument(name string) bool { return strings.Contains(name, "://") }

@@ -117,6 +117,42 @@ func TestClientDocumentsRefused(t *testing.T) {
 	})
 }
 
+// S8: an operator says at whose hosts clients may be described; at any other, neither a
+// new client counts nor one that got tokens before.
+func TestClientDocumentHosts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		hosts, address string
+		want           bool
+	}{
+		{"", "https://a.example/c", true}, {"none", "https://a.example/c", false}, {"a.example", "https://a.example/c", true}, {"A.example", "https://a.example/c", true},
+		{"a.example", "https://b.a.example/c", false}, {"a.example", "https://a.example:8443/c", false}, {"a.example:8443", "https://a.example:8443/c", true},
+		{"*.a.example", "https://b.a.example/c", true}, {"*.a.example", "https://a.example/c", false}, {"*.a.example", "https://eviltaa.example/c", false}, {"*.a.example", "https://evila.example/c", false},
+		{"x.example b.example", "https://b.example/c", true}, {"b.example", "https://b.example.evil.example/c", false},
+	} {
+		hosts, err := agent.ParseHosts(strings.Fields(c.hosts))
+		if err != nil || hosts.Have(c.address) != c.want {
+			t.Errorf("%q and %s: want %v, %v", c.hosts, c.address, c.want, err)
+		}
+	}
+	for _, bad := range []string{"https://a.example", "a.example/x", "*", "a.*.example", "a.example:", "a b"} {
+		if _, err := agent.ParseHosts([]string{bad}); !fault.Is(err, "client_documents_invalid") {
+			t.Errorf("%q is taken: %v", bad, err)
+		}
+	}
+	each(t, func(t *testing.T, w *agenttest.World, _ *agenttest.Person) {
+		name := w.Web.Put("/editor.json", editorDoc)
+		if _, err := w.Agents.FindClient(t.Context(), name, "203.0.113.9"); err != nil {
+			t.Fatal(err)
+		}
+		w.Agents.AllowDocuments(agent.Hosts{"elsewhere.example"})
+		_, err := w.Agents.FindClient(t.Context(), name, "203.0.113.9")
+		refused(t, "a document elsewhere", err, "invalid_client")
+		_, err = w.Agents.AuthenticateClient(t.Context(), agent.ClientAuth{ID: name})
+		refused(t, "a client that was known", err, "invalid_client")
+	})
+}
+
 // S8, S15: a client with keys proves itself by an assertion that is its own, for
 // us, short-lived, signed with an algorithm that we take, and used once.
 func TestClientAssertion(t *testing.T) {

@@ -211,7 +211,11 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.Agents, err = agent.New(agent.Config{DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, PublicURL: a.public, Outbound: a.outbound, OnAgentEnded: a.onAgentEnded, Now: a.clock.Now, Logger: cfg.Logger})
+	documents, err := agent.ParseHosts(cfg.ClientDocuments)
+	if err != nil {
+		return err
+	}
+	a.Agents, err = agent.New(agent.Config{Documents: documents, DB: a.db, Vault: a.Vault, Audit: a.Audit, People: a.People, PublicURL: a.public, Outbound: a.outbound, OnAgentEnded: a.onAgentEnded, Now: a.clock.Now, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}

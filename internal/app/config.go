@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway"
 	"github.com/ambit-dev/ambit/internal/issuer"
@@ -88,6 +89,9 @@ type Config struct {
 	Mail mail.Config
 	// NoRegistration refuses clients that register themselves (RFC 7591).
 	NoRegistration bool
+	// ClientDocuments are the hosts at which documents of OAuth clients may lie, or
+	// none; empty: every host.
+	ClientDocuments []string
 	// AllowVend lets applications with the scope for it fetch credentials.
 	AllowVend bool
 
@@ -213,6 +217,9 @@ func (c *Config) Validate() error {
 		if _, err := mail.New(c.Mail); err != nil {
 			return err
 		}
+	}
+	if _, err := agent.ParseHosts(c.ClientDocuments); err != nil {
+		return err
 	}
 	if err := c.checkSignIn(); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 type settings struct {
 	PublicURL      string   `json:"public_url"`
 	NoRegistration bool     `json:"no_registration"`
+	Documents      []string `json:"client_documents,omitempty"`
 	AllowVend      bool     `json:"allow_vend"`
 	CallRate       float64  `json:"call_rate"`
 	OutboundAllow  []string `json:"outbound_allow"`
@@ -25,7 +26,7 @@ type settings struct {
 func (a *App) settings() settings {
 	allow := slices.Clone(a.cfg.OutboundAllow)
 	slices.Sort(allow)
-	return settings{PublicURL: a.public.String(), NoRegistration: a.cfg.NoRegistration, AllowVend: a.cfg.AllowVend, CallRate: a.cfg.CallRate,
+	return settings{PublicURL: a.public.String(), NoRegistration: a.cfg.NoRegistration, Documents: slices.Sorted(slices.Values(a.cfg.ClientDocuments)), AllowVend: a.cfg.AllowVend, CallRate: a.cfg.CallRate,
 		OutboundAllow: allow, KeyGrace: a.cfg.KeyGrace.String(), SignIn: strings.TrimSpace(a.cfg.SignIn.Issuer + " " + a.cfg.SignIn.ClientID)}
 }
 
@@ -66,7 +67,7 @@ func (a *App) join(ctx context.Context) (err error) {
 // differ names the settings that are not the same.
 func (s settings) differ(o settings) (names []string) {
 	for name, same := range map[string]bool{
-		"AMBIT_NO_REGISTRATION": s.NoRegistration == o.NoRegistration, "AMBIT_ALLOW_VEND": s.AllowVend == o.AllowVend, "AMBIT_CALL_RATE": s.CallRate == o.CallRate,
+		"AMBIT_NO_REGISTRATION": s.NoRegistration == o.NoRegistration, "AMBIT_CLIENT_DOCUMENTS": slices.Equal(s.Documents, o.Documents), "AMBIT_ALLOW_VEND": s.AllowVend == o.AllowVend, "AMBIT_CALL_RATE": s.CallRate == o.CallRate,
 		"AMBIT_OUTBOUND_ALLOW": slices.Equal(s.OutboundAllow, o.OutboundAllow), "AMBIT_KEY_GRACE": s.KeyGrace == o.KeyGrace, "AMBIT_SIGNIN_ISSUER": s.SignIn == o.SignIn,
 	} {
 		if !same {

@@ -30,7 +30,7 @@ func (s *Server) serverMetadata() map[string]any {
 		"grant_types_supported":                            []string{agent.GrantCode, agent.GrantRefresh, agent.GrantClientCredentials, agent.GrantAssertion, agent.GrantDevice},
 		"code_challenge_methods_supported":                 []string{"S256"},
 		"authorization_response_iss_parameter_supported":   true,
-		"client_id_metadata_document_supported":            true,
+		"client_id_metadata_document_supported":            !s.agents.NoDocuments(),
 		"protected_resources":                              []string{s.agents.Resource()},
 	}
 	if s.sessions != nil {

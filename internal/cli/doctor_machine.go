@@ -25,7 +25,7 @@ import (
 // settingNames are all variables that this program reads.
 func settingNames() []string {
 	return []string{envDataDir, envDatabaseURL, envRootKey, envRootKeysOther, envCheckpoints, envListen, envProxyListen, envProxyElsewhere, envProxyPass, envAgentID, envAgentSecret, envAgentToken, envHidden, envPublicURL, envTLSCert, envTLSKey, envTrustedProxies, envOutboundAllow,
-		envNoRegistration, envAllowVend, envMachineID, envTransitCA, envSources, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
+		envNoRegistration, envDocuments, envAllowVend, envMachineID, envTransitCA, envSources, envCallRate, envKeyGrace, envCheckpointReq, envDrainDelay, envDrain,
 		envTraceEndpoint, envTraceRatio, envMetricsToken, envLog, envSignInName, envSignInIssuer, envSignInClient, envSignInSecret, envSMTPURL, envSMTPPassword, envSMTPFrom, transit.EnvCredentials, pkcs11.EnvHelper, pkcs11.EnvPass, envServer, envAPIKey, envSandboxClient, envSandboxSecret, envSandboxRedirect, envSandboxKey}
 }
 

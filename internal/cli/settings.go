@@ -33,6 +33,7 @@ const (
 	envTrustedProxies = "AMBIT_TRUSTED_PROXIES"
 	envOutboundAllow  = "AMBIT_OUTBOUND_ALLOW"
 	envNoRegistration = "AMBIT_NO_REGISTRATION"
+	envDocuments      = "AMBIT_CLIENT_DOCUMENTS"
 	envAllowVend      = "AMBIT_ALLOW_VEND"
 	envMachineID      = "AMBIT_MACHINE_IDENTITY"
 	envTransitCA      = "AMBIT_TRANSIT_CA"
@@ -67,7 +68,7 @@ func (c *command) serverConfig(dataDir, listen string) (app.Config, error) {
 		DataDir: first(dataDir, c.env[envDataDir], c.defaultDataDir()), DatabaseURL: c.env[envDatabaseURL],
 		RootKey: c.env[envRootKey], RootKeysOther: list(c.env[envRootKeysOther]), Env: func(name string) string { return c.env[name] }, CheckpointDir: c.env[envCheckpoints],
 		Listen: first(listen, c.env[envListen]), PublicURL: c.env[envPublicURL], TLSCert: c.env[envTLSCert], TLSKey: c.env[envTLSKey],
-		OutboundAllow: list(c.env[envOutboundAllow]), Egress: gateway.Egress{Elsewhere: gateway.Elsewhere(c.env[envProxyElsewhere]), Hosts: list(c.env[envProxyPass])}, NotifySocket: c.env[envNotifySocket],
+		OutboundAllow: list(c.env[envOutboundAllow]), ClientDocuments: list(c.env[envDocuments]), Egress: gateway.Egress{Elsewhere: gateway.Elsewhere(c.env[envProxyElsewhere]), Hosts: list(c.env[envProxyPass])}, NotifySocket: c.env[envNotifySocket],
 		TransitCA: c.env[envTransitCA], Sources: c.env[envSources], TraceEndpoint: c.env[envTraceEndpoint], MetricsToken: secret.FromString(c.env[envMetricsToken]), Version: Version, Logger: c.logger(),
 		SignIn: account.OperatorSignIn{Name: c.env[envSignInName], Issuer: c.env[envSignInIssuer], ClientID: c.env[envSignInClient], Secret: secret.FromString(c.env[envSignInSecret])},
 		Mail:   mail.Config{URL: c.env[envSMTPURL], Password: secret.FromString(c.env[envSMTPPassword]), From: c.env[envSMTPFrom]},

@@ -11,6 +11,7 @@ var bounded = map[string]struct{ bound, ends string }{
 
 	"account/softkey.Authenticator.keys": {"what a person registers", "the process: the demo's"},
 
+	"agent.Service.allowed":   {"a setting", "never changed"},
 	"agent.Service.Start go":  {"one loop", "Stop"},
 	"agent.Service.seenQueue": {"1,024; what is over is not noted", "the loop of Start"},
 	"agent.Service.stop":      {"nothing is sent", "Stop closes it"},
