@@ -71,12 +71,17 @@ func (d *dissected) repository(paths []pathTemplate, n int) bool {
 // one: the new commit must lead back to the old one by the commits in the pack,
 // else nobody here can tell.
 func pushEffect(body []byte) (policy.Effect, string) {
-	updates, pack, ok := commands(body)
-	if !ok {
+	p, ok := readPush(body)
+	switch {
+	case !ok:
 		return policy.Destructive, "the push cannot be read"
+	case len(p.updates) > maxUpdates:
+		return policy.Destructive, "the push moves more than " + strconv.Itoa(maxUpdates) + " refs"
+	case len(p.options) > 0: // which a server may take for anything: a merge, a check that is left out
+		return policy.Destructive, "it gives the server the option " + p.options[0]
 	}
 	var parents map[string][]string
-	for _, u := range updates {
+	for _, u := range p.updates {
 		switch {
 		case none(u.to):
 			return policy.Destructive, "it deletes " + u.ref
@@ -85,7 +90,7 @@ func pushEffect(body []byte) (policy.Effect, string) {
 			return policy.Destructive, "it moves the tag " + u.ref
 		default:
 			if parents == nil {
-				parents = commits(pack, len(u.to))
+				parents = commits(p.pack, len(u.to))
 			}
 			if !leadsTo(parents, u.to, u.from) {
 				return policy.Destructive, "it may leave commits of " + u.ref + " behind"
@@ -110,27 +115,76 @@ func (u update) words() string {
 
 func none(name string) bool { return strings.Trim(name, "0") == "" }
 
-// commands reads pkt-lines up to the first flush.
-func commands(body []byte) (out []update, rest []byte, ok bool) {
+// push is what git sends to receive-pack (gitprotocol-pack): what becomes of which
+// refs, options for the server, and the objects.
+type push struct {
+	updates []update
+	options []string
+	pack    []byte
+}
+
+// maxUpdates is how many refs of a push a person is shown. More are nobody's to judge.
+const maxUpdates = 50
+
+// readPush reads a push whole: what stands between the commands and the pack, and is
+// not what the commands announce, is not passed over.
+func readPush(body []byte) (p push, ok bool) {
+	var announced bool
+	if p.updates, announced, body, ok = commands(body); ok && announced {
+		p.options, body, ok = options(body)
+	}
+	if !ok {
+		return push{}, false
+	}
+	if len(body) > 0 && !bytes.HasPrefix(body, []byte("PACK")) {
+		return push{}, false
+	}
+	p.pack = body
+	return p, true
+}
+
+// pktLine cuts one pkt-line off body. A flush has no line.
+func pktLine(body []byte) (line, rest []byte, flush, ok bool) {
+	if len(body) < 4 {
+		return nil, nil, false, false
+	}
+	n, err := strconv.ParseUint(string(body[:4]), 16, 16)
+	switch {
+	case err != nil || n > 0 && n < 4 || int(n) > len(body):
+		return nil, nil, false, false
+	case n == 0:
+		return nil, body[4:], true, true
+	}
+	return body[4:n], body[n:], false, true
+}
+
+// options reads the push options that the commands announced, up to their flush.
+func options(body []byte) (out []string, rest []byte, ok bool) {
 	for {
-		if len(body) < 4 {
-			return nil, nil, false
+		line, rest, flush, ok := pktLine(body)
+		if !ok || flush {
+			return out, rest, ok
 		}
-		n, err := strconv.ParseUint(string(body[:4]), 16, 16)
-		if err != nil || n > 0 && n < 4 || int(n) > len(body) {
-			return nil, nil, false
+		out, body = append(out, strings.TrimSuffix(string(line), "\n")), rest
+	}
+}
+
+// commands reads pkt-lines up to the first flush.
+func commands(body []byte) (out []update, announced bool, rest []byte, ok bool) {
+	for {
+		pkt, rest, flush, ok := pktLine(body)
+		if !ok || flush {
+			return out, announced, rest, ok
 		}
-		if n == 0 {
-			return out, body[4:], true
-		}
-		line, _, _ := bytes.Cut(body[4:n], []byte{0})
-		body = body[n:]
+		line, capabilities, _ := bytes.Cut(pkt, []byte{0})
+		announced = announced || slices.Contains(strings.Fields(string(capabilities)), "push-options")
+		body = rest
 		parts := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 3)
 		if len(parts) != 3 || len(parts[0]) != len(parts[1]) || len(parts[0]) != 40 && len(parts[0]) != 64 || !isHex(parts[0]) || !isHex(parts[1]) {
 			if strings.HasPrefix(string(line), "shallow ") {
 				continue
 			}
-			return nil, nil, false
+			return nil, false, nil, false
 		}
 		out = append(out, update{parts[0], parts[1], parts[2]})
 	}
@@ -146,15 +200,15 @@ func isHex(s string) bool {
 func commits(rest []byte, digits int) map[string][]string {
 	const kindCommit, kindOffset, kindName = 1, 6, 7
 	out := map[string][]string{}
-	start := bytes.Index(rest, []byte("PACK"))
-	if start < 0 || len(rest) < start+12 {
+	if len(rest) < 12 {
 		return out
 	}
-	count := binary.BigEndian.Uint32(rest[start+8:])
-	r := bytes.NewReader(rest[start+12:])
+	count := binary.BigEndian.Uint32(rest[8:])
+	r := bytes.NewReader(rest[12:])
+	budget := int64(16 << 20) // of all that is inflated: small packs can hold much
 	for range min(count, 100_000) {
 		kind, size, err := objectHead(r)
-		if err != nil || size > MaxRead {
+		if budget -= size; err != nil || size > MaxRead || budget < 0 {
 			return out
 		}
 		switch kind {

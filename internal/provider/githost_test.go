@@ -25,6 +25,20 @@ func TestGitHosts(t *testing.T) {
 		line := from + " " + to + " refs/heads/main\x00report-status"
 		return fmt.Sprintf("%04x%s0000", len(line)+4, line)
 	}
+	pkt := func(line string) string { return fmt.Sprintf("%04x%s", len(line)+4, line) }
+	optioned := func(options ...string) string {
+		out := pkt(none+" "+commit+" refs/heads/main\x00report-status push-options agent=git") + "0000"
+		for _, o := range options {
+			out += pkt(o)
+		}
+		return out + "0000PACK\x00\x00\x00\x02\x00\x00\x00\x00"
+	}
+	many := func(n int) (out string) {
+		for i := range n {
+			out += pkt(fmt.Sprintf("%s %s refs/heads/%s\x00report-status", none, commit, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"[:i]+"main"))
+		}
+		return out + "0000"
+	}
 	hosts := map[string]map[string]string{
 		"github":     {"client_id": "Iv1.0123456789abcdef"},
 		"github_app": {"client_id": "Iv1.0123456789abcdef"},
@@ -55,6 +69,12 @@ func TestGitHosts(t *testing.T) {
 			{"POST", "/o/r.git/git-receive-pack", push, pushes(commit, none), "destructive"},
 			{"POST", "/o/r.git/git-receive-pack", push, pushes(commit, other), "destructive"},
 			{"POST", "/o/r.git/git-receive-pack", push, "what is this", "destructive"},
+			// Options do what the server makes of them; what is not announced is not passed over; nobody reads fifty-one refs.
+			{"POST", "/o/r.git/git-receive-pack", push, optioned("merge_request.create", "merge_request.auto_merge"), "destructive"},
+			{"POST", "/o/r.git/git-receive-pack", push, optioned(), "write"},
+			{"POST", "/o/r.git/git-receive-pack", push, pushes(none, commit) + "0008x0000PACK", "destructive"},
+			{"POST", "/o/r.git/git-receive-pack", push, many(50), "write"},
+			{"POST", "/o/r.git/git-receive-pack", push, many(51), "destructive"},
 			{"GET", "/o/r", "", "", "not_granted"},
 			{"GET", "/settings/tokens", "", "", "not_granted"},
 			{"GET", "/o/r/info/refs", "", "", "not_granted"},

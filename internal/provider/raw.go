@@ -499,9 +499,15 @@ func (d *dissected) describe(req *Request, args map[string]any) {
 			show(label("body ", f.name), f.value)
 		}
 		if d.media == "application/x-git-receive-pack-request" {
-			updates, _, _ := commands(d.raw.Body)
-			for _, u := range updates[:min(len(updates), 50)] {
+			p, _ := readPush(d.raw.Body)
+			for _, u := range p.updates[:min(len(p.updates), maxUpdates)] {
 				show(label("push to ", u.ref), u.words())
+			}
+			if more := len(p.updates) - maxUpdates; more > 0 {
+				show("push to", strconv.Itoa(more)+" more refs, which are not shown")
+			}
+			for _, o := range p.options {
+				show("push option", o)
 			}
 		}
 		if len(d.form) == 0 {
