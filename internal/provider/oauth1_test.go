@@ -88,6 +88,12 @@ func TestOAuth1Injection(t *testing.T) {
 			t.Errorf("%s comes back", leak)
 		}
 	}
+	for _, name := range []string{"consumer_secret", "token_secret"} { // what signs is sent to nobody
+		f := filling{rec: r, cred: cred}
+		if got := f.text(placeholderMark + name); got != placeholderMark+name || f.filled {
+			t.Errorf("a placeholder for the %s is filled", name)
+		}
+	}
 	u, _ := url.Parse("https://api.x.com/2/media")
 	streams := &http.Request{Method: "POST", URL: u, Header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, Body: io.NopCloser(strings.NewReader("a=b"))}
 	if err := SignForOAuth1(streams, cred.Values, "n", time.Now()); !fault.Is(err, "body_too_large") {

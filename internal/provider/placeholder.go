@@ -123,6 +123,9 @@ func (f *filling) value(name string) (string, bool) {
 		names = []string{FieldAccessToken, FieldAPIKey, FieldPassword}
 	}
 	for _, n := range names {
+		if n == FieldConsumerSecret || n == FieldTokenSecret {
+			continue // what signs is sent to nobody
+		}
 		if v, ok := f.cred.Values[n]; ok && !v.IsZero() {
 			return string(v.Reveal()), true
 		}
