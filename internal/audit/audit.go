@@ -183,6 +183,9 @@ func New(ctx context.Context, cfg Config) (*Log, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if !Recorded {
+		if !measuring() {
+			return nil, errors.New("audit: this build puts no call on record and serves nobody; build it without the tag unrecorded")
+		}
 		cfg.Logger.Error("this build puts no call on record: it is to measure with, and no product")
 	}
 	l := &Log{
