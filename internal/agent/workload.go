@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,7 +71,10 @@ func readWorkload(text string) (w Workload, err error) {
 
 // String says whose tokens prove the agent, for the person who agrees to it.
 func (w Workload) String() string {
-	parts := []string{"tokens of " + cmp.Or(w.Issuer, "whoever has its trust domain's keys")}
+	parts := []string{"tokens of whoever has its trust domain's keys"}
+	if w.Issuer != "" {
+		parts[0] = "tokens of " + w.Issuer // a URL, so without spaces
+	}
 	if w.Subject != "" {
 		parts = append(parts, "about "+strconv.Quote(w.Subject))
 	}
@@ -82,6 +85,20 @@ func (w Workload) String() string {
 }
 
 func badWorkload(msg string) *fault.Error { return fault.New(fault.Invalid, "invalid_workload", msg) }
+
+// ownClaims are those that issuers for everybody give to one customer alone.
+var ownClaims = []string{"repository_id", "repository_owner_id", "project_id", "namespace_id", "organization_id", "oid", "email", "azp", "tid"}
+
+// shared reports whether an issuer signs for whoever signs up with it.
+func shared(iss string) bool {
+	u, err := url.Parse(iss)
+	if err != nil {
+		return true
+	}
+	host := u.Hostname()
+	return slices.ContainsFunc([]string{"token.actions.githubusercontent.com", "gitlab.com", "accounts.google.com", "login.microsoftonline.com", "sts.windows.net", "oidc.circleci.com",
+		"agent.buildkite.com", "app.terraform.io", "api.bitbucket.org", "oidc.vercel.com", "oidc.fly.io", "vstoken.dev.azure.com"}, func(h string) bool { return host == h || strings.HasSuffix(host, "."+h) })
+}
 
 // check reports what keeps a workload from being compared safely.
 func (w Workload) check() error {
@@ -94,7 +111,11 @@ func (w Workload) check() error {
 		return badWorkload("The issuer of the platform's tokens is missing.").WithHint("It is the iss of its tokens. Only a SPIFFE id as subject needs none.")
 	case w.Subject == "" && len(w.Claims) == 0:
 		return badWorkload("A platform signs for many: say about whom.").WithHint("Name the sub of this workload's tokens, or claims that only they have.")
-	case !plain(w.Issuer) || !plain(w.Subject):
+	case w.Issuer != "" && !issuer.WellFormed(w.Issuer):
+		return badWorkload("An issuer is an https URL without query, fragment or user name.").WithHint("It is the iss of the platform's tokens, as they have it.")
+	case w.Subject == "" && shared(w.Issuer) && !slices.ContainsFunc(ownClaims, func(name string) bool { return w.Claims[name] != "" }):
+		return badWorkload("Everybody can have tokens of this issuer with such claims.").WithHint("Name the subject, or one of " + strings.Join(ownClaims, ", ") + ".")
+	case !plain(w.Subject):
 		return badWorkload("Issuer and subject are at most 500 printable characters, as the tokens have them.")
 	case strings.Contains(w.Subject, "*"):
 		return badWorkload("A subject is compared whole; * stands for nothing.").WithHint("Leave the subject out and name claims that only this workload's tokens have, such as repository_id.")

@@ -130,17 +130,19 @@ func TestWorkloadThatCannotBeTrusted(t *testing.T) {
 			agent.Workload
 			keys string
 		}{
-			"no issuer":             {agent.Workload{Subject: "system:serviceaccount:a:b"}, keys},
-			"nobody in particular":  {agent.Workload{Issuer: iss}, keys},
-			"a pattern":             {agent.Workload{Issuer: iss, Subject: "repo:acme/*"}, keys},
-			"a claim of ours":       {agent.Workload{Issuer: iss, Subject: "x", Claims: map[string]string{"aud": "y"}}, keys},
-			"an empty claim":        {agent.Workload{Issuer: iss, Subject: "x", Claims: map[string]string{"team": ""}}, keys},
-			"a line that is none":   {agent.Workload{Issuer: iss, Subject: "x", Claims: map[string]string{"": "team"}}, keys},
-			"hidden letters":        {agent.Workload{Issuer: iss, Subject: "repo:acme/app\u202e"}, keys},
-			"a space at the end":    {agent.Workload{Issuer: iss, Subject: "repo:acme/app "}, keys},
-			"another's metadata":    {agent.Workload{Issuer: iss, Subject: "x"}, ""},
-			"an inner address":      {agent.Workload{Issuer: "http://169.254.169.254", Subject: "x"}, ""},
-			"a bundle from nowhere": {agent.Workload{Subject: "spiffe://acme.example/x"}, ""},
+			"no issuer":              {agent.Workload{Subject: "system:serviceaccount:a:b"}, keys},
+			"nobody in particular":   {agent.Workload{Issuer: iss}, keys},
+			"a pattern":              {agent.Workload{Issuer: iss, Subject: "repo:acme/*"}, keys},
+			"a claim of ours":        {agent.Workload{Issuer: iss, Subject: "x", Claims: map[string]string{"aud": "y"}}, keys},
+			"an empty claim":         {agent.Workload{Issuer: iss, Subject: "x", Claims: map[string]string{"team": ""}}, keys},
+			"a line that is none":    {agent.Workload{Issuer: iss, Subject: "x", Claims: map[string]string{"": "team"}}, keys},
+			"anybody's environment":  {agent.Workload{Issuer: "https://token.actions.githubusercontent.com", Claims: map[string]string{"environment": "production"}}, keys},
+			"an issuer of two parts": {agent.Workload{Issuer: `https://a.example about "repo:acme/app"`, Subject: "x"}, keys},
+			"hidden letters":         {agent.Workload{Issuer: iss, Subject: "repo:acme/app\u202e"}, keys},
+			"a space at the end":     {agent.Workload{Issuer: iss, Subject: "repo:acme/app "}, keys},
+			"another's metadata":     {agent.Workload{Issuer: iss, Subject: "x"}, ""},
+			"an inner address":       {agent.Workload{Issuer: "http://169.254.169.254", Subject: "x"}, ""},
+			"a bundle from nowhere":  {agent.Workload{Subject: "spiffe://acme.example/x"}, ""},
 		} {
 			_, _, _, err := w.Agents.Register(t.Context(), w.System, agent.NewAgent{Environment: w.Environment, Organization: w.Organization, Name: what, Kind: agent.Delegated, Owner: alice.ID, Workload: c.Workload, Keys: c.keys})
 			refused(t, what, err, "invalid_workload")
