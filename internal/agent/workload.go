@@ -87,7 +87,7 @@ func (w Workload) String() string {
 func badWorkload(msg string) *fault.Error { return fault.New(fault.Invalid, "invalid_workload", msg) }
 
 // ownClaims are those that issuers for everybody give to one customer alone.
-var ownClaims = []string{"repository_id", "repository_owner_id", "project_id", "namespace_id", "organization_id", "oid", "email", "azp", "tid"}
+var ownClaims = [...]string{"repository_id", "repository_owner_id", "project_id", "namespace_id", "organization_id", "oid", "email", "azp", "tid"}
 
 // shared reports whether an issuer signs for whoever signs up with it.
 func shared(iss string) bool {
@@ -113,8 +113,8 @@ func (w Workload) check() error {
 		return badWorkload("A platform signs for many: say about whom.").WithHint("Name the sub of this workload's tokens, or claims that only they have.")
 	case w.Issuer != "" && !issuer.WellFormed(w.Issuer):
 		return badWorkload("An issuer is an https URL without query, fragment or user name.").WithHint("It is the iss of the platform's tokens, as they have it.")
-	case w.Subject == "" && shared(w.Issuer) && !slices.ContainsFunc(ownClaims, func(name string) bool { return w.Claims[name] != "" }):
-		return badWorkload("Everybody can have tokens of this issuer with such claims.").WithHint("Name the subject, or one of " + strings.Join(ownClaims, ", ") + ".")
+	case w.Subject == "" && shared(w.Issuer) && !slices.ContainsFunc(ownClaims[:], func(name string) bool { return w.Claims[name] != "" }):
+		return badWorkload("Everybody can have tokens of this issuer with such claims.").WithHint("Name the subject, or one of " + strings.Join(ownClaims[:], ", ") + ".")
 	case !plain(w.Subject):
 		return badWorkload("Issuer and subject are at most 500 printable characters, as the tokens have them.")
 	case strings.Contains(w.Subject, "*"):

@@ -87,7 +87,7 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 	if err != nil {
 		return err
 	}
-	take := found.Options{Risk: scan.Risk(o.risk), Logins: o.logins, Named: args}
+	take := found.Options{Risk: scan.Risk(o.risk), Logins: o.logins, Named: args, Moved: opt.Moved}
 	if !o.no && slices.ContainsFunc(report.Findings, scan.Finding.IsKey) {
 		err := c.accounts(ctx, &o, report.Findings, &take)
 		switch {

@@ -91,6 +91,9 @@ type Options struct {
 	// files in Named are taken anyway.
 	Logins bool
 	Named  []string
+	// Moved are folders and files of programs, such as ~/.codex, that the environment
+	// has elsewhere.
+	Moved map[string]string
 }
 
 // logins are the files in which programs keep what their own login gave them, and keys
@@ -108,7 +111,16 @@ func (o Options) login(file string) bool {
 		return false
 	}
 	low := strings.ToLower(filepath.ToSlash(full))
-	return slices.ContainsFunc(logins[:], func(l string) bool { return strings.Contains(low, l) }) &&
+	names := []string{low} // what it is called, also where its folder is by default
+	for folder, at := range o.Moved {
+		if rest, ok := strings.CutPrefix(low, strings.ToLower(filepath.ToSlash(at))); ok && (rest == "" || rest[0] == '/') {
+			names = append(names, strings.TrimPrefix(folder, "~")+rest)
+		}
+	}
+	known := func(l string) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, l) })
+	}
+	return slices.ContainsFunc(logins[:], known) &&
 		!slices.ContainsFunc(o.Named, func(n string) bool { at, err := filepath.Abs(n); return err == nil && at == full })
 }
 
@@ -360,7 +372,7 @@ func (v Vault) keep(ctx context.Context, c *Change, now []byte) error {
 	if err != nil {
 		return err
 	}
-	if ok && strings.Contains(s.Metadata[afterMark], digest(c.was)) {
+	if ok && slices.Contains(strings.Fields(s.Metadata[afterMark]), digest(c.was)) {
 		marks[modeMark], marks[afterMark] = s.Metadata[modeMark], digest(c.was)+" "+digest(now)
 		_, err := v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
 		return err
@@ -430,7 +442,7 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 	switch {
 	case bytes.Equal(now, before):
 		return nil // it is as it was
-	case !strings.Contains(s.Metadata[afterMark], digest(now)) || merr != nil:
+	case !slices.Contains(strings.Fields(s.Metadata[afterMark]), digest(now)) || merr != nil:
 		return fault.New(fault.Conflict, "file_changed", file+" was changed since.").
 			WithHint("Its old content is in the vault: ambit secret get " + s.Name + " --output FILE")
 	}
