@@ -74,7 +74,8 @@ func (c *Client) Webhooks(ctx context.Context, organization string) (Page[Webhoo
 	return read[Page[Webhook]](ctx, c, "/v1/webhooks", q)
 }
 
-// CreateWebhook has an application told of what happens to connections.
+// CreateWebhook has an application told of what happens to connections. A person does it
+// in the browser: the error then has the code browser_required and the page in url.
 func (c *Client) CreateWebhook(ctx context.Context, in WebhookInput) (MadeWebhook, error) {
 	return send[MadeWebhook](ctx, c, http.MethodPost, "/v1/webhooks", in, false)
 }
@@ -105,7 +106,8 @@ func (c *Client) DisableWebhook(ctx context.Context, id string) (Webhook, error)
 	return send[Webhook](ctx, c, http.MethodPost, "/v1/webhooks/"+seg(id)+"/disable", nil, true)
 }
 
-// RotateWebhook replaces a webhook's secret. For overlap the old one signs as well.
+// RotateWebhook replaces a webhook's secret. For overlap the old one signs as well. A
+// person does it in the browser, as with CreateWebhook.
 func (c *Client) RotateWebhook(ctx context.Context, id string, overlap time.Duration) (MadeWebhook, error) {
 	return send[MadeWebhook](ctx, c, http.MethodPost, "/v1/webhooks/"+seg(id)+"/rotate", map[string]int64{"overlap_seconds": int64(overlap / time.Second)}, false)
 }

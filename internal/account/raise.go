@@ -64,6 +64,10 @@ type Agreement struct {
 // answer is nothing_to_confirm.
 func Asking() Agreement { return Agreement{asks: true} }
 
+// Asks reports whether ag is Asking, for methods that make something ready before
+// their transaction.
+func (ag Agreement) Asks() bool { return ag.asks }
+
 const maxNonce = 64
 
 // Agree verifies that p agrees to exactly r, by their passkey or, where the

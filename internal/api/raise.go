@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/policy"
+	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
 // confirmation sends a person whose change needs their agreement to the page
@@ -105,6 +106,20 @@ func pageOf(r account.Raise) string {
 		if strings.HasPrefix(r.Object, "kek_") {
 			set("key", r.Object)
 		}
+	case "webhook.created":
+		path = "/ui/webhooks/new"
+		if r.Organization == "" {
+			set("reach", "environment")
+		}
+		set("form", r.Facts["form"])
+		if r.Facts["form"] != string(webhook.FormSlack) { // whose address is a secret, and typed there
+			set("url", r.To)
+		}
+		set("description", r.Facts["description"])
+		q["event"] = strings.Fields(r.Facts["events"])
+	case "webhook.rotated":
+		path = "/ui/webhooks/" + r.Object + "/rotate"
+		set("overlap", r.Facts["overlap"])
 	case "connection.reconnected":
 		path = "/ui/connections/new"
 		set("reconnect", r.Object)

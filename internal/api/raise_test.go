@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 	"github.com/ambit-dev/ambit/internal/vault"
+	"github.com/ambit-dev/ambit/internal/webhook"
 )
 
 // Rule 4: for every operation that changes something it is decided whether a
@@ -69,6 +70,10 @@ func TestStoredLoginRaisesNothing(t *testing.T) {
 		if _, err := w.Agents.Disable(ctx, w.System(), off); err != nil {
 			t.Fatal(err)
 		}
+		hook, _, err := w.Webhooks.Create(ctx, w.System().In(w.Env), webhook.Input{Organization: w.Org, URL: w.Sandbox + "/hook"}, none)
+		if err != nil {
+			t.Fatal(err)
+		}
 		send := func(token, method, path string, body any) response {
 			q := request{method: method, url: w.URL + path, token: token}
 			if body != nil {
@@ -104,6 +109,10 @@ func TestStoredLoginRaisesNothing(t *testing.T) {
 				url.Values{"org": {string(tenant.ID)}, "name": {"Boss"}, "email": {"boss@example.com"}, "role": {"owner"}}},
 			{"POST", "/v1/environments", map[string]any{"name": "mine"}, "/ui/environments/new", url.Values{"name": {"mine"}}},
 			{"POST", "/v1/agents/" + string(off) + "/enable", nil, "/ui/agents/" + string(off) + "/enable", url.Values{"org": {org}}},
+			{"POST", "/v1/webhooks", map[string]any{"organization_id": org, "url": w.Sandbox + "/hook", "description": "Ops & co", "events": []string{"connection.revoked"}}, "/ui/webhooks/new",
+				url.Values{"org": {org}, "url": {w.Sandbox + "/hook"}, "description": {"Ops & co"}, "event": {"connection.revoked"}}},
+			{"POST", "/v1/webhooks", map[string]any{"form": "slack", "url": w.Sandbox + "/slack-canary"}, "/ui/webhooks/new", url.Values{"form": {"slack"}, "reach": {"environment"}}},
+			{"POST", "/v1/webhooks/" + string(hook.ID) + "/rotate", map[string]any{"overlap_seconds": 3600}, "/ui/webhooks/" + string(hook.ID) + "/rotate", url.Values{"org": {org}, "overlap": {"1h0m0s"}}},
 			{"PUT", "/v1/agents/" + string(a) + "/ceiling", ceiling("read", "write"), "/ui/agents/" + string(a) + "/ceiling",
 				url.Values{"org": {org}, "version": {"2"}, "providers": {"sandbox_key"}, "effect": {"read", "write"}}},
 		} {

@@ -173,8 +173,8 @@ var routes = map[string]expected{
 	"add-mcp-server": {403, 200, 200, 403}, "look-at-tools": {400, 400, 404, 404}, "take-tools": {400, 400, 404, 404}, "adopt-tools": {400, 400, 404, 404},
 	"list-connections": {200, 200, 200, 200}, "get-connection": {200, 200, 404, 404}, "create-connection": {201, 201, 404, 404}, "delete-connection": {200, 200, 404, 404}, "revoke-connections": {200, 200, 404, 404},
 	"create-connect-token": {403, 201, 404, 404},
-	"list-webhooks":        {200, 200, 200, 200}, "create-webhook": {201, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
-	"enable-webhook": {200, 200, 404, 404}, "disable-webhook": {200, 200, 404, 404}, "rotate-webhook-secret": {200, 200, 404, 404}, "test-webhook": {200, 200, 404, 404},
+	"list-webhooks":        {200, 200, 200, 200}, "create-webhook": {403, 201, 201, 201}, "get-webhook": {200, 200, 404, 404}, "update-webhook": {200, 200, 404, 404}, "delete-webhook": {204, 204, 404, 404},
+	"enable-webhook": {200, 200, 404, 404}, "disable-webhook": {200, 200, 404, 404}, "rotate-webhook-secret": {403, 200, 404, 404}, "test-webhook": {200, 200, 404, 404},
 	"list-webhook-deliveries": {200, 200, 404, 404}, "replay-webhook": {200, 200, 404, 404},
 	"vend-credential": {403, 200, 404, 404},
 	"list-sessions":   {200, 200, 200, 200}, "get-session": {200, 200, 404, 404}, "revoke": {200, 200, 404, 404},
@@ -270,7 +270,7 @@ func (s *scene) param(name string) string {
 		}
 		return string(i)
 	case "webhook":
-		e, _, err := s.w.Webhooks.Create(s.t.Context(), s.w.System().In(s.w.Env), webhook.Input{URL: s.w.Sandbox + "/hook", Organization: s.w.Org})
+		e, _, err := s.w.Webhooks.Create(s.t.Context(), s.w.System().In(s.w.Env), webhook.Input{URL: s.w.Sandbox + "/hook", Organization: s.w.Org}, account.Agreement{})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -589,7 +589,7 @@ func TestStoredLoginIsSentToTheBrowser(t *testing.T) {
 	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), func(c *api.Config) { c.AllowVend = true })
 	s := &scene{t: t, w: w}
 	login := w.Login(t, w.Owner)
-	want := map[string]string{"create-key": "browser_required", "create-agent": "browser_required", "rotate-agent-secret": "browser_required",
+	want := map[string]string{"create-key": "browser_required", "create-agent": "browser_required", "rotate-agent-secret": "browser_required", "create-webhook": "browser_required", "rotate-webhook-secret": "browser_required",
 		"get-secret-value": "browser_required", "vend-credential": "api_key_required", "decrypt-blob": "api_key_required"}
 	for _, op := range operations(t, w.URL) {
 		if want[op.ID] == "" {

@@ -133,13 +133,14 @@ func (a *API) webhookRoutes() {
 	r := rules{scopes: []account.Scope{account.ScopeWebhooksWrite}}
 	handle(a, route{id: "list-webhooks", method: http.MethodGet, path: "/v1/webhooks", tag: "webhooks", summary: "List webhooks, newest first", rules: r}, a.webhooks)
 	handle(a, route{id: "create-webhook", method: http.MethodPost, path: "/v1/webhooks", tag: "webhooks", summary: "Have an application told of what happens to connections",
-		detail: "Signed by the Standard Webhooks specification and delivered at least once.", status: http.StatusCreated, rules: r}, a.newWebhook)
+		detail: "Signed by the Standard Webhooks specification and delivered at least once. For applications; a person does it in the browser.", status: http.StatusCreated, rules: r}, a.newWebhook)
 	handle(a, route{id: "get-webhook", method: http.MethodGet, path: "/v1/webhooks/{webhook}", tag: "webhooks", summary: "Read a webhook", rules: r}, a.webhook)
 	handle(a, route{id: "update-webhook", method: http.MethodPut, path: "/v1/webhooks/{webhook}", tag: "webhooks", summary: "Change a webhook's address, description and events", rules: r, conflicts: true}, a.editWebhook)
 	act(a, route{id: "delete-webhook", method: http.MethodDelete, path: "/v1/webhooks/{webhook}", tag: "webhooks", summary: "Remove a webhook and what was still to be told", rules: r}, a.deleteWebhook)
 	handle(a, route{id: "enable-webhook", method: http.MethodPost, path: "/v1/webhooks/{webhook}/enable", tag: "webhooks", summary: "Enable a webhook; replay sends what it missed", rules: r}, a.enableWebhook)
 	handle(a, route{id: "disable-webhook", method: http.MethodPost, path: "/v1/webhooks/{webhook}/disable", tag: "webhooks", summary: "Disable a webhook; what happens is held", rules: r}, a.disableWebhook)
-	handle(a, route{id: "rotate-webhook-secret", method: http.MethodPost, path: "/v1/webhooks/{webhook}/rotate", tag: "webhooks", summary: "Replace a webhook's secret; both sign for a while", rules: r, conflicts: true}, a.rotateWebhook)
+	handle(a, route{id: "rotate-webhook-secret", method: http.MethodPost, path: "/v1/webhooks/{webhook}/rotate", tag: "webhooks", summary: "Replace a webhook's secret; both sign for a while",
+		detail: "For applications; a person does it in the browser.", rules: r, conflicts: true}, a.rotateWebhook)
 	handle(a, route{id: "test-webhook", method: http.MethodPost, path: "/v1/webhooks/{webhook}/test", tag: "webhooks", summary: "Send a webhook an event that says nothing", rules: r, conflicts: true}, a.testWebhook)
 	handle(a, route{id: "list-webhook-deliveries", method: http.MethodGet, path: "/v1/webhooks/{webhook}/deliveries", tag: "webhooks", summary: "List what was told, newest first; a month is kept", rules: r}, a.deliveries)
 	handle(a, route{id: "replay-webhook", method: http.MethodPost, path: "/v1/webhooks/{webhook}/replay", tag: "webhooks", summary: "Send one delivery again, or what was not delivered in a time", rules: r, conflicts: true}, a.replay)
@@ -159,7 +160,7 @@ func (a *API) newWebhook(ctx context.Context, by account.Actor, in *newWebhookIn
 	if err != nil {
 		return MadeWebhook{}, err
 	}
-	e, key, err := a.cfg.Webhooks.Create(ctx, by, webhook.Input{Organization: org, Form: webhook.Form(in.Body.Form), URL: in.Body.URL, Description: in.Body.Description, Events: in.Body.Events})
+	e, key, err := a.cfg.Webhooks.Create(ctx, by, webhook.Input{Organization: org, Form: webhook.Form(in.Body.Form), URL: in.Body.URL, Description: in.Body.Description, Events: in.Body.Events}, account.Agreement{})
 	if err != nil {
 		return MadeWebhook{}, err
 	}
@@ -214,7 +215,7 @@ func (a *API) rotateWebhook(ctx context.Context, by account.Actor, in *rotateWeb
 	if in.Body.OverlapSeconds != nil {
 		overlap = time.Duration(*in.Body.OverlapSeconds) * time.Second
 	}
-	e, key, err := a.cfg.Webhooks.Rotate(ctx, by, hook, overlap)
+	e, key, err := a.cfg.Webhooks.Rotate(ctx, by, hook, overlap, account.Agreement{})
 	if err != nil {
 		return MadeWebhook{}, err
 	}

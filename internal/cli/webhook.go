@@ -84,7 +84,8 @@ func (c *command) webhookAdd() *cobra.Command {
 		Long: "Have an application told of what happens to connections, and of requests for approval. Each delivery is signed by the\n" +
 			"Standard Webhooks specification and made at least once. The secret is shown this once.\n\n" +
 			"With --slack, people are told by a message: the address of the incoming webhook comes from standard input, since whoever\n" +
-			"has it writes there. With mailto: and an address, by mail, if the server is set up for it. Neither decides anything.",
+			"has it writes there. With mailto: and an address, by mail, if the server is set up for it. Neither decides anything.\n\n" +
+			"A person adds one with their passkey: with a person's login this names the page for it. An API key goes through.",
 		Example: "  ambit webhook add https://app.example/hooks --event connection.revoked --secret-file hook.secret\n" +
 			"  ambit webhook add --slack --event approval.requested < slack-url.txt\n  ambit webhook add mailto:team@example.com --event approval.requested",
 		Args: func(_ *cobra.Command, args []string) error {
@@ -200,7 +201,7 @@ func (c *command) webhookRotate() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use: "rotate WEBHOOK", Short: "Replace a webhook's secret; both sign for a while",
-		Long: "Replace a webhook's secret. For the overlap each delivery carries a signature of the new one and of the old one, so that\nthe receiver can change over without missing any.",
+		Long: "Replace a webhook's secret. For the overlap each delivery carries a signature of the new one and of the old one, so that\nthe receiver can change over without missing any.\n\nA person does it with their passkey: with a person's login this names the page for it. An API key goes through.",
 		Args: takes(1, "one argument: the webhook's id"), ValidArgsFunction: c.completion(c.webhookIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
 			return c.showMadeWebhook(file, func() (client.MadeWebhook, error) { return cl.RotateWebhook(ctx, args[0], overlap) })

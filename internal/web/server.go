@@ -281,7 +281,6 @@ func (s *Server) routes() []route {
 
 		{"GET /ui/webhooks", signedIn, s.webhookList},
 		{"GET /ui/webhooks/new", signedIn, s.webhookNew},
-		{"POST /ui/webhooks", signedIn, s.webhookCreate},
 		{"GET /ui/webhooks/{id}", signedIn, s.webhookShow},
 		{"POST /ui/webhooks/{id}", signedIn, s.webhookEdit},
 		{"POST /ui/webhooks/{id}/on", signedIn, s.webhookChange("enabled", s.webhookOn)},
@@ -289,7 +288,6 @@ func (s *Server) routes() []route {
 		{"POST /ui/webhooks/{id}/test", signedIn, s.webhookChange("webhook_test", s.webhookTest)},
 		{"POST /ui/webhooks/{id}/replay", signedIn, s.webhookChange("webhook_replay", s.webhookReplay)},
 		{"POST /ui/webhooks/{id}/again", signedIn, s.webhookChange("webhook_replay", s.webhookAgain)},
-		{"POST /ui/webhooks/{id}/rotate", signedIn, s.webhookRotate},
 		{"POST /ui/webhooks/{id}/delete", signedIn, s.webhookDelete},
 
 		{"GET /ui/audit", signedIn, s.auditList},
@@ -358,7 +356,9 @@ func (s *Server) raisingForms() []route {
 		s.confirmed("/ui/secrets/{id}/reveal", s.secretReveal),
 		s.confirmed("/ui/keys/shred", s.keyShred),
 		s.confirmed("/ui/bindings/{id}/end", s.bindingEnd),
-		s.confirmed("/ui/keys/bind", s.bind)[1:], // its GET is the wizard: trying a root key asks its keeper
+		s.confirmed("/ui/keys/bind", s.bind)[1:],         // its GET is the wizard: trying a root key asks its keeper
+		s.confirmed("/ui/webhooks", s.webhookCreate)[1:], // its GET is the list
+		s.confirmed("/ui/webhooks/{id}/rotate", s.webhookRotate),
 	)
 }
 

@@ -1,13 +1,13 @@
 package web
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
-	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/webhook"
 )
@@ -122,15 +122,36 @@ func webhookInput(v *visit) webhook.Input {
 	return in
 }
 
-func (s *Server) webhookCreate(v *visit) (answer, error) {
-	e, key, err := s.webhooks.Create(v.ctx(), v.actor(), webhookInput(v))
-	if err != nil {
-		return again(s.webhookForm(v), err)
-	}
-	if key.IsZero() {
-		return goTo(webhookAt(v, e, "done", "saved")), nil
-	}
-	return s.webhookSecret("Added", "Events go to "+e.Host()+" from now on.", reveal(key), webhookAt(v, e)), nil
+// webhookCreate adds one. It tells on when the person is long signed out, and its
+// secret is shown, so they agree to it.
+func (s *Server) webhookCreate(v *visit) (change, error) {
+	in := webhookInput(v)
+	return change{back: v.query("/ui/webhooks"), form: func() (page, error) { return s.webhookForm(v), nil },
+		try: func(ag account.Agreement) (answer, error) {
+			e, key, err := s.webhooks.Create(v.ctx(), v.actor(), in, ag)
+			if err != nil {
+				return nil, err
+			}
+			if key.IsZero() {
+				return goTo(webhookAt(v, e, "done", "saved")), nil
+			}
+			return s.webhookSecret("Added", "Events go to "+e.Host()+" from now on.", reveal(key), webhookAt(v, e)), nil
+		},
+		ask: func(r account.Raise) (page, error) {
+			what, reach := "everything that there is to tell", v.here.OrganizationName
+			if len(in.Events) > 0 {
+				what = plural(len(in.Events), "kind") + " of event"
+			}
+			if r.Organization == "" {
+				reach = "all of " + v.here.EnvironmentName
+			}
+			p := s.confirming(v, "Add a webhook", "webhooks", said("", r.To, " is told of ", what, " in ", reach, "."), "Add it")
+			p.Lines = []string{formLabel(in.Form) + ". It goes on when you are signed out, until somebody switches it off."}
+			if in.Form == webhook.FormEvent {
+				p.Lines = append(p.Lines, "The secret that signs is shown one time, on the next page.")
+			}
+			return p, nil
+		}}, nil
 }
 
 // webhookSecret shows a fresh secret, with which the receiver checks what it is sent.
@@ -300,27 +321,41 @@ func (s *Server) webhookAgain(v *visit, by account.Actor, hook id.Webhook) error
 	return err
 }
 
-func (s *Server) webhookRotate(v *visit) (answer, error) {
-	hours, err := strconv.Atoi(v.form("overlap"))
-	if err != nil || hours < 0 || hours > 24*30 {
-		return nil, fault.New(fault.Invalid, "overlap_invalid", "Both secrets sign for 0 hours to 30 days.")
-	}
-	var key string
-	e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
-		e, fresh, err := s.webhooks.Rotate(v.ctx(), by, hook, time.Duration(hours)*time.Hour)
-		if err == nil {
-			key = reveal(fresh)
-		}
-		return e, err
-	})
+// webhookRotate replaces the secret of one and shows the new one, so the person agrees
+// to it.
+func (s *Server) webhookRotate(v *visit) (change, error) {
+	now, err := s.findWebhook(v)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
-	sentence := "Deliveries to " + e.Host() + " are signed with this one alone."
-	if hours > 0 {
-		sentence = strings.TrimSuffix(sentence, " alone.") + ", and for a while with the old one too."
+	overlap, err := time.ParseDuration(cmp.Or(v.form("overlap"), webhook.DefaultOverlap.String()))
+	if err != nil {
+		overlap = -1 // which the room refuses
 	}
-	return s.webhookSecret("Replaced", sentence, key, webhookAt(v, e)), nil
+	signs := now.Host() + " is signed with the new one alone."
+	if overlap > 0 {
+		signs = now.Host() + " is signed with the new one, and for " + overlap.String() + " with the old one too."
+	}
+	return change{back: webhookAt(v, now), form: func() (page, error) { return s.webhookPage(v, now) },
+		try: func(ag account.Agreement) (answer, error) {
+			var key string
+			e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+				e, fresh, err := s.webhooks.Rotate(v.ctx(), by, hook, overlap, ag)
+				if err == nil {
+					key = reveal(fresh)
+				}
+				return e, err
+			})
+			if err != nil {
+				return nil, err
+			}
+			return s.webhookSecret("Replaced", "What goes to "+signs, key, webhookAt(v, e)), nil
+		},
+		ask: func(account.Raise) (page, error) {
+			p := s.confirming(v, "Signing secret", "webhooks", said("Replace the secret of ", now.Host(), "?"), "Replace it")
+			p.Lines = []string{"What goes to " + oneLine(signs), "The new one is shown one time. Whoever has it signs as Ambit does."}
+			return p, nil
+		}}, nil
 }
 
 func (s *Server) webhookDelete(v *visit) (answer, error) {

@@ -115,10 +115,13 @@ func TestNoticesToPeople(t *testing.T) {
 	add := func(form, address string) *doc {
 		return b.get("/ui/webhooks/new").submit("/ui/webhooks", func(v url.Values) { v.Set("form", form); v.Set("url", address); v.Add("event", "approval.requested") })
 	}
+	agreed := func(d *doc) *doc {
+		return d.want(http.StatusOK).says("is told of 1 kind of event").submit("/ui/webhooks", nil)
+	}
 	add("slack", "ftp://canary.example/x").want(http.StatusUnprocessableEntity).not("canary")
-	page := add("slack", s.told.URL+"/T0/canary-of-slack").follow().says("Saved").not("canary", "Its secret")
+	page := agreed(add("slack", s.told.URL+"/T0/canary-of-slack")).follow().says("Saved").not("canary", "Its secret")
 	add("mail", "team@example.com").want(http.StatusUnprocessableEntity).says("mailto:team@example.com")
-	add("mail", "mailto:team@example.com").follow().says("mailto:team@example.com").not("Its secret")
+	agreed(add("mail", "mailto:team@example.com")).follow().says("mailto:team@example.com").not("Its secret")
 	b.get("/ui/webhooks").not("canary")
 
 	b.get("/ui/account").says("Ambit can mail you").submit("/ui/account/mail", nil).follow().says("Saved", "You get a mail")
@@ -165,7 +168,7 @@ func TestWebhooks(t *testing.T) {
 		first := b.get("/ui/webhooks/new").submit("/ui/webhooks", func(v url.Values) {
 			v.Set("url", s.told.URL)
 			v.Add("event", connection.ChangeConnected)
-		}).want(http.StatusOK).says("shown this one time").not("stored only as a hash").shownSecret()
+		}).want(http.StatusOK).says("shown one time, on the next page").not("whsec_").submit("/ui/webhooks", nil).want(http.StatusOK).says("shown this one time").not("stored only as a hash").shownSecret()
 		at := b.get("/ui/webhooks").says("told of 1 kind of event", "On").not("whsec_").link(s.told.URL)
 
 		happen := func(kind string) id.Event {
@@ -190,7 +193,7 @@ func TestWebhooks(t *testing.T) {
 		}
 		b.get(at).says("Failing", "An account is connected", "It answered 503.", "1 attempt", "Waiting")
 		s.told.answers(http.StatusNoContent)
-		second := b.get(at).submit(at+"/rotate", nil).want(http.StatusOK).says("for a while with the old one too").shownSecret()
+		second := b.get(at).confirmed(at+"/rotate", nil, "with the old one too").want(http.StatusOK).says("with the old one too").shownSecret()
 		b.get(at).says("The one before signs too").submit(at+"/replay", nil).to(at)
 		if got := s.deliver(t); len(got) != 1 || got[0].header.Get("Webhook-Id") != string(missed) || !got[0].signedBy(t, first) || !got[0].signedBy(t, second) {
 			t.Fatalf("sent again: %d deliveries, want the one that was missed, signed with both secrets", len(got))
@@ -201,7 +204,7 @@ func TestWebhooks(t *testing.T) {
 			t.Fatalf("one sent again: %d deliveries", len(got))
 		}
 
-		b.get(at).submit(at+"/rotate", func(v url.Values) { v.Set("overlap", "0") }).says("this one alone")
+		b.get(at).confirmed(at+"/rotate", func(v url.Values) { v.Set("overlap", "0s") }, "the new one alone").says("the new one alone").shownSecret()
 		b.get(at).submit(at+"/off", nil).to(at)
 		happen(connection.ChangeConnected)
 		if got := s.deliver(t); len(got) != 0 {
@@ -219,6 +222,38 @@ func TestWebhooks(t *testing.T) {
 	})
 }
 
+// Rule 4, A9, W2: with the cookie of an admin alone no webhook is made and no secret
+// shown; nor with the proof of somebody else.
+func TestCookieAloneMakesNoWebhook(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b, stranger := s.person(t, "admin@example.com", account.RoleAdmin), s.person(t, "other@example.com", account.RoleAdmin)
+	thief := s.thief(t, b)
+	b.get("/ui/webhooks/new").submit("/ui/webhooks", func(v url.Values) { v.Set("url", s.told.URL) }).submit("/ui/webhooks", nil).shownSecret()
+	at := b.get("/ui/webhooks").link(s.told.URL)
+	state := func() (out string) {
+		if err := s.DB.Reader().QueryRowContext(t.Context(), `select count(*) || '/' || sum(secret_version) from webhook`).Scan(&out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	before := state()
+	for path, form := range map[string]url.Values{"/ui/webhooks": {"url": {s.told.URL + "/thief"}}, at + "/rotate": {"overlap": {"24h"}}} {
+		thief.post(path, form).want(http.StatusOK).says("one time", "Cancel").not("whsec_")
+		asked := joined(form, url.Values{"nonce": {"n"}})
+		theirs := string(stranger.Proof(t, thief.challenged(path, asked)).Assertion)
+		for name, proof := range map[string]url.Values{"no passkey": {"credential": {"{}"}}, "a wrong code": {"code": {"123456"}}, "another's passkey": {"credential": {theirs}}} {
+			if d := thief.post(path, joined(asked, proof)).not("whsec_"); d.status < 400 || d.status >= 500 {
+				t.Errorf("%s with %s: got status %d: %s", path, name, d.status, d.text("main"))
+			}
+		}
+	}
+	thief.get(at + "/rotate?overlap=24h").want(http.StatusOK).not("whsec_")
+	if now := state(); now != before {
+		t.Errorf("with the cookie alone something changed: %s, then %s", before, now)
+	}
+}
+
 // T1: who is no admin sees and changes no webhook, and one of another organization
 // is not there.
 func TestWebhooksOfOthers(t *testing.T) {
@@ -228,7 +263,7 @@ func TestWebhooksOfOthers(t *testing.T) {
 	member.get("/ui/webhooks").want(http.StatusForbidden)
 	member.get("/ui/webhooks/new").want(http.StatusForbidden)
 	member.post("/ui/webhooks", url.Values{"url": {s.told.URL}}).want(http.StatusForbidden)
-	owner.get("/ui/webhooks/new").submit("/ui/webhooks", func(v url.Values) { v.Set("url", s.told.URL); v.Set("reach", "environment") }).want(http.StatusOK)
+	owner.get("/ui/webhooks/new").submit("/ui/webhooks", func(v url.Values) { v.Set("url", s.told.URL); v.Set("reach", "environment") }).want(http.StatusOK).says("in all of").submit("/ui/webhooks", nil).want(http.StatusOK)
 	at := owner.get("/ui/webhooks").says("All of").link(s.told.URL)
 	other, err := s.Accounts.CreateOrganization(t.Context(), s.System, s.Environment, "Other", "")
 	if err != nil {

@@ -32,7 +32,7 @@ func (w *world) asked(data map[string]any, users []id.User, roles ...string) {
 // is sealed, since whoever has it writes there.
 func TestSlack(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		e, key, err := w.Create(t.Context(), w.me(), webhook.Input{Form: webhook.FormSlack, URL: w.url + "/services/T0/B0/canary-of-slack", Events: []string{"approval.requested"}})
+		e, key, err := w.made(webhook.Input{Form: webhook.FormSlack, URL: w.url + "/services/T0/B0/canary-of-slack", Events: []string{"approval.requested"}})
 		must(t, err)
 		if !key.IsZero() || strings.Contains(e.URL, "canary") || e.Host() == "" {
 			t.Errorf("told of %q, with a secret %v", e.URL, !key.IsZero())
@@ -61,7 +61,7 @@ func TestSlack(t *testing.T) {
 		if got := w.deliver(); len(got) != 0 {
 			t.Errorf("told too late: %+v", got)
 		}
-		if _, _, err := w.Rotate(t.Context(), w.me(), e.ID, time.Hour); !fault.Is(err, "no_secret") {
+		if _, _, err := w.Rotate(t.Context(), w.me(), e.ID, time.Hour, account.Agreement{}); !fault.Is(err, "no_secret") {
 			t.Errorf("its secret is replaced: %v", err)
 		}
 		// A change without the address leaves it; with one, it goes there.
@@ -88,10 +88,10 @@ func TestSlack(t *testing.T) {
 // for them and of nothing else.
 func TestMail(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		_, _, err := w.Create(t.Context(), w.me(), webhook.Input{Form: webhook.FormMail, URL: "mailto:team@example.com", Events: []string{"connection.revoked"}})
+		_, _, err := w.made(webhook.Input{Form: webhook.FormMail, URL: "mailto:team@example.com", Events: []string{"connection.revoked"}})
 		must(t, err)
 		for _, bad := range []webhook.Input{{Form: webhook.FormMail, URL: "team@example.com"}, {Form: webhook.FormMail, URL: "mailto:a@example.com,b@example.com"}, {Form: "fax", URL: w.url}} {
-			if _, _, err := w.Create(t.Context(), w.me(), bad); err == nil {
+			if _, _, err := w.made(bad); err == nil {
 				t.Errorf("%+v is taken", bad)
 			}
 		}

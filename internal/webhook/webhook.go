@@ -15,6 +15,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"net/url"
@@ -120,8 +121,9 @@ type Input struct {
 }
 
 // Create adds an endpoint and gives the secret that its deliveries are signed
-// with, which is shown this once. What people read is not signed, and has none.
-func (s *Service) Create(ctx context.Context, by account.Actor, in Input) (Endpoint, secret.Value, error) {
+// with, which is shown this once. What people read is not signed, and has none. An
+// endpoint outlives the login that makes it, so a person agrees to exactly it.
+func (s *Service) Create(ctx context.Context, by account.Actor, in Input, ag account.Agreement) (Endpoint, secret.Value, error) {
 	if in.Organization == "" {
 		in.Organization = by.Organization()
 	}
@@ -135,11 +137,21 @@ func (s *Service) Create(ctx context.Context, by account.Actor, in Input) (Endpo
 	shown, hidden := in.address()
 	e := Endpoint{ID: id.NewWebhook(), Environment: by.Environment(), Organization: in.Organization, Form: in.Form, URL: shown, Description: in.Description, Events: in.Events, Enabled: true,
 		CreatedAt: now, UpdatedAt: now, Version: 1, secretVersion: 1}
-	sec, err := s.newSecret(ctx, &e, hidden)
+	sec, err := s.sealed(ctx, &e, hidden, ag)
 	if err != nil {
 		return Endpoint{}, secret.Value{}, err
 	}
+	r := account.Raise{Action: "webhook.created", Environment: e.Environment, Organization: e.Organization, To: e.URL,
+		Facts: map[string]string{"form": string(e.Form), "description": e.Description, "events": strings.Join(e.Events, " ")}}
+	if in.Form == FormSlack {
+		hash := hidden.Hash()
+		r.Facts["address_sha256"] = hex.EncodeToString(hash[:])
+	}
 	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		w, err := s.cfg.People.Weigh(ctx, tx, by, r, true, ag)
+		if err != nil {
+			return err
+		}
 		n, err := countEndpoints(ctx, tx, e.Environment, e.Organization)
 		if err != nil {
 			return err
@@ -150,10 +162,22 @@ func (s *Service) Create(ctx context.Context, by account.Actor, in Input) (Endpo
 		if err := insertEndpoint(ctx, tx, e); err != nil {
 			return err
 		}
-		s.audit(tx, by, "webhook.created", e)
+		s.audit(tx, by, r.Action, e, w)
 		return nil
 	})
-	return e, sec, err
+	if err != nil {
+		return Endpoint{}, secret.Value{}, err
+	}
+	return e, sec, nil
+}
+
+// sealed is newSecret, but for who only asks what is to be agreed to, for whom nothing
+// is made.
+func (s *Service) sealed(ctx context.Context, e *Endpoint, address secret.Value, ag account.Agreement) (secret.Value, error) {
+	if ag.Asks() {
+		return secret.Value{}, nil
+	}
+	return s.newSecret(ctx, e, address)
 }
 
 // newSecret gives e what it keeps sealed: of Slack the address, which is not told
@@ -307,8 +331,9 @@ func (s *Service) Disable(ctx context.Context, by account.Actor, hook id.Webhook
 }
 
 // Rotate gives an endpoint a new secret, which is shown this once. For overlap the
-// old one signs as well: there is then a signature of each.
-func (s *Service) Rotate(ctx context.Context, by account.Actor, hook id.Webhook, overlap time.Duration) (Endpoint, secret.Value, error) {
+// old one signs as well: there is then a signature of each. Whoever has the secret
+// signs as Ambit does, so a person agrees to it.
+func (s *Service) Rotate(ctx context.Context, by account.Actor, hook id.Webhook, overlap time.Duration, ag account.Agreement) (Endpoint, secret.Value, error) {
 	if overlap < 0 || overlap > maxOverlap {
 		return Endpoint{}, secret.Value{}, fault.New(fault.Invalid, "overlap_invalid", "Both secrets sign for 0 seconds to 30 days.")
 	}
@@ -321,11 +346,15 @@ func (s *Service) Rotate(ctx context.Context, by account.Actor, hook id.Webhook,
 	}
 	next := now
 	next.secretVersion++
-	sec, err := s.newSecret(ctx, &next, secret.Value{})
+	sec, err := s.sealed(ctx, &next, secret.Value{}, ag)
 	if err != nil {
 		return Endpoint{}, secret.Value{}, err
 	}
-	e, err := s.change(ctx, by, hook, "webhook.rotated", func(e *Endpoint) error {
+	e, err := s.weighed(ctx, by, hook, "webhook.rotated", func(ctx context.Context, tx *sqldb.Tx, e Endpoint) (account.Weighed, error) {
+		r := account.Raise{Action: "webhook.rotated", Environment: e.Environment, Organization: e.Organization, Object: string(e.ID), Version: e.Version, To: "a new secret",
+			Facts: map[string]string{"overlap": overlap.String()}}
+		return s.cfg.People.Weigh(ctx, tx, by, r, true, ag)
+	}, func(e *Endpoint) error {
 		if e.secretVersion != now.secretVersion {
 			return moved()
 		}
@@ -347,6 +376,11 @@ func moved() error {
 }
 
 func (s *Service) change(ctx context.Context, by account.Actor, hook id.Webhook, action string, fn func(*Endpoint) error) (Endpoint, error) {
+	return s.weighed(ctx, by, hook, action, nil, fn)
+}
+
+// weighed changes an endpoint as fn says once weigh, if there is one, lets it.
+func (s *Service) weighed(ctx context.Context, by account.Actor, hook id.Webhook, action string, weigh func(context.Context, *sqldb.Tx, Endpoint) (account.Weighed, error), fn func(*Endpoint) error) (Endpoint, error) {
 	var e Endpoint
 	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var err error
@@ -356,6 +390,12 @@ func (s *Service) change(ctx context.Context, by account.Actor, hook id.Webhook,
 		if e, err = s.get(ctx, tx, by, hook); err != nil {
 			return err
 		}
+		var w account.Weighed
+		if weigh != nil {
+			if w, err = weigh(ctx, tx, e); err != nil {
+				return err
+			}
+		}
 		if err := fn(&e); err != nil {
 			return err
 		}
@@ -364,7 +404,7 @@ func (s *Service) change(ctx context.Context, by account.Actor, hook id.Webhook,
 		if err := saveEndpoint(ctx, tx, e); err != nil {
 			return err
 		}
-		s.audit(tx, by, action, e)
+		s.audit(tx, by, action, e, w)
 		return nil
 	})
 	return e, err
@@ -383,16 +423,16 @@ func (s *Service) Delete(ctx context.Context, by account.Actor, hook id.Webhook)
 		if err := deleteEndpoint(ctx, tx, e.ID); err != nil {
 			return err
 		}
-		s.audit(tx, by, "webhook.deleted", e)
+		s.audit(tx, by, "webhook.deleted", e, account.Weighed{})
 		return nil
 	})
 }
 
 // audit names where an endpoint is by its host only: the rest of an address may be
 // what keeps others from sending there.
-func (s *Service) audit(tx *sqldb.Tx, by account.Actor, action string, e Endpoint) {
+func (s *Service) audit(tx *sqldb.Tx, by account.Actor, action string, e Endpoint, w account.Weighed) {
 	s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: e.Environment, Organization: e.Organization, Actor: by.Audit(), User: by.User(), Action: action, Object: string(e.ID),
-		Detail: map[string]string{"host": e.Host(), "events": strings.Join(e.Events, " ")}, Address: by.Address()})
+		Detail: map[string]string{"host": e.Host(), "events": strings.Join(e.Events, " ")}, Evidence: w.Evidence(), Address: by.Address()})
 }
 
 // Host is the host of its address, and its port where it has one; of mail, the

@@ -3,6 +3,7 @@ package webhook_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -152,9 +153,41 @@ func (w *world) create(in webhook.Input) (webhook.Endpoint, secret.Value) {
 	if in.URL == "" {
 		in.URL = w.url
 	}
-	e, key, err := w.Create(w.t.Context(), w.me(), in)
+	e, key, err := w.made(in)
 	must(w.t, err)
 	return e, key
+}
+
+// made is an endpoint to which the owner agrees.
+func (w *world) made(in webhook.Input) (e webhook.Endpoint, key secret.Value, err error) {
+	w.t.Helper()
+	err = w.agreed(func(ag account.Agreement) error {
+		e, key, err = w.Create(w.t.Context(), w.me(), in, ag)
+		return err
+	})
+	return e, key, err
+}
+
+func (w *world) rotated(hook id.Webhook, overlap time.Duration) (key secret.Value, err error) {
+	w.t.Helper()
+	err = w.agreed(func(ag account.Agreement) error {
+		_, key, err = w.Rotate(w.t.Context(), w.me(), hook, overlap, ag)
+		return err
+	})
+	return key, err
+}
+
+// agreed makes a change with the owner's agreement to what it asks for.
+func (w *world) agreed(change func(account.Agreement) error) error {
+	w.t.Helper()
+	err := change(account.Asking())
+	need, ok := errors.AsType[*account.Unproven](err)
+	if !ok {
+		return err
+	}
+	ag, err := w.owner.Agree(w.t, need.Raise)
+	must(w.t, err)
+	return change(ag)
 }
 
 // happens emits an event of org in a transaction, which fails with err.
@@ -194,7 +227,7 @@ func TestDelivery(t *testing.T) {
 		}
 		other, err := w.people.CreateOrganization(t.Context(), account.System("test"), w.env, "Other", "")
 		must(t, err)
-		theirs, _, err := w.Create(t.Context(), account.System("test").In(w.env), webhook.Input{Organization: other.ID, URL: w.url})
+		theirs, _, err := w.Create(t.Context(), account.System("test").In(w.env), webhook.Input{Organization: other.ID, URL: w.url}, account.Agreement{})
 		must(t, err)
 		w.happens(w.org, "connection.connected", nil)            // not asked for
 		w.happens(w.org, "connection.revoked", io.ErrNoProgress) // rolled back
@@ -404,7 +437,7 @@ func TestReplayOneAndGone(t *testing.T) {
 func TestRotation(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		e, old := w.create(webhook.Input{})
-		_, fresh, err := w.Rotate(t.Context(), w.me(), e.ID, time.Hour)
+		fresh, err := w.rotated(e.ID, time.Hour)
 		must(t, err)
 		signed := func() []string {
 			event := w.happens(w.org, "connection.revoked", nil)
@@ -435,18 +468,76 @@ func TestRotation(t *testing.T) {
 	})
 }
 
+// Rule 4, A9: whoever has a person's cookie or their command line's login makes no
+// webhook and no secret of one; what a person agreed to is kept, and counts once.
+func TestMakingTakesAnAgreement(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ctx, in := t.Context(), webhook.Input{URL: w.url, Events: []string{"connection.revoked"}}
+		rows := func() (n, versions int64) {
+			must(t, w.db.Reader().QueryRowContext(ctx, `select count(*), coalesce(sum(secret_version), 0) from webhook`).Scan(&n, &versions))
+			return n, versions
+		}
+		if _, key, err := w.Create(ctx, w.me(), in, account.Agreement{}); !fault.Is(err, "proof_required") || !key.IsZero() {
+			t.Errorf("without a proof: %v, a secret %v", err, !key.IsZero())
+		}
+		_, _, err := w.Create(ctx, w.me(), in, account.Asking())
+		need, ok := errors.AsType[*account.Unproven](err)
+		if !ok {
+			t.Fatal(err)
+		}
+		ag, err := w.owner.Agree(t, need.Raise)
+		must(t, err)
+		for what, other := range map[string]webhook.Input{"another address": {URL: w.url + "/x", Events: in.Events}, "other events": {URL: w.url}, "mail": {Form: webhook.FormMail, URL: "mailto:a@example.com", Events: in.Events},
+			"another place in Slack": {Form: webhook.FormSlack, URL: w.url, Events: in.Events}} {
+			if _, _, err := w.Create(ctx, w.me(), other, ag); !fault.Is(err, "changed_meanwhile") {
+				t.Errorf("%s with that agreement: %v", what, err)
+			}
+		}
+		if n, _ := rows(); n != 0 {
+			t.Fatalf("%d are there", n)
+		}
+		e, key, err := w.Create(ctx, w.me(), in, ag)
+		if err != nil || key.IsZero() {
+			t.Fatal(err)
+		}
+		if _, key, err := w.Create(ctx, w.me(), in, ag); err == nil || !key.IsZero() {
+			t.Errorf("the agreement counts again: %v", err)
+		}
+		if _, key, err := w.Rotate(ctx, w.me(), e.ID, 0, account.Agreement{}); !fault.Is(err, "proof_required") || !key.IsZero() {
+			t.Errorf("a new secret without a proof: %v, a secret %v", err, !key.IsZero())
+		}
+		if _, _, err := w.Rotate(ctx, w.me(), e.ID, 0, ag); !fault.Is(err, "changed_meanwhile") {
+			t.Errorf("a new secret with the proof for another thing: %v", err)
+		}
+		if n, versions := rows(); n != 1 || versions != 1 {
+			t.Errorf("%d are there, with secrets %d", n, versions)
+		}
+		_, err = w.rotated(e.ID, 0)
+		must(t, err)
+		for _, action := range []string{"webhook.created", "webhook.rotated"} {
+			found, err := w.audit.List(ctx, audit.Filter{Environment: w.env, Action: action, Limit: 5})
+			if err != nil || len(found.Records) != 1 || len(found.Records[0].Evidence) == 0 {
+				t.Errorf("%s: the audit keeps no proof: %+v, %v", action, found.Records, err)
+			}
+		}
+		if _, key, err := w.Create(ctx, account.System("test").In(w.env), in, account.Agreement{}); err != nil || key.IsZero() {
+			t.Errorf("an application: %v", err)
+		}
+	})
+}
+
 // O7, T1: where a webhook may go and who may say so.
 func TestWhoAndWhere(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		for address, want := range map[string]string{"http://169.254.169.254/latest": "", "https://10.0.0.1/": "", "http://example.com/": "", "https://u:p@example.com/": "webhook_url",
 			"javascript:alert(1)": "", "https://example.com/#x": "webhook_url", "": ""} {
-			_, _, err := w.Create(ctx, w.me(), webhook.Input{URL: address})
+			_, _, err := w.made(webhook.Input{URL: address})
 			if err == nil || want != "" && !fault.Is(err, want) {
 				t.Errorf("%q: got %v", address, err)
 			}
 		}
-		if _, _, err := w.Create(ctx, w.me(), webhook.Input{URL: w.url, Events: []string{"secret.read"}}); !fault.Is(err, "unknown_event") {
+		if _, _, err := w.made(webhook.Input{URL: w.url, Events: []string{"secret.read"}}); !fault.Is(err, "unknown_event") {
 			t.Errorf("an event that there is not: %v", err)
 		}
 		e, _ := w.create(webhook.Input{})
@@ -456,14 +547,14 @@ func TestWhoAndWhere(t *testing.T) {
 			if _, err := w.Get(ctx, by, e.ID); !fault.Is(err, "not_found") {
 				t.Errorf("%s reads it: %v", name, err)
 			}
-			if _, _, err := w.Rotate(ctx, by, e.ID, 0); !fault.Is(err, "not_found") {
+			if _, _, err := w.Rotate(ctx, by, e.ID, 0, account.Agreement{}); !fault.Is(err, "not_found") {
 				t.Errorf("%s rotates it: %v", name, err)
 			}
 			if err := w.Delete(ctx, by, e.ID); !fault.Is(err, "not_found") {
 				t.Errorf("%s removes it: %v", name, err)
 			}
 		}
-		if _, _, err := w.Create(ctx, member, webhook.Input{URL: w.url, Organization: w.org}); !fault.Is(err, "not_allowed") {
+		if _, _, err := w.Create(ctx, member, webhook.Input{URL: w.url, Organization: w.org}, account.Agreement{}); !fault.Is(err, "not_allowed") {
 			t.Errorf("a member adds one: %v", err)
 		}
 		must(t, w.Delete(ctx, w.me(), e.ID))
