@@ -69,7 +69,16 @@ type First struct {
 // Seconds reports whether p would be the second of two persons: not the first, nor
 // the one for whom the agent acts, and of a role that decides for the organization.
 func (a Approval) Seconds(p account.Person) bool {
-	return a.First.By != "" && a.First.By != p.User() && a.Session.User != p.User() && a.deciding(p)
+	return a.First.By != "" && a.First.By != p.User() && a.user() != p.User() && a.deciding(p)
+}
+
+// user is for whom the agent acts, or empty: nobody yet. A request to widen the session
+// of an autonomous agent names nobody, but that session does.
+func (a Approval) user() id.User {
+	if a.Widened != nil {
+		return cmpOr(a.Session.User, a.Widened.User)
+	}
+	return a.Session.User
 }
 
 // Mine reports whether p can approve now what is open.
@@ -130,7 +139,7 @@ type Choice struct {
 // DefaultDecision allows what was asked, on the only account of each provider;
 // where several accounts could serve, the person picks.
 func (s *Service) DefaultDecision(a Approval) Decision {
-	d := Decision{Minutes: a.Session.Minutes, Calls: a.Session.Calls, Confirm: strictest(a.Session.Grants)}
+	d := Decision{Minutes: a.Session.Minutes, Calls: a.Session.Calls, Confirm: defaultConfirm(a.Session.Grants)}
 	accounts := map[string]int{}
 	for _, g := range a.Session.Grants {
 		if g.Lost == "" {
@@ -473,7 +482,7 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		First        string          `json:"first,omitempty"` // the digest that the first of two persons proved
 	}{
 		Form: "ambit approval 1", Approval: a.ID, Environment: a.Session.Environment, Organization: a.Session.Organization,
-		Session: a.Session.ID, Agent: a.Session.Agent, User: a.Session.User, Approver: p.User(), Call: a.Call,
+		Session: a.Session.ID, Agent: a.Session.Agent, User: a.user(), Approver: p.User(), Call: a.Call,
 		Instructions: note, First: a.row.firstDigest, Widens: a.Session.Widens, Base: a.Session.base,
 	}
 	if a.First.By != "" { // the second says yes to exactly what the first allowed
@@ -575,7 +584,7 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 func (s *Service) decisionEntry(p account.Person, a Approval, what, digest string, evidence json.RawMessage) audit.Entry {
 	e := audit.Entry{
 		Environment: a.Session.Environment, Organization: a.Session.Organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())},
-		Agent: a.Session.Agent, User: cmpOr(a.Session.User, cmpOr(a.First.By, p.User())), Session: a.Session.ID, Approval: a.ID, Action: a.Kind + "." + what,
+		Agent: a.Session.Agent, User: cmpOr(a.user(), cmpOr(a.First.By, p.User())), Session: a.Session.ID, Approval: a.ID, Action: a.Kind + "." + what,
 		Object: string(a.Session.ID), ArgumentDigest: digest, Evidence: evidence, Address: p.Address(),
 	}
 	if a.Call != nil {

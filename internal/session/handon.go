@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -52,6 +53,9 @@ func (s *Service) handOn(ctx context.Context, who agent.Identity, handle string,
 	case parent.Calls > 0:
 		return none(fault.New(fault.Denied, "not_granted", "A session with a limited number of calls is not handed on."))
 	}
+	if parent.Grants, err = s.firstApproved(ctx, parent); err != nil {
+		return none(err)
+	}
 	child, v, err := s.child(parent, ask)
 	if err != nil {
 		return none(err)
@@ -97,6 +101,46 @@ func (s *Service) handOn(ctx context.Context, who agent.Identity, handle string,
 		return err
 	})
 	return tokens, child, err
+}
+
+// wideningsSQL reads what a session had before each time that it was widened, the
+// first time first. It is read after the session's grants: what is added in between is
+// not among those.
+const wideningsSQL = `select r.asked, g.connection_id from session_widening w join session r on r.id = w.session_id join session_grant g on g.session_id = r.id
+where w.widens = $1 and r.cause = 'widened' order by w.base`
+
+// firstApproved are the grants of a session as far as the approval that it may be handed
+// on was given for them: without what widened it since, and with no less asking and no
+// fewer limits than then or now.
+func (s *Service) firstApproved(ctx context.Context, parent Session) ([]Grant, error) {
+	type change struct {
+		asked      asked
+		connection id.Connection
+	}
+	changes, err := sqldb.Collect(func(row sqldb.Scanner) (change, error) {
+		var c change
+		var doc []byte
+		if err := row.Scan(&doc, &c.connection); err != nil {
+			return c, err
+		}
+		if err := json.Unmarshal(doc, &c.asked); err != nil {
+			return c, fmt.Errorf("reading a request: %w", err)
+		}
+		return c, nil
+	})(s.db.Reader().QueryContext(ctx, wideningsSQL, parent.ID))
+	if err != nil {
+		return nil, sqldb.Wrap("look how a session was widened", err)
+	}
+	var out []Grant
+	for _, g := range parent.Grants {
+		if i := slices.IndexFunc(changes, func(c change) bool { return c.connection == g.Connection }); i >= 0 {
+			g = g.before(changes[i].asked.Grants)
+		}
+		if len(g.Tools) > 0 {
+			out = append(out, g)
+		}
+	}
+	return out, nil
 }
 
 // child is the part of a session that is handed on.

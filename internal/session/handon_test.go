@@ -240,3 +240,67 @@ func TestHandOnRacesRevoke(t *testing.T) {
 		}
 	})
 }
+
+// S16, rule 4: what may be handed on stays as it was approved. What the session was
+// widened by is not: no other account, no further tool, and no fewer limits or questions.
+func TestWhatAWideningAddsIsNotHandedOn(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		s.KeyProvider(t, "other")
+		s.Connect(t, s.owner, "other", false)
+		r, err := s.Sessions.Request(t.Context(), s.bot, session.Ask{Tools: []string{"tracker_get_issue", "tracker_update_issue"}, Purpose: "One.",
+			Limits: []session.AskedLimit{{Limit: policy.Limit{Argument: "number", OneOf: []string{"7"}}}}}, "")
+		gatewaytest.Must(t, err)
+		s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.HandOn, d.Confirm = true, policy.ConfirmDestructive })
+		whole := func() (agent.Identity, session.Session) {
+			t.Helper()
+			who, child, err := s.handOn(t, r.Handle, session.HandOn{})
+			gatewaytest.Must(t, err)
+			return who, child
+		}
+		_, before := whole()
+		widen := func(slug string, change func(*session.Ask), decide func(*session.Decision), effects ...policy.Effect) {
+			t.Helper()
+			s.Clock.Advance(time.Second)
+			w, err := s.more(t, r.Handle, slug, change, effects...)
+			gatewaytest.Must(t, err)
+			s.Approve(t, s.owner, w.Session.Approval, decide)
+		}
+		widen("other", nil, nil, policy.Read)
+		// Twice on the account that it had: with further limits, tools and fewer questions.
+		widen("tracker", func(a *session.Ask) {
+			a.Limits = []session.AskedLimit{{Limit: policy.Limit{Argument: "number", OneOf: []string{"7", "8"}}}}
+		}, func(d *session.Decision) { d.Confirm = policy.ConfirmNone }, policy.Read, policy.Write)
+		widen("tracker", nil, func(d *session.Decision) { d.Confirm = policy.ConfirmNone }, policy.Destructive)
+		for tool, args := range map[string]map[string]any{"tracker_get_issue": {"number": 8}, "tracker_delete_issue": {"number": 8}, "other_list_issues": nil} {
+			if _, err := s.Call(t, s.bot, r.Handle, tool, args); code(err) == "not_granted" || code(err) == "approval_required" {
+				t.Fatalf("the session itself, %s: %v", tool, err)
+			}
+		}
+		who, child := whole()
+		if len(child.Grants) != 1 || len(child.Grants[0].Tools) != len(before.Grants[0].Tools) || child.Grants[0].Confirm != policy.ConfirmDestructive {
+			t.Errorf("handed on was %+v, want what was before: %+v", child.Grants, before.Grants)
+		}
+		if _, err := s.Call(t, who, "", "tracker_update_issue", map[string]any{"number": 7, "title": "x"}); code(err) == "not_granted" {
+			t.Errorf("what was approved: %v", err)
+		}
+		for tool, args := range map[string]map[string]any{
+			"tracker_update_issue": {"number": 8, "title": "x"}, "tracker_get_issue": {"number": 8}, "tracker_delete_issue": {"number": 7}, "other_list_issues": nil, "tracker_list_issues": nil,
+		} {
+			if _, err := s.Call(t, who, "", tool, args); code(err) != "not_granted" {
+				t.Errorf("%s %v: got %v, want not_granted", tool, args, err)
+			}
+		}
+		if _, _, err := s.handOn(t, r.Handle, session.HandOn{Providers: []string{"other"}}); code(err) != "not_granted" {
+			t.Errorf("only what was added: got %v, want not_granted", err)
+		}
+		// What a widening took away is not handed on either.
+		widen("tracker", func(a *session.Ask) {
+			a.Limits = []session.AskedLimit{{Limit: policy.Limit{Argument: "number", OneOf: []string{"7", "9"}}}}
+		}, func(d *session.Decision) { d.Grants[0].Tools = []string{"tracker_get_issue"} }, policy.Read)
+		if _, child := whole(); len(child.Grants) != 1 || len(child.Grants[0].Tools) != 1 || child.Grants[0].Tools[0].Name != "tracker_get_issue" {
+			t.Errorf("after less: %+v, want tracker_get_issue alone", child.Grants)
+		}
+	})
+}

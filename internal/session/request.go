@@ -91,7 +91,8 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		Calls   int        `json:"calls,omitempty"`
 		Purpose string     `json:"purpose"`
 		Widens  id.Session `json:"widens,omitempty"`
-	}{ses.asked, ask.Minutes, ses.Calls, ses.Purpose, ses.Widens})
+		Base    int64      `json:"base,omitempty"` // what was asked of the session before it changed cannot be granted any more
+	}{ses.asked, ask.Minutes, ses.Calls, ses.Purpose, ses.Widens, ses.base})
 	if err != nil {
 		return Requested{}, err
 	}

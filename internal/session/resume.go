@@ -22,6 +22,8 @@ const (
 	select hash from session_resume where approval_id = $1 order by until desc, hash limit $3)`
 	takeResumeSQL = `delete from session_resume where hash = $1 and environment_id = $2 and organization_id = $3 and agent_id = $4 and user_id = $5 and subject = $6
 returning session_id, approval_id, until`
+	// sessionNowSQL gives the session of a request: of one that widened a session, that.
+	sessionNowSQL = `select coalesce((select w.widens from session_widening w where w.session_id = s.id and s.cause = 'widened'), s.id) from session s where s.id = $1`
 )
 
 // Suspend gives what a client hands back with the call that it makes again once a
@@ -65,6 +67,9 @@ func (s *Service) Resume(ctx context.Context, who agent.Identity, state, subject
 		err := tx.QueryRowContext(ctx, takeResumeSQL, handleHash(state), who.Environment(), who.Organization(), who.Agent(), who.User(), subject).Scan(&ses, &out.Request, &until)
 		if sqldb.NoRows(err) || err == nil && !now.Before(sqldb.Time(until)) {
 			return fault.New(fault.Invalid, "state_unknown", "This requestState is not of this call, was used already, or is too old.").WithHint("Make the call again without it.")
+		}
+		if err == nil {
+			err = tx.QueryRowContext(ctx, sessionNowSQL, ses).Scan(&ses)
 		}
 		if err == nil && who.Session() == "" {
 			out.Handle = newHandle()

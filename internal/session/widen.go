@@ -107,15 +107,52 @@ func had(grants []Grant, c id.Connection) *Had {
 	return &Had{Effects: g.Effects, Tools: g.Tools, Confirm: g.Confirm, Limits: g.Limits}
 }
 
-// strictest is the rule of an account that asks a person most often.
-func strictest(grants []Grant) policy.Confirm {
-	order := []policy.Confirm{policy.ConfirmWrite, policy.ConfirmDestructive, policy.ConfirmNone}
-	for _, c := range order {
-		if slices.ContainsFunc(grants, func(g Grant) bool { return g.Had != nil && g.Had.Confirm == c }) {
+// before is what is left of a grant of what a session had there before a widening that
+// asked for these. Of an account that was new then, nothing is.
+func (g Grant) before(asked []Grant) Grant {
+	i := slices.IndexFunc(asked, func(a Grant) bool { return a.Connection == g.Connection })
+	if i < 0 || asked[i].Had == nil {
+		g.Tools, g.Effects = nil, nil
+		return g
+	}
+	had := asked[i].Had
+	then := Grant{Had: had}
+	g.Tools = slices.DeleteFunc(slices.Clone(g.Tools), func(t ToolRef) bool { return !then.Has(t) })
+	g.Effects = presentEffects(g.Tools)
+	g.Limits = slices.Clone(g.Limits)
+	for _, l := range had.Limits {
+		if !slices.ContainsFunc(g.Limits, func(x policy.Limit) bool { return reflect.DeepEqual(x, l) }) {
+			g.Limits = append(g.Limits, l)
+		}
+	}
+	g.Confirm = stricter(g.Confirm, had.Confirm)
+	return g
+}
+
+// defaultConfirm is when a person is asked again unless they choose otherwise: as often
+// as on the account where they are asked most often, and before deletions at least where
+// anything but reading is new, or an account is.
+func defaultConfirm(grants []Grant) policy.Confirm {
+	c := policy.ConfirmNone
+	for _, g := range grants {
+		if g.Had != nil {
+			c = stricter(c, g.Had.Confirm)
+		}
+		if g.Had == nil || slices.ContainsFunc(g.New(), func(t ToolRef) bool { return t.Effect != policy.Read }) {
+			c = stricter(c, policy.ConfirmDestructive)
+		}
+	}
+	return c
+}
+
+// stricter is the one of two rules that asks a person more often.
+func stricter(a, b policy.Confirm) policy.Confirm {
+	for _, c := range []policy.Confirm{policy.ConfirmWrite, policy.ConfirmDestructive} {
+		if a == c || b == c {
 			return c
 		}
 	}
-	return policy.ConfirmDestructive
+	return policy.ConfirmNone
 }
 
 const (

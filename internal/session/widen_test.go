@@ -291,3 +291,105 @@ func TestWideningNeedsTheSecondPerson(t *testing.T) {
 		}
 	})
 }
+
+// A1: a session in which nobody is asked again does not make that the default for what is
+// new in it: only more of reading, on an account that it has, keeps it.
+func TestWideningAsksAgainBeforeDeletionsByDefault(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		s.KeyProvider(t, "other")
+		s.Connect(t, s.owner, "other", false)
+		r, err := s.Sessions.Request(t.Context(), s.bot, session.Ask{Tools: []string{"tracker_list_issues"}, Purpose: "One."}, "")
+		gatewaytest.Must(t, err)
+		s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.Confirm = policy.ConfirmNone })
+		for _, row := range []struct {
+			slug   string
+			effect policy.Effect
+			want   policy.Confirm
+		}{
+			{"tracker", policy.Read, policy.ConfirmNone}, {"tracker", policy.Write, policy.ConfirmDestructive},
+			{"tracker", policy.Destructive, policy.ConfirmDestructive}, {"other", policy.Read, policy.ConfirmDestructive},
+		} {
+			w, err := s.more(t, r.Handle, row.slug, nil, row.effect)
+			gatewaytest.Must(t, err)
+			a, err := s.Sessions.Approval(t.Context(), s.owner.Signed(t), w.Session.Approval)
+			gatewaytest.Must(t, err)
+			if got := s.Sessions.DefaultDecision(a).Confirm; got != row.want {
+				t.Errorf("%s at %s: the default is %q, want %q", row.effect, row.slug, got, row.want)
+			}
+			_, err = s.Sessions.Complete(t.Context(), s.bot, w.Handle)
+			gatewaytest.Must(t, err)
+		}
+	})
+}
+
+// A request whose session has changed meanwhile cannot be granted any more: to ask again,
+// in the same words, makes another that can. And a call that waited for the first yes goes
+// on in the session that was widened.
+func TestWideningIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		s.KeyProvider(t, "other")
+		s.Connect(t, s.owner, "other", false)
+		first := s.Ask(t, s.bot, "tracker")
+		s.Approve(t, s.owner, first.Session.Approval, nil)
+		stale, err := s.more(t, first.Handle, "tracker", nil, policy.Write)
+		gatewaytest.Must(t, err)
+		other, err := s.more(t, first.Handle, "other", nil)
+		gatewaytest.Must(t, err)
+		state, err := s.Sessions.Suspend(t.Context(), s.bot, other.Session.Approval, "call")
+		gatewaytest.Must(t, err)
+		s.Approve(t, s.owner, other.Session.Approval, nil)
+		got, err := s.Sessions.Resume(t.Context(), s.bot, state, "call")
+		gatewaytest.Must(t, err)
+		if ses, err := s.Sessions.Check(t.Context(), s.bot, got.Handle, 0); err != nil || ses.ID != first.Session.ID {
+			t.Errorf("the call that waited goes on in %s (%s), %v, want the session that was widened", ses.ID, ses.State, err)
+		}
+		if _, err := s.Call(t, s.bot, got.Handle, "tracker_list_issues", nil); err != nil {
+			t.Errorf("a call in it: %v", err)
+		}
+		if err := s.TryApprove(t, s.owner, stale.Session.Approval, nil); code(err) != "approval_stale" {
+			t.Fatalf("the one from before: got %v, want approval_stale", err)
+		}
+		again, err := s.more(t, first.Handle, "tracker", nil, policy.Write)
+		if err != nil || again.Session.ID == stale.Session.ID {
+			t.Fatalf("asked again: %s, %v, want another request", again.Session.ID, err)
+		}
+		s.Approve(t, s.owner, again.Session.Approval, nil)
+		if _, err := s.Call(t, s.bot, first.Handle, "tracker_create_issue", map[string]any{"title": "x"}); err != nil {
+			t.Errorf("what was added: %v", err)
+		}
+	})
+}
+
+// Rule 4: whom an autonomous agent acts for, by the approval of its session, is not the
+// second person when it is widened.
+func TestWideningOfAnAutonomousAgentHasItsUser(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		a, b, c := s.Person(t, "a@example.com", account.RoleAdmin), s.Person(t, "b@example.com", account.RoleAdmin), s.Person(t, "c@example.com", account.RoleAdmin)
+		s.KeyProvider(t, "shared")
+		s.Connect(t, a, "shared", true)
+		s.settle(t, func(x *policy.Settings) { x.SecondToStart = []policy.Effect{policy.Write} })
+		_, auth := s.Service(t, agent.Autonomous, a.ID)
+		tokens, err := s.Agents.ClientCredentials(t.Context(), s.Caller(t, auth), "")
+		gatewaytest.Must(t, err)
+		bot, err := s.Agents.Authenticate(t.Context(), tokens.Access)
+		gatewaytest.Must(t, err)
+		r := s.Ask(t, bot, "shared")
+		s.Approve(t, a, r.Session.Approval, nil)
+		w, err := s.Sessions.Request(t.Context(), bot, session.Ask{Widen: r.Handle, Providers: []string{"shared"}, Effects: []policy.Effect{policy.Write}, Purpose: "More."}, "")
+		gatewaytest.Must(t, err)
+		s.Approve(t, b, w.Session.Approval, nil)
+		if err := s.TryApprove(t, a, w.Session.Approval, nil); code(err) != "second_person" {
+			t.Errorf("the session's own person as the second: got %v, want second_person", err)
+		}
+		s.Approve(t, c, w.Session.Approval, nil)
+		if got, err := s.Sessions.Check(t.Context(), bot, r.Handle, 0); err != nil || got.User != a.ID || len(got.Grants[0].Effects) != 2 {
+			t.Errorf("after a second who may: %+v, %v", got, err)
+		}
+	})
+}
