@@ -481,7 +481,9 @@ func (d *dissected) describe(req *Request, args map[string]any) {
 		return
 	}
 	show := func(name, value string) { req.Summary.Body = append(req.Summary.Body, Field{name, value}) }
+	// How a server reads a body is a part of what the body says.
 	if media := d.raw.Header.Get("Content-Type"); media != "" {
+		args["body_type"] = media
 		req.Summary.Header = append(req.Summary.Header, Field{"header Content-Type", media})
 	}
 	switch {
@@ -494,7 +496,7 @@ func (d *dissected) describe(req *Request, args map[string]any) {
 		}
 	default:
 		sum := sha256.Sum256(d.raw.Body)
-		args["body_sha256"], args["body_type"] = hex.EncodeToString(sum[:]), d.raw.Header.Get("Content-Type")
+		args["body_sha256"] = hex.EncodeToString(sum[:])
 		for _, f := range d.form {
 			show(label("body ", f.name), f.value)
 		}

@@ -98,6 +98,7 @@ type CallSubject struct {
 	Tool         string          `json:"tool"`
 	Title        string          `json:"title"`
 	ToolDigest   string          `json:"tool_digest"`
+	Generic      bool            `json:"generic,omitempty"` // in the words of HTTP, by no tool of the provider's own
 	Effect       policy.Effect   `json:"effect"`
 	Why          string          `json:"why,omitempty"` // what in its statement makes it worse than its tool
 	Connection   id.Connection   `json:"connection_id"`

@@ -289,7 +289,7 @@ func (s *Service) Permit(ctx context.Context, l Live, t Target, req *provider.Re
 		}
 		approved, words, err := approvedCall(ctx, s.db.Reader(), l.session, key, s.now())
 		if sqldb.NoRows(err) && !req.Partial && rules.Settings.Approvals.Of(subject.Effect) == policy.ByGrant {
-			found, said, serr := s.seriesFor(ctx, l, subject)
+			found, said, serr := s.seriesFor(ctx, l, subject, key)
 			if serr != nil {
 				return Permit{}, d, serr
 			}
@@ -416,7 +416,7 @@ func callSubject(t Target, req *provider.Request) CallSubject {
 	digest := t.Tool.Digest()
 	sum := req.Summary
 	c := CallSubject{
-		Tool: t.Tool.Name, Title: t.Tool.Title, ToolDigest: hex.EncodeToString(digest[:]), Effect: effectOf(t, req), Why: req.Why, Connection: t.grant.connection,
+		Tool: t.Tool.Name, Title: t.Tool.Title, ToolDigest: hex.EncodeToString(digest[:]), Generic: t.Tool.Generic, Effect: effectOf(t, req), Why: req.Why, Connection: t.grant.connection,
 		Provider: t.grant.policy.Provider, ProviderName: t.grant.record.Name, AccountLabel: t.grant.account,
 		Method: sum.Method, URL: "https://" + sum.Host + sum.Path, Arguments: json.RawMessage(req.Args), Shown: sum.Shown,
 	}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -40,12 +41,16 @@ func (a Approval) Repeats() bool {
 		a.First.By == "" && a.rules.Settings.Approvals.Of(c.Effect) == policy.ByGrant
 }
 
-// ArgumentNames are those that the call was given.
-func (c CallSubject) ArgumentNames() []string {
+// MayDiffer names the arguments that a person may let be different in calls like it. Of
+// a call in the words of HTTP that is the body alone: what the rest of it decides, where
+// it goes above all, nobody can judge before it is there.
+func (c CallSubject) MayDiffer() []string {
 	members, _ := strictjson.Members(c.Arguments)
 	names := make([]string, 0, len(members))
 	for name := range members {
-		names = append(names, name)
+		if !c.Generic || name == "body" {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	return names
@@ -65,9 +70,9 @@ func (a Approval) like(l Like) (Like, error) {
 	if l.Calls < 1 || l.Calls > MaxLike {
 		return bad(fmt.Sprintf("The calls like this are 1 to %d.", MaxLike))
 	}
-	names := a.Call.ArgumentNames()
+	names := a.Call.MayDiffer()
 	if slices.ContainsFunc(l.Differ, func(name string) bool { return !slices.Contains(names, name) }) {
-		return bad("The call has no such argument.")
+		return bad("The call has no such argument that may be different.")
 	}
 	l.Differ = slices.Compact(slices.Sorted(slices.Values(l.Differ)))
 	return l, nil
@@ -124,8 +129,20 @@ func openSeries(ctx context.Context, tx *sqldb.Tx, a Approval, l Like) error {
 }
 
 // seriesFor finds an approval that allows a call because it is like the one that it was
-// for. Only the fence counts it; empty: there is none.
-func (s *Service) seriesFor(ctx context.Context, l Live, c CallSubject) (a id.Approval, note string, err error) {
+// for. Only the fence counts it; empty: there is none. A person's no to just this call
+// stands, however long ago, until a person says yes to just this call.
+func (s *Service) seriesFor(ctx context.Context, l Live, c CallSubject, key string) (a id.Approval, note string, err error) {
+	root, err := s.Parent(ctx, l.session)
+	if err != nil {
+		return "", "", err
+	}
+	last, err := lastDecision(ctx, s.db.Reader(), cmp.Or(root, l.session), key)
+	if err != nil && !sqldb.NoRows(err) {
+		return "", "", sqldb.Wrap("look for a denied request", err)
+	}
+	if last == ApprovalDenied {
+		return "", "", nil
+	}
 	rows, err := s.db.Reader().QueryContext(ctx, seriesSQL, l.session, c.Connection, c.Tool)
 	if err != nil {
 		return "", "", sqldb.Wrap("look for approved calls", err)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -53,8 +54,8 @@ func TestNextCallsLikeIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := s.asked(t)
-		if !a.Repeats() || strings.Join(a.Call.ArgumentNames(), " ") != "number state title" {
-			t.Fatalf("arguments: %v", a.Call.ArgumentNames())
+		if !a.Repeats() || strings.Join(a.Call.MayDiffer(), " ") != "number state title" {
+			t.Fatalf("arguments: %v", a.Call.MayDiffer())
 		}
 		digests := map[[32]byte]bool{}
 		for _, like := range []session.Like{{}, {Calls: 3}, {Calls: 3, Differ: []string{"title"}}, {Calls: 4, Differ: []string{"title"}}} {
@@ -179,5 +180,105 @@ func TestNextCallsAreCountedAtTheFence(t *testing.T) {
 			t.Errorf("%d ran, want 4", ran)
 		}
 		gatewaytest.Must(t, create("a")) // the call itself is still to be made
+	})
+}
+
+// A8, S14: a person's no to just this call stands in the session and all that was handed
+// on of it, whatever calls like it were allowed, until a person says yes to just this call.
+func TestNextCallsNeverMakeADeniedOne(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		r := s.Ask(t, s.bot, "tracker", policy.Write)
+		s.Approve(t, s.owner, r.Session.Approval, func(d *session.Decision) { d.Confirm, d.HandOn = policy.ConfirmWrite, true })
+		create := func(title string) error {
+			_, err := s.Call(t, s.bot, r.Handle, "tracker_create_issue", map[string]any{"title": title})
+			return err
+		}
+		if err := create("no"); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		gatewaytest.Must(t, s.Sessions.Deny(t.Context(), s.owner.Signed(t), s.asked(t).ID, "Not this."))
+		s.Clock.Advance(5 * time.Minute)
+		allow := func(title string) {
+			t.Helper()
+			if err := create(title); code(err) != "approval_required" {
+				t.Fatalf("%s: got %v", title, err)
+			}
+			s.Approve(t, s.owner, s.asked(t).ID, func(d *session.Decision) { d.Like = session.Like{Calls: 9, Differ: []string{"title"}} })
+			gatewaytest.Must(t, create(title))
+		}
+		allow("one")
+		gatewaytest.Must(t, create("two"))
+		if err := create("no"); code(err) != "approval_required" {
+			t.Fatalf("the denied call, minutes later: got %v, want a person to be asked", err)
+		}
+		gatewaytest.Must(t, s.Sessions.Deny(t.Context(), s.owner.Signed(t), s.asked(t).ID, "Still not."))
+		if err := create("no"); code(err) != "denied" {
+			t.Errorf("at once after it was denied: got %v, want denied", err)
+		}
+		gatewaytest.Must(t, create("three"))
+
+		// A denial in a sub-agent's session counts in its parent's, and the other way round.
+		s.Clock.Advance(5 * time.Minute)
+		who, _, err := s.handOn(t, r.Handle, session.HandOn{})
+		gatewaytest.Must(t, err)
+		sub := func(title string) error {
+			_, err := s.Call(t, who, "", "tracker_create_issue", map[string]any{"title": title})
+			return err
+		}
+		if err := sub("four"); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		gatewaytest.Must(t, s.Sessions.Deny(t.Context(), s.owner.Signed(t), s.asked(t).ID, ""))
+		if err := create("four"); code(err) != "denied" {
+			t.Errorf("denied to a sub-agent: got %v, want denied", err)
+		}
+		// A later yes to just this call is the last word.
+		s.Clock.Advance(5 * time.Minute)
+		if err := create("no"); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		s.Approve(t, s.owner, s.asked(t).ID, nil)
+		gatewaytest.Must(t, create("no"))
+		gatewaytest.Must(t, create("no"))
+	})
+}
+
+// A1, A8: of a call in the words of HTTP only the body may be different. Where it goes, in
+// what way, and how its body is read stay as they were shown, also in a forged form.
+func TestNextCallsOfHTTPDifferInTheBodyOnly(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		handle := s.confirmed(t, policy.Write)
+		post := func(path string, body, query map[string]any) error {
+			args := map[string]any{"method": "POST", "path": path, "body": body}
+			if query != nil {
+				args["query"] = query
+			}
+			_, err := s.Call(t, s.bot, handle, "tracker_write", args)
+			return err
+		}
+		one := map[string]any{"title": "One"}
+		if err := post("/issues", one, map[string]any{"a": "b"}); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		a := s.asked(t)
+		if got := strings.Join(a.Call.MayDiffer(), " "); !a.Repeats() || got != "body" {
+			t.Errorf("may differ: %q", got)
+		}
+		for _, name := range []string{"path", "method", "query", "base", "header", "body_type", "body_sha256"} {
+			if err := s.TryApprove(t, s.owner, a.ID, func(d *session.Decision) { d.Like = session.Like{Calls: 1, Differ: []string{name}} }); code(err) != "invalid_decision" {
+				t.Errorf("%s: got %v, want invalid_decision", name, err)
+			}
+		}
+		s.Approve(t, s.owner, a.ID, func(d *session.Decision) { d.Like = session.Like{Calls: 5, Differ: []string{"body"}} })
+		gatewaytest.Must(t, post("/issues", map[string]any{"title": "Two"}, map[string]any{"a": "b"}))
+		for why, err := range map[string]error{"another path": post("/issues/1/comments", one, map[string]any{"a": "b"}), "another query": post("/issues", one, nil)} {
+			if code(err) != "approval_required" {
+				t.Errorf("%s: got %v, want approval_required", why, err)
+			}
+		}
 	})
 }

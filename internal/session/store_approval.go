@@ -55,6 +55,7 @@ where id = $1 and kind = 'call' and agent_id = $2 and environment_id = $3 and or
 	pendingCallSQL  = `select id from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'pending' and expires_at > $3 order by created_at limit 1`
 	approvedCallSQL = `select id, note from approval where session_id = $1 and subject_digest = $2 and kind = 'call' and state = 'approved' and expires_at > $3 order by created_at limit 1`
 	deniedCallSQL   = `select note, decided_at from approval where session_id ` + inFamily + ` and subject_digest = $2 and kind = 'call' and state = 'denied' order by decided_at desc limit 1`
+	lastDecisionSQL = `select state from approval where session_id ` + inFamily + ` and subject_digest = $2 and kind = 'call' and state in ('denied', 'approved', 'used') order by decided_at desc, id desc limit 1`
 	useApprovalSQL  = `update approval set state = 'used', version = version + 1 where id = $1 and state = 'approved' and expires_at > $2`
 )
 
@@ -148,6 +149,12 @@ func deniedCall(ctx context.Context, q sqldb.Querier, s id.Session, key string) 
 	var micros int64
 	err = q.QueryRowContext(ctx, deniedCallSQL, s, key).Scan(&note, &micros)
 	return note, sqldb.Time(micros), err
+}
+
+// lastDecision is the state of the request for a call that a person decided last.
+func lastDecision(ctx context.Context, q sqldb.Querier, s id.Session, key string) (state string, err error) {
+	err = q.QueryRowContext(ctx, lastDecisionSQL, s, key).Scan(&state)
+	return state, err
 }
 
 // useApproval uses up the approval of a call. Who comes second is refused.

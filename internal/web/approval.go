@@ -258,8 +258,12 @@ func (s *Server) about(v *visit, a session.Approval, p *ApprovalPage) {
 		p.Call, p.RunsIn = shown, runsIn(a.Session)
 		if a.Repeats() {
 			p.MostLike, p.Like = session.MaxLike, v.form("like")
-			for _, name := range a.Call.ArgumentNames() {
-				p.Differ = append(p.Differ, Option{Value: name, Label: name, Chosen: slices.Contains(v.r.PostForm["differ"], name)})
+			for _, name := range a.Call.MayDiffer() {
+				label := name
+				if a.Call.Generic {
+					label = "what it sends (the whole " + name + ")"
+				}
+				p.Differ = append(p.Differ, Option{Value: name, Label: label, Chosen: slices.Contains(v.r.PostForm["differ"], name)})
 			}
 		}
 		p.Call.Unread, p.Call.Read = call, slices.Contains(v.r.PostForm["read"], call)
