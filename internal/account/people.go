@@ -3,6 +3,7 @@ package account
 import (
 	"cmp"
 	"context"
+	"strconv"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
@@ -196,6 +197,33 @@ func (s *Service) HoldRole(ctx context.Context, tx *sqldb.Tx, org id.Organizatio
 		return "", nil
 	}
 	return r, sqldb.Wrap("read a membership", err)
+}
+
+// RoleNow gives the role that user has in org, which is in env. It is empty for who is
+// disabled or no member.
+func (s *Service) RoleNow(ctx context.Context, env id.Environment, org id.Organization, user id.User) (Role, error) {
+	var r Role
+	err := s.db.Reader().QueryRowContext(ctx, roleNowSQL, org, user, env).Scan(&r)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return r, sqldb.Wrap("read a membership", err)
+}
+
+// Among gives the enabled members of org who are in users or have one of roles.
+func (s *Service) Among(ctx context.Context, q sqldb.Querier, org id.Organization, users []id.User, roles []string) ([]id.User, error) {
+	var any []string
+	for _, u := range users {
+		any = append(any, string(u))
+	}
+	if any = append(any, roles...); len(any) == 0 { // no id looks like a role
+		return nil, nil
+	}
+	marks, args := sqldb.In(any)
+	query := `select m.user_id from membership m join person p on p.id = m.user_id
+		where p.disabled_at = 0 and (m.user_id in (` + marks + `) or m.role in (` + marks + `)) and m.organization_id = $` + strconv.Itoa(len(args)+1)
+	list, err := sqldb.Collect(func(from sqldb.Scanner) (u id.User, err error) { return u, from.Scan(&u) })(q.QueryContext(ctx, query, append(args, org)...))
+	return list, sqldb.Wrap("list members", err)
 }
 
 // mayGive says whether by may give role r in org of env.

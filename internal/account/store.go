@@ -118,6 +118,8 @@ const (
 	roleSQL         = `select role from membership where organization_id = $1 and user_id = $2`
 	activeSQL       = `select count(*) from membership m join person p on p.id = m.user_id join organization o on o.id = m.organization_id
 		where m.organization_id = $1 and m.user_id = $2 and o.environment_id = $3 and p.disabled_at = 0`
+	roleNowSQL = `select m.role from membership m join person p on p.id = m.user_id join organization o on o.id = m.organization_id
+		where m.organization_id = $1 and m.user_id = $2 and o.environment_id = $3 and p.disabled_at = 0`
 	holdRoleSQL = `select m.role from membership m join person p on p.id = m.user_id
 		where m.organization_id = $1 and m.user_id = $2 and p.disabled_at = 0`
 	otherOwnersSQL = `select count(*) from membership m join person p on p.id = m.user_id

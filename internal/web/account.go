@@ -192,7 +192,7 @@ func (s *Server) accountPage(v *visit, name, email string) (*AccountPage, error)
 		return nil, err
 	}
 	p.Mails = s.webhooks.Mails() && v.here.Environment != ""
-	if p.Mailed, err = s.webhooks.Personal(v.ctx(), v.person, v.here.Environment); err != nil {
+	if p.Mailed, p.MailFailed, err = s.webhooks.Personal(v.ctx(), v.person, v.here.Environment); err != nil {
 		return nil, err
 	}
 	return p, s.accountLists(v, p)

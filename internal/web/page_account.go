@@ -19,6 +19,7 @@ type AccountPage struct {
 	Logins      []LoginRow
 	Notices     []NoticeRow
 	Mails       bool // the server sends mail
+	MailFailed  bool // none got through for long, so it was switched off
 	Mailed      bool // the person is told by it of what waits for them, in this environment
 }
 

@@ -231,6 +231,11 @@ func (s *Service) failing(ctx context.Context, tx *sqldb.Tx, e Endpoint, got out
 		if err := holdAll(ctx, tx, e.ID, now); err != nil {
 			return err
 		}
+		if e.User != "" { // their own affair, of which their account page tells
+			s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: e.Environment, Actor: audit.Actor{Kind: "system", ID: "webhook"}, User: e.User, Action: "notices.off", Object: string(e.User),
+				Code: e.Reason, Detail: map[string]string{"by": "mail"}})
+			return saveEndpoint(ctx, tx, e)
+		}
 		event := s.cfg.Audit.Append(tx, audit.Entry{Environment: e.Environment, Organization: e.Organization, Actor: audit.Actor{Kind: "system", ID: "webhook"}, Action: "webhook.disabled",
 			Object: string(e.ID), Code: e.Reason, Detail: map[string]string{"host": e.Host()}})
 		if err := s.cfg.People.NoticeOwners(ctx, tx, e.Environment, account.NoticeWebhook, event, now); err != nil {
@@ -269,7 +274,12 @@ func (s *Service) mail(ctx context.Context, e Endpoint, d Delivery, n notice) ou
 		return outcome{code: "mail_not_set_up"}
 	}
 	to := strings.TrimPrefix(e.URL, mailto)
-	if e.User != "" { // where the person is now
+	if e.User != "" { // where the person is now, if it is still theirs
+		if theirs, err := s.waitsNow(ctx, e, d.body); err != nil {
+			return outcome{code: fault.Of(err).Code}
+		} else if !theirs {
+			return outcome{code: "not_theirs", final: true}
+		}
 		u, err := s.cfg.People.User(ctx, e.Environment, e.User)
 		if err != nil || !u.DisabledAt.IsZero() {
 			return outcome{code: "no_such_person", final: true}
@@ -279,13 +289,14 @@ func (s *Service) mail(ctx context.Context, e Endpoint, d Delivery, n notice) ou
 		}
 	}
 	err := s.cfg.Mail.Send(ctx, mail.Message{To: to, Subject: n.subject(), Text: n.text(), ID: string(d.Event) + "." + string(e.ID) + "@ambit"})
-	switch {
-	case err == nil:
+	if err == nil {
 		return outcome{status: 250}
-	case fault.KindOf(err) == fault.Invalid:
-		s.log.Warn("a mail was refused", "webhook", e.ID, "error", err)
 	}
-	return outcome{code: fault.Of(err).Code}
+	code := fault.Of(err).Code
+	if fault.KindOf(err) == fault.Invalid {
+		s.log.Warn("a mail was refused", "webhook", e.ID, "code", code) // the server's own words may hold the address
+	}
+	return outcome{code: code}
 }
 
 // send posts a signed event. Nothing of the answer but its status is looked at.

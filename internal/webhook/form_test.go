@@ -3,6 +3,7 @@ package webhook_test
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +110,7 @@ func TestMail(t *testing.T) {
 		for _, p := range []account.Person{approver.Person, member.Person} {
 			must(t, w.SetPersonal(t.Context(), p, w.env, true))
 			must(t, w.SetPersonal(t.Context(), p, w.env, true)) // twice is once
-			if on, err := w.Personal(t.Context(), p, w.env); err != nil || !on {
+			if on, failed, err := w.Personal(t.Context(), p, w.env); err != nil || !on || failed {
 				t.Fatalf("wants mail: %v, %v", on, err)
 			}
 		}
@@ -160,6 +161,134 @@ func TestMail(t *testing.T) {
 		w.asked(nil, []id.User{member.Person.User()})
 		if got := told(); got != "" {
 			t.Errorf("told who wants none: %q", got)
+		}
+	})
+}
+
+// personalMail has a member of org told by mail.
+func (w *world) personalMail(org id.Organization, role account.Role, address string) account.Person {
+	w.t.Helper()
+	p := accounttest.Join(w.t, w.people, w.env, org, role, address).Person
+	must(w.t, w.SetPersonal(w.t.Context(), p, w.env, true))
+	return p
+}
+
+// mailed makes a round and gives to whom mail went.
+func (w *world) mailed() string {
+	w.t.Helper()
+	w.deliver()
+	var to []string
+	for _, m := range w.mails.Mails() {
+		to = append(to, m.To)
+	}
+	slices.Sort(to)
+	return strings.Join(to, " ")
+}
+
+// T1: mail of one's own tells what waits for one's decision when it is sent, in one's own
+// organization: not to who left or decides no more, whatever was put down before, nor
+// what a binary of before put down for everybody.
+func TestPersonalMailIsTheirs(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ctx, sys := t.Context(), account.System("test")
+		other, err := w.people.CreateOrganization(ctx, sys, w.env, "Other", "")
+		must(t, err)
+		ada := w.personalMail(w.org, account.RoleApprover, "ada@example.com")
+		mia := w.personalMail(w.org, account.RoleMember, "mia@example.com")
+		eve := w.personalMail(other.ID, account.RoleApprover, "eve@example.com")
+		everybody := []id.User{ada.User(), mia.User(), eve.User()}
+		var none account.Agreement
+		for _, c := range []struct {
+			what   string
+			users  []id.User
+			before func() // the mail is sent, and after it was put down
+			want   string
+		}{
+			{"all that there are", everybody, func() {}, "ada@example.com mia@example.com"},
+			{"the organization's", nil, func() {}, "ada@example.com"},
+			{"the organization's, of who decides no more", nil, func() { must(t, w.people.SetRole(ctx, sys, w.org, ada.User(), account.RoleMember, none)) }, ""},
+			{"put down by a binary of before", everybody, func() {
+				must(t, w.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+					for _, p := range []account.Person{ada, mia, eve} {
+						if _, err := tx.ExecContext(ctx, `insert into webhook_delivery (id, webhook_id, environment_id, event_id, kind, body, state, attempts, next_at, status, error, created_at, updated_at)
+							select $1, id, environment_id, $2, 'approval.requested', $3, 'pending', 0, 0, 0, '', $4, $4 from webhook where user_id = $5`, id.NewDelivery(), id.NewEvent(),
+							[]byte(`{"type":"approval.requested","data":{"organization_id":"`+string(w.org)+`"}}`), sqldb.Micros(w.clock()), p.User()); err != nil {
+							return err
+						}
+					}
+					return nil
+				}))
+			}, "ada@example.com mia@example.com"},
+			{"of who is disabled, and who has left", everybody, func() {
+				must(t, w.people.DisableUser(ctx, sys, ada.User(), none))
+				must(t, w.people.RemoveMember(ctx, sys, w.org, mia.User(), none))
+			}, ""},
+		} {
+			w.asked(nil, c.users, "owner", "approver")
+			c.before()
+			if got := w.mailed(); got != c.want {
+				t.Errorf("%s: mail went to %q, want %q", c.what, got, c.want)
+			}
+		}
+		var body string
+		must(t, w.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+			return tx.QueryRowContext(ctx, `select count(*) || '' from webhook_delivery where state = 'pending'`).Scan(&body)
+		}))
+		if body != "0" {
+			t.Errorf("%s are tried again", body)
+		}
+		// What an application is told does not name who decides.
+		w.create(webhook.Input{})
+		w.asked(nil, everybody, "owner")
+		if got := w.deliver(); len(got) != 1 || strings.Contains(string(got[0].body), "waits_for") {
+			t.Errorf("an application is told %+v", got)
+		}
+	})
+}
+
+// An address of one's own that takes no mail for days is switched off and said so to that
+// person; owners are not bothered, and no log has the address.
+func TestPersonalMailThatFails(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		mia := w.personalMail(w.org, account.RoleMember, "mia-canary@example.com")
+		w.mails.Refuse("550 5.1.1 mia-canary@example.com unknown")
+		hours := 0
+		for on := true; on && hours < 24*6; hours++ {
+			w.asked(nil, []id.User{mia.User()})
+			w.deliver()
+			w.advance(time.Hour)
+			var err error
+			on, _, err = w.Personal(ctx, mia, w.env)
+			must(t, err)
+		}
+		if on, failed, err := w.Personal(ctx, mia, w.env); on || !failed || err != nil || hours < 24*5 {
+			t.Errorf("after %d hours: on %v, failed %v, %v", hours, on, failed, err)
+		}
+		notices, err := w.people.Notices(ctx, w.owner.Person)
+		if err != nil || slices.ContainsFunc(notices, func(n account.Notice) bool { return n.Kind == account.NoticeWebhook }) {
+			t.Errorf("the owner is told of %+v, %v", notices, err)
+		}
+		if strings.Contains(w.log.String(), "canary") || !strings.Contains(w.log.String(), "mail_refused") {
+			t.Errorf("the log says %s", w.log.String())
+		}
+		rows := func() (n int) {
+			must(t, w.db.Reader().QueryRowContext(ctx, `select (select count(*) from webhook) + (select count(*) from webhook_delivery where state in ('pending', 'held'))`).Scan(&n))
+			return n
+		}
+		w.mails.Refuse("")
+		w.asked(nil, []id.User{mia.User()})
+		if got := w.mailed(); got != "" {
+			t.Errorf("mail went to %s", got)
+		}
+		must(t, w.SetPersonal(ctx, mia, w.env, false))
+		if n := rows(); n != 0 {
+			t.Errorf("switched off by them, %d rows are left", n)
+		}
+		must(t, w.SetPersonal(ctx, mia, w.env, true))
+		w.asked(nil, []id.User{mia.User()})
+		if got := w.mailed(); got != "mia-canary@example.com" {
+			t.Errorf("switched on again, mail went to %q", got)
 		}
 	})
 }

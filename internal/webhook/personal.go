@@ -2,7 +2,9 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
+	"strconv"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/audit"
@@ -15,30 +17,55 @@ import (
 // kindAsked is the one event that a person is told of for themselves.
 const kindAsked = "approval.requested"
 
-// waitsFor reports whether what happened waits for this person: their account is asked
-// for, or their role decides on the organization's.
-func (s *Service) waitsFor(ctx context.Context, tx *sqldb.Tx, ev Event, user id.User) (bool, error) {
+// deciders are those for whom a request waits. It is kept with what people are told of
+// for themselves, and with nothing that leaves: when a mail is sent, its person must
+// still be among them.
+type deciders struct {
+	Organization id.Organization `json:"organization_id"`
+	Users        []id.User       `json:"users,omitempty"` // whose accounts are asked for
+	Roles        []string        `json:"roles,omitempty"` // that decide on the organization's
+}
+
+// personally puts an event down for the people for whom it waits and who want mail of
+// it. However many want some, those are found at once: an agent's request waits for it.
+func (s *Service) personally(ctx context.Context, tx *sqldb.Tx, ev Event) error {
 	if ev.Kind != kindAsked {
+		return nil
+	}
+	who, err := s.cfg.People.Among(ctx, tx, ev.Organization, ev.Users, ev.Roles)
+	if err != nil || len(who) == 0 {
+		return err
+	}
+	to, err := endpointsOf(ctx, tx, ev.Environment, who)
+	if err != nil || len(to) == 0 {
+		return sqldb.Wrap("find who is to be told", err)
+	}
+	return s.emit(ctx, tx, ev, to, &deciders{ev.Organization, ev.Users, ev.Roles})
+}
+
+// waitsNow reports whether a delivery still waits for the person of e: what a member was
+// to be told is not told to who has left, or decides no more. What does not say for whom
+// it waits (a binary of before puts it down so, for everybody) is told to nobody.
+func (s *Service) waitsNow(ctx context.Context, e Endpoint, body []byte) (bool, error) {
+	var m message
+	if err := json.Unmarshal(body, &m); err != nil || m.WaitsFor == nil {
 		return false, nil
 	}
-	role, err := s.cfg.People.HoldRole(ctx, tx, ev.Organization, user)
-	if err != nil || role == "" {
-		return false, err
-	}
-	return slices.Contains(ev.Users, user) || slices.Contains(ev.Roles, string(role)), nil
+	role, err := s.cfg.People.RoleNow(ctx, e.Environment, m.WaitsFor.Organization, e.User)
+	return role != "" && (slices.Contains(m.WaitsFor.Users, e.User) || slices.Contains(m.WaitsFor.Roles, string(role))), err
 }
 
 // Mails reports whether this server sends mail.
 func (s *Service) Mails() bool { return s.cfg.Mail != nil }
 
 // Personal reports whether a person is told by mail, in an environment, of what waits
-// for them.
-func (s *Service) Personal(ctx context.Context, p account.Person, env id.Environment) (bool, error) {
+// for them; and if not, whether that is because no mail to them got through.
+func (s *Service) Personal(ctx context.Context, p account.Person, env id.Environment) (on, failed bool, err error) {
 	e, err := personal(ctx, s.cfg.DB.Reader(), env, p.User())
 	if sqldb.NoRows(err) {
-		return false, nil
+		return false, false, nil
 	}
-	return e.Enabled, sqldb.Wrap("read a person's notices", err)
+	return e.Enabled, err == nil && !e.Enabled, sqldb.Wrap("read a person's notices", err)
 }
 
 // SetPersonal has a person told by mail, in an environment, of what waits for them, or
@@ -64,7 +91,7 @@ func (s *Service) SetPersonal(ctx context.Context, p account.Person, env id.Envi
 		}
 		e, err := personal(ctx, tx, env, p.User())
 		switch {
-		case err == nil && on == e.Enabled, sqldb.NoRows(err) && !on:
+		case err == nil && on && e.Enabled, sqldb.NoRows(err) && !on:
 			return nil
 		case err == nil:
 			err = deleteEndpoint(ctx, tx, e.ID)
@@ -84,6 +111,12 @@ func (s *Service) SetPersonal(ctx context.Context, p account.Person, env id.Envi
 		s.cfg.Audit.AppendEvent(tx, audit.Entry{Environment: env, Actor: by.Audit(), User: p.User(), Action: action, Object: string(p.User()), Detail: map[string]string{"by": "mail"}, Address: by.Address()})
 		return nil
 	})
+}
+
+func endpointsOf(ctx context.Context, q sqldb.Querier, env id.Environment, users []id.User) ([]Endpoint, error) {
+	marks, args := sqldb.In(users)
+	query := `select ` + endpointColumns + ` from webhook where user_id in (` + marks + `) and user_id <> '' and state = 'enabled' and environment_id = $` + strconv.Itoa(len(args)+1)
+	return sqldb.Collect(scanEndpoint)(q.QueryContext(ctx, query, append(args, env)...))
 }
 
 func personal(ctx context.Context, q sqldb.Querier, env id.Environment, user id.User) (Endpoint, error) {

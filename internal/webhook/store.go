@@ -38,7 +38,7 @@ const (
 	failures = $11, failing_since = $12, paused_until = $13, updated_at = $14, version = $15 where id = $1`
 	endpointSQL        = `select ` + endpointColumns + ` from webhook where environment_id = $1 and id = $2`
 	endpointsSQL       = `select ` + endpointColumns + ` from webhook where environment_id = $1 and organization_id = $2 and user_id = '' order by id desc`
-	listeningSQL       = `select ` + endpointColumns + ` from webhook where environment_id = $1 and (organization_id = '' or organization_id = $2)`
+	listeningSQL       = `select ` + endpointColumns + ` from webhook where environment_id = $1 and (organization_id = '' or organization_id = $2) and user_id = ''`
 	countEndpointsSQL  = `select count(*) from webhook where environment_id = $1 and organization_id = $2 and user_id = ''`
 	deleteEndpointSQL  = `delete from webhook where id = $1`
 	deleteDeliveredSQL = `delete from webhook_delivery where webhook_id = $1`

@@ -466,6 +466,7 @@ type message struct {
 	Timestamp string         `json:"timestamp"`
 	ID        id.Event       `json:"id"`
 	Data      map[string]any `json:"data"`
+	WaitsFor  *deciders      `json:"waits_for,omitempty"` // of what a person is told for themselves; never sent
 }
 
 // Emit puts an event down for every endpoint that asked for it, in the transaction
@@ -475,27 +476,18 @@ func (s *Service) Emit(ctx context.Context, tx *sqldb.Tx, ev Event) error {
 	if err != nil {
 		return sqldb.Wrap("find who is to be told", err)
 	}
-	var others []Endpoint
-	for _, e := range to {
-		ok := len(e.Events) == 0 || slices.Contains(e.Events, ev.Kind)
-		if ok && e.User != "" {
-			if ok, err = s.waitsFor(ctx, tx, ev, e.User); err != nil {
-				return err
-			}
-		}
-		if ok {
-			others = append(others, e)
-		}
+	to = slices.DeleteFunc(to, func(e Endpoint) bool { return len(e.Events) > 0 && !slices.Contains(e.Events, ev.Kind) })
+	if err := s.emit(ctx, tx, ev, to, nil); err != nil {
+		return err
 	}
-	to = others
+	return s.personally(ctx, tx, ev)
+}
+
+func (s *Service) emit(ctx context.Context, tx *sqldb.Tx, ev Event, to []Endpoint, who *deciders) error {
 	if len(to) == 0 {
 		return nil
 	}
-	return s.emit(ctx, tx, ev, to)
-}
-
-func (s *Service) emit(ctx context.Context, tx *sqldb.Tx, ev Event, to []Endpoint) error {
-	body, err := json.Marshal(message{Type: ev.Kind, Timestamp: ev.At.UTC().Format(time.RFC3339Nano), ID: ev.ID, Data: ev.Data})
+	body, err := json.Marshal(message{WaitsFor: who, Type: ev.Kind, Timestamp: ev.At.UTC().Format(time.RFC3339Nano), ID: ev.ID, Data: ev.Data})
 	if err != nil {
 		return err
 	}
@@ -523,7 +515,7 @@ func (s *Service) Test(ctx context.Context, by account.Actor, hook id.Webhook) (
 			return fault.New(fault.Conflict, "webhook_disabled", "The webhook is switched off.").WithHint("Enable it first.")
 		}
 		event = s.cfg.Audit.Append(tx, audit.Entry{Environment: e.Environment, Organization: e.Organization, Actor: by.Audit(), User: by.User(), Action: "webhook.tested", Object: string(e.ID), Address: by.Address()})
-		return s.emit(ctx, tx, Event{ID: event, Environment: e.Environment, Kind: KindTest, At: s.now(), Data: map[string]any{"object": "test"}}, []Endpoint{e})
+		return s.emit(ctx, tx, Event{ID: event, Environment: e.Environment, Kind: KindTest, At: s.now(), Data: map[string]any{"object": "test"}}, []Endpoint{e}, nil)
 	})
 	if err != nil {
 		return Delivery{}, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -49,11 +50,30 @@ type world struct {
 	org    id.Organization
 	url    string
 	mails  *mailtest.Server
+	log    logged
 
 	mu     sync.Mutex
 	now    time.Time
 	status []int // of the next answers; then 204
 	got    []arrival
+}
+
+// logged is what was logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 type arrival struct {
@@ -134,7 +154,8 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 		w.mails = mailtest.New(t)
 		sender, err := mail.New(mail.Config{URL: "smtp://" + w.mails.Address, From: "Ambit <ambit@example.com>"})
 		must(t, err)
-		w.Service = webhook.New(webhook.Config{Mail: sender, DB: db, Vault: v, Audit: w.audit, People: w.people, Outbound: out, Kinds: []string{"connection.connected", "connection.revoked", "approval.requested"}, Now: w.clock})
+		w.Service = webhook.New(webhook.Config{Mail: sender, DB: db, Vault: v, Audit: w.audit, People: w.people, Outbound: out, Kinds: []string{"connection.connected", "connection.revoked", "approval.requested"}, Now: w.clock,
+			Logger: slog.New(slog.NewTextHandler(&w.log, nil))})
 		fn(t, w)
 	})
 }
