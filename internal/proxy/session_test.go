@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +53,7 @@ func TestTokenOfASession(t *testing.T) {
 			if status != 200 || out["session_id"] != string(r.Session.ID) || !strings.HasPrefix(out["token"].(string), "amb_at_") || !strings.Contains(out["ca_pem"].(string), "BEGIN CERTIFICATE") || out["proxy_url"] != "http://"+w.address {
 				t.Fatalf("%s: %d %v", named, status, out)
 			}
-			if hosts := out["hosts"].([]any); len(hosts) != 1 || hosts[0] != w.place {
+			if hosts := out["hosts"].([]any); len(hosts) != 2 || !slices.Contains(hosts, any(w.place)) || !slices.Contains(hosts, any(w.repos)) { // its API, and where it clones from
 				t.Errorf("hosts: %v", hosts)
 			}
 			if _, got := w.connectTo(t, w.place, "Bearer "+out["token"].(string)); got != "200" {
