@@ -253,7 +253,11 @@ func (s *Service) tell(ctx context.Context, e Endpoint, d Delivery) outcome {
 	if until := asks(d.Kind, d.body); !until.IsZero() && !s.now().Before(until) {
 		return outcome{code: "too_late", final: true}
 	}
-	n, err := read(d.body)
+	words := plain
+	if e.Form == FormMail {
+		words = unlinked
+	}
+	n, err := read(d.body, words)
 	if err != nil {
 		s.log.Error("an event cannot be told", "delivery", d.ID, "error", err)
 		return outcome{code: "event_unreadable", final: true}
@@ -376,6 +380,9 @@ type Window struct {
 
 // Replay sends again, with the same ids, and gives how many deliveries that are.
 func (s *Service) Replay(ctx context.Context, by account.Actor, hook id.Webhook, w Window) (n int64, err error) {
+	if err := s.mayMail(ctx, by, hook); err != nil {
+		return 0, err
+	}
 	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := alone(ctx, tx, hook); err != nil {
 			return err
@@ -389,6 +396,9 @@ func (s *Service) Replay(ctx context.Context, by account.Actor, hook id.Webhook,
 		}
 		if n, err = replay(ctx, tx, e.ID, w, s.now()); err != nil {
 			return sqldb.Wrap("replay deliveries", err)
+		}
+		if e.Form == FormMail && n > mailReplay {
+			return fault.New(fault.TooLarge, "too_many_mails", "That would be over "+strconv.Itoa(mailReplay)+" mails at once.").WithHint("Send single ones, or those of a shorter time.")
 		}
 		if n == 0 && w.Delivery != "" {
 			return fault.New(fault.NotFound, "not_found", "No such delivery.")

@@ -45,7 +45,7 @@ type notice struct {
 
 // read makes a notice of a stored event, with the words that records hold made plain:
 // some of them come from providers.
-func read(body []byte) (notice, error) {
+func read(body []byte, plain func(string) string) (notice, error) {
 	var m struct {
 		Type string `json:"type"`
 		Data struct {
@@ -102,6 +102,23 @@ func plain(s string) string {
 		s = string(r[:119]) + "…"
 	}
 	return s
+}
+
+// unlinked is plain without what a program that shows mail makes a link of: an agent's or
+// an account's name is written by others, and the mail comes from the operator's domain.
+func unlinked(s string) string {
+	out := []rune(strings.Map(func(r rune) rune {
+		if strings.ContainsRune("@/\\:。．｡․", r) {
+			return ' '
+		}
+		return r
+	}, plain(s)))
+	for i := 1; i+1 < len(out); i++ {
+		if out[i] == '.' && out[i-1] != ' ' && out[i+1] != ' ' {
+			out[i] = ' '
+		}
+	}
+	return strings.Join(strings.Fields(string(out)), " ")
 }
 
 // slack is n as Slack's incoming webhooks take it: without markup, links that are not

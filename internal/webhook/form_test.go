@@ -292,3 +292,67 @@ func TestPersonalMailThatFails(t *testing.T) {
 		}
 	})
 }
+
+// Whoever names an agent or an account writes no link into mail of the operator's domain.
+func TestMailHasNoLinksOfOthers(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		_, _, err := w.made(webhook.Input{Form: webhook.FormMail, URL: "mailto:team@example.com"})
+		must(t, err)
+		for _, name := range []string{"evil.example", "https://evil.example/x", "www.evil.example", "see evil.example/login now", "evil。example", "mailto:a@evil.example", "e..vil.example", "EVIL.EXAMPLE."} {
+			w.asked(map[string]any{"agent_label": name, "providers": []string{name}}, nil)
+			w.deliver()
+			got := w.mails.Mails()
+			if len(got) != 1 {
+				t.Fatalf("%d mails", len(got))
+			}
+			_, text, _ := strings.Cut(got[0].Data, "\n\n")
+			text = strings.ReplaceAll(strings.ReplaceAll(text, "=\n", ""), "https://ambit.example/ui/approvals/apr_1", "")
+			if lower := strings.ToLower(text); !strings.Contains(lower, "evil") && !strings.Contains(lower, "vil example") || strings.Contains(lower, ".example") || strings.Contains(lower, "://") || strings.Contains(lower, "@") || strings.Contains(lower, "www.") || strings.Contains(lower, "。") {
+				t.Errorf("%s: says %s", name, text)
+			}
+		}
+	})
+}
+
+// An admin has an address of somebody else written to a few times, and no more, whichever
+// endpoints they make.
+func TestMailThatIsAskedForIsBounded(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		mail := func(address string) id.Webhook {
+			e, _ := w.create(webhook.Input{Form: webhook.FormMail, URL: "mailto:" + address, Organization: w.org})
+			return e.ID
+		}
+		one := mail("victim@example.com")
+		for range 30 {
+			w.happens(w.org, "connection.revoked", nil)
+		}
+		for range 2 { // not all is due at once
+			w.mailed()
+		}
+		if _, err := w.Replay(ctx, w.me(), one, webhook.Window{All: true}); !fault.Is(err, "too_many_mails") || fault.KindOf(err) != fault.TooLarge {
+			t.Errorf("a replay of 30: %v", err)
+		}
+		for n := range 4 {
+			if _, err := w.Test(ctx, w.me(), one); err != nil {
+				t.Fatalf("trial %d: %v", n, err)
+			}
+		}
+		for what, hook := range map[string]id.Webhook{"the same": one, "the same address again": mail("Victim@example.com"), "another address of the organization": mail("other@example.com")} {
+			if _, err := w.Test(ctx, w.me(), hook); !fault.Is(err, "too_many_mails") {
+				t.Errorf("%s: %v", what, err)
+			}
+			if _, err := w.Replay(ctx, w.me(), hook, webhook.Window{}); !fault.Is(err, "too_many_mails") {
+				t.Errorf("a replay to %s: %v", what, err)
+			}
+		}
+		signed, _ := w.create(webhook.Input{Organization: w.org})
+		if _, err := w.Test(ctx, w.me(), signed.ID); err != nil {
+			t.Errorf("a program of their own: %v", err)
+		}
+		w.advance(20 * time.Minute)
+		if _, err := w.Test(ctx, w.me(), one); err != nil {
+			t.Errorf("later: %v", err)
+		}
+	})
+}

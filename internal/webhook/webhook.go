@@ -31,6 +31,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/throttle"
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
@@ -54,10 +55,11 @@ type Mailer interface {
 
 // Service keeps endpoints and delivers to them. Start it.
 type Service struct {
-	cfg  Config
-	log  *slog.Logger
-	stop context.CancelFunc
-	done chan struct{}
+	cfg   Config
+	log   *slog.Logger
+	mails *throttle.Limiter // that somebody asks for: by address, and by organization
+	stop  context.CancelFunc
+	done  chan struct{}
 }
 
 // KindTest is the event that only a person asks for, to try an endpoint.
@@ -67,6 +69,11 @@ const (
 	maxEndpoints = 50 // of one environment or organization
 	maxURL       = 2000
 	maxText      = 200
+	// An admin chooses to whom the operator's domain writes, so what they ask for
+	// themselves is few: five trials or replays at once, then one in five minutes.
+	mailRate   = 1.0 / 300
+	mailBurst  = 5
+	mailReplay = 20 // in one replay
 	// DefaultOverlap is how long both secrets sign when one is replaced.
 	DefaultOverlap = 24 * time.Hour
 	maxOverlap     = 30 * 24 * time.Hour
@@ -81,7 +88,7 @@ func New(cfg Config) *Service {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Vault.Keeps(keeps()...)
-	return &Service{cfg: cfg, log: cfg.Logger}
+	return &Service{cfg: cfg, log: cfg.Logger, mails: throttle.New(mailRate, mailBurst, 20_000, cfg.Now)}
 }
 
 // Kinds lists the events that an endpoint can ask for.
@@ -503,9 +510,27 @@ func (s *Service) emit(ctx context.Context, tx *sqldb.Tx, ev Event, to []Endpoin
 	return nil
 }
 
+// mayMail refuses a trial or a replay by mail where there were many to its address or
+// from its organization.
+func (s *Service) mayMail(ctx context.Context, by account.Actor, hook id.Webhook) error {
+	e, err := s.Get(ctx, by, hook)
+	if err != nil || e.Form != FormMail {
+		return err
+	}
+	for _, key := range []string{"to " + strings.ToLower(e.URL), "of " + string(e.Environment) + " " + string(e.Organization)} {
+		if ok, wait := s.mails.Allow(key); !ok {
+			return fault.New(fault.Limited, "too_many_mails", "Much mail was asked for here just now.").WithHint("Wait some minutes.").WithRetry(wait)
+		}
+	}
+	return nil
+}
+
 // Test sends an endpoint an event that says nothing, to see whether it arrives.
 func (s *Service) Test(ctx context.Context, by account.Actor, hook id.Webhook) (Delivery, error) {
 	var event id.Event
+	if err := s.mayMail(ctx, by, hook); err != nil {
+		return Delivery{}, err
+	}
 	err := s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		e, err := s.get(ctx, tx, by, hook)
 		if err != nil {
