@@ -104,6 +104,7 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 		}
 		for i := range changes {
 			if err := o.vault.Apply(ctx, &changes[i]); err != nil {
+				c.note("%s could not be taken out of.", plain(changes[i].File))
 				if i > 0 {
 					c.note("%s done before that; run it again to go on.", count(int64(i), "file was", "files were"))
 				}

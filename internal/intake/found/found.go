@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/disk"
@@ -213,12 +214,12 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 		case slices.ContainsFunc(c.Takes, func(t Take) bool { return t.finding.Value.Equal(f.Value) }):
 			continue // one placeholder stands in all its places
 		}
-		base := cmp.Or(f.Key, f.Kind)
+		base := cmp.Or(clip(f.Key), f.Kind)
 		taken[base]++
 		if n := taken[base]; n > 1 {
 			base += "-" + strconv.Itoa(n)
 		}
-		t := Take{Kind: f.Kind, Title: f.Title, Line: f.Line, Key: f.Key, Masked: f.Masked, Secret: "found/" + at + "/" + clip(base), Placeholder: "ambit_secret_…", Revoke: f.Revoke, finding: f}
+		t := Take{Kind: f.Kind, Title: f.Title, Line: f.Line, Key: f.Key, Masked: f.Masked, Secret: "found/" + at + "/" + base, Placeholder: "ambit_secret_…", Revoke: f.Revoke, finding: f}
 		if a, ok := o.Accounts[f.Provider]; ok && f.IsKey() {
 			t.account, t.Provider, t.Note = a, a.Provider, a.Note
 			if a.Part != "" {
@@ -233,7 +234,14 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 	return c, ""
 }
 
+// clip makes a part of a secret's name of a key, whatever stands in that.
 func clip(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return -1
+		}
+		return r
+	}, s)
 	if r := []rune(s); len(r) > 120 {
 		return string(r[len(r)-120:])
 	}
