@@ -38,7 +38,7 @@ func Folder(path string) error {
 // succeeds; the others, and whoever comes later, get an error that wraps
 // fs.ErrExist.
 func Create(path string, content []byte) error {
-	return put(path, content, func(from string) error {
+	return put(path, content, nil, func(from string) error {
 		err := os.Link(from, path)
 		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EPERM) {
 			// A file system without links: then the one check must do.
@@ -54,23 +54,22 @@ func Create(path string, content []byte) error {
 // Replace makes or replaces a file for this user alone. Readers see the old
 // content or the new one.
 func Replace(path string, content []byte) error {
-	return put(path, content, func(from string) error { return os.Rename(from, path) })
+	return put(path, content, nil, func(from string) error { return os.Rename(from, path) })
 }
 
 // Swap replaces a file of somebody's: like [Replace], with this mode and the owner
 // that the file has.
 func Swap(path string, content []byte, mode fs.FileMode, is fs.FileInfo) error {
-	return put(path, content, func(from string) error {
-		if err := errors.Join(os.Chmod(from, mode), keepOwner(from, is)); err != nil {
-			return err
-		}
-		return os.Rename(from, path)
-	})
+	// By the open file, not by its name: whoever may write to the folder could put a link
+	// to another file there meanwhile. The mode comes last: a new owner takes bits away.
+	give := func(f *os.File) error { return errors.Join(keepOwner(f, is), f.Chmod(mode)) }
+	return put(path, content, give, func(from string) error { return os.Rename(from, path) })
 }
 
-// put writes content under a name that nobody else uses and hands that over. A
-// process that is killed in the middle leaves the other name behind.
-func put(path string, content []byte, publish func(from string) error) (err error) {
+// put writes content under a name that nobody else uses, prepares the file and hands
+// it over, if its name is still its own. A process that is killed in the middle leaves
+// the other name behind.
+func put(path string, content []byte, prepare func(f *os.File) error, publish func(from string) error) (err error) {
 	dir, name := filepath.Dir(path), filepath.Base(path)
 	f, err := os.CreateTemp(dir, "."+name+".*") // made with mode 0600
 	if err != nil {
@@ -88,11 +87,21 @@ func put(path string, content []byte, publish func(from string) error) (err erro
 	if err == nil {
 		err = f.Sync()
 	}
+	if err == nil && prepare != nil {
+		err = prepare(f)
+	}
+	var is fs.FileInfo
+	if err == nil {
+		is, err = f.Stat()
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("disk: before publish"); err != nil {
 		return err
+	}
+	if now, err := os.Lstat(f.Name()); err != nil || !os.SameFile(is, now) {
+		return fmt.Errorf("writing %s: somebody put another file in the place of the new one", name)
 	}
 	if err := publish(f.Name()); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -88,5 +89,55 @@ func TestFolder(t *testing.T) {
 	}
 	if err := disk.Folder(filepath.Join(root, "file", "x")); err == nil {
 		t.Error("a folder was made below a file")
+	}
+}
+
+// A bug: who may write to the folder put a link to another file into the new one's
+// place, which then got the mode and the owner of the replaced one.
+func TestSwapFollowsNobodysLink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, victim := filepath.Join(dir, "shared"), filepath.Join(dir, "victim")
+	must(t, os.WriteFile(file, []byte("old"), 0o600))
+	must(t, os.Chmod(file, 0o666))
+	must(t, os.WriteFile(victim, []byte("key"), 0o600))
+	is, err := os.Stat(file)
+	must(t, err)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			names, _ := filepath.Glob(filepath.Join(dir, ".shared.*"))
+			for _, name := range names {
+				_ = os.Remove(name)
+				_ = os.Symlink(victim, name)
+			}
+		}
+	}()
+	refused := 0
+	for range 300 {
+		if disk.Swap(file, bytes.Repeat([]byte("new"), 1<<16), 0o666, is) != nil {
+			refused++
+		}
+	}
+	close(stop)
+	<-done
+	now, err := os.Stat(victim)
+	must(t, err)
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "key" || now.Mode().Perm() != 0o600 {
+		t.Errorf("the other file has mode %o and holds %q, %v", now.Mode().Perm(), text, err)
+	}
+	t.Logf("%d of 300 were refused", refused)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -2,7 +2,10 @@
 
 package disk
 
-import "io/fs"
+import (
+	"io/fs"
+	"os"
+)
 
 // keepOwner has nothing to do: a new file is its folder's here.
-func keepOwner(string, fs.FileInfo) error { return nil }
+func keepOwner(*os.File, fs.FileInfo) error { return nil }

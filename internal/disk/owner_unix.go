@@ -9,10 +9,10 @@ import (
 )
 
 // keepOwner gives a file to the owner and group of another.
-func keepOwner(path string, is fs.FileInfo) error {
+func keepOwner(f *os.File, is fs.FileInfo) error {
 	st, ok := is.Sys().(*syscall.Stat_t)
 	if !ok || int(st.Uid) == os.Geteuid() && int(st.Gid) == os.Getegid() {
 		return nil
 	}
-	return os.Chown(path, int(st.Uid), int(st.Gid))
+	return f.Chown(int(st.Uid), int(st.Gid))
 }

@@ -454,7 +454,7 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 		return fault.New(fault.Conflict, "file_changed", file+" was changed since.").
 			WithHint("Its old content is in the vault: ambit secret get " + s.Name + " --output FILE")
 	}
-	return replace(path, now, before, fs.FileMode(mode))
+	return replace(path, now, before, fs.FileMode(mode)&fs.ModePerm)
 }
 
 // Taken are the files in a folder that something was taken out of.
