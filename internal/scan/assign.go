@@ -141,7 +141,7 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	if !v.quoted && (m == code || m == prose) && c == password && from > 0 && libpq.Match(u.text[max(0, from-160):min(len(u.text), v.to+160)]) {
 		m = config
 	}
-	if !plausible(c, text, m, v.quoted) || echoes(name, text) {
+	if !plausible(c, text, m, v.quoted) || echoes(name, text) || workingFolder(name, text, false) {
 		return
 	}
 	if !v.quoted && m == code && (c != telling || !random(text, 16) || expression(u.text, v.to) || !inString(u.text, from)) {

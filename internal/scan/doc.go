@@ -2,10 +2,9 @@ package scan
 
 import (
 	"bytes"
-	"cmp"
 	"path"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/secret"
 )
@@ -24,10 +23,11 @@ type doc struct {
 	found    []Finding
 	accepted int
 
-	ended func() error // of the run: not nil when it is to stop
-	asked uint
-	over  bool
-	tired bool // a part of it was too dense to be read in full
+	ended  func() error // of the run: not nil when it is to stop
+	asked  uint
+	over   bool
+	awsEnd map[string]time.Time // by group, when its temporary credentials end
+	tired  bool                 // a part of it was too dense to be read in full
 }
 
 // maxOnLine bounds what is found on one line.
@@ -311,31 +311,4 @@ func (d *doc) jsonLines(b []byte) {
 		line++
 	}
 	d.settle()
-}
-
-// settle puts right what only the whole file tells: the id of an AWS key is part of its
-// secret, and a value that was found twice on neighbouring lines is one.
-func (d *doc) settle() {
-	d.onLine = nil
-	slices.SortStableFunc(d.found, func(a, b Finding) int { return cmp.Compare(a.Line, b.Line) })
-	for i := range d.found {
-		id := &d.found[i]
-		if id.Kind != "aws-access-key-id" {
-			continue
-		}
-		from, _ := slices.BinarySearchFunc(d.found, id.Line-8, func(f Finding, line int) int { return cmp.Compare(f.Line, line) })
-		for j := from; j < len(d.found) && d.found[j].Line <= id.Line+8; j++ {
-			s := &d.found[j]
-			if s.Kind == "aws-secret-key" || s.Kind == "secret-key" && s.Value.Len() == 40 {
-				s.Kind, s.Title, s.Provider, s.base = "aws-secret-key", "AWS secret access key", "aws", 85
-				s.also = append(s.also, id.Value)
-				s.Opens = awsOpens(id.Value, awsAccount)
-				id.Kind = ""
-			}
-		}
-		if id.Kind != "" {
-			id.Title, id.base, id.Opens = "AWS access key id without its secret", 40, awsOpens(id.Value, "nothing by itself")
-		}
-	}
-	d.found = slices.DeleteFunc(d.found, func(f Finding) bool { return f.Kind == "" })
 }

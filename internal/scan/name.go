@@ -130,6 +130,16 @@ func classOf(name string) class {
 	return plain
 }
 
+// absolutePath matches how the path of a folder begins.
+var absolutePath = lazily(`^(?:/|~|[A-Za-z]:[\\/]|\\\\)`)
+
+// workingFolder reports whether a name is the one under which a shell keeps the folder that
+// it is or was in. PWD also names a password, in connections of ODBC; a variable of an
+// environment (env) never does.
+func workingFolder(name, v string, env bool) bool {
+	return (name == "PWD" || name == "OLDPWD") && (env || absolutePath.MatchString(v))
+}
+
 // secretParent reports whether a group of a file holds secrets by its name.
 func secretParent(path string) bool {
 	parts := strings.Split(path, ".")

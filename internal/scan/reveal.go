@@ -142,13 +142,16 @@ func within(a, b secret.Value) bool {
 	return strings.Contains(x, y) || strings.Contains(y, x) && len(x) >= 8
 }
 
+// awsTemporary is what an AWS key opens that ends by itself.
+const awsTemporary = "temporary credentials of AWS"
+
 // awsAccount is what an AWS secret opens.
 const awsAccount = "the account of the access key beside it"
 
 // awsOpens says what the form of an access key id tells.
 func awsOpens(id secret.Value, otherwise string) string {
 	if strings.HasPrefix(string(id.Reveal()), "ASIA") {
-		return "temporary credentials of AWS"
+		return awsTemporary
 	}
 	if otherwise == awsAccount && strings.HasPrefix(string(id.Reveal()), "AKIA") {
 		return "permanently, " + otherwise

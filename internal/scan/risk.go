@@ -101,6 +101,8 @@ func adviceOf(f Finding) string {
 		return "Connect the account in Ambit instead, take the value out of the agent's settings, and revoke it."
 	case f.Exposure.Agent == "transcript":
 		return "Revoke it and delete the transcript: it was shown to a model."
+	case f.Opens == needsPassphrase:
+		return "It is under a passphrase: keep that where no file holds it, and replace the key where others can read its file."
 	case f.Kind == "private-key" || f.Kind == "ssh-key":
 		return "Put it under a passphrase or into an agent of the system, and replace it where others could read it."
 	case f.weak:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/base64"
+	"encoding/binary"
 	"net/url"
 	"regexp"
 	"slices"
@@ -312,16 +313,8 @@ func (d *doc) pem(u *unit, at int) {
 	} else if n := bytes.Index(body, []byte("-----BEGIN")); n >= 0 {
 		end, body = m[1]+n, body[:n]
 	}
-	var key []byte
-	for line := range bytes.Lines(unescaped(body)) {
-		line = bytes.Trim(line, " \t\r\n\"',+>#*/|;")
-		if bytes.Contains(line, []byte(": ")) { // Proc-Type, DEK-Info
-			continue
-		}
-		key = append(key, line...)
-	}
+	key := keyText(body)
 	kind := strings.TrimSpace(string(t[m[2]:m[3]]))
-	sealed := kind == "ENCRYPTED" || bytes.Contains(body, []byte("ENCRYPTED"))
 	low := strings.ToLower(string(key))
 	if len(key) < 32 || monotone(string(key)) || strings.Contains(low, "xxxxxx") || strings.Contains(low, "private_key") || strings.Contains(low, "example") || bytes.Contains(key, []byte("...")) || entropy(string(key)) < 3.5 || base64Share(key) < 0.95 {
 		return
@@ -333,10 +326,47 @@ func (d *doc) pem(u *unit, at int) {
 	if f.opens != "" {
 		f.opens = f.opens + " key"
 	}
-	if sealed {
-		f.title, f.base, f.opens = "Private key under a passphrase", 45, "needs its passphrase"
+	if sealedKey(kind, body, key) {
+		f.underPassphrase()
 	}
 	d.add(u, f)
+}
+
+// needsPassphrase is what a private key under a passphrase opens.
+const needsPassphrase = "needs its passphrase"
+
+// underPassphrase makes a private key one that is encrypted: little risk where it lies, and
+// still to be replaced where others can guess at its passphrase.
+func (f *found) underPassphrase() {
+	f.title, f.base, f.opens = "Private key under a passphrase", 25, needsPassphrase
+}
+
+// sealedKey reports whether a private key is encrypted: PKCS #8 and the older forms
+// say so in their head, OpenSSH's own by the name of a cipher other than none (PROTOCOL.key).
+func sealedKey(kind string, body, key []byte) bool {
+	if kind != "OPENSSH" {
+		return kind == "ENCRYPTED" || bytes.Contains(body, []byte("ENCRYPTED"))
+	}
+	head, err := base64.StdEncoding.DecodeString(string(key[:min(len(key), 88)/4*4]))
+	rest, ok := bytes.CutPrefix(head, []byte("openssh-key-v1\x00"))
+	if err != nil || !ok || len(rest) < 4 {
+		return false
+	}
+	n := binary.BigEndian.Uint32(rest)
+	rest = rest[4:]
+	return n > 0 && int64(n) <= int64(len(rest)) && string(rest[:n]) != "none"
+}
+
+// keyText is what stands between the lines of a private key, without what only shapes it.
+func keyText(body []byte) (key []byte) {
+	for line := range bytes.Lines(unescaped(body)) {
+		line = bytes.Trim(line, " \t\r\n\"',+>#*/|;")
+		if bytes.Contains(line, []byte(": ")) { // Proc-Type, DEK-Info
+			continue
+		}
+		key = append(key, line...)
+	}
+	return key
 }
 
 // unescaped gives a key back its line ends.
@@ -362,10 +392,15 @@ func (d *doc) packed(u *unit, at int) {
 	if err != nil {
 		b, err = base64.RawStdEncoding.DecodeString(v)
 	}
-	if m := pemHead.Find(b); err != nil || m == nil || !u.take(at, end) {
+	m := pemHead.FindSubmatchIndex(b)
+	if err != nil || m == nil || !u.take(at, end) {
 		return
 	}
-	d.add(u, found{kind: "private-key", title: "Private key", base: 80, value: v, at: at})
+	f := found{kind: "private-key", title: "Private key", base: 80, value: v, at: at}
+	if body := b[m[1]:]; sealedKey(strings.TrimSpace(string(b[m[2]:m[3]])), body, keyText(body)) {
+		f.underPassphrase()
+	}
+	d.add(u, f)
 }
 
 func base64Share(b []byte) float64 {

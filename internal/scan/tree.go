@@ -97,6 +97,7 @@ func (d *doc) object(n *node, path []string, depth int) {
 			done[n.child(part)] = true
 		}
 	}
+	d.noteEnd(n, path)
 	for _, p := range pairs {
 		name, val := n.child(p[0]), n.child(p[1])
 		if name != nil && val != nil && name.kind == scalar && val.kind == scalar && !done[val] && len(name.text) < 100 {
@@ -237,6 +238,9 @@ func given(path []string) bool {
 	return false
 }
 
+// joinPath is a path as reports show it.
+func joinPath(path []string) string { return strings.ReplaceAll(strings.Join(path, "."), ".[", "[") }
+
 // leaf judges one value of a parsed file.
 func (d *doc) leaf(path []string, v string, line, depth int) {
 	v = strings.TrimSpace(v)
@@ -244,8 +248,7 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	if len(v) < 5 {
 		return
 	}
-	key := strings.Join(path, ".")
-	key = strings.ReplaceAll(key, ".[", "[")
+	key := joinPath(path)
 	if (v[0] == '{' || v[0] == '[') && len(v) > 12 && depth < 8 {
 		if n := parseJSON([]byte(v), 0); n != nil {
 			setLine(n, line)
@@ -269,6 +272,10 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 		d.text(u)
 	}
 	if len(d.found) > before {
+		return
+	}
+	inEnv := len(path) == 1 && envName.MatchString(d.base) || len(path) > 1 && givenTo.MatchString(path[len(path)-2])
+	if workingFolder(name, v, inEnv) {
 		return
 	}
 	if d.wallet(name, key, v, line) || d.serverURL(path, name, key, v, line) {
