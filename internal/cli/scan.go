@@ -49,7 +49,7 @@ func (c *command) scanCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&o.home, "home", false, "also read the places below your home folder where agents and programs keep credentials")
 	f.BoolVar(&o.processes, "processes", false, "also read the environment and arguments of running agents (Linux)")
-	f.BoolVar(&o.git, "git", false, "also read every version that the folders' repositories remember")
+	f.BoolVar(&o.git, "git", false, "also read every version that repositories remember: those the folders are, lie in or hold, and with --home those of known projects")
 	f.BoolVar(&o.noIgnore, "no-ignore", false, "read what ignore files leave out, and other people's code too")
 	f.BoolVar(&o.verify, "verify", false, "ask each provider whether its key still works: sends the key to the provider that gave it out")
 	f.BoolVar(&o.sarif, "sarif", false, "print SARIF 2.1.0, for code hosts")
@@ -160,14 +160,23 @@ func (c *command) tell(r *scan.Report, o scanFlags, took time.Duration) error {
 	dir, _ := os.Getwd()
 	switch {
 	case o.sarif:
+		c.scanNotes(r)
 		return c.printJSON(scan.SARIF(r, dir, Version))
 	case o.html:
+		c.scanNotes(r)
 		return scan.HTML(c.stdout, r, time.Now())
 	case c.json:
 		return c.printJSON(r)
 	}
 	c.showScan(r, took)
 	return nil
+}
+
+// scanNotes tells what a form that has no place for it would leave out.
+func (c *command) scanNotes(r *scan.Report) {
+	for _, n := range r.Notes {
+		c.note("%s", n)
+	}
 }
 
 func failOn(r *scan.Report, level string) error {

@@ -119,6 +119,9 @@ func (c *command) summary(r *scan.Report, took time.Duration) {
 	if r.Accepted > 0 {
 		c.say("%s left out, accepted before.", count(int64(r.Accepted), "finding", "findings"))
 	}
+	for _, n := range r.Notes {
+		c.say("%s", n)
+	}
 	if n := len(r.Skipped); n > 0 {
 		c.say("%s not read:", count(int64(n), "place", "places"))
 		for i, s := range r.Skipped {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,27 +23,84 @@ func git(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	}, args...)
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = dir
-	cmd.Env = append(cmd.Environ(), "GIT_NO_LAZY_FETCH=1", "GIT_TERMINAL_PROMPT=0")
+	// A hook of git has variables that name its own repository, whichever folder is meant.
+	// And what is no repository is not taken for a part of the one above it.
+	cmd.Env = slices.DeleteFunc(cmd.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		switch name {
+		case "GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_CEILING_DIRECTORIES":
+			return true
+		}
+		return false
+	})
+	cmd.Env = append(cmd.Env, "GIT_NO_LAZY_FETCH=1", "GIT_TERMINAL_PROMPT=0", "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
 	return cmd
 }
 
-// repositories are those that the roots lie in or are.
-func repositories(roots []string) (list []string) {
-	seen := map[string]bool{}
-	for _, root := range roots {
-		dir, err := filepath.Abs(root)
-		if err != nil {
-			continue
-		}
-		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-			dir = filepath.Dir(dir)
-		}
-		if repo := repositoryOf(dir); repo != "" && !seen[repo] {
-			seen[repo] = true
-			list = append(list, repo)
+// maxRepositories bounds how many histories one run reads.
+const maxRepositories = 1000
+
+// histories reads the history of the repositories that the roots lie in, and of those that
+// the walk met below them and in known projects, each once: work trees share one.
+func (s *scanner) histories(ctx context.Context, met []string) {
+	var list []string
+	for _, root := range s.opt.Roots {
+		if dir, err := filepath.Abs(root); err == nil {
+			if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+				dir = filepath.Dir(dir)
+			}
+			list = append(list, repositoryOf(dir))
 		}
 	}
-	return list
+	tried, seen := map[string]bool{"": true}, map[string]bool{}
+	n := 0
+	s.repositories = &n
+	for _, dir := range append(list, met...) {
+		if tried[dir] || ctx.Err() != nil {
+			continue
+		}
+		tried[dir] = true
+		own, err := commonFolder(ctx, dir)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			s.skip(dir, "git does not open it, so that its history was not read")
+		case err != nil || seen[own]:
+		case n == maxRepositories:
+			s.skip(dir, fmt.Sprintf("its history was not read: %d repositories were read before it", n))
+		default:
+			seen[own] = true
+			n++
+			s.history(ctx, dir)
+		}
+	}
+}
+
+// commonFolder is where git keeps what all work trees of a repository share.
+func commonFolder(ctx context.Context, dir string) (string, error) {
+	out, err := git(ctx, dir, "rev-parse", "--git-common-dir").Output()
+	if err != nil {
+		return "", err
+	}
+	own := strings.TrimRight(string(out), "\r\n")
+	if !filepath.IsAbs(own) {
+		own = filepath.Join(dir, own)
+	}
+	return filepath.EvalSymlinks(own)
+}
+
+// bare reports whether a folder is a repository without a work tree, by what git itself
+// goes by.
+func bare(dir string) bool {
+	head, err := os.Lstat(filepath.Join(dir, "HEAD"))
+	if err != nil || head.IsDir() {
+		return false
+	}
+	for _, name := range []string{"objects", "refs"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || !info.IsDir() {
+			return false
+		}
+	}
+	return true
 }
 
 // repositoryOf is the work tree that a folder belongs to; empty: none.

@@ -91,10 +91,13 @@ func keysOf(file, name string) (keys []string) {
 	return keys
 }
 
-// project reads the known files of a project.
+// project reads the known files of a project, and notes its repository.
 func (w *walker) project(ctx context.Context, dir string) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return
+	}
+	if repo := repositoryOf(dir); repo != "" && w.s.opt.Git {
+		w.meet(repo)
 	}
 	for _, p := range inProject {
 		entries := []string{dir}

@@ -283,8 +283,9 @@ func openRegular(name string) (*os.File, int64, error) {
 
 // walker meets files and hands them to the readers.
 type walker struct {
-	s    *scanner
-	seen map[string]bool // places and roots that were read already
+	s            *scanner
+	seen         map[string]bool // places and roots that were read already
+	repositories []string        // met, as absolute paths
 }
 
 // others are folders of code that others wrote, of caches and of version control.
@@ -333,11 +334,17 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 	if !w.s.opt.NoIgnore {
 		rules = rules.below(dir)
 	}
+	if w.s.opt.Git && bare(dir) {
+		w.meet(dir)
+	}
 	var below []string
 	for {
 		entries, err := f.ReadDir(1024) // a folder may hold a million files
 		for _, e := range entries {
 			name := e.Name()
+			if name == ".git" && w.s.opt.Git { // a file, in work trees of their own and submodules
+				w.meet(dir)
+			}
 			switch {
 			case e.IsDir():
 				below = append(below, name)
@@ -372,6 +379,13 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 		default:
 			w.folder(ctx, own, filepath.Join(shown, name), rules, depth+1)
 		}
+	}
+}
+
+// meet notes a repository.
+func (w *walker) meet(dir string) {
+	if own, err := filepath.Abs(dir); err == nil {
+		w.repositories = append(w.repositories, own)
 	}
 }
 

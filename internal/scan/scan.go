@@ -46,7 +46,8 @@ type Options struct {
 	AppData, LocalAppData string
 	// Processes adds the environment and arguments of running agents.
 	Processes bool
-	// Git adds every version of every file that the repositories of Roots remember.
+	// Git adds every version of every file that repositories remember: those that Roots are,
+	// lie in or hold, and with Home those of the projects that agents know.
 	Git bool
 	// NoIgnore reads what ignore files and the list of folders of other people's code
 	// leave out.
@@ -71,6 +72,10 @@ type Report struct {
 	Skipped  []Skip    `json:"skipped,omitempty"`
 	// Complete is false when the scan was interrupted.
 	Complete bool `json:"complete"`
+	// Repositories is how many histories were read; nil: none was asked for.
+	Repositories *int `json:"repositories,omitempty"`
+	// Notes say in sentences what a reader of the report may take for read, and was not.
+	Notes []string `json:"notes,omitempty"`
 	// Accepted is how many findings the baseline and marks in files left out.
 	Accepted int `json:"accepted"`
 }
@@ -99,6 +104,8 @@ type scanner struct {
 	found    []Finding
 	skips    []Skip
 	accepted int
+
+	repositories *int // whose history was read; nil: none was asked for
 }
 
 // job is a file to read.
@@ -128,14 +135,12 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 			return nil, fault.New(fault.Invalid, "path_unreadable", "Cannot read "+hidden(root)+": "+reason(err)+".")
 		}
 	}
-	s.readAll(ctx)
+	met := s.readAll(ctx)
 	if opt.Processes && ctx.Err() == nil {
 		s.processes(ctx)
 	}
 	if opt.Git && ctx.Err() == nil {
-		for _, repo := range repositories(opt.Roots) {
-			s.history(ctx, repo)
-		}
+		s.histories(ctx, met)
 	}
 	return s.report(ctx), nil
 }
@@ -157,8 +162,9 @@ func readable(root string) error {
 	return f.Close()
 }
 
-// readAll walks the roots and reads what it meets, a file for each processor at a time.
-func (s *scanner) readAll(ctx context.Context) {
+// readAll walks the roots and reads what it meets, a file for each processor at a time. It
+// returns the repositories among that.
+func (s *scanner) readAll(ctx context.Context) []string {
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
@@ -179,6 +185,7 @@ func (s *scanner) readAll(ctx context.Context) {
 	}
 	close(s.jobs)
 	workers.Wait()
+	return w.repositories
 }
 
 // report puts together what was found: the same credential is counted, who can
@@ -202,9 +209,13 @@ func (s *scanner) report(ctx context.Context) *Report {
 	if list == nil {
 		list = []Finding{}
 	}
+	var notes []string
+	if n := s.repositories; n != nil && *n == 0 {
+		notes = append(notes, "No repository was found where --git looked, so no history was read.")
+	}
 	return &Report{
 		Findings: list, Files: s.files.Load(), Bytes: s.bytes.Load(), Skipped: s.skips,
-		Complete: ctx.Err() == nil, Accepted: s.accepted,
+		Complete: ctx.Err() == nil, Accepted: s.accepted, Repositories: s.repositories, Notes: notes,
 	}
 }
 

@@ -1,0 +1,107 @@
+package scan
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// repository makes one whose history holds the n-th token, and whose files no longer do.
+func repository(t *testing.T, dir string, n int) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	gitIn(t, dir, "init", "-q", "-b", "main")
+	write(t, filepath.Join(dir, "app.env"), "GITHUB_TOKEN="+token(n)+"\n")
+	gitIn(t, dir, "add", "-A")
+	gitIn(t, dir, "commit", "-qm", "one")
+	write(t, filepath.Join(dir, "app.env"), "GITHUB_TOKEN=$TOKEN\n")
+	gitIn(t, dir, "commit", "-qam", "two")
+}
+
+// inHistories are the repositories, by their path below a folder, in whose history a scan
+// found something, once for each finding.
+func inHistories(t *testing.T, r *Report, below string) (list []string) {
+	t.Helper()
+	for _, f := range r.Findings {
+		rel, err := filepath.Rel(below, filepath.Dir(f.File))
+		if f.Commit == "" || err != nil {
+			t.Errorf("%s has no commit (%v)", f.File, err)
+		}
+		list = append(list, filepath.ToSlash(rel))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// A folder of repositories is the usual one to scan: the history of each below it is read
+// once, of bare ones too, and of a work tree whose repository lies elsewhere. threats.md P2.
+func TestHistoryOfRepositoriesBelow(t *testing.T) {
+	t.Parallel()
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	repository(t, filepath.Join(dir, "one"), 1)
+	repository(t, filepath.Join(dir, "in", "two"), 2)
+	repository(t, filepath.Join(elsewhere, "three"), 3)
+	repository(t, filepath.Join(elsewhere, "four"), 4)
+	gitIn(t, elsewhere, "clone", "-q", "--bare", filepath.Join(elsewhere, "three"), filepath.Join(dir, "three.git"))
+	gitIn(t, filepath.Join(elsewhere, "four"), "worktree", "add", "-q", "-b", "side", filepath.Join(dir, "tree"))
+	gitIn(t, filepath.Join(dir, "one"), "worktree", "add", "-q", "-b", "side", filepath.Join(dir, "same"))
+	r := scanDir(t, dir, Options{Git: true, Roots: []string{filepath.Join(dir, "one")}})
+	got := inHistories(t, r, dir)
+	for i, g := range got { // whichever work tree of it was met first
+		if g == "same" {
+			got[i] = "one"
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"in/two", "one", "three.git", "tree"}; !slices.Equal(got, want) || r.Repositories == nil || *r.Repositories != 4 {
+		t.Errorf("found in %v, want %v; repositories %v", got, want, r.Repositories)
+	}
+}
+
+// The projects that agents know are looked into when the home folder is scanned.
+func TestHistoryOfKnownProjects(t *testing.T) {
+	t.Parallel()
+	home, work := t.TempDir(), t.TempDir()
+	repository(t, filepath.Join(work, "app"), 1)
+	list, err := json.Marshal(map[string]any{"projects": map[string]any{filepath.Join(work, "app"): map[string]any{}, filepath.Join(work, "gone"): map[string]any{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(home, ".claude.json"), string(list))
+	r, err := Run(t.Context(), Options{Home: home, OS: "linux", Git: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := inHistories(t, r, work); !slices.Equal(got, []string{"app"}) || len(r.Skipped) > 0 {
+		t.Errorf("found in %v, skipped %v", got, r.Skipped)
+	}
+}
+
+// What git does not open is told, and its files are not read as the history of the
+// repository above it. A scan that met no repository says that it read none.
+func TestHistoryOfNone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := scanDir(t, dir, Options{Git: true})
+	b, err := json.Marshal(r)
+	if err != nil || !strings.Contains(string(b), `"repositories":0`) || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "no history") {
+		t.Errorf("%v: %s", err, b)
+	}
+	if r = scanDir(t, dir, Options{}); r.Repositories != nil {
+		t.Error("a number of repositories without looking for them")
+	}
+	repository(t, dir, 1)
+	broken := filepath.Join(dir, "sub")
+	if err := os.MkdirAll(filepath.Join(broken, ".git"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r = scanDir(t, broken, Options{Git: true})
+	if len(r.Findings) != 0 || r.Repositories == nil || *r.Repositories != 0 || len(r.Skipped) != 1 {
+		t.Errorf("%d findings, repositories %v, skipped %v", len(r.Findings), r.Repositories, r.Skipped)
+	}
+}
