@@ -87,7 +87,12 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 	if err != nil {
 		return err
 	}
-	take := found.Options{Risk: scan.Risk(o.risk), Logins: o.logins, Named: args, Moved: opt.Moved}
+	machine, err := c.machine(o.apply)
+	if err != nil {
+		return err
+	}
+	o.vault.Machine = machine
+	take := found.Options{Machine: machine, Risk: scan.Risk(o.risk), Logins: o.logins, Named: args, Moved: opt.Moved}
 	if !o.no && slices.ContainsFunc(report.Findings, scan.Finding.IsKey) {
 		err := c.accounts(ctx, &o, report.Findings, &take)
 		switch {
@@ -332,6 +337,9 @@ func (c *command) putBack(ctx context.Context, v found.Vault, args []string) err
 	}
 	var err error
 	if v.To, err = c.api(ctx); err != nil {
+		return err
+	}
+	if v.Machine, err = c.machine(false); err != nil {
 		return err
 	}
 	var files, back []string

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,6 +48,35 @@ func (c *command) loginFile() (string, error) {
 		dir = filepath.Join(home, ".config")
 	}
 	return filepath.Join(dir, "ambit", "login.json"), nil
+}
+
+// machine is what only this machine and user know. Without it there is none, unless it
+// is to be made.
+func (c *command) machine(make bool) (string, error) {
+	path, err := c.loginFile()
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(filepath.Dir(path), "machine")
+	for range 2 {
+		text, err := os.ReadFile(path)
+		if err == nil && len(text) >= 16 {
+			return string(text), nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil {
+			return "", fault.New(fault.Invalid, "machine_unreadable", "The name of this machine cannot be read: "+path+".").WithHint("Without it, what was taken out of files here is not found again.").WithCause(err)
+		}
+		if !make {
+			return "", nil
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return "", err
+		}
+		if err := disk.Create(path, []byte(rand.Text())); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+	}
+	return "", fault.New(fault.Unavailable, "machine_unreadable", "The name of this machine cannot be kept: "+path+".")
 }
 
 func (c *command) readLogins() (logins, error) {

@@ -92,6 +92,9 @@ type Options struct {
 	// files in Named are taken anyway.
 	Logins bool
 	Named  []string
+	// Machine is what only this machine knows, so that another's file of the same path
+	// has other secrets, and nobody else makes a backup that counts here.
+	Machine string
 	// Moved are folders and files of programs, such as ~/.codex, that the environment
 	// has elsewhere.
 	Moved map[string]string
@@ -197,9 +200,8 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 	if c.was, c.mode, err = read(c.path); err != nil {
 		return c, fault.Of(err).Message
 	}
-	sum := sha256.Sum256([]byte(c.path))
-	at := hex.EncodeToString(sum[:6])
-	c.Backup = "found/backup/" + at
+	at := place(o.Machine, c.path)
+	c.Backup = backups + at
 	slices.SortFunc(list, func(a, b scan.Finding) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key)) })
 	taken := map[string]int{}
 	for _, f := range list {
@@ -232,6 +234,14 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 		c.Takes = append(c.Takes, t)
 	}
 	return c, ""
+}
+
+const backups = "found/backup/"
+
+// place names a file of a machine.
+func place(machine, path string) string {
+	sum := sha256.Sum256([]byte(machine + "\x00" + path))
+	return hex.EncodeToString(sum[:10])
 }
 
 // clip makes a part of a secret's name of a key, whatever stands in that.
@@ -270,6 +280,7 @@ type Vault struct {
 	Organization string // may be empty
 	Accounts     string // organization whose accounts become; empty: nothing is connected
 	Owner        string // user whose they are; empty: the organization's
+	Machine      string // as in Options
 }
 
 func (v Vault) context() map[string]string {
@@ -429,8 +440,7 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 	if err != nil {
 		return fault.New(fault.NotFound, "file_unfit", "There is no file "+file+".").WithCause(err)
 	}
-	sum := sha256.Sum256([]byte(path))
-	s, ok, err := v.find(ctx, "found/backup/"+hex.EncodeToString(sum[:6]))
+	s, ok, err := v.find(ctx, backups+place(v.Machine, path))
 	if err != nil {
 		return err
 	}
@@ -465,7 +475,7 @@ func (v Vault) Taken(ctx context.Context, folder string) (files []string, err er
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "file_unfit", "There is no folder "+folder+".").WithCause(err)
 	}
-	f := client.SecretFilter{Prefix: "found/backup/", OrganizationID: v.Organization, Limit: 100}
+	f := client.SecretFilter{Prefix: backups, OrganizationID: v.Organization, Limit: 100}
 	for {
 		page, err := v.To.Secrets(ctx, f)
 		if err != nil {
@@ -473,8 +483,8 @@ func (v Vault) Taken(ctx context.Context, folder string) (files []string, err er
 		}
 		for _, s := range page.Data {
 			file := s.Metadata[pathMark]
-			if rel, err := filepath.Rel(folder, file); err != nil || !filepath.IsLocal(rel) {
-				continue
+			if rel, err := filepath.Rel(folder, file); err != nil || !filepath.IsLocal(rel) || s.Name != backups+place(v.Machine, file) {
+				continue // elsewhere, or not of this machine
 			}
 			if _, err := os.Stat(file); err == nil {
 				files = append(files, file)
