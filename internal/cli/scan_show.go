@@ -110,9 +110,12 @@ func (c *command) summary(r *scan.Report, took time.Duration) {
 		values[f.Fingerprint] = true
 	}
 	read := fmt.Sprintf("%s, %d MiB in %s", count(r.Files, "file read", "files read"), r.Bytes>>20, took.Round(100*time.Millisecond))
-	if len(r.Findings) == 0 {
+	switch {
+	case len(r.Findings) == 0 && !r.Clean():
+		c.say("No credentials found in what was read, and not everything was. %s.", read)
+	case len(r.Findings) == 0:
 		c.say("%s No credentials found. %s.", c.paint(c.stdout, "32", "✓"), read)
-	} else {
+	default:
 		c.say("%s (%s): %d high, %d medium, %d low. %s.", count(int64(len(r.Findings)), "place", "places"), count(int64(len(values)), "credential", "credentials"),
 			counts[scan.High], counts[scan.Medium], counts[scan.Low], read)
 	}

@@ -286,6 +286,7 @@ type walker struct {
 	s            *scanner
 	seen         map[string]bool // places and roots that were read already
 	repositories []string        // met, as absolute paths
+	leftOut      int             // files and folders, by ignore files and as other people\'s code
 }
 
 // others are folders of code that others wrote, of caches and of version control.
@@ -350,8 +351,12 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 				below = append(below, name)
 			case e.Type().IsRegular():
 				own := filepath.Join(dir, name)
-				if w.wanted(name, own, rules) {
+				switch {
+				case dull[strings.ToLower(filepath.Ext(name))]:
+				case w.wanted(name, own, rules):
 					w.send(ctx, job{path: own, shown: filepath.Join(shown, name)})
+				default:
+					w.leftOut++
 				}
 			}
 		}
@@ -367,6 +372,7 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 	}
 	_ = f.Close()
 	if !w.s.opt.NoIgnore && shallow(filepath.Base(dir)) && depth > 0 {
+		w.leftOut += len(below)
 		below = nil
 	}
 	for _, name := range below {
@@ -375,7 +381,9 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 		case name == ".git":
 			w.gitFolder(ctx, own, filepath.Join(shown, name))
 		case !w.s.opt.NoIgnore && (others[name] || name == "vendor" && isVendored(own)):
+			w.leftOut++
 		case !w.s.opt.NoIgnore && rules.ignores(own, true) && (!secretFolder(name) || rules.own(own, true)):
+			w.leftOut++
 		default:
 			w.folder(ctx, own, filepath.Join(shown, name), rules, depth+1)
 		}
@@ -413,9 +421,6 @@ var dull = set(`.png .jpg .jpeg .gif .bmp .ico .webp .avif .tif .tiff .heic .mp3
 // lie, so a file whose name tells of them is read all the same; .ambitignore is the
 // person's own word.
 func (w *walker) wanted(name, own string, rules *ignore) bool {
-	if dull[strings.ToLower(filepath.Ext(name))] {
-		return false
-	}
 	if w.s.opt.NoIgnore || !rules.ignores(own, false) {
 		return true
 	}

@@ -52,7 +52,7 @@ func SARIF(r *Report, dir, version string) any {
 		"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
 		"runs": []any{map[string]any{
 			"tool":        map[string]any{"driver": map[string]any{"name": "ambit scan", "version": version, "semanticVersion": version, "informationUri": "https://github.com/ambit-dev/ambit", "rules": rules}},
-			"invocations": []any{map[string]any{"executionSuccessful": r.Complete}},
+			"invocations": []any{map[string]any{"executionSuccessful": !r.interrupted}},
 			"results":     results, "columnKind": "utf16CodeUnits",
 		}},
 	}

@@ -17,6 +17,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -70,15 +71,23 @@ type Report struct {
 	Files    int64     `json:"files"`
 	Bytes    int64     `json:"bytes"`
 	Skipped  []Skip    `json:"skipped,omitempty"`
-	// Complete is false when the scan was interrupted.
+	// Complete is false when the scan was interrupted, and when a place was not read in full.
 	Complete bool `json:"complete"`
 	// Repositories is how many histories were read; nil: none was asked for.
 	Repositories *int `json:"repositories,omitempty"`
 	// Notes say in sentences what a reader of the report may take for read, and was not.
 	Notes []string `json:"notes,omitempty"`
+	// LeftOut is how many files and folders ignore files and the list of other people's code
+	// kept from being read, as far as the walk met them.
+	LeftOut int `json:"left_out"`
 	// Accepted is how many findings the baseline and marks in files left out.
 	Accepted int `json:"accepted"`
+
+	interrupted bool
 }
+
+// Clean reports whether nothing was found though all was read that was to be.
+func (r *Report) Clean() bool { return len(r.Findings) == 0 && r.Complete }
 
 // Skip is a place that was not read, and why.
 type Skip struct {
@@ -105,6 +114,7 @@ type scanner struct {
 	skips    []Skip
 	accepted int
 
+	leftOut      int
 	repositories *int // whose history was read; nil: none was asked for
 }
 
@@ -185,6 +195,7 @@ func (s *scanner) readAll(ctx context.Context) []string {
 	}
 	close(s.jobs)
 	workers.Wait()
+	s.leftOut = w.leftOut
 	return w.repositories
 }
 
@@ -213,9 +224,16 @@ func (s *scanner) report(ctx context.Context) *Report {
 	if n := s.repositories; n != nil && *n == 0 {
 		notes = append(notes, "No repository was found where --git looked, so no history was read.")
 	}
+	if s.leftOut > 0 {
+		what := "files and folders were"
+		if s.leftOut == 1 {
+			what = "file or folder was"
+		}
+		notes = append(notes, fmt.Sprintf("%d %s left out by ignore files or as other people's code; --no-ignore reads them.", s.leftOut, what))
+	}
 	return &Report{
 		Findings: list, Files: s.files.Load(), Bytes: s.bytes.Load(), Skipped: s.skips,
-		Complete: ctx.Err() == nil, Accepted: s.accepted, Repositories: s.repositories, Notes: notes,
+		Complete: ctx.Err() == nil && len(s.skips) == 0, interrupted: ctx.Err() != nil, LeftOut: s.leftOut, Accepted: s.accepted, Repositories: s.repositories, Notes: notes,
 	}
 }
 

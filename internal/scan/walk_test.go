@@ -106,7 +106,13 @@ func TestIgnoreFiles(t *testing.T) {
 	for _, n := range names {
 		write(t, filepath.Join(dir, n), "GITHUB_TOKEN="+token(1)+"\n")
 	}
-	got := filesOf(scanDir(t, dir, Options{}), dir)
+	r := scanDir(t, dir, Options{})
+	got := filesOf(r, dir)
+	// Left out: a.log, build and tmp/a/b/cache, doc/a.txt, a.cfg, "sp ace.cfg", fixtures,
+	// secret.env and node_modules.
+	if r.LeftOut != 9 || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "9 files and folders were left out") || !r.Complete {
+		t.Errorf("left out %d, notes %q, complete %v", r.LeftOut, r.Notes, r.Complete)
+	}
 	var want []string
 	for _, n := range names {
 		ignored := exec.Command("git", "-C", dir, "check-ignore", "-q", n).Run() == nil
@@ -118,7 +124,10 @@ func TestIgnoreFiles(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("found in\n%v, want\n%v", got, want)
 	}
-	if all := filesOf(scanDir(t, dir, Options{NoIgnore: true}), dir); len(all) != len(names) {
+	if r = scanDir(t, dir, Options{NoIgnore: true}); r.LeftOut != 0 || len(r.Notes) != 0 {
+		t.Errorf("with NoIgnore left out %d, notes %q", r.LeftOut, r.Notes)
+	}
+	if all := filesOf(r, dir); len(all) != len(names) {
 		t.Errorf("with NoIgnore %d of %d files", len(all), len(names))
 	}
 }
@@ -162,8 +171,29 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r, err := Run(ctx, Options{Roots: []string{dir}})
-	if err != nil || r.Complete {
-		t.Errorf("%v, complete %v", err, r.Complete)
+	if err != nil || r.Complete || r.Clean() {
+		t.Errorf("%v, complete %v, clean %v", err, r.Complete, r.Clean())
+	}
+}
+
+// A folder in which something could not be read is not called clean, and an empty one is.
+func TestCleanIsAllRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if r := scanDir(t, dir, Options{}); !r.Clean() || !r.Complete {
+		t.Errorf("an empty folder: clean %v, complete %v", r.Clean(), r.Complete)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, ".git"), 0o755); err != nil { // which git does not open
+		t.Fatal(err)
+	}
+	r := scanDir(t, dir, Options{Git: true})
+	b, err := json.Marshal(r)
+	if err != nil || r.Clean() || !strings.Contains(string(b), `"complete":false`) {
+		t.Errorf("%v: clean %v, %s", err, r.Clean(), b)
+	}
+	run := SARIF(r, dir, "1").(map[string]any)["runs"].([]any)[0].(map[string]any)["invocations"].([]any)[0].(map[string]any)
+	if run["executionSuccessful"] != true {
+		t.Error("a scan that went to its end is told as one that failed")
 	}
 }
 
