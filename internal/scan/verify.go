@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/outbound"
@@ -49,7 +50,22 @@ var questions = map[string]question{
 // askable reports whether a finding is of a kind that the provider's call takes.
 func askable(f Finding) bool {
 	_, ok := questions[f.Provider]
-	return ok && f.IsKey()
+	return ok && f.IsKey() && f.formTells()
+}
+
+// formTells reports whether the form of a value says who gave it out. What only its name
+// says may be another's: a key of a server that speaks like OpenAI, a token of a company's
+// own GitHub. It is sent to nobody.
+func (f Finding) formTells() bool {
+	switch f.Kind {
+	case "api-key", "token", "secret", "bearer":
+		return false
+	case "openai-key":
+		text := string(f.Value.Reveal())
+		return strings.HasPrefix(text, "sk-proj-") || strings.HasPrefix(text, "sk-svcacct-") || strings.HasPrefix(text, "sk-admin-") || strings.Contains(text, "T3BlbkFJ")
+	}
+	name := strings.ToLower(f.Key)
+	return !strings.Contains(name, "enterprise") && !strings.Contains(name, "ghes") && !strings.Contains(name, "self_hosted")
 }
 
 // IsKey reports whether a finding is what a client of its provider sends as its key, and
