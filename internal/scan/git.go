@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // git runs git so that nothing of the repository's own settings is executed: no pager,
@@ -23,6 +24,7 @@ func git(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	}, args...)
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = dir
+	cmd.WaitDelay = time.Second // for what it has open when it is stopped
 	// A hook of git has variables that name its own repository, whichever folder is meant.
 	// And what is no repository is not taken for a part of the one above it.
 	cmd.Env = slices.DeleteFunc(cmd.Environ(), func(kv string) bool {
@@ -75,8 +77,14 @@ func (s *scanner) histories(ctx context.Context, met []string) {
 	}
 }
 
+// gitPatience is how long git may take for a short answer. A repository can make it wait
+// for ever: with a FIFO in the place of a file that it reads.
+const gitPatience = 20 * time.Second
+
 // commonFolder is where git keeps what all work trees of a repository share.
 func commonFolder(ctx context.Context, dir string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, gitPatience)
+	defer cancel()
 	out, err := git(ctx, dir, "rev-parse", "--git-common-dir").Output()
 	if err != nil {
 		return "", err
@@ -121,7 +129,9 @@ func repositoryOf(dir string) string {
 // what it found.
 func (s *scanner) history(ctx context.Context, repo string) {
 	names := map[string]string{} // of a blob
-	list := git(ctx, repo, "rev-list", "--objects", "--all", "--reflog")
+	listing, stop := context.WithCancel(ctx)
+	defer stop()
+	list := git(listing, repo, "rev-list", "--objects", "--all", "--reflog")
 	out, err := list.StdoutPipe()
 	if err == nil {
 		err = list.Start()
@@ -142,7 +152,11 @@ func (s *scanner) history(ctx context.Context, repo string) {
 			ids.WriteString(id + "\n")
 		}
 	}
-	if err := list.Wait(); err != nil && ctx.Err() == nil {
+	broken := lines.Err() // a name that no line holds
+	if broken != nil {
+		stop() // git waits for us to read on
+	}
+	if err := list.Wait(); (err != nil || broken != nil) && ctx.Err() == nil {
 		s.skip(repo, "git could not list the history")
 		return
 	}
@@ -275,9 +289,13 @@ func committed(ctx context.Context, list []Finding) {
 	}
 	for repo, files := range byRepo {
 		refs := []string{"HEAD"}
-		b, _ := git(ctx, repo, "for-each-ref", "--count=8", "--sort=-committerdate", "--format=%(refname)", "refs/remotes").Output()
-		refs = append(refs, strings.Fields(string(b))...)
-		inTrees(ctx, repo, refs, list, files)
+		short, cancel := context.WithTimeout(ctx, gitPatience)
+		b, err := git(short, repo, "for-each-ref", "--count=8", "--sort=-committerdate", "--format=%(refname)", "refs/remotes").Output()
+		if err == nil { // what git does not answer in time, it does not answer
+			refs = append(refs, strings.Fields(string(b))...)
+			inTrees(short, repo, refs, list, files)
+		}
+		cancel()
 	}
 }
 

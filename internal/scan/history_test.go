@@ -3,9 +3,11 @@ package scan
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -103,5 +105,34 @@ func TestHistoryOfNone(t *testing.T) {
 	r = scanDir(t, broken, Options{Git: true})
 	if len(r.Findings) != 0 || r.Repositories == nil || *r.Repositories != 0 || len(r.Skipped) != 1 {
 		t.Errorf("%d findings, repositories %v, skipped %v", len(r.Findings), r.Repositories, r.Skipped)
+	}
+}
+
+// A bug: a repository made the scan wait for ever, with a FIFO where git reads, or with a
+// name that no line holds. Its history counts as not read.
+func TestRepositoryThatMakesGitWait(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fifo, long := filepath.Join(dir, "fifo"), filepath.Join(dir, "long")
+	repository(t, fifo, 1)
+	repository(t, long, 2)
+	blob := strings.TrimSpace(gitIn(t, long, "rev-parse", "HEAD:"+strings.TrimSpace(strings.Split(gitIn(t, long, "ls-tree", "-r", "--name-only", "HEAD"), "\n")[0])))
+	mktree := exec.Command("git", "-C", long, "mktree", "-z")
+	mktree.Stdin = strings.NewReader("100644 blob " + blob + "\t" + strings.Repeat("a", 1200<<10) + "\x00")
+	tree, err := mktree.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := strings.TrimSpace(gitIn(t, long, "commit-tree", "-m", "long", strings.TrimSpace(string(tree))))
+	gitIn(t, long, "update-ref", "refs/heads/long", commit)
+	if err := os.Remove(filepath.Join(fifo, ".git", "HEAD")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(fifo, ".git", "HEAD"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := scanDir(t, dir, Options{Git: true})
+	if len(r.Skipped) < 2 {
+		t.Errorf("not read: %+v", r.Skipped)
 	}
 }
