@@ -132,41 +132,57 @@ func openSeries(ctx context.Context, tx *sqldb.Tx, a Approval, l Like) error {
 // for. Only the fence counts it; empty: there is none. A person's no to just this call
 // stands, however long ago, until a person says yes to just this call.
 func (s *Service) seriesFor(ctx context.Context, l Live, c CallSubject, key string) (a id.Approval, note string, err error) {
-	root, err := s.Parent(ctx, l.session)
-	if err != nil {
-		return "", "", err
+	type open struct {
+		approval    id.Approval
+		alike, note string
+		differ      []string
 	}
-	last, err := lastDecision(ctx, s.db.Reader(), cmp.Or(root, l.session), key)
-	if err != nil && !sqldb.NoRows(err) {
-		return "", "", sqldb.Wrap("look for a denied request", err)
-	}
-	if last == ApprovalDenied {
-		return "", "", nil
-	}
-	rows, err := s.db.Reader().QueryContext(ctx, seriesSQL, l.session, c.Connection, c.Tool)
+	all, err := sqldb.Collect(func(row sqldb.Scanner) (open, error) {
+		var o open
+		var differ []byte
+		if err := row.Scan(&o.approval, &o.alike, &differ, &o.note); err != nil {
+			return o, err
+		}
+		return o, readDiffer(differ, &o.differ)
+	})(s.db.Reader().QueryContext(ctx, seriesSQL, l.session, c.Connection, c.Tool))
 	if err != nil {
 		return "", "", sqldb.Wrap("look for approved calls", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var alike, differ, words string
-		var of id.Approval
-		var names []string
-		if err := rows.Scan(&of, &alike, &differ, &words); err != nil {
-			return "", "", sqldb.Wrap("look for approved calls", err)
-		}
-		if err := json.Unmarshal([]byte(differ), &names); err != nil {
-			return "", "", fmt.Errorf("reading what may differ: %w", err)
-		}
-		got, err := likeDigest(l, c, names)
+	for _, o := range all {
+		got, err := likeDigest(l, c, o.differ)
 		if err != nil {
 			return "", "", err
 		}
-		if got == alike {
-			return of, words, nil
+		if got != o.alike {
+			continue
 		}
+		if denied, err := s.deniedLast(ctx, l.session, key); err != nil || denied {
+			return "", "", err
+		}
+		return o.approval, o.note, nil
 	}
-	return "", "", sqldb.Wrap("look for approved calls", rows.Err())
+	return "", "", nil
+}
+
+// deniedLast reports whether the last that a person said to just this call was no, in
+// the session or anything that was handed on of it.
+func (s *Service) deniedLast(ctx context.Context, sid id.Session, key string) (bool, error) {
+	root, err := s.Parent(ctx, sid)
+	if err != nil {
+		return false, err
+	}
+	last, err := lastDecision(ctx, s.db.Reader(), cmp.Or(root, sid), key)
+	if err != nil && !sqldb.NoRows(err) {
+		return false, sqldb.Wrap("look for a denied request", err)
+	}
+	return last == ApprovalDenied, nil
+}
+
+func readDiffer(doc []byte, into *[]string) error {
+	if err := json.Unmarshal(doc, into); err != nil {
+		return fmt.Errorf("reading what may differ: %w", err)
+	}
+	return nil
 }
 
 // useSeries takes one of the calls that an approval allows. Who comes too late is
@@ -180,7 +196,7 @@ func useSeries(ctx context.Context, q sqldb.Querier, a id.Approval) error {
 // seriesOf is what an approval allows beside its own call; nil: nothing.
 func (s *Service) seriesOf(ctx context.Context, a id.Approval) (*Series, error) {
 	var out Series
-	var differ string
+	var differ []byte
 	err := s.db.Reader().QueryRowContext(ctx, seriesOfSQL, a).Scan(&differ, &out.Calls, &out.Used)
 	if sqldb.NoRows(err) {
 		return nil, nil
@@ -188,8 +204,8 @@ func (s *Service) seriesOf(ctx context.Context, a id.Approval) (*Series, error) 
 	if err != nil {
 		return nil, sqldb.Wrap("look for approved calls", err)
 	}
-	if err := json.Unmarshal([]byte(differ), &out.Differ); err != nil {
-		return nil, fmt.Errorf("reading what may differ: %w", err)
+	if err := readDiffer(differ, &out.Differ); err != nil {
+		return nil, err
 	}
 	return &out, nil
 }
