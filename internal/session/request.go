@@ -236,22 +236,20 @@ func (s *Service) resolve(ctx context.Context, who agent.Identity, ask Ask, has 
 		if _, named := wanted[c.Provider]; named {
 			wanted[c.Provider] = true
 		}
+		if len(tools) == 0 {
+			continue
+		}
 		effects := ask.Effects
 		if len(effects) == 0 {
 			effects = effectsOf(tools, whole)
 		}
 		g := Grant{Connection: c.ID, Provider: c.Provider, ProviderName: c.Record.Name, AccountLabel: c.AccountLabel, Owner: c.Owner, Confirm: policy.ConfirmDestructive}
-		if g.Had = had(has, c.ID); g.Had != nil && len(tools) > 0 {
+		if g.Had = had(has, c.ID); g.Had != nil {
 			g.Confirm = g.Had.Confirm
-			for _, t := range c.Record.Tools() {
-				if !slices.ContainsFunc(tools, func(w provider.Tool) bool { return w.Name == t.Name && slices.Contains(effects, w.Effect) }) &&
-					slices.ContainsFunc(g.Had.Tools, func(h ToolRef) bool { return h.Name == t.Name }) && who.Ceiling().Allows(c.Provider, t.Effect) {
-					g.Tools = append(g.Tools, refOf(t))
-				}
-			}
 		}
-		for _, t := range tools {
-			if slices.Contains(effects, t.Effect) && who.Ceiling().Allows(c.Provider, t.Effect) {
+		for _, t := range c.Record.Tools() {
+			wants := (whole || slices.Contains(ask.Tools, t.Name)) && slices.Contains(effects, t.Effect)
+			if (wants || g.Had.named(t.Name)) && who.Ceiling().Allows(c.Provider, t.Effect) {
 				g.Tools = append(g.Tools, refOf(t))
 			}
 		}

@@ -132,13 +132,13 @@ func openSeries(ctx context.Context, tx *sqldb.Tx, a Approval, l Like) error {
 // for. Only the fence counts it; empty: there is none. A person's no to just this call
 // stands, however long ago, until a person says yes to just this call.
 func (s *Service) seriesFor(ctx context.Context, l Live, c CallSubject, key string) (a id.Approval, note string, err error) {
-	type open struct {
+	type allowed struct {
 		approval    id.Approval
 		alike, note string
 		differ      []string
 	}
-	all, err := sqldb.Collect(func(row sqldb.Scanner) (open, error) {
-		var o open
+	all, err := sqldb.Collect(func(row sqldb.Scanner) (allowed, error) {
+		var o allowed
 		var differ []byte
 		if err := row.Scan(&o.approval, &o.alike, &differ, &o.note); err != nil {
 			return o, err

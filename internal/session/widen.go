@@ -49,6 +49,12 @@ func (g Grant) Has(t ToolRef) bool {
 	return g.Had != nil && slices.ContainsFunc(g.Had.Tools, func(h ToolRef) bool { return h.Name == t.Name && h.Digest == t.Digest })
 }
 
+// named reports whether the session has a tool of this name there, as it was defined
+// then. nil: it has none.
+func (h *Had) named(tool string) bool {
+	return h != nil && slices.ContainsFunc(h.Tools, func(t ToolRef) bool { return t.Name == tool })
+}
+
 // widenable is the session that an agent asks to have widened.
 func (s *Service) widenable(ctx context.Context, who agent.Identity, ask Ask) (Session, error) {
 	if ask.Minutes != 0 || ask.Calls != 0 {
