@@ -367,13 +367,13 @@ func (p Permit) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []er
 		sessions[i] = f.(Permit).session
 	}
 	refused := requireActive(ctx, tx, sessions, now)
-	for _, i := range counted(all) {
-		if q := all[i].(Permit); refused[i] == nil {
+	for _, i := range inOrder(all, func(p Permit) string { return string(p.session) }) {
+		if q := all[i].(Permit); refused[i] == nil && q.calls > 0 {
 			refused[i] = countCall(ctx, tx, q.session, q.calls)
 		}
 	}
-	for i, f := range all {
-		q := f.(Permit)
+	for _, i := range inOrder(all, func(p Permit) string { return string(p.approval) }) {
+		q := all[i].(Permit)
 		if refused[i] != nil || q.approval == "" {
 			continue
 		}
@@ -391,18 +391,14 @@ func (p Permit) Check(ctx context.Context, tx *sqldb.Tx, all []audit.Fence) []er
 	return refused
 }
 
-// counted are the places of the Permits whose sessions have a number of calls, in
-// one order for all transactions, so that none waits for another that waits for it.
-func counted(all []audit.Fence) []int {
-	var out []int
-	for i, f := range all {
-		if f.(Permit).calls > 0 {
-			out = append(out, i)
-		}
+// inOrder are the places of Permits by the row that each changes: in one order for all
+// transactions, so that none waits for another that waits for it.
+func inOrder(all []audit.Fence, row func(Permit) string) []int {
+	out := make([]int, len(all))
+	for i := range out {
+		out[i] = i
 	}
-	slices.SortStableFunc(out, func(a, b int) int {
-		return strings.Compare(string(all[a].(Permit).session), string(all[b].(Permit).session))
-	})
+	slices.SortStableFunc(out, func(a, b int) int { return strings.Compare(row(all[a].(Permit)), row(all[b].(Permit))) })
 	return out
 }
 

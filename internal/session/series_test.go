@@ -1,12 +1,16 @@
 package session_test
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -181,6 +185,60 @@ func TestNextCallsAreCountedAtTheFence(t *testing.T) {
 		}
 		gatewaytest.Must(t, create("a")) // the call itself is still to be made
 	})
+}
+
+// Two nodes that take calls of the same approvals at once take them in one order, whatever
+// the order of the calls: neither waits for the other while that waits for it.
+func TestNextCallsAreTakenInOneOrder(t *testing.T) {
+	t.Parallel()
+	db := sqldbtest.Open(t, sqldb.PostgreSQL) // SQLite has one writer
+	s := newScene(t, db)
+	handle := s.confirmed(t, policy.Write)
+	var series []session.Approval
+	for _, title := range []string{"a", "b"} {
+		if _, err := s.Call(t, s.bot, handle, "tracker_create_issue", map[string]any{"title": title}); code(err) != "approval_required" {
+			t.Fatal(err)
+		}
+		a := s.asked(t)
+		s.Approve(t, s.owner, a.ID, func(d *session.Decision) { d.Like = session.Like{Calls: 2} })
+		series = append(series, a)
+	}
+	slices.SortFunc(series, func(a, b session.Approval) int { return cmp.Compare(a.ID, b.ID) })
+	low, high := series[0], series[1]
+	answers := make(chan []error, 1)
+	gatewaytest.Must(t, db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error { // one node
+		use := func(a session.Approval) error {
+			_, err := tx.ExecContext(ctx, `update approval_series set used = used + 1 where approval_id = $1`, a.ID)
+			return err
+		}
+		var pid int
+		gatewaytest.Must(t, use(low))
+		gatewaytest.Must(t, tx.QueryRowContext(ctx, `select pg_backend_pid()`).Scan(&pid))
+		go func() { // another
+			all := []audit.Fence{session.PermitLike(s.Sessions, high.Session.ID, high.ID), session.PermitLike(s.Sessions, low.Session.ID, low.ID)}
+			var refused []error
+			_ = db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+				refused = all[0].Check(ctx, tx, all)
+				return nil
+			})
+			answers <- refused
+		}()
+		for waits := false; !waits; {
+			const waiting = `select exists (select 1 from pg_locks where not granted and $1 = any(pg_blocking_pids(pid))) from pg_sleep(0.02)`
+			gatewaytest.Must(t, db.Reader().QueryRowContext(ctx, waiting, pid).Scan(&waits))
+		}
+		_, err := tx.ExecContext(ctx, `set local lock_timeout = '500ms'`)
+		gatewaytest.Must(t, err)
+		if err := use(high); err != nil {
+			t.Fatalf("they wait for each other: %v", err)
+		}
+		return nil
+	}))
+	for i, err := range <-answers {
+		if err != nil {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
 }
 
 // A8, S14: a person's no to just this call stands in the session and all that was handed
