@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/agent"
@@ -31,7 +30,7 @@ returning session_id, approval_id, until`
 // for this agent and user, this request and this subject, which is a digest of the call.
 // It gives no access: what the call may do is decided anew.
 func (s *Service) Suspend(ctx context.Context, who agent.Identity, request id.Approval, subject string) (string, error) {
-	state := resumePrefix + strings.TrimPrefix(newHandle(), HandlePrefix)
+	state := randomName(resumePrefix)
 	now := s.now()
 	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		r, err := approvalByID(ctx, tx, request)

@@ -277,10 +277,12 @@ func (s *Service) approvalURL(a id.Approval) string {
 // newHandle makes the name by which an agent refers to its session: 128 random
 // bits. It is looked up together with the agent and user of the token, and is
 // worth nothing without them (threats.md S3).
-func newHandle() string {
+func newHandle() string { return randomName(HandlePrefix) }
+
+func randomName(prefix string) string {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b)
-	return HandlePrefix + base64.RawURLEncoding.EncodeToString(b)
+	return prefix + base64.RawURLEncoding.EncodeToString(b)
 }
 
 func handleHash(handle string) string { return hexDigest([]byte(handle)) }
