@@ -76,7 +76,7 @@ func (a Approval) Seconds(p account.Person) bool {
 // of an autonomous agent names nobody, but that session does.
 func (a Approval) user() id.User {
 	if a.Widened != nil {
-		return cmpOr(a.Session.User, a.Widened.User)
+		return cmp.Or(a.Session.User, a.Widened.User)
 	}
 	return a.Session.User
 }
@@ -585,20 +585,13 @@ func (s *Service) Approve(ctx context.Context, p account.Person, aid id.Approval
 func (s *Service) decisionEntry(p account.Person, a Approval, what, digest string, evidence json.RawMessage) audit.Entry {
 	e := audit.Entry{
 		Environment: a.Session.Environment, Organization: a.Session.Organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())},
-		Agent: a.Session.Agent, User: cmpOr(a.user(), cmpOr(a.First.By, p.User())), Session: a.Session.ID, Approval: a.ID, Action: a.Kind + "." + what,
+		Agent: a.Session.Agent, User: cmp.Or(a.user(), a.First.By, p.User()), Session: a.Session.ID, Approval: a.ID, Action: a.Kind + "." + what,
 		Object: string(a.Session.ID), ArgumentDigest: digest, Evidence: evidence, Address: p.Address(),
 	}
 	if a.Call != nil {
 		e.Connection, e.Provider, e.Tool, e.Effect, e.Object = a.Call.Connection, a.Call.Provider, a.Call.Tool, string(a.Call.Effect), a.Call.Tool
 	}
 	return e
-}
-
-func cmpOr(a, b id.User) id.User {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func stale() *fault.Error {
@@ -633,7 +626,7 @@ func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p acco
 	if a.Widened != nil {
 		return s.widen(ctx, tx, a, p, v, now)
 	}
-	user := cmpOr(a.Session.User, cmpOr(a.First.By, p.User()))
+	user := cmp.Or(a.Session.User, a.First.By, p.User())
 	if err := activateSession(ctx, tx, a.Session.ID, user, v, now); err != nil {
 		return err
 	}
@@ -647,12 +640,7 @@ func (s *Service) activate(ctx context.Context, tx *sqldb.Tx, a Approval, p acco
 			return err
 		}
 	}
-	for _, g := range v.grants {
-		if err := insertGrant(ctx, tx, a.Session.ID, g); err != nil {
-			return sqldb.Wrap("store a grant", err)
-		}
-	}
-	return nil
+	return insertGrants(ctx, tx, a.Session.ID, v.grants)
 }
 
 // Deny refuses a request; why is told to the agent. It needs no proof: a denial takes nothing but time.

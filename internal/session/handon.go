@@ -85,10 +85,8 @@ func (s *Service) handOn(ctx context.Context, who agent.Identity, handle string,
 		if err := activateSession(ctx, tx, child.ID, parent.User, v, now); err != nil {
 			return err
 		}
-		for _, g := range v.grants {
-			if err := insertGrant(ctx, tx, child.ID, g); err != nil {
-				return sqldb.Wrap("store a grant", err)
-			}
+		if err := insertGrants(ctx, tx, child.ID, v.grants); err != nil {
+			return err
 		}
 		s.audit.AppendEvent(tx, audit.Entry{
 			Environment: child.Environment, Organization: child.Organization, Actor: audit.Actor{Kind: "agent", ID: string(child.Agent)},

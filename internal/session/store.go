@@ -253,6 +253,15 @@ func insertGrant(ctx context.Context, q sqldb.Querier, s id.Session, g Grant) er
 	return err
 }
 
+func insertGrants(ctx context.Context, q sqldb.Querier, s id.Session, grants []Grant) error {
+	for _, g := range grants {
+		if err := insertGrant(ctx, q, s, g); err != nil {
+			return sqldb.Wrap("store a grant", err)
+		}
+	}
+	return nil
+}
+
 // readLimits reads the limits of a grant. What cannot be read is an error: it
 // must not count as no limit.
 func readLimits(doc []byte) ([]policy.Limit, error) {

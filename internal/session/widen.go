@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 	"slices"
@@ -193,13 +194,13 @@ func (s *Service) widen(ctx context.Context, tx *sqldb.Tx, a Approval, p account
 		if _, err := tx.ExecContext(ctx, dropGrantSQL, ses.Widens, g.Connection); err != nil {
 			return sqldb.Wrap("widen a session", err)
 		}
-		for _, of := range []id.Session{ses.Widens, ses.ID} { // the request keeps what was granted by it
-			if err := insertGrant(ctx, tx, of, g); err != nil {
-				return sqldb.Wrap("store a grant", err)
-			}
+	}
+	for _, of := range []id.Session{ses.Widens, ses.ID} { // the request keeps what was granted by it
+		if err := insertGrants(ctx, tx, of, v.grants); err != nil {
+			return err
 		}
 	}
-	res, err = tx.ExecContext(ctx, wideningDoneSQL, ses.ID, cmpOr(ses.User, a.Widened.User), v.note, sqldb.Micros(now))
+	res, err = tx.ExecContext(ctx, wideningDoneSQL, ses.ID, a.user(), v.note, sqldb.Micros(now))
 	if err := oneRow(res, err, "widen a session", fault.New(fault.Conflict, "already_decided", "This request is no longer open.")); err != nil {
 		return err
 	}
@@ -208,7 +209,7 @@ func (s *Service) widen(ctx context.Context, tx *sqldb.Tx, a Approval, p account
 	}
 	s.audit.AppendEvent(tx, audit.Entry{
 		Environment: ses.Environment, Organization: ses.Organization, Actor: audit.Actor{Kind: "user", ID: string(p.User())}, Agent: ses.Agent,
-		User: cmpOr(a.Widened.User, p.User()), Session: ses.Widens, Approval: a.ID, Action: "session.widened", Object: string(ses.Widens), Address: p.Address(),
+		User: cmp.Or(a.Widened.User, p.User()), Session: ses.Widens, Approval: a.ID, Action: "session.widened", Object: string(ses.Widens), Address: p.Address(),
 	})
 	return nil
 }
