@@ -24,7 +24,7 @@ func (s *Server) call(ctx context.Context, who agent.Identity, m message, rev re
 		return nil, badParams("arguments must be an object.")
 	}
 	c := caller{who: who, address: address}
-	again, p := s.resume(ctx, c, m, rev, name)
+	again, p := s.resume(ctx, c, m, rev)
 	if p != nil {
 		return nil, p
 	}
@@ -52,7 +52,7 @@ func (s *Server) call(ctx context.Context, who agent.Identity, m message, rev re
 		return s.refusal(ctx, name, rev, err), nil
 	}
 	if v, ok := a.facts.(sessionView); ok && name == "request_session" {
-		if asked := s.askAt(ctx, c, m, rev, name, v.ApprovalURL, string(v.Request)); asked != nil {
+		if asked := s.askAt(ctx, c, m, rev, v.ApprovalURL, string(v.Request)); asked != nil {
 			return asked, nil
 		}
 	}

@@ -78,9 +78,7 @@ func (s *Server) invoke(ctx context.Context, c caller, m message, rev revision, 
 	}
 	res, err := s.gateway.Invoke(ctx, call)
 	if err != nil {
-		var wireName string
-		_ = str(m.params["name"], &wireName)
-		if asked := s.ask(ctx, c, m, rev, wireName, fault.Of(err)); asked != nil {
+		if asked := s.ask(ctx, c, m, rev, fault.Of(err)); asked != nil {
 			return asked, nil
 		}
 		if again != nil && again.handle != "" && call.Handle == again.handle && fault.KindOf(err) != fault.Internal {

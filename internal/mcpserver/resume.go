@@ -57,14 +57,15 @@ func (m message) opensURLs(rev revision) bool {
 }
 
 // subject identifies a call for the client that makes it again.
-func subject(name string, args json.RawMessage) (string, error) {
+func (m message) subject() (string, error) {
+	args := m.params["arguments"]
 	if args == nil {
 		args = json.RawMessage("{}")
 	}
 	doc, err := strictjson.CanonicalOf(struct {
-		Name      string          `json:"name"`
+		Name      json.RawMessage `json:"name"`
 		Arguments json.RawMessage `json:"arguments"`
-	}{name, args})
+	}{m.params["name"], args})
 	if err != nil {
 		return "", err
 	}
@@ -80,7 +81,7 @@ type resumed struct {
 
 // resume reads a call that is made again, and waits for the decision. It is nil for
 // any other call.
-func (s *Server) resume(ctx context.Context, c caller, m message, rev revision, name string) (*resumed, *problem) {
+func (s *Server) resume(ctx context.Context, c caller, m message, rev revision) (*resumed, *problem) {
 	raw, sent := m.params["requestState"]
 	_, answers := m.params["inputResponses"]
 	if !rev.stateless || !sent && !answers {
@@ -96,7 +97,7 @@ func (s *Server) resume(ctx context.Context, c caller, m message, rev revision, 
 	if !ok || !str(response["action"], &action) {
 		return nil, badParams("inputResponses has no action for " + askKey + ".")
 	}
-	digest, err := subject(name, m.params["arguments"])
+	digest, err := m.subject()
 	if err != nil {
 		return nil, badParams("arguments must be an object.")
 	}
@@ -121,19 +122,19 @@ func (s *Server) resume(ctx context.Context, c caller, m message, rev revision, 
 
 // ask turns a refusal that a person can settle into an input request, for a client
 // that declares it. It is nil where the refusal stands.
-func (s *Server) ask(ctx context.Context, c caller, m message, rev revision, name string, f *fault.Error) any {
+func (s *Server) ask(ctx context.Context, c caller, m message, rev revision, f *fault.Error) any {
 	if f.Code != "approval_required" && f.Code != "pending" {
 		return nil
 	}
-	return s.askAt(ctx, c, m, rev, name, f.Fields["approval_url"], f.Fields["request_id"])
+	return s.askAt(ctx, c, m, rev, f.Fields["approval_url"], f.Fields["request_id"])
 }
 
-func (s *Server) askAt(ctx context.Context, c caller, m message, rev revision, name, url, request string) any {
+func (s *Server) askAt(ctx context.Context, c caller, m message, rev revision, url, request string) any {
 	if _, again := m.params["requestState"]; again || url == "" || !m.opensURLs(rev) {
 		return nil
 	}
 	var apr id.Approval
-	digest, err := subject(name, m.params["arguments"])
+	digest, err := m.subject()
 	if err == nil {
 		err = parseID(&apr, request)
 	}

@@ -230,7 +230,7 @@ func TestNextCallsAreTakenInOneOrder(t *testing.T) {
 		_, err := tx.ExecContext(ctx, `set local lock_timeout = '500ms'`)
 		gatewaytest.Must(t, err)
 		if err := use(high); err != nil {
-			t.Fatalf("they wait for each other: %v", err)
+			return fmt.Errorf("they wait for each other: %v", err)
 		}
 		return nil
 	}))
