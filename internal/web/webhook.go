@@ -274,16 +274,21 @@ func (s *Server) webhookEdit(v *visit) (answer, error) {
 	return again(p, err)
 }
 
+// changeWebhook does something that does not give the webhook itself.
+func (s *Server) changeWebhook(v *visit, do func(v *visit, by account.Actor, hook id.Webhook) error) (webhook.Endpoint, error) {
+	return onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+		e, err := s.webhooks.Get(v.ctx(), by, hook)
+		if err != nil {
+			return e, err
+		}
+		return e, do(v, by, hook)
+	})
+}
+
 // webhookChange is a form that only says to do something, and goes back.
 func (s *Server) webhookChange(done string, do func(v *visit, by account.Actor, hook id.Webhook) error) func(*visit) (answer, error) {
 	return func(v *visit) (answer, error) {
-		e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
-			e, err := s.webhooks.Get(v.ctx(), by, hook)
-			if err != nil {
-				return e, err
-			}
-			return e, do(v, by, hook)
-		})
+		e, err := s.changeWebhook(v, do)
 		if err != nil {
 			return nil, err
 		}
@@ -359,13 +364,7 @@ func (s *Server) webhookRotate(v *visit) (change, error) {
 }
 
 func (s *Server) webhookDelete(v *visit) (answer, error) {
-	_, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
-		e, err := s.webhooks.Get(v.ctx(), by, hook)
-		if err != nil {
-			return e, err
-		}
-		return e, s.webhooks.Delete(v.ctx(), by, hook)
-	})
+	_, err := s.changeWebhook(v, func(v *visit, by account.Actor, hook id.Webhook) error { return s.webhooks.Delete(v.ctx(), by, hook) })
 	if err != nil {
 		return nil, err
 	}
