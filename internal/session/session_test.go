@@ -629,6 +629,17 @@ func TestSeveralAccounts(t *testing.T) {
 	})
 }
 
+// autonomous is an agent of p's that acts for nobody.
+func (s scene) autonomous(t *testing.T, p *agenttest.Person) agent.Identity {
+	t.Helper()
+	_, auth := s.Service(t, agent.Autonomous, p.ID)
+	tokens, err := s.Agents.ClientCredentials(t.Context(), s.Caller(t, auth), "")
+	gatewaytest.Must(t, err)
+	bot, err := s.Agents.Authenticate(t.Context(), tokens.Access)
+	gatewaytest.Must(t, err)
+	return bot
+}
+
 // Autonomous agents act for the organization; their session's user is whoever
 // approves, and people's own accounts are out of reach.
 func TestAutonomousAgent(t *testing.T) {
@@ -638,11 +649,7 @@ func TestAutonomousAgent(t *testing.T) {
 		s.KeyProvider(t, "shared")
 		approver := s.Person(t, "approver@example.com", account.RoleApprover)
 		s.Connect(t, approver, "shared", true)
-		_, auth := s.Service(t, agent.Autonomous, approver.ID)
-		tokens, err := s.Agents.ClientCredentials(t.Context(), s.Caller(t, auth), "")
-		gatewaytest.Must(t, err)
-		bot, err := s.Agents.Authenticate(t.Context(), tokens.Access)
-		gatewaytest.Must(t, err)
+		bot := s.autonomous(t, approver)
 		if _, err := s.Sessions.Request(t.Context(), bot, session.Ask{Providers: []string{"tracker"}, Purpose: "x"}, ""); code(err) != "connect_provider" {
 			t.Errorf("a person's own account: got %v, want connect_provider", err)
 		}
