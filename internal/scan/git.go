@@ -39,6 +39,55 @@ func git(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// gitPatience is how long git may take for a short answer, and may say nothing amid a long
+// one. A repository can make it wait for ever: with a FIFO in the place of a file that it
+// reads.
+const gitPatience = 20 * time.Second
+
+// answer is a short answer of git.
+func answer(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, gitPatience)
+	defer cancel()
+	return git(ctx, dir, args...).Output()
+}
+
+// talking is a git whose answer is read as it comes.
+type talking struct {
+	cmd  *exec.Cmd
+	out  io.Reader
+	stop context.CancelFunc
+}
+
+// start starts it, and gives it in to read. The caller calls end.
+func start(ctx context.Context, dir string, in io.Reader, args ...string) (*talking, error) {
+	ctx, stop := context.WithCancel(ctx)
+	t := &talking{cmd: git(ctx, dir, args...), stop: stop}
+	t.cmd.Stdin = in
+	var err error
+	if t.out, err = t.cmd.StdoutPipe(); err == nil {
+		err = t.cmd.Start()
+	}
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	return t, nil
+}
+
+// Read stops a git that is silent for too long. Only the time in which it is waited for
+// counts, and not what is done with what it said.
+func (t *talking) Read(b []byte) (int, error) {
+	silent := time.AfterFunc(gitPatience, t.stop)
+	defer silent.Stop()
+	return t.out.Read(b)
+}
+
+// end waits for its end.
+func (t *talking) end() error {
+	defer t.stop()
+	return t.cmd.Wait()
+}
+
 // maxRepositories bounds how many histories one run reads.
 const maxRepositories = 1000
 
@@ -77,15 +126,9 @@ func (s *scanner) histories(ctx context.Context, met []string) {
 	}
 }
 
-// gitPatience is how long git may take for a short answer. A repository can make it wait
-// for ever: with a FIFO in the place of a file that it reads.
-const gitPatience = 20 * time.Second
-
 // commonFolder is where git keeps what all work trees of a repository share.
 func commonFolder(ctx context.Context, dir string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, gitPatience)
-	defer cancel()
-	out, err := git(ctx, dir, "rev-parse", "--git-common-dir").Output()
+	out, err := answer(ctx, dir, "rev-parse", "--git-common-dir")
 	if err != nil {
 		return "", err
 	}
@@ -129,18 +172,12 @@ func repositoryOf(dir string) string {
 // what it found.
 func (s *scanner) history(ctx context.Context, repo string) {
 	names := map[string]string{} // of a blob
-	listing, stop := context.WithCancel(ctx)
-	defer stop()
-	list := git(listing, repo, "rev-list", "--objects", "--all", "--reflog")
-	out, err := list.StdoutPipe()
-	if err == nil {
-		err = list.Start()
-	}
+	list, err := start(ctx, repo, nil, "rev-list", "--objects", "--all", "--reflog")
 	if err != nil {
 		s.skip(repo, "git did not start")
 		return
 	}
-	lines := bufio.NewScanner(out)
+	lines := bufio.NewScanner(list)
 	lines.Buffer(nil, 1<<20)
 	var ids bytes.Buffer
 	for lines.Scan() {
@@ -154,9 +191,9 @@ func (s *scanner) history(ctx context.Context, repo string) {
 	}
 	broken := lines.Err() // a name that no line holds
 	if broken != nil {
-		stop() // git waits for us to read on
+		list.stop() // git waits for us to read on
 	}
-	if err := list.Wait(); (err != nil || broken != nil) && ctx.Err() == nil {
+	if err := list.end(); (err != nil || broken != nil) && ctx.Err() == nil {
 		s.skip(repo, "git could not list the history")
 		return
 	}
@@ -168,7 +205,7 @@ func (s *scanner) history(ctx context.Context, repo string) {
 		f := &s.found[before+i]
 		commit, ok := commits[f.Commit]
 		if !ok {
-			b, _ := git(ctx, repo, "log", "--all", "--reflog", "--no-ext-diff", "--no-textconv", "--format=%H", "--find-object="+f.Commit, "--reverse").Output()
+			b, _ := git(ctx, repo, "log", "--all", "--reflog", "--no-mailmap", "--no-ext-diff", "--no-textconv", "--format=%H", "--find-object="+f.Commit, "--reverse").Output()
 			first, _, _ := strings.Cut(string(b), "\n")
 			commit = or(first, f.Commit)
 			commits[f.Commit] = commit
@@ -198,18 +235,14 @@ func pushedCommit(ctx context.Context, repo, commit string) bool {
 // blobs reads the objects that are named, and puts those of messages in which something
 // was found into commits.
 func (s *scanner) blobs(ctx context.Context, repo string, names map[string]string, ids io.Reader, commits map[string]string) {
-	cat := git(ctx, repo, "cat-file", "--batch")
-	cat.Stdin = ids
-	out, err := cat.StdoutPipe()
-	if err == nil {
-		err = cat.Start()
-	}
+	cat, err := start(ctx, repo, ids, "cat-file", "--batch")
 	if err != nil {
 		s.skip(repo, "git did not start")
 		return
 	}
-	in := bufio.NewReaderSize(out, 1<<20)
+	in := bufio.NewReaderSize(cat, 1<<20)
 	r := s.newReader()
+	lacks := false
 	for ctx.Err() == nil {
 		head, err := in.ReadString('\n')
 		if err != nil {
@@ -219,7 +252,8 @@ func (s *scanner) blobs(ctx context.Context, repo string, names map[string]strin
 		kind, size, ok := strings.Cut(rest, " ")
 		n, err := strconv.ParseInt(size, 10, 64)
 		if !ok || err != nil {
-			continue // missing
+			lacks = true // it is missing, or damaged
+			continue
 		}
 		body := io.LimitReader(in, n)
 		switch {
@@ -233,7 +267,9 @@ func (s *scanner) blobs(ctx context.Context, repo string, names map[string]strin
 		_, _ = io.Copy(io.Discard, body)
 		_, _ = in.Discard(1)
 	}
-	_ = cat.Wait()
+	if err := cat.end(); (err != nil || lacks) && ctx.Err() == nil {
+		s.skip(repo, "git did not give all of its history")
+	}
 }
 
 // message reads what a commit or an annotated tag says, and reports whether that holds
@@ -289,13 +325,10 @@ func committed(ctx context.Context, list []Finding) {
 	}
 	for repo, files := range byRepo {
 		refs := []string{"HEAD"}
-		short, cancel := context.WithTimeout(ctx, gitPatience)
-		b, err := git(short, repo, "for-each-ref", "--count=8", "--sort=-committerdate", "--format=%(refname)", "refs/remotes").Output()
+		b, err := answer(ctx, repo, "for-each-ref", "--count=8", "--sort=-committerdate", "--format=%(refname)", "refs/remotes")
 		if err == nil { // what git does not answer in time, it does not answer
-			refs = append(refs, strings.Fields(string(b))...)
-			inTrees(short, repo, refs, list, files)
+			inTrees(ctx, repo, append(refs, strings.Fields(string(b))...), list, files)
 		}
-		cancel()
 	}
 }
 
@@ -334,13 +367,11 @@ func inTrees(ctx context.Context, repo string, refs []string, list []Finding, fi
 			asked = append(asked, question{f, r})
 		}
 	}
-	cat := git(ctx, repo, "cat-file", "--batch")
-	cat.Stdin = &ids
-	out, err := cat.StdoutPipe()
-	if err != nil || cat.Start() != nil {
+	cat, err := start(ctx, repo, &ids, "cat-file", "--batch")
+	if err != nil {
 		return
 	}
-	in := bufio.NewReaderSize(out, 1<<16)
+	in := bufio.NewReaderSize(cat, 1<<16)
 	for _, q := range asked {
 		head, err := in.ReadString('\n')
 		if err != nil {
@@ -366,5 +397,5 @@ func inTrees(ctx context.Context, repo string, refs []string, list []Finding, fi
 			}
 		}
 	}
-	_ = cat.Wait()
+	_ = cat.end()
 }

@@ -136,3 +136,43 @@ func TestRepositoryThatMakesGitWait(t *testing.T) {
 		t.Errorf("not read: %+v", r.Skipped)
 	}
 }
+
+// A bug: git was given a time for its short answers only, and a FIFO that it reads for a long
+// one held the scan for ever.
+func TestRepositoryThatMakesGitWaitAmidAnAnswer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	repository(t, dir, 1)
+	for _, name := range []string{filepath.Join(".git", "packed-refs"), ".mailmap"} {
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := scanDir(t, dir, Options{Git: true})
+	if len(r.Skipped) != 1 || r.Complete {
+		t.Errorf("complete %t, skipped %+v", r.Complete, r.Skipped)
+	}
+	if err := os.Remove(filepath.Join(dir, ".git", "packed-refs")); err != nil {
+		t.Fatal(err)
+	}
+	if r = scanDir(t, dir, Options{Git: true}); len(r.Findings) != 1 || len(r.Skipped) > 0 {
+		t.Errorf("%d findings, skipped %+v", len(r.Findings), r.Skipped)
+	}
+}
+
+// A bug: a version of a file that git could not give was passed over in silence.
+func TestHistoryThatLacksAVersion(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	repository(t, dir, 1)
+	blob := strings.TrimSpace(gitIn(t, dir, "rev-parse", "HEAD~1:app.env"))
+	damaged := filepath.Join(dir, ".git", "objects", blob[:2], blob[2:])
+	if err := os.Remove(damaged); err != nil { // git makes it read-only
+		t.Fatal(err)
+	}
+	write(t, damaged, "damaged")
+	r := scanDir(t, dir, Options{Git: true})
+	if len(r.Findings) != 0 || len(r.Skipped) != 1 || r.Complete {
+		t.Errorf("%d findings, complete %t, skipped %+v", len(r.Findings), r.Complete, r.Skipped)
+	}
+}
