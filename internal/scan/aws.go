@@ -11,7 +11,7 @@ import (
 const beside = 8
 
 // settle puts right what only the whole file tells: the id of an AWS key is part of its
-// secret, and a value that was found twice on neighbouring lines is one.
+// secret, and when temporary credentials end stands beside them.
 func (d *doc) settle() {
 	d.onLine = nil
 	slices.SortStableFunc(d.found, func(a, b Finding) int { return cmp.Compare(a.Line, b.Line) })

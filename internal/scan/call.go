@@ -107,13 +107,13 @@ func arguments(t []byte) []span {
 
 // dsn reads the password before @tcp( in user:password@tcp(host)/db.
 func (d *doc) dsn(u *unit, at int) {
-	m := dsnForm.FindSubmatchIndex(u.text[max(0, at-160):at])
+	t := u.text[max(0, at-160):at]
+	m := dsnForm.FindSubmatchIndex(t)
 	if m == nil {
 		return
 	}
-	from := max(0, at-160) + m[4]
-	v := string(u.text[from:at])
-	if placeholder(v) || strings.EqualFold(v, string(u.text[max(0, at-160)+m[2]:from-1])) || !passwordLike(v, config) || !u.take(from, at) {
+	from, user, v := at-len(t)+m[4], string(t[m[2]:m[3]]), string(t[m[4]:])
+	if placeholder(v) || strings.EqualFold(v, user) || !passwordLike(v, config) || !u.take(from, at) {
 		return
 	}
 	d.add(u, found{kind: "database-url", title: "Database address with a password", provider: "mysql", base: 70, weak: !random(v, 20), value: v, at: from})

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -37,31 +38,8 @@ func (w *walker) projects(places []string) []string {
 		if err != nil || !info.Mode().IsRegular() || info.Size() > maxSettings {
 			continue
 		}
-		switch filepath.Base(file) {
-		case ".claude.json":
-			list = append(list, keysOf(file, "projects")...)
-		case "trustedFolders.json": // of the Gemini CLI
-			list = append(list, keysOf(file, "")...)
-		case "config.toml":
-			b, err := os.ReadFile(file)
-			var got struct {
-				Projects map[string]any `toml:"projects"`
-			}
-			if err == nil && toml.Unmarshal(b, &got) == nil {
-				for dir := range got.Projects {
-					list = append(list, dir)
-				}
-			}
-		case "workspace.json": // of VS Code and what descends from it
-			if b, err := os.ReadFile(file); err == nil {
-				if u, err := url.Parse(parseJSON(b, 1).string("folder")); err == nil && u.Scheme == "file" && u.Host == "" {
-					dir := u.Path
-					if runtime.GOOS == "windows" {
-						dir = strings.TrimPrefix(dir, "/")
-					}
-					list = append(list, filepath.FromSlash(dir))
-				}
-			}
+		if b, err := os.ReadFile(file); err == nil {
+			list = append(list, listed(filepath.Base(file), b)...)
 		}
 	}
 	home := filepath.Clean(w.s.opt.Home)
@@ -73,16 +51,36 @@ func (w *walker) projects(places []string) []string {
 	return list[:min(len(list), maxProjects)]
 }
 
-// keysOf are the keys of an object in a file of JSON.
-func keysOf(file, name string) (keys []string) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil
+// listed are the projects in a file of that name.
+func listed(name string, b []byte) (list []string) {
+	switch name {
+	case ".claude.json":
+		return keysOf(parseJSON(b, 1).child("projects"))
+	case "trustedFolders.json": // of the Gemini CLI
+		return keysOf(parseJSON(b, 1))
+	case "config.toml":
+		var got struct {
+			Projects map[string]any `toml:"projects"`
+		}
+		if toml.Unmarshal(b, &got) == nil {
+			for dir := range got.Projects {
+				list = append(list, dir)
+			}
+		}
+	case "workspace.json": // of VS Code and what descends from it
+		if u, err := url.Parse(parseJSON(b, 1).string("folder")); err == nil && u.Scheme == "file" && u.Host == "" {
+			dir := u.Path
+			if runtime.GOOS == "windows" {
+				dir = strings.TrimPrefix(dir, "/")
+			}
+			list = append(list, filepath.FromSlash(dir))
+		}
 	}
-	n := parseJSON(b, 1)
-	if name != "" {
-		n = n.child(name)
-	}
+	return list
+}
+
+// keysOf are the keys of an object.
+func keysOf(n *node) (keys []string) {
 	if n != nil && n.kind == object {
 		for _, c := range n.inner {
 			keys = append(keys, c.key)
@@ -100,36 +98,9 @@ func (w *walker) project(ctx context.Context, dir string) {
 		w.meet(repo)
 	}
 	for _, p := range inProject {
-		entries := []string{dir}
-		for part := range strings.SplitSeq(p.Path, "/") { // the folder's own name is no pattern
-			var next []string
-			for _, at := range entries {
-				next = append(next, matching(at, part)...)
-			}
-			entries = next
-		}
-		for _, m := range entries {
-			w.place(ctx, m, p, false)
+		found, _ := fs.Glob(os.DirFS(dir), p.Path) // the folder's own name is no pattern
+		for _, m := range found {
+			w.place(ctx, filepath.Join(dir, filepath.FromSlash(m)), p, false)
 		}
 	}
-}
-
-// matching are the entries of a folder that a pattern fits.
-func matching(dir, pattern string) (list []string) {
-	if !strings.ContainsAny(pattern, "*?[") {
-		if _, err := os.Lstat(filepath.Join(dir, pattern)); err != nil {
-			return nil
-		}
-		return []string{filepath.Join(dir, pattern)}
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	for _, e := range entries {
-		if ok, _ := filepath.Match(pattern, e.Name()); ok {
-			list = append(list, filepath.Join(dir, e.Name()))
-		}
-	}
-	return list
 }

@@ -286,7 +286,7 @@ type walker struct {
 	s            *scanner
 	seen         map[string]bool // places and roots that were read already
 	repositories []string        // met, as absolute paths
-	leftOut      int             // files and folders, by ignore files and as other people\'s code
+	leftOut      int             // files and folders, by ignore files and as other people's code
 }
 
 // others are folders of code that others wrote, of caches and of version control.
