@@ -23,20 +23,32 @@ import (
 // says: what another request's path ends in is anybody's to choose. There a push is
 // at least a write. ok is false for any other request.
 func (r Record) gitEffect(d *dissected) (effect policy.Effect, why string, ok bool) {
-	if d.method != http.MethodPost || len(d.one) < 2 {
-		return "", "", false
-	}
-	switch last := d.one[len(d.one)-1]; {
-	case last == "git-upload-pack" && d.media == "application/x-git-upload-pack-request" && d.repository(r.repositories(d.base), len(d.one)-1):
-		return policy.Read, "", true
-	case last == "git-receive-pack" && d.media == "application/x-git-receive-pack-request":
-		effect, why = pushEffect(d.raw.Body)
-		if d.encoded {
-			effect, why = policy.Destructive, "the push is in a coding"
+	switch d.gitService() {
+	case "git-upload-pack":
+		if d.repository(r.repositories(d.base), len(d.one)-1) {
+			return policy.Read, "", true
 		}
+	case "git-receive-pack":
+		if d.encoded {
+			return policy.Destructive, "the push is in a coding", true
+		}
+		effect, why = pushEffect(d.raw.Body)
 		return effect, why, true
 	}
 	return "", "", false
+}
+
+// gitService is the service that a request is for, by the end of its path and its media
+// type; empty: it is for none.
+func (d *dissected) gitService() string {
+	if d.method != http.MethodPost || len(d.one) < 2 {
+		return ""
+	}
+	last := d.one[len(d.one)-1]
+	if last != "git-upload-pack" && last != "git-receive-pack" || d.media != "application/x-"+last+"-request" {
+		return ""
+	}
+	return last
 }
 
 // repositories are the paths of repositories below a base.

@@ -45,7 +45,6 @@ func (r *Record) lintGit(l *linter) {
 		l.add("api.git.repositories", "Write the path of a repository, such as /{owner}/{repo} or /**.", "None is named.")
 	}
 	g.at = l.repositories("api.git.repositories", g.Repositories)
-	r.API.Git.at = g.at
 }
 
 // repositories reads the paths of repositories.
@@ -71,8 +70,7 @@ func (r Record) onlyGit(d *dissected) error {
 	if n := len(d.one); d.method == http.MethodGet && n > 2 && d.one[n-2] == "info" && d.one[n-1] == "refs" && len(d.raw.Body) == 0 && d.raw.Whole && !d.raw.Socket && len(d.query) == 1 && d.query[0].name == "service" {
 		asks = slices.Contains([]string{"git-upload-pack", "git-receive-pack"}, d.query[0].value) && d.repository(r.API.Git.at, n-2)
 	}
-	_, _, does := r.gitEffect(d)
-	if asks || does && len(d.query) == 0 && d.repository(r.API.Git.at, len(d.one)-1) {
+	if asks || d.gitService() != "" && len(d.query) == 0 && d.repository(r.API.Git.at, len(d.one)-1) {
 		return nil
 	}
 	return fault.New(fault.Denied, "not_granted", "At this host only the fetches and pushes of git pass.").
