@@ -191,10 +191,7 @@ func Plan(findings []scan.Finding, o Options) (changes []Change, left []Left) {
 func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 	c = Change{File: file, entry: o.Entry}
 	var err error
-	if c.path, err = filepath.EvalSymlinks(file); err == nil {
-		c.path, err = filepath.Abs(c.path)
-	}
-	if err != nil {
+	if c.path, err = realPath(file); err != nil {
 		return c, "the file is gone"
 	}
 	if c.was, c.mode, err = read(c.path); err != nil {
@@ -237,6 +234,15 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 }
 
 const backups = "found/backup/"
+
+// realPath is where a file or a folder lies, whatever links lead there.
+func realPath(path string) (string, error) {
+	at, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(at)
+}
 
 // place names a file of a machine.
 func place(machine, path string) string {
@@ -433,10 +439,7 @@ func (v Vault) find(ctx context.Context, name string) (client.Secret, bool, erro
 
 // Undo puts back a file as it was before Apply.
 func (v Vault) Undo(ctx context.Context, file string) error {
-	path, err := filepath.EvalSymlinks(file)
-	if err == nil {
-		path, err = filepath.Abs(path)
-	}
+	path, err := realPath(file)
 	if err != nil {
 		return fault.New(fault.NotFound, "file_unfit", "There is no file "+file+".").WithCause(err)
 	}
@@ -469,9 +472,7 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 
 // Taken are the files in a folder that something was taken out of.
 func (v Vault) Taken(ctx context.Context, folder string) (files []string, err error) {
-	if folder, err = filepath.EvalSymlinks(folder); err == nil {
-		folder, err = filepath.Abs(folder)
-	}
+	at, err := realPath(folder)
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "file_unfit", "There is no folder "+folder+".").WithCause(err)
 	}
@@ -483,7 +484,7 @@ func (v Vault) Taken(ctx context.Context, folder string) (files []string, err er
 		}
 		for _, s := range page.Data {
 			file := s.Metadata[pathMark]
-			if rel, err := filepath.Rel(folder, file); err != nil || !filepath.IsLocal(rel) || s.Name != backups+place(v.Machine, file) {
+			if rel, err := filepath.Rel(at, file); err != nil || !filepath.IsLocal(rel) || s.Name != backups+place(v.Machine, file) {
 				continue // elsewhere, or not of this machine
 			}
 			if _, err := os.Stat(file); err == nil {

@@ -222,6 +222,15 @@ func TestSecondTimeKeepsTheFirstState(t *testing.T) {
 	}
 }
 
+// A bug: the answer for a folder that is gone named none.
+func TestTakenOutOfAFolderThatIsGone(t *testing.T) {
+	t.Parallel()
+	gone := filepath.Join(t.TempDir(), "gone")
+	if _, err := (found.Vault{}).Taken(t.Context(), gone); !strings.Contains(fault.Of(err).Message, gone) {
+		t.Errorf("%v", err)
+	}
+}
+
 // cutting is a way to the server that breaks at one request and stays broken.
 type cutting struct {
 	proxy   *httputil.ReverseProxy

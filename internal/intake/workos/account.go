@@ -4,11 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -83,12 +80,12 @@ func ImportAccounts(ctx context.Context, p AccountPlan) (AccountSummary, error) 
 	r := &accountRun{AccountPlan: p, sum: AccountSummary{States: map[intake.State]int{}}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	err := p.Source.each(ctx, "/user_management/users", nil, func(u member) error {
+	err := each(ctx, p.Source, "list users", "/user_management/users", nil, func(u member) error {
 		g.Go(func() error { return r.user(ctx, u.ID) })
 		return ctx.Err()
 	})
 	if err == nil {
-		err = p.Source.each(ctx, "/organizations", nil, func(o member) error {
+		err = each(ctx, p.Source, "list organizations", "/organizations", nil, func(o member) error {
 			g.Go(func() error { return r.organization(ctx, o.ID) })
 			return ctx.Err()
 		})
@@ -104,7 +101,7 @@ func (r *accountRun) user(ctx context.Context, id string) error {
 	if err := r.owned(ctx, client.ProductAccount{User: id}, ""); err != nil {
 		return err
 	}
-	return r.Source.each(ctx, "/user_management/organization_memberships", url.Values{"user_id": {id}}, func(m member) error {
+	return each(ctx, r.Source, "list memberships", "/user_management/organization_memberships", url.Values{"user_id": {id}}, func(m member) error {
 		return r.owned(ctx, client.ProductAccount{User: id, Organization: m.Organization}, "")
 	})
 }
@@ -112,7 +109,7 @@ func (r *accountRun) user(ctx context.Context, id string) error {
 // organization takes what is an organization's own, in the name of a member.
 func (r *accountRun) organization(ctx context.Context, id string) error {
 	by, enough := "", errors.New("one is enough")
-	err := r.Source.each(ctx, "/user_management/organization_memberships", url.Values{"organization_id": {id}}, func(m member) error {
+	err := each(ctx, r.Source, "list memberships", "/user_management/organization_memberships", url.Values{"organization_id": {id}}, func(m member) error {
 		by = m.User
 		return enough
 	})
@@ -256,33 +253,4 @@ func (s *Source) credential(ctx context.Context, slug string, of client.ProductA
 		return &given{c.Method, secret.FromString(c.Value), c.Expires, c.Scopes}, nil
 	}
 	return nil, nil
-}
-
-// each calls fn with every entry of a list of the API.
-func (s *Source) each(ctx context.Context, path string, q url.Values, fn func(member) error) error {
-	q = maps.Clone(q)
-	if q == nil {
-		q = url.Values{}
-	}
-	q.Set("limit", strconv.Itoa(page))
-	for {
-		var got struct {
-			Data []member `json:"data"`
-			List struct {
-				After string `json:"after"`
-			} `json:"list_metadata"`
-		}
-		if err := s.get(ctx, "list "+strings.TrimPrefix(path, "/"), path+"?"+q.Encode(), &got); err != nil {
-			return err
-		}
-		for _, m := range got.Data {
-			if err := fn(m); err != nil {
-				return err
-			}
-		}
-		if got.List.After == "" || got.List.After == q.Get("after") {
-			return nil
-		}
-		q.Set("after", got.List.After)
-	}
 }

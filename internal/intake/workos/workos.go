@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -58,31 +60,38 @@ func (s *Source) Name() string { return "workos " + s.base.Host }
 
 // Paths lists the names of all objects.
 func (s *Source) Paths(ctx context.Context, fn func(path string) error) error {
-	for after := ""; ; {
+	type object struct {
+		Name string `json:"name"`
+	}
+	return each(ctx, s, "list objects", "/vault/v1/kv", url.Values{"order": {"asc"}}, func(o object) error { return fn(o.Name) })
+}
+
+// each calls fn with every entry of a list of the API.
+func each[T any](ctx context.Context, s *Source, doing, path string, q url.Values, fn func(T) error) error {
+	q = maps.Clone(q)
+	if q == nil {
+		q = url.Values{}
+	}
+	q.Set("limit", strconv.Itoa(page))
+	for {
 		var got struct {
-			Data []struct {
-				Name string `json:"name"`
-			} `json:"data"`
+			Data []T `json:"data"`
 			List struct {
 				After string `json:"after"`
 			} `json:"list_metadata"`
 		}
-		q := url.Values{"limit": {fmt.Sprint(page)}, "order": {"asc"}}
-		if after != "" {
-			q.Set("after", after)
-		}
-		if err := s.get(ctx, "list objects", "/vault/v1/kv?"+q.Encode(), &got); err != nil {
+		if err := s.get(ctx, doing, path+"?"+q.Encode(), &got); err != nil {
 			return err
 		}
-		for _, o := range got.Data {
-			if err := fn(o.Name); err != nil {
+		for _, entry := range got.Data {
+			if err := fn(entry); err != nil {
 				return err
 			}
 		}
-		if got.List.After == "" || got.List.After == after {
+		if got.List.After == "" || got.List.After == q.Get("after") {
 			return nil
 		}
-		after = got.List.After
+		q.Set("after", got.List.After)
 	}
 }
 
