@@ -34,9 +34,9 @@ func (c Configured) Usable() bool {
 	return p.Record.OAuth == nil || c.Own != nil || p.ClientID != "" && p.For.Includes(c.Organization)
 }
 
-// usable refuses where they cannot.
+// usable refuses where they cannot, and says why.
 func (s *Service) usable(ctx context.Context, c Configured) error {
-	if c.Provider.Record.OAuth == nil {
+	if c.Usable() {
 		return nil
 	}
 	_, err := s.cfg.Providers.ClientFor(ctx, c.Environment, c.Organization, c.Provider.Record.ID)
