@@ -399,14 +399,26 @@ func (s *Service) fits(f flow, p account.Person, env id.Environment, slug string
 	return f.startedBy == p.User() && f.login == p.Login() && f.environment == env && f.provider == slug && f.client.Of == of && s.now().Before(f.expires)
 }
 
-func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, code secret.Value) (material, grant, error) {
-	verifier, err := s.vault.Open(ctx, f.place(), f.envelope)
-	if err != nil {
-		return material{}, grant{}, err
+// resume gives what a flow goes on with: the secret that it kept, and our client.
+func (s *Service) resume(ctx context.Context, f flow, pinned provider.Pinned) (kept secret.Value, client provider.Client, err error) {
+	if kept, err = s.vault.Open(ctx, f.place(), f.envelope); err != nil {
+		return kept, client, err
 	}
-	pinned := rec.Pinned()
 	pinned.Client = f.client
-	client, err := s.providers.Client(ctx, f.environment, f.provider, pinned)
+	client, err = s.providers.Client(ctx, f.environment, f.provider, pinned)
+	return kept, client, err
+}
+
+// notExchanged is what a person hears when what they came back with got no token.
+func (s *Service) notExchanged(f flow, err error) error {
+	s.log.Warn("a sign-in could not be exchanged for a token", "provider", f.provider, "error", err)
+	return fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").
+		WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
+}
+
+func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, code secret.Value) (material, grant, error) {
+	pinned := rec.Pinned()
+	verifier, client, err := s.resume(ctx, f, pinned)
 	if err != nil {
 		return material{}, grant{}, err
 	}
@@ -422,9 +434,7 @@ func (s *Service) exchange(ctx context.Context, f flow, rec provider.Record, cod
 	}
 	g, err := s.ask(ctx, pinned.Token, rec.OAuth, client, form)
 	if err != nil {
-		s.log.Warn("a code could not be exchanged", "provider", f.provider, "error", err)
-		return material{}, grant{}, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").
-			WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
+		return material{}, grant{}, s.notExchanged(f, err)
 	}
 	m := material{values: map[string]secret.Value{provider.FieldAccessToken: g.access, fieldRefreshToken: g.refresh}}
 	if how := rec.OAuth.Longer; how != nil {

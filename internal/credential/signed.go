@@ -46,8 +46,8 @@ func (s *Service) temporary(ctx context.Context, st Start, rec provider.Record, 
 	}
 	back := s.public.JoinPath(OwnCallbackPath(st.Environment, st.Provider, ref.Of)).String()
 	g, err := s.ask1(ctx, rec.OAuth.RequestURL, client, secret.Value{}, secret.Value{}, [2]string{"oauth_callback", back})
-	if confirmed := "true"; err == nil {
-		if said, _ := g.member("oauth_callback_confirmed"); said != confirmed { // one of before RFC 5849, which anybody's session could be fixed on
+	if err == nil {
+		if said, _ := g.member("oauth_callback_confirmed"); said != "true" { // one of before RFC 5849, which anybody's session could be fixed on
 			err = &tokenError{code: "unreadable", status: http.StatusOK}
 		}
 	}
@@ -62,21 +62,14 @@ func (s *Service) temporary(ctx context.Context, st Start, rec provider.Record, 
 // exchange1 turns what a person agreed to into the token of their account (RFC 5849
 // §2.3).
 func (s *Service) exchange1(ctx context.Context, f flow, rec provider.Record, token secret.Value, verifier string) (material, grant, error) {
-	key, err := s.vault.Open(ctx, f.place(), f.envelope)
-	if err != nil {
-		return material{}, grant{}, err
-	}
 	pinned := rec.Pinned()
-	pinned.Client = f.client
-	client, err := s.providers.Client(ctx, f.environment, f.provider, pinned)
+	key, client, err := s.resume(ctx, f, pinned)
 	if err != nil {
 		return material{}, grant{}, err
 	}
 	g, err := s.ask1(ctx, pinned.Token, client, token, key, [2]string{"oauth_verifier", verifier})
 	if err != nil {
-		s.log.Warn("a temporary token could not be exchanged", "provider", f.provider, "error", err)
-		return material{}, grant{}, fault.New(fault.Unavailable, "exchange_failed", "The provider did not give a token for this sign-in.").
-			WithHint("Start connecting again. If it stays, an admin should check the provider's client id and secret.").WithCause(err)
+		return material{}, grant{}, s.notExchanged(f, err)
 	}
 	m := g.onto(material{})
 	if err := failpoint.Hit("exchange: answered"); err != nil {
