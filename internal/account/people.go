@@ -185,8 +185,8 @@ func (s *Service) Members(ctx context.Context, by Actor, org id.Organization, l 
 
 // Active reports whether user is enabled and a member of org, which is in env.
 func (s *Service) Active(ctx context.Context, env id.Environment, org id.Organization, user id.User) (bool, error) {
-	ok, err := selectActive(ctx, s.db.Reader(), env, org, user)
-	return ok, sqldb.Wrap("read a membership", err)
+	r, err := s.RoleNow(ctx, env, org, user)
+	return r != "", err
 }
 
 // HoldRole gives the role that user has in org, and keeps it so to the end of the

@@ -116,9 +116,7 @@ const (
 	setRoleSQL      = `update membership set role = $1, version = version + 1 where organization_id = $2 and user_id = $3`
 	deleteMemberSQL = `delete from membership where organization_id = $1 and user_id = $2`
 	roleSQL         = `select role from membership where organization_id = $1 and user_id = $2`
-	activeSQL       = `select count(*) from membership m join person p on p.id = m.user_id join organization o on o.id = m.organization_id
-		where m.organization_id = $1 and m.user_id = $2 and o.environment_id = $3 and p.disabled_at = 0`
-	roleNowSQL = `select m.role from membership m join person p on p.id = m.user_id join organization o on o.id = m.organization_id
+	roleNowSQL      = `select m.role from membership m join person p on p.id = m.user_id join organization o on o.id = m.organization_id
 		where m.organization_id = $1 and m.user_id = $2 and o.environment_id = $3 and p.disabled_at = 0`
 	holdRoleSQL = `select m.role from membership m join person p on p.id = m.user_id
 		where m.organization_id = $1 and m.user_id = $2 and p.disabled_at = 0`
@@ -234,12 +232,6 @@ func selectRole(ctx context.Context, q sqldb.Querier, org id.Organization, user 
 	var r Role
 	err := q.QueryRowContext(ctx, roleSQL, org, user).Scan(&r)
 	return r, err
-}
-
-func selectActive(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization, user id.User) (bool, error) {
-	var n int64
-	err := q.QueryRowContext(ctx, activeSQL, org, user, env).Scan(&n)
-	return n > 0, err
 }
 
 func selectHeldRole(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.User) (Role, error) {
