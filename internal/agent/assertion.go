@@ -37,9 +37,12 @@ func readAssertion(v secret.Value) (issuer.Token, error) {
 // it is (RFC 7523 §3): signed by one of its keys, by and about itself, for us,
 // for a short time, and never seen before.
 func (s *Service) proveByAssertion(ctx context.Context, c Client, a issuer.Token) error {
-	claims, err := s.signedBy(ctx, c, a)
+	claims, ok, err := signedBy(ctx, s.keys, c.keysURL, c.keys, a)
 	if err != nil {
 		return err
+	}
+	if !ok {
+		return invalidClient()
 	}
 	now := s.now()
 	switch {
@@ -65,26 +68,18 @@ func (s *Service) proveByAssertion(ctx context.Context, c Client, a issuer.Token
 // issuer, or by the endpoint as RFC 7523 has it.
 func (s *Service) isUs(aud string) bool { return aud == s.issuer || aud == s.issuer+"/oauth/token" }
 
-// signedBy gives the claims of a once one of c's keys has signed it.
-func (s *Service) signedBy(ctx context.Context, c Client, a issuer.Token) (jwt.Claims, error) {
-	var claims jwt.Claims
-	var ok bool
-	if c.keysURL != "" {
-		var err error
-		if claims, ok, err = s.keys.ByKeysAt(ctx, c.keysURL, a); err != nil {
-			return jwt.Claims{}, err
-		}
-	} else {
-		set, err := issuer.ReadKeys([]byte(c.keys))
-		if err != nil {
-			return jwt.Claims{}, err
-		}
-		claims, ok = a.By(set)
+// signedBy gives the claims of a token once one of the keys at an address, or else of
+// the JWK Set keys, has signed it, and reports whether one has.
+func signedBy(ctx context.Context, from *issuer.Reader, address, keys string, t issuer.Token, extra ...any) (jwt.Claims, bool, error) {
+	if address != "" {
+		return from.ByKeysAt(ctx, address, t, extra...)
 	}
-	if !ok {
-		return jwt.Claims{}, invalidClient()
+	set, err := issuer.ReadKeys([]byte(keys))
+	if err != nil {
+		return jwt.Claims{}, false, err
 	}
-	return claims, nil
+	claims, ok := t.By(set, extra...)
+	return claims, ok, nil
 }
 
 func insertAssertion(ctx context.Context, tx *sqldb.Tx, hash []byte, expires time.Time) (sqldb.Result, error) {

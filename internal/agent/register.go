@@ -189,15 +189,15 @@ func (s *Service) signing(ctx context.Context, c Client, keys string, w Workload
 	if !w.IsZero() {
 		return s.trusting(ctx, c, w, keys)
 	}
-	return s.withKeys(ctx, c, keys)
+	return withKeys(ctx, s.keys, c, keys)
 }
 
-// withKeys is c with keys of its own: a JWK Set, or the address of one.
-func (s *Service) withKeys(ctx context.Context, c Client, keys string) (Client, error) {
+// withKeys is c with keys that prove it: a JWK Set, or the address of one.
+func withKeys(ctx context.Context, from *issuer.Reader, c Client, keys string) (Client, error) {
 	c.AuthMethod, c.keys, c.keysURL, c.workload = AuthKeys, "", "", ""
 	if isDocument(keys) && !strings.HasPrefix(keys, "{") {
 		c.keysURL = keys
-		if _, err := s.keys.Keys(ctx, keys, true); err != nil {
+		if _, err := from.Keys(ctx, keys, true); err != nil {
 			return Client{}, fault.New(fault.Invalid, "invalid_keys", "There are no keys to be had at that address.").
 				WithHint("It answers an https request with a JWK Set.").WithCause(err)
 		}

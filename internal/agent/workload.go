@@ -12,8 +12,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/go-jose/go-jose/v4/jwt"
-
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/issuer"
 )
@@ -139,7 +137,7 @@ func (s *Service) trusting(ctx context.Context, c Client, w Workload, keys strin
 	switch {
 	case keys != "":
 		var err error
-		if c, err = s.withKeys(ctx, c, keys); err != nil {
+		if c, err = withKeys(ctx, s.platforms, c, keys); err != nil {
 			return Client{}, err
 		}
 	case w.Issuer == "":
@@ -182,18 +180,9 @@ func (s *Service) proveByPlatform(ctx context.Context, c Client, t issuer.Token)
 		address = m.Keys
 	}
 	var said map[string]any
-	var claims jwt.Claims
-	var ok bool
-	if address != "" {
-		if claims, ok, err = s.platforms.ByKeysAt(ctx, address, t, &said); err != nil {
-			return away(err)
-		}
-	} else {
-		set, err := issuer.ReadKeys([]byte(c.keys))
-		if err != nil {
-			return err
-		}
-		claims, ok = t.By(set, &said)
+	claims, ok, err := signedBy(ctx, s.platforms, address, c.keys, t, &said)
+	if err != nil {
+		return away(err)
 	}
 	now := s.now()
 	no := func(what string) error {
