@@ -4,12 +4,12 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/sqldb"
 	"github.com/ambit-dev/ambit/internal/throttle"
 )
@@ -113,16 +113,7 @@ func (h Hosts) have(address string) bool {
 		return true
 	}
 	u, err := url.Parse(address)
-	if err != nil {
-		return false
-	}
-	host := strings.ToLower(u.Host)
-	return slices.ContainsFunc(h, func(one string) bool {
-		if below, ok := strings.CutPrefix(one, "*"); ok {
-			return strings.HasSuffix(host, below) && len(host) > len(below)
-		}
-		return host == one
-	})
+	return err == nil && outbound.Listed(h, strings.ToLower(u.Host))
 }
 
 func isDocument(name string) bool { return strings.Contains(name, "://") }

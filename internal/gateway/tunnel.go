@@ -4,11 +4,11 @@ import (
 	"context"
 	"net"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/session"
 )
@@ -33,12 +33,8 @@ type Egress struct {
 
 // passes reports whether a tunnel to host may pass, and by which rule.
 func (e Egress) passes(host string) (rule string, ok bool) {
-	named := slices.ContainsFunc(e.Hosts, func(h string) bool {
-		below, wild := strings.CutPrefix(h, "*")
-		return !wild && h == host || wild && strings.HasSuffix(host, below) && len(host) > len(below)
-	})
 	switch {
-	case named:
+	case outbound.Listed(e.Hosts, host):
 		return "egress.host", true
 	case e.Elsewhere == PassElsewhere:
 		return "egress.pass", true

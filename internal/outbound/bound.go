@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -192,6 +193,16 @@ func validPort(port string) bool {
 		n = n*10 + int(port[i]-'0')
 	}
 	return n <= 65535
+}
+
+// Listed reports whether an operator's list of hosts has host: as it is written, or by
+// *.example.com, which is every name below example.com and not that name. Both sides are
+// lower-case, and with a port or without one alike.
+func Listed(list []string, host string) bool {
+	return slices.ContainsFunc(list, func(h string) bool {
+		below, wild := strings.CutPrefix(h, "*")
+		return !wild && h == host || wild && strings.HasSuffix(host, below) && len(host) > len(below)
+	})
 }
 
 // allowKey is the canonical form of one entry of Policy.Allow.
