@@ -250,9 +250,6 @@ func (s *Service) tell(ctx context.Context, e Endpoint, d Delivery) outcome {
 	if e.Form == FormEvent {
 		return s.send(ctx, e, d)
 	}
-	if until := asks(d.Kind, d.body); !until.IsZero() && !s.now().Before(until) {
-		return outcome{code: "too_late", final: true}
-	}
 	words := plain
 	if e.Form == FormMail {
 		words = unlinked
@@ -261,6 +258,9 @@ func (s *Service) tell(ctx context.Context, e Endpoint, d Delivery) outcome {
 	if err != nil {
 		s.log.Error("an event cannot be told", "delivery", d.ID, "error", err)
 		return outcome{code: "event_unreadable", final: true}
+	}
+	if !n.until.IsZero() && !s.now().Before(n.until) {
+		return outcome{code: "too_late", final: true}
 	}
 	if e.Form == FormMail {
 		return s.mail(ctx, e, d, n)

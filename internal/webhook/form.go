@@ -41,6 +41,7 @@ func slackURL(raw string) string {
 // waiting and never what an agent wrote; it decides nothing.
 type notice struct {
 	line, url string
+	until     time.Time // when what it asks for is over; zero: it asks nothing
 }
 
 // read makes a notice of a stored event, with the words that records hold made plain:
@@ -49,15 +50,15 @@ func read(body []byte, plain func(string) string) (notice, error) {
 	var m struct {
 		Type string `json:"type"`
 		Data struct {
-			Kind, URL, Provider, State, Reason string
-			AgentLabel                         string    `json:"agent_label"`
-			AgentVerified                      bool      `json:"agent_verified"`
-			AccountLabel                       string    `json:"account_label"`
-			ReauthorizeBy                      string    `json:"reauthorize_by"`
-			ExpiresAt                          time.Time `json:"expires_at"`
-			Providers, Effects                 []string
-			Tool                               string
-			Minutes                            int
+			URL, Provider      string
+			AgentLabel         string    `json:"agent_label"`
+			AgentVerified      bool      `json:"agent_verified"`
+			AccountLabel       string    `json:"account_label"`
+			ReauthorizeBy      string    `json:"reauthorize_by"`
+			ExpiresAt          time.Time `json:"expires_at"`
+			Providers, Effects []string
+			Tool               string
+			Minutes            int
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
@@ -73,6 +74,9 @@ func read(body []byte, plain func(string) string) (notice, error) {
 		account += " (" + plain(d.AccountLabel) + ")"
 	}
 	n := notice{url: d.URL}
+	if m.Type == kindAsked {
+		n.until = d.ExpiresAt
+	}
 	switch {
 	case m.Type == KindTest:
 		n.line = "This is a trial from Ambit. Notices arrive here."
@@ -150,19 +154,6 @@ func (n notice) text() string {
 	return text
 }
 
-// asks is the time at which what an event asks for is over; zero if it asks nothing.
-func asks(kind string, body []byte) time.Time {
-	var m struct {
-		Data struct {
-			ExpiresAt time.Time `json:"expires_at"`
-		} `json:"data"`
-	}
-	if kind != kindAsked || json.Unmarshal(body, &m) != nil {
-		return time.Time{}
-	}
-	return m.Data.ExpiresAt
-}
-
 // address is what an endpoint's form makes of the URL that was given: what is kept in
 // the clear, and what is sealed instead.
 func (in Input) address() (shown string, sealed secret.Value) {
@@ -177,7 +168,11 @@ func (s *Service) checkForm(in Input) error {
 	case !slices.Contains(Forms(), in.Form):
 		return fault.New(fault.Invalid, "webhook_form", "There is no such form.").WithHint("It is slack, mail, or left out for signed events.")
 	case in.Form == FormMail && s.cfg.Mail == nil:
-		return fault.New(fault.Invalid, "mail_not_set_up", "This server sends no mail.").WithHint("Its operator sets AMBIT_SMTP_URL and AMBIT_SMTP_FROM (docs/configuration.md).")
+		return noMail()
 	}
 	return nil
+}
+
+func noMail() error {
+	return fault.New(fault.Invalid, "mail_not_set_up", "This server sends no mail.").WithHint("Its operator sets AMBIT_SMTP_URL and AMBIT_SMTP_FROM (docs/configuration.md).")
 }

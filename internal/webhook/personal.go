@@ -75,15 +75,17 @@ func (s *Service) SetPersonal(ctx context.Context, p account.Person, env id.Envi
 		return err
 	}
 	if on && s.cfg.Mail == nil {
-		return fault.New(fault.Invalid, "mail_not_set_up", "This server sends no mail.").WithHint("Its operator sets AMBIT_SMTP_URL and AMBIT_SMTP_FROM (docs/configuration.md).")
+		return noMail()
 	}
 	if on && p.Email() == "" {
 		return fault.New(fault.Invalid, "no_address", "Your account has no e-mail address.").WithHint("Add one first.")
 	}
 	now, by := s.now(), account.ByPerson(p).In(env)
 	fresh := Endpoint{ID: id.NewWebhook(), Environment: env, User: p.User(), Form: FormMail, URL: mailto, Events: []string{kindAsked}, Enabled: true, CreatedAt: now, UpdatedAt: now, Version: 1, secretVersion: 1}
-	if _, err := s.newSecret(ctx, &fresh, secret.Value{}); err != nil {
-		return err
+	if on {
+		if _, err := s.newSecret(ctx, &fresh, secret.Value{}); err != nil {
+			return err
+		}
 	}
 	return s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := tx.Serialize(ctx, "webhook of "+string(p.User())); err != nil {

@@ -48,7 +48,7 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
-// Mailer sends mail. An error of kind fault.Invalid says that trying again is no use.
+// Mailer sends mail. An error of kind fault.Invalid says that the server refused it.
 type Mailer interface {
 	Send(ctx context.Context, m mail.Message) error
 }
@@ -293,16 +293,16 @@ func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, i
 		return Endpoint{}, err
 	}
 	in.Form = now.Form
-	same := in.Form == FormSlack && (in.URL == "" || in.URL == now.URL)
-	if same {
+	if in.Form == FormSlack && in.URL == "" {
 		in.URL = now.URL
 	}
+	moves := in.Form == FormSlack && in.URL != now.URL // else its address stays as it is sealed
 	if err := s.check(ctx, in); err != nil {
 		return Endpoint{}, err
 	}
 	shown, hidden := in.address()
 	next := now
-	if in.Form == FormSlack && !same {
+	if moves {
 		next.secretVersion++
 		if _, err := s.newSecret(ctx, &next, hidden); err != nil {
 			return Endpoint{}, err
@@ -312,7 +312,7 @@ func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, i
 		if e.secretVersion != now.secretVersion {
 			return moved()
 		}
-		if !same && in.Form == FormSlack {
+		if moves {
 			e.secret, e.secretVersion = next.secret, next.secretVersion
 		}
 		e.URL, e.Description, e.Events = shown, in.Description, in.Events
