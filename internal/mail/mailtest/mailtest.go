@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"net/textproto"
 	"strings"
 	"sync"
 	"testing"
@@ -69,17 +70,13 @@ func (s *Server) Mails() []Mail {
 func (s *Server) serve(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second)) // a client that leaves it open fails its test, and holds up no other
-	in := bufio.NewReader(c)
+	in := textproto.NewReader(bufio.NewReader(c))
 	say := func(text string) { _, _ = fmt.Fprintf(c, "%s\r\n", text) }
-	line := func() (string, bool) {
-		text, err := in.ReadString('\n')
-		return strings.TrimRight(text, "\r\n"), err == nil
-	}
 	var m Mail
 	say("220 mail.test ESMTP")
 	for {
-		text, ok := line()
-		if !ok {
+		text, err := in.ReadLine()
+		if err != nil {
 			return
 		}
 		verb, rest, _ := strings.Cut(text, " ")
@@ -104,18 +101,11 @@ func (s *Server) serve(c net.Conn) {
 			say("250 yes")
 		case "DATA":
 			say("354 go on")
-			var b strings.Builder
-			for {
-				text, ok := line()
-				if !ok {
-					return
-				}
-				if text == "." {
-					break
-				}
-				b.WriteString(strings.TrimPrefix(text, ".") + "\n")
+			data, err := in.ReadDotBytes()
+			if err != nil {
+				return
 			}
-			m.Data = b.String()
+			m.Data = string(data)
 			s.mu.Lock()
 			s.mails = append(s.mails, m)
 			s.mu.Unlock()
