@@ -174,19 +174,11 @@ func (c *command) importAccounts() *cobra.Command {
 }
 
 func (c *command) bringAccounts(ctx context.Context, p workos.AccountPlan) error {
-	shows := c.progress()
-	defer shows.end()
-	var all []workos.AccountResult
-	p.Done = func(r workos.AccountResult) {
-		all = append(all, r)
-		shows.at(int64(len(all)), "account looked at", "accounts looked at")
-	}
-	sum, err := workos.ImportAccounts(ctx, p)
-	shows.end()
+	all, sum, err := imported(c, "account", "accounts", func(done func(workos.AccountResult)) (workos.AccountSummary, error) {
+		p.Done = done
+		return workos.ImportAccounts(ctx, p)
+	})
 	if err != nil {
-		if len(all) > 0 {
-			c.note("%s looked at before that. Run it again to go on.", count(int64(len(all)), "account was", "accounts were"))
-		}
 		return err
 	}
 	slices.SortFunc(all, func(a, b workos.AccountResult) int {
@@ -207,7 +199,7 @@ func (c *command) bringAccounts(ctx context.Context, p workos.AccountPlan) error
 		c.say("\n%s in %s: %d the same, %d skipped, %d %s.", count(int64(sum.Accounts), "account", "accounts"), plain(p.Source.Name()), sum.States[intake.Same], sum.States[intake.Skipped], n, did)
 	})
 	if bad := sum.Bad(); err == nil && bad > 0 {
-		return fault.New(fault.Conflict, "import_incomplete", count(int64(bad), "account was", "accounts were")+" not connected.").WithHint("The list says why. Mend that and run it again: it goes on where it was.")
+		return incomplete(count(int64(bad), "account was", "accounts were") + " not connected.")
 	}
 	return err
 }
@@ -238,27 +230,38 @@ func (c *command) intake(ctx context.Context, f intakeFlags, open func(context.C
 	if err != nil {
 		return err
 	}
-	shows := c.progress()
-	defer shows.end()
-	var all []intake.Result
-	sum, err := intake.Run(ctx, intake.Plan{Source: src, Mapping: mapping, To: cl, Apply: f.apply, CurrentOnly: f.current, Done: func(r intake.Result) {
-		all = append(all, r)
-		shows.at(int64(len(all)), "secret looked at", "secrets looked at")
-	}})
-	shows.end()
+	all, sum, err := imported(c, "secret", "secrets", func(done func(intake.Result)) (intake.Summary, error) {
+		return intake.Run(ctx, intake.Plan{Source: src, Mapping: mapping, To: cl, Apply: f.apply, CurrentOnly: f.current, Done: done})
+	})
 	if err != nil {
-		if len(all) > 0 {
-			c.note("%s looked at before that. Run it again to go on.", count(int64(len(all)), "secret was", "secrets were"))
-		}
 		return err
 	}
 	if err := c.showIntake(src.Name(), all, sum, f.apply); err != nil {
 		return err
 	}
 	if bad := sum.Bad(); bad > 0 {
-		return fault.New(fault.Conflict, "import_incomplete", count(int64(bad), "secret was", "secrets were")+" not imported.").WithHint("The list says why. Mend that and run it again: it goes on where it was.")
+		return incomplete(count(int64(bad), "secret was", "secrets were") + " not imported.")
 	}
 	return nil
+}
+
+// imported runs an import and gives what became of each thing that it looked at. People
+// see meanwhile how many those are, and how many they were if it broke off.
+func imported[R, S any](c *command, one, many string, run func(done func(R)) (S, error)) (all []R, sum S, err error) {
+	shows := c.progress()
+	sum, err = run(func(r R) {
+		all = append(all, r)
+		shows.at(int64(len(all)), one+" looked at", many+" looked at")
+	})
+	shows.end()
+	if err != nil && len(all) > 0 {
+		c.note("%s looked at before that. Run it again to go on.", count(int64(len(all)), one+" was", many+" were"))
+	}
+	return all, sum, err
+}
+
+func incomplete(message string) error {
+	return fault.New(fault.Conflict, "import_incomplete", message).WithHint("The list says why. Mend that and run it again: it goes on where it was.")
 }
 
 // showIntake lists what became of each path: to people only what is not the same as

@@ -63,7 +63,7 @@ func (c *command) machine(make bool) (string, error) {
 		if err == nil && len(text) >= 16 {
 			return string(text), nil
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil {
+		if !errors.Is(err, fs.ErrNotExist) { // or it is too short
 			return "", fault.New(fault.Invalid, "machine_unreadable", "The name of this machine cannot be read: "+path+".").WithHint("Without it, what was taken out of files here is not found again.").WithCause(err)
 		}
 		if !make {
