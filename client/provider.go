@@ -284,9 +284,7 @@ func (c *Client) ProviderTemplates(ctx context.Context) (Page[Template], error) 
 // ProviderCatalog searches the providers that the server knows, a page at a time.
 func (c *Client) ProviderCatalog(ctx context.Context, search string, p Paging) (Page[CatalogEntry], error) {
 	q := p.add(url.Values{})
-	if search != "" {
-		q.Set("search", search)
-	}
+	set(q, "search", search)
 	return read[Page[CatalogEntry]](ctx, c, "/v1/provider-catalog", q)
 }
 

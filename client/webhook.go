@@ -67,11 +67,7 @@ type WebhookReplay struct {
 
 // Webhooks lists those of an organization, or with none of the whole environment.
 func (c *Client) Webhooks(ctx context.Context, organization string) (Page[Webhook], error) {
-	q := url.Values{}
-	if organization != "" {
-		q.Set("organization_id", organization)
-	}
-	return read[Page[Webhook]](ctx, c, "/v1/webhooks", q)
+	return read[Page[Webhook]](ctx, c, "/v1/webhooks", ofOrganization(organization))
 }
 
 // CreateWebhook has an application told of what happens to connections. A person does it
@@ -120,9 +116,7 @@ func (c *Client) TestWebhook(ctx context.Context, id string) (WebhookDelivery, e
 // WebhookDeliveries lists what was told, newest first; an empty state is any.
 func (c *Client) WebhookDeliveries(ctx context.Context, id, state string, p Paging) (Page[WebhookDelivery], error) {
 	q := p.add(url.Values{})
-	if state != "" {
-		q.Set("state", state)
-	}
+	set(q, "state", state)
 	return read[Page[WebhookDelivery]](ctx, c, "/v1/webhooks/"+seg(id)+"/deliveries", q)
 }
 
