@@ -180,7 +180,7 @@ func registration(org id.Organization, name, kind string, c Ceiling, w Workload)
 	for _, e := range effects {
 		q.Add("effect", string(e))
 	}
-	if w.Issuer != "" || w.Subject != "" {
+	if !agent.Workload(w).IsZero() {
 		q.Set("issuer", w.Issuer)
 		q.Set("subject", w.Subject)
 		for _, name := range slices.Sorted(maps.Keys(w.Claims)) {

@@ -134,9 +134,15 @@ func TestStoredLoginRaisesNothing(t *testing.T) {
 			}
 		}
 
+		// What was said of a platform is on the page, also what cannot be yet: it must not
+		// become an agent with a secret there.
+		res := send(login, "POST", "/v1/agents", map[string]any{"organization_id": org, "name": "pod", "kind": "autonomous", "owner_id": string(member), "workload": map[string]any{"claims": map[string]string{"namespace_id": "7"}}})
+		if at, err := url.Parse(res.Error["url"]); err != nil || res.code() != "browser_required" || at.Query().Get("claims") != "namespace_id=7" {
+			t.Errorf("an agent of a platform: %d %s", res.status, res.body)
+		}
 		// A record is handed in, and counts for nothing until its author agrees.
 		s := &scene{t: t, w: w}
-		res := send(login, "PUT", "/v1/providers/weather", map[string]any{"yaml": s.record("weather"), "if_version": 0})
+		res = send(login, "PUT", "/v1/providers/weather", map[string]any{"yaml": s.record("weather"), "if_version": 0})
 		if res.code() != "browser_required" || !strings.HasPrefix(res.Error["url"], "http://localhost:7420/ui/drafts/draft_") {
 			t.Errorf("a record: %d %s", res.status, res.body)
 		}
