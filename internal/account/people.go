@@ -202,11 +202,7 @@ func (s *Service) HoldRole(ctx context.Context, tx *sqldb.Tx, org id.Organizatio
 // RoleNow gives the role that user has in org, which is in env. It is empty for who is
 // disabled or no member.
 func (s *Service) RoleNow(ctx context.Context, env id.Environment, org id.Organization, user id.User) (Role, error) {
-	var r Role
-	err := s.db.Reader().QueryRowContext(ctx, roleNowSQL, org, user, env).Scan(&r)
-	if sqldb.NoRows(err) {
-		return "", nil
-	}
+	r, err := selectRoleNow(ctx, s.db.Reader(), env, org, user)
 	return r, sqldb.Wrap("read a membership", err)
 }
 

@@ -234,6 +234,16 @@ func selectRole(ctx context.Context, q sqldb.Querier, org id.Organization, user 
 	return r, err
 }
 
+// selectRoleNow gives the role of a user who is enabled; none if they have none.
+func selectRoleNow(ctx context.Context, q sqldb.Querier, env id.Environment, org id.Organization, user id.User) (Role, error) {
+	var r Role
+	err := q.QueryRowContext(ctx, roleNowSQL, org, user, env).Scan(&r)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return r, err
+}
+
 func selectHeldRole(ctx context.Context, tx *sqldb.Tx, org id.Organization, user id.User) (Role, error) {
 	var r Role
 	err := tx.QueryRowContext(ctx, holdRoleSQL+tx.ShareLock(), org, user).Scan(&r)

@@ -110,8 +110,8 @@ func (s *Service) Vouch(ctx context.Context, by Actor, org id.Organization, user
 // mayVouch holds a user against all that must be so for an application's word to
 // count for them.
 func (s *Service) mayVouch(ctx context.Context, tx *sqldb.Tx, v vouch) error {
-	in, err := selectActive(ctx, tx, v.environment, v.organization, v.user)
-	if err != nil || !in {
+	now, err := selectRoleNow(ctx, tx, v.environment, v.organization, v.user)
+	if err != nil || now == "" {
 		return orElse(err, notFound("user"))
 	}
 	var made id.Key

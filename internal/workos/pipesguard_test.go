@@ -79,7 +79,7 @@ func TestNobodyIsMadeForWhatIsRefused(t *testing.T) {
 			path, more, code string
 			status           int
 		}{
-			{"POST /data-integrations/desk/api-key", `,"secret":"a-key-long-enough"`, "tenant_invalid", 400},
+			{"POST /data-integrations/desk/api-key", `,"secret":"a-key-long-enough"`, "tenant_invalid", 422},
 			{"PUT /data-integrations/sandbox_key/api-key", `,"secret":"short"`, "credential_unusable", 422},
 			{"PUT /data-integrations/sandbox_key/api-key", `,"secret":"no-key-of-theirs"`, "", 0},
 			{"PUT /data-integrations/sandbox_key/client-credentials", `,"client_id":"c","client_secret":"s"`, "auth_method_mismatch", 422},
