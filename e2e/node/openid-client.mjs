@@ -32,10 +32,10 @@ const ways = {
 };
 
 // A person consents, and the code comes back with state and iss, which the library checks.
-const signIn = async (config) => {
+const signIn = async (config, more) => {
   const verifier = oidc.randomPKCECodeVerifier(), state = oidc.randomState();
   const { back } = await ask({ page: oidc.buildAuthorizationUrl(config, {
-    redirect_uri, resource, state, code_challenge: await oidc.calculatePKCECodeChallenge(verifier), code_challenge_method: "S256" }).href });
+    redirect_uri, resource, state, code_challenge: await oidc.calculatePKCECodeChallenge(verifier), code_challenge_method: "S256", ...more }).href });
   const trade = (pkceCodeVerifier) => oidc.authorizationCodeGrant(config, new URL(back), { pkceCodeVerifier, expectedState: state }, { resource });
   return { trade, verifier };
 };
@@ -92,6 +92,26 @@ const steps = {
     assert.deepEqual(await ask({ token: child.access_token, call: "sandbox_list_issues" }), { code: "" });
     assert.deepEqual(await ask({ token: child.access_token, call: "sandbox_create_issue", args: { title: "By a sub-agent" } }), { code: "not_granted" });
     await refused("invalid_grant", oidc.genericGrantRequest(c.config, EXCHANGE, { subject_token: child.access_token, subject_token_type: ACCESS, resource }));
+  },
+  // A client that knows nothing but this flow gets a token for one session, as the person left it.
+  async session(way, c) {
+    const asks = [{ type: "ambit_session", providers: ["sandbox"], effects: ["read", "write"], minutes: 10, purpose: "Be judged." }];
+    const asked = [{ scope: "ambit session:sandbox:read" }, { authorization_details: JSON.stringify(asks) }];
+    for (const [i, more] of asked.entries()) {
+      const held = await signIn(c.config, more);
+      const got = await held.trade(held.verifier);
+      assert.equal(got.refresh_token, undefined);
+      assert.equal(got.scope, ["ambit session:sandbox:read", "ambit session:sandbox:read session:sandbox:write"][i]);
+      assert.equal(got.authorization_details[0].type, "ambit_session");
+      assert.ok(got.expiresIn() <= 60 * [30, 10][i], `${got.expiresIn()}`);
+      assert.deepEqual(await ask({ token: got.access_token, call: "sandbox_list_issues" }), { code: "" });
+      assert.deepEqual(await ask({ token: got.access_token, call: "sandbox_create_issue", args: { title: "By a plain client" } }), { code: ["not_granted", ""][i] });
+      if (c.introspects) assert.ok((await oidc.tokenIntrospection(c.config, got.access_token)).sid.startsWith("ses_"));
+      await refused("invalid_grant", held.trade(held.verifier)); // a second use ends what the first gave
+      assert.equal((await ask({ token: got.access_token, call: "sandbox_list_issues" })).code, "unauthorized");
+    }
+    const elsewhere = await signIn(c.config, { scope: "session:sandbox:everything" }).then(() => "a code", (e) => `${e}`);
+    assert.ok(!elsewhere.includes("a code"), elsewhere);
   },
   async rotation(way, c) {
     const first = c.tokens.refresh_token;

@@ -42,8 +42,9 @@ import (
 	"github.com/ambit-dev/ambit/internal/vault"
 )
 
-// Scope is the only scope there is: a token says who calls, nothing more, so
-// what a client asks for beyond it is left out (threats.md S7).
+// Scope is that of every token: it says who calls, nothing more. What a client asks for
+// beyond it is left out, but for a session (see Asks), which gives no authority either:
+// that is the session's (threats.md S7).
 const Scope = "ambit"
 
 // Kind says in whose name an agent acts.

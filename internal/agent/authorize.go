@@ -40,6 +40,7 @@ type AuthRequest struct {
 	Challenge   string // PKCE, S256
 	Resource    string // always Service.Resource once stored
 	Scope       string
+	Asks        *Asks  // what it asks for at once, for one session; nil: an identity
 	UserCode    string // of a device, which shows it; no redirect leads there
 	Address     string // of the browser or device that brought it
 	ExpiresAt   time.Time
@@ -76,6 +77,8 @@ func (s *Service) BeginAuthorize(ctx context.Context, r AuthRequest) (id.Flow, e
 		return "", fault.New(fault.Denied, "unauthorized_client", "This client may not use the authorization code grant.")
 	case len(r.State) > maxStateLen:
 		return "", fault.New(fault.Invalid, "invalid_request", "state is too long.")
+	case r.Asks != nil && r.Asks.check() != nil:
+		return "", r.Asks.check()
 	case !isChallenge(r.Challenge):
 		return "", fault.New(fault.Invalid, "invalid_request", "code_challenge is the SHA-256 of the verifier in base64url.")
 	}
@@ -148,8 +151,8 @@ type Consent struct {
 // ConsentDigest is what a person's proof of presence signs: this request, this
 // person, this organization, this label, and nothing else.
 func (s *Service) ConsentDigest(user id.User, r AuthRequest, c Consent) [32]byte {
-	return sha256.Sum256(crypt.Fields("ambit consent 2", s.issuer, string(user), string(r.ID), string(r.Client.ID), r.RedirectURI,
-		r.State, r.Challenge, r.Resource, r.Scope, r.UserCode, string(c.Organization), c.Label))
+	return sha256.Sum256(crypt.Fields("ambit consent 3", s.issuer, string(user), string(r.ID), string(r.Client.ID), r.RedirectURI,
+		r.State, r.Challenge, r.Resource, r.Scope, r.UserCode, r.Asks.document(), string(c.Organization), c.Label))
 }
 
 // Consent makes (or finds) the agent that this client is for person in the
@@ -158,32 +161,59 @@ func (s *Service) ConsentDigest(user id.User, r AuthRequest, c Consent) [32]byte
 // redirect is for the person's browser only, and empty where a device waits.
 func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Flow, c Consent, evidence account.Evidence) (redirect string, err error) {
 	r, err := s.PendingAuthorize(ctx, flow)
+	if err == nil && r.Asks != nil {
+		err = requestGone() // its code is for a session, which is not approved by this
+	}
 	if err != nil {
 		return "", err
 	}
+	_, redirect, err = s.consent(ctx, person, r, c, evidence)
+	return redirect, err
+}
+
+// ConsentToAsk is Consent for a request that asks for a session at once. The agent has
+// no token yet: what it gives can ask for just that session, whose approval answers
+// the client ([Service.CodeForSession]).
+func (s *Service) ConsentToAsk(ctx context.Context, person account.Person, flow id.Flow, c Consent, evidence account.Evidence) (Identity, AuthRequest, error) {
+	r, err := s.PendingAuthorize(ctx, flow)
+	if err == nil && r.Asks == nil {
+		err = requestGone()
+	}
+	if err != nil {
+		return Identity{}, AuthRequest{}, err
+	}
+	a, _, err := s.consent(ctx, person, r, c, evidence)
+	if err != nil {
+		return Identity{}, AuthRequest{}, err
+	}
+	return Identity{agent: a, user: a.Owner}, r, nil
+}
+
+func (s *Service) consent(ctx context.Context, person account.Person, r AuthRequest, c Consent, evidence account.Evidence) (agent Agent, redirect string, err error) {
+	none := func(err error) (Agent, string, error) { return Agent{}, "", err }
+	flow := r.ID
 	if c.Label != "" {
 		if err := checkName(c.Label); err != nil {
-			return "", err
+			return none(err)
 		}
 	}
 	env, err := consents(person, c.Organization)
 	if err != nil {
-		return "", err
+		return none(err)
 	}
 	proof, err := s.proven(ctx, person, env, c.Organization, evidence, s.ConsentDigest(person.User(), r, c))
 	if err != nil {
-		return "", err
+		return none(err)
 	}
 	a := Agent{ID: id.NewAgent(), Environment: env, Organization: c.Organization, Name: c.Label, Verified: c.Label != "", Kind: Delegated,
 		Owner: person.User(), Client: r.Client.ID, ClientHost: r.Host(), CreatedAt: s.now()}
 	if !a.Verified {
 		a.Name = r.Client.Name
 	}
-	text := codePrefix + rand.Text()
-	hash := secret.FromString(text).Hash()
 	now := s.now()
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if err := decideRequest(ctx, tx, flow, now); err != nil {
+		if r.Asks != nil { // the approval of the session is what decides
+		} else if err := decideRequest(ctx, tx, flow, now); err != nil {
 			return err
 		}
 		if err := keepClient(ctx, tx, r.Client.ID); err != nil {
@@ -197,15 +227,17 @@ func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Fl
 			return fault.New(fault.Denied, "agent_disabled", "This agent is disabled in the chosen organization.").
 				WithHint("An admin can enable it again under Agents.")
 		}
-		if r.UserCode != "" {
+		switch {
+		case r.Asks != nil:
+		case r.UserCode != "":
 			err = agreeDevice(ctx, tx, flow, a.ID)
-		} else {
-			err = insertCode(ctx, tx, code{hash: hash[:], family: newFamilyID(), flow: flow, agent: a.ID, client: r.Client.ID,
-				redirectURI: r.RedirectURI, challenge: r.Challenge, audience: r.Resource, scope: r.Scope, created: now, expires: now.Add(codeTTL)})
+		default:
+			redirect, err = s.newCode(ctx, tx, r, code{agent: a.ID, scope: r.Scope}, now)
 		}
 		if err != nil {
 			return err
 		}
+		agent = a
 		e := entry(a, "agent.consented", string(a.ID))
 		e.Actor, e.Address, e.Evidence = account.ByPerson(person).Audit(), person.Address(), proof
 		e.Detail = map[string]string{"client": string(r.Client.ID), "redirects_to": r.Host(), "label": a.Label(), "flow": string(flow)}
@@ -213,15 +245,21 @@ func (s *Service) Consent(ctx context.Context, person account.Person, flow id.Fl
 		return nil
 	})
 	if errors.Is(err, errStale) {
-		return "", requestGone()
+		return none(requestGone())
 	}
 	if err != nil {
-		return "", sqldb.Wrap("record a consent", err)
+		return none(sqldb.Wrap("record a consent", err))
 	}
-	if r.UserCode != "" {
-		return "", nil
-	}
-	return s.answer(r, url.Values{"code": {text}}), nil
+	return agent, redirect, nil
+}
+
+// newCode makes a code for c's agent, and gives the redirect that carries it.
+func (s *Service) newCode(ctx context.Context, tx *sqldb.Tx, r AuthRequest, c code, now time.Time) (redirect string, err error) {
+	text := codePrefix + rand.Text()
+	hash := secret.FromString(text).Hash()
+	c.hash, c.family, c.flow, c.client, c.redirectURI, c.challenge, c.audience = hash[:], newFamilyID(), r.ID, r.Client.ID, r.RedirectURI, r.Challenge, r.Resource
+	c.created, c.expires = now, now.Add(codeTTL)
+	return s.answer(r, url.Values{"code": {text}}), insertCode(ctx, tx, c)
 }
 
 // DenyConsent closes a request and returns the redirect that tells the client,

@@ -11,7 +11,8 @@ import (
 )
 
 // Identity is an agent that has proved who it is, for one request. Only
-// Authenticate makes one; the zero Identity is nobody.
+// Authenticate makes one, and ConsentToAsk of a person's proof; the zero Identity is
+// nobody.
 type Identity struct {
 	agent   Agent
 	user    id.User

@@ -249,10 +249,10 @@ func touchAgent(ctx context.Context, tx *sqldb.Tx, agent id.Agent, at time.Time)
 
 func insertRequest(ctx context.Context, tx *sqldb.Tx, r AuthRequest, created time.Time) error {
 	const query = `
-insert into authorize_request (id, client_id, redirect_uri, state, challenge, resource, scope, address, created_at, expires_at, decided_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)`
+insert into authorize_request (id, client_id, redirect_uri, state, challenge, resource, scope, address, created_at, expires_at, decided_at, asks)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11)`
 	_, err := tx.ExecContext(ctx, query, r.ID, r.Client.ID, r.RedirectURI, r.State, r.Challenge, r.Resource, r.Scope, r.Address,
-		sqldb.Micros(created), sqldb.Micros(r.ExpiresAt))
+		sqldb.Micros(created), sqldb.Micros(r.ExpiresAt), r.Asks.document())
 	return err
 }
 
@@ -293,13 +293,18 @@ select id from authorize_request where opened_by = $1 order by created_at desc, 
 
 func selectRequest(ctx context.Context, q sqldb.Querier, flow id.Flow, now time.Time) (AuthRequest, error) {
 	const query = `
-select r.id, r.client_id, r.redirect_uri, r.state, r.challenge, r.resource, r.scope, r.address, r.opened_by, r.expires_at, coalesce(d.user_code, '')
+select r.id, r.client_id, r.redirect_uri, r.state, r.challenge, r.resource, r.scope, r.address, r.opened_by, r.expires_at, coalesce(d.user_code, ''), r.asks
 from authorize_request r left join device_code d on d.flow_id = r.id
 where r.id = $1 and r.decided_at = 0 and r.expires_at > $2`
 	var r AuthRequest
 	var expires int64
-	err := q.QueryRowContext(ctx, query, flow, sqldb.Micros(now)).Scan(&r.ID, &r.Client.ID, &r.RedirectURI, &r.State, &r.Challenge, &r.Resource, &r.Scope, &r.Address, &r.openedBy, &expires, &r.UserCode)
+	var asks string
+	err := q.QueryRowContext(ctx, query, flow, sqldb.Micros(now)).Scan(&r.ID, &r.Client.ID, &r.RedirectURI, &r.State, &r.Challenge, &r.Resource, &r.Scope, &r.Address, &r.openedBy, &expires, &r.UserCode, &asks)
+	if err != nil {
+		return r, err
+	}
 	r.ExpiresAt = sqldb.Time(expires)
+	r.Asks, err = readAsks(asks)
 	return r, err
 }
 
@@ -318,25 +323,29 @@ type code struct {
 	redirectURI, challenge string
 	audience, scope        string
 	created, expires, used time.Time
+	session                id.Session // that the token is for; empty: it is an identity
+	sessionEnds            time.Time
+	details                string // of the session, for the client
 }
 
 func insertCode(ctx context.Context, tx *sqldb.Tx, c code) error {
 	const query = `
-insert into authorization_code (hash, family_id, flow_id, agent_id, client_id, redirect_uri, challenge, audience, scope, created_at, expires_at, used_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0)`
+insert into authorization_code (hash, family_id, flow_id, agent_id, client_id, redirect_uri, challenge, audience, scope, created_at, expires_at, used_at, session_id, session_expires_at, details)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12, $13, $14)`
 	_, err := tx.ExecContext(ctx, query, c.hash, c.family, c.flow, c.agent, c.client, c.redirectURI, c.challenge, c.audience, c.scope,
-		sqldb.Micros(c.created), sqldb.Micros(c.expires))
+		sqldb.Micros(c.created), sqldb.Micros(c.expires), c.session, sqldb.Micros(c.sessionEnds), c.details)
 	return err
 }
 
 func selectCode(ctx context.Context, q sqldb.Querier, hash []byte) (code, error) {
 	const query = `
-select family_id, flow_id, agent_id, client_id, redirect_uri, challenge, audience, scope, created_at, expires_at, used_at
+select family_id, flow_id, agent_id, client_id, redirect_uri, challenge, audience, scope, created_at, expires_at, used_at, session_id, session_expires_at, details
 from authorization_code where hash = $1`
 	c := code{hash: hash}
-	var created, expires, used int64
+	var created, expires, used, ends int64
 	err := q.QueryRowContext(ctx, query, hash).Scan(&c.family, &c.flow, &c.agent, &c.client, &c.redirectURI, &c.challenge, &c.audience, &c.scope,
-		&created, &expires, &used)
+		&created, &expires, &used, &c.session, &ends, &c.details)
+	c.sessionEnds = sqldb.Time(ends)
 	c.created, c.expires, c.used = sqldb.Time(created), sqldb.Time(expires), sqldb.Time(used)
 	return c, err
 }

@@ -33,6 +33,7 @@ type Tokens struct {
 	Refresh   secret.Value
 	ExpiresIn time.Duration
 	Scope     string
+	Details   string // what a session gives that was asked for at consent (RFC 9396), as JSON
 }
 
 // issued is a set of tokens before it is stored.
@@ -138,9 +139,14 @@ func (s *Service) Exchange(ctx context.Context, by Caller, g CodeGrant) (Tokens,
 		return Tokens{}, fault.New(fault.Invalid, "invalid_target", "resource differs from the authorization request.")
 	case !now.Before(c.expires):
 		return Tokens{}, invalidGrant("The code is too old.")
+	case c.session != "" && !now.Before(c.sessionEnds):
+		return Tokens{}, invalidGrant("The session has ended.")
 	}
-	withRefresh := by.may(GrantRefresh) == nil
-	next := freshTokens(withRefresh, now, now.Add(refreshTTL))
+	ends := now.Add(refreshTTL)
+	next := freshTokens(by.may(GrantRefresh) == nil && c.session == "", now, ends)
+	if c.session != "" { // the token lasts as long as the session, and nothing makes another
+		ends, next.accessExpires = c.sessionEnds, c.sessionEnds
+	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := s.stillProven(ctx, tx, by); err != nil {
 			return err
@@ -152,24 +158,28 @@ func (s *Service) Exchange(ctx context.Context, by Caller, g CodeGrant) (Tokens,
 		if err := consumeCode(ctx, tx, c.hash, now); err != nil {
 			return err
 		}
-		f := newFamily(a, c.scope, now, refreshTTL)
-		f.id, f.audience = c.family, c.audience
+		f := newFamily(a, c.scope, now, 0)
+		f.id, f.audience, f.session, f.expires = c.family, c.audience, c.session, ends
 		if err := insertFamily(ctx, tx, f); err != nil {
 			return err
 		}
 		if err := next.store(ctx, tx, f, now); err != nil {
 			return err
 		}
-		s.audit.Append(tx, entry(a, "token.issued", GrantCode))
+		e := entry(a, "token.issued", GrantCode)
+		e.Session = c.session
+		s.audit.Append(tx, e)
 		return nil
 	})
-	if errors.Is(err, errStale) { // the same code was spent between our read and our write
+	if errors.Is(err, errStale) { // the same code was spent between our read and our write, or its session ended
 		return Tokens{}, s.codeReplayed(ctx, c)
 	}
 	if err != nil {
 		return Tokens{}, sqldb.Wrap("exchange an authorization code", err)
 	}
-	return next.tokens(now, c.scope), nil
+	t := next.tokens(now, c.scope)
+	t.Details = c.details
+	return t, nil
 }
 
 // verifies is PKCE with S256: the challenge is the verifier's hash.
@@ -185,7 +195,7 @@ func (s *Service) codeReplayed(ctx context.Context, c code) error {
 	if err := s.endFamily(ctx, c.family, c.agent, "token.code_replayed"); err != nil {
 		return err
 	}
-	return invalidGrant("The code was used before; what it gave is revoked.")
+	return invalidGrant("The code was used before, and what it gave is revoked; or its session has ended.")
 }
 
 // endFamily revokes a family and records why, if nobody did before.
@@ -467,11 +477,14 @@ func (s *Service) RevokeUser(ctx context.Context, tx *sqldb.Tx, _ id.Environment
 	return err
 }
 
-// RevokeSession ends the tokens that are bound to a session, in the
+// RevokeSession ends the tokens and codes that are bound to a session, in the
 // transaction that ends it.
 func (s *Service) RevokeSession(ctx context.Context, tx *sqldb.Tx, session id.Session) error {
 	if session == "" {
 		return nil
+	}
+	if err := dropCodes(ctx, tx, session, s.now()); err != nil {
+		return err
 	}
 	_, err := revokeFamiliesOfSession(ctx, tx, session, s.now())
 	return err

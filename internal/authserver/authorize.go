@@ -82,5 +82,9 @@ func (s *Server) begin(r *http.Request, req agent.AuthRequest, p params) (id.Flo
 		return invalid("invalid_request", "code_challenge_method is S256.")
 	}
 	req.Challenge, req.Resource, req.Scope = p.get("code_challenge"), p.get("resource"), p.get("scope")
+	var err error
+	if req.Asks, err = asks(p); err != nil {
+		return "", err
+	}
 	return s.agents.BeginAuthorize(r.Context(), req)
 }

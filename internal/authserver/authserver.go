@@ -113,7 +113,7 @@ func oauthError(f *fault.Error) (code string, status int) {
 		return f.Code, http.StatusUnauthorized
 	case "invalid_request", "invalid_grant", "invalid_scope", "invalid_target", "unauthorized_client", "unsupported_grant_type",
 		"unsupported_response_type", "invalid_redirect_uri", "invalid_client_metadata", "access_denied",
-		"request_not_supported", "request_uri_not_supported",
+		"request_not_supported", "request_uri_not_supported", "invalid_authorization_details",
 		"authorization_pending", "slow_down", "expired_token":
 		return f.Code, http.StatusBadRequest
 	}

@@ -441,7 +441,7 @@ func TestMetadata(t *testing.T) {
 			want := map[string]any{"issuer": agenttest.PublicURL, "code_challenge_methods_supported": []any{"S256"},
 				"authorization_response_iss_parameter_supported": true, "token_endpoint": agenttest.PublicURL + "/oauth/token",
 				"authorization_endpoint": agenttest.PublicURL + "/oauth/authorize", "registration_endpoint": agenttest.PublicURL + "/oauth/register",
-				"revocation_endpoint": agenttest.PublicURL + "/oauth/revoke", "scopes_supported": []any{"ambit"},
+				"revocation_endpoint": agenttest.PublicURL + "/oauth/revoke", "scopes_supported": []any{"ambit"}, "authorization_details_types_supported": []any{"ambit_session"},
 				"token_endpoint_auth_methods_supported": []any{"none", "client_secret_basic", "client_secret_post", "private_key_jwt"}, "client_id_metadata_document_supported": true,
 				"grant_types_supported":         []any{"authorization_code", "refresh_token", "client_credentials", agent.GrantAssertion, agent.GrantDevice},
 				"introspection_endpoint":        agenttest.PublicURL + "/oauth/introspect",

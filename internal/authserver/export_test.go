@@ -8,4 +8,9 @@ func ParseParams(raw string) (values map[string]string, repeated map[string]bool
 	return p.values, p.repeated, err
 }
 
+// ParseAsks reads what a client asks for with its authorization request.
+func ParseAsks(scope, details string) (*agent.Asks, error) {
+	return asks(params{values: map[string]string{"scope": scope, "authorization_details": details}})
+}
+
 func ParseRegistration(body []byte) (agent.NewClient, error) { return agent.ReadClient(body) }

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -22,6 +23,9 @@ func writeTokens(w http.ResponseWriter, t agent.Tokens, exchanged bool) {
 	}
 	if exchanged {
 		doc["issued_token_type"] = accessTokenType
+	}
+	if t.Details != "" {
+		doc["authorization_details"] = json.RawMessage(t.Details)
 	}
 	if !t.Refresh.IsZero() {
 		doc["refresh_token"] = string(t.Refresh.Reveal())

@@ -31,6 +31,7 @@ func (s *Server) serverMetadata() map[string]any {
 		"code_challenge_methods_supported":                 []string{"S256"},
 		"authorization_response_iss_parameter_supported":   true,
 		"client_id_metadata_document_supported":            !s.agents.NoDocuments(),
+		"authorization_details_types_supported":            []string{agent.AsksType},
 		"protected_resources":                              []string{s.agents.Resource()},
 	}
 	if s.sessions != nil {

@@ -53,6 +53,7 @@ type Approval struct {
 	Lost      string   // of an open call: why it could not be made as its connection stands now
 	Widened   *Session // of a request to widen a session that runs: that session, as it is now
 	First     First    // who approved already, where a second person must
+	Consent   *Consent // the sign-in that it answers too; nil: none
 
 	row    approvalRow
 	rules  Rules
@@ -233,6 +234,11 @@ func (s *Service) load(ctx context.Context, r approvalRow, rules Rules) (Approva
 		}
 		base = s.aged(base)
 		a.Widened = &base
+	}
+	if r.kind == KindSession {
+		if a.Consent, err = consentOf(ctx, s.db.Reader(), ses.ID); err != nil {
+			return Approval{}, err
+		}
 	}
 	if r.firstBy != "" {
 		a.First = First{By: r.firstBy, At: r.firstAt}
@@ -480,11 +486,12 @@ func (s *Service) decide(p account.Person, a Approval, d Decision) (verdict, err
 		Base         int64           `json:"widens_version,omitempty"`
 		Like         *Like           `json:"like,omitempty"`
 		Instructions string          `json:"instructions"`
-		First        string          `json:"first,omitempty"` // the digest that the first of two persons proved
+		First        string          `json:"first,omitempty"`   // the digest that the first of two persons proved
+		Consent      string          `json:"consent,omitempty"` // to whom its token goes
 	}{
 		Form: "ambit approval 1", Approval: a.ID, Environment: a.Session.Environment, Organization: a.Session.Organization,
 		Session: a.Session.ID, Agent: a.Session.Agent, User: a.user(), Approver: p.User(), Call: a.Call,
-		Instructions: note, First: a.row.firstDigest, Widens: a.Session.Widens, Base: a.Session.base,
+		Instructions: note, First: a.row.firstDigest, Widens: a.Session.Widens, Base: a.Session.base, Consent: a.Consent.to(),
 	}
 	if a.First.By != "" { // the second says yes to exactly what the first allowed
 		f, err := a.row.first()

@@ -30,6 +30,8 @@ type Ask struct {
 	Calls     int    // the most calls that may start; 0: no limit
 	Limits    []AskedLimit
 	Widen     string // the handle of a session that runs, to which this is to be added; empty: for another session
+
+	consent *Consent // that it comes with; nil: it comes of a token
 }
 
 // AskedLimit is a limit that an agent asks for itself. Provider may be empty
@@ -53,6 +55,11 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 	if who.Session() != "" {
 		return Requested{}, fault.New(fault.Denied, "not_granted", "This token belongs to one session and cannot ask for another.")
 	}
+	ask.consent = nil
+	return s.request(ctx, who, ask, address)
+}
+
+func (s *Service) request(ctx context.Context, who agent.Identity, ask Ask, address string) (Requested, error) {
 	rules, err := s.asking(ctx, who)
 	if err != nil {
 		return Requested{}, s.held(ctx, who, err, address)
@@ -92,7 +99,8 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		Purpose string     `json:"purpose"`
 		Widens  id.Session `json:"widens,omitempty"`
 		Base    int64      `json:"base,omitempty"` // what was asked of the session before it changed cannot be granted any more
-	}{ses.asked, ask.Minutes, ses.Calls, ses.Purpose, ses.Widens, ses.base})
+		Consent string     `json:"consent,omitempty"`
+	}{ses.asked, ask.Minutes, ses.Calls, ses.Purpose, ses.Widens, ses.base, ask.consent.to()})
 	if err != nil {
 		return Requested{}, err
 	}
@@ -128,6 +136,11 @@ func (s *Service) Request(ctx context.Context, who agent.Identity, ask Ask, addr
 		if ses.Widens != "" {
 			if err := insertWidening(ctx, tx, ses); err != nil {
 				return sqldb.Wrap("store a session request", err)
+			}
+		}
+		if ask.consent != nil {
+			if err := s.bindConsent(ctx, tx, ses, *ask.consent); err != nil {
+				return err
 			}
 		}
 		if err := insertHandle(ctx, tx, handleHash(handle), ses.ID, now); err != nil {
@@ -188,7 +201,7 @@ func (a Ask) normal(set policy.Settings) (Ask, error) {
 			return Ask{}, err
 		}
 	}
-	if a.Purpose = strings.TrimSpace(a.Purpose); a.Purpose == "" {
+	if a.Purpose = strings.TrimSpace(a.Purpose); a.Purpose == "" && a.consent == nil { // scopes have no room for one
 		return bad("The request has no purpose.", "Say in one or two sentences what the access is for; a person will read it.")
 	}
 	if len(a.Purpose) > MaxPurpose || !utf8.ValidString(a.Purpose) {

@@ -208,6 +208,12 @@ func (s *Server) approvalPage(v *visit, a session.Approval, d session.Decision) 
 	if a.Widened != nil {
 		p.Session = a.Widened.ID
 	}
+	if a.Consent != nil {
+		p.Risks = append([]string{answerTo(*a.Consent)}, p.Risks...)
+		if a.Session.User == v.person.User() {
+			p.Consent = a.Consent.Flow
+		}
+	}
 	if a.State != session.ApprovalPending || a.Kind == session.KindCall && a.Session.State != session.Active {
 		p.Decided = s.verdict(v, a)
 		p.Title, p.Ask.Past, p.Ask.Granted = p.Decided.Word, true, a.State == session.ApprovalApproved && a.Kind != session.KindCall
@@ -481,6 +487,19 @@ func (s *Server) approve(v *visit) (answer, error) {
 		}
 		return again(s.approvalPage(v, a, d), err)
 	}
+	return s.afterDecision(v, a)
+}
+
+// afterDecision leads to what became of a request: back to the program, where it came
+// with a sign-in of the person's own and nobody else must decide.
+func (s *Server) afterDecision(v *visit, a session.Approval) (answer, error) {
+	if a.Consent != nil && a.Session.User == v.person.User() {
+		back, err := s.consentBack(v, a.Consent.Flow)
+		if fault.Is(err, "pending") {
+			return goTo("/ui/consent/" + string(a.Consent.Flow)), nil
+		}
+		return back, err
+	}
 	return goTo("/ui/approvals/" + string(a.ID)), nil
 }
 
@@ -496,7 +515,7 @@ func (s *Server) deny(v *visit) (answer, error) {
 	if err := s.sessions.Deny(v.ctx(), v.person, a.ID, reason); err != nil {
 		return again(s.approvalPage(v, a, session.Decision{Instructions: reason}), err)
 	}
-	return goTo("/ui/approvals/" + string(a.ID)), nil
+	return s.afterDecision(v, a)
 }
 
 // verdict says what became of a request.

@@ -97,6 +97,8 @@ type ConsentPage struct {
 	Label      string
 	Places     []Option
 	ClientName string // its own words
+	Asks       string // what it asks for at once, for one session
+	Done       string // what became of that; empty: it was not asked for yet
 	TOTP       bool
 }
 

@@ -43,6 +43,7 @@ type ApprovalPage struct {
 	Asked        time.Time
 	Expires      time.Time
 	Risks        []string
+	Consent      id.Flow // the person's sign-in of a program that it answers too; empty: none
 	Call         *CallView
 	Cards        []GrantCard
 	Minutes      []Option

@@ -249,6 +249,7 @@ func (s *Server) routes() []route {
 		{"POST /ui/consent/{flow}/challenge", signedIn, s.consentChallenge},
 		{"POST /ui/consent/{flow}", signedIn, s.consentGive},
 		{"POST /ui/consent/{flow}/deny", signedIn, s.consentDeny},
+		{"POST /ui/consent/{flow}/finish", signedIn, s.consentFinish},
 
 		{"GET /ui/secrets", signedIn, s.secretList},
 		{"GET /ui/secrets/new", signedIn, s.secretNew},

@@ -1,0 +1,37 @@
+package authserver
+
+import (
+	"encoding/json"
+
+	"github.com/ambit-dev/ambit/internal/agent"
+	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/strictjson"
+)
+
+// asks reads what a client asks for with its authorization request: by scopes, or by
+// authorization details (RFC 9396) where it has more to say. Nil: an identity.
+func asks(p params) (*agent.Asks, error) {
+	byScope, err := agent.AsksOfScope(p.get("scope"))
+	if err != nil || !p.has("authorization_details") {
+		return byScope, err
+	}
+	invalid := func(msg string) (*agent.Asks, error) {
+		return nil, fault.New(fault.Invalid, "invalid_authorization_details", msg)
+	}
+	if byScope != nil {
+		return invalid("What is asked for is in authorization_details or in scopes, not in both.")
+	}
+	doc := []byte(p.get("authorization_details"))
+	if strictjson.Check(doc, strictjson.Limits{Bytes: maxForm}) != nil {
+		return invalid("authorization_details is a JSON array, in which nothing is said twice.")
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(doc, &list); err != nil || len(list) != 1 {
+		return invalid("authorization_details is a JSON array of one object of the type " + agent.AsksType + ".")
+	}
+	var a agent.Asks
+	if err := strictjson.Unmarshal(list[0], &a, strictjson.Limits{}); err != nil || a.Type != agent.AsksType {
+		return invalid("The object has the type " + agent.AsksType + ", providers, tools, effects, minutes and purpose, and nothing else.")
+	}
+	return &a, nil
+}
