@@ -491,7 +491,8 @@ func plausible(c class, v string, m mode, quoted bool) bool {
 		}
 		return random(v, least) || uuid.MatchString(v) && (m == config || quoted) || m == config && len(v) >= 8 && classes(v) >= 3 && !wordy(v) && passwordLike(v, m)
 	case hinting:
-		return random(v, 20) && classes(v) >= 2 && !(hexOnly.MatchString(v) && digestLen[len(v)])
+		digest := v[1+strings.LastIndexByte(v, '-'):] // build-<digest> is the key of a cache
+		return random(v, 20) && classes(v) >= 2 && !(hexOnly.MatchString(digest) && digestLen[len(digest)])
 	}
 	return false
 }

@@ -25,7 +25,7 @@ var (
 		changed updated created date time timestamp last next count per reason event events action actions grant grants flow strategy family keyid number no num available present set missing invalid confirm confirmation confirmed again repeat reuse history
 		public pub publishable anon cert certificate certs ca chain bundle crt issuer jwk jwks list map attempts retries retry visible visibility show toggle autocomplete pages tab caption legend tooltip`)
 	// known words, anywhere in a name, say that the value is meant to be known.
-	known  = set(`public publishable pub anon pubkey pk publickey`)
+	known  = set(`public publishable pub anon pubkey pk publickey csrf xsrf authenticity`)
 	phrase = set(`password passwd pwd passphrase pass passwort kennwort pw passcode psk passwords userpassword dbpassword`)
 	strong = set(`secret secrets token tokens credential credentials creds auth authorization jwt pat bearer authtoken accesstoken refreshtoken apitoken clientsecret sharedsecret cookie webhook sas dsn`)
 	// before, with key, tell that it opens something.
@@ -78,6 +78,9 @@ func classOf(name string) class {
 		return plain // an annotation of Kubernetes
 	}
 	w := nameWords(name)
+	if n := len(w); n > 2 && w[n-3] == "request" && w[n-2] == "verification" && w[n-1] == "token" { // of ASP.NET's forms
+		return plain
+	}
 	if len(w) > 1 && (w[0] == "forgot" || w[0] == "forgotten" || w[0] == "reset" || w[0] == "checksum") {
 		return plain
 	}
@@ -120,9 +123,11 @@ func classOf(name string) class {
 		switch {
 		case notKeys[prev] || prev == "ssh" || prev == "host":
 			return plain
-		case before[prev] || providerOf(w) != "" || secretive:
+		case before[prev] || strings.HasSuffix(prev, "api") || providerOf(w) != "" || secretive:
 			return telling
 		}
+		return hinting
+	case (last == "access" || last == "refresh") && prev == "": // of OAuth, in stores of logins
 		return hinting
 	case last == "sid" && prev == "connect", last == "salt", last == "cookie", last == "webhook", last == "otp", last == "seed", last == "mnemonic":
 		return hinting

@@ -156,7 +156,7 @@ func titleOf(r *rule) string {
 
 // leftOut are rules of gitleaks for what this package reads itself, and for what is public.
 var leftOut = set(`generic-api-key jwt jwt-base64 private-key curl-auth-header curl-auth-user kubernetes-secret-yaml flutterwave-public-key nuget-config-password hashicorp-tf-password
-	freemius-secret-key sidekiq-sensitive-url aws-access-token alibaba-access-key-id`)
+	microsoft-teams-webhook freemius-secret-key sidekiq-sensitive-url aws-access-token alibaba-access-key-id`)
 
 // own is shorthand for a rule whose match begins with one of the keywords.
 func own(id, provider, title string, base int, pattern string, keywords ...string) *rule {
@@ -173,6 +173,8 @@ func ownRules() []*rule {
 		own("github-app-token", "github", "GitHub app token", 65, `gh[us]_[A-Za-z0-9]{30,251}`, "ghu_", "ghs_"),
 		own("github-refresh-token", "github", "GitHub refresh token", 75, `ghr_[A-Za-z0-9]{30,251}`, "ghr_"),
 		own("gitlab-token", "gitlab", "GitLab token", 75, `gl(?:pat|dt|rt|rtr|cbt|ptt|ft|soat|agent|oas|ffct|imt|wt)-[0-9A-Za-z_.-]{18,300}`, "glpat-", "gldt-", "glrt-", "glrtr-", "glcbt-", "glptt-", "glft-", "glsoat-", "glagent-", "gloas-", "glffct-", "glimt-", "glwt-"),
+		own("github-copilot-token", "github", "GitHub Copilot session token", 45, `tid=[0-9a-f]{32};[A-Za-z0-9=;:._-]+`, "tid="),
+		own("microsoft-teams-webhook", "azure", "Microsoft Teams webhook", 45, `webhook\.office\.com/webhookb2/[0-9a-f-]{36}@[0-9a-f-]{36}/IncomingWebhook/[0-9a-f]{32}/[0-9a-f-]{36}(?:/[\w-]+)?`, "webhook.office.com"),
 		own("anthropic-key", "anthropic", "Anthropic API key", 65, `sk-ant-(?:api|admin|oat|ort|sid)\d\d-`+word+`{24,}`, "sk-ant-"),
 		own("openrouter-key", "openrouter", "OpenRouter API key", 55, `sk-or-v1-[0-9a-f]{48,}`, "sk-or-"),
 		own("langfuse-key", "langfuse", "Langfuse secret key", 45, `sk-lf-[0-9a-f-]{32,}`, "sk-lf-"),

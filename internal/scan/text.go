@@ -216,7 +216,7 @@ func (d *doc) token(u *unit, r *rule, at, keyword int) {
 			a, b = m[2*r.group], m[2*r.group+1]
 		case r.group == 0 && !r.anchored:
 			for g := 2; g+1 < len(m); g += 2 {
-				if m[g] >= 0 && m[g+1] > m[g] {
+				if m[g] >= 0 && m[g+1] >= m[g]+8 { // a shorter group only counts something
 					a, b = m[g], m[g+1]
 					break
 				}

@@ -275,7 +275,7 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 		return
 	}
 	inEnv := len(path) == 1 && envName.MatchString(d.base) || len(path) > 1 && givenTo.MatchString(path[len(path)-2])
-	if workingFolder(name, v, inEnv) {
+	if workingFolder(name, v, inEnv) || key == "user.signingkey" { // which git names, and others may know
 		return
 	}
 	if d.wallet(name, key, v, line) || d.serverURL(path, name, key, v, line) {
@@ -298,6 +298,9 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 		return
 	}
 	ok := plausible(c, v, config, true)
+	if !ok && c == hinting && envKey.MatchString(name) && hexOnly.MatchString(v) && random(v, 32) && !placeholder(v) {
+		ok = true // SOMEBODY_KEY: in an environment it is theirs, not a digest
+	}
 	if !ok && inGiven && c >= telling && len(v) >= 8 && !placeholder(v) && !wordy(v) && !strings.ContainsAny(v, " /") {
 		ok = true
 	}
@@ -323,6 +326,9 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	f.value, f.key, f.line = v, key, line
 	d.addParsed(f)
 }
+
+// envKey matches the name of a variable that holds a key of somebody.
+var envKey = lazily(`^[A-Z][A-Z0-9]*_KEY$`)
 
 var (
 	phraseForm = lazily(`^[A-Za-z0-9]{2,12}(?: [A-Za-z0-9]{2,12}){2,9}$`)
