@@ -71,10 +71,10 @@ func (b *Baseline) accepts() func(Finding) bool {
 // namer names findings: by their value where that cannot be guessed, else by their place.
 func (b *Baseline) namer() func(Finding) string {
 	key, _ := hex.DecodeString(b.Key)
-	hide := hiding()
+	h := anyHider()
 	return func(f Finding) string {
 		mac := hmac.New(sha256.New, key)
-		mac.Write([]byte(f.Kind + "\x00" + hide(filepath.Base(f.File)) + "\x00" + hide(f.Key) + "\x00"))
+		mac.Write([]byte(f.Kind + "\x00" + filepath.Base(seen(h.path(f.File))) + "\x00" + seen(h.name(f.Key)) + "\x00"))
 		if !f.weak {
 			addValue(mac, f)
 		}

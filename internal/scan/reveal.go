@@ -60,9 +60,21 @@ func newHider(rules *ruleSet) *hider {
 	return &hider{&reader{s: &scanner{rules: rules}}, map[string]string{}}
 }
 
+// anyHider is one for callers that have no rules at hand; without rules it leaves no text.
+func anyHider() *hider {
+	rules, err := loadRules()
+	if err != nil {
+		return &hider{}
+	}
+	return newHider(rules)
+}
+
 func (h *hider) hide(s string) string {
 	if h == nil || len(s) < 12 { // nil: it was done before
 		return s
+	}
+	if h.r == nil {
+		return hiddenText
 	}
 	if out, ok := h.done[s]; ok {
 		return out
@@ -71,41 +83,51 @@ func (h *hider) hide(s string) string {
 	d := h.r.doc("")
 	d.text(&unit{text: []byte(s), line: 1, flat: true, mode: forms})
 	for _, f := range d.found {
-		out = strings.ReplaceAll(out, string(f.Value.Reveal()), "••••••")
+		out = strings.ReplaceAll(out, string(f.Value.Reveal()), hiddenText)
 	}
 	h.done[s] = out
 	return out
 }
 
-// hidden is hide for one text.
-func hidden(s string) string { return hiding()(s) }
+// hidden is a path as messages may have it.
+func hidden(path string) string { return seen(anyHider().path(path)) }
 
-// hiding is hide for several texts; without rules it leaves none of them. It belongs to
-// one goroutine.
-func hiding() func(string) string {
-	rules, err := loadRules()
-	if err != nil {
-		return func(string) string { return "••••••" }
+// words takes out of what is said of a finding what its file had no business to say.
+func (h *hider) words(list []Finding) {
+	for i := range list {
+		f := &list[i]
+		f.Title, f.Opens = seen(h.hide(f.Title)), seen(h.name(f.Opens))
 	}
-	return newHider(rules).hide
 }
 
 // scrub takes every value that was found out of the texts of a report, and whatever else
-// in a path or the name of a key is a credential by its form.
+// in a path or the name of a key is a credential.
 func scrub(list []Finding, skips []Skip, h *hider) {
+	defer func() { // last: a value that was found may hold any sign
+		for i := range list {
+			f := &list[i]
+			f.File, f.Key, f.Exposure.Owner = seen(f.File), seen(f.Key), seen(f.Exposure.Owner)
+		}
+		for i := range skips {
+			skips[i].Path = seen(skips[i].Path)
+		}
+	}()
 	for i := range list {
-		list[i].File, list[i].Key, list[i].Opens = h.hide(list[i].File), h.hide(list[i].Key), h.hide(list[i].Opens)
+		list[i].File, list[i].Key = h.path(list[i].File), h.name(list[i].Key)
 	}
 	for i := range skips {
-		skips[i].Path = h.hide(skips[i].Path)
+		skips[i].Path = h.path(skips[i].Path)
 	}
 	var pairs []string
-	seen := map[string]bool{}
+	known := map[string]bool{}
 	for _, f := range list {
 		for _, form := range append(f.also[:len(f.also):len(f.also)], f.Value) {
-			if v := string(form.Reveal()); len(v) >= 4 && !seen[v] {
-				seen[v] = true
-				pairs = append(pairs, v, "••••••")
+			if v := string(form.Reveal()); len(v) >= 4 && !known[v] {
+				known[v] = true
+				pairs = append(pairs, v, hiddenText)
+				for _, e := range escapedForms(v) {
+					pairs = append(pairs, e, hiddenText)
+				}
 			}
 		}
 	}
@@ -121,7 +143,7 @@ func scrub(list []Finding, skips []Skip, h *hider) {
 	}
 	for i := range list {
 		f := &list[i]
-		f.Key, f.Opens, f.Reason, f.Advice = hit(f.Key), hit(f.Opens), hit(f.Reason), hit(f.Advice)
+		f.Title, f.Key, f.Opens, f.Reason, f.Advice = hit(f.Title), hit(f.Key), hit(f.Opens), hit(f.Reason), hit(f.Advice)
 		if !f.weak || len(f.Value.Reveal()) >= 8 { // a short password may be a common word of paths
 			f.File = hit(f.File)
 		}

@@ -73,15 +73,24 @@ func severity(f Finding) string {
 	return map[Risk]string{High: "9.0", Medium: "6.0", Low: "3.0"}[f.Risk]
 }
 
-// uri is a path as a relative reference, or as a file URI when it is absolute.
+// uri is a path as a relative reference, or as a file URI when it is absolute. A colon is
+// escaped: what stands before it would be taken for a scheme (RFC 3986 §4.2).
 func uri(p string) string {
 	parts := strings.Split(filepath.ToSlash(p), "/")
+	drive := len(parts) > 1 && driveForm.MatchString(parts[0])
 	for i := range parts {
-		parts[i] = url.PathEscape(parts[i])
+		if i > 0 || !drive {
+			parts[i] = strings.ReplaceAll(url.PathEscape(parts[i]), ":", "%3A")
+		}
 	}
 	s := strings.Join(parts, "/")
-	if strings.HasPrefix(s, "/") {
+	switch {
+	case drive:
+		return "file:///" + s
+	case strings.HasPrefix(s, "/"):
 		return "file://" + s
 	}
 	return s
 }
+
+var driveForm = lazily(`^[A-Za-z]:$`)

@@ -212,10 +212,12 @@ func (s *scanner) report(ctx context.Context) *Report {
 		s.accepted += before - len(list)
 	}
 	expose(ctx, list, s.opt.Home)
+	h := newHider(s.rules)
+	h.words(list) // before sentences are made of them
 	for i := range list {
 		list[i].weigh(s.opt.Now)
 	}
-	scrub(list, s.skips, newHider(s.rules))
+	scrub(list, s.skips, h)
 	slices.SortStableFunc(list, byRisk)
 	if list == nil {
 		list = []Finding{}
