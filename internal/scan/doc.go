@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -32,6 +33,9 @@ type doc struct {
 
 // maxOnLine bounds what is found on one line.
 const maxOnLine = 1000
+
+// maxInFile bounds what is found in one file.
+const maxInFile = 10_000
 
 // itself is what a report calls the document beside its path.
 func (d *doc) itself() string {
@@ -71,7 +75,7 @@ func (d *doc) put(f found, end int) {
 	}
 	v := secret.FromString(f.value)
 	here := d.onLine[f.line]
-	if len(here) >= maxOnLine {
+	if len(here) >= maxOnLine || len(d.found) >= maxInFile {
 		d.tired = true
 		return
 	}
@@ -251,14 +255,18 @@ func (d *doc) whole(b []byte) {
 	f := d.formatOf(b[:min(len(b), 512)])
 	var n *node
 	m := config
+	done := d.alone(len(b))
+	defer done() // also where the reader fails
 	switch f {
 	case asJSON:
 		if n = parseJSON(b, 1); n == nil && (bytes.Count(b[:min(len(b), 1<<16)], []byte("\n{")) > 0) {
+			done()
 			d.jsonLines(b)
 			return
 		}
 		m = code
 	case asJSONLines:
+		done()
 		d.jsonLines(b)
 		return
 	case asYAML:
@@ -288,11 +296,25 @@ func (d *doc) whole(b []byte) {
 	}
 	if n != nil {
 		d.tree(n, nil, 0)
-		m = forms // what parsing misses: keys of objects, odd comments
+		n, m = nil, forms // what parsing misses: keys of objects, odd comments
 	}
+	done()
 	d.text(&unit{text: b, line: 1, mode: m})
 	d.special(b)
 	d.settle()
+}
+
+// muchToParse is the length from which texts are parsed one at a time: a tree takes many
+// times as much.
+const muchToParse = 256 << 10
+
+// alone waits until no other long text is parsed. The caller calls done.
+func (d *doc) alone(length int) (done func()) {
+	if length < muchToParse {
+		return func() {}
+	}
+	d.r.s.parsing.Lock()
+	return sync.OnceFunc(d.r.s.parsing.Unlock)
 }
 
 // jsonLines reads a transcript: one value a line, each with texts inside.
@@ -302,13 +324,20 @@ func (d *doc) jsonLines(b []byte) {
 		if d.stopped() {
 			break
 		}
-		if n := parseJSON(l, line); n != nil {
-			d.tree(n, nil, 0)
-			d.text(&unit{text: l, line: line, mode: forms})
-		} else {
-			d.text(&unit{text: l, line: line, mode: prose})
-		}
+		d.jsonLine(l, line, prose)
 		line++
 	}
 	d.settle()
+}
+
+// jsonLine reads a line that holds a value, or text.
+func (d *doc) jsonLine(l []byte, line int, otherwise mode) {
+	done := d.alone(len(l))
+	defer done() // also where the reader fails
+	if n := parseJSON(l, line); n != nil {
+		d.tree(n, nil, 0)
+		otherwise = forms
+	}
+	done()
+	d.text(&unit{text: l, line: line, mode: otherwise})
 }

@@ -1,6 +1,8 @@
 package scan
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +15,7 @@ type ignore struct {
 	up    *ignore
 	dir   string
 	lines []pattern
+	all   int // patterns here and above
 }
 
 type pattern struct {
@@ -22,11 +25,21 @@ type pattern struct {
 	own    bool // from .ambitignore
 }
 
-// maxIgnore bounds an ignore file.
-const maxIgnore = 1 << 20
+const (
+	// maxIgnore bounds an ignore file.
+	maxIgnore = 1 << 20
+	// maxPatterns bounds the patterns that count in one folder, its own and those of all above
+	// it, and maxPattern the length of one: each is an expression, and is tried on every name.
+	maxPatterns = 10_000
+	maxPattern  = 500
+)
+
+// tooManyPatterns is said of an ignore file that does not count in full: more is read than
+// it asks for.
+const tooManyPatterns = "its patterns are too many or too long, and not all of them count"
 
 // ignoreAbove reads the files of the repository that a root lies in.
-func ignoreAbove(root string) *ignore {
+func (s *scanner) ignoreAbove(root string) *ignore {
 	var dirs []string
 	for dir := filepath.Dir(root); ; dir = filepath.Dir(dir) {
 		dirs = append(dirs, dir)
@@ -42,42 +55,55 @@ func ignoreAbove(root string) *ignore {
 	}
 	var rules *ignore
 	for i := len(dirs) - 1; i >= 0; i-- {
-		rules = rules.below(dirs[i])
+		rules = s.ignoreBelow(rules, dirs[i])
 	}
 	return rules
 }
 
-// below adds the files of a folder.
-func (g *ignore) below(dir string) *ignore {
+// ignoreBelow adds the files of a folder to what counts above it.
+func (s *scanner) ignoreBelow(up *ignore, dir string) *ignore {
+	left := maxPatterns
+	if up != nil {
+		left -= up.all
+	}
 	var lines []pattern
-	for _, name := range []string{".gitignore", ".ambitignore"} {
-		lines = append(lines, readIgnore(filepath.Join(dir, name), name == ".ambitignore")...)
+	for _, name := range []string{".gitignore", ".ambitignore", filepath.Join(".git", "info", "exclude")} {
+		more, whole := readIgnore(filepath.Join(dir, name), left)
+		if !whole {
+			s.skip(filepath.Join(dir, name), tooManyPatterns)
+		}
+		for i := range more {
+			more[i].own = name == ".ambitignore"
+		}
+		left -= len(more)
+		lines = append(lines, more...)
 	}
-	lines = append(lines, readIgnore(filepath.Join(dir, ".git", "info", "exclude"), false)...)
 	if len(lines) == 0 {
-		return g
+		return up
 	}
-	return &ignore{up: g, dir: dir, lines: lines}
+	return &ignore{up: up, dir: dir, lines: lines, all: maxPatterns - left}
 }
 
-func readIgnore(name string, own bool) (list []pattern) {
-	f, size, err := openRegular(name)
-	if err != nil || size > maxIgnore {
-		if err == nil {
-			_ = f.Close()
-		}
-		return nil
+// readIgnore reads so many patterns at most; whole is false where there are more.
+func readIgnore(name string, most int) (list []pattern, whole bool) {
+	f, _, err := openRegular(name)
+	if err != nil {
+		return nil, true
 	}
 	defer func() { _ = f.Close() }()
-	b := make([]byte, size)
-	n, _ := f.Read(b)
-	for line := range strings.Lines(string(b[:n])) {
-		if p, ok := parsePattern(strings.TrimRight(line, "\r\n")); ok {
-			p.own = own
+	b, err := io.ReadAll(io.LimitReader(f, maxIgnore+1))
+	whole = err == nil && len(b) <= maxIgnore
+	for line := range bytes.Lines(b) {
+		line = bytes.TrimRight(line, "\r\n")
+		if len(list) == most || len(line) > maxPattern {
+			whole = false
+			continue
+		}
+		if p, ok := parsePattern(string(line)); ok {
 			list = append(list, p)
 		}
 	}
-	return list
+	return list, whole
 }
 
 func parsePattern(line string) (pattern, bool) {

@@ -18,15 +18,18 @@ type lineFile struct {
 	line int
 	top  *node
 	in   *node // the section
+	n    int   // nodes made
 }
 
 // parseLines reads INI, dotenv and properties, or TOML, whose sections nest and whose lists
-// and tables go over lines.
+// and tables go over lines. It returns nil where they are too many, or too deep.
 func parseLines(b []byte, toml bool) *node {
 	f := &lineFile{b: b, line: 1, top: &node{kind: object, line: 1}}
 	f.in = f.top
 	for f.at < len(f.b) {
-		f.one(toml)
+		if f.one(toml); f.n > maxNodes {
+			return nil
+		}
 	}
 	return f.top
 }
@@ -51,6 +54,7 @@ func (f *lineFile) next() {
 func (f *lineFile) one(toml bool) {
 	raw := f.rest()
 	text := strings.TrimSpace(raw)
+	f.n++
 	switch {
 	case text == "":
 	case text[0] == '#', text[0] == ';', strings.HasPrefix(text, "//"), strings.HasPrefix(text, "!"):
@@ -71,7 +75,12 @@ func (f *lineFile) section(name string, toml bool) {
 	if toml {
 		parts = splitKey(name)
 	}
+	if len(parts) > maxDepth {
+		f.n = maxNodes + 1
+		return
+	}
 	for _, p := range parts {
+		f.n++
 		n := &node{kind: object, key: p, line: f.line}
 		f.in.inner = append(f.in.inner, n)
 		f.in = n
@@ -126,8 +135,13 @@ func (f *lineFile) pair(raw string, toml bool) bool {
 	if toml {
 		parts = splitKey(name)
 	}
+	if len(parts) > maxDepth {
+		f.n = maxNodes + 1
+		return false
+	}
 	in := f.in
 	for _, p := range parts[:len(parts)-1] {
+		f.n++
 		o := &node{kind: object, key: p, line: start}
 		in.inner = append(in.inner, o)
 		in = o
@@ -168,7 +182,7 @@ func (f *lineFile) value(toml bool) *node {
 			return f.took(n, end, 1)
 		}
 	case toml && (c == '{' || c == '['):
-		return f.inline()
+		return f.inline(0)
 	}
 	text := f.rest()
 	if i := strings.Index(text, " #"); i >= 0 {
@@ -219,15 +233,19 @@ func quoteEnd(b []byte, q byte) int {
 }
 
 // inline reads the tables and lists of TOML that stand in a value.
-func (f *lineFile) inline() *node {
+func (f *lineFile) inline(depth int) *node {
 	open := f.b[f.at]
 	n := &node{kind: list, line: f.line}
+	if depth > maxDepth {
+		f.n, f.at = maxNodes+1, len(f.b)
+		return n
+	}
 	closing := byte(']')
 	if open == '{' {
 		n.kind, closing = object, '}'
 	}
 	f.at++
-	for f.at < len(f.b) {
+	for f.at < len(f.b) && f.n <= maxNodes {
 		switch c := f.b[f.at]; {
 		case c == closing:
 			f.at++
@@ -249,17 +267,18 @@ func (f *lineFile) inline() *node {
 			}
 			key := strings.Trim(string(f.b[from:f.at]), ` "'`)
 			f.at++
-			v := f.element()
+			v := f.element(depth)
 			v.key = key
 			n.inner = append(n.inner, v)
 		default:
-			n.inner = append(n.inner, f.element())
+			n.inner = append(n.inner, f.element(depth))
 		}
 	}
 	return n
 }
 
-func (f *lineFile) element() *node {
+func (f *lineFile) element(depth int) *node {
+	f.n++
 	f.blank()
 	n := &node{kind: scalar, line: f.line}
 	if f.at >= len(f.b) {
@@ -267,7 +286,7 @@ func (f *lineFile) element() *node {
 	}
 	switch c := f.b[f.at]; c {
 	case '{', '[':
-		return f.inline()
+		return f.inline(depth + 1)
 	case '"', '\'':
 		if end := quoteEnd(f.b[f.at+1:], c); end >= 0 {
 			f.at++
@@ -285,9 +304,19 @@ func (f *lineFile) element() *node {
 	return n
 }
 
-// parseYAML returns the tree of all documents of a file, or nil when it is none. Aliases
-// are not followed: what they name is read where it stands.
+// maxYAML bounds the values of a file that its reader makes, each of which takes a kilobyte.
+const maxYAML = 50_000
+
+// parseYAML returns the tree of all documents of a file, or nil when it is none, and when
+// it has too many values. Aliases are not followed: what they name is read where it stands.
 func parseYAML(b []byte) *node {
+	values := bytes.Count(b, []byte("\n")) // each of these begins one at most
+	for _, sign := range []string{",", "[", "{", "- ", "? "} {
+		values += bytes.Count(b, []byte(sign))
+	}
+	if values > maxYAML {
+		return nil
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	top := &node{kind: object, line: 1}
 	for {
@@ -299,16 +328,19 @@ func parseYAML(b []byte) *node {
 		if err != nil {
 			return nil
 		}
-		if n := fromYAML(&doc, 0); n != nil {
-			top.inner = append(top.inner, n)
-		}
-		if len(top.inner) > 10_000 {
+		n, ok := fromYAML(&doc, 0)
+		if !ok {
 			return nil
 		}
+		if n != nil {
+			top.inner = append(top.inner, n)
+		}
 	}
-	for i, line := range strings.Split(string(b), "\n") {
-		if t := strings.TrimSpace(line); strings.HasPrefix(t, "#") {
-			top.inner = append(top.inner, &node{kind: comment, text: strings.TrimLeft(t, "# "), line: i + 1})
+	at := 0
+	for line := range bytes.Lines(b) {
+		at++
+		if t := bytes.TrimSpace(line); bytes.HasPrefix(t, []byte("#")) {
+			top.inner = append(top.inner, &node{kind: comment, text: strings.TrimLeft(string(t), "# "), line: at})
 		}
 	}
 	if len(top.inner) == 1 {
@@ -317,21 +349,26 @@ func parseYAML(b []byte) *node {
 	return top
 }
 
-func fromYAML(y *yaml.Node, depth int) *node {
+// fromYAML reports false where values stand too deep.
+func fromYAML(y *yaml.Node, depth int) (n *node, ok bool) {
 	if depth > maxDepth {
-		return nil
+		return nil, false
 	}
-	n := &node{line: max(1, y.Line)}
+	n = &node{line: max(1, y.Line)}
 	switch y.Kind {
 	case yaml.DocumentNode:
 		if len(y.Content) == 0 {
-			return nil
+			return nil, true
 		}
 		return fromYAML(y.Content[0], depth+1)
 	case yaml.MappingNode:
 		n.kind = object
 		for i := 0; i+1 < len(y.Content); i += 2 {
-			if v := fromYAML(y.Content[i+1], depth+1); v != nil {
+			v, ok := fromYAML(y.Content[i+1], depth+1)
+			if !ok {
+				return nil, false
+			}
+			if v != nil {
 				v.key = y.Content[i].Value
 				n.inner = append(n.inner, v)
 			}
@@ -339,7 +376,11 @@ func fromYAML(y *yaml.Node, depth int) *node {
 	case yaml.SequenceNode:
 		n.kind = list
 		for _, c := range y.Content {
-			if v := fromYAML(c, depth+1); v != nil {
+			v, ok := fromYAML(c, depth+1)
+			if !ok {
+				return nil, false
+			}
+			if v != nil {
 				n.inner = append(n.inner, v)
 			}
 		}
@@ -358,24 +399,27 @@ func fromYAML(y *yaml.Node, depth int) *node {
 			n.line++
 		}
 	default:
-		return nil
+		return nil, true
 	}
-	return n
+	return n, true
 }
 
 // parseXML returns the tree: elements and attributes by name. A file with a fault gives
-// what stands before it, and nil when that is nothing.
+// what stands before it, and nil when that is nothing, too much or too deep.
 func parseXML(b []byte) *node {
 	dec := xml.NewDecoder(bytes.NewReader(b))
 	dec.Strict = false
 	dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	top := &node{kind: object, line: 1}
 	stack := []*node{top}
-	line, at := 1, int64(0)
+	line, at, made := 1, int64(0), 0
 	for {
 		tok, err := dec.Token()
 		if err != nil {
 			break
+		}
+		if made++; made > maxNodes {
+			return nil
 		}
 		now := min(dec.InputOffset(), int64(len(b)))
 		begin := line
@@ -385,6 +429,7 @@ func parseXML(b []byte) *node {
 		switch t := tok.(type) {
 		case xml.StartElement:
 			n := &node{kind: object, key: t.Name.Local, line: line}
+			made += len(t.Attr)
 			for _, a := range t.Attr {
 				n.inner = append(n.inner, &node{kind: scalar, key: a.Name.Local, text: a.Value, line: line})
 			}

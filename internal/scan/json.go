@@ -19,8 +19,8 @@ type jsonReader struct {
 	n    int // nodes made
 }
 
-// maxNodes bounds the tree of one file.
-const maxNodes = 400_000
+// maxNodes bounds the tree of one file: what has more is read as text.
+const maxNodes = 200_000
 
 // parseJSON returns the tree, or nil when the text is something else.
 func parseJSON(b []byte, line int) *node {
@@ -28,6 +28,9 @@ func parseJSON(b []byte, line int) *node {
 	top := &node{kind: list, line: line}
 	for {
 		r.space(top)
+		if r.bad {
+			return nil
+		}
 		if r.at >= len(r.b) {
 			break
 		}
@@ -71,8 +74,9 @@ func (r *jsonReader) space(into *node) {
 			if end < 0 {
 				end = len(r.b) - r.at
 			}
-			into.inner = append(into.inner, &node{kind: comment, text: strings.Trim(string(r.b[r.at:r.at+end]), "/# \r"), line: r.line})
+			text := strings.Trim(string(r.b[r.at:r.at+end]), "/# \r")
 			r.at += end
+			r.note(into, text)
 		case c == '/' && r.at+1 < len(r.b) && r.b[r.at+1] == '*':
 			end := bytes.Index(r.b[r.at:], []byte("*/"))
 			if end < 0 {
@@ -81,13 +85,22 @@ func (r *jsonReader) space(into *node) {
 				return
 			}
 			text := string(r.b[r.at+2 : r.at+end])
-			into.inner = append(into.inner, &node{kind: comment, text: text, line: r.line})
-			r.line += strings.Count(text, "\n")
 			r.at += end + 2
+			r.note(into, text)
+			r.line += strings.Count(text, "\n")
 		default:
 			return
 		}
 	}
+}
+
+// note keeps a comment.
+func (r *jsonReader) note(into *node, text string) {
+	if r.n++; r.n > maxNodes {
+		r.bad, r.at = true, len(r.b)
+		return
+	}
+	into.inner = append(into.inner, &node{kind: comment, text: text, line: r.line})
 }
 
 func (r *jsonReader) value(depth int) *node {

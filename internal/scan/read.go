@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unicode/utf16"
 )
@@ -32,7 +33,12 @@ type reader struct {
 	s    *scanner
 	buf  []byte
 	free [][]byte // spare buffers for lower
+	deep int      // how often what it reads was packed
 }
+
+// maxPacked bounds how often a file may be packed: each time takes buffers, and there are
+// files that hold themselves.
+const maxPacked = 3
 
 func (s *scanner) newReader() *reader { return &reader{s: s} }
 
@@ -142,10 +148,18 @@ func (r *reader) gzipped(ctx context.Context, d *doc, f io.Reader) (int64, error
 	if err != nil {
 		return 0, nil // it only begins like one
 	}
+	if r.deep >= maxPacked {
+		r.s.skip(d.shown, "it is packed more than "+strconv.Itoa(maxPacked)+" times")
+		return 0, nil
+	}
 	inner := r.s.newReader()
+	inner.deep = r.deep + 1
 	d.base = strings.TrimSuffix(strings.TrimSuffix(d.base, ".gz"), ".gzip")
 	d.r = inner
 	n, err := inner.content(ctx, d, io.LimitReader(z, inflated), inflated)
+	if n >= inflated {
+		r.s.skip(d.shown, "only the first GiB of what is packed in it was read")
+	}
 	if errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) {
 		err = nil
 	}
@@ -227,10 +241,7 @@ func (r *reader) streamLines(d *doc, b []byte, line int) {
 		if d.stopped() {
 			return
 		}
-		if n := parseJSON(l, line); n != nil {
-			d.tree(n, nil, 0)
-		}
-		d.text(&unit{text: l, line: line, mode: forms})
+		d.jsonLine(l, line, forms)
 		line++
 	}
 }
@@ -317,7 +328,7 @@ func (w *walker) root(ctx context.Context, root string) {
 	}
 	var rules *ignore
 	if !w.s.opt.NoIgnore {
-		rules = ignoreAbove(real)
+		rules = w.s.ignoreAbove(real)
 	}
 	w.folder(ctx, real, root, rules, 0)
 }
@@ -333,7 +344,7 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 		return
 	}
 	if !w.s.opt.NoIgnore {
-		rules = rules.below(dir)
+		rules = w.s.ignoreBelow(rules, dir)
 	}
 	if w.s.opt.Git && bare(dir) {
 		w.meet(dir)

@@ -32,7 +32,7 @@ type hook struct {
 }
 
 // mark is a word that no rule has and that leads somewhere.
-type mark int
+type mark int8
 
 const (
 	noMark     mark = iota

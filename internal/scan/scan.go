@@ -96,7 +96,7 @@ type Skip struct {
 }
 
 // maxFound bounds what one run holds.
-const maxFound = 100_000
+const maxFound = 50_000
 
 // maxSkips bounds the list of what was not read.
 const maxSkips = 1000
@@ -108,6 +108,8 @@ type scanner struct {
 	jobs  chan job
 	files atomic.Int64
 	bytes atomic.Int64
+
+	parsing sync.Mutex // of long texts: see doc.alone
 
 	mu       sync.Mutex
 	found    []Finding
@@ -246,11 +248,11 @@ func (s *scanner) add(list []Finding, accepted int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accepted += accepted
-	if len(s.found)+len(list) > maxFound {
+	if room := maxFound - len(s.found); len(list) > room {
 		if len(s.skips) < maxSkips {
-			s.skips = append(s.skips, Skip{list[0].File, "too much was found before it"})
+			s.skips = append(s.skips, Skip{list[0].File, "too much was found before it, or before a part of it"})
 		}
-		return
+		list = list[:room]
 	}
 	s.found = append(s.found, list...)
 }

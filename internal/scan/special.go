@@ -12,7 +12,9 @@ import (
 func (d *doc) special(b []byte) {
 	switch d.base {
 	case ".pgpass", "pgpass.conf":
-		for i, line := range strings.Split(string(b), "\n") {
+		i := -1
+		for line := range strings.Lines(string(b)) {
+			i++
 			parts := strings.Split(strings.TrimSpace(line), ":")
 			if strings.HasPrefix(line, "#") || len(parts) < 5 {
 				continue

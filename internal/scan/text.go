@@ -93,9 +93,10 @@ func (u *unit) take(from, to int) bool {
 	return true
 }
 
+// hit is small: a text may be full of them.
 type hit struct {
+	at   int32
 	mark mark
-	at   int
 }
 
 // text looks for credentials in a text, from the surest signs to the vaguest, so
@@ -126,7 +127,7 @@ func (d *doc) text(u *unit) {
 			d.packed(u, at)
 		case noMark:
 		default:
-			later = append(later, hit{h.mark, at})
+			later = append(later, hit{int32(at), h.mark})
 		}
 		return true
 	})
@@ -141,15 +142,15 @@ func (d *doc) text(u *unit) {
 		}
 		switch h.mark {
 		case urlMark:
-			d.url(u, h.at)
+			d.url(u, int(h.at))
 		case headerMark:
-			d.header(u, h.at)
+			d.header(u, int(h.at))
 		case userMark:
-			d.userFlag(u, h.at)
+			d.userFlag(u, int(h.at))
 		case dsnMark:
-			d.dsn(u, h.at)
+			d.dsn(u, int(h.at))
 		case callMark:
-			d.call(u, h.at)
+			d.call(u, int(h.at))
 		}
 	}
 	last := -1
@@ -158,7 +159,7 @@ func (d *doc) text(u *unit) {
 			return
 		}
 		if h.mark == nameMark || h.mark == headerMark && u.mode != forms {
-			last = d.assigned(u, h.at, last)
+			last = d.assigned(u, int(h.at), last)
 		}
 	}
 }
@@ -464,7 +465,7 @@ func (d *doc) url(u *unit, at int) {
 	scheme := strings.ToLower(string(t[from:at]))
 	a := at + 3
 	end := a
-	for end < len(t) && end-a < 600 && !strings.ContainsRune(" \t\r\n\"'`<>\\|", rune(t[end])) {
+	for end < len(t) && end-a < 600 && strings.IndexByte(" \t\r\n\"'`<>\\|", t[end]) < 0 {
 		end++
 	}
 	rest := string(t[a:end])

@@ -50,7 +50,11 @@ const maxDepth = 60
 
 // tree walks what a file holds, with the path of each value.
 func (d *doc) tree(n *node, path []string, depth int) {
-	if depth > maxDepth || d.stopped() {
+	if depth > maxDepth {
+		d.tired = true
+		return
+	}
+	if d.stopped() {
 		return
 	}
 	switch n.kind {
