@@ -8,6 +8,7 @@ import (
 
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -101,6 +102,12 @@ func credentialed[A any](ctx context.Context, g *Gateway, seen *telemetry.Call, 
 	}
 	seen.Enter(telemetry.Upstream)
 	answer, err := a.send(cred)
+	if fault.Is(err, provider.CodeRefused) { // where it was to buy what the request carries
+		if g.credentials.Rejected(ctx, p, version) {
+			return none, g.rejected(p)
+		}
+		return none, fault.New(fault.Unavailable, "upstream_error", "The provider did not take the credential just now.").WithHint("Nothing was sent. Try again later.").WithCause(err)
+	}
 	if err != nil || !a.refused(answer) {
 		return answer, err
 	}
@@ -117,9 +124,13 @@ func credentialed[A any](ctx context.Context, g *Gateway, seen *telemetry.Call, 
 	}
 	if g.credentials.Rejected(ctx, p, version) {
 		a.giveUp(answer)
-		return none, g.connections.MustReconnect(p.Connection(), "The provider no longer accepts the account's credential.")
+		return none, g.rejected(p)
 	}
 	return answer, nil
+}
+
+func (g *Gateway) rejected(p session.Permit) error {
+	return g.connections.MustReconnect(p.Connection(), "The provider no longer accepts the account's credential.")
 }
 
 // send makes the request of a tool call.

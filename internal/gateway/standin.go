@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/audit"
 	"github.com/ambit-dev/ambit/internal/policy"
@@ -17,16 +18,24 @@ import (
 )
 
 // standIn answers a client that would refresh its placeholder at the provider's
-// token endpoint: with the placeholder again, good for an hour. Sent on, it would
-// be refused, and the client would try again and again. Nothing is sent; what keeps
-// the account's own token fresh is package credential. It is nil for anything else.
+// token endpoint, or buy a token with it at the realm of a registry: with the
+// placeholder again, good for an hour. Sent on, it would be refused, and the client
+// would try again and again. Nothing is sent; what keeps the account's own token fresh
+// is package credential, and what a registry takes is bought for each request. It is
+// nil for anything else.
 func (g *Gateway) standIn(ctx context.Context, live session.Live, r *Raw, entry audit.Entry) (*Exchange, error) {
-	if r.Method != http.MethodPost || r.URL.Host == "" || r.Body == nil {
+	if r.URL.Host == "" {
 		return nil, nil
 	}
 	at := r.URL.String()
+	realm, _, _ := strings.Cut(at, "?")
 	for _, c := range live.Reach(r.Provider, r.Connection) {
-		if pinned := c.Pinned(); at != pinned.Token && at != pinned.Refreshing() {
+		pinned := c.Pinned()
+		if pinned.Realm != "" && realm == pinned.Realm {
+			token := c.Record().Placeholder("")
+			return g.ours(ctx, entry, c, map[string]any{"token": token, "access_token": token, "expires_in": 3600, "issued_at": g.now().UTC().Format(time.RFC3339)})
+		}
+		if r.Method != http.MethodPost || r.Body == nil || at != pinned.Token && at != pinned.Refreshing() {
 			continue
 		}
 		const most = 16 << 10
@@ -36,20 +45,25 @@ func (g *Gateway) standIn(ctx context.Context, live session.Live, r *Raw, entry 
 		if err != nil || grant != "refresh_token" || !provider.IsPlaceholder(token) {
 			return nil, nil
 		}
-		answer, err := json.Marshal(map[string]any{"access_token": c.Record().Placeholder(provider.FieldAccessToken), "token_type": "Bearer", "expires_in": 3600, "refresh_token": token})
-		if err != nil {
-			return nil, err
-		}
-		entry.Action, entry.Connection, entry.Provider, entry.Decision, entry.Rule = "token.stand_in", c.Connection(), c.Provider(), string(policy.Allow), "placeholder"
-		if err := g.audit.Record(ctx, entry); err != nil {
-			return nil, g.refuse(ctx, entry, "placeholder", err)
-		}
-		running, done := context.WithCancel(ctx)
-		header := http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}}
-		return &Exchange{Status: http.StatusOK, Header: header, Length: int64(len(answer)), effect: policy.Read, Ours: true, gateway: g, ctx: running,
-			in: ours{bytes.NewReader(answer)}, started: g.now(), release: []func(){done}}, nil
+		return g.ours(ctx, entry, c, map[string]any{"access_token": c.Record().Placeholder(provider.FieldAccessToken), "token_type": "Bearer", "expires_in": 3600, "refresh_token": token})
 	}
 	return nil, nil
+}
+
+// ours answers in a provider's place, on record.
+func (g *Gateway) ours(ctx context.Context, entry audit.Entry, c session.Reached, said map[string]any) (*Exchange, error) {
+	answer, err := json.Marshal(said)
+	if err != nil {
+		return nil, err
+	}
+	entry.Action, entry.Connection, entry.Provider, entry.Decision, entry.Rule = "token.stand_in", c.Connection(), c.Provider(), string(policy.Allow), "placeholder"
+	if err := g.audit.Record(ctx, entry); err != nil {
+		return nil, g.refuse(ctx, entry, "placeholder", err)
+	}
+	running, done := context.WithCancel(ctx)
+	header := http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}}
+	return &Exchange{Status: http.StatusOK, Header: header, Length: int64(len(answer)), effect: policy.Read, Ours: true, gateway: g, ctx: running,
+		in: ours{bytes.NewReader(answer)}, started: g.now(), release: []func(){done}}, nil
 }
 
 // refreshOf reads the two parameters of RFC 6749 §6 from a form or JSON.

@@ -112,7 +112,7 @@ func (g *Gateway) Tunnel(ctx context.Context, t Tunnel) (held context.Context, o
 func tokenPlaces(live session.Live) (out []string) {
 	for _, c := range live.Reach("", "") {
 		p := c.Pinned()
-		out = append(out, p.Token, p.Refreshing())
+		out = append(out, p.Token, p.Refreshing(), p.Realm)
 	}
 	return out
 }

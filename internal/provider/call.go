@@ -57,7 +57,7 @@ func Call(ctx context.Context, client *outbound.Client, pinned Pinned, rec Recor
 		}
 		return a, err
 	}
-	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API, Party: cred.Party}, req, cred, outbound.Limits{})
+	resp, red, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API, Party: cred.Party}, pinned.Realm, req, cred, outbound.Limits{})
 	if err == nil {
 		err = failpoint.Hit("call: answered")
 	}
@@ -82,7 +82,7 @@ const tooBusy = "The server was too busy to read the provider's answer in time (
 
 // send builds the final HTTP request. The credential goes in after everything
 // else, so nothing can take its place or see it.
-func (r Record) send(ctx context.Context, client *outbound.Client, bound outbound.Bound, req *Request, cred Credential, lim outbound.Limits) (*outbound.Response, *Redactor, error) {
+func (r Record) send(ctx context.Context, client *outbound.Client, bound outbound.Bound, realm string, req *Request, cred Credential, lim outbound.Limits) (*outbound.Response, *Redactor, error) {
 	u := *req.URL
 	if !bound.Contains(&u) {
 		return nil, nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
@@ -100,6 +100,10 @@ func (r Record) send(ctx context.Context, client *outbound.Client, bound outboun
 		out.Body = io.NopCloser(bytes.NewReader(req.Body))
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(req.Body)), nil }
 		out.ContentLength = int64(len(req.Body))
+	}
+	cred, err := r.bought(ctx, client, realm, out, cred)
+	if err != nil {
+		return nil, nil, err
 	}
 	red, err := r.Inject(out, cred)
 	if err != nil {

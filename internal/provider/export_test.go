@@ -3,6 +3,7 @@ package provider
 import (
 	"io"
 	"net/http"
+	"net/url"
 )
 
 // Filled puts the credential into a raw request; nil: it is refused.
@@ -21,3 +22,6 @@ func FillFrames(rec Record, cred Credential, w io.Writer) io.Writer {
 
 // ReadDefinition reads what a server lists.
 func ReadDefinition(doc []byte) (Definition, error) { return parseDefinition(doc) }
+
+// RegistryScopes is what the token of a request to a registry is for.
+func RegistryScopes(method string, u *url.URL) []string { return registryScopes(method, u) }

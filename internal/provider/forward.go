@@ -159,6 +159,10 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	if err := rec.restrain(out, o); err != nil { // before anything is signed
 		return nil, err
 	}
+	cred, err := rec.bought(ctx, client, pinned.Realm, out, cred)
+	if err != nil {
+		return nil, err
+	}
 	red, err := rec.injectRaw(out, o, cred)
 	if err != nil {
 		return nil, err
@@ -168,6 +172,9 @@ func Forward(ctx context.Context, client *outbound.Client, pinned Pinned, rec Re
 	}
 	if bound.Certificate, err = rec.certificate(cred); err != nil {
 		return nil, err
+	}
+	if rec.API.opens(o.Request.base) {
+		bound.Certificate, bound.Party = nil, ""
 	}
 	from, err := client.Stream(ctx, bound, out, outbound.StreamLimits{})
 	if err != nil {
@@ -193,12 +200,21 @@ func (r Record) injectRaw(out *http.Request, o Outgoing, c Credential) (*Redacto
 			forms.add(c.Values[name].Reveal())
 		}
 	}
+	f := &filling{rec: r, cred: c, forms: &forms}
+	if r.API.opens(o.Request.base) { // the answer that led there may hold what opens it; the credential is nothing to it
+		return newRedactor(&forms), f.misplaced(out)
+	}
+	if r.buys(out.URL) { // whatever a client was given for the registry
+		if err := r.put(out, c, &forms); err != nil {
+			return nil, err
+		}
+		return newRedactor(&forms), f.misplaced(out)
+	}
 	if r.Injection.Sign == SignAWS {
 		err := r.signRaw(out, c, time.Now())
 		forms.add([]byte(out.Header.Get("Authorization")))
 		return newRedactor(&forms), err
 	}
-	f := &filling{rec: r, cred: c, forms: &forms}
 	if r.API.Git.has(o.Request.base) { // whatever user name and password a client was given
 		if err := r.API.Git.Basic.put(out, c, &forms); err != nil {
 			return nil, err
@@ -247,7 +263,7 @@ func (r Record) outgoingHeader(o Outgoing) http.Header {
 		out[name] = slices.Clone(values)
 	}
 	for name, value := range r.DefaultHeaders {
-		if r.API.Git.has(o.Request.base) {
+		if r.API.Git.has(o.Request.base) || r.API.opens(o.Request.base) {
 			break // they are the API's
 		}
 		if out.Get(name) == "" || !clientChooses(name) {

@@ -81,7 +81,7 @@ func (r Record) onlyGit(d *dissected) error {
 // git come first for a path that asks for a repository, and is without a host.
 func (p Pinned) Raw(path string) []string {
 	if strings.HasSuffix(path, "/info/refs") || strings.HasSuffix(path, "/git-upload-pack") || strings.HasSuffix(path, "/git-receive-pack") {
-		return slices.Concat(p.Git, p.API)
+		return slices.Concat(p.Git, p.API, p.Open)
 	}
-	return slices.Concat(p.API, p.Git)
+	return slices.Concat(p.API, p.Git, p.Open)
 }

@@ -38,7 +38,7 @@ func Identify(ctx context.Context, client *outbound.Client, pinned Pinned, rec R
 	if rec.Identity == nil {
 		return Account{}, nil
 	}
-	body, red, err := rec.probe(ctx, client, rec.Identity, pinned.Identity, cred)
+	body, red, err := rec.probe(ctx, client, rec.Identity, pinned.Identity, pinned.Realm, cred)
 	if err != nil {
 		return Account{}, err
 	}
@@ -77,11 +77,11 @@ func CheckHealth(ctx context.Context, client *outbound.Client, pinned Pinned, re
 		_, err := Identify(ctx, client, pinned, rec, cred)
 		return err
 	}
-	_, _, err := rec.probe(ctx, client, &Identity{Method: http.MethodGet}, joinURL(pinned.API[0], rec.Health.Path), cred)
+	_, _, err := rec.probe(ctx, client, &Identity{Method: http.MethodGet}, joinURL(pinned.API[0], rec.Health.Path), pinned.Realm, cred)
 	return err
 }
 
-func (r Record) probe(ctx context.Context, client *outbound.Client, call *Identity, place string, cred Credential) ([]byte, *Redactor, error) {
+func (r Record) probe(ctx context.Context, client *outbound.Client, call *Identity, place, realm string, cred Credential) ([]byte, *Redactor, error) {
 	u, err := url.Parse(place)
 	if err != nil || place == "" {
 		return nil, nil, fault.New(fault.Internal, "record_invalid", "The connection has no place to ask.")
@@ -95,7 +95,7 @@ func (r Record) probe(ctx context.Context, client *outbound.Client, call *Identi
 	if call.Body != nil {
 		req.Body, req.Header = call.Body, http.Header{"Content-Type": {"application/json"}}
 	}
-	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}, Party: cred.Party}, req, cred, outbound.Limits{Body: maxProbe})
+	resp, red, err := r.send(ctx, client, outbound.Bound{Bases: []string{place}, Party: cred.Party}, realm, req, cred, outbound.Limits{Body: maxProbe})
 	switch {
 	case err != nil:
 		return nil, nil, err

@@ -98,6 +98,13 @@ func (r Record) Inject(req *http.Request, c Credential) (*Redactor, error) {
 func (r Record) put(req *http.Request, c Credential, forms *formSet) error {
 	in := r.Injection
 	switch {
+	case r.buys(req.URL):
+		value, err := c.render("Bearer {" + fieldRealm + "}")
+		if err != nil {
+			return err
+		}
+		setHeader(req.Header, "Authorization", string(value))
+		forms.add(value)
 	case in.Basic != nil:
 		return in.Basic.put(req, c, forms)
 	case in.Header != "":

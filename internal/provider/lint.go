@@ -227,6 +227,7 @@ func (l *linter) scope(field, s string) {
 func (r *Record) lintAPI(l *linter) {
 	r.lintBases(l, "api.base", r.API.Base)
 	r.lintGit(l)
+	r.lintOpen(l)
 	if h := r.Health; h != nil {
 		l.fixedPath("health.path", h.Path)
 	}
@@ -381,6 +382,7 @@ func (r *Record) lintInjection(l *linter) {
 		l.add("inject.client_certificate", "Remove it, or set auth: api_key.", "Only what a person gave can be presented.")
 	}
 	r.lintSign(l)
+	r.lintRealm(l)
 	if in.Format != "" && in.Header == "" && in.Query == "" {
 		l.add("inject.format", "Remove it.", "Only header and query have it.")
 	}
@@ -397,7 +399,7 @@ func (r *Record) lintInjection(l *linter) {
 }
 
 func (in Injection) empty() bool {
-	return in.Header == "" && in.Query == "" && in.Format == "" && in.Basic == nil && len(in.Headers) == 0 && in.Sign == "" && !in.Certificate
+	return in.Header == "" && in.Query == "" && in.Format == "" && in.Basic == nil && len(in.Headers) == 0 && in.Sign == "" && !in.Certificate && in.Realm == nil
 }
 
 // carrier checks the name of a header that carries a credential.

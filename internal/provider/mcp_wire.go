@@ -224,7 +224,7 @@ func (m *mcpLine) send(ctx context.Context, httpMethod, method, name string, bod
 		limit = maxMCPPage
 	}
 	at := *m.at
-	return m.rec.send(ctx, m.client, m.bound, &Request{Method: httpMethod, URL: &at, Header: h, Body: body}, m.cred, outbound.Limits{Body: limit})
+	return m.rec.send(ctx, m.client, m.bound, "", &Request{Method: httpMethod, URL: &at, Header: h, Body: body}, m.cred, outbound.Limits{Body: limit})
 }
 
 // reply is a message of a server.

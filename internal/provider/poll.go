@@ -67,7 +67,7 @@ func (p *pollPlan) follow(ctx context.Context, client *outbound.Client, pinned P
 			return resp
 		case <-time.After(wait):
 		}
-		next, _, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API, Party: cred.Party}, req, cred, outbound.Limits{})
+		next, _, err := rec.send(ctx, client, outbound.Bound{Bases: pinned.API, Party: cred.Party}, pinned.Realm, req, cred, outbound.Limits{})
 		if err != nil || next.Status == http.StatusUnauthorized || next.Status == http.StatusTooManyRequests || next.Status >= 500 {
 			return resp
 		}

@@ -119,7 +119,7 @@ func (r Record) dissect(raw Raw, api []string) (*dissected, error) {
 			d.base = base
 		}
 	}
-	if d.base == "" || !slices.Contains(r.API.Base, d.base) && !r.API.Git.has(d.base) {
+	if d.base == "" || !slices.Contains(r.API.Base, d.base) && !r.API.Git.has(d.base) && !r.API.opens(d.base) {
 		return nil, fault.New(fault.Denied, "destination_denied", "The request goes to a place that this connection is not bound to.").
 			WithHint("If the provider's record changed, reconnect.")
 	}
@@ -134,6 +134,9 @@ func (r Record) dissect(raw Raw, api []string) (*dissected, error) {
 		return nil, err
 	}
 	if err := d.content(); err != nil {
+		return nil, err
+	}
+	if err := r.onlyDownload(d); err != nil {
 		return nil, err
 	}
 	return d, r.onlyGit(d)
@@ -408,7 +411,10 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 		}
 		return v.Effect, v.Why, nil
 	}
-	if r.API.Git.has(d.base) { // where nothing else passes
+	if r.API.opens(d.base) { // where nothing else passes
+		return policy.Read, "", nil
+	}
+	if r.API.Git.has(d.base) { // the same
 		if effect, why, ok := r.gitEffect(d); ok {
 			return effect, why, nil
 		}

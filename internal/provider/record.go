@@ -180,6 +180,9 @@ type API struct {
 	Base []string `yaml:"base"`
 	// Git says where the provider's repositories are, when that is beside its API.
 	Git *GitHosts `yaml:"git"`
+	// Open are bases, of the same form, that answers of the API lead to, such as where
+	// its files lie. Only downloads pass there, and no credential goes along.
+	Open []string `yaml:"open"`
 }
 
 // Injection says where the credential goes: one of header, query, basic, headers
@@ -197,6 +200,8 @@ type Injection struct {
 	// Certificate presents the parts certificate and private_key in the TLS
 	// handshake, alone or beside the others.
 	Certificate bool `yaml:"client_certificate"`
+	// Realm is where Basic buys a token for each request.
+	Realm *Realm `yaml:"realm"`
 	// Placeholder is what stands for it in clients that speak HTTP themselves.
 	Placeholder Placeholder `yaml:"placeholder"`
 }
@@ -380,7 +385,9 @@ type Pinned struct {
 	Revoke    string   `json:"revoke,omitempty"`
 	Identity  string   `json:"identity,omitempty"`
 	API       []string `json:"api"`
-	Git       []string `json:"git,omitempty"` // see [GitHosts]
+	Git       []string `json:"git,omitempty"`   // see [GitHosts]
+	Open      []string `json:"open,omitempty"`  // where no credential goes; see [API]
+	Realm     string   `json:"realm,omitempty"` // see [Realm]
 
 	Values map[string]string `json:"values,omitempty"` // that fill the record's names
 
@@ -392,7 +399,7 @@ func (p Pinned) Refreshing() string { return cmp.Or(p.Refresh, p.Token) }
 
 // Places lists every URL that p names.
 func (p Pinned) Places() []string {
-	all := append([]string{p.Authorize, p.Token, p.Refresh, p.Longer, p.Revoke, p.Identity}, slices.Concat(p.API, p.Git)...)
+	all := append([]string{p.Authorize, p.Token, p.Refresh, p.Longer, p.Revoke, p.Identity, p.Realm}, slices.Concat(p.API, p.Git)...)
 	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
@@ -426,6 +433,10 @@ func (r Record) Pinned() Pinned {
 	p := Pinned{API: append([]string(nil), r.API.Base...), Values: r.Values()}
 	if r.API.Git != nil {
 		p.Git = slices.Clone(r.API.Git.Base)
+	}
+	p.Open = slices.Clone(r.API.Open)
+	if r.Injection.Realm != nil {
+		p.Realm = r.Injection.Realm.URL
 	}
 	if r.OAuth != nil {
 		p.Authorize, p.Token = r.OAuth.AuthorizeURL, r.OAuth.TokenURL

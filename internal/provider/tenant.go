@@ -342,6 +342,11 @@ func (r *Record) own() {
 		g.Base = slices.Clone(g.Base)
 		r.API.Git = &g
 	}
+	r.API.Open = slices.Clone(r.API.Open)
+	if r.Injection.Realm != nil {
+		m := *r.Injection.Realm
+		r.Injection.Realm = &m
+	}
 	r.ToolSpecs = slices.Clone(r.ToolSpecs)
 	for i, t := range r.ToolSpecs {
 		if t.SQL != nil {
@@ -384,6 +389,12 @@ func (r *Record) eachPlace(visit func(*string)) {
 		for i := range g.Base {
 			visit(&g.Base[i])
 		}
+	}
+	for i := range r.API.Open {
+		visit(&r.API.Open[i])
+	}
+	if m := r.Injection.Realm; m != nil {
+		visit(&m.URL)
 	}
 	for i := range r.ToolSpecs {
 		visit(&r.ToolSpecs[i].Request.Base)
@@ -600,6 +611,12 @@ func (r *Record) lintUse(l *linter, declared map[string]bool) {
 		for i, b := range g.Base {
 			check(fmt.Sprintf("api.git.base[%d]", i), b, "token", "callback", "identity")
 		}
+	}
+	for i, b := range r.API.Open {
+		check(fmt.Sprintf("api.open[%d]", i), b, "token", "callback", "identity")
+	}
+	if m := r.Injection.Realm; m != nil {
+		check("inject.realm.url", m.URL)
 	}
 	for _, k := range sortedKeys(r.DefaultHeaders) {
 		if r.Identity != nil {

@@ -347,6 +347,9 @@ func (r *Record) digest(t Tool, spec ToolSpec) [32]byte {
 	if g := r.API.Git; g != nil && t.Generic {
 		shape["git"] = map[string]any{"bases": g.Base, "repositories": g.Repositories}
 	}
+	if t.Generic && len(r.API.Open) > 0 {
+		shape["open"] = r.API.Open
+	}
 	if t.Generic {
 		shape["methods"], shape["access"], shape["graphql"] = t.plan.generic.methods, append(guardText(r), r.Generic.Refuse...), t.plan.generic.graphQLPaths
 		if r.Generic.QueriesOnly {

@@ -67,14 +67,21 @@ type world struct {
 	opened  atomic.Int64
 	beside  *http.ServeMux // the door's paths on the server's own port
 	door    *proxy.Server
+	cert    tls.Certificate // of whatever speaks TLS upstream
 }
 
 func newWorld(t testing.TB, db *sqldb.DB, egress gateway.Egress) *world {
 	t.Helper()
+	return newWorldWith(t, db, egress, func(*world) []string { return nil })
+}
+
+// newWorldWith has more third parties, which more starts; it gives their places.
+func newWorldWith(t testing.TB, db *sqldb.DB, egress gateway.Egress, more func(*world) []string) *world {
+	t.Helper()
 	w := &world{World: gatewaytest.New(t, db), mux: http.NewServeMux(), beside: http.NewServeMux()}
 	w.third(t)
 	var err error
-	w.Outbound, err = outbound.New(outbound.Policy{Allow: []string{w.Sandbox.Listener.Addr().String(), w.place, w.repos}, Tunnels: egress.Hosts, Roots: w.upPool})
+	w.Outbound, err = outbound.New(outbound.Policy{Allow: append(more(w), w.Sandbox.Listener.Addr().String(), w.place, w.repos), Tunnels: egress.Hosts, Roots: w.upPool})
 	must(t, err)
 	t.Cleanup(w.Outbound.Close)
 	w.Node(t)
@@ -138,7 +145,7 @@ func (w *world) bind(t testing.TB, l session.Live) string {
 // was sent.
 func (w *world) third(t testing.TB) {
 	cert, pool := selfSigned(t)
-	w.upPool = pool
+	w.upPool, w.cert = pool, cert
 	w.mux.HandleFunc("GET /me", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, `{"id": "up-1"}`) })
 	w.mux.HandleFunc("/echo", func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -206,13 +213,25 @@ func selfSigned(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"},
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.ParseIP(ownAddress())},
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// ownAddress is an address of this machine that is not loopback, which many clients
+// take no proxy for; without one it is loopback after all.
+func ownAddress() string {
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.1"
 }
 
 // clientTLS trusts the proxy's authority, and not the third party's own.
