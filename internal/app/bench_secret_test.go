@@ -24,7 +24,7 @@ func BenchmarkSecrets(b *testing.B) {
 		b.Run(engine.String(), func(b *testing.B) {
 			cfg := app.Config{}
 			if engine == sqldb.PostgreSQL {
-				own := sqldbtest.Config(b, engine)
+				own := sqldbtest.Migrated(b, engine)
 				cfg.DatabaseURL = own.URL + "&search_path=" + own.Schema
 			}
 			a := run(b, cfg)

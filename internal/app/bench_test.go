@@ -192,7 +192,7 @@ func newServed(b *testing.B, engine sqldb.Engine) *served {
 	b.Cleanup(stub.Close)
 	cfg := app.Config{OutboundAllow: []string{stub.Listener.Addr().String()}, CallRate: 1e6}
 	if engine == sqldb.PostgreSQL {
-		own := sqldbtest.Config(b, engine)
+		own := sqldbtest.Migrated(b, engine)
 		cfg.DatabaseURL = own.URL + "&search_path=" + own.Schema
 	}
 	a := run(b, cfg)

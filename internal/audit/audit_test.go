@@ -386,7 +386,7 @@ func TestFollowSeesEveryNode(t *testing.T) {
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			w := newWorld(t, sqldbtest.OpenConfig(t, cfg))
 			other := w.db
 			if engine == sqldb.PostgreSQL {

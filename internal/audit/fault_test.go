@@ -207,7 +207,7 @@ func TestAlarm(t *testing.T) {
 // of its node, a revocation's too, for 40 s and whatever its caller's patience.
 func TestLostCommitHoldsNobodyPastTheirPatience(t *testing.T) {
 	t.Parallel()
-	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	cfg := sqldbtest.Migrated(t, sqldb.PostgreSQL)
 	through, proxy := sqldbtest.Through(t, cfg)
 	w := newWorld(t, sqldbtest.OpenConfig(t, through))
 	l := w.start(t)

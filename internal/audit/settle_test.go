@@ -121,7 +121,7 @@ func killed(t *testing.T, n dyingNode) []string {
 // deadNode gives a world in which a node was killed while calls ran.
 func deadNode(t *testing.T, engine sqldb.Engine, calls int) (w world, cfg sqldb.Config, begun []string) {
 	t.Helper()
-	cfg = sqldbtest.Config(t, engine)
+	cfg = sqldbtest.Migrated(t, engine)
 	db, err := sqldb.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -127,7 +127,7 @@ func eachCluster(t *testing.T, fn func(t *testing.T, db *sqldb.DB, another func(
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			db := sqldbtest.OpenConfig(t, cfg)
 			fn(t, db, func() *sqldb.DB {
 				if engine == sqldb.SQLite {

@@ -53,7 +53,7 @@ func TestOwnerWithAnAnswerIsNotOvertaken(t *testing.T) {
 // gone. It used to wait for the lease's end, and all calls on the account with it.
 func TestRestartEndsLeases(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, sqldbtest.OpenConfig(t, sqldbtest.Config(t, sqldb.SQLite)))
+	s := newScene(t, sqldbtest.OpenConfig(t, sqldbtest.Migrated(t, sqldb.SQLite)))
 	s.expire()
 	s.exec(t, `update credential set lease_owner = 'killed', lease_until = $1, attempt_started_at = 7`, sqldb.Micros(s.Clock.Now().Add(time.Minute)))
 	again := credential.New(credential.Config{DB: s.DB, Vault: s.Vault, Audit: s.Audit, Connections: s.Connections, Providers: s.Providers,

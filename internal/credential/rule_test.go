@@ -125,7 +125,7 @@ func TestRule8DumpShowsNoCredential(t *testing.T) {
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			s := newScene(t, sqldbtest.OpenConfig(t, cfg))
 			s.KeyProvider(t, "tracker")
 			s.Connect(t, s.owner, "tracker", false)

@@ -78,7 +78,7 @@ func TestRule7DeafNodeDisturbsNothing(t *testing.T) {
 // through a proxy.
 func cutOff(t *testing.T) (scene, *gatewaytest.World, *sqldbtest.Proxy) {
 	t.Helper()
-	cfg := sqldbtest.Config(t, sqldb.PostgreSQL)
+	cfg := sqldbtest.Migrated(t, sqldb.PostgreSQL)
 	through, proxy := sqldbtest.Through(t, cfg)
 	s := newScene(t, sqldbtest.OpenConfig(t, cfg))
 	t.Cleanup(proxy.Thaw) // before the node stops, which waits for the database

@@ -50,13 +50,15 @@ type Step struct {
 	// Oldest is the last step that a binary must know to run beside this one;
 	// 0 means any.
 	Oldest int
+	// Checksum is of its text, in hexadecimal.
+	Checksum string
 }
 
 func (s Step) String() string { return fmt.Sprintf("%04d_%s", s.Version, s.Name) }
 
 type step struct {
 	Step
-	text, checksum string
+	text string
 }
 
 func steps(engine Engine) ([]step, error) {
@@ -94,7 +96,7 @@ func parseStep(file, text string) (step, error) {
 		}
 	}
 	sum := sha256.Sum256([]byte(text))
-	return step{Step{version, name, oldest}, text, hex.EncodeToString(sum[:])}, nil
+	return step{Step{version, name, oldest, hex.EncodeToString(sum[:])}, text}, nil
 }
 
 // Migrate brings the database to this binary's schema, each step in its own
@@ -253,7 +255,7 @@ func (tx *Tx) migrateNext(ctx context.Context, all []step) (*step, error) {
 			return nil, err
 		}
 	}
-	_, err = tx.ExecContext(ctx, record, next.Version, next.Name, next.checksum, Micros(tx.db.now()))
+	_, err = tx.ExecContext(ctx, record, next.Version, next.Name, next.Checksum, Micros(tx.db.now()))
 	return &next, err
 }
 
@@ -274,14 +276,14 @@ func checkApplied(ctx context.Context, q Querier, engine Engine, all []step) (in
 	var newer []Step
 	for rows.Next() {
 		var s step
-		if err := rows.Scan(&s.Version, &s.Name, &s.checksum); err != nil {
+		if err := rows.Scan(&s.Version, &s.Name, &s.Checksum); err != nil {
 			return 0, err
 		}
 		switch {
 		case s.Version > last:
 			newer = append(newer, s.Step)
 			continue
-		case s.Version != all[have].Version || s.Name != all[have].Name || s.checksum != all[have].checksum:
+		case s.Version != all[have].Version || s.Name != all[have].Name || s.Checksum != all[have].Checksum:
 			return 0, fault.New(fault.Conflict, "schema_differs",
 				fmt.Sprintf("The database was migrated with another version of step %s.", s.Step)).
 				WithHint("Start the binary that made this database; a database of a development build must be made anew.")

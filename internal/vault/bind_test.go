@@ -275,7 +275,7 @@ func TestK5Shred(t *testing.T) {
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			db := sqldbtest.OpenConfig(t, cfg)
 			b := newBYOK(t, db)
 			second := b.beside(t)

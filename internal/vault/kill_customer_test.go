@@ -155,8 +155,7 @@ func TestCustomersKeyKilledAtEveryStep(t *testing.T) {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			cfg := sqldbtest.Config(t, engine)
-			_ = sqldbtest.OpenConfig(t, cfg).Close() // which migrates it
+			cfg := sqldbtest.Migrated(t, engine)
 			customer := filepath.Join(dir, "customer.key")
 			if _, err := local.Create(customer); err != nil {
 				t.Fatal(err)

@@ -129,7 +129,7 @@ func TestK3KilledAtEveryStep(t *testing.T) {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			p := place{DataDir: cfg.DataDir, URL: cfg.URL, Schema: cfg.Schema, Roots: []string{filepath.Join(dir, "a.key"), filepath.Join(dir, "b.key")}, Checkpoints: filepath.Join(dir, "checkpoints")}
 			var s *stock
 			visit := func(fn func(v *vault.Vault, db *sqldb.DB)) {
@@ -145,7 +145,6 @@ func TestK3KilledAtEveryStep(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_ = sqldbtest.OpenConfig(t, cfg).Close() // which migrates it
 			visit(func(v *vault.Vault, db *sqldb.DB) {
 				s = fill(t, node{Vault: v, db: db})
 				for _, o := range s.objects[:2] {

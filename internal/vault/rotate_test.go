@@ -361,7 +361,7 @@ func TestK3NoReadFailsMeanwhile(t *testing.T) {
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			db := sqldbtest.OpenConfig(t, cfg)
 			second := db
 			if engine == sqldb.PostgreSQL {

@@ -241,7 +241,7 @@ func TestOneKeyForEachContextUnderARace(t *testing.T) {
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			db := sqldbtest.OpenConfig(t, cfg)
 			second := db
 			if engine == sqldb.PostgreSQL {
@@ -293,7 +293,7 @@ func TestDumpShowsNoSecret(t *testing.T) {
 	for _, engine := range sqldbtest.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := sqldbtest.Config(t, engine)
+			cfg := sqldbtest.Migrated(t, engine)
 			db := sqldbtest.OpenConfig(t, cfg)
 			n := newNode(t, db, newKeeper(t))
 			c := newCaller()

@@ -2,8 +2,8 @@
 // engine the product runs on.
 //
 // SQLite lives in the test's temporary folder. PostgreSQL is named by
-// AMBIT_TEST_DATABASE_URL; each database is a schema of its own, dropped at the
-// end. Without the variable PostgreSQL tests are skipped, or fail when
+// AMBIT_TEST_DATABASE_URL; each test has a schema or a database of its own there,
+// dropped at the end. Without the variable PostgreSQL tests are skipped, or fail when
 // AMBIT_REQUIRE_POSTGRES=1.
 package sqldbtest
 
@@ -37,7 +37,7 @@ func Each(t *testing.T, fn func(t *testing.T, db *sqldb.DB)) {
 // Open gives an empty migrated database that is closed at the end of t.
 func Open(t testing.TB, engine sqldb.Engine) *sqldb.DB {
 	t.Helper()
-	return OpenConfig(t, Config(t, engine))
+	return OpenConfig(t, Migrated(t, engine))
 }
 
 // OpenConfig opens and migrates cfg and closes it at the end of t. More than
