@@ -28,6 +28,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/sandbox"
 	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
 )
 
 // sandboxKey opens the third party. Like every secret that a script gives to
@@ -83,7 +84,10 @@ func newWorld(env *testscript.Env) error {
 	w := &world{t: kit{env.T(), ctx}, data: filepath.Join(env.WorkDir, "data")}
 	third := httptest.NewServer(sandbox.New(sandbox.Config{APIKey: secret.FromString(sandboxKey)}).Handler())
 	env.Defer(third.Close)
-	var err error
+	err := sqldbtest.MigratedFolder(w.data)
+	if err != nil {
+		return err
+	}
 	w.app, err = app.New(ctx, app.Config{
 		DataDir: w.data, Listen: "localhost:0", ProxyListen: "localhost:0", Version: "test", Drain: time.Second,
 		OutboundAllow: []string{third.Listener.Addr().(*net.TCPAddr).String()},
@@ -124,7 +128,7 @@ func newWorld(env *testscript.Env) error {
 	for name, value := range map[string]string{
 		"HOME": env.WorkDir, "AMBIT_SERVER": w.base.String(), "AMBIT_API_KEY": string(w.key.Reveal()), "ENVIRONMENT": string(environment),
 		"ORG": string(w.org.ID), "OWNER": string(w.owner.User()), "SANDBOX": third.URL, "SANDBOX_KEY": sandboxKey, "DATA": w.data,
-		"PROVIDER_ID": "sandbox_key", transcriptVar: filepath.Join(env.WorkDir, ".transcript"),
+		"PROVIDER_ID": "sandbox_key", "GORACE": "atexit_sleep_ms=0" /* each command waits for a second else */, transcriptVar: filepath.Join(env.WorkDir, ".transcript"),
 	} {
 		env.Setenv(name, value)
 	}

@@ -30,7 +30,7 @@ func Migrated(t testing.TB, engine sqldb.Engine) sqldb.Config {
 	t.Helper()
 	cfg := Config(t, engine)
 	if engine == sqldb.SQLite {
-		if err := copyTemplate(cfg.DataDir); err != nil {
+		if err := MigratedFolder(cfg.DataDir); err != nil {
 			t.Fatalf("copy the migrated database: %v", err)
 		}
 		return cfg
@@ -64,7 +64,8 @@ var fileTemplate = sync.OnceValues(func() ([]byte, error) {
 
 const databaseFile = "ambit.db"
 
-func copyTemplate(dir string) error {
+// MigratedFolder makes a data folder, which is not there yet, with such a copy for SQLite.
+func MigratedFolder(dir string) error {
 	template, err := fileTemplate()
 	if err != nil {
 		return err
