@@ -117,6 +117,14 @@ func pageOf(r account.Raise) string {
 		}
 		set("description", r.Facts["description"])
 		q["event"] = strings.Fields(r.Facts["events"])
+	case "webhook.updated":
+		path = "/ui/webhooks/" + r.Object
+		if r.Facts["form"] != string(webhook.FormSlack) { // as above; of the others, all that is to be confirmed
+			path += "/edit"
+			set("url", r.To)
+			set("description", r.Facts["description"])
+			q["event"] = strings.Fields(r.Facts["events"])
+		}
 	case "webhook.rotated":
 		path = "/ui/webhooks/" + r.Object + "/rotate"
 		set("overlap", r.Facts["overlap"])

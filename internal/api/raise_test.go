@@ -112,6 +112,8 @@ func TestStoredLoginRaisesNothing(t *testing.T) {
 			{"POST", "/v1/webhooks", map[string]any{"organization_id": org, "url": w.Sandbox + "/hook", "description": "Ops & co", "events": []string{"connection.revoked"}}, "/ui/webhooks/new",
 				url.Values{"org": {org}, "url": {w.Sandbox + "/hook"}, "description": {"Ops & co"}, "event": {"connection.revoked"}}},
 			{"POST", "/v1/webhooks", map[string]any{"form": "slack", "url": w.Sandbox + "/slack-canary"}, "/ui/webhooks/new", url.Values{"form": {"slack"}, "reach": {"environment"}}},
+			{"PUT", "/v1/webhooks/" + string(hook.ID), map[string]any{"url": w.Sandbox + "/thief", "events": []string{"connection.revoked"}}, "/ui/webhooks/" + string(hook.ID) + "/edit",
+				url.Values{"org": {org}, "url": {w.Sandbox + "/thief"}, "event": {"connection.revoked"}}},
 			{"POST", "/v1/webhooks/" + string(hook.ID) + "/rotate", map[string]any{"overlap_seconds": 3600}, "/ui/webhooks/" + string(hook.ID) + "/rotate", url.Values{"org": {org}, "overlap": {"1h0m0s"}}},
 			{"PUT", "/v1/agents/" + string(a) + "/ceiling", ceiling("read", "write"), "/ui/agents/" + string(a) + "/ceiling",
 				url.Values{"org": {org}, "version": {"2"}, "providers": {"sandbox_key"}, "effect": {"read", "write"}}},

@@ -135,7 +135,8 @@ func (a *API) webhookRoutes() {
 	handle(a, route{id: "create-webhook", method: http.MethodPost, path: "/v1/webhooks", tag: "webhooks", summary: "Have an application told of what happens to connections",
 		detail: "Signed by the Standard Webhooks specification and delivered at least once. For applications; a person does it in the browser.", status: http.StatusCreated, rules: r}, a.newWebhook)
 	handle(a, route{id: "get-webhook", method: http.MethodGet, path: "/v1/webhooks/{webhook}", tag: "webhooks", summary: "Read a webhook", rules: r}, a.webhook)
-	handle(a, route{id: "update-webhook", method: http.MethodPut, path: "/v1/webhooks/{webhook}", tag: "webhooks", summary: "Change a webhook's address, description and events", rules: r, conflicts: true}, a.editWebhook)
+	handle(a, route{id: "update-webhook", method: http.MethodPut, path: "/v1/webhooks/{webhook}", tag: "webhooks", summary: "Change a webhook's address, description and events",
+		detail: "A person gives it another address, or more events, in the browser.", rules: r, conflicts: true}, a.editWebhook)
 	act(a, route{id: "delete-webhook", method: http.MethodDelete, path: "/v1/webhooks/{webhook}", tag: "webhooks", summary: "Remove a webhook and what was still to be told", rules: r}, a.deleteWebhook)
 	handle(a, route{id: "enable-webhook", method: http.MethodPost, path: "/v1/webhooks/{webhook}/enable", tag: "webhooks", summary: "Enable a webhook; replay sends what it missed", rules: r}, a.enableWebhook)
 	handle(a, route{id: "disable-webhook", method: http.MethodPost, path: "/v1/webhooks/{webhook}/disable", tag: "webhooks", summary: "Disable a webhook; what happens is held", rules: r}, a.disableWebhook)
@@ -186,7 +187,7 @@ func onWebhook(ctx context.Context, by account.Actor, raw string, do func(contex
 
 func (a *API) editWebhook(ctx context.Context, by account.Actor, in *editWebhookInput) (Webhook, error) {
 	return onWebhook(ctx, by, in.Webhook, func(ctx context.Context, by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
-		return a.cfg.Webhooks.Edit(ctx, by, hook, webhook.Input{URL: in.Body.URL, Description: in.Body.Description, Events: in.Body.Events})
+		return a.cfg.Webhooks.Edit(ctx, by, hook, webhook.Input{URL: in.Body.URL, Description: in.Body.Description, Events: in.Body.Events}, account.Agreement{})
 	})
 }
 

@@ -283,7 +283,6 @@ func (s *Server) routes() []route {
 		{"GET /ui/webhooks", signedIn, s.webhookList},
 		{"GET /ui/webhooks/new", signedIn, s.webhookNew},
 		{"GET /ui/webhooks/{id}", signedIn, s.webhookShow},
-		{"POST /ui/webhooks/{id}", signedIn, s.webhookEdit},
 		{"POST /ui/webhooks/{id}/on", signedIn, s.webhookChange("enabled", s.webhookOn)},
 		{"POST /ui/webhooks/{id}/off", signedIn, s.webhookChange("webhook_off", s.webhookOff)},
 		{"POST /ui/webhooks/{id}/test", signedIn, s.webhookChange("webhook_test", s.webhookTest)},
@@ -359,6 +358,7 @@ func (s *Server) raisingForms() []route {
 		s.confirmed("/ui/bindings/{id}/end", s.bindingEnd),
 		s.confirmed("/ui/keys/bind", s.bind)[1:],         // its GET is the wizard: trying a root key asks its keeper
 		s.confirmed("/ui/webhooks", s.webhookCreate)[1:], // its GET is the list
+		s.confirmed("/ui/webhooks/{id}/edit", s.webhookEdit),
 		s.confirmed("/ui/webhooks/{id}/rotate", s.webhookRotate),
 	)
 }

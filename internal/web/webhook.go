@@ -114,8 +114,15 @@ func eventLabel(kind string) string {
 	return label
 }
 
+func toldOf(events []string) string {
+	if len(events) == 0 {
+		return "everything that there is to tell"
+	}
+	return plural(len(events), "kind") + " of event"
+}
+
 func webhookInput(v *visit) webhook.Input {
-	in := webhook.Input{Organization: v.here.Organization, Form: webhook.Form(v.form("form")), URL: strings.TrimSpace(v.form("url")), Description: v.form("description"), Events: v.r.PostForm["event"]}
+	in := webhook.Input{Organization: v.here.Organization, Form: webhook.Form(v.form("form")), URL: strings.TrimSpace(v.form("url")), Description: v.form("description"), Events: v.r.Form["event"]}
 	if v.form("reach") == "environment" {
 		in.Organization = ""
 	}
@@ -138,14 +145,11 @@ func (s *Server) webhookCreate(v *visit) (change, error) {
 			return s.webhookSecret("Added", "Events go to "+e.Host()+" from now on.", reveal(key), webhookAt(v, e)), nil
 		},
 		ask: func(r account.Raise) (page, error) {
-			what, reach := "everything that there is to tell", v.here.OrganizationName
-			if len(in.Events) > 0 {
-				what = plural(len(in.Events), "kind") + " of event"
-			}
+			reach := v.here.OrganizationName
 			if r.Organization == "" {
 				reach = "all of " + v.here.EnvironmentName
 			}
-			p := s.confirming(v, "Add a webhook", "webhooks", said("", r.To, " is told of ", what, " in ", reach, "."), "Add it")
+			p := s.confirming(v, "Add a webhook", "webhooks", said("", r.To, " is told of ", toldOf(in.Events), " in ", reach, "."), "Add it")
 			p.Lines = []string{formLabel(in.Form) + ". It goes on when you are signed out, until somebody switches it off."}
 			if in.Form == webhook.FormEvent {
 				p.Lines = append(p.Lines, "The secret that signs is shown one time, on the next page.")
@@ -251,27 +255,43 @@ func deliveryRow(d webhook.Delivery) DeliveryRow {
 	return r
 }
 
-func (s *Server) webhookEdit(v *visit) (answer, error) {
+// webhookEdit changes one. Where it then goes elsewhere, or is told more, the person
+// agrees to it.
+func (s *Server) webhookEdit(v *visit) (change, error) {
 	in := webhookInput(v)
-	e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
-		return s.webhooks.Edit(v.ctx(), by, hook, in)
-	})
-	if err == nil {
-		return goTo(webhookAt(v, e, "done", "saved")), nil
+	now, err := s.findWebhook(v)
+	if err != nil {
+		return change{}, err
 	}
-	now, gone := s.findWebhook(v)
-	if gone != nil {
-		return nil, gone
+	form := func() (page, error) {
+		p, err := s.webhookPage(v, now)
+		if err != nil {
+			return nil, err
+		}
+		if !p.Slack {
+			p.URL = in.URL
+		}
+		p.Description, p.Events, p.Editing = in.Description, s.eventChoices(in.Events), true
+		return p, nil
 	}
-	p, broken := s.webhookPage(v, now)
-	if broken != nil {
-		return nil, broken
-	}
-	if !p.Slack {
-		p.URL = in.URL
-	}
-	p.Description, p.Events, p.Editing = in.Description, s.eventChoices(in.Events), true
-	return again(p, err)
+	return change{back: webhookAt(v, now), form: form,
+		try: func(ag account.Agreement) (answer, error) {
+			e, err := onWebhook(v, func(by account.Actor, hook id.Webhook) (webhook.Endpoint, error) {
+				return s.webhooks.Edit(v.ctx(), by, hook, in, ag)
+			})
+			if err != nil {
+				return nil, err
+			}
+			return goTo(webhookAt(v, e, "done", "saved")), nil
+		},
+		ask: func(r account.Raise) (page, error) {
+			p := s.confirming(v, "Change a webhook", "webhooks", said("", r.To, " is told of ", toldOf(in.Events), "."), "Change it")
+			if r.From != r.To {
+				p.Lines = []string{"Until now it was " + oneLine(r.From) + "."}
+			}
+			p.Lines = append(p.Lines, "It goes on when you are signed out, until somebody switches it off.")
+			return p, nil
+		}}, nil
 }
 
 // changeWebhook does something that does not give the webhook itself.

@@ -215,8 +215,10 @@ func TestWebhooks(t *testing.T) {
 		if got := s.deliver(t); len(got) != 1 || got[0].signedBy(t, first) || got[0].signedBy(t, second) {
 			t.Fatalf("switched on again: %d deliveries, want one that is signed with the newest secret alone", len(got))
 		}
-		b.get(at).submit(at, func(v url.Values) { v.Set("url", "http://10.0.0.1/") }).want(http.StatusForbidden).says("Plain http is not allowed")
-		b.get(at).submit(at, func(v url.Values) { v.Del("event"); v.Set("description", "Billing") }).to(at)
+		b.get(at).submit(at+"/edit", func(v url.Values) { v.Set("url", "http://10.0.0.1/") }).want(http.StatusForbidden).says("Plain http is not allowed")
+		b.get(at).submit(at+"/edit", func(v url.Values) { v.Set("description", "Billing") }).to(at) // who is told, and of what, is as it was
+		b.get(at).confirmed(at+"/edit", func(v url.Values) { v.Del("event") }, "is told of everything").to(at)
+		b.get(at).confirmed(at+"/edit", func(v url.Values) { v.Set("url", s.told.URL+"/moved") }, "/moved is told of everything").to(at)
 		b.get(at).says("Billing", "told of everything").submit(at+"/delete", nil).to("/ui/webhooks")
 		b.get(at).want(http.StatusNotFound)
 	})
@@ -232,14 +234,14 @@ func TestCookieAloneMakesNoWebhook(t *testing.T) {
 	b.get("/ui/webhooks/new").submit("/ui/webhooks", func(v url.Values) { v.Set("url", s.told.URL) }).submit("/ui/webhooks", nil).shownSecret()
 	at := b.get("/ui/webhooks").link(s.told.URL)
 	state := func() (out string) {
-		if err := s.DB.Reader().QueryRowContext(t.Context(), `select count(*) || '/' || sum(secret_version) from webhook`).Scan(&out); err != nil {
+		if err := s.DB.Reader().QueryRowContext(t.Context(), `select count(*) || '/' || sum(secret_version) || '/' || sum(version) from webhook`).Scan(&out); err != nil {
 			t.Fatal(err)
 		}
 		return out
 	}
 	before := state()
-	for path, form := range map[string]url.Values{"/ui/webhooks": {"url": {s.told.URL + "/thief"}}, at + "/rotate": {"overlap": {"24h"}}} {
-		thief.post(path, form).want(http.StatusOK).says("one time", "Cancel").not("whsec_")
+	for path, form := range map[string]url.Values{"/ui/webhooks": {"url": {s.told.URL + "/thief"}}, at + "/rotate": {"overlap": {"24h"}}, at + "/edit": {"url": {s.told.URL + "/thief"}}} {
+		thief.post(path, form).want(http.StatusOK).says("Cancel").not("whsec_")
 		asked := joined(form, url.Values{"nonce": {"n"}})
 		theirs := string(stranger.Proof(t, thief.challenged(path, asked)).Assertion)
 		for name, proof := range map[string]url.Values{"no passkey": {"credential": {"{}"}}, "a wrong code": {"code": {"123456"}}, "another's passkey": {"credential": {theirs}}} {

@@ -67,8 +67,11 @@ func TestSlack(t *testing.T) {
 		}
 		// A change without the address leaves it; with one, it goes there.
 		for _, c := range []struct{ url, path string }{{e.URL, "/hooks/services/T0/B0/canary-of-slack"}, {"", "/hooks/services/T0/B0/canary-of-slack"}, {w.url + "/other-canary", "/hooks/other-canary"}} {
-			now, err := w.Edit(t.Context(), w.me(), e.ID, webhook.Input{URL: c.url, Events: []string{"approval.requested"}})
-			must(t, err)
+			var now webhook.Endpoint
+			must(t, w.agreed(func(ag account.Agreement) (err error) {
+				now, err = w.Edit(t.Context(), w.me(), e.ID, webhook.Input{URL: c.url, Events: []string{"approval.requested"}}, ag)
+				return err
+			}))
 			if strings.Contains(now.URL, "canary") {
 				t.Errorf("shown: %s", now.URL)
 			}

@@ -151,8 +151,7 @@ func (s *Service) Create(ctx context.Context, by account.Actor, in Input, ag acc
 	r := account.Raise{Action: "webhook.created", Environment: e.Environment, Organization: e.Organization, To: e.URL,
 		Facts: map[string]string{"form": string(e.Form), "description": e.Description, "events": strings.Join(e.Events, " ")}}
 	if in.Form == FormSlack {
-		hash := hidden.Hash()
-		r.Facts["address_sha256"] = hex.EncodeToString(hash[:])
+		r.Facts["address_sha256"] = addressHash(hidden)
 	}
 	err = s.cfg.DB.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		w, err := s.cfg.People.Weigh(ctx, tx, by, r, true, ag)
@@ -286,8 +285,10 @@ func (s *Service) List(ctx context.Context, by account.Actor, org id.Organizatio
 	return list, sqldb.Wrap("list webhooks", err)
 }
 
-// Edit changes address, description and events. What is said replaces all three.
-func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, in Input) (Endpoint, error) {
+// Edit changes address, description and events. What is said replaces all three. Another
+// address, and an event more, is somebody who is told what they were not before, so a
+// person agrees to it as to a new endpoint.
+func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, in Input, ag account.Agreement) (Endpoint, error) {
 	now, err := s.Get(ctx, by, hook)
 	if err != nil {
 		return Endpoint{}, err
@@ -304,11 +305,19 @@ func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, i
 	next := now
 	if moves {
 		next.secretVersion++
-		if _, err := s.newSecret(ctx, &next, hidden); err != nil {
+		if _, err := s.sealed(ctx, &next, hidden, ag); err != nil {
 			return Endpoint{}, err
 		}
 	}
-	return s.change(ctx, by, hook, "webhook.updated", func(e *Endpoint) error {
+	weigh := func(ctx context.Context, tx *sqldb.Tx, e Endpoint) (account.Weighed, error) {
+		r := account.Raise{Action: "webhook.updated", Environment: e.Environment, Organization: e.Organization, Object: string(e.ID), Version: e.Version, From: e.URL, To: shown,
+			Facts: map[string]string{"form": string(e.Form), "description": in.Description, "events": strings.Join(in.Events, " ")}}
+		if moves {
+			r.Facts["address_sha256"] = addressHash(hidden)
+		}
+		return s.cfg.People.Weigh(ctx, tx, by, r, moves || shown != e.URL || more(e.Events, in.Events), ag)
+	}
+	return s.weighed(ctx, by, hook, "webhook.updated", weigh, func(e *Endpoint) error {
 		if e.secretVersion != now.secretVersion {
 			return moved()
 		}
@@ -318,6 +327,17 @@ func (s *Service) Edit(ctx context.Context, by account.Actor, hook id.Webhook, i
 		e.URL, e.Description, e.Events = shown, in.Description, in.Events
 		return nil
 	})
+}
+
+// more reports whether an endpoint would be told what it is not told now.
+func more(now, then []string) bool {
+	return len(now) > 0 && (len(then) == 0 || slices.ContainsFunc(then, func(kind string) bool { return !slices.Contains(now, kind) }))
+}
+
+// addressHash stands for an address that is a secret.
+func addressHash(v secret.Value) string {
+	hash := v.Hash()
+	return hex.EncodeToString(hash[:])
 }
 
 // Enable switches an endpoint on again; what is delivered from then on is what
