@@ -14,13 +14,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/ambit-dev/ambit/internal/fault"
 )
 
 // Version is set when a release is built.
@@ -56,7 +57,8 @@ type command struct {
 
 // Main runs one command and returns its exit code.
 func Main(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	c := &command{env: map[string]string{}, stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &output{to: stdout}
+	c := &command{env: map[string]string{}, stdin: stdin, stdout: out, stderr: stderr}
 	for _, kv := range environ {
 		if k, v, ok := strings.Cut(kv, "="); ok {
 			c.env[k] = v
@@ -65,9 +67,13 @@ func Main(ctx context.Context, args, environ []string, stdin io.Reader, stdout, 
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if lost := out.lost(); lost != nil && (err == nil || errors.Is(err, lost)) {
+		err = fault.New(fault.Invalid, "output_unwritten", "The output could not be written whole"+deeperThan(lost)+".").
+			WithHint("What the command did is done; only its words are missing. Send them where there is room.").WithCause(lost)
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -163,7 +169,7 @@ func (c *command) printJSON(v any) error {
 }
 
 func (c *command) terminal() bool {
-	f, ok := c.stdout.(*os.File)
+	f, ok := fileOf(c.stdout)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

@@ -37,14 +37,12 @@ func (c *command) demoCommand() *cobra.Command {
 			"With --json each line is a JSON object as things happen, and the last one says whether all held.",
 		Args: takes(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if approve != "person" && approve != "auto" {
-				return usageError{fmt.Errorf("--approve is person or auto")}
-			}
 			d := &demo{command: c, out: c.stdout, auto: approve == "auto", database: database}
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&approve, "approve", "person", "who approves: person or auto")
+	approve = "person"
+	oneOf(cmd, &approve, "approve", "who approves: person or auto", "person", "auto")
 	cmd.Flags().StringVar(&database, "database-url", "", "an empty PostgreSQL database to use instead of SQLite; its tables stay behind")
 	return cmd
 }

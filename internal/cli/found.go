@@ -54,7 +54,7 @@ func (c *command) importFindings() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&o.home, "home", false, "also the places below your home folder where agents and programs keep credentials")
 	f.StringVar(&o.baseline, "baseline", "", "leave out what this file accepts")
-	f.Var(choice{&o.risk, []string{"high", "medium", "low"}}, "min-risk", "take what has this risk or a higher one: high, medium or low")
+	oneOf(cmd, &o.risk, "min-risk", "take what has this risk or a higher one: high, medium or low", "high", "medium", "low")
 	f.BoolVar(&o.apply, "apply", false, "store the values and change the files")
 	f.BoolVar(&o.logins, "logins", false, "also take what programs keep of their own login, which signs them out, and SSH keys")
 	f.BoolVar(&undo, "undo", false, "put the named files, and those in the named folders, back as they were")

@@ -4,12 +4,49 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 )
+
+// output is where a command's answer goes. It remembers the first write that failed, so
+// that no command has to look at each of its own: an answer that was lost is a failure.
+type output struct {
+	to     io.Writer
+	mu     sync.Mutex
+	failed error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.failed == nil {
+			o.failed = err
+		}
+	}
+	return n, err
+}
+
+func (o *output) lost() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
+}
+
+// fileOf is the file that is written to, if it is one.
+func fileOf(w io.Writer) (*os.File, bool) {
+	if o, ok := w.(*output); ok {
+		w = o.to
+	}
+	f, ok := w.(*os.File)
+	return f, ok
+}
 
 // plain makes text that others wrote fit for a terminal: one line, and nothing
 // that moves the cursor, changes colours or reverses the direction of reading.

@@ -17,6 +17,9 @@ func (r *run) start(program string, args, env []string, attr *syscall.SysProcAtt
 	cmd := exec.Command(program, args[1:]...)
 	cmd.Args[0], cmd.SysProcAttr = args[0], attr
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, r.stdin, r.stdout, r.stderr
+	if f, ok := fileOf(r.stdout); ok {
+		cmd.Stdout = f // itself, and no pipe to it: the program may ask whether it is a terminal
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)

@@ -57,7 +57,7 @@ func (c *command) scanCommand() *cobra.Command {
 	f.BoolVar(&o.watch, "watch", false, "stay, and tell what is new whenever files change")
 	f.StringVar(&o.baseline, "baseline", "", "leave out what this file accepts")
 	f.StringVar(&o.write, "write-baseline", "", "write a baseline that accepts all that is found")
-	f.Var(choice{&o.failOn, []string{"high", "medium", "low", "any"}}, "fail-on", "exit with 6 if something of this risk or worse is found: high, medium, low or any")
+	oneOf(cmd, &o.failOn, "fail-on", "exit with 6 if something of this risk or worse is found: high, medium, low or any", "high", "medium", "low", "any")
 	_ = cmd.MarkFlagFilename("baseline", "json")
 	return cmd
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -150,7 +148,7 @@ func (c *command) secretGet() *cobra.Command {
 		Example: "  AMBIT_API_KEY=… ambit secret get prod/db-password | psql-login\n  ambit secret get deploy-key --output id_ed25519",
 		Args:    takes(1, "one argument: the secret's name or id"), ValidArgsFunction: c.completion(c.secretNames, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
-			if output == "" && !show && !c.json && c.toTerminal() {
+			if output == "" && !show && !c.json && c.terminal() {
 				return usageError{errors.New("a terminal would keep the value: send it on through a pipe, or use --output, or --show")}
 			}
 			s, err := c.findSecret(ctx, cl, org, args[0])
@@ -175,11 +173,6 @@ func (c *command) secretGet() *cobra.Command {
 	cmd.Flags().BoolVar(&show, "show", false, "write it to a terminal too")
 	cmd.Flags().BoolVar(&open, "open", false, "open the browser where only a person goes on")
 	return cmd
-}
-
-func (c *command) toTerminal() bool {
-	f, ok := c.stdout.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // giveValue writes a value as it is, or as a part of v with --json.
@@ -391,7 +384,7 @@ func (c *command) secretDecrypt() *cobra.Command {
 			"AMBIT_API_KEY.",
 		Example: "  ambit secret decrypt-blob --file blob.txt --associated-data row-17 > plain.bin", Args: takes(0, "no arguments: the blob comes from standard input or --file"),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, _ []string) error {
-			if output == "" && !show && !c.json && c.toTerminal() {
+			if output == "" && !show && !c.json && c.terminal() {
 				return usageError{errors.New("a terminal would keep the value: send it on through a pipe, or use --output, or --show")}
 			}
 			var blob []byte

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"unicode"
@@ -22,7 +21,7 @@ const (
 // room is how many cells a line of the output has; 0 where it has no end: in a
 // file or a pipe nothing is ever cut.
 func (c *command) room() int {
-	f, ok := c.stdout.(*os.File)
+	f, ok := fileOf(c.stdout)
 	if !ok || !c.terminal() {
 		return 0
 	}

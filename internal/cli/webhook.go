@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/connection"
+	"github.com/ambit-dev/ambit/internal/session"
 )
 
 func (c *command) webhookCommand() *cobra.Command {
@@ -72,6 +76,7 @@ func (c *command) webhookFacts(v client.Webhook) {
 
 func webhookFlags(cmd *cobra.Command, in *client.WebhookInput) {
 	cmd.Flags().StringSliceVar(&in.Events, "event", nil, "only this event, such as connection.revoked (repeatable; default: all)")
+	completeWith(cmd, "event", append(slices.Sorted(maps.Keys(connection.Changes())), session.EventAsked))
 	cmd.Flags().StringVar(&in.Description, "description", "", "what receives it, for people")
 }
 
