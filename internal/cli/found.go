@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/intake/found"
-	"github.com/ambit-dev/ambit/internal/outbound"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/scan"
 )
@@ -28,25 +26,45 @@ type foundFlags struct {
 	logins      bool
 	connect     []string
 	revoke, yes bool
+	all         bool
+	only        []string
+	from        string
 	records     map[string]string
 }
 
-func (c *command) importFindings() *cobra.Command {
+func (c *command) importFindings(use string) *cobra.Command {
 	o := foundFlags{risk: "high"}
-	var undo bool
+	var undo, todo bool
+	var done []string
 	cmd := &cobra.Command{
-		Use: "findings [FOLDER|FILE ...]", Short: "Take the credentials that ambit scan finds out of their files",
-		Long: "Scan, store each credential in the vault, and put a placeholder where it stood. Without --apply it shows what would change.\n" +
+		Use: use + " [FOLDER|FILE ...]", Short: "Take the credentials that ambit scan finds out of their files",
+		Long: "Scan, store each credential in the vault, and put a placeholder where it stood. At a terminal you pick from a list, see what\n" +
+			"would change, and are asked. Elsewhere it shows what would change, and --apply does it: all that was found, what --only\n" +
+			"names, or what stands in a report of `ambit scan --json`, with --from.\n\n" +
 			"Where the server has a provider of that name and host, an API key becomes a connection too. An entry of an MCP server whose\n" +
 			"keys all have become connections becomes one of this server's /mcp.\n\n" +
 			"Each file is kept in the vault as it was; --undo puts files back, to the byte, unless they were changed since. What\n" +
 			"is in a repository's history or in another form (encoded, in a process) is told and left. Then revoke the keys: the\n" +
-			"places that held them have been read by whoever could. --revoke does it where the provider lets a key be revoked with itself.",
-		Args:    cobra.ArbitraryArgs,
-		Example: "  ambit import findings ~/project --min-risk medium\n  ambit import findings --home --apply --revoke\n  ambit import findings --undo ~/.cursor/mcp.json",
+			"places that held them have been read by whoever could. --todo lists those that still work, at any time; --revoke does it\n" +
+			"where the provider lets a key be revoked with itself.",
+		Args: cobra.ArbitraryArgs,
+		Example: "  ambit import findings ~/project --min-risk medium\n  ambit import findings --home --apply --revoke\n  ambit import findings . --only GITHUB_TOKEN --only app/.env --apply\n" +
+			"  ambit scan --home --json > report.json; ambit import findings --from report.json\n  ambit import findings --todo\n  ambit import findings --undo ~/.cursor/mcp.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if undo {
+			switch {
+			case undo && todo || (undo || todo) && (o.apply || o.all || len(o.only) > 0 || o.from != "") || undo && o.revoke:
+				return usageError{errors.New("--undo and --todo go alone")}
+			case len(done) > 0 && !todo:
+				return usageError{errors.New("--done goes with --todo")}
+			case o.all && len(o.only) > 0:
+				return usageError{errors.New("one of --all and --only")}
+			case undo:
 				return c.putBack(cmd.Context(), o.vault, args)
+			case todo:
+				return c.openFound(cmd.Context(), o, done)
+			}
+			if (len(o.only) > 0 || o.from != "") && !cmd.Flags().Changed("min-risk") {
+				o.risk = "low" // what is named is meant
 			}
 			return c.takeOut(cmd.Context(), args, o)
 		},
@@ -55,46 +73,78 @@ func (c *command) importFindings() *cobra.Command {
 	f.BoolVar(&o.home, "home", false, "also the places below your home folder where agents and programs keep credentials")
 	f.StringVar(&o.baseline, "baseline", "", "leave out what this file accepts")
 	oneOf(cmd, &o.risk, "min-risk", "take what has this risk or a higher one: high, medium or low", "high", "medium", "low")
+	f.BoolVar(&o.all, "all", false, "take all of it, and offer no list at a terminal")
+	f.StringArrayVar(&o.only, "only", nil, "take only this FILE, FOLDER, FILE:LINE, KIND, PROVIDER or name of a key; with --from a FINGERPRINT of the report too (repeatable)")
+	f.StringVar(&o.from, "from", "", "take what stands in this report of ambit scan --json, in the files that it names (- is standard input)")
 	f.BoolVar(&o.apply, "apply", false, "store the values and change the files")
 	f.BoolVar(&o.logins, "logins", false, "also take what programs keep of their own login, which signs them out, and SSH keys")
 	f.BoolVar(&undo, "undo", false, "put the named files, and those in the named folders, back as they were")
+	f.BoolVar(&todo, "todo", false, "list the keys that were taken out of files here and still work, with where each is revoked")
+	f.StringArrayVar(&done, "done", nil, "with --todo: this one, by the name of its secret, is revoked; take it off the list (repeatable)")
 	f.BoolVar(&o.no, "no-connect", false, "connect no accounts, and leave the entries of MCP servers")
 	f.StringArrayVar(&o.connect, "connect", nil, "connect the keys of an issuer at this provider of the server: ISSUER=PROVIDER, such as gitlab=our_gitlab (repeatable)")
 	f.StringVar(&o.vault.Owner, "owner", "", "user whose the accounts become (default: the organization's)")
 	c.completes(cmd, "owner", c.userIDs)
-	f.BoolVar(&o.revoke, "revoke", false, "with --apply: then revoke each key that became no connection, where its provider takes it back from whoever has it")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before revoking")
+	f.BoolVar(&o.revoke, "revoke", false, "with --apply or --todo: revoke each key that became no connection, where its provider takes it back from whoever has it")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before changing files or revoking")
+	for _, name := range []string{"baseline", "from"} {
+		_ = cmd.MarkFlagFilename(name, "json")
+	}
 	c.orgFlag(cmd, &o.vault.Organization, "organization whose they become")
 	return cmd
 }
 
 func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) error {
-	if o.revoke && !o.apply {
-		return usageError{errors.New("--revoke goes with --apply")}
+	asks := c.asks() && !c.json
+	if o.revoke && !o.apply && !asks {
+		return usageError{errors.New("--revoke goes with --apply, or with --todo")}
 	}
-	if _, asking := c.terminalIn(); o.revoke && !o.yes && !asking {
-		return usageError{errors.New("a revoked key never works again, and nobody can be asked here: add --yes to do it")}
+	if err := c.mayRevoke(o); err != nil {
+		return err
 	}
 	var err error
 	if o.records, err = pairs("--connect", o.connect); err != nil {
 		return err
 	}
+	var report []scan.Finding // that was given
+	if o.from != "" {
+		if report, err = c.readReport(ctx, o.from); err != nil {
+			return err
+		}
+		args = append(args, filesOf(report)...)
+		if len(args) == 0 && !o.home {
+			c.note("The report names no file.")
+			return nil
+		}
+	}
 	opt, err := c.scanOptions(args, o.scanFlags)
 	if err != nil {
 		return err
 	}
-	report, err := scan.Run(ctx, opt)
+	shows := c.progress()
+	opt.Progress = shows.shared("file read", "files read")
+	got, err := scan.Run(ctx, opt)
+	shows.end()
+	if err == nil {
+		err = ctx.Err() // what was found until then is not all there is to pick from
+	}
 	if err != nil {
 		return err
 	}
-	machine, err := c.machine(o.apply)
+	machine, err := c.machine(o.apply || asks)
 	if err != nil {
 		return err
 	}
 	o.vault.Machine = machine
 	take := found.Options{Machine: machine, Risk: scan.Risk(o.risk), Logins: o.logins, Named: args, Moved: opt.Moved}
-	if !o.no && slices.ContainsFunc(report.Findings, scan.Finding.IsKey) {
-		err := c.accounts(ctx, &o, report.Findings, &take)
+	if take.Only, err = onlySome(got.Findings, report, o.only, o.from != ""); err != nil {
+		return err
+	}
+	if n := missingFrom(got.Findings, report); n > 0 {
+		c.note("%s of the report: nothing is there any more, or at another line. Scan again to be sure.", count(int64(n), "place", "places"))
+	}
+	if !o.no && slices.ContainsFunc(got.Findings, scan.Finding.IsKey) {
+		err := c.accounts(ctx, &o, got.Findings, &take)
 		switch {
 		case err != nil && (o.apply || len(o.records) > 0):
 			return err
@@ -102,74 +152,110 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 			c.note("What would be connected is not known without a server: %s", plain(fault.Of(err).Message))
 		}
 	}
-	changes, left := found.Plan(report.Findings, take)
-	if o.apply && len(changes) > 0 {
-		if o.vault.To, err = c.api(ctx); err != nil {
+	changes, left := found.Plan(got.Findings, take)
+	if asks && !o.all && len(o.only) == 0 && o.from == "" && len(changes) > 0 {
+		if take.Only, err = c.pick(ctx, changes); err != nil {
 			return err
 		}
-		for i := range changes {
-			if err := o.vault.Apply(ctx, &changes[i]); err != nil {
-				c.note("%s could not be taken out of.", plain(changes[i].File))
-				if i > 0 {
-					c.note("%s done before that; run it again to go on.", count(int64(i), "file was", "files were"))
-				}
-				return err
-			}
+		changes, left = found.Plan(got.Findings, take)
+	}
+	shown := asks && !o.apply && len(changes) > 0
+	if shown {
+		c.sayChanges(changes)
+		c.sayLeft(left)
+		n, files := taken(changes)
+		if err := c.ask(ctx, o.yes, "Take "+n+" out of "+files+" now?", "this changes files"); err != nil {
+			return err
+		}
+		o.apply = true
+	}
+	var failed []notTaken
+	var todo []found.Open
+	if o.apply && len(changes) > 0 {
+		if changes, failed, err = c.applyFound(ctx, &o, changes); err != nil {
+			return err
+		}
+		if todo, err = o.vault.Todo(ctx); err != nil {
+			return err
 		}
 	}
-	if err := c.show(map[string]any{"applied": o.apply, "changes": some(changes), "left": some(left)}, func() { c.sayTaken(changes, left, o.apply) }); err != nil {
+	out := map[string]any{"applied": o.apply, "changes": some(changes), "left": some(left)}
+	if o.apply {
+		out["failed"], out["todo"] = some(failed), some(todo)
+	}
+	if err := c.show(out, func() {
+		if shown {
+			c.sayNotConnected(changes)
+			c.sayDone(changes, todo)
+			return
+		}
+		c.sayTaken(changes, left, o.apply, todo)
+	}); err != nil {
 		return err
 	}
 	if o.revoke {
-		return c.revokeFound(ctx, changes, o.yes)
+		err = c.revokeFound(ctx, o, todo)
 	}
-	return nil
+	if len(failed) > 0 {
+		for _, f := range failed {
+			c.note("%s", plain(f.Why))
+		}
+		return fault.New(fault.Conflict, "import_incomplete", count(int64(len(failed)), "file was", "files were")+" not changed.").WithHint("The lines above say why. Mend that and run it again: it takes what is left.")
+	}
+	return err
 }
 
-// revokeFound has the providers take back what was taken out and is used by no account.
-// With --json it says on standard error what it says.
-func (c *command) revokeFound(ctx context.Context, changes []found.Change, yes bool) error {
-	var list []scan.Finding
-	hosts, used := map[string]bool{}, map[string]bool{}
-	for _, ch := range changes {
-		for _, t := range ch.Takes {
-			if t.Connection != "" {
-				used[t.Finding().Fingerprint] = true
-			}
-		}
-	}
-	for _, ch := range changes {
-		for _, t := range ch.Takes {
-			if f := t.Finding(); !used[f.Fingerprint] && scan.RevokedAt(f) != "" {
-				list, hosts[scan.RevokedAt(f)] = append(list, f), true
-			}
-		}
-	}
-	if len(list) == 0 {
-		c.note("There is no key that can be revoked from here.")
-		return nil
-	}
-	question := "Send " + count(int64(len(list)), "key", "keys") + " to " + words(slices.Sorted(maps.Keys(hosts))) + " to be revoked for good?"
-	if err := c.ask(ctx, yes, question, "a revoked key never works again"); err != nil {
-		return err
-	}
-	out, err := outbound.New(outbound.Policy{})
+// notTaken is a file that could not be changed.
+type notTaken struct {
+	File string `json:"file"`
+	Code string `json:"code"`
+	Why  string `json:"why"`
+}
+
+// applyFound takes the changes out of their files. A file that cannot be changed keeps no
+// other from it; a server that fails ends it.
+func (c *command) applyFound(ctx context.Context, o *foundFlags, changes []found.Change) (done []found.Change, failed []notTaken, err error) {
+	unlock, err := c.onlyImport()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer out.Close()
-	said := scan.Revoke(ctx, out, list)
-	kept := 0
-	for _, f := range list {
-		if said[f.Fingerprint] == scan.Kept {
-			kept++
+	defer unlock()
+	if o.vault.To, err = c.api(ctx); err != nil {
+		return nil, nil, err
+	}
+	shows := c.progress()
+	defer shows.end()
+	for i := range changes {
+		err := o.vault.Apply(ctx, &changes[i])
+		if f, ok := errors.AsType[*fault.Error](err); ok && (f.Code == "file_unwritable" || f.Code == "file_changed") {
+			failed = append(failed, notTaken{changes[i].File, f.Code, strings.TrimSpace(f.Message + " " + f.Hint)})
+			continue
 		}
-		c.note("%s %s: %s", plain(f.Title), plain(f.Masked), map[string]string{scan.Revoked: "revoked", scan.Accepted: "the provider is revoking it", scan.Dead: "it did not work any more", scan.Kept: "NOT revoked: do it yourself at " + first(plain(f.Revoke), "the provider")}[said[f.Fingerprint]])
+		if err != nil {
+			shows.end()
+			c.note("%s could not be taken out of.", plain(changes[i].File))
+			if len(done) > 0 {
+				c.note("%s done before that; run it again to go on.", count(int64(len(done)), "file was", "files were"))
+			}
+			return nil, nil, err
+		}
+		done = append(done, changes[i])
+		shows.at(int64(len(done)), "file changed", "files changed")
 	}
-	if kept > 0 {
-		return fault.New(fault.Unavailable, "not_revoked", count(int64(kept), "key was", "keys were")+" not revoked.").WithHint("The list says where to do it. Nothing of the import is lost.")
+	return done, failed, nil
+}
+
+// onlyImport keeps two imports of this machine from changing the same files at once.
+func (c *command) onlyImport() (unlock func(), err error) {
+	path, err := c.loginFile()
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	unlock, busy, err := disk.Lock(filepath.Join(filepath.Dir(path), "import.lock"))
+	if busy {
+		return nil, fault.New(fault.Conflict, "import_running", "Another import of yours is changing files on this machine.").WithHint("Wait for it, and run this again.")
+	}
+	return unlock, err
 }
 
 // accounts finds out which providers of the server take the keys that were found.
@@ -282,100 +368,4 @@ func entryOf(url string) func(file string, section []string) map[string]any {
 		i := slices.IndexFunc(agentClients, func(a agentClient) bool { return a.name == form })
 		return agentClients[i].filled(url)
 	}
-}
-
-func (c *command) sayTaken(changes []found.Change, left []found.Left, applied bool) {
-	revoke := map[string]bool{}
-	taken := int64(0)
-	for _, ch := range changes {
-		taken += int64(len(ch.Takes))
-		c.say("%s", c.paint(c.stdout, "1", plain(ch.File)))
-		for _, t := range ch.Takes {
-			c.say("  %d  %s\n     %s\n     %s", t.Line, plain(first(t.Key, t.Title)), c.paint(c.stdout, "31", "- "+plain(t.Masked)), c.paint(c.stdout, "32", "+ "+plain(t.Placeholder)))
-			switch {
-			case t.Note != "":
-				c.say("     %s", plain(t.Note))
-			case t.Connection != "":
-				c.say("     connected at %s: %s", plain(t.Provider), plain(t.Connection))
-			case len(t.Hosts) > 0:
-				c.say("     becomes a connection at %s: sent to %s", plain(t.Provider), plain(words(t.Hosts)))
-			case t.Provider != "":
-				c.say("     %s has an account already", plain(t.Provider))
-			}
-			if t.Revoke != "" {
-				revoke[t.Title+": "+t.Revoke] = true
-			}
-		}
-		for _, s := range ch.Servers {
-			c.say("  %s", c.paint(c.stdout, "32", "MCP server "+plain(s.Name)+": its entry becomes this server's /mcp"))
-		}
-	}
-	for _, l := range left {
-		c.say("%s:%d  %s stays: %s", plain(l.File), l.Line, plain(l.Kind), plain(l.Why))
-	}
-	switch {
-	case len(changes) == 0:
-		c.note("Nothing to take out.")
-		return
-	case !applied:
-		c.say("\nNothing was changed: %s would come out of %s. To do this: the same command with --apply.", count(taken, "credential", "credentials"), count(int64(len(changes)), "file", "files"))
-		return
-	}
-	c.say("\nDone: %s came out of %s. The values are in the vault (ambit secret list --prefix found/); to put files back: ambit import findings --undo FILE|FOLDER",
-		count(taken, "credential", "credentials"), count(int64(len(changes)), "file", "files"))
-	if len(revoke) > 0 {
-		c.say("Now revoke what lay there. For one that became a connection, give that a new key first (ambit connection connect PROVIDER --reconnect ID):")
-		for _, line := range slices.Sorted(maps.Keys(revoke)) {
-			c.say("  %s", plain(line))
-		}
-	}
-}
-
-func (c *command) putBack(ctx context.Context, v found.Vault, args []string) error {
-	if len(args) == 0 {
-		return usageError{errors.New("ambit import findings --undo takes the files to put back, or folders that they are in")}
-	}
-	var err error
-	if v.To, err = c.api(ctx); err != nil {
-		return err
-	}
-	if v.Machine, err = c.machine(false); err != nil {
-		return err
-	}
-	var files, back []string
-	var failed error
-	for _, arg := range args {
-		if info, err := os.Stat(arg); err == nil && info.IsDir() {
-			below, err := v.Taken(ctx, arg)
-			if err != nil {
-				return err
-			}
-			files = append(files, below...)
-			continue
-		}
-		files = append(files, arg)
-	}
-	for _, file := range files { // one that was changed since does not keep the others from it
-		if err := v.Undo(ctx, file); err != nil {
-			if len(files) == 1 || fault.Of(err).Kind != fault.Conflict {
-				return err
-			}
-			f := fault.Of(err)
-			c.note("%s %s", plain(f.Message), plain(f.Hint))
-			failed = fault.New(fault.Conflict, "file_changed", "Not all files were put back.").WithHint("The others are as they were; the list says why.")
-			continue
-		}
-		back = append(back, file)
-	}
-	if err := c.show(map[string]any{"restored": some(back)}, func() {
-		for _, file := range back {
-			c.say("As it was: %s", plain(file))
-		}
-		if len(files) == 0 {
-			c.note("Nothing was taken out there.")
-		}
-	}); err != nil {
-		return err
-	}
-	return failed
 }

@@ -63,7 +63,7 @@ func (c *command) ask(ctx context.Context, yes bool, question, why string) error
 		return usageError{errors.New(why + ", and nobody can be asked here: add --yes to do it")}
 	}
 	fmt.Fprintf(c.stderr, "%s [y/N] ", plain(question))
-	answer, err := awaiting(ctx, func() (string, error) { return bufio.NewReader(c.stdin).ReadString('\n') })
+	answer, err := c.line(ctx)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -72,6 +72,11 @@ func (c *command) ask(ctx context.Context, yes bool, question, why string) error
 		return nil
 	}
 	return fault.New(fault.Conflict, "not_confirmed", "Nothing was changed.")
+}
+
+// line reads one line that a person types.
+func (c *command) line(ctx context.Context) (string, error) {
+	return awaiting(ctx, func() (string, error) { return bufio.NewReader(c.stdin).ReadString('\n') })
 }
 
 // readSecret takes a secret from a pipe, or from a person who does not see it

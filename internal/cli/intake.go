@@ -22,9 +22,15 @@ import (
 )
 
 func (c *command) importCommand() *cobra.Command {
-	return c.group("import", "Import: bring the secrets that are kept elsewhere into the vault", c.importFindings(), c.importVault(), c.importAWS(), c.importWorkOS(), c.importAccounts(),
+	// Without a source it is about what a scan finds, which is what most people come for.
+	cmd := c.importFindings("import")
+	cmd.PersistentFlags().StringVar(&c.environment, "env", "", "environment, by id or name (default: your own, or the API key's)")
+	_ = cmd.RegisterFlagCompletionFunc("env", c.completion(c.environments, -1))
+	cmd.Short = "Import: bring secrets that lie in files or are kept elsewhere into the vault"
+	cmd.AddCommand(c.importFindings("findings"), c.importVault(), c.importAWS(), c.importWorkOS(), c.importAccounts(),
 		c.importFile("dotenv", "the variables of a dotenv file", file.Dotenv), c.importFile("infisical", "an export of Infisical in JSON", file.Infisical),
 		c.importFile("1password", "an export of 1Password (1PUX): the fields that it hides", file.OnePassword))
+	return cmd
 }
 
 // intakeFlags are those of every import.

@@ -222,7 +222,7 @@ func putBaseline(name string, text []byte) error {
 	case err == nil && !is.Mode().IsRegular():
 		return errors.New("there is a link, or no plain file")
 	case err == nil:
-		return disk.Swap(name, text, is.Mode().Perm(), is) // which takes a link's place, if one comes to be meanwhile
+		return disk.Swap(name, text, disk.Kept{Is: is, Mode: is.Mode().Perm()}) // which takes a link's place, if one comes to be meanwhile
 	}
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // which no link passes
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/failpoint"
 )
@@ -57,13 +58,45 @@ func Replace(path string, content []byte) error {
 	return put(path, content, nil, func(from string) error { return os.Rename(from, path) })
 }
 
-// Swap replaces a file of somebody's: like [Replace], with this mode and the owner
-// that the file has.
-func Swap(path string, content []byte, mode fs.FileMode, is fs.FileInfo) error {
-	// By the open file, not by its name: whoever may write to the folder could put a link
-	// to another file there meanwhile. The mode comes last: a new owner takes bits away.
-	give := func(f *os.File) error { return errors.Join(keepOwner(f, is), f.Chmod(mode)) }
-	return put(path, content, give, func(from string) error { return os.Rename(from, path) })
+// Kept is what a file of somebody's keeps when it is replaced, besides its owner, group,
+// extended attributes and, on Linux, access list.
+type Kept struct {
+	Is       fs.FileInfo // the file that is replaced
+	Mode     fs.FileMode
+	Modified time.Time // zero: now
+}
+
+// ErrAttribute says that a file has an extended attribute or an access list that a new one
+// cannot be given.
+var ErrAttribute = errors.New("an extended attribute cannot be kept")
+
+// Swap replaces a file of somebody's: like [Replace], and it stays what it was in all but
+// its content. Other names of the file (hard links) have the old content from then on.
+func Swap(path string, content []byte, k Kept) error {
+	return put(path, content, k.give(path), func(from string) error { return os.Rename(from, path) })
+}
+
+// TrySwap finds out whether [Swap] could do it, and changes nothing.
+func TrySwap(path string, k Kept) error {
+	return put(path, nil, k.give(path), func(string) error { return nil })
+}
+
+// give works by the open file, not by its name: whoever may write to the folder could put
+// a link to another file there meanwhile. The mode comes after what takes bits away.
+func (k Kept) give(path string) func(f *os.File) error {
+	return func(f *os.File) error {
+		err := keepOwner(f, k.Is)
+		if err == nil {
+			err = keepAttributes(f, path, k.Is)
+		}
+		if err == nil {
+			err = f.Chmod(k.Mode)
+		}
+		if err == nil && !k.Modified.IsZero() {
+			err = setModified(f, k.Modified)
+		}
+		return err
+	}
 }
 
 // put writes content under a name that nobody else uses, prepares the file and hands
@@ -81,14 +114,14 @@ func put(path string, content []byte, prepare func(f *os.File) error, publish fu
 		}
 	}()
 	_, err = f.Write(content)
+	if err == nil && prepare != nil {
+		err = prepare(f)
+	}
 	if err == nil {
 		err = failpoint.Hit("disk: before sync")
 	}
 	if err == nil {
 		err = f.Sync()
-	}
-	if err == nil && prepare != nil {
-		err = prepare(f)
 	}
 	var is fs.FileInfo
 	if err == nil {

@@ -121,7 +121,7 @@ func TestSwapFollowsNobodysLink(t *testing.T) {
 	}()
 	refused := 0
 	for range 300 {
-		if disk.Swap(file, bytes.Repeat([]byte("new"), 1<<16), 0o666, is) != nil {
+		if disk.Swap(file, bytes.Repeat([]byte("new"), 1<<16), disk.Kept{Is: is, Mode: 0o666}) != nil {
 			refused++
 		}
 	}

@@ -16,3 +16,12 @@ func keepOwner(f *os.File, is fs.FileInfo) error {
 	}
 	return f.Chown(int(st.Uid), int(st.Gid))
 }
+
+// Names is how many names (hard links) a file has, and by which number its file system
+// knows it under all of them.
+func Names(is fs.FileInfo) (n int, inode uint64) {
+	if st, ok := is.Sys().(*syscall.Stat_t); ok {
+		return int(st.Nlink), st.Ino
+	}
+	return 1, 0
+}

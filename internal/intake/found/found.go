@@ -25,6 +25,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 	"unicode"
 
 	"github.com/ambit-dev/ambit/client"
@@ -60,6 +62,9 @@ type Take struct {
 // Finding is what the scan said.
 func (t Take) Finding() scan.Finding { return t.finding }
 
+// Pick names a credential in its file, within one scan.
+func Pick(f scan.Finding) string { return itself(f.File) + "\x00" + f.Fingerprint }
+
 // connects reports whether the server has an account that this opens, or is about to.
 // Where keys can be connected, another key's account does not stand for this one.
 func (t Take) connects() bool {
@@ -88,6 +93,8 @@ type Options struct {
 	// path; nil for a program that cannot be connected so, and for section nil whether the
 	// program can. Nil: entries stay.
 	Entry func(file string, section []string) map[string]any
+	// Only says which findings are taken; nil: all. Others stay as if they were of too low a risk.
+	Only func(scan.Finding) bool
 	// Logins takes the logins of programs too, which are signed out by that; those of the
 	// files in Named are taken anyway.
 	Logins bool
@@ -137,9 +144,14 @@ type Change struct {
 	// Servers are the entries of MCP servers that become one of ours.
 	Servers []Server `json:"servers,omitempty"`
 
+	// OtherNames are those of the file (hard links) that nothing is taken out of here: they
+	// keep the old content, under this number of their file system.
+	OtherNames int    `json:"other_names,omitempty"`
+	Inode      uint64 `json:"inode,omitempty"`
+
 	path   string // of the file itself, behind links
 	was    []byte
-	mode   fs.FileMode
+	is     fs.FileInfo
 	others []scan.Finding // that are not taken
 	entry  func(file string, section []string) map[string]any
 }
@@ -150,30 +162,43 @@ type Left struct {
 	Line int    `json:"line,omitempty"`
 	Kind string `json:"kind"`
 	Why  string `json:"why"`
+	// What it is, and the provider's page where it is revoked: it works as before.
+	Title  string `json:"title"`
+	Masked string `json:"masked"`
+	Revoke string `json:"revoke,omitempty"`
+}
+
+func leave(f scan.Finding, why string) Left {
+	l := Left{File: f.File, Line: f.Line, Kind: f.Kind, Why: why, Title: f.Title, Masked: f.Masked, Revoke: f.Revoke}
+	if strings.HasPrefix(f.File, "process ") {
+		l.Line = 0
+	}
+	return l
 }
 
 // Plan says what would be taken out of where. It reads files and changes nothing.
 func Plan(findings []scan.Finding, o Options) (changes []Change, left []Left) {
 	byFile, others := map[string][]scan.Finding{}, map[string][]scan.Finding{}
 	for _, f := range findings {
+		at := itself(f.File)
 		switch {
-		case !f.Risk.AtLeast(o.Risk):
-			others[f.File] = append(others[f.File], f)
+		case !f.Risk.AtLeast(o.Risk), o.Only != nil && !o.Only(f):
+			others[at] = append(others[at], f)
 		case f.Commit != "":
-			left = append(left, Left{f.File, f.Line, f.Kind, "it is in the history of the repository, which is not rewritten"})
+			left = append(left, leave(f, "it is in the history of the repository, which is not rewritten"))
 		case o.login(f.File):
-			left = append(left, Left{f.File, f.Line, f.Kind, "a program of yours is signed in with it: name the file, or add --logins"})
+			left = append(left, leave(f, "a program of yours is signed in with it: name the file, or add --logins"))
 		case strings.HasPrefix(f.File, "process "):
-			left = append(left, Left{f.File, 0, f.Kind, "a running program has it"})
+			left = append(left, leave(f, "a running program has it"))
 		default:
-			byFile[f.File] = append(byFile[f.File], f)
+			byFile[at] = append(byFile[at], f)
 		}
 	}
 	for file, list := range byFile {
-		c, why := plan(file, list, o)
+		c, why := plan(list[0].File, list, o)
 		if why != "" {
 			for _, f := range list {
-				left = append(left, Left{f.File, f.Line, f.Kind, why})
+				left = append(left, leave(f, why))
 			}
 			continue
 		}
@@ -183,18 +208,41 @@ func Plan(findings []scan.Finding, o Options) (changes []Change, left []Left) {
 			changes = append(changes, c)
 		}
 	}
+	for i := range changes {
+		n := 0
+		for _, c := range changes {
+			if os.SameFile(changes[i].is, c.is) {
+				n++
+			}
+		}
+		if names, inode := disk.Names(changes[i].is); names > n {
+			changes[i].OtherNames, changes[i].Inode = names-n, inode
+		}
+	}
 	slices.SortFunc(changes, func(a, b Change) int { return cmp.Compare(a.File, b.File) })
 	slices.SortFunc(left, func(a, b Left) int { return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line)) })
 	return changes, left
 }
 
+// itself is the path of a file behind links, by which it is told from others: two links to
+// one file are one. Of what is gone it is the name.
+func itself(file string) string {
+	if at, err := realPath(file); err == nil {
+		return at
+	}
+	return file
+}
+
 func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
-	c = Change{File: file, entry: o.Entry}
+	c = Change{File: file, entry: o.Entry, path: itself(file)}
 	var err error
-	if c.path, err = realPath(file); err != nil {
+	if _, err = os.Lstat(c.path); err != nil {
 		return c, "the file is gone"
 	}
-	if c.was, c.mode, err = read(c.path); err != nil {
+	if c.path != clipTo(maxMark, c.path) {
+		return c, "its path is too long or has odd signs in it, and could not be noted to put it back"
+	}
+	if c.was, c.is, err = read(c.path); err != nil {
 		return c, fault.Of(err).Message
 	}
 	at := place(o.Machine, c.path)
@@ -205,10 +253,10 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 		value := f.Value.Reveal()
 		switch {
 		case len(value) < 8:
-			c.Left, c.others = append(c.Left, Left{file, f.Line, f.Kind, "it is too short to be told from other text"}), append(c.others, f)
+			c.Left, c.others = append(c.Left, leave(f, "it is too short to be told from other text")), append(c.others, f)
 			continue
 		case !bytes.Contains(c.was, value):
-			c.Left, c.others = append(c.Left, Left{file, f.Line, f.Kind, "it stands there in another form, such as encoded"}), append(c.others, f)
+			c.Left, c.others = append(c.Left, leave(f, "it stands there in another form, such as encoded")), append(c.others, f)
 			continue
 		case slices.ContainsFunc(c.Takes, func(t Take) bool { return t.finding.Value.Equal(f.Value) }):
 			continue // one placeholder stands in all its places
@@ -250,34 +298,39 @@ func place(machine, path string) string {
 	return hex.EncodeToString(sum[:10])
 }
 
+// maxMark is how long a text in a secret's metadata may be, in characters.
+const maxMark = 500
+
 // clip makes a part of a secret's name of a key, whatever stands in that.
-func clip(s string) string {
+func clip(s string) string { return clipTo(120, s) }
+
+func clipTo(most int, s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			return -1
 		}
 		return r
 	}, s)
-	if r := []rune(s); len(r) > 120 {
-		return string(r[len(r)-120:])
+	if r := []rune(s); len(r) > most {
+		return string(r[len(r)-most:])
 	}
 	return s
 }
 
 // read gives a file that can be replaced, whole.
-func read(path string) ([]byte, fs.FileMode, error) {
+func read(path string) ([]byte, fs.FileInfo, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
-		return nil, 0, fault.New(fault.Invalid, "file_unfit", "it is no plain file").WithCause(err)
+		return nil, nil, fault.New(fault.Invalid, "file_unfit", "it is no plain file").WithCause(err)
 	}
 	if info.Size() > MaxFile {
-		return nil, 0, fault.New(fault.TooLarge, "file_unfit", "the file has over 1 MiB")
+		return nil, nil, fault.New(fault.TooLarge, "file_unfit", "the file has over 1 MiB")
 	}
 	doc, err := os.ReadFile(path)
 	if err != nil {
-		return nil, 0, fault.New(fault.Invalid, "file_unfit", "it cannot be read").WithCause(err)
+		return nil, nil, fault.New(fault.Invalid, "file_unfit", "it cannot be read").WithCause(err)
 	}
-	return doc, info.Mode().Perm(), nil
+	return doc, info, nil
 }
 
 // Vault is where values go: the vault of one organization, or of the environment.
@@ -300,14 +353,20 @@ func (v Vault) context() map[string]string {
 const (
 	pathMark  = "file"
 	modeMark  = "mode"
+	timeMark  = "modified"
 	afterMark = "sha256_after"
 )
 
 // connectionMark of a credential says which account it became.
 const connectionMark = "connection"
 
-// Apply takes what c says out of its file.
+// Apply takes what c says out of its file. Where the file cannot be replaced, nothing is
+// stored either.
 func (v Vault) Apply(ctx context.Context, c *Change) error {
+	kept := disk.Kept{Is: c.is, Mode: c.is.Mode().Perm()}
+	if err := disk.TrySwap(c.path, kept); err != nil {
+		return unwritable(c.path, err)
+	}
 	now := slices.Clone(c.was)
 	// The longest first, so that none is replaced inside another.
 	order := make([]*Take, len(c.Takes))
@@ -316,7 +375,7 @@ func (v Vault) Apply(ctx context.Context, c *Change) error {
 	}
 	slices.SortStableFunc(order, func(a, b *Take) int { return cmp.Compare(b.finding.Value.Len(), a.finding.Value.Len()) })
 	for _, t := range order {
-		s, err := v.store(ctx, t.Secret, client.SecretValue{Value: string(t.finding.Value.Reveal())}, t.Title+" from "+c.File, map[string]string{pathMark: clip(c.path), "found_at": clip(cmp.Or(t.Key, t.Kind))})
+		s, err := v.store(ctx, t.Secret, client.SecretValue{Value: string(t.finding.Value.Reveal())}, t.Title+" from "+c.File, v.marksOf(c, t))
 		if err != nil {
 			return err
 		}
@@ -334,7 +393,7 @@ func (v Vault) Apply(ctx context.Context, c *Change) error {
 	if err := v.keep(ctx, c, now); err != nil {
 		return err
 	}
-	return replace(c.path, c.was, now, c.mode)
+	return replace(c.path, c.was, now, kept)
 }
 
 // connected makes an account of a credential where the server knows its provider, and
@@ -392,13 +451,13 @@ func (v Vault) connect(ctx context.Context, t *Take, s client.Secret) (string, e
 // keep stores the file as it was before anything was taken out of it. What was kept
 // when more is taken out of the same file stays.
 func (v Vault) keep(ctx context.Context, c *Change, now []byte) error {
-	marks := map[string]string{pathMark: c.path, modeMark: fmt.Sprintf("%04o", c.mode), afterMark: digest(now)}
+	marks := map[string]string{pathMark: c.path, modeMark: fmt.Sprintf("%04o", c.is.Mode().Perm()), timeMark: strconv.FormatInt(c.is.ModTime().UnixNano(), 10), afterMark: digest(now)}
 	s, ok, err := v.find(ctx, c.Backup)
 	if err != nil {
 		return err
 	}
 	if ok && slices.Contains(strings.Fields(s.Metadata[afterMark]), digest(c.was)) {
-		marks[modeMark], marks[afterMark] = s.Metadata[modeMark], digest(c.was)+" "+digest(now)
+		marks[modeMark], marks[timeMark], marks[afterMark] = s.Metadata[modeMark], s.Metadata[timeMark], digest(c.was)+" "+digest(now)
 		_, err := v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
 		return err
 	}
@@ -423,8 +482,12 @@ func (v Vault) store(ctx context.Context, name string, value client.SecretValue,
 		if s, err = v.To.UpdateSecret(ctx, s.ID, v.Organization, value, s.VersionID); err != nil {
 			return s, err
 		}
-	} else if was := s.Metadata[connectionMark]; was != "" {
-		marks[connectionMark] = was
+	} else {
+		for _, mark := range []string{connectionMark, closedMark} {
+			if was := s.Metadata[mark]; was != "" {
+				marks[mark] = was
+			}
+		}
 	}
 	return v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
 }
@@ -439,18 +502,25 @@ func (v Vault) find(ctx context.Context, name string) (client.Secret, bool, erro
 
 // Undo puts back a file as it was before Apply.
 func (v Vault) Undo(ctx context.Context, file string) error {
-	path, err := realPath(file)
-	if err != nil {
-		return fault.New(fault.NotFound, "file_unfit", "There is no file "+file+".").WithCause(err)
+	path := itself(file)
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
 	}
 	s, ok, err := v.find(ctx, backups+place(v.Machine, path))
 	if err != nil {
 		return err
 	}
+	if _, err := os.Lstat(path); err != nil {
+		gone := fault.New(fault.NotFound, "file_unfit", "There is no file "+file+".").WithCause(err)
+		if ok && s.Metadata[pathMark] == path {
+			gone = gone.WithHint("Its old content is in the vault: ambit secret get " + s.Name + " --output FILE")
+		}
+		return gone
+	}
 	if !ok || s.Metadata[pathMark] != path {
 		return fault.New(fault.NotFound, "no_backup", "Nothing was taken out of "+file+".")
 	}
-	now, _, err := read(path)
+	now, is, err := read(path)
 	if err != nil {
 		return fault.New(fault.Conflict, "file_unfit", file+" cannot be put back: "+fault.Of(err).Message+".").WithCause(err)
 	}
@@ -467,7 +537,11 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 		return fault.New(fault.Conflict, "file_changed", file+" was changed since.").
 			WithHint("Its old content is in the vault: ambit secret get " + s.Name + " --output FILE")
 	}
-	return replace(path, now, before, fs.FileMode(mode)&fs.ModePerm)
+	kept := disk.Kept{Is: is, Mode: fs.FileMode(mode) & fs.ModePerm}
+	if at, err := strconv.ParseInt(s.Metadata[timeMark], 10, 64); err == nil {
+		kept.Modified = time.Unix(0, at)
+	}
+	return replace(path, now, before, kept)
 }
 
 // Taken are the files in a folder that something was taken out of.
@@ -512,17 +586,31 @@ func digest(doc []byte) string {
 }
 
 // replace puts content in the place of a file that is still as it was.
-func replace(path string, was, content []byte, mode fs.FileMode) error {
-	now, _, err := read(path)
-	if err != nil || !bytes.Equal(now, was) {
+func replace(path string, was, content []byte, kept disk.Kept) error {
+	now, is, err := read(path)
+	if err != nil || !bytes.Equal(now, was) || !os.SameFile(is, kept.Is) {
 		return fault.New(fault.Conflict, "file_changed", path+" was changed meanwhile.").WithHint("Run it again.").WithCause(err)
 	}
-	owner, err := os.Stat(path)
-	if err == nil {
-		err = disk.Swap(path, content, mode, owner)
-	}
-	if err != nil {
-		return fault.New(fault.Invalid, "file_unwritable", path+" cannot be replaced.").WithHint("Look at the rights of its folder. Its content is as before.").WithCause(err)
+	if err := disk.Swap(path, content, kept); err != nil {
+		return unwritable(path, err)
 	}
 	return nil
+}
+
+// unwritable is why a file stays as it was.
+func unwritable(path string, err error) error {
+	f := fault.New(fault.Invalid, "file_unwritable", path+" cannot be replaced.").WithHint("Its content is as before.")
+	switch {
+	case errors.Is(err, disk.ErrAttribute):
+		f.Message = path + " has an extended attribute or an access list that a new file cannot be given here."
+		f.Hint += " Take it away, or run this as somebody who may set it."
+	case errors.Is(err, syscall.EROFS):
+		f.Message = path + " lies on a file system that is read only."
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		f.Message = path + " cannot be replaced: there is no room left beside it."
+		f.Hint += " Make room and run it again."
+	default:
+		f.Hint += " Look at the rights of its folder, and at whose it is."
+	}
+	return f.WithCause(err)
 }

@@ -1,0 +1,99 @@
+package found_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambit-dev/ambit/client"
+	"github.com/ambit-dev/ambit/internal/account"
+	"github.com/ambit-dev/ambit/internal/api/apitest"
+	"github.com/ambit-dev/ambit/internal/intake/found"
+	"github.com/ambit-dev/ambit/internal/scan"
+	"github.com/ambit-dev/ambit/internal/secret"
+	"github.com/ambit-dev/ambit/internal/sqldb"
+	"github.com/ambit-dev/ambit/internal/sqldb/sqldbtest"
+)
+
+func vaultOf(t *testing.T) found.Vault {
+	t.Helper()
+	w := apitest.New(t, sqldbtest.Open(t, sqldb.SQLite), nil)
+	_, key, err := w.People.IssueKey(t.Context(), account.NewKey{Environment: w.Env, Name: "import", Scopes: account.Scopes(), Expires: time.Now().Add(time.Hour)})
+	must(t, err)
+	return found.Vault{To: client.New(w.URL, string(key.Reveal()))}
+}
+
+// A bug: an import lost extended attributes and access lists, and undo gave the file a new
+// time, so that what is built from it was built again.
+func TestUndoGivesBackAllOfAFile(t *testing.T) {
+	t.Parallel()
+	v := vaultOf(t)
+	file := filepath.Join(t.TempDir(), ".env")
+	must(t, os.WriteFile(file, []byte(text), 0o640))
+	if err := unix.Setxattr(file, "user.note", []byte("mine"), 0); errors.Is(err, unix.ENOTSUP) {
+		t.Skip("the file system has no extended attributes")
+	}
+	then := time.Unix(1700000000, 123456789)
+	must(t, os.Chtimes(file, then, then))
+	note := func() string {
+		buf := make([]byte, 64)
+		n, _ := unix.Getxattr(file, "user.note", buf)
+		return string(buf[:max(n, 0)])
+	}
+	changes := planned(t, file)
+	must(t, v.Apply(t.Context(), &changes[0]))
+	if now, err := os.Stat(file); err != nil || note() != "mine" || now.ModTime().Equal(then) {
+		t.Errorf("after the import: note %q, %v, %v", note(), now.ModTime(), err)
+	}
+	must(t, v.Undo(t.Context(), file))
+	now, err := os.Stat(file)
+	must(t, err)
+	if doc, _ := os.ReadFile(file); string(doc) != text || note() != "mine" || now.Mode().Perm() != 0o640 || !now.ModTime().Equal(then) {
+		t.Errorf("after undo: %q, note %q, %v, %v", doc, note(), now.Mode(), now.ModTime())
+	}
+}
+
+// A key in two files is one thing to do, until it is closed, which it stays when the
+// import runs again.
+func TestTodoCountsKeysNotPlaces(t *testing.T) {
+	t.Parallel()
+	v := vaultOf(t)
+	v.Machine = "a machine"
+	dir := t.TempDir()
+	for _, name := range []string{"a.env", "b.env"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	apply := func() {
+		for _, c := range plannedAs(t, dir, found.Options{Risk: scan.Low, Machine: v.Machine}) {
+			must(t, v.Apply(t.Context(), &c))
+		}
+	}
+	apply()
+	todo, err := v.Todo(t.Context())
+	must(t, err)
+	if len(todo) != 2 || len(todo[0].Places) != 2 {
+		t.Fatalf("to do: %+v", todo)
+	}
+	f, err := v.Finding(t.Context(), todo[0])
+	must(t, err)
+	if !f.Value.Equal(secret.FromString("canaryQ7w9E2r4T6y8U1i3O5p7A9s1")) && !f.Value.Equal(secret.FromString("canaryZ1x3C5v7B9n2M4k6J8h1G3f5")) {
+		t.Error("the vault has another value")
+	}
+	must(t, v.Close(t.Context(), todo[0].Secrets[1], found.ByHand))
+	must(t, v.Undo(t.Context(), filepath.Join(dir, "a.env")))
+	apply()
+	again, err := v.Todo(t.Context())
+	must(t, err)
+	if len(again) != 1 || again[0].Secrets[0] != todo[1].Secrets[0] {
+		t.Errorf("to do: %+v, after %+v", again, todo)
+	}
+	other := v
+	other.Machine = "another"
+	if none, err := other.Todo(t.Context()); err != nil || len(none) != 0 {
+		t.Errorf("another machine: %+v, %v", none, err)
+	}
+}
