@@ -44,7 +44,7 @@ func bans() []ban {
 				"internal/audit/chain.go":           "the chain's own key, sealed under the root, keys its hash",
 				"internal/audit/checkpoint.go":      "the checkpoint's own key signs, and vouches for rows",
 				"internal/proxy/reveal.go":          "hands a freshly made token of a session to its agent, once",
-				"internal/intake/found/found.go":    "looks for a value in the file that holds it, and sends it to the server",
+				"internal/intake/found/found.go":    "looks for a value in the file that holds it, sends it to the server, and tells equal ones by a keyed hash",
 				"internal/intake/found/server.go":   "looks for the entry of a file that holds a value",
 				"internal/intake/run.go":            "sends to the server what a source has",
 				"internal/intake/workos/workos.go":  "shows WorkOS the key that reads its vault",

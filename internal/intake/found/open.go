@@ -3,9 +3,6 @@ package found
 import (
 	"cmp"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"maps"
 	"slices"
 	"strconv"
@@ -58,14 +55,6 @@ func (v Vault) marksOf(c *Change, t *Take) map[string]string {
 
 // on names a machine without telling what only it knows.
 func (v Vault) on() string { return place(v.Machine, "") }
-
-// same is equal for equal values. Under what only the machine knows it tells nothing of a
-// value to who reads the metadata.
-func (v Vault) same(value secret.Value) string {
-	h := hmac.New(sha256.New, []byte("found "+v.Machine))
-	h.Write(value.Reveal())
-	return hex.EncodeToString(h.Sum(nil)[:10])
-}
 
 // entries are the credentials that were taken out of files of this machine and are open.
 func (v Vault) entries(ctx context.Context) (groups [][]client.Secret, err error) {
