@@ -181,6 +181,31 @@ func (v *Vault) Keep(ctx context.Context, c Caller, once Once, answer any) error
 	})
 }
 
+// Alone waits until nobody else, on any node, works on a request of this key, for most
+// at most. Call release when it is done; whoever dies before is waited for as long as
+// the request may take.
+func (v *Vault) Alone(ctx context.Context, c Caller, once Once, most time.Duration) (release func(), err error) {
+	name := "request " + c.Actor.ID + " " + hex.EncodeToString(once.keyHash())
+	for {
+		lease, got, err := v.db.Acquire(ctx, name, most)
+		if err != nil {
+			return nil, err
+		}
+		if got {
+			return func() {
+				if err := lease.Release(context.WithoutCancel(ctx)); err != nil {
+					v.log.WarnContext(ctx, "a lease could not be given back, and ends by itself", "lease", name, "error", err)
+				}
+			}, nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fault.New(fault.Conflict, "request_running", "The request of this idempotency key is still being carried out.").WithHint("Wait, then send it again with the same key.")
+		}
+	}
+}
+
 // Kept fills in the answer that was stored for a request; false: there is none.
 func (v *Vault) Kept(ctx context.Context, c Caller, once Once, answer any) (bool, error) {
 	return v.replay(ctx, c, once, answer)

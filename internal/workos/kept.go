@@ -26,7 +26,7 @@ type keptAnswer struct {
 
 // kept has a request that makes something make it once under an Idempotency-Key, for
 // 24 hours: the SDKs send each POST again when its answer did not come. Two of one
-// key at the same time are one. Only what was made is kept; who was refused may try
+// key at the same time are one, whatever node they came to. Only what was made is kept; who was refused may try
 // again. It is for answers without a credential or a link that signs in.
 func (s *Server) kept(h productHandler) productHandler {
 	return func(ctx context.Context, by account.Actor, r *http.Request) (answer, error) {
@@ -44,7 +44,15 @@ func (s *Server) kept(h productHandler) productHandler {
 		}
 		c := vault.Caller{Actor: by.Audit(), Name: by.Name(), Environment: by.Environment(), Organization: by.Organization(), Reach: by.Reach(), Address: by.Address()}
 		do := func() (any, error) {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keptLimit)
+			ctx := context.WithoutCancel(ctx)
+			wait, stop := context.WithTimeout(ctx, keptLimit+5*time.Second) // for one of another node, dead or alive
+			defer stop()
+			release, err := s.vault.Alone(wait, c, once, keptLimit)
+			if err != nil {
+				return answer{}, err
+			}
+			defer release()
+			ctx, cancel := context.WithTimeout(ctx, keptLimit)
 			defer cancel()
 			var was keptAnswer
 			if found, err := s.vault.Kept(ctx, c, once, &was); err != nil || found {

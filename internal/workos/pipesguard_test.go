@@ -154,8 +154,11 @@ func TestPipesIdempotencyKey(t *testing.T) {
 		at := "/data-integrations/several/api-key"
 		var wg sync.WaitGroup
 		replies := make([]reply, 4)
+		other := *p.server // another node, of the same database
+		other.url = p.serve(t, true).URL
 		for i := range replies {
-			wg.Go(func() { replies[i] = p.do(t, "POST", at, body, "Idempotency-Key", "retry-1") })
+			node := []*server{p.server, &other}[i%2]
+			wg.Go(func() { replies[i] = node.do(t, "POST", at, body, "Idempotency-Key", "retry-1") })
 		}
 		wg.Wait()
 		for i, r := range replies {
