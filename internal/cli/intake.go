@@ -28,8 +28,8 @@ func (c *command) importCommand() *cobra.Command {
 	_ = cmd.RegisterFlagCompletionFunc("env", c.completion(c.environments, -1))
 	cmd.Short = "Import: bring secrets that lie in files or are kept elsewhere into the vault"
 	cmd.AddCommand(c.importFindings("findings"), c.importVault(), c.importAWS(), c.importWorkOS(), c.importAccounts(),
-		c.importFile("dotenv", "the variables of a dotenv file", file.Dotenv), c.importFile("infisical", "an export of Infisical in JSON", file.Infisical),
-		c.importFile("1password", "an export of 1Password (1PUX): the fields that it hides", file.OnePassword))
+		c.importFile("dotenv", "the variables of a dotenv file", file.Dotenv), c.importFile("infisical", "an export of Infisical (JSON, YAML, CSV or dotenv)", file.Infisical),
+		c.importFile("1password", "an export of 1Password (1PUX or CSV): what it hides", file.OnePassword))
 	return cmd
 }
 

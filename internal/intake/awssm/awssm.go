@@ -36,7 +36,7 @@ type Source struct {
 	name   string
 }
 
-// Open finds credentials and region. It asks AWS nothing yet.
+// Open finds credentials and region. It asks for no secret yet.
 func Open(ctx context.Context, cfg Config) (*Source, error) {
 	var options []func(*config.LoadOptions) error
 	if cfg.Region != "" {
@@ -51,6 +51,11 @@ func Open(ctx context.Context, cfg Config) (*Source, error) {
 	}
 	if conf.Region == "" {
 		return nil, fault.New(fault.Invalid, "source_unset", "No region is set.").WithHint("Name one with --region or AWS_REGION.")
+	}
+	if _, err := conf.Credentials.Retrieve(ctx); err != nil && ctx.Err() == nil {
+		return nil, fault.New(fault.Invalid, "source_unset", "No credentials for AWS were found.").
+			WithHint("Sign in (aws sso login), name a profile (AWS_PROFILE), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. aws sts get-caller-identity says whether they are there.").
+			WithCause(fmt.Errorf("finding credentials (%T)", err))
 	}
 	return &Source{cfg: cfg, client: secretsmanager.NewFromConfig(conf), name: "aws secretsmanager " + conf.Region}, nil
 }
@@ -159,7 +164,7 @@ func said(doing string, err error) error {
 	f := fault.New(fault.Unavailable, "source_failed", "AWS did not "+doing+".").WithHint("Try again; what was imported stays.")
 	e, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
-		return f.WithHint("Look at the network, and at whether the AWS credentials are there: aws sts get-caller-identity").WithCause(fmt.Errorf("asking AWS (%T)", err))
+		return f.WithHint("It does not answer: look at the network and at the region. What was imported stays.").WithCause(fmt.Errorf("asking AWS (%T)", err))
 	}
 	switch code := e.ErrorCode(); code {
 	case "AccessDeniedException", "UnrecognizedClientException", "InvalidClientTokenId", "ExpiredTokenException", "InvalidSignatureException":

@@ -20,15 +20,19 @@ type entry struct {
 //	export NAME=value
 //	NAME='as it stands, over several lines too'
 //	NAME="with \n, \t, \\, \" and \$, over several lines too"
+//
+// Its error names every line that is none of this.
 func dotenv(text string) ([]entry, error) {
 	var out []entry
+	var wrong []string
 	text = strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "\r\n", "\n")
 	for line := 1; text != ""; {
 		at := line
-		bad := func(why string) error {
-			return fault.New(fault.Invalid, "source_unreadable", fmt.Sprintf("Line %d is not NAME=VALUE: %s.", at, why))
-		}
 		head, rest, _ := strings.Cut(text, "\n")
+		bad := func(why string) { // and go on behind it
+			wrong = append(wrong, fmt.Sprintf("line %d (%s)", at, why))
+			text, line = rest, line+1
+		}
 		trimmed := strings.TrimLeft(head, " \t")
 		if t := strings.TrimRight(trimmed, " \t"); t == "" || t[0] == '#' {
 			text, line = rest, line+1
@@ -39,20 +43,31 @@ func dotenv(text string) ([]entry, error) {
 		}
 		name, _, ok := strings.Cut(trimmed, "=")
 		if name = strings.TrimRight(name, " \t"); !ok || !isName(name) {
-			return nil, bad("it has no name of a variable")
+			bad("it has no name of a variable")
+			continue
 		}
 		value := text[strings.IndexByte(text, '=')+1:]
 		value = strings.TrimLeft(value, " \t")
 		got, after, err := one(value)
 		if err != "" {
-			return nil, bad(err)
+			bad(err)
+			continue
 		}
 		out = append(out, entry{name, got, at})
 		line += strings.Count(text[:len(text)-len(after)], "\n")
 		text = after
 	}
+	if n := len(wrong); n > 0 {
+		if n > maxWrong {
+			wrong = append(wrong[:maxWrong], fmt.Sprintf("and %d more", n-maxWrong))
+		}
+		return nil, fault.New(fault.Invalid, "source_unreadable", "Not NAME=VALUE: "+strings.Join(wrong, ", ")+".").WithHint("Nothing was imported. Mend these lines and run it again.")
+	}
 	return out, nil
 }
+
+// maxWrong is how many lines an error names.
+const maxWrong = 50
 
 // one reads a value and the rest of its line.
 func one(text string) (value, rest, bad string) {

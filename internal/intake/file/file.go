@@ -1,5 +1,6 @@
 // Package file reads secrets from files: dotenv files, and the exports of Infisical
-// (JSON) and 1Password (1PUX). A file is read once, whole, and never written.
+// (JSON, YAML, CSV, dotenv) and 1Password (1PUX, CSV). A file is read once, whole, and
+// never written. Which form an export has, its content says.
 package file
 
 import (
@@ -92,31 +93,6 @@ func Dotenv(file string) (*Source, error) {
 	return s, nil
 }
 
-// Infisical reads what `infisical export --format=json` wrote: FOLDER/KEY.
-func Infisical(file string) (*Source, error) {
-	doc, err := read(file)
-	if err != nil {
-		return nil, err
-	}
-	var all []struct {
-		Key     string `json:"key"`
-		Value   string `json:"value"`
-		Path    string `json:"secretPath"`
-		Comment string `json:"comment"`
-	}
-	if err := json.Unmarshal(doc, &all); err != nil {
-		return nil, unreadable(file, "an export of Infisical in JSON", err)
-	}
-	s := newSource("infisical", file)
-	for _, e := range all {
-		if e.Key == "" {
-			return nil, unreadable(file, "an export of Infisical in JSON", errors.New("an entry has no key"))
-		}
-		s.add(strings.TrimPrefix(strings.Trim(e.Path, "/")+"/"+e.Key, "/"), e.Value, intake.Item{Description: clip(e.Comment)})
-	}
-	return s, nil
-}
-
 // pux is what a 1PUX archive holds of use here.
 type pux struct {
 	Accounts []struct {
@@ -159,13 +135,17 @@ type puxItem struct {
 var concealed = []string{"concealed", "totp", "sshKey", "privateKey"}
 
 // OnePassword reads a 1PUX archive: VAULT/ITEM/FIELD for each field that 1Password
-// hides. Archived items, attachments and what is no secret stay behind.
+// hides; or its CSV, which has logins alone: ITEM/password and ITEM/otp. Archived items,
+// attachments and what is no secret stay behind.
 func OnePassword(file string) (*Source, error) {
 	raw, err := read(file)
 	if err != nil {
 		return nil, err
 	}
-	const what = "an export of 1Password (1PUX)"
+	const what = "an export of 1Password (1PUX or CSV)"
+	if table, ok := readTable(raw, "Title", "Password"); ok {
+		return onePasswordCSV(file, table), nil
+	}
 	archive, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
 	if err != nil {
 		return nil, unreadable(file, what, err)

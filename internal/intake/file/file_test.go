@@ -25,8 +25,12 @@ func TestDotenv(t *testing.T) {
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(entry{})); d != "" {
 		t.Error(d)
 	}
+	_, err = dotenv("OK=1\nnot one\nB='x' y\nC=2\nD='never closed\nE=3\n")
+	if !fault.Is(err, "source_unreadable") || !strings.Contains(err.Error(), "line 2 (") || !strings.Contains(err.Error(), "line 3 (") || !strings.Contains(err.Error(), "line 5 (") || strings.Contains(err.Error(), "line 6") {
+		t.Errorf("a bug: only the first bad line was told: %v", err)
+	}
 	for _, bad := range []string{"A", "1A=x", "A='x", "A=\"x\\\"", "A='x' y", "=x", "A B=x"} {
-		if _, err := dotenv("OK=1\n" + bad); !fault.Is(err, "source_unreadable") || !strings.Contains(err.Error(), "Line 2") {
+		if _, err := dotenv("OK=1\n" + bad); !fault.Is(err, "source_unreadable") || !strings.Contains(err.Error(), "line 2") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -47,7 +51,27 @@ func FuzzDotenv(f *testing.F) {
 	})
 }
 
-func write(t *testing.T, name string, doc []byte) string {
+// Nothing that is given for an export makes reading it panic, and a value that stands in
+// one of Infisical's dotenv forms comes as it was.
+func FuzzExports(f *testing.F) {
+	f.Add("Key,Value\nA,1\n", "it's")
+	f.Add("A: 1\nB: |\n  x\n", "x")
+	f.Add("Title,Password,Archived\n\"a,b\n", "y")
+	f.Fuzz(func(t *testing.T, text, value string) {
+		file := write(t, "export", []byte(text))
+		_, _ = Infisical(file)
+		_, _ = OnePassword(file)
+		if strings.Contains(value, "'\n") || strings.Contains(value, "\r") {
+			return
+		}
+		got := infisicalDotenv("A='" + value + "'\nB='1'\n")
+		if len(got) != 2 || got[0].value != value || got[1].value != "1" {
+			t.Errorf("%q became %+v", value, got)
+		}
+	})
+}
+
+func write(t testing.TB, name string, doc []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, doc, 0o600); err != nil {
@@ -80,6 +104,26 @@ func TestExports(t *testing.T) {
 	t.Parallel()
 	s, err := Infisical(write(t, "export.json", []byte(`[{"key":"A","workspace":"w","value":"1","type":"shared","_id":"x","tags":null,"comment":"c","secretPath":"/app/"},{"key":"A","value":"2","secretPath":"/"},{"key":"E","value":""}]`)))
 	if d := cmp.Diff(map[string]string{"app/A": "1", "A": "2"}, holds(t, s, err)); d != "" {
+		t.Error(d)
+	}
+	forms := map[string]string{ // as its command line writes them: it escapes nothing in dotenv
+		"yaml":   "A: \"007\"\nB: 007\nC: |-\n    one\n    two\n",
+		"csv":    "Key,Value\nA,007\nB,007\nC,\"one\ntwo\"\n",
+		"dotenv": "A='007'\nB='007'\nC='one\ntwo'\n",
+		"export": "export A='007'\nexport B='007'\nexport C='one\ntwo'\n",
+	}
+	for form, text := range forms {
+		s, err = Infisical(write(t, "export."+form, []byte(text)))
+		if d := cmp.Diff(map[string]string{"A": "007", "B": "007", "C": "one\ntwo"}, holds(t, s, err)); d != "" {
+			t.Errorf("%s: %s", form, d)
+		}
+	}
+	s, err = Infisical(write(t, ".env", []byte("A='it's 'quoted''\nB='x=\n'y'\n")))
+	if d := cmp.Diff(map[string]string{"A": "it's 'quoted'", "B": "x=\n'y"}, holds(t, s, err)); d != "" {
+		t.Error(d)
+	}
+	s, err = OnePassword(write(t, "export.csv", []byte("Title,Url,Username,Password,OTPAuth,Favorite,Archived,Tags,Notes\nProd/DB,https://db.example,me,\"p,1\",otpauth://totp/x?secret=ABC,false,false,a;b,\"no\nte\"\nOld,,me,p2,,false,true,,\nEmpty,,me,,,false,false,,\n")))
+	if d := cmp.Diff(map[string]string{"Prod-DB/password": "p,1", "Prod-DB/otp": "otpauth://totp/x?secret=ABC"}, holds(t, s, err)); d != "" {
 		t.Error(d)
 	}
 	var archive bytes.Buffer

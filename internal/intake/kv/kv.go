@@ -8,10 +8,12 @@ package kv
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -104,10 +106,21 @@ func (s *Source) askVersion(ctx context.Context) (int, error) {
 // said turns the client's error into ours. What Vault answers may quote the request.
 func said(doing string, err error) error {
 	f := fault.New(fault.Unavailable, "source_failed", "Vault did not "+doing+".").WithHint("Try again; what was imported stays.")
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, another := errors.AsType[x509.HostnameError](err)
+	_, network := errors.AsType[*net.OpError](err)
+	switch {
+	case unknown || another:
+		f = fault.New(fault.Unavailable, "source_failed", "The certificate of the Vault cannot be trusted.").WithHint("Set VAULT_CACERT to the certificate of your own authority, and VAULT_ADDR to the name that it is for.")
+	case network:
+		f = f.WithHint("It does not answer: look at VAULT_ADDR, at the network, and at whether Vault runs. What was imported stays.")
+	}
 	if e, ok := errors.AsType[*api.ResponseError](err); ok {
 		switch {
 		case e.StatusCode == http.StatusForbidden:
-			f = fault.New(fault.Denied, "source_denied", "Vault does not let this token "+doing+".").WithHint("It needs the capabilities list and read on the engine's paths.")
+			f = fault.New(fault.Denied, "source_denied", "Vault does not let this token "+doing+".").WithHint("It needs the capabilities list and read on the engine's paths, and may have ended: vault token lookup")
+		case e.StatusCode == http.StatusServiceUnavailable:
+			f = f.WithHint("It is sealed, or in maintenance: vault status. Run this again when it is not; what was imported stays.")
 		case e.StatusCode == http.StatusNotFound:
 			f = fault.New(fault.NotFound, "source_missing", "Vault has nothing there: it could not "+doing+".")
 		}

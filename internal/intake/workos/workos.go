@@ -140,8 +140,10 @@ func (s *Source) ask(ctx context.Context, doing, method, path string, body, into
 	resp, err := s.cfg.Out.Do(ctx, outbound.Bound{Bases: []string{s.base.String()}, Party: "import"}, req, outbound.Limits{Body: maxAnswer})
 	switch {
 	case err != nil:
-		return failed.WithCause(fmt.Errorf("asking WorkOS: %w", err))
-	case resp.Status == http.StatusUnauthorized, resp.Status == http.StatusForbidden:
+		return failed.WithHint("It does not answer: look at the network. What was imported stays.").WithCause(fmt.Errorf("asking WorkOS: %w", err))
+	case resp.Status == http.StatusUnauthorized:
+		return fault.New(fault.Denied, "source_denied", "WorkOS does not know this API key: it did not "+doing+".").WithHint("Set WORKOS_API_KEY to a key (sk_…) of the environment that is to be read.")
+	case resp.Status == http.StatusForbidden:
 		return fault.New(fault.Denied, "source_denied", "WorkOS does not let this API key "+doing+".").WithHint("Use a key of that environment, with the permissions for this.")
 	case resp.Status != http.StatusOK:
 		return failed.WithCause(fmt.Errorf("WorkOS answered %d", resp.Status))
