@@ -3,6 +3,7 @@ package scan
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -10,13 +11,18 @@ import (
 // beside is how many lines may part the id of an AWS key from its secret.
 const beside = 8
 
-// settle puts right what only the whole file tells: the id of an AWS key is part of its
-// secret, and when temporary credentials end stands beside them.
+// awsID is the kind of the id of an access key, which opens nothing alone.
+const awsID = "aws-access-key-id"
+
+// settle puts right what only the whole file tells: the id of an AWS key opens nothing
+// without its secret, and when temporary credentials end stands beside them. On a line with
+// its secret an id is a part of that; on a line of its own it is told there, with where the
+// secret stands.
 func (d *doc) settle() {
 	d.onLine = nil
 	slices.SortStableFunc(d.found, func(a, b Finding) int { return cmp.Compare(a.Line, b.Line) })
 	ids := map[int]int{}         // by secret, the id that is taken for its own
-	whole := map[int]bool{}      // ids that have a secret
+	whole := map[int]int{}       // by id, the line of its secret
 	grouped := map[string]bool{} // groups that have an id
 	near := func(i int) (list []int) {
 		line := d.found[i].Line
@@ -29,14 +35,14 @@ func (d *doc) settle() {
 		return list
 	}
 	for i := range d.found {
-		if d.found[i].Kind == "aws-access-key-id" {
+		if d.found[i].Kind == awsID {
 			grouped[group(d.found[i].Key)] = true
 		}
 	}
 	// The secret of a key stands in the same profile; where a file has no such groups,
 	// and where the group of a secret has no id, it is the nearest.
 	for i := range d.found {
-		if d.found[i].Kind != "aws-access-key-id" {
+		if d.found[i].Kind != awsID {
 			continue
 		}
 		for _, j := range near(i) {
@@ -44,7 +50,9 @@ func (d *doc) settle() {
 			if its != group(d.found[i].Key) && grouped[its] {
 				continue
 			}
-			whole[i] = true
+			if line, ok := whole[i]; !ok || distance(d.found[j].Line, d.found[i].Line) < distance(line, d.found[i].Line) {
+				whole[i] = d.found[j].Line
+			}
 			if o, ok := ids[j]; !ok || distance(d.found[j].Line, d.found[i].Line) < distance(d.found[j].Line, d.found[o].Line) {
 				ids[j] = i
 			}
@@ -53,14 +61,19 @@ func (d *doc) settle() {
 	for j, i := range ids {
 		s, id := &d.found[j], d.found[i].Value
 		s.Kind, s.Title, s.Provider, s.base = "aws-secret-key", "AWS secret access key", "aws", 85
-		s.also = append(s.also, id)
+		if whole[i] == d.found[i].Line { // which is told of no more
+			s.also = append(s.also, id)
+		}
 		s.Opens = awsOpens(id, awsAccount)
 	}
 	for i := range d.found {
 		switch f := &d.found[i]; {
-		case whole[i]:
+		case f.Kind != awsID:
+		case whole[i] == f.Line && f.Line > 0:
 			f.Kind = ""
-		case f.Kind == "aws-access-key-id":
+		case whole[i] > 0:
+			f.Title, f.base, f.Opens = "AWS access key id", 25, "nothing without its secret, at line "+strconv.Itoa(whole[i])
+		default:
 			f.Title, f.base, f.Opens = "AWS access key id without its secret", 40, awsOpens(f.Value, "nothing by itself")
 		}
 		d.ends(&d.found[i])

@@ -49,9 +49,14 @@ func TestProfilesOfAWS(t *testing.T) {
 			t.Errorf("%s: opens %q, expired %v, %s", key, f.Opens, f.Expired, f.Risk)
 		}
 	}
-	if len(r.Findings) != 4 {
+	for p, line := range map[string]string{"default": "3", "work": "6", "other": "10"} { // told at its own line
+		if f := got[p+".aws_access_key_id"]; f.Kind != awsID || f.Risk != Low || !strings.HasSuffix(f.Opens, "without its secret, at line "+line) {
+			t.Errorf("%s: %s, %s, opens %q", p, f.Kind, f.Risk, f.Opens)
+		}
+	}
+	if len(r.Findings) != 7 {
 		b, _ := json.MarshalIndent(r.Findings, "", " ")
-		t.Errorf("%d findings, want four\n%s", len(r.Findings), b)
+		t.Errorf("%d findings, want seven\n%s", len(r.Findings), b)
 	}
 }
 

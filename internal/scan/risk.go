@@ -62,6 +62,9 @@ func (f *Finding) weigh(now time.Time) {
 	case f.Expires == nil && f.Kind != "password":
 		why = append(why, "nothing tells that it expires")
 	}
+	if f.Kind == awsID {
+		score = min(score, 40)
+	}
 	f.Score = max(1, min(100, score))
 	switch {
 	case f.Score >= 70:

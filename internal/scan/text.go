@@ -246,7 +246,7 @@ func (d *doc) token(u *unit, r *rule, at, keyword int) {
 			f.kind, f.title, f.provider, f.base = "workos-key", "WorkOS API key", "workos", issuers["workos"].base
 		}
 		d.add(u, f)
-		if r.id == "aws-access-key-id" {
+		if r.id == awsID {
 			d.awsPair(u, from+a, from+b)
 		}
 	}
