@@ -46,7 +46,9 @@ func (r readBy) exposure(folders map[string]bool, home string) (e Exposure) {
 	}
 	if info, err := os.Stat(path); err == nil {
 		e.Mode, e.Readers = modeOf(info)
-		e.Owner = ownerOf(info)
+		var names int
+		e.Owner, names = ownerOf(info)
+		e.Links = max(0, names-1)
 	}
 	low := strings.ToLower(slashed(path))
 	for _, s := range syncs {

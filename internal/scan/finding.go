@@ -44,6 +44,8 @@ type Finding struct {
 	Key      string `json:"key,omitempty"`    // where in the file's structure: mcpServers.github.env.GITHUB_TOKEN
 	Commit   string `json:"commit,omitempty"` // the version of the repository that holds it
 	Client   string `json:"client,omitempty"` // the program whose file this is, when it is a known place
+	// Versions of the file in the repository's history that hold it too.
+	Versions []Version `json:"versions,omitempty"`
 
 	Masked      string   `json:"masked"`      // what may be shown of the value
 	Fingerprint string   `json:"fingerprint"` // equal for equal values, within one run
@@ -68,6 +70,7 @@ type Finding struct {
 	also []secret.Value // other forms of it that stood in the file
 	weak bool           // a person may have made it up: a hash of it could be guessed
 	base int            // of the score, by kind
+	past Exposure       // of its versions
 }
 
 // Exposure is who can read a credential where it lies.
@@ -75,6 +78,7 @@ type Exposure struct {
 	Mode      string `json:"mode,omitempty"`      // such as 0644
 	Owner     string `json:"owner,omitempty"`     // of the file
 	Readers   string `json:"readers,omitempty"`   // owner, group or everyone
+	Links     int    `json:"links,omitempty"`     // other names of the file (hard links), which keep the value when a new file takes the place of this one
 	Synced    string `json:"synced,omitempty"`    // the service that copies the folder elsewhere
 	Committed bool   `json:"committed,omitempty"` // it is in the repository's current commit or history
 	Pushed    bool   `json:"pushed,omitempty"`    // a remote has it, as far as this clone knows

@@ -176,3 +176,40 @@ func TestHistoryThatLacksAVersion(t *testing.T) {
 		t.Errorf("%d findings, complete %t, skipped %+v", len(r.Findings), r.Complete, r.Skipped)
 	}
 }
+
+// A bug: a key that a file has had through ten versions was eleven findings.
+func TestOneFindingOfManyVersions(t *testing.T) {
+	t.Parallel()
+	for _, still := range []bool{true, false} {
+		dir := t.TempDir()
+		gitIn(t, dir, "init", "-q", "-b", "main")
+		for n := range 4 {
+			write(t, filepath.Join(dir, "sub", "app.env"), strings.Repeat("A=1\n", n)+"GITHUB_TOKEN="+token(1)+"\n")
+			gitIn(t, dir, "add", "-A")
+			gitIn(t, dir, "commit", "-qm", "another")
+		}
+		oldest := gitIn(t, dir, "rev-list", "--max-parents=0", "HEAD")
+		if !still {
+			gitIn(t, dir, "rm", "-q", "sub/app.env")
+			gitIn(t, dir, "commit", "-qm", "gone")
+		}
+		write(t, filepath.Join(dir, "other.env"), "GITHUB_TOKEN="+token(1)+"\n") // another place stays one
+		link := filepath.Join(t.TempDir(), "link")
+		if err := os.Symlink(dir, link); err != nil {
+			t.Fatal(err)
+		}
+		r := scanDir(t, link, Options{Git: true})
+		if len(r.Findings) != 2 {
+			t.Fatalf("%d findings, still there: %t", len(r.Findings), still)
+		}
+		i := slices.IndexFunc(r.Findings, func(f Finding) bool { return len(f.Versions) > 0 })
+		if i < 0 {
+			t.Fatal("no versions are told")
+		}
+		f := r.Findings[i]
+		want := map[bool]int{true: 4, false: 3}[still]
+		if len(f.Versions) != want || f.Copies != 2 || !f.Exposure.Committed || f.Line != map[bool]int{true: 4, false: 1}[still] || !still && f.Commit != oldest || still && f.Commit != "" {
+			t.Errorf("still there: %t: %d versions, %d copies, line %d, commit %q, %+v", still, len(f.Versions), f.Copies, f.Line, f.Commit, f.Exposure)
+		}
+	}
+}

@@ -33,6 +33,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.5re
 <p>{{.Reason}}</p>
 <dl><dt>Risk</dt><dd><span class="tag">{{.Risk}}</span>, {{.Score}} of 100</dd>
 <dt>Where</dt><dd><code>{{.File}}{{if .Line}}:{{.Line}}{{end}}</code>{{if .Commit}} in commit <code>{{.Commit}}</code>{{end}}</dd>
+{{if .Versions}}<dt>Also</dt><dd>in {{len .Versions}} {{if eq (len .Versions) 1}}version{{else}}versions{{end}} of the file in the repository's history</dd>{{end}}
 {{if .Key}}<dt>Name</dt><dd><code>{{.Key}}</code></dd>{{end}}
 {{if .Exposure.Mode}}<dt>Readable by</dt><dd>{{.Exposure.Readers}} ({{.Exposure.Mode}}, {{.Exposure.Owner}}){{if .Exposure.Synced}}, {{.Exposure.Synced}}{{end}}{{if .Exposure.Pushed}}, whoever has the repository{{end}}</dd>{{end}}
 {{if .Expires}}<dt>Expires</dt><dd>{{.Expires.Format "2006-01-02 15:04"}} UTC{{if .Expired}} (over){{end}}</dd>{{end}}

@@ -34,14 +34,20 @@ func mask(v secret.Value, weak bool) string {
 	return "…" + string(b[len(b)-tail:])
 }
 
-// fingerprint names equal values alike, under a key, and counts them.
+// fingerprint names equal values alike, under a key.
 func fingerprint(list []Finding, key []byte) {
-	count := map[string]int{}
 	for i := range list {
 		mac := hmac.New(sha256.New, key)
 		mac.Write(list[i].Value.Reveal())
 		list[i].Fingerprint = hex.EncodeToString(mac.Sum(nil)[:12])
 		list[i].Masked = mask(list[i].Value, list[i].weak)
+	}
+}
+
+// copies counts the places of equal values.
+func copies(list []Finding) {
+	count := map[string]int{}
+	for i := range list {
 		count[list[i].Fingerprint]++
 	}
 	for i := range list {

@@ -32,6 +32,12 @@ func (f *Finding) weigh(now time.Time) {
 	} else if e.Readers == "group" {
 		add(4, "its group can read it")
 	}
+	switch {
+	case e.Links == 1:
+		add(4, "another name of the file (a hard link) keeps it")
+	case e.Links > 1:
+		add(4, "%d other names of the file (hard links) keep it", e.Links)
+	}
 	if e.Synced != "" {
 		add(12, "%s copies it elsewhere", e.Synced)
 	}

@@ -208,12 +208,18 @@ func (s *scanner) report(ctx context.Context) *Report {
 	defer s.mu.Unlock()
 	list := s.found
 	fingerprint(list, s.opt.Key)
+	list = merged(list)
+	copies(list)
 	if s.opt.Baseline != nil {
 		before := len(list)
 		list = slices.DeleteFunc(list, s.opt.Baseline.accepts())
 		s.accepted += before - len(list)
 	}
 	expose(ctx, list, s.opt.Home)
+	for i := range list {
+		e, past := &list[i].Exposure, list[i].past
+		e.Committed, e.Pushed = e.Committed || past.Committed, e.Pushed || past.Pushed
+	}
 	h := newHider(s.rules)
 	h.words(list) // before sentences are made of them
 	for i := range list {

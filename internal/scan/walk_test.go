@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -433,4 +434,23 @@ func FuzzParsers(f *testing.F) {
 		_ = parseLines(b, n%2 == 0)
 		_ = parseXML(b)
 	})
+}
+
+// A bug: a file with hard links was told as one place, though its other names keep the value
+// when it is replaced.
+func TestHardLinks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.env"), "GITHUB_TOKEN="+token(1)+"\n")
+	write(t, filepath.Join(dir, "b.env"), "GITHUB_TOKEN="+token(2)+"\n")
+	for n := range 2 {
+		if err := os.Link(filepath.Join(dir, "a.env"), filepath.Join(t.TempDir(), strconv.Itoa(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range scanDir(t, dir, Options{}).Findings {
+		if linked := strings.HasSuffix(f.File, "a.env"); linked != strings.Contains(f.Reason, "2 other names of the file (hard links) keep it") || linked != (f.Exposure.Links == 2) {
+			t.Errorf("%s: %s", f.File, f.Reason)
+		}
+	}
 }
