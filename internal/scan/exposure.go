@@ -77,7 +77,7 @@ func modeOf(info fs.FileInfo) (mode, readers string) {
 
 // reach says how an agent comes by a file.
 func reach(path, low, client string, folders map[string]bool, home string) string {
-	for _, t := range []string{".jsonl", "/.claude/projects/", "/.codex/sessions/", "/.claude/history", "/.codex/history", "/chats/", "api_conversation_history.json", "/sessions/", "transcript", "/.aider.chat.history"} {
+	for _, t := range []string{".jsonl", "/.claude/projects/", "/.codex/sessions/", "/.claude/history", "/.codex/history", "/chats/", "/chatsessions/", "emptywindowchatsessions/", "/session-state/", "/.aider.input.history", "/.aider.llm.history", "api_conversation_history.json", "/sessions/", "transcript", "/.aider.chat.history"} {
 		if strings.Contains(low, t) && (client != "" || t != "/sessions/" && t != "/chats/" && t != ".jsonl") {
 			return "transcript"
 		}

@@ -172,7 +172,7 @@ func repositoryOf(dir string) string {
 // what it found.
 func (s *scanner) history(ctx context.Context, repo string) {
 	names := map[string]string{} // of a blob
-	list, err := start(ctx, repo, nil, "rev-list", "--objects", "--all", "--reflog")
+	list, err := start(ctx, repo, nil, "rev-list", "--objects", "--topo-order", "--all", "--reflog")
 	if err != nil {
 		s.skip(repo, "git did not start")
 		return
@@ -205,7 +205,7 @@ func (s *scanner) history(ctx context.Context, repo string) {
 		f := &s.found[before+i]
 		commit, ok := commits[f.Commit]
 		if !ok {
-			b, _ := git(ctx, repo, "log", "--all", "--reflog", "--no-mailmap", "--no-ext-diff", "--no-textconv", "--format=%H", "--find-object="+f.Commit, "--reverse").Output()
+			b, _ := git(ctx, repo, "log", "--all", "--reflog", "--no-mailmap", "--no-ext-diff", "--no-textconv", "--format=%H", "--find-object="+f.Commit, "--topo-order", "--reverse").Output()
 			first, _, _ := strings.Cut(string(b), "\n")
 			commit = or(first, f.Commit)
 			commits[f.Commit] = commit

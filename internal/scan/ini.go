@@ -129,7 +129,12 @@ func (f *lineFile) pair(raw string, toml bool) bool {
 	}
 	start := f.line
 	f.at += sep + 1
-	n := f.value(toml)
+	var n *node
+	if name == "Environment" && !toml { // of systemd: several, each in quotes of its own
+		n = &node{kind: scalar, text: strings.TrimSpace(f.rest())}
+	} else {
+		n = f.value(toml)
+	}
 	n.line = max(n.line, start)
 	parts := []string{name}
 	if toml {
@@ -440,6 +445,9 @@ func parseXML(b []byte) *node {
 			stack = append(stack, n)
 		case xml.EndElement:
 			if len(stack) > 1 {
+				if in.key == "dict" {
+					nameByKeys(in)
+				}
 				stack = stack[:len(stack)-1]
 			}
 		case xml.CharData:
@@ -455,4 +463,19 @@ func parseXML(b []byte) *node {
 		return nil
 	}
 	return top
+}
+
+// nameByKeys gives what stands in a dictionary of a property list the names before them.
+func nameByKeys(dict *node) {
+	var named []*node
+	for i := 0; i < len(dict.inner); i++ {
+		n := dict.inner[i]
+		if n.key == "key" && i+1 < len(dict.inner) && len(n.inner) == 1 {
+			i++
+			dict.inner[i].key = n.inner[0].text
+			n = dict.inner[i]
+		}
+		named = append(named, n)
+	}
+	dict.inner = named
 }

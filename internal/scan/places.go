@@ -40,11 +40,17 @@ var mcpClients = []Place{
 	{Client: "Claude Code", Path: "~/.claude/plugins/**"},
 	{Client: "Claude Code", OS: "linux", Path: "/etc/claude-code/*.json", format: asJSON},
 	{Client: "Claude Code", OS: "darwin", Path: "/Library/Application Support/ClaudeCode/*.json", format: asJSON},
+	{Client: "Claude Code", OS: "windows", Path: "C:/Program Files/ClaudeCode/*.json", format: asJSON},
+	{Client: "Claude Code", Path: "~/.claude/todos/*.json", format: asJSON},
 	{Client: "Cursor", Path: "~/.cursor/mcp.json", format: asJSON},
 	{Client: "Cursor", Path: "~/.cursor/projects/**"},
 	{Client: "Cursor", OS: "darwin", Path: "~/Library/Application Support/Cursor/User/globalStorage/state.vscdb"},
 	{Client: "Cursor", OS: "linux", Path: "~/.config/Cursor/User/globalStorage/state.vscdb"},
 	{Client: "Cursor", OS: "windows", Path: "%APPDATA%/Cursor/User/globalStorage/state.vscdb"},
+	{Client: "Cursor", OS: "darwin", Path: "~/Library/Application Support/Cursor/User/workspaceStorage/*/state.vscdb"},
+	{Client: "Cursor", OS: "linux", Path: "~/.config/Cursor/User/workspaceStorage/*/state.vscdb"},
+	{Client: "Cursor", OS: "windows", Path: "%APPDATA%/Cursor/User/workspaceStorage/*/state.vscdb"},
+	{Client: "Cursor", Path: "~/.cursor/cli-config.json", format: asJSON},
 	{Client: "Windsurf", Path: "~/.codeium/windsurf/mcp_config.json", format: asJSON},
 	{Client: "Windsurf", Path: "~/.codeium/windsurf-next/mcp_config.json", format: asJSON},
 	{Client: "Windsurf", Path: "~/.codeium/mcp_config.json", format: asJSON},
@@ -66,6 +72,9 @@ var mcpClients = []Place{
 	{Client: "Gemini CLI", Path: "~/.gemini/tmp/**"},
 	{Client: "Antigravity", Path: "~/.gemini/antigravity/mcp_config.json", format: asJSON},
 	{Client: "Qwen Code", Path: "~/.qwen/*.json", format: asJSON},
+	{Client: "Qwen Code", Path: "~/.qwen/.env", format: asINI},
+	{Client: "Qwen Code", Path: "~/.qwen/tmp/**"},
+	{Client: "Qwen Code", Path: "~/.qwen/projects/**"},
 	{Client: "OpenCode", Path: "~/.config/opencode/*.json", format: asJSON},
 	{Client: "OpenCode", Path: "~/.config/opencode/*.jsonc", format: asJSON},
 	{Client: "OpenCode", Path: "~/.local/share/opencode/*.json", format: asJSON},
@@ -91,18 +100,62 @@ var mcpClients = []Place{
 	{Client: "Amazon Q", Path: "~/.aws/amazonq/agents/*.json", format: asJSON},
 	{Client: "Kiro", Path: "~/.kiro/settings/*.json", format: asJSON},
 	{Client: "Copilot CLI", Path: "~/.copilot/*.json", format: asJSON},
+	{Client: "Copilot CLI", Path: "~/.copilot/session-state/**"},
+	{Client: "Copilot CLI", Path: "~/.copilot/history-session-state/**"},
+	{Client: "Copilot CLI", Path: "~/.copilot/session-store.db"},
+	{Client: "Copilot CLI", Path: "~/.copilot/logs/**"},
 	{Client: "GitHub Copilot", OS: "linux darwin", Path: "~/.config/github-copilot/*.json", format: asJSON},
 	{Client: "GitHub Copilot", OS: "linux darwin", Path: "~/.config/github-copilot/intellij/mcp.json", format: asJSON},
 	{Client: "GitHub Copilot", OS: "windows", Path: "%LOCALAPPDATA%/github-copilot/*.json", format: asJSON},
 	{Client: "Junie", Path: "~/.junie/mcp/mcp.json", format: asJSON},
 	{Client: "Crush", Path: "~/.config/crush/crush.json", format: asJSON},
 	{Client: "Crush", Path: "~/.local/share/crush/crush.json", format: asJSON},
-	{Client: "Amp", OS: "linux darwin", Path: "~/.config/amp/settings.json", format: asJSON},
-	{Client: "Amp", OS: "linux darwin", Path: "~/.local/share/amp/secrets.json", format: asJSON},
+	{Client: "Crush", OS: "windows", Path: "%LOCALAPPDATA%/crush/crush.json", format: asJSON},
+	{Client: "Amp", Path: "~/.config/amp/settings.json*", format: asJSON},
+	{Client: "Amp", Path: "~/.local/share/amp/secrets.json", format: asJSON},
+	{Client: "Amp", Path: "~/.local/share/amp/threads/**"},
+	{Client: "Amp", OS: "linux", Path: "/etc/ampcode/managed-settings.json", format: asJSON},
+	{Client: "Amp", OS: "darwin", Path: "/Library/Application Support/ampcode/managed-settings.json", format: asJSON},
 	{Client: "Factory", Path: "~/.factory/*.json", format: asJSON},
+	{Client: "Factory", Path: "~/.factory/sessions/**"},
+	{Client: "Warp", Path: "~/.warp/.mcp.json", format: asJSON},
+	{Client: "Warp", OS: "darwin", Path: "~/Library/Group Containers/2BBY89MBSN.dev.warp/Library/Application Support/dev.warp.Warp-Stable/mcp/*.log"},
+	{Client: "Kilo Code", Path: "~/.kilocode/cli/**"},
+	{Client: "Kilo Code", Path: "~/.config/kilo/*.json*", format: asJSON},
+	{Client: "Kilo Code", Path: "~/.local/share/kilo/*.json", format: asJSON},
+	{Client: "Jan", OS: "linux", Path: "~/.local/share/Jan/data/*.json", format: asJSON},
+	{Client: "Jan", OS: "linux", Path: "~/.config/Jan/data/*.json", format: asJSON},
+	{Client: "Jan", OS: "darwin", Path: "~/Library/Application Support/Jan/data/*.json", format: asJSON},
+	{Client: "Jan", OS: "windows", Path: "%APPDATA%/Jan/data/*.json", format: asJSON},
+	{Client: "Pi", Path: "~/.pi/agent/*.json", format: asJSON},
+	{Client: "Pi", Path: "~/.pi/agent/sessions/**"},
+	{Client: "Kimi CLI", Path: "~/.kimi/*.json", format: asJSON},
+	{Client: "Kimi CLI", Path: "~/.kimi/*.toml", format: asTOML},
+	{Client: "Kimi CLI", Path: "~/.kimi/sessions/**"},
+	{Client: "Mistral Vibe", Path: "~/.vibe/.env", format: asINI},
+	{Client: "Mistral Vibe", Path: "~/.vibe/config.toml", format: asTOML},
+	{Client: "Rovo Dev", Path: "~/.rovodev/*.json", format: asJSON},
+	{Client: "Rovo Dev", Path: "~/.rovodev/config.yml", format: asYAML},
+	{Client: "iFlow", Path: "~/.iflow/*.json", format: asJSON},
+	{Client: "Grok CLI", Path: "~/.grok/*.json", format: asJSON},
+	{Client: "OpenHands", Path: "~/.openhands/*.json", format: asJSON},
+	{Client: "Codebuff", Path: "~/.config/manicode/credentials.json", format: asJSON},
+	{Client: "Deep Agents", Path: "~/.deepagents/.mcp.json", format: asJSON},
+	{Client: "Trae", Path: "~/.trae/mcp.json", format: asJSON},
+	{Client: "Visual Studio", Path: "~/.mcp.json", format: asJSON},
+	{Client: "JetBrains AI", OS: "linux", Path: "~/.config/JetBrains/*/options/llm.mcpServers.xml", format: asXML},
+	{Client: "JetBrains AI", OS: "darwin", Path: "~/Library/Application Support/JetBrains/*/options/llm.mcpServers.xml", format: asXML},
+	{Client: "JetBrains AI", OS: "windows", Path: "%APPDATA%/JetBrains/*/options/llm.mcpServers.xml", format: asXML},
+	{Client: "aichat", OS: "linux", Path: "~/.config/aichat/config.yaml", format: asYAML},
+	{Client: "aichat", OS: "darwin", Path: "~/Library/Application Support/aichat/config.yaml", format: asYAML},
+	{Client: "aichat", OS: "windows", Path: "%APPDATA%/aichat/config.yaml", format: asYAML},
+	{Client: "n8n", Path: "~/.n8n/config", format: asJSON},
+	{Client: "n8n", Path: "~/.n8n/.env", format: asINI},
+	{Client: "n8n", Path: "~/.n8n/database.sqlite"},
 	{Client: "Augment", Path: "~/.augment/*.json", format: asJSON},
 	{Client: "Aider", Path: "~/.aider.conf.yml", format: asYAML},
 	{Client: "Aider", Path: "~/.aider/**"},
+	{Client: "Aider", Path: "~/.aider.*"},
 	{Client: "OpenClaw", Path: "~/.openclaw/*.json", format: asJSON},
 	{Client: "OpenClaw", Path: "~/.openclaw/credentials/**"},
 	{Client: "OpenClaw", Path: "~/.clawdbot/*.json", format: asJSON},
@@ -124,12 +177,21 @@ var extensions = []struct{ client, path string }{
 	{"Kilo Code", "kilocode.kilo-code/settings/*.json"}, {"Kilo Code", "kilocode.kilo-code/tasks/**"},
 }
 
+// remotes are the folders in which those editors keep, on a machine that they work on from
+// afar, what they keep in their settings folder elsewhere.
+var remotes = []struct{ client, folder string }{
+	{"VS Code", "~/.vscode-server/data"}, {"VS Code", "~/.vscode-server-insiders/data"}, {"VS Code", "~/.vscode-remote/data"}, {"VS Code", "~/.local/share/code-server"}, {"VSCodium", "~/.vscodium-server/data"},
+	{"Cursor", "~/.cursor-server/data"}, {"Windsurf", "~/.windsurf-server/data"}, {"Trae", "~/.trae-server/data"}, {"Kiro", "~/.kiro-server/data"}, {"Antigravity", "~/.antigravity-server/data"},
+}
+
 // programs keep credentials that an agent of the same user can read.
 var programs = []Place{
 	{Client: "dotenv", Path: "~/.env*", format: asINI},
 	{Client: "shell", Path: "~/.bashrc", format: asConfigText}, {Client: "shell", Path: "~/.bash_profile", format: asConfigText}, {Client: "shell", Path: "~/.bash_aliases", format: asConfigText}, {Client: "shell", Path: "~/.profile", format: asConfigText},
 	{Client: "shell", Path: "~/.zshrc", format: asConfigText}, {Client: "shell", Path: "~/.zshenv", format: asConfigText}, {Client: "shell", Path: "~/.zprofile", format: asConfigText}, {Client: "shell", Path: "~/.config/fish/**", format: asConfigText},
 	{Client: "shell", Path: "~/.config/environment.d/*.conf", format: asINI}, {Client: "shell", Path: "~/.pam_environment", format: asINI},
+	{Client: "systemd", OS: "linux", Path: "~/.config/systemd/user/*.service", format: asINI}, {Client: "systemd", OS: "linux", Path: "~/.config/systemd/user/*.d/*.conf", format: asINI}, {Client: "systemd", OS: "linux", Path: "~/.config/containers/systemd/*.container", format: asINI},
+	{Client: "launchd", OS: "darwin", Path: "~/Library/LaunchAgents/*.plist", format: asXML},
 	{Client: "PowerShell", OS: "windows", Path: "~/Documents/PowerShell/*.ps1", format: asConfigText},
 	{Client: "PowerShell", OS: "linux darwin", Path: "~/.config/powershell/*.ps1", format: asConfigText},
 	{Client: "history", Path: "~/.bash_history", format: asConfigText}, {Client: "history", Path: "~/.zsh_history", format: asConfigText}, {Client: "history", Path: "~/.zsh_sessions/*", format: asConfigText}, {Client: "history", Path: "~/.local/share/fish/fish_history", format: asConfigText},
@@ -139,6 +201,10 @@ var programs = []Place{
 	{Client: "AWS", Path: "~/.aws/credentials", format: asINI}, {Client: "AWS", Path: "~/.aws/config", format: asINI}, {Client: "AWS", Path: "~/.aws/sso/cache/*.json", format: asJSON}, {Client: "AWS", Path: "~/.aws/cli/cache/*.json", format: asJSON}, {Client: "AWS", Path: "~/.aws/login/cache/*.json", format: asJSON},
 	{Client: "gcloud", OS: "linux darwin", Path: "~/.config/gcloud/application_default_credentials.json", format: asJSON}, {Client: "gcloud", OS: "linux darwin", Path: "~/.config/gcloud/legacy_credentials/**"}, {Client: "gcloud", OS: "linux darwin", Path: "~/.config/gcloud/*.db"}, {Client: "gcloud", OS: "linux darwin", Path: "~/.config/gcloud/*.json", format: asJSON},
 	{Client: "gcloud", OS: "windows", Path: "%APPDATA%/gcloud/**"},
+	{Client: "gsutil", Path: "~/.boto", format: asINI}, {Client: "gsutil", Path: "~/.gsutil/**"},
+	{Client: "Alibaba Cloud", Path: "~/.aliyun/*.json", format: asJSON}, {Client: "Alibaba Cloud", Path: "~/.alibabacloud/credentials", format: asINI}, {Client: "Tencent Cloud", Path: "~/.tccli/*.credential", format: asJSON},
+	{Client: "Hetzner", OS: "linux darwin", Path: "~/.config/hcloud/cli.toml", format: asTOML}, {Client: "Hetzner", OS: "windows", Path: "%APPDATA%/hcloud/cli.toml", format: asTOML}, {Client: "Linode", Path: "~/.config/linode-cli", format: asINI}, {Client: "Scaleway", Path: "~/.config/scw/config.yaml", format: asYAML}, {Client: "OVH", Path: "~/.ovh.conf", format: asINI}, {Client: "Vultr", Path: "~/.vultr-cli.yaml", format: asYAML}, {Client: "Akamai", Path: "~/.edgerc", format: asINI},
+	{Client: "Argo CD", Path: "~/.config/argocd/config", format: asYAML}, {Client: "Argo CD", Path: "~/.argocd/config", format: asYAML}, {Client: "JFrog", Path: "~/.jfrog/jfrog-cli.conf*", format: asJSON}, {Client: "Neon", Path: "~/.config/neonctl/credentials.json", format: asJSON}, {Client: "PlanetScale", OS: "linux darwin", Path: "~/.config/planetscale/access-token", format: asWhole}, {Client: "Modal", Path: "~/.modal.toml", format: asTOML}, {Client: "RunPod", Path: "~/.runpod/config.toml", format: asTOML},
 	{Client: "Azure", Path: "~/.azure/*.json", format: asJSON}, {Client: "Azure", Path: "~/.azure/config", format: asINI},
 	{Client: "kubectl", Path: "~/.kube/config", format: asYAML}, {Client: "kubectl", Path: "~/.kube/*.y*ml", format: asYAML},
 	{Client: "Docker", Path: "~/.docker/config.json", format: asJSON}, {Client: "Podman", Path: "~/.config/containers/auth.json", format: asJSON}, {Client: "Helm", Path: "~/.config/helm/registry/config.json", format: asJSON}, {Client: "Helm", Path: "~/.config/helm/repositories.yaml", format: asYAML},
@@ -175,19 +241,33 @@ func Places(goos string) []Place {
 			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/mcp.json", format: asJSON})
 			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/settings.json", format: asJSON})
 			take(Place{Client: client, OS: base.os, Path: base.path + e + "/User/profiles/*/mcp.json", format: asJSON})
-			for _, x := range extensions {
-				p := Place{Client: x.client, OS: base.os, Path: base.path + e + "/User/globalStorage/" + x.path}
-				if strings.HasSuffix(x.path, ".json") {
-					p.format = asJSON
-				}
-				take(p)
-			}
+			inEditor(take, client, base.os, base.path+e)
 		}
+	}
+	for _, r := range remotes {
+		for _, name := range []string{"/Machine/*.json", "/User/*.json"} {
+			take(Place{Client: r.client, Path: r.folder + name, format: asJSON})
+		}
+		inEditor(take, r.client, "", r.folder)
 	}
 	for _, p := range programs {
 		take(p)
 	}
 	return list
+}
+
+// inEditor takes what agents keep below the folder of an editor's user.
+func inEditor(take func(Place), client, os, folder string) {
+	for _, path := range []string{"workspaceStorage/*/chatSessions/*", "globalStorage/emptyWindowChatSessions/*"} {
+		take(Place{Client: client, OS: os, Path: folder + "/User/" + path})
+	}
+	for _, x := range extensions {
+		p := Place{Client: x.client, OS: os, Path: folder + "/User/globalStorage/" + x.path}
+		if strings.HasSuffix(x.path, ".json") {
+			p.format = asJSON
+		}
+		take(p)
+	}
 }
 
 func isAgentClient(client string) bool {
@@ -206,6 +286,9 @@ func listings() []string {
 		for _, e := range editors {
 			list = append(list, base+e+"/User/workspaceStorage/*/workspace.json")
 		}
+	}
+	for _, r := range remotes {
+		list = append(list, r.folder+"/User/workspaceStorage/*/workspace.json")
 	}
 	return list
 }

@@ -22,7 +22,9 @@ var inProject = []Place{
 	{Client: "Codex", Path: ".codex/config.toml", format: asTOML}, {Client: "OpenCode", Path: "opencode.json*", format: asJSON}, {Client: "Zed", Path: ".zed/settings.json", format: asJSON},
 	{Client: "Roo Code", Path: ".roo/mcp.json", format: asJSON}, {Client: "Kilo Code", Path: ".kilocode/mcp.json", format: asJSON}, {Client: "Junie", Path: ".junie/mcp/mcp.json", format: asJSON},
 	{Client: "Kiro", Path: ".kiro/settings/mcp.json", format: asJSON}, {Client: "Amazon Q", Path: ".amazonq/*.json", format: asJSON}, {Client: "Continue", Path: ".continue/mcpServers/*"},
-	{Client: "Copilot CLI", Path: ".copilot/mcp-config.json", format: asJSON}, {Client: "Crush", Path: "*crush.json", format: asJSON}, {Client: "Aider", Path: ".aider.conf.yml", format: asYAML},
+	{Client: "Copilot CLI", Path: ".copilot/mcp-config.json", format: asJSON}, {Client: "Crush", Path: "*crush.json", format: asJSON}, {Client: "Aider", Path: ".aider.conf.yml", format: asYAML}, {Client: "Aider", Path: ".aider.*history*"},
+	{Client: "Kilo Code", Path: "kilo.json*", format: asJSON}, {Client: "Kilo Code", Path: ".kilo/kilo.json*", format: asJSON}, {Client: "Amp", Path: ".amp/settings.json*", format: asJSON}, {Client: "Warp", Path: ".warp/.mcp.json", format: asJSON},
+	{Client: "Factory", Path: ".factory/*.json", format: asJSON}, {Client: "Trae", Path: ".trae/mcp.json", format: asJSON}, {Client: "iFlow", Path: ".iflow/settings.json", format: asJSON}, {Client: "Deep Agents", Path: ".deepagents/.mcp.json", format: asJSON}, {Client: "Pi", Path: ".pi/*.json", format: asJSON},
 }
 
 const (

@@ -27,6 +27,10 @@ func TestEveryClientsPlace(t *testing.T) {
 		".config/goose/config.yaml": "Goose", win + "Block/goose/config/config.yaml": "Goose",
 		".config/Code/User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json": "Cline", mac + "Code/User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json": "Cline",
 		win + "Code/User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json": "Cline",
+		".vscode-server/data/User/mcp.json":                                                     "VS Code", ".vscode-server/data/Machine/settings.json": "VS Code", ".cursor-server/data/Machine/settings.json": "Cursor", ".vscode-server/data/User/globalStorage/rooveterinaryinc.roo-cline/settings/mcp_settings.json": "Roo Code",
+		".warp/.mcp.json": "Warp", ".config/kilo/kilo.jsonc": "Kilo Code", ".kilocode/cli/global/settings/mcp_settings.json": "Kilo Code", ".local/share/Jan/data/mcp_config.json": "Jan", mac + "Jan/data/mcp_config.json": "Jan", win + "Jan/data/mcp_config.json": "Jan",
+		".copilot/mcp-config.json": "Copilot CLI", ".config/crush/crush.json": "Crush", ".qwen/settings.json": "Qwen Code", ".kiro/settings/mcp.json": "Kiro", ".factory/mcp.json": "Factory", ".config/amp/settings.json": "Amp",
+		".pi/agent/auth.json": "Pi", ".kimi/config.toml": "Kimi CLI", ".rovodev/mcp.json": "Rovo Dev", ".iflow/settings.json": "iFlow", ".grok/user-settings.json": "Grok CLI", ".openhands/mcp.json": "OpenHands", ".mcp.json": "Visual Studio",
 		".continue/config.yaml": "Continue", ".lmstudio/mcp.json": "LM Studio", ".aws/amazonq/mcp.json": "Amazon Q",
 	}
 	n := 0
@@ -122,5 +126,36 @@ func TestProjectsThatAgentsKnow(t *testing.T) {
 	slices.Sort(got)
 	if all := slices.Sorted(slices.Values(append(want, "moved/auth.json"))); !slices.Equal(got, all) {
 		t.Errorf("found in %q, want %q", got, all)
+	}
+}
+
+// A bug: what these programs keep was not looked at.
+func TestProgramsPlaces(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	for path, text := range map[string]string{
+		".config/hcloud/cli.toml":            "active_context = \"a\"\n[[contexts]]\nname = \"a\"\ntoken = \"%s\"\n",
+		".boto":                              "[Credentials]\ngs_oauth2_refresh_token = %s\n",
+		".config/argocd/config":              "users:\n- auth-token: %s\n  name: cd.example.com\n",
+		".aliyun/config.json":                `{"profiles":[{"name":"default","access_key_secret":"%s"}]}`,
+		".config/systemd/user/agent.service": "[Service]\nEnvironment=\"LOG=info\" \"ACME_API_KEY=%s\"\n",
+		".config/systemd/user/a.d/key.conf":  "[Service]\nEnvironment=ACME_API_KEY=%s\n",
+		"Library/LaunchAgents/agent.plist":   "<?xml version=\"1.0\"?>\n<plist><dict><key>EnvironmentVariables</key><dict><key>LOG</key><string>info</string><key>ACME_API_KEY</key><string>%s</string></dict></dict></plist>\n",
+		".aider.chat.history.md":             "#### use my key %s please\n",
+		".n8n/config":                        `{"encryptionKey":"%s"}`,
+		".jfrog/jfrog-cli.conf.v6":           `{"servers":[{"accessToken":"%s"}],"version":"6"}`,
+		".config/Code/User/workspaceStorage/1/chatSessions/a.jsonl": `{"requests":[{"message":{"text":"use %s"}}]}` + "\n",
+	} {
+		key := "q8Zr2LmX0vKtY5nWc7PbQ3dF"
+		if strings.Contains(path, "history") || strings.Contains(path, "chatSessions") { // there only a form of its own tells
+			key = token(1)
+		}
+		write(t, filepath.Join(home, filepath.FromSlash(path)), fmt.Sprintf(text, key))
+		if r, err := Run(t.Context(), Options{Home: home}); err != nil || len(r.Findings) != 1 || !strings.HasSuffix(filepath.ToSlash(r.Findings[0].File), path) || r.Findings[0].Client == "" {
+			t.Errorf("%s: %v, %+v", path, err, r.Findings)
+		}
+		if err := os.Remove(filepath.Join(home, filepath.FromSlash(path))); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

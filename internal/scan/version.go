@@ -58,7 +58,7 @@ func merged(list []Finding) []Finding {
 		}
 		into := &list[at-1]
 		version := Version{f.Commit, f.Line}
-		if into.Commit != "" { // git lists what is newest first
+		if into.Commit != "" { // git lists children before their parents
 			version = Version{into.Commit, into.Line}
 			into.Commit, into.Line, into.EndLine, into.Key = f.Commit, f.Line, f.EndLine, f.Key
 		}
