@@ -60,6 +60,13 @@ func (c *command) showFinding(f scan.Finding) {
 	line("where", where)
 	line("name", f.Key)
 	line("readable", readable(f))
+	if f.Expires != nil {
+		over := ""
+		if f.Expired {
+			over = " (over)"
+		}
+		line("expires", f.Expires.UTC().Format("2006-01-02 15:04 MST")+over)
+	}
 	line("why", f.Reason)
 	if f.Live != "" {
 		line("provider", map[string]string{"live": "says that it works", "dead": "no longer takes it", "unknown": "gave no clear answer"}[f.Live])
@@ -118,6 +125,14 @@ func (c *command) summary(r *scan.Report, took time.Duration) {
 	default:
 		c.say("%s (%s): %d high, %d medium, %d low. %s.", count(int64(len(r.Findings)), "place", "places"), count(int64(len(values)), "credential", "credentials"),
 			counts[scan.High], counts[scan.Medium], counts[scan.Low], read)
+	}
+	if list := scan.Withdrawals(r.Findings); len(list) > 0 {
+		c.say("")
+		c.say("%s", c.paint(c.stdout, "1", "To revoke or change:"))
+		for _, w := range list {
+			c.say("  %d × %s: %s", w.Count, plain(w.Title), first(w.Page, "where it is used"))
+		}
+		c.say("")
 	}
 	if r.Accepted > 0 {
 		c.say("%s left out, accepted before.", count(int64(r.Accepted), "finding", "findings"))

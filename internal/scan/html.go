@@ -40,6 +40,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.5re
 <dt>Fingerprint</dt><dd><code>{{.Fingerprint}}</code>, in {{.Copies}} {{if eq .Copies 1}}place{{else}}places{{end}}</dd>
 <dt>What to do</dt><dd>{{.Advice}}{{if .Revoke}} <a href="{{.Revoke}}" rel="noreferrer">{{.Revoke}}</a>{{end}}</dd></dl></article>
 {{end}}{{end}}{{end}}
+{{if .Withdrawals}}<h2>To revoke or change</h2><ul>{{range .Withdrawals}}<li>{{.Title}}{{if gt .Count 1}} ({{.Count}}){{end}}: {{if .Page}}<a href="{{.Page}}" rel="noreferrer">{{.Page}}</a>{{else}}where it is used{{end}}</li>{{end}}</ul>{{end}}
 {{if .Report.Skipped}}<h2>Not read ({{len .Report.Skipped}})</h2><ul>{{range .Report.Skipped}}<li><code>{{.Path}}</code>: {{.Why}}</li>{{end}}</ul>{{end}}
 </body></html>
 `
@@ -55,5 +56,5 @@ func HTML(w io.Writer, r *Report, now time.Time) error {
 		i := High.rank() - f.Risk.rank()
 		groups[i].List = append(groups[i].List, f)
 	}
-	return page().Execute(w, map[string]any{"Report": r, "Groups": groups, "When": now.UTC().Format("2006-01-02 15:04 MST")})
+	return page().Execute(w, map[string]any{"Report": r, "Groups": groups, "Withdrawals": Withdrawals(r.Findings), "When": now.UTC().Format("2006-01-02 15:04 MST")})
 }

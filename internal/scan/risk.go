@@ -65,6 +65,8 @@ func (f *Finding) weigh(now time.Time) {
 		why = append(why, "it expired on "+f.Expires.Format(time.DateOnly))
 	case f.Expires != nil && f.Expires.Sub(now) < 24*time.Hour:
 		add(-10, "it expires within a day")
+	case f.Expires != nil:
+		why = append(why, "it expires on "+f.Expires.Format(time.DateOnly))
 	case f.Expires == nil && f.Kind != "password":
 		why = append(why, "nothing tells that it expires")
 	}
