@@ -216,6 +216,7 @@ var bounded = map[string]struct{ bound, ends string }{
 	"scan.pairs":              {"a table", "never changed"},
 	"scan.phrase":             {"a table", "never changed"},
 	"scan.programs":           {"a table", "never changed"},
+	"scan.remotes":            {"a table", "never changed"},
 	"scan.published":          {"a table", "never changed"},
 	"scan.questions":          {"a table", "never changed"},
 	"scan.revokers":           {"a table", "never changed"},
