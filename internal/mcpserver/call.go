@@ -52,8 +52,8 @@ func (s *Server) call(ctx context.Context, who agent.Identity, m message, rev re
 		return s.refusal(ctx, name, rev, err), nil
 	}
 	if v, ok := a.facts.(sessionView); ok && name == "request_session" {
-		if asked := s.askAt(ctx, c, m, rev, v.ApprovalURL, string(v.Request)); asked != nil {
-			return asked, nil
+		if asked, p := s.askAt(ctx, c, m, rev, v.ApprovalURL, string(v.Request)); asked != nil || p != nil {
+			return asked, p
 		}
 	}
 	return s.answer(rev, a)

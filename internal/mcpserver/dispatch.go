@@ -3,6 +3,7 @@ package mcpserver
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"net"
 	"net/http"
@@ -33,6 +34,9 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, who agent.Iden
 			return
 		}
 	case !rev.stateless && slices.Contains(handshakeMethods, m.method):
+		if m.opensWindow() {
+			w.Header().Set("Mcp-Session-Id", windowPrefix+rand.Text())
+		}
 		s.handshake.ServeHTTP(w, plain(r.Context(), m, rev))
 		return
 	default:

@@ -78,8 +78,8 @@ func (s *Server) invoke(ctx context.Context, c caller, m message, rev revision, 
 	}
 	res, err := s.gateway.Invoke(ctx, call)
 	if err != nil {
-		if asked := s.ask(ctx, c, m, rev, fault.Of(err)); asked != nil {
-			return asked, nil
+		if asked, p := s.ask(ctx, c, m, rev, again, fault.Of(err)); asked != nil || p != nil {
+			return asked, p
 		}
 		if again != nil && again.handle != "" && call.Handle == again.handle && fault.KindOf(err) != fault.Internal {
 			err = fault.Of(err).With("session", again.handle) // to go on with

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/ambit-dev/ambit/internal/session"
 )
 
 // The revisions of the protocol that are served. Older ones know batches and
@@ -25,6 +27,22 @@ func revisions() []string { return []string{stateless, handshake, "2025-06-18"} 
 type revision struct {
 	version   string // of the header; may be empty
 	stateless bool
+	window    string // of a client of the older revision that opens addresses; empty: it does not
+}
+
+// windowPrefix starts the Mcp-Session-Id of a client that declared in its handshake that
+// it opens addresses. It says so, and tells its calls from others'; it is no authority.
+const (
+	windowPrefix = "window_"
+	maxWindow    = 64
+)
+
+// state names a call that waits for a person.
+func (r revision) state(subject string) string {
+	if r.window != "" {
+		return r.window + " " + subject
+	}
+	return session.NewState()
 }
 
 // revisionOf finds the revision of a message and holds its headers against its
@@ -46,6 +64,9 @@ func revisionOf(h http.Header, m message) (revision, *problem) {
 		return revision{}, mismatch("The MCP-Protocol-Version header differs from the body.")
 	}
 	rev := revision{version: version, stateless: version == stateless}
+	if w, _, ok := single(h, "Mcp-Session-Id"); ok && version == handshake && len(w) <= maxWindow && strings.HasPrefix(w, windowPrefix) {
+		rev.window = w
+	}
 	if rev.stateless && m.id != nil {
 		if !bodyHas {
 			return rev, badParams("_meta has no " + mcp.MetaKeyProtocolVersion + ".")

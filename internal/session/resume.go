@@ -16,7 +16,9 @@ const (
 )
 
 const (
-	insertResumeSQL = `insert into session_resume (hash, environment_id, organization_id, agent_id, user_id, session_id, approval_id, subject, until) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
+	insertResumeSQL = `insert into session_resume (hash, environment_id, organization_id, agent_id, user_id, session_id, approval_id, subject, until) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+on conflict (hash) do update set session_id = excluded.session_id, approval_id = excluded.approval_id, until = excluded.until`
+	waitsSQL = `select count(*) from session_resume where hash = $1`
 	thinResumesSQL  = `delete from session_resume where until <= $2 or approval_id = $1 and hash not in (
 	select hash from session_resume where approval_id = $1 order by until desc, hash limit $3)`
 	takeResumeSQL = `delete from session_resume where hash = $1 and environment_id = $2 and organization_id = $3 and agent_id = $4 and user_id = $5 and subject = $6
@@ -25,14 +27,17 @@ returning session_id, approval_id, until`
 	sessionNowSQL = `select coalesce((select w.widens from session_widening w where w.session_id = s.id and s.cause = 'widened'), s.id) from session s where s.id = $1`
 )
 
-// Suspend gives what a client hands back with the call that it makes again once a
-// person was asked (MRTR's requestState). It is random, kept as a hash, and good once:
-// for this agent and user, this request and this subject, which is a digest of the call.
-// It gives no access: what the call may do is decided anew.
-func (s *Service) Suspend(ctx context.Context, who agent.Identity, request id.Approval, subject string) (string, error) {
-	state := randomName(resumePrefix)
+// NewState is the name of one call that waits, for a client that hands it back (MRTR's
+// requestState).
+func NewState() string { return randomName(resumePrefix) }
+
+// Suspend keeps a call that a client makes again once a person was asked, under a name
+// that nobody guesses. It is kept as a hash, and good once: for this agent and user, this
+// request and this subject, which is a digest of the call. It gives no access: what the
+// call may do is decided anew.
+func (s *Service) Suspend(ctx context.Context, who agent.Identity, request id.Approval, state, subject string) error {
 	now := s.now()
-	err := s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	return s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		r, err := approvalByID(ctx, tx, request)
 		if sqldb.NoRows(err) || err == nil && (r.agent != who.Agent() || r.environment != who.Environment() || r.organization != who.Organization()) {
 			return noRequest()
@@ -46,7 +51,14 @@ func (s *Service) Suspend(ctx context.Context, who agent.Identity, request id.Ap
 		}
 		return sqldb.Wrap("keep a call that waits", err)
 	})
-	return state, err
+}
+
+// Waits reports whether a call was kept under this name, for a client that does not say
+// that it makes one again.
+func (s *Service) Waits(ctx context.Context, state string) (bool, error) {
+	var n int
+	err := s.db.Reader().QueryRowContext(ctx, waitsSQL, handleHash(state)).Scan(&n)
+	return n > 0, sqldb.Wrap("look for a call that waits", err)
 }
 
 // Resumed is a call that is made again.
