@@ -145,6 +145,9 @@ type Service struct {
 	operator OperatorSignIn
 	local    bool              // the public URL is loopback
 	arrivals *throttle.Limiter // of answers of identity providers, by provider and address
+	// admissions are of people whom a provider makes members: a company's first morning
+	// passes, a provider that makes up people is slow at it.
+	admissions *throttle.Limiter
 
 	strangers  *strangers
 	challenges challenges
@@ -178,6 +181,7 @@ func New(cfg Config) (*Service, error) {
 		onLeft: cfg.OnUserLeft, now: func() time.Time { return cfg.Now().UTC().Truncate(time.Microsecond) }, log: cfg.Logger,
 		issuers: issuer.NewConfigured(cfg.Outbound, cfg.Now), operator: cfg.SignIn, local: loopback(cfg.PublicURL.Hostname()),
 		strangers: newStrangers(), arrivals: throttle.New(1, 60, maxStrangers, cfg.Now),
+		admissions: throttle.New(1.0/6, 100, maxStrangers, cfg.Now),
 	}, nil
 }
 

@@ -81,6 +81,15 @@ func (s *Service) admitMember(ctx context.Context, tx *sqldb.Tx, i IdentityProvi
 	if i.Organization == "" || !i.Admits {
 		return "", unknownIdentity()
 	}
+	if user, err := former(ctx, tx, is); err != nil {
+		return "", err
+	} else if user != "" { // to come back takes the word of somebody of the organization
+		return "", fault.New(fault.Denied, "not_a_member", "This sign-in was a member's here before, and lets nobody in by itself any more.").
+			WithHint("Ask an owner or admin of the organization for an invitation or a recovery link, and accept it with this sign-in.")
+	}
+	if ok, wait := s.admissions.Allow(string(i.ID)); !ok {
+		return "", fault.New(fault.Limited, tooManyAttempts, "Too many new people came from this identity provider.").WithHint("Wait a little and sign in again.").WithRetry(wait)
+	}
 	name := who.Name
 	if checkName("A name", name) != nil {
 		name = "New member"
@@ -128,6 +137,9 @@ func (s *Service) enrollFederated(ctx context.Context, linkID string, is identit
 				return passkeyFirst()
 			}
 			if err := is.counts(ctx, tx, u.ID, linkGone()); err != nil {
+				return err
+			}
+			if err := takeFromLeaver(ctx, tx, is); err != nil {
 				return err
 			}
 			if ok, err := insertIdentity(ctx, tx, is, u.ID, s.now()); err != nil || !ok {
@@ -215,7 +227,7 @@ func (s *Service) ForgetIdentity(ctx context.Context, p Person, provider id.Iden
 			return orElse(err, unauthenticated())
 		}
 		is := identity{provider: provider, issuer: at, subject: subject}
-		ok, err := deleteIdentity(ctx, tx, p.user, is)
+		ok, err := deleteIdentity(ctx, tx, p.user, is, s.now())
 		if err != nil || !ok {
 			return orElse(err, notFound("sign-in"))
 		}

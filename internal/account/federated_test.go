@@ -1,6 +1,7 @@
 package account_test
 
 import (
+	"fmt"
 	"maps"
 	"net/url"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/account/accounttest"
 	"github.com/ambit-dev/ambit/internal/audit"
+	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/id"
 	"github.com/ambit-dev/ambit/internal/issuer/issuertest"
 	"github.com/ambit-dev/ambit/internal/secret"
@@ -653,5 +655,90 @@ func TestArrivalsAreLimited(t *testing.T) {
 		a.Address = "198.51.100.7"
 		_, err = f.Arrive(t.Context(), account.Person{}, account.OperatorProvider, a)
 		wantCode(t, err, "identity_unknown")
+	})
+}
+
+// G8, S14: who was a member does not come back by the provider's word alone: not after a
+// removal, not by forgetting the sign-in first, not when the provider is set up anew. An
+// invitation, which is the organization's word, lets them in with the same sign-in.
+func TestWhoLeftIsNotAdmittedAgain(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, false, func(t *testing.T, f *federation) {
+		ctx := t.Context()
+		boss := account.ByPerson(f.owner.Person)
+		remove := func(user id.User) {
+			t.Helper()
+			check(t, f.owner.Do(t, func(ag account.Agreement) error { return f.RemoveMember(ctx, boss, f.org, user, ag) }))
+		}
+		i := f.add(t, f.org, f.owner, true)
+		members := func(subject string) account.Person {
+			t.Helper()
+			f.idp.Sit(subject)
+			p, err := f.signIn(t, i.ID)
+			check(t, err)
+			return p
+		}
+		ann, cara := members("ann@idp"), members("cara@idp")
+
+		remove(ann.User())
+		f.idp.Sit("ann@idp")
+		_, err := f.signIn(t, i.ID)
+		wantCode(t, err, "not_a_member")
+
+		// Ben has another way in, and takes this one off before he is removed.
+		ben := accounttest.Join(t, f.Service, f.env, f.org, account.RoleMember, "ben@example.com")
+		f.idp.Sit("ben@idp")
+		l, err := f.LeaveToAdd(ctx, ben.Person, ben.Unlock(t), i.ID)
+		check(t, err)
+		_, err = f.Arrive(ctx, ben.Person, i.ID, f.back(t, l))
+		check(t, err)
+		check(t, f.ForgetIdentity(ctx, ben.Person, i.ID, f.idp.URL, "ben@idp"))
+		remove(ben.User())
+		_, err = f.signIn(t, i.ID)
+		wantCode(t, err, "not_a_member")
+
+		remove(cara.User())
+		check(t, f.RemoveIdentityProvider(ctx, boss, i.ID))
+		i = f.add(t, f.org, f.owner, true)
+		for _, subject := range []string{"ann@idp", "ben@idp", "cara@idp"} {
+			f.idp.Sit(subject)
+			_, err = f.signIn(t, i.ID)
+			wantCode(t, err, "not_a_member")
+		}
+		members("dora@idp") // others are admitted as ever
+
+		f.idp.Sit("ann@idp")
+		again := f.invited(t, "Ann", i.ID, account.RoleMember)
+		if p, err := f.signIn(t, i.ID); err != nil || p.User() != again.User() || again.User() == ann.User() {
+			t.Errorf("who was invited anew: %s, %v", p.User(), err)
+		}
+		// And when they are removed once more, and invited once more, with their sign-in there all the time.
+		remove(again.User())
+		_, err = f.signIn(t, i.ID)
+		wantCode(t, err, "not_a_member")
+		f.invited(t, "Anne", i.ID, account.RoleMember)
+	})
+}
+
+// W7: a provider that makes up people makes so many members and no more; those who are
+// members come in meanwhile.
+func TestAdmissionsAreSlow(t *testing.T) {
+	t.Parallel()
+	eachFederation(t, publicURL, false, func(t *testing.T, f *federation) {
+		i := f.add(t, f.org, f.owner, true)
+		var err error
+		n := 0
+		for ; err == nil && n < 200; n++ {
+			f.idp.Sit(fmt.Sprintf("made-up-%d@idp", n))
+			_, err = f.signIn(t, i.ID)
+			f.advance(time.Second) // for the limit of one network
+		}
+		if fault.KindOf(err) != fault.Limited || n < 100 || n > 130 {
+			t.Fatalf("the %dth got %v, want it held back after a hundred or so", n, err)
+		}
+		f.idp.Sit("made-up-0@idp")
+		if _, err := f.signIn(t, i.ID); err != nil {
+			t.Errorf("a member: %v", err)
+		}
 	})
 }

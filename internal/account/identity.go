@@ -246,7 +246,7 @@ func (s *Service) RemoveIdentityProvider(ctx context.Context, by Actor, provider
 		return err
 	}
 	return sqldb.Wrap("remove an identity provider", s.ending(ctx, by, func(ctx context.Context, tx *sqldb.Tx) error {
-		ok, people, err := deleteProvider(ctx, tx, i.ID)
+		ok, people, err := deleteProvider(ctx, tx, i.ID, s.now())
 		if err != nil || !ok {
 			return orElse(err, notFound("identity provider"))
 		}

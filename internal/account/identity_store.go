@@ -37,9 +37,18 @@ const (
 
 	insertIdentitySQL = `insert into person_identity (provider_id, issuer, subject, user_id, organization_id, created_at, used_at) values ($1, $2, $3, $4, $5, $6, $6)
 		on conflict (provider_id, issuer, subject) do nothing`
-	identitySQL       = `select user_id from person_identity where provider_id = $1 and issuer = $2 and subject = $3`
-	useIdentitySQL    = `update person_identity set used_at = $1 where provider_id = $2 and issuer = $3 and subject = $4 and user_id = $5`
-	identitiesSQL     = `select provider_id, issuer, subject, organization_id, created_at, used_at from person_identity where user_id = $1 order by created_at, provider_id, subject`
+	identitySQL    = `select user_id from person_identity where provider_id = $1 and issuer = $2 and subject = $3`
+	useIdentitySQL = `update person_identity set used_at = $1 where provider_id = $2 and issuer = $3 and subject = $4 and user_id = $5`
+	identitiesSQL  = `select provider_id, issuer, subject, organization_id, created_at, used_at from person_identity where user_id = $1 order by created_at, provider_id, subject`
+	// What ends is remembered of an organization's own providers.
+	rememberSQL = `insert into former_identity (organization_id, issuer, subject, user_id, ended_at)
+		select organization_id, issuer, subject, user_id, cast($1 as bigint) from person_identity where organization_id <> '' and provider_id = $2 and ($3 = '' or user_id = $3 and issuer = $4 and subject = $5)
+		on conflict (organization_id, issuer, subject) do update set user_id = excluded.user_id, ended_at = excluded.ended_at`
+	formerSQL = `select user_id from former_identity where organization_id = $1 and issuer = $2 and subject = $3`
+	recallSQL = `delete from former_identity where organization_id = $1 and issuer = $2 and subject = $3`
+	// Somebody who has left the organization has no more use for its provider's word.
+	leftSQL = `delete from person_identity where organization_id <> '' and provider_id = $1 and issuer = $2 and subject = $3
+		and not exists (select 1 from membership m where m.organization_id = person_identity.organization_id and m.user_id = person_identity.user_id)`
 	deleteIdentitySQL = `delete from person_identity where user_id = $1 and provider_id = $2 and issuer = $3 and subject = $4`
 
 	putCodeSQL = `insert into fresh_code (login_id, code_hash, provider_id, issuer, subject, proved_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7)
@@ -100,7 +109,7 @@ func updateProvider(ctx context.Context, tx *sqldb.Tx, w Weighed, i IdentityProv
 
 // deleteProvider forgets a provider, who is who there, codes of fresh sign-ins, and
 // command lines that its logins let in.
-func deleteProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider) (found bool, people int64, err error) {
+func deleteProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvider, at time.Time) (found bool, people int64, err error) {
 	if found, err = changed(tx.ExecContext(ctx, deleteProviderSQL, provider)); err != nil || !found {
 		return found, 0, err
 	}
@@ -108,6 +117,9 @@ func deleteProvider(ctx context.Context, tx *sqldb.Tx, provider id.IdentityProvi
 		return true, 0, err
 	}
 	if _, err := tx.ExecContext(ctx, forgetLinesSQL, provider, ""); err != nil {
+		return true, 0, err
+	}
+	if err := remember(ctx, tx, "", identity{provider: provider}, at); err != nil {
 		return true, 0, err
 	}
 	res, err := tx.ExecContext(ctx, forgetThereSQL, provider)
@@ -175,8 +187,33 @@ func (i identity) detail() map[string]string {
 	return map[string]string{"provider": string(i.provider), "issuer": i.issuer, "subject": i.subject}
 }
 
-// insertIdentity reports whether it was nobody's yet.
+// remember keeps whose an identity was that ends; without a user, all of its provider.
+func remember(ctx context.Context, tx *sqldb.Tx, user id.User, i identity, at time.Time) error {
+	_, err := tx.ExecContext(ctx, rememberSQL, sqldb.Micros(at), i.provider, user, i.issuer, i.subject)
+	return err
+}
+
+// former gives whose an identity was that has ended; empty: nobody's.
+func former(ctx context.Context, q sqldb.Querier, i identity) (user id.User, err error) {
+	err = q.QueryRowContext(ctx, formerSQL, i.organization, i.issuer, i.subject).Scan(&user)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return user, err
+}
+
+// takeFromLeaver frees an identity whose holder has left the organization.
+func takeFromLeaver(ctx context.Context, tx *sqldb.Tx, i identity) error {
+	_, err := tx.ExecContext(ctx, leftSQL, i.provider, i.issuer, i.subject)
+	return err
+}
+
+// insertIdentity reports whether it was nobody's yet. What was remembered of it is
+// settled by whoever let the user in.
 func insertIdentity(ctx context.Context, tx *sqldb.Tx, i identity, user id.User, at time.Time) (bool, error) {
+	if _, err := tx.ExecContext(ctx, recallSQL, i.organization, i.issuer, i.subject); err != nil {
+		return false, err
+	}
 	return changed(tx.ExecContext(ctx, insertIdentitySQL, i.provider, i.issuer, i.subject, user, i.organization, sqldb.Micros(at)))
 }
 
@@ -204,7 +241,10 @@ func selectIdentities(ctx context.Context, q sqldb.Querier, user id.User) ([]ide
 	})(q.QueryContext(ctx, identitiesSQL, user))
 }
 
-func deleteIdentity(ctx context.Context, tx *sqldb.Tx, user id.User, i identity) (bool, error) {
+func deleteIdentity(ctx context.Context, tx *sqldb.Tx, user id.User, i identity, at time.Time) (bool, error) {
+	if err := remember(ctx, tx, user, i, at); err != nil {
+		return false, err
+	}
 	return changed(tx.ExecContext(ctx, deleteIdentitySQL, user, i.provider, i.issuer, i.subject))
 }
 
