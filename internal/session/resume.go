@@ -18,8 +18,8 @@ const (
 const (
 	insertResumeSQL = `insert into session_resume (hash, environment_id, organization_id, agent_id, user_id, session_id, approval_id, subject, until) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 on conflict (hash) do update set session_id = excluded.session_id, approval_id = excluded.approval_id, until = excluded.until`
-	waitsSQL = `select count(*) from session_resume where hash = $1`
-	thinResumesSQL  = `delete from session_resume where until <= $2 or approval_id = $1 and hash not in (
+	waitsSQL       = `select count(*) from session_resume where hash = $1`
+	thinResumesSQL = `delete from session_resume where until <= $2 or approval_id = $1 and hash not in (
 	select hash from session_resume where approval_id = $1 order by until desc, hash limit $3)`
 	takeResumeSQL = `delete from session_resume where hash = $1 and environment_id = $2 and organization_id = $3 and agent_id = $4 and user_id = $5 and subject = $6
 returning session_id, approval_id, until`
