@@ -39,7 +39,20 @@ type Session struct {
 	EndedAt        time.Time `json:"ended_at,omitzero"`
 	Version        int64     `json:"version"`
 
-	CallApprovals []CallApproval `json:"call_approvals"` // only where one session is read
+	CallApprovals []CallApproval `json:"call_approvals"`      // only where one session is read
+	Widenings     []Widening     `json:"widenings,omitempty"` // likewise
+}
+
+// Widening is a request for more in a session that runs, and what became of it.
+type Widening struct {
+	SessionID   string    `json:"session_id"` // of the request
+	ApprovalID  string    `json:"approval_id"`
+	State       string    `json:"state"`   // pending, granted, denied, expired or withdrawn
+	Purpose     string    `json:"purpose"` // the agent's own words
+	Grants      []Grant   `json:"grants"`  // what each account would have, or came to have; Had says what it had
+	RequestedAt time.Time `json:"requested_at"`
+	DecidedAt   time.Time `json:"decided_at,omitzero"`
+	DecidedBy   string    `json:"decided_by"`
 }
 
 // CallApproval is the request for the approval of one call in a session.
@@ -168,6 +181,8 @@ type Approval struct {
 	Note      string        `json:"note"` // what the person told the agent, or why it was denied
 	DecidedAt time.Time     `json:"decided_at,omitzero"`
 	DecidedBy string        `json:"decided_by"`
+	FirstBy   string        `json:"first_by"` // who approved first, where a second person must
+	SignIn    string        `json:"sign_in"`  // of a session that a program asked for with its sign-in: where the answer goes
 }
 
 // ApprovalCall is the one call that an approval is about.
@@ -181,8 +196,18 @@ type ApprovalCall struct {
 	AccountLabel string          `json:"account"`
 	Method       string          `json:"method"`
 	URL          string          `json:"url"`
-	Fields       []ApprovalField `json:"fields"`
-	Target       string          `json:"target"` // what the call is about, in the provider's words; empty: nothing names it
+	Fields       []ApprovalField `json:"fields"`  // what would be sent, in order
+	Why          string          `json:"why"`     // what in its statement makes it worse than its tool
+	Shown        *ApprovalShown  `json:"shown"`   // what the fields are to be read as
+	Stands       []ApprovalField `json:"stands"`  // what stood there when the agent asked, as the provider says
+	Unnamed      string          `json:"unnamed"` // why nothing names what the call is about
+	Target       string          `json:"target"`  // what the call is about, in the provider's words; empty: nothing names it
+}
+
+// ApprovalShown is what a call is, for people.
+type ApprovalShown struct {
+	As    string            `json:"as"`    // mail, sql or graphql
+	Parts map[string]string `json:"parts"` // the fields' names by what they are
 }
 
 // ApprovalField is one readable part of a call.

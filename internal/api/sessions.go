@@ -44,6 +44,19 @@ type Session struct {
 	Version        int64     `json:"version"`
 
 	CallApprovals []CallApproval `json:"call_approvals,omitempty" doc:"Single calls that needed an approval of their own, newest first. Only where one session is read."`
+	Widenings     []Widening     `json:"widenings,omitempty" doc:"Requests for more in this session, newest first. Only where one session is read."`
+}
+
+// Widening is a request for more in a session that runs, and what became of it.
+type Widening struct {
+	SessionID   string    `json:"session_id" doc:"Of the request, which is a session of its own until it is granted."`
+	ApprovalID  string    `json:"approval_id"`
+	State       string    `json:"state" enum:"pending,granted,denied,expired,withdrawn"`
+	Purpose     string    `json:"purpose" doc:"The agent's own words."`
+	Grants      []Grant   `json:"grants" nullable:"false" doc:"What each account would have, or came to have; had says what it had."`
+	RequestedAt time.Time `json:"requested_at"`
+	DecidedAt   time.Time `json:"decided_at,omitzero"`
+	DecidedBy   string    `json:"decided_by,omitempty"`
 }
 
 // CallApproval is the request for the approval of one call.
@@ -214,6 +227,14 @@ func (a *API) session(ctx context.Context, by account.Actor, in *sessionInput) (
 		out.CallApprovals = append(out.CallApprovals, CallApproval{ApprovalID: string(r.ID), Tool: r.Tool, State: r.State, Note: r.Note,
 			RequestedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, DecidedAt: r.DecidedAt, DecidedBy: string(r.DecidedBy)})
 	}
+	if err != nil {
+		return out, err
+	}
+	more, err := a.cfg.Sessions.Widenings(ctx, by, ses)
+	for _, w := range more {
+		out.Widenings = append(out.Widenings, Widening{SessionID: string(w.ID), ApprovalID: string(w.Approval), State: w.Outcome(), Purpose: w.Purpose,
+			Grants: sessionOf(w.Session).Grants, RequestedAt: w.RequestedAt, DecidedAt: w.DecidedAt, DecidedBy: string(w.DecidedBy)})
+	}
 	return out, err
 }
 
@@ -262,6 +283,8 @@ type Approval struct {
 	Note      string        `json:"note,omitempty" doc:"What the person told the agent, or why it was denied."`
 	DecidedAt time.Time     `json:"decided_at,omitzero"`
 	DecidedBy string        `json:"decided_by,omitempty"`
+	FirstBy   string        `json:"first_by,omitempty" doc:"Who approved first, where a second person must."`
+	SignIn    string        `json:"sign_in,omitempty" doc:"Of a session that a program asked for with its sign-in: where the answer goes."`
 }
 
 // ApprovalCall is the one call that an approval is about.
@@ -275,8 +298,18 @@ type ApprovalCall struct {
 	AccountLabel string          `json:"account"`
 	Method       string          `json:"method"`
 	URL          string          `json:"url"`
-	Fields       []ApprovalField `json:"fields" nullable:"false"`
+	Fields       []ApprovalField `json:"fields" nullable:"false" doc:"What would be sent, in order."`
+	Why          string          `json:"why,omitempty" doc:"What in its statement makes it worse than its tool."`
+	Shown        *ApprovalShown  `json:"shown,omitempty" doc:"What the fields are to be read as, as the tool's record says."`
+	Stands       []ApprovalField `json:"stands,omitempty" doc:"Of a call that changes something: what stood there when the agent asked, as the provider says, by the fields' names."`
+	Unnamed      string          `json:"unnamed,omitempty" doc:"Why nothing names what the call is about."`
 	Target       string          `json:"target,omitempty" doc:"What the call is about, in the provider's words, which nobody checked. Absent: nothing names it."`
+}
+
+// ApprovalShown is what a call is, for people.
+type ApprovalShown struct {
+	As    string            `json:"as" enum:"mail,sql,graphql"`
+	Parts map[string]string `json:"parts" doc:"The fields' names by what they are: to, subject, text, statement and so on."`
 }
 
 // ApprovalField is one readable part of a call.
@@ -288,13 +321,24 @@ type ApprovalField struct {
 func (a *API) approvalOf(x session.Approval) Approval {
 	out := Approval{ID: string(x.ID), Kind: x.Kind, State: x.State, URL: a.base + "/ui/approvals/" + string(x.ID), Session: sessionOf(x.Session),
 		Risk: append([]string{}, x.Risk...), CreatedAt: x.CreatedAt, ExpiresAt: x.ExpiresAt,
-		Note: x.Note, DecidedAt: x.DecidedAt, DecidedBy: string(x.DecidedBy)}
+		Note: x.Note, DecidedAt: x.DecidedAt, DecidedBy: string(x.DecidedBy), FirstBy: string(x.First.By)}
+	if x.Consent != nil {
+		out.SignIn = x.Consent.Host
+	}
 	if c := x.Call; c != nil {
 		out.Call = &ApprovalCall{Tool: c.Tool, Title: c.Title, Effect: string(c.Effect), ConnectionID: string(c.Connection), Provider: c.Provider,
-			ProviderName: c.ProviderName, AccountLabel: c.AccountLabel, Method: c.Method, URL: c.URL, Fields: []ApprovalField{}, Target: x.Target}
-		for _, f := range c.Fields {
-			out.Call.Fields = append(out.Call.Fields, ApprovalField{Name: f.Name, Value: f.Value})
+			ProviderName: c.ProviderName, AccountLabel: c.AccountLabel, Method: c.Method, URL: c.URL, Fields: append([]ApprovalField{}, fieldsOf(c.Fields)...),
+			Why: c.Why, Stands: fieldsOf(x.Stands), Unnamed: c.Unnamed, Target: x.Target}
+		if c.Shown != nil {
+			out.Call.Shown = &ApprovalShown{As: c.Shown.As, Parts: c.Shown.Parts}
 		}
+	}
+	return out
+}
+
+func fieldsOf(list []session.Field) (out []ApprovalField) {
+	for _, f := range list {
+		out = append(out, ApprovalField{Name: f.Name, Value: f.Value})
 	}
 	return out
 }

@@ -35,7 +35,67 @@ func (c *command) approvalsCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&c.environment, "env", "", "environment, by id or name (default: your own)")
 	cmd.Flags().BoolVar(&watch, "watch", false, "print new requests as they come")
+	cmd.AddCommand(c.approvalsShow())
 	return cmd
+}
+
+func (c *command) approvalsShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show APPROVAL", Short: "Show what a request is for, as its page does", Args: takes(1, "one argument: the request's id"),
+		Long:              "Show one request that is yours to decide, or was: of a call what would be sent, and what stood there when the agent asked. It is decided in the browser.",
+		Example:           "  ambit approvals show apr_…\n  ambit approvals show apr_… --json",
+		ValidArgsFunction: c.completion(c.approvalIDs, 1),
+		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {
+			a, err := cl.Approval(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			a.Session.Grants = some(a.Session.Grants)
+			return c.show(a, func() { c.sayApproval(a) })
+		}),
+	}
+}
+
+func (c *command) approvalIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	page, err := waiting(ctx, cl)
+	var out []string
+	for _, a := range page.Data {
+		out = append(out, a.ID+"\t"+wanted(a))
+	}
+	return out, err
+}
+
+func (c *command) sayApproval(a client.Approval) {
+	now := time.Now()
+	c.facts("agent", a.Session.AgentLabel, "wants", wanted(a), "state", a.State, "asked", stamp(a.CreatedAt, now), "open until", stamp(a.ExpiresAt, now), "risks", words(a.Risk),
+		"approved first by", a.FirstBy, "decided", stamp(a.DecidedAt, now), "decided by", a.DecidedBy, "told the agent", a.Note, "its sign-in is answered at", a.SignIn, "session", a.Session.ID)
+	if call := a.Call; call != nil {
+		c.say("")
+		read := ""
+		if call.Shown != nil {
+			read = call.Shown.As
+		}
+		c.facts("tool", call.Tool, "effect", call.Effect, "because of", call.Why, "on", first(call.ProviderName, call.Provider)+", "+call.AccountLabel, "sends", call.Method+" "+call.URL, "to be read as", read,
+			"about, in the provider's words", call.Target, "not named because", call.Unnamed)
+		for _, list := range []struct {
+			title  string
+			fields []client.ApprovalField
+		}{{"What it sends:", call.Fields}, {"What stood there when the agent asked, as the provider says:", call.Stands}} {
+			if len(list.fields) == 0 {
+				continue
+			}
+			c.say("\n%s", list.title)
+			for _, f := range list.fields {
+				c.say("  %s: %s", plain(f.Name), plain(f.Value))
+			}
+		}
+	} else {
+		c.sayGrants(a.Session.Grants)
+	}
+	if a.State == "pending" {
+		c.say("\nIt is decided in the browser, by the person it was sent to:\n\n  %s", plain(a.URL))
+		c.showPhone(a.URL)
+	}
 }
 
 func waiting(ctx context.Context, cl *client.Client) (client.Page[client.Approval], error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,7 +115,48 @@ func (c *command) saySession(s client.Session) {
 	c.facts("agent", s.AgentLabel+unsure, "id", s.ID, "state", sessionState(s), "user", s.UserID, "organization", s.OrganizationID, "a part of", s.ParentID, "adds to", s.WidensID,
 		"in its own words", s.Purpose, "minutes", fmt.Sprint(s.Minutes), "calls", callsText(s), "instructions", s.Instructions, "denied because", s.DenyReason,
 		"asked", stamp(s.RequestedAt, now), "approved", stamp(s.ApprovedAt, now), "runs out", stamp(s.ExpiresAt, now), "ended", stamp(s.EndedAt, now))
-	for _, g := range s.Grants {
+	c.sayGrants(s.Grants)
+	c.sayCallApprovals(s.CallApprovals, now)
+	c.sayWidenings(s.Widenings, now)
+	if s.State == "pending" {
+		c.say("\nIt is decided in the browser, by the person it was sent to:\n\n  %s", plain(s.ApprovalURL))
+		c.showPhone(s.ApprovalURL)
+	}
+}
+
+// sayWidenings tells how a session came to have more than it was approved for.
+func (c *command) sayWidenings(list []client.Widening, now time.Time) {
+	if len(list) == 0 {
+		return
+	}
+	c.say("\nRequests for more in this session:")
+	for _, w := range list {
+		by := ""
+		if w.DecidedBy != "" {
+			by = " by " + w.DecidedBy
+		}
+		at := w.RequestedAt
+		if !w.DecidedAt.IsZero() {
+			at = w.DecidedAt
+		}
+		c.say("  %s%s, %s", plain(w.State), plain(by), when(at, now))
+		for _, g := range w.Grants {
+			var added []string
+			for _, t := range g.Tools {
+				if g.Had == nil || !slices.Contains(g.Had.Tools, t.Name) {
+					added = append(added, t.Name)
+				}
+			}
+			if len(added) == 0 { // then it is the limits
+				added = []string{"other limits: " + first(limitsText(g.Limits), "none")}
+			}
+			c.say("    on %s: %s", plain(first(g.ProviderName, g.Provider)+", "+g.AccountLabel), plain(words(added)))
+		}
+	}
+}
+
+func (c *command) sayGrants(grants []client.Grant) {
+	for _, g := range grants {
 		c.say("")
 		c.facts("on", first(g.ProviderName, g.Provider)+", "+g.AccountLabel, "connection", g.ConnectionID, "effects", words(g.Effects), "own approval for", confirmText(g.Confirm), "only where", limitsText(g.Limits),
 			"cannot be granted", map[string]string{"disconnected": "the account was disconnected", "needs_reauthorization": "the account must be connected again: ambit connection show " + g.ConnectionID, "changed": "a tool is not what the agent asked for any more"}[g.Lost])
@@ -123,11 +165,6 @@ func (c *command) saySession(s client.Session) {
 			rows = append(rows, []string{"  " + t.Name, t.Effect, t.Title})
 		}
 		c.table([]string{"  TOOL", "EFFECT", "WHAT IT DOES"}, rows, "")
-	}
-	c.sayCallApprovals(s.CallApprovals, now)
-	if s.State == "pending" {
-		c.say("\nIt is decided in the browser, by the person it was sent to:\n\n  %s", plain(s.ApprovalURL))
-		c.showPhone(s.ApprovalURL)
 	}
 }
 

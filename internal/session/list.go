@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
 	"github.com/ambit-dev/ambit/internal/fault"
@@ -113,4 +115,55 @@ func (s *Service) Get(ctx context.Context, by account.Actor, sid id.Session) (Se
 // absent is [notFound] for people and applications, who know sessions by id.
 func absent() error {
 	return fault.New(fault.NotFound, "session_not_found", "No such session.").WithHint("It may belong to somebody else, or its id is incomplete.")
+}
+
+// Widening is a request for more in a session, and what became of it. Its session's
+// grants say what was asked for, or was granted, and what the session had.
+type Widening struct {
+	Session
+	DecidedBy id.User
+	DecidedAt time.Time
+}
+
+// Outcome is pending, granted, denied, expired or withdrawn.
+func (w Widening) Outcome() string {
+	switch {
+	case w.State == Pending:
+		return Pending
+	case w.Cause == CauseWidened:
+		return "granted"
+	case w.Reason == Denied || w.Reason == Expired:
+		return w.Reason
+	}
+	return Withdrawn
+}
+
+// Widenings lists the requests for more in a session that the actor may see, newest
+// first, at most 50.
+func (s *Service) Widenings(ctx context.Context, by account.Actor, sid id.Session) ([]Widening, error) {
+	const query = `select ` + sessionColumns + `, coalesce(a.decided_by, ''), coalesce(a.decided_at, 0) from session_widening k
+join session s on s.id = k.session_id left join approval a on a.id = s.approval_id where k.widens = $1 order by s.requested_at desc, s.id desc limit 50`
+	if _, err := s.Get(ctx, by, sid); err != nil {
+		return nil, err
+	}
+	list, err := sqldb.Collect(func(row sqldb.Scanner) (Widening, error) {
+		var w Widening
+		var at int64
+		var err error
+		w.Session, err = scanSession(row, &w.DecidedBy, &at)
+		w.DecidedAt = sqldb.Time(at)
+		return w, err
+	})(s.db.Reader().QueryContext(ctx, query, sid))
+	for i := range list {
+		if err == nil {
+			list[i].Session, err = withGrants(ctx, s.db.Reader(), list[i].Session)
+			list[i].Session = s.aged(list[i].Session)
+			for j, g := range list[i].Grants { // what was granted does not say what there was
+				if k := slices.IndexFunc(list[i].asked.Grants, func(a Grant) bool { return a.Connection == g.Connection }); k >= 0 {
+					list[i].Grants[j].Had = list[i].asked.Grants[k].Had
+				}
+			}
+		}
+	}
+	return list, sqldb.Wrap("list what a session was widened by", err)
 }

@@ -125,6 +125,20 @@ func TestWidenASession(t *testing.T) {
 		if _, err := s.Call(t, s.bot, first.Handle, "other_list_issues", nil); code(err) != "expired" {
 			t.Errorf("at its end: got %v, want expired", err)
 		}
+		list, err := s.Sessions.Widenings(ctx, mine, first.Session.ID)
+		gatewaytest.Must(t, err)
+		if len(list) == 0 || list[len(list)-1].Outcome() != "granted" || list[len(list)-1].DecidedBy != s.owner.ID {
+			t.Fatalf("the session lists %+v", list)
+		}
+		for _, g := range list[len(list)-1].Grants {
+			if g.Had == nil || !slices.ContainsFunc(g.Tools, func(t session.ToolRef) bool { return !g.Has(t) }) {
+				t.Errorf("the difference is not told: %+v", g)
+			}
+		}
+		stranger := account.ByPerson(s.Person(t, "stranger@example.com", account.RoleMember).Signed(t)).In(s.Environment)
+		if _, err := s.Sessions.Widenings(ctx, stranger, first.Session.ID); code(err) != "session_not_found" {
+			t.Errorf("somebody else reads them: %v", err)
+		}
 	})
 }
 

@@ -56,6 +56,7 @@ type SessionPage struct {
 	Calls                           []CallRow
 	CallsMore, NoCalls              string
 	SingleCalls                     []CallAskRow
+	Widenings                       []WideningRow
 	Instructions, DenyReason, Words string
 }
 
@@ -85,6 +86,23 @@ type CallRow struct {
 type CallAskRow struct {
 	Tool, State, Note string
 	At                time.Time
+}
+
+// WideningRow is a request for more in a session: what it had not, and who said what.
+type WideningRow struct {
+	Session         id.Session // of the request
+	State, By, Note string
+	At              time.Time
+	Grants          []WideningGrant
+}
+
+// WideningGrant is the difference on one account.
+type WideningGrant struct {
+	Provider, Account string
+	New               bool // the session had nothing there
+	Tools             []ToolChoice
+	Relimited         bool
+	Limits            []LimitView
 }
 
 // RevokedPage says what a revoke ended.

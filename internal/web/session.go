@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 
@@ -108,6 +109,9 @@ func (s *Server) session(v *visit) (answer, error) {
 	if err := s.singleCalls(v, ses, p); err != nil {
 		return nil, err
 	}
+	if err := s.widenings(v, ses, p); err != nil {
+		return nil, err
+	}
 	return show(p), s.calls(v, ses, p)
 }
 
@@ -121,6 +125,32 @@ func (s *Server) singleCalls(v *visit, ses session.Session, p *SessionPage) erro
 			row.At = r.DecidedAt
 		}
 		p.SingleCalls = append(p.SingleCalls, row)
+	}
+	return err
+}
+
+// widenings adds how the session came to have more: who was asked for what, and what
+// they said.
+func (s *Server) widenings(v *visit, ses session.Session, p *SessionPage) error {
+	list, err := s.sessions.Widenings(v.ctx(), v.actorIn(ses.Environment), ses.ID)
+	for _, w := range list {
+		row := WideningRow{State: w.Outcome(), At: w.RequestedAt, Session: w.ID, Note: cmp.Or(w.Instructions, w.DenyReason)}
+		if !w.DecidedAt.IsZero() {
+			row.At = w.DecidedAt
+		}
+		if w.DecidedBy != "" {
+			row.By = s.names(v, ses.Environment).user(w.DecidedBy)
+		}
+		for _, g := range w.Grants {
+			more := WideningGrant{Provider: g.ProviderName, Account: g.AccountLabel, New: g.Had == nil, Relimited: g.Relimited(), Limits: limitViews(g.Limits)}
+			for _, t := range g.Tools {
+				if !g.Has(t) {
+					more.Tools = append(more.Tools, ToolChoice{Name: t.Name, Title: t.Title, Effect: t.Effect})
+				}
+			}
+			row.Grants = append(row.Grants, more)
+		}
+		p.Widenings = append(p.Widenings, row)
 	}
 	return err
 }

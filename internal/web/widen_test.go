@@ -44,5 +44,6 @@ func TestApproveMoreForASession(t *testing.T) {
 	if !names["tracker_create_issue"] || !names["tracker_list_issues"] || names["tracker_update_issue"] {
 		t.Errorf("granted: %v", names)
 	}
-	s.mia.get("/ui/sessions/"+string(r.Session.ID)).says("It was granted, and is a part of the session that it was asked for", "It asked for more in a session")
+	s.mia.get("/ui/sessions/"+string(got.ID)).says("More that it asked for while it ran", "Create an issue", "Granted mia@example.com, just now")
+	s.mia.get("/ui/sessions/"+string(r.Session.ID)).not("More that it asked for while it ran").says("It was granted, and is a part of the session that it was asked for", "It asked for more in a session")
 }
