@@ -109,6 +109,11 @@ func (r *run) run(ctx context.Context) (err error) {
 	if files.java, err = java(dir, files.all, r.proxyURL(access), r.past(access)); err != nil {
 		return err
 	}
+	settings, err := cloudSettings(dir, access)
+	if err != nil {
+		return err
+	}
+	access.Variables = joined(access.Variables, settings)
 	left := time.Until(access.ExpiresAt).Round(time.Minute)
 	r.tell("session %s until %s (%s) on %s", access.SessionID, access.ExpiresAt.Local().Format("15:04"), left, words(access.Hosts))
 	env, dropped := r.environment(access, files)

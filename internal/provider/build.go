@@ -194,6 +194,11 @@ func (t Tool) build(canonical []byte, defaults bool, api []string) (*Request, er
 	if ok && policy.Worse(t.Effect, v.Effect) != t.Effect {
 		req.Effect, req.Why = v.Effect, v.Why
 	}
+	if p.generic != nil && p.generic.signs.Sign == SignAWS {
+		if err := p.generic.signs.awsBuilt(req); err != nil {
+			return nil, err
+		}
+	}
 	return req, nil
 }
 

@@ -52,7 +52,7 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 		Description: fmt.Sprintf("%s %s by one HTTP request (%s) to its API at %s. Give the path below that address. "+
 			"What makes keys, members, webhooks or permissions is refused here.", g.verb, r.Name, strings.Join(g.methods, ", "), strings.Join(r.API.Base, ", ")),
 	}
-	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: slices.Concat(r.guard, r.refuse), generic: &genericPlan{effect: g.effect, methods: g.methods, reserved: r.Injection.Query, graphQLPaths: r.Generic.GraphQL, queriesOnly: r.Generic.QueriesOnly}}
+	p := &plan{cut: r.cutNames(nil), bases: r.API.Base, guard: slices.Concat(r.guard, r.refuse), generic: &genericPlan{effect: g.effect, methods: g.methods, reserved: r.Injection.Query, graphQLPaths: r.Generic.GraphQL, queriesOnly: r.Generic.QueriesOnly, signs: r.Injection}}
 	for _, path := range r.Generic.GraphQL {
 		if template, problem := parsePath(path, false); problem == "" {
 			p.generic.graphQL = append(p.generic.graphQL, accessRule{method: "*", path: template})

@@ -30,7 +30,7 @@ type linter struct{ problems []Problem }
 
 // A variable's name must not be one that steers programs, so each says what it is.
 var (
-	variableName = regexp.MustCompile(`\A[A-Z][A-Z0-9_]{2,60}(TOKEN|KEY|SECRET|PAT)\z`)
+	variableName = regexp.MustCompile(`\A[A-Z][A-Z0-9_]{2,60}(TOKEN|KEY|KEY_ID|SECRET|PAT)\z`)
 	keyPrefix    = regexp.MustCompile(`\A[A-Za-z0-9_.-]{0,20}\z`)
 )
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -321,6 +322,23 @@ func TestAWSEffects(t *testing.T) {
 		}
 		if got != test.want {
 			t.Errorf("%v: %s", test, got)
+		}
+		if test.method != "GET" || test.body != "" || len(test.header) > 0 {
+			continue
+		}
+		// An attacker: through MCP the generic tools went by the method alone.
+		tool, _ := at(test.service).Tool("aws_read")
+		query := map[string]string{}
+		for name := range u.Query() {
+			query[name] = u.Query().Get(name)
+		}
+		args, _ := json.Marshal(map[string]any{"path": u.Path, "query": query})
+		req, err := tool.Build(args, "https://aws.example")
+		if got = code(err); err == nil {
+			got = string(req.Effect)
+		}
+		if got != test.want {
+			t.Errorf("%v through aws_read: %s", test, got)
 		}
 	}
 }

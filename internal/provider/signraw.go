@@ -166,6 +166,25 @@ func (c *awsChunks) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// awsBuilt holds a request that a generic tool built to what awsEffect knows, which the
+// method of a request to AWS does not say.
+func (in Injection) awsBuilt(req *Request) error {
+	d := &dissected{raw: Raw{Method: req.Method, URL: req.URL, Header: req.Header, Body: req.Body, Whole: true}, method: req.Method, base: req.base}
+	for _, read := range []func() error{d.place, func() error { return d.parameters("") }, d.content} {
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	effect, why, ok := Record{Injection: in}.awsEffect(d)
+	switch {
+	case ok && effect == policy.Access:
+		return accessRefused("This request makes keys, roles or permissions.")
+	case ok && policy.Worse(req.Effect, effect) != req.Effect:
+		req.Effect, req.Why = effect, why
+	}
+	return nil
+}
+
 // awsEffect tells what a request to AWS changes. Its query and JSON protocols say
 // by an action and not by a method; ok is false where neither is used.
 func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bool) {
@@ -292,6 +311,9 @@ func (d *dissected) s3Effect() (policy.Effect, string, bool) {
 		default:
 			return policy.Destructive, "it changes a setting of the bucket", true
 		}
+	}
+	if d.method == http.MethodPut { // an object's content, in whatever coding: nothing of it is read there
+		return policy.Write, "", true
 	}
 	return "", "", false
 }

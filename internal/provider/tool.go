@@ -56,7 +56,8 @@ type genericPlan struct {
 	reserved     string // query parameter that carries the credential
 	graphQL      []accessRule
 	graphQLPaths []string
-	queriesOnly  bool // of GraphQL
+	queriesOnly  bool      // of GraphQL
+	signs        Injection // of a record that signs
 }
 
 // Digest identifies what a person approves when they approve this tool: name,
