@@ -67,6 +67,9 @@ func (d *doc) assigned(u *unit, at, last int) int {
 			name, c = w+" "+name, telling
 		}
 	}
+	if c == hinting && strings.EqualFold(name, "key") && bytes.Contains(bytes.ToLower(t[max(0, from-24):from]), []byte("crypt")) {
+		c = telling // 'crypt' => ['key' => …
+	}
 	if c == plain || len(name) > 80 {
 		return from
 	}
@@ -135,6 +138,9 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	if v.quoted && m == prose {
 		m = code
 	}
+	if !v.quoted && m == prose && variableLine(u.text, from) { // the output of env
+		m = config
+	}
 	if !v.quoted && m == code && from > 0 && u.text[from-1] == ';' { // amid a connection string
 		m = config
 	}
@@ -162,6 +168,17 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	f := kindOf(name, c, text)
 	f.value, f.at, f.key = text, v.from, joinKey(u.path, name)
 	d.add(u, f)
+}
+
+var assignment = lazily(`^[A-Z][A-Z0-9_]{2,60}=\S`)
+
+// variableLine reports whether a line begins, as far as a text has it, with the name of a
+// variable and what it is set to.
+func variableLine(t []byte, from int) bool {
+	for from > 0 && wordByte(t[from-1]) {
+		from--
+	}
+	return (from == 0 || t[from-1] == '\n') && assignment.Match(t[from:min(len(t), from+64)])
 }
 
 // resource reports whether a text ends amid the name of a resource at AWS, which has words
@@ -224,8 +241,9 @@ func joinKey(path, name string) string {
 var (
 	typed = lazily(`^\s*:\s*(?:&?'?\w+\s+)?[&*]?(?:[Ss]tring|str|&str|text|TEXT|Optional\[str\]|String\?|SecretStr|varchar|any|const char\s*\*)\s*=|^\s+(?:string|\[\]byte|str|String)\s*:?=`)
 	// ofWhat matches between a password and what it is: "password for the admin account is".
-	ofWhat = lazily(`^(?:for|of|to|on)(?: [\w@.'-]+){1,6}? (?:is|=|:) `)
-	xmlIn  = lazily(`^\s*(?:value|content|secret)\s*=`)
+	netrcLine = lazily(`\bmachine \S+\s+login \S+\s+$`)
+	ofWhat    = lazily(`^(?:for|of|to|on)(?: [\w@.'-]+){1,6}? (?:is|=|:) `)
+	xmlIn     = lazily(`^\s*(?:value|content|secret)\s*=`)
 )
 
 // valueAfter finds the value that a text gives the name between two places.
@@ -278,6 +296,10 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 	case bytes.HasPrefix(rest, []byte("is ")), bytes.HasPrefix(rest, []byte("is: ")):
 		return d.said(u, j+3)
 	case j > i && (rest[0] == '\'' || rest[0] == '"' || rest[0] == '`' && u.mode == prose) && classOf(string(t[from:to])) == password:
+		v, ok := readValue(u, j, true)
+		v.spaced = false
+		return v, ok
+	case j > i && netrcLine.Match(t[max(0, from-200):from]):
 		v, ok := readValue(u, j, true)
 		v.spaced = false
 		return v, ok
@@ -440,7 +462,7 @@ func passwordLike(v string, m mode) bool {
 		case m == code && kinds >= 3 && n >= 8 && n <= 24 && midDigit.MatchString(v):
 			return true
 		case m != config:
-			return false
+			return kinds == 4 && n >= 9 && n <= 40 && strings.ContainsAny(v, "+^*~#$%&") && !pathTail.MatchString(v)
 		case kinds == 4 && n >= 8 && !pathTail.MatchString(v):
 			return true
 		case kinds >= 2 && n >= 8 && strings.ContainsAny(v, "0123456789") && !strings.ContainsAny(v, "./:"):
@@ -489,13 +511,30 @@ func plausible(c class, v string, m mode, quoted bool) bool {
 		if dotted.MatchString(v) && wordy(v) || pathTail.MatchString(v) && wordyPath(v) && len(v) < 40 {
 			return false
 		}
-		return random(v, least) || uuid.MatchString(v) && (m == config || quoted) || m == config && len(v) >= 8 && classes(v) >= 3 && !wordy(v) && passwordLike(v, m)
+		return random(v, least) || m == config && chancy(v) || uuid.MatchString(v) && (m == config || quoted) || m == config && len(v) >= 8 && classes(v) >= 3 && !wordy(v) && passwordLike(v, m)
 	case hinting:
 		digest := v[1+strings.LastIndexByte(v, '-'):] // build-<digest> is the key of a cache
 		return random(v, 20) && classes(v) >= 2 && !(hexOnly.MatchString(digest) && digestLen[len(digest)])
 	}
 	return false
 }
+
+// chancy reports whether a piece of small letters has a number amid them and too few vowels
+// for a word, as chance makes them.
+func chancy(v string) bool {
+	if len(v) < 12 || !amid.MatchString(v) {
+		return false
+	}
+	vowels := 0
+	for i := range len(v) {
+		if strings.IndexByte("aeiouy", v[i]) >= 0 {
+			vowels++
+		}
+	}
+	return 10*vowels < 3*len(v)
+}
+
+var amid = lazily(`^[a-z]+\d[a-z0-9]*[a-z]$`)
 
 // kindOf names what a value under a telling name is.
 func kindOf(name string, c class, v string) found {

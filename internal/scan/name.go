@@ -81,7 +81,7 @@ func classOf(name string) class {
 	if n := len(w); n > 2 && w[n-3] == "request" && w[n-2] == "verification" && w[n-1] == "token" { // of ASP.NET's forms
 		return plain
 	}
-	if len(w) > 1 && (w[0] == "forgot" || w[0] == "forgotten" || w[0] == "reset" || w[0] == "checksum") {
+	if len(w) > 1 && (w[0] == "forgot" || w[0] == "forgotten" || w[0] == "reset" || w[0] == "checksum" || w[0] == "hashed" || w[0] == "encrypted") {
 		return plain
 	}
 	for len(w) > 1 && (trailing[w[len(w)-1]] || numbered.MatchString(w[len(w)-1])) {

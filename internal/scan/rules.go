@@ -90,7 +90,7 @@ var loadRules = sync.OnceValues(func() (*ruleSet, error) {
 
 var marks = map[string]mark{
 	"pass": nameMark, "pwd": nameMark, "secret": nameMark, "token": nameMark, "key": nameMark, "cred": nameMark, "_pat": nameMark, "auth": nameMark, "jwt": nameMark, "psk": nameMark, "bearer": headerMark, "basic ": headerMark, "cookie": nameMark, "_pw": nameMark, "passwort": nameMark, "kennwort": nameMark, "_salt": nameMark, "webhook": nameMark, "_dsn": nameMark, "sig=": nameMark, "connection": nameMark,
-	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark, "ldap": userMark, "gh secret set": userMark, "echo ": userMark, "openssl": userMark, "pw:": nameMark, "pw=": nameMark, "@tcp(": dsnMark,
+	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark, "ldap": userMark, "gh secret set": userMark, "echo ": userMark, "openssl": userMark, "convertto-securestring": userMark, "sqlplus ": userMark, "sqlcmd": userMark, "htpasswd": userMark, "smbclient": userMark, "ssh-keygen": userMark, "pw:": nameMark, "pw=": nameMark, "@tcp(": dsnMark,
 }
 
 func (r *rule) build() (*regexp.Regexp, []*regexp.Regexp) {
@@ -268,6 +268,7 @@ func ownRules() []*rule {
 		own("django-secret-key", "", "Secret key of Django", 45, `django-insecure-[^\s"'\x60]{30,}`, "django-insecure-"),
 		own("brave-key", "brave", "Brave Search key", 40, `BSA[A-Za-z0-9_-]{24,}`, "bsa"),
 		{id: "telegram-bot-token", provider: "telegram", title: "Telegram bot token", base: 50, pattern: `\b[0-9]{8,10}:AA[A-Za-z0-9_-]{33}\b`, keywords: []string{":aa"}},
+		{id: "telegram-bot-token", provider: "telegram", title: "Telegram bot token", base: 50, pattern: `/bot([0-9]{8,10}:AA[A-Za-z0-9_-]{33})\b`, keywords: []string{"/bot"}, group: 1},
 		{id: "terraform-token", provider: "hashicorp", title: "Terraform Cloud token", base: 80, pattern: `\b[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{60,}`, keywords: []string{".atlasv1."}},
 		{id: "mailchimp-key", provider: "mailchimp", title: "Mailchimp API key", base: 60, pattern: `\b[0-9a-f]{32}-us\d{1,2}\b`, keywords: []string{"-us"}},
 		{id: "asana-token", provider: "asana", title: "Asana token", base: 60, pattern: `\b[0-2]/\d{13,18}(?:/\d{13,18})?:[0-9a-f]{32}\b`, keywords: []string{"0/1", "1/1", "2/1"}},

@@ -232,7 +232,7 @@ func (d *doc) token(u *unit, r *rule, at, keyword int) {
 		if r.anchored {
 			body = v[min(len(v), keywordIn(v, r.keywords)):]
 		}
-		if !r.anchored && !begins(window, a) && wordByte(window[a]) || entropy(v) < r.entropy || printed(v) || fakeBody(body) || len(body) >= 10 && (wordy(body) && r.provider != "huggingface" || entropy(body) < 2.4) {
+		if !r.anchored && r.group == 0 && !begins(window, a) && wordByte(window[a]) || entropy(v) < r.entropy || printed(v) || fakeBody(body) || len(body) >= 10 && (wordy(body) && r.provider != "huggingface" || entropy(body) < 2.4) {
 			continue
 		}
 		if slices.ContainsFunc(allow, func(x *regexp.Regexp) bool { return x.MatchString(v) }) {
@@ -622,6 +622,12 @@ var commandForms = [...]struct {
 	title, provider string
 }{
 	{lazily(`^redis-cli\b[^\n|;]{0,120}?\s(?:-a|--pass)\s+["']?([^\s"']{6,200})`), "Redis password on a command line", "redis"},
+	{lazily(`^(?i:convertto-securestring)\s+(?:(?i:-string)\s+)?["']([^"'\n$]{5,200})["']`), "Password in a script", ""},
+	{lazily(`^sqlplus\s+(?:-\w+\s+)*[\w.]+/["']?([^\s"'@]{5,200})["']?@`), "Password on a command line", "oracle"},
+	{lazily(`^sqlcmd\b[^\n|;]{0,160}?\s-P\s*["']?([^\s"']{5,200})`), "Password on a command line", ""},
+	{lazily(`^htpasswd\s+-\w*b\w*\s+\S+\s+\S+\s+["']?([^\s"']{5,200})`), "Password on a command line", ""},
+	{lazily(`^smbclient\b[^\n|;]{0,160}?\s-U\s*["']?[\w.\\-]+%([^\s"']{5,200})`), "Password on a command line", ""},
+	{lazily(`^ssh-keygen\b[^\n|;]{0,160}?\s-[NP]\s+["']([^"'\n]{5,200})["']`), "Passphrase on a command line", ""},
 	{lazily(`^ldap(?:search|add|modify|delete|whoami|passwd)\b[^\n|;]{0,160}?\s-w\s*["']?([^\s"']{5,200})`), "LDAP password on a command line", ""},
 	{lazily(`^gh secret set\b[^\n|;]{0,120}?\s(?:--body|-b)[= ]\s*["']?([^\s"']{8,300})`), "Secret of a GitHub repository on a command line", ""},
 	{lazily(`^openssl\b[^\n|;]{0,160}?\s(?:-k\s+|-pass(?:in|out)?\s+pass:)["']?([^\s"'$-][^\s"']{4,200})`), "Passphrase on a command line", ""},

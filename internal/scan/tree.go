@@ -278,6 +278,9 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	if len(d.found) > before {
 		return
 	}
+	if d.bundler(name, key, v, line) {
+		return
+	}
 	inEnv := len(path) == 1 && envName.MatchString(d.base) || len(path) > 1 && givenTo.MatchString(path[len(path)-2])
 	if workingFolder(name, v, inEnv) || key == "user.signingkey" { // which git names, and others may know
 		return
@@ -329,6 +332,22 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	}
 	f.value, f.key, f.line = v, key, line
 	d.addParsed(f)
+}
+
+// bundler reads a login of Bundler, whose name is that of a host: BUNDLE_GEMS__ACME__COM.
+func (d *doc) bundler(name, key, v string, line int) bool {
+	if !strings.HasPrefix(name, "BUNDLE_") || !strings.Contains(name, "__") {
+		return false
+	}
+	user, pass, ok := strings.Cut(v, ":")
+	if !ok {
+		user, pass = "", v
+	}
+	if placeholder(pass) || !random(pass, 12) && !(ok && passwordLike(pass, config)) {
+		return false
+	}
+	d.addParsed(found{kind: "registry-login", title: "Login of a registry", base: 65, value: pass, weak: !random(pass, 20), key: key, line: line, opens: user})
+	return true
 }
 
 // envKey matches the name of a variable that holds a key of somebody.
