@@ -22,6 +22,7 @@ import (
 // Issue 6: judges that nobody here wrote go through the authorization server, and a
 // person decides at the pages that they name (S1, S5, S16).
 func TestForeignAuthorization(t *testing.T) {
+	t.Parallel()
 	s := dev(t, sqlite)
 	ctx := t.Context()
 	owner := s.enrolled(t)

@@ -26,6 +26,7 @@ import (
 // offered is listed, with the reason, in conformance.txt: a listed scenario that
 // passes fails this test as an unlisted one does that fails (S10, S12, S13).
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	third := httptest.NewServer(http.HandlerFunc(fixture))
 	t.Cleanup(third.Close)
 	address := strings.TrimPrefix(third.URL, "http://")

@@ -19,6 +19,7 @@ import (
 // account. The window signs them in on the product's word, leads through a provider
 // that nobody here wrote, and the page is told; nothing else of Ambit is open to it.
 func TestConnectElement(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	s := dev(t, sqlite, "AMBIT_OUTBOUND_ALLOW=127.0.0.1:"+port)
 	secret := "foreign-client-secret-" + random()

@@ -21,6 +21,7 @@ import (
 
 // Clients that others wrote speak to /mcp with nothing but a bearer token.
 func TestForeignClients(t *testing.T) {
+	t.Parallel()
 	s := dev(t, sqlite)
 	b := signIn(t, s)
 	connectSandbox(t, b)
@@ -68,6 +69,7 @@ func TestForeignClients(t *testing.T) {
 // server, registers and signs in by itself, in the person's browser, and then passes
 // everything on. Its agent asks, waits and works like any other.
 func TestForeignBridge(t *testing.T) {
+	t.Parallel()
 	s := dev(t, sqlite)
 	b := signIn(t, s)
 	connectSandbox(t, b)
@@ -178,6 +180,7 @@ tools:
 // rotate and whose grant dies when one is used twice. Two nodes share the
 // connection (O3, O5, O9, F7).
 func TestForeignProvider(t *testing.T) {
+	t.Parallel()
 	const lifetime = 15 * time.Second
 	port := freePort(t)
 	place := "127.0.0.1:" + port

@@ -132,6 +132,7 @@ func approveOneCall(t *testing.T, b *browser, a *agent) {
 
 // The main job, as a person and an agent live it (product.md sections 4 and 5).
 func TestPersonAndAgent(t *testing.T) {
+	t.Parallel()
 	onBothEngines(t, func(t *testing.T, engine string) {
 		var s *server
 		var both *pair // on PostgreSQL two nodes live it together

@@ -12,6 +12,7 @@ import (
 
 // The judges of pages must see what is planted, or their silence means nothing.
 func TestJudgesSee(t *testing.T) {
+	t.Parallel()
 	bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'nonce-known'; require-trusted-types-for 'script'; trusted-types 'none'")

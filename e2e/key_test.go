@@ -19,6 +19,7 @@ import (
 // after it was disabled, and comes back; takes it out; destroys the key. The key's
 // policy is the one that the wizard says: it allows calls for the organization only.
 func TestKeyPages(t *testing.T) {
+	t.Parallel()
 	kms := awstest.New(t)
 	key := kms.Key()
 	plain := httptest.NewServer(kms) // the binary does not know the fake's certificate

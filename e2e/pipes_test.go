@@ -23,7 +23,10 @@ inject: {header: Authorization, format: "Bearer {access_token}"}
 // Issue 5: the SDK of WorkOS, as it comes from npm, gets through every method that it
 // has for Pipes against the built binary, with a provider that nobody here wrote;
 // between its two halves a person connects at the page that it was given.
-func TestForeignPipesClient(t *testing.T) { onBothEngines(t, foreignPipesClient) }
+func TestForeignPipesClient(t *testing.T) {
+	t.Parallel()
+	onBothEngines(t, foreignPipesClient)
+}
 
 func foreignPipesClient(t *testing.T, engine string) {
 	port := freePort(t)

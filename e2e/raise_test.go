@@ -26,6 +26,7 @@ func (b *browser) submit(action string) {
 // What gives somebody more than they had is asked for in plain words, on any
 // screen, and made with a passkey (product.md rule 4).
 func TestRaisingAuthority(t *testing.T) {
+	t.Parallel()
 	s := dev(t, sqlite)
 	b := signIn(t, s)
 

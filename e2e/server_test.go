@@ -26,7 +26,10 @@ const (
 func onBothEngines(t *testing.T, fn func(t *testing.T, engine string)) {
 	t.Helper()
 	for _, engine := range []string{sqlite, postgres} {
-		t.Run(engine, func(t *testing.T) { fn(t, engine) })
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			fn(t, engine)
+		})
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 // comes back with it; who is not known by it stays out, and an organization's own
 // provider lets its people into that organization (threats.md G8, O1).
 func TestSignInElsewhere(t *testing.T) {
+	t.Parallel()
 	idp, port := freePort(t), freePort(t)
 	base, secret := "http://localhost:"+port, "secret-"+random()
 	n := &world.Node{Command: "dev", Home: t.TempDir(), Listen: "localhost:" + port}

@@ -26,6 +26,7 @@ const judged = "AMBIT_E2E_JUDGED"
 // scopes and resource are asked for, whose answers are believed (O2, O9, S10). Each
 // scenario has ports of its own, so each has a server of ours that may go there.
 func TestConformanceUpstream(t *testing.T) {
+	t.Parallel()
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)

@@ -90,6 +90,7 @@ func (u *upstreamMCP) good(ctx context.Context, issuer, secret, token string) bo
 // resource, agrees to its tools, and an agent calls one. A description that changes
 // afterwards freezes the tool until the person has agreed to it (G rows; U1, U6, O9).
 func TestUpstreamMCPServer(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	secret := "judge-secret-" + random()
 	issuer := "http://127.0.0.1:" + port

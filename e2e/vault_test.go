@@ -13,6 +13,7 @@ import (
 // Issue 4: the SDK of WorkOS, as it comes from npm, gets through every method that it
 // has for the vault against the built binary.
 func TestForeignVaultClient(t *testing.T) {
+	t.Parallel()
 	onBothEngines(t, func(t *testing.T, engine string) {
 		s := dev(t, engine)
 		u, err := url.Parse(s.URL)
@@ -39,6 +40,7 @@ func TestForeignVaultClient(t *testing.T) {
 // Issue 4, T5: a secret goes in through the page, and its owner sees it again with a
 // passkey; the pages fit every screen and hold nothing that shuts anybody out.
 func TestSecretPages(t *testing.T) {
+	t.Parallel()
 	s := dev(t, sqlite)
 	b := signIn(t, s)
 	b.open("/ui/secrets")
