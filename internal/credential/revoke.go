@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -226,8 +227,12 @@ func (s *Service) giveBack(ctx context.Context, conn connection.Connection, clie
 		if method == "" {
 			return nil
 		}
-		req, err := request(method, conn.Pinned.Revoke, header, body)
-		if err == nil && o.RevokeStyle == provider.SignOAuth1 {
+		place := conn.Pinned.Revoke
+		if o.RevokeStyle == provider.DeleteOAuth1 {
+			place = strings.TrimSuffix(place, "/") + "/" + url.PathEscape(string(t.token.Reveal())) + "/"
+		}
+		req, err := request(method, place, header, body)
+		if err == nil && o.SignsRevocation() {
 			err = provider.SignForOAuth1(req, client.Signed(t.token, t.secret), provider.FreshNonce(), s.now())
 		}
 		if err != nil {
@@ -253,6 +258,8 @@ func revocation(o *provider.OAuth, client provider.Client, header http.Header, h
 	switch o.RevokeStyle {
 	case provider.SignOAuth1:
 		return http.MethodPost, []byte{}
+	case provider.DeleteOAuth1:
+		return http.MethodDelete, nil
 	case "bearer", "bearer_delete":
 		header.Set("Authorization", "Bearer "+string(token.Reveal()))
 		if o.RevokeStyle == "bearer_delete" {

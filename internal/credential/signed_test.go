@@ -25,6 +25,7 @@ import (
 type signer struct {
 	*internet
 	t       *testing.T
+	slug    string
 	consume map[string]string // secrets by consumer key
 	tokens  map[string]string // secrets by token
 	nonces  map[string]bool
@@ -34,10 +35,12 @@ type signer struct {
 	ended   []string
 }
 
-func newSigner(t *testing.T, db *sqldb.DB) *signer {
-	s := &signer{internet: newInternet(t, newScene(t, db)), t: t, consume: map[string]string{"our-client": "our-client-secret"}, tokens: map[string]string{}, nonces: map[string]bool{}, told: "&oauth_callback_confirmed=true"}
+func newSigner(t *testing.T, db *sqldb.DB) *signer { return newSignerOf(t, db, "x_oauth1") }
+
+func newSignerOf(t *testing.T, db *sqldb.DB, slug string) *signer {
+	s := &signer{slug: slug, internet: newInternet(t, newScene(t, db)), t: t, consume: map[string]string{"our-client": "our-client-secret"}, tokens: map[string]string{}, nonces: map[string]bool{}, told: "&oauth_callback_confirmed=true"}
 	s.answer = s.reply
-	s.provider(t, "x_oauth1", nil)
+	s.provider(t, slug, nil)
 	return s
 }
 
@@ -52,16 +55,22 @@ func (s *signer) reply(q said) reply {
 		return reply{media: "text/html;charset=utf-8", body: "oauth_token=" + token + "&oauth_token_secret=secret-of-" + token + s.told}
 	}
 	switch {
-	case q.Path == "/oauth/request_token" && o["oauth_token"] == "":
+	case (q.Path == "/oauth/request_token" || q.Path == "/1/OAuthGetRequestToken") && o["oauth_token"] == "":
 		s.back = o["oauth_callback"]
 		return form("temporary-" + strconv.Itoa(len(s.nonces)))
-	case q.Path == "/oauth/access_token" && strings.HasPrefix(o["oauth_token"], "temporary-") && o["oauth_verifier"] == "verifier-of-"+o["oauth_token"]:
+	case (q.Path == "/oauth/access_token" || q.Path == "/1/OAuthGetAccessToken") && strings.HasPrefix(o["oauth_token"], "temporary-") && o["oauth_verifier"] == "verifier-of-"+o["oauth_token"]:
 		delete(s.tokens, o["oauth_token"])
 		return form("account-token-" + strconv.Itoa(len(s.nonces)))
 	case strings.HasPrefix(o["oauth_token"], "account-token-") && q.Path == "/1.1/oauth/invalidate_token":
 		delete(s.tokens, o["oauth_token"])
 		s.ended = append(s.ended, o["oauth_token"])
 		return reply{body: `{"access_token":"x"}`}
+	case q.Method == "DELETE" && q.Path == "/1/tokens/"+o["oauth_token"]+"/":
+		delete(s.tokens, o["oauth_token"])
+		s.ended = append(s.ended, o["oauth_token"])
+		return reply{body: `{"_value":null}`}
+	case q.Path == "/1/members/me":
+		return reply{body: `{"id":"42","username":"mia"}`}
 	case strings.HasPrefix(o["oauth_token"], "account-token-"):
 		return reply{body: `{"data":{"id":"42","username":"mia"}}`}
 	}
@@ -118,11 +127,11 @@ func (s *signer) verify(q said) map[string]string {
 // begin goes to the provider and gives what it sends the person back with.
 func (s *signer) begin(t *testing.T) url.Values {
 	t.Helper()
-	at, err := s.Credentials.Authorize(t.Context(), s.owner.Signed(t), start(s.World, "x_oauth1"))
+	at, err := s.Credentials.Authorize(t.Context(), s.owner.Signed(t), start(s.World, s.slug))
 	gatewaytest.Must(t, err)
 	u := must(url.Parse(at))
 	q := u.Query()
-	if !strings.HasPrefix(at, s.Sandbox.URL+"/api.x.com/oauth/authorize?") || len(q) != 1 || s.tokens[q.Get("oauth_token")] == "" {
+	if s.slug == "x_oauth1" && (!strings.HasPrefix(at, s.Sandbox.URL+"/api.x.com/oauth/authorize?") || len(q) != 1) || s.tokens[q.Get("oauth_token")] == "" {
 		t.Fatalf("the person goes to %s", at)
 	}
 	return url.Values{"oauth_token": q["oauth_token"], "oauth_verifier": {"verifier-of-" + q.Get("oauth_token")}}
@@ -130,7 +139,7 @@ func (s *signer) begin(t *testing.T) url.Values {
 
 func (s *signer) finish(t *testing.T, q url.Values) (credential.Connected, error) {
 	t.Helper()
-	return s.Credentials.Callback(t.Context(), s.owner.Signed(t), s.Environment, "x_oauth1", q)
+	return s.Credentials.Callback(t.Context(), s.owner.Signed(t), s.Environment, s.slug, q)
 }
 
 // Issue 5, OAuth 1.0a: three-legged, against a provider that checks each signature:
@@ -243,5 +252,17 @@ func TestOAuth1Refuses(t *testing.T) {
 	list, err := s.Connections.List(t.Context(), s.me(t), connection.Filter{Organization: s.Organization, Provider: "x_oauth1"})
 	if err != nil || len(list.Connections) != 0 {
 		t.Errorf("connected %v, %v", list.Connections, err)
+	}
+}
+
+// Issue 5, "Disconnect: revocation at the provider in its own style": Trello's token is
+// deleted at its own address, signed with itself.
+func TestTrelloTokenIsGivenBack(t *testing.T) {
+	t.Parallel()
+	s := newSignerOf(t, sqldbtest.Open(t, sqldb.SQLite), "trello_oauth1")
+	done, err := s.finish(t, s.begin(t))
+	gatewaytest.Must(t, err)
+	if d, err := s.Credentials.Disconnect(t.Context(), s.me(t), done.Connection.ID); err != nil || d.Upstream != credential.RevokedUpstream || len(s.ended) != 1 || len(s.tokens) != 0 || len(s.refused) > 0 {
+		t.Errorf("disconnected: %+v, %v; ended %v, refused %v", d, err, s.ended, s.refused)
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // revokeStyles are the ways in which providers take tokens back.
-var revokeStyles = []string{"rfc7009", "rfc7009_json", "bearer", "bearer_delete", "client_delete", SignOAuth1, "none"}
+var revokeStyles = []string{"rfc7009", "rfc7009_json", "bearer", "bearer_delete", "client_delete", SignOAuth1, DeleteOAuth1, "none"}
 
 // authorizeParams are set by the flow itself (RFC 6749 §4.1.1, RFC 7636 §4.3).
 var authorizeParams = []string{"client_id", "redirect_uri", "response_type", "state", "scope", "code_challenge", "code_challenge_method"}

@@ -20,6 +20,15 @@ import (
 // SignOAuth1 is the signature of OAuth 1.0 (RFC 5849) with HMAC-SHA1.
 const SignOAuth1 = "oauth1"
 
+// DeleteOAuth1 is the style of revocation in which a token is a thing of its own below
+// the address, and is deleted there.
+const DeleteOAuth1 = "oauth1_delete"
+
+// SignsRevocation reports that what gives a token back is signed with it.
+func (o OAuth) SignsRevocation() bool {
+	return o.RevokeStyle == SignOAuth1 || o.RevokeStyle == DeleteOAuth1
+}
+
 // The parts of a credential of OAuth 1.0: our client's, and the token's.
 const (
 	FieldConsumerKey    = "consumer_key"
@@ -80,7 +89,7 @@ func (c Client) Signed(token, tokenSecret secret.Value) map[string]secret.Value 
 
 // lintSigned checks a flow of OAuth 1.0, which has less than that of OAuth 2.
 func (o *OAuth) lintSigned(l *linter) {
-	if o.RevokeStyle == SignOAuth1 && !o.Signs() {
+	if o.SignsRevocation() && !o.Signs() {
 		l.add("oauth2.revoke_style", "Use another.", "Only with request_url is a request signed.")
 	}
 	if !o.Signs() {
@@ -102,8 +111,8 @@ func (o *OAuth) lintSigned(l *linter) {
 			l.add(field, "Leave it out; what the provider wants more is in authorize_params.", "OAuth 1.0 has none.")
 		}
 	}
-	if o.RevokeStyle != SignOAuth1 && o.RevokeStyle != "none" {
-		l.add("oauth2.revoke_style", "Use oauth1, or leave revoke_url out.", "OAuth 1.0 gives a token back in no other way.")
+	if !o.SignsRevocation() && o.RevokeStyle != "none" {
+		l.add("oauth2.revoke_style", "Use oauth1 or oauth1_delete, or leave revoke_url out.", "OAuth 1.0 gives a token back in no other way.")
 	}
 }
 

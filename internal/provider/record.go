@@ -74,13 +74,13 @@ type OAuth struct {
 	AuthorizeURL    string            `yaml:"authorize_url"`
 	TokenURL        string            `yaml:"token_url"`
 	RevokeURL       string            `yaml:"revoke_url"`
-	RevokeStyle     string            `yaml:"revoke_style" enum:"rfc7009,rfc7009_json,bearer,bearer_delete,client_delete,oauth1,none"` // default follows RevokeURL
-	RevokesGrant    bool              `yaml:"revokes_grant"`                                                                           // one token given back ends all that our client has of the account
-	Issuer          string            `yaml:"issuer"`                                                                                  // expected iss of RFC 9207; empty: not checked
-	IssuerOptional  bool              `yaml:"issuer_optional"`                                                                         // the answer may leave iss out; one that has it has this one
-	ClientAuth      string            `yaml:"client_auth" enum:"basic,post,none"`                                                      // default basic
-	ClientIDParam   string            `yaml:"client_id_param"`                                                                         // default client_id
-	PKCE            *bool             `yaml:"pkce"`                                                                                    // default true
+	RevokeStyle     string            `yaml:"revoke_style" enum:"rfc7009,rfc7009_json,bearer,bearer_delete,client_delete,oauth1,oauth1_delete,none"` // default follows RevokeURL
+	RevokesGrant    bool              `yaml:"revokes_grant"`                                                                                         // one token given back ends all that our client has of the account
+	Issuer          string            `yaml:"issuer"`                                                                                                // expected iss of RFC 9207; empty: not checked
+	IssuerOptional  bool              `yaml:"issuer_optional"`                                                                                       // the answer may leave iss out; one that has it has this one
+	ClientAuth      string            `yaml:"client_auth" enum:"basic,post,none"`                                                                    // default basic
+	ClientIDParam   string            `yaml:"client_id_param"`                                                                                       // default client_id
+	PKCE            *bool             `yaml:"pkce"`                                                                                                  // default true
 	Scopes          Scopes            `yaml:"scopes"`
 	AuthorizeParams map[string]string `yaml:"authorize_params"`
 	AuthorizeDrop   []string          `yaml:"authorize_drop"` // parameters of the flow that the provider does not take
