@@ -28,20 +28,36 @@ func TestForeignAuthorization(t *testing.T) {
 	owner := s.enrolled(t)
 	s.connect(t, owner, "sandbox", "mia@sandbox.example")
 
+	asked := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, err := decide(r, s, owner)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusTeapot)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(answer)
+	}))
+	t.Cleanup(asked.Close)
+
+	// The client of MCP's own TypeScript SDK, from its first request to an answer.
+	t.Run("typescript", func(t *testing.T) {
+		out, err := script(t, "mcp-signin.mjs", map[string]any{"url": s.MCPURL, "person": asked.URL}).Run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Done     []string
+			Protocol string
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil || len(got.Done) != 2 || got.Protocol != "2025-11-25" {
+			t.Errorf("got %s (%v), want both ways at 2025-11-25", out, err)
+		}
+	})
+
 	t.Run("openid-client", func(t *testing.T) {
 		made, err := client.New(s.URL, s.APIKey).CreateAgent(ctx, client.NewAgent{OrganizationID: s.OrganizationID, Name: "Robot", Kind: "delegated", OwnerID: s.UserID})
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			answer, err := decide(r, s, owner)
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusTeapot)
-				return
-			}
-			_ = json.NewEncoder(w).Encode(answer)
-		}))
-		t.Cleanup(asked.Close)
 		out, err := script(t, "openid-client.mjs", map[string]any{"issuer": s.URL, "resource": s.MCPURL, "person": asked.URL,
 			"robot": map[string]string{"id": made.ClientID, "secret": made.ClientSecret}}).Run()
 		if err != nil {
@@ -110,11 +126,16 @@ func decide(r *http.Request, s *server, owner *person.Person) (map[string]string
 	ctx := r.Context()
 	var ask struct {
 		Page, Token, Call string
+		Approve           string
 		Args              map[string]any
 		HandOn            bool `json:"hand_on"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&ask); err != nil {
 		return nil, err
+	}
+	if ask.Approve != "" {
+		_, err := owner.Approve(ctx, ask.Approve, nil)
+		return map[string]string{}, err
 	}
 	if ask.Page != "" {
 		back, err := consent(ctx, owner, ask.Page)
