@@ -147,7 +147,13 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	if !v.quoted && (m == code || m == prose) && c == password && from > 0 && libpq.Match(u.text[max(0, from-160):min(len(u.text), v.to+160)]) {
 		m = config
 	}
-	if !plausible(c, text, m, v.quoted) || echoes(name, text) || workingFolder(name, text, false) {
+	if !v.quoted && m == prose && c == password && lineStart(u.text, from) && lineEnd(u.text, v.to) {
+		m = config // a line of its own, in a note or a mail
+	}
+	if strings.HasSuffix(strings.ToLower(name), "cookie") && d.cookie(u, v.from, text) {
+		return
+	}
+	if !plausible(c, text, m, v.quoted) || echoes(name, text) || workingFolder(name, text, false) || siteKey(name, text) {
 		return
 	}
 	if !v.quoted && m == code && (c != telling || !random(text, 16) || expression(u.text, v.to) || !inString(u.text, from)) {
@@ -179,6 +185,27 @@ func variableLine(t []byte, from int) bool {
 		from--
 	}
 	return (from == 0 || t[from-1] == '\n') && assignment.Match(t[from:min(len(t), from+64)])
+}
+
+// siteKey reports whether a value is the key of a page for reCAPTCHA, which everyone sees;
+// the secret looks alike.
+func siteKey(name, v string) bool {
+	return len(v) == 40 && strings.HasPrefix(v, "6L") && strings.Contains(strings.ToLower(name), "captcha") && !strings.Contains(strings.ToLower(name), "secret")
+}
+
+var cookiePair = lazily(`^([\w.-]{2,60})=([^;\s"']{16,1000})`)
+
+// cookie reads the session that a header of HTTP holds.
+func (d *doc) cookie(u *unit, at int, text string) bool {
+	m := cookiePair.FindStringSubmatch(text)
+	if m == nil || !sessionName.MatchString(m[1]) || strings.Contains(strings.ToLower(m[1]), "csrf") || strings.Contains(strings.ToLower(m[1]), "xsrf") || !random(m[2], 20) || placeholder(m[2]) {
+		return false
+	}
+	from := at + len(m[1]) + 1
+	if u.take(from, from+len(m[2])) {
+		d.add(u, found{kind: "session-cookie", title: "Session cookie", base: 55, value: m[2], at: from, key: joinKey(u.path, m[1])})
+	}
+	return true
 }
 
 // resource reports whether a text ends amid the name of a resource at AWS, which has words
@@ -291,7 +318,7 @@ func (d *doc) valueAfter(u *unit, from, to int) (value, bool) {
 		v, ok := readValue(u, j+1, false)
 		v.called = true
 		return v, ok && v.quoted
-	case j > i && rest[0] != 'i' && classOf(string(t[from:to])) == password && ofWhat.Match(rest[:min(len(rest), 100)]):
+	case j > i && rest[0] != 'i' && classOf(string(t[from:to])) > plain && ofWhat.Match(rest[:min(len(rest), 100)]):
 		return d.said(u, j+len(ofWhat.Find(rest[:min(len(rest), 100)])))
 	case bytes.HasPrefix(rest, []byte("is ")), bytes.HasPrefix(rest, []byte("is: ")):
 		return d.said(u, j+3)
@@ -522,7 +549,7 @@ func plausible(c class, v string, m mode, quoted bool) bool {
 // chancy reports whether a piece of small letters has a number amid them and too few vowels
 // for a word, as chance makes them.
 func chancy(v string) bool {
-	if len(v) < 12 || !amid.MatchString(v) {
+	if len(v) < 12 || countLetters(v) < 8 || !amid.MatchString(v) {
 		return false
 	}
 	vowels := 0
@@ -531,10 +558,10 @@ func chancy(v string) bool {
 			vowels++
 		}
 	}
-	return 10*vowels < 3*len(v)
+	return 10*vowels < 3*countLetters(v)
 }
 
-var amid = lazily(`^[a-z]+\d[a-z0-9]*[a-z]$`)
+var amid = lazily(`^[a-z0-9]*\d[a-z0-9]*[a-z]$`)
 
 // kindOf names what a value under a telling name is.
 func kindOf(name string, c class, v string) found {

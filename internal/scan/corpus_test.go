@@ -215,7 +215,11 @@ func TestRecallAndPrecision(t *testing.T) {
 	cases := append(corpus(t, "true.txt", 1), corpus(t, "true_2026.txt", 3)...)
 	dir := lay(t, cases)
 	byFile := map[string][]Finding{}
-	for _, f := range scanDir(t, dir, Options{NoIgnore: true}).Findings {
+	report := scanDir(t, dir, Options{NoIgnore: true})
+	if !report.Complete { // also where a reader failed
+		t.Errorf("not read in full: %v", report.Skipped)
+	}
+	for _, f := range report.Findings {
 		byFile[f.File] = append(byFile[f.File], f)
 	}
 	type tally struct{ want, got, wrong int }

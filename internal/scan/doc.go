@@ -28,6 +28,7 @@ type doc struct {
 	asked  uint
 	over   bool
 	awsEnd map[string]time.Time // by group, when its temporary credentials end
+	lines  bool                 // the value that is judged goes over lines of the file
 	tired  bool                 // a part of it was too dense to be read in full
 }
 

@@ -208,7 +208,8 @@ func (f *lineFile) took(n *node, length, quotes int) *node {
 	text := string(f.b[f.at : f.at+length])
 	f.line += strings.Count(text, "\n")
 	f.at = min(len(f.b), f.at+length+quotes)
-	if strings.Contains(text, `\`) {
+	n.lines = !strings.Contains(text, `\`)
+	if !n.lines {
 		text = strings.NewReplacer(`\n`, "\n", `\"`, `"`, `\\`, `\`).Replace(text)
 	}
 	n.text = text
@@ -402,6 +403,7 @@ func fromYAML(y *yaml.Node, depth int) (n *node, ok bool) {
 		}
 		if y.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 			n.line++
+			n.lines = y.Style&yaml.LiteralStyle != 0
 		}
 	default:
 		return nil, true
@@ -453,7 +455,7 @@ func parseXML(b []byte) *node {
 		case xml.CharData:
 			if text := strings.TrimSpace(string(t)); text != "" {
 				lead := bytes.Count(t[:len(t)-len(bytes.TrimLeft(t, " \t\r\n"))], []byte{'\n'})
-				in.inner = append(in.inner, &node{kind: scalar, key: "#text", text: text, line: begin + lead})
+				in.inner = append(in.inner, &node{kind: scalar, key: "#text", text: text, line: begin + lead, lines: true})
 			}
 		case xml.Comment:
 			in.inner = append(in.inner, &node{kind: comment, text: string(t), line: begin})

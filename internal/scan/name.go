@@ -87,6 +87,9 @@ func classOf(name string) class {
 	for len(w) > 1 && (trailing[w[len(w)-1]] || numbered.MatchString(w[len(w)-1])) {
 		w = w[:len(w)-1]
 	}
+	if n := len(w); n > 1 && issuerWords[w[n-1]] != "" && (strong[w[n-2]] && w[n-2] != "auth" || phrase[w[n-2]] || w[n-2] == "key") { // TOKEN_GITHUB
+		w = w[:n-1]
+	}
 	if len(w) == 0 {
 		return plain
 	}

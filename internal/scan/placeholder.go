@@ -24,7 +24,7 @@ var reference = lazily(`^(?:` +
 var hashed = lazily(`^(?:\$(?:2[abxy]?|argon2(?:id|i|d)|5|6|1|y|apr1|pbkdf2[\w-]*|scrypt|bcrypt)\$.*|\{(?:SSHA|SHA|MD5|CRYPT|BCRYPT|SSHA512|noop|bcrypt|pbkdf2|argon2)\}.*|SCRAM-SHA-(?:1|256|512)\$.*|pbkdf2[:_]\w+[:$].*|scrypt:\d+:.*|(?:sha1|sha224|sha256|sha384|sha512|md5)[-:=$].*|md5[0-9a-f]{32})$`)
 
 // forAll matches keys that vendors hand out to be put into pages.
-var forAll = lazily(`^(?:pk_(?:live|test)_\w+|pk\.eyJ.*|pk-lf-.*|phc_\w+|sb_publishable_.*|6L[\w-]{38}|ca-pub-\d+|(?:price|prod|cus|sub|acct|evt|pm|seti|req|msg|toolu|call|chatcmpl|file|asst|thread|run|resp|org|proj|user|ses|conn|kek)_[A-Za-z0-9]{8,}|price_\w+|G-[A-Z0-9]{8,12}|UA-\d+-\d+|GTM-\w+|AW-\d+|[a-z]{2,10}_01[0-9a-hjkmnp-tv-z]{24})$`)
+var forAll = lazily(`^(?:pk_(?:live|test)_\w+|pk\.eyJ.*|pk-lf-.*|phc_\w+|sb_publishable_.*|ca-pub-\d+|(?:price|prod|cus|sub|acct|evt|pm|seti|req|msg|toolu|call|chatcmpl|file|asst|thread|run|resp|org|proj|user|ses|conn|kek)_[A-Za-z0-9]{8,}|price_\w+|G-[A-Z0-9]{8,12}|UA-\d+-\d+|GTM-\w+|AW-\d+|[a-z]{2,10}_01[0-9a-hjkmnp-tv-z]{24})$`)
 
 var (
 	uuid     = lazily(`^(?i)\{?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\}?$`)
@@ -263,6 +263,8 @@ func word(p string) bool {
 		return letters <= 2 && digits <= 3
 	case longest > 5 && letters > 8 && upper != letters, longest > 7:
 		return false
+	case len(p) >= 10 && (change > 1 || upper > 0 && upper < letters && len(numbers.FindAllSubmatchIndex([]byte(p), 2)) > 1): // numbers here and there
+		return false
 	case digits > 0 && change > 0 && (len(p) > 4 && upper > 0 || len(p) > 7 && letters < 8):
 		return false
 	case upper > 0 && upper < letters && (change > 1+letters/5 || letters >= 24 && 5*change > letters): // a long key by chance has no digit
@@ -272,6 +274,8 @@ func word(p string) bool {
 	}
 	return len(p) <= 40
 }
+
+var numbers = lazily(`[A-Za-z]\d+[A-Za-z]`)
 
 // byChance reports whether most humps of a piece, four at least, read as none: two letters,
 // or none that is a vowel. Abbreviations in capitals count for neither.

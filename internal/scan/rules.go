@@ -90,7 +90,7 @@ var loadRules = sync.OnceValues(func() (*ruleSet, error) {
 
 var marks = map[string]mark{
 	"pass": nameMark, "pwd": nameMark, "secret": nameMark, "token": nameMark, "key": nameMark, "cred": nameMark, "_pat": nameMark, "auth": nameMark, "jwt": nameMark, "psk": nameMark, "bearer": headerMark, "basic ": headerMark, "cookie": nameMark, "_pw": nameMark, "passwort": nameMark, "kennwort": nameMark, "_salt": nameMark, "webhook": nameMark, "_dsn": nameMark, "sig=": nameMark, "connection": nameMark,
-	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "redis-cli": userMark, "ldap": userMark, "gh secret set": userMark, "echo ": userMark, "openssl": userMark, "convertto-securestring": userMark, "sqlplus ": userMark, "sqlcmd": userMark, "htpasswd": userMark, "smbclient": userMark, "ssh-keygen": userMark, "pw:": nameMark, "pw=": nameMark, "@tcp(": dsnMark,
+	"://": urlMark, "-----begin": pemMark, "ls0tls1crudjti": packedMark, "eyj": jwtMark, "-u": userMark, "--user": userMark, "-p": userMark, "identified by": userMark, "identified with": userMark, "pw is": nameMark, "redis-cli": userMark, "ldap": userMark, "gh secret set": userMark, "echo ": userMark, "openssl": userMark, "convertto-securestring": userMark, "sqlplus ": userMark, "sqlcmd": userMark, "htpasswd": userMark, "smbclient": userMark, "ssh-keygen": userMark, "pw:": nameMark, "pw=": nameMark, "@tcp(": dsnMark,
 }
 
 func (r *rule) build() (*regexp.Regexp, []*regexp.Regexp) {

@@ -28,6 +28,7 @@ func (d *doc) special(b []byte) {
 			d.addParsed(found{kind: "api-key", title: "Kaggle API key", base: 50, value: n.string("key"), key: "key", line: n.child("key").line, opens: n.string("username")})
 		}
 	}
+	d.tables(b)
 	if bytes.Contains(b[:min(len(b), 200)], []byte("HTTP Cookie File")) {
 		d.cookies(b)
 	}
@@ -101,7 +102,7 @@ func or(a, b string) string {
 // oneToken reads a file that is nothing but a token.
 func (d *doc) oneToken(b []byte) {
 	v := strings.TrimSpace(string(b))
-	if v == "" || strings.ContainsAny(v, " \t\n") || placeholder(v) || !random(v, 16) {
+	if strings.ContainsAny(v, " \t\n") || placeholder(v) || !random(v, 16) {
 		return
 	}
 	before := len(d.found)
@@ -123,4 +124,74 @@ func (d *doc) oneToken(b []byte) {
 	}
 	f.value, f.line = v, 1
 	d.addParsed(f)
+}
+
+// tables reads the columns of a list, as password managers and browsers write them
+// (CSV), or of a table in Markdown, whose head names what stands below it.
+func (d *doc) tables(b []byte) {
+	ext := path.Ext(d.base)
+	csv := ext == ".csv" || ext == ".tsv"
+	if !csv && ext != ".md" {
+		return
+	}
+	var head []class
+	var names []string
+	line, lines := 0, 0 // lines of the table
+	for l := range bytes.Lines(b) {
+		line++
+		text := strings.TrimSpace(string(l))
+		if !csv && !strings.HasPrefix(text, "|") || len(text) > 4096 {
+			head, lines = nil, 0
+			if csv {
+				return
+			}
+			continue
+		}
+		cells := row(text, csv)
+		if lines++; lines == 1 {
+			tells := false
+			head, names = nil, nil
+			for _, c := range cells {
+				k := classOf(c)
+				tells = tells || k >= telling
+				head, names = append(head, k), append(names, c)
+			}
+			if !tells {
+				if head = nil; csv {
+					return
+				}
+			}
+			continue
+		}
+		if len(cells) != len(head) {
+			continue
+		}
+		for i, v := range cells {
+			if head[i] < telling || v == "" || uuid.MatchString(v) || strings.Contains(v, " ") || !plausible(head[i], v, config, true) {
+				continue
+			}
+			f := kindOf(names[i], head[i], v)
+			f.value, f.key, f.line = v, names[i], line
+			d.addParsed(f)
+		}
+	}
+}
+
+// row parts a line of a table.
+func row(text string, csv bool) (cells []string) {
+	sep := "|"
+	if csv {
+		sep = ","
+		for _, s := range []string{"\t", ";"} {
+			if strings.Contains(text, s) && !strings.Contains(text, ",") {
+				sep = s
+			}
+		}
+	} else {
+		text = strings.Trim(text, "|")
+	}
+	for c := range strings.SplitSeq(text, sep) {
+		cells = append(cells, strings.Trim(strings.TrimSpace(c), "\"`"))
+	}
+	return cells
 }

@@ -610,7 +610,7 @@ func basicPair(v string) (user, pass string, ok bool) {
 }
 
 var (
-	byForm    = lazily(`^(?i:identified\s+by)\s+(?:values\s+)?["']([^"'\n]{4,200})["']`)
+	byForm    = lazily(`^(?i:identified\s+(?:with\s+\S+\s+)?by)\s+(?:values\s+)?["']([^"'\n]{4,200})["']`)
 	userForm  = lazily(`^(?:-u|--user|--proxy-user)(?:[= ]\s*)?["']?([\w.@+-]{1,64}):([^\s"'` + "`" + `]{4,200})`)
 	passForm  = lazily(`^-p\s*["']?([^\s"'` + "`" + `-][^\s"'` + "`" + `]{3,200})`)
 	passUsers = lazily(`(?i)\b(?:mysql|mysqldump|mysqladmin|mariadb|sshpass|docker\s+login|podman\s+login|helm\s+registry|mongo(?:sh|dump|restore)?|az\s+login|7z|rar)\b`)

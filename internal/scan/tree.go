@@ -14,6 +14,7 @@ type node struct {
 	text  string
 	line  int
 	kind  nodeKind
+	lines bool // the text goes over lines of the file, from line on
 	inner []*node
 }
 
@@ -63,7 +64,9 @@ func (d *doc) tree(n *node, path []string, depth int) {
 	case list:
 		d.list(n, path, depth)
 	case scalar:
+		d.lines = n.lines
 		d.leaf(path, n.text, n.line, depth)
+		d.lines = false
 	case comment:
 		d.text(&unit{text: []byte(n.text), line: n.line, mode: config})
 	case other:
@@ -247,6 +250,9 @@ func joinPath(path []string) string { return strings.ReplaceAll(strings.Join(pat
 
 // leaf judges one value of a parsed file.
 func (d *doc) leaf(path []string, v string, line, depth int) {
+	if d.lines { // what is cut off above it
+		line += strings.Count(v[:len(v)-len(strings.TrimLeft(v, " \t\r\n"))], "\n")
+	}
 	v = strings.TrimSpace(v)
 	name := lastName(path)
 	if len(v) < 5 {
@@ -254,8 +260,10 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	}
 	key := joinPath(path)
 	if (v[0] == '{' || v[0] == '[') && len(v) > 12 && depth < 8 {
-		if n := parseJSON([]byte(v), 0); n != nil {
-			setLine(n, line)
+		if n := parseJSON([]byte(v), line); n != nil {
+			if !d.lines {
+				setLine(n, line)
+			}
 			d.tree(n, path, depth+4)
 			return
 		}
@@ -264,7 +272,7 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 		return
 	}
 	before := len(d.found)
-	u := &unit{text: []byte(v), line: line, flat: true, path: key, mode: prose}
+	u := &unit{text: []byte(v), line: line, flat: !d.lines, path: key, mode: prose}
 	if !strings.ContainsAny(v, "\n") {
 		u.mode = config
 	}
@@ -317,7 +325,7 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	if !ok && c == password && envName.MatchString(d.base) && phraseForm.MatchString(v) && !prosaic.MatchString(v) {
 		ok = true
 	}
-	if !ok || d.public(path, v) || echoes(name, v) {
+	if !ok || d.public(path, v) || echoes(name, v) || siteKey(name, v) {
 		return
 	}
 	f := kindOf(name, c, v)
