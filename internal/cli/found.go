@@ -184,6 +184,10 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 		out["failed"], out["todo"] = some(failed), some(todo)
 	}
 	if err := c.show(out, func() {
+		if len(failed) > 0 && len(changes) == 0 {
+			c.sayLeft(left)
+			return
+		}
 		if shown {
 			c.sayNotConnected(changes)
 			c.sayDone(changes, todo)

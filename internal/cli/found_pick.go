@@ -51,7 +51,7 @@ func (c *command) pick(ctx context.Context, changes []found.Change) (func(scan.F
 				}
 				n++
 				f := t.Finding()
-				c.note("  %3d [%s] %-6s  %s %s  %s", n, mark, string(f.Risk), plain(t.Title), plain(t.Masked), plain(t.Key))
+				c.note("  %3d [%s] %-6s  %s %s  %s", n, mark, string(f.Risk), plain(t.Title), plain(t.Masked), plain(first(t.Key, "line "+strconv.Itoa(t.Line))))
 			}
 		}
 	}

@@ -59,7 +59,7 @@ func TestSwapKeepsAttributes(t *testing.T) {
 	is, err := os.Stat(file)
 	must(t, err)
 	then := time.Unix(1700000000, 123456789)
-	must(t, disk.TrySwap(file, disk.Kept{Is: is, Mode: is.Mode().Perm()}))
+	must(t, disk.TrySwap(file, 8192, disk.Kept{Is: is, Mode: is.Mode().Perm()}))
 	must(t, disk.Swap(file, []byte("new"), disk.Kept{Is: is, Mode: is.Mode().Perm(), Modified: then}))
 	now, err := os.Stat(file)
 	must(t, err)

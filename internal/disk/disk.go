@@ -76,9 +76,10 @@ func Swap(path string, content []byte, k Kept) error {
 	return put(path, content, k.give(path), func(from string) error { return os.Rename(from, path) })
 }
 
-// TrySwap finds out whether [Swap] could do it, and changes nothing.
-func TrySwap(path string, k Kept) error {
-	return put(path, nil, k.give(path), func(string) error { return nil })
+// TrySwap finds out whether [Swap] could do it with a content of this size in bytes, and
+// changes nothing.
+func TrySwap(path string, size int, k Kept) error {
+	return put(path, make([]byte, size), k.give(path), func(string) error { return nil })
 }
 
 // give works by the open file, not by its name: whoever may write to the folder could put

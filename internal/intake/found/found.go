@@ -40,6 +40,10 @@ import (
 // MaxFile is the largest file that is changed, in bytes: one that the vault can keep.
 const MaxFile = 1 << 20
 
+// grows is how much longer a file is thought to become, in bytes, when it is tried whether
+// there is room for it.
+const grows = 4096
+
 // Take is one credential that comes out of a file.
 type Take struct {
 	Kind        string `json:"kind"`
@@ -366,7 +370,7 @@ const connectionMark = "connection"
 // stored either.
 func (v Vault) Apply(ctx context.Context, c *Change) error {
 	kept := disk.Kept{Is: c.is, Mode: c.is.Mode().Perm()}
-	if err := disk.TrySwap(c.path, kept); err != nil {
+	if err := disk.TrySwap(c.path, len(c.was)+grows, kept); err != nil {
 		return unwritable(c.path, err)
 	}
 	now := slices.Clone(c.was)
