@@ -42,7 +42,7 @@ func (c *command) approvalsCommand() *cobra.Command {
 func (c *command) approvalsShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show APPROVAL", Short: "Show what a request is for, as its page does", Args: takes(1, "one argument: the request's id"),
-		Long:              "Show one request that is yours to decide, or was: of a call what would be sent, and what stood there when the agent asked. It is decided in the browser.",
+		Long:              "Show one request that is yours to decide, or was: of a call what would be sent, and what stood there when the agent asked.\nIt is decided in the browser.",
 		Example:           "  ambit approvals show apr_…\n  ambit approvals show apr_… --json",
 		ValidArgsFunction: c.completion(c.approvalIDs, 1),
 		RunE: c.with(func(ctx context.Context, cl *client.Client, args []string) error {

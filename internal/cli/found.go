@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/disk"
 	"github.com/ambit-dev/ambit/internal/fault"
+	"github.com/ambit-dev/ambit/internal/intake"
 	"github.com/ambit-dev/ambit/internal/intake/found"
 	"github.com/ambit-dev/ambit/internal/provider"
 	"github.com/ambit-dev/ambit/internal/scan"
@@ -149,7 +150,8 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 		case err != nil && (o.apply || len(o.records) > 0):
 			return err
 		case err != nil:
-			c.note("What would be connected is not known without a server: %s", plain(fault.Of(err).Message))
+			_, why := intake.Told(err)
+			c.note("What would be connected is not known without a server. %s", plain(why))
 		}
 	}
 	changes, left := found.Plan(got.Findings, take)

@@ -92,7 +92,8 @@ func (r *run) environment(a runAccess, trust trustFiles) (env, dropped []string)
 		out["JAVA_TOOL_OPTIONS"] = strings.TrimSpace(out["JAVA_TOOL_OPTIONS"] + " " + trust.java)
 	}
 	out["GIT_TERMINAL_PROMPT"] = "0" // what a person would type is what they should not have to
-	out["AMBIT_SESSION"], out["AMBIT_TOKEN"] = a.SessionID, a.Token // for the relay; the token is that in the proxy's address
+	// For the relay. The token is the one in the proxy's address.
+	out["AMBIT_SESSION"], out["AMBIT_TOKEN"] = a.SessionID, a.Token
 	maps.Copy(out, r.preset().env)
 	for name, value := range out {
 		env = append(env, name+"="+value)
