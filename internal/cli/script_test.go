@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,12 @@ func TestScripts(t *testing.T) {
 				agent, session := worldOf(ts).work(strings.Join(args, " "))
 				ts.Setenv("AGENT", agent)
 				ts.Setenv("SESSION", session)
+			},
+			"asks": func(ts *testscript.TestScript, _ bool, args []string) { // NAME [call]
+				agent, session, code := worldOf(ts).asks(args[0], len(args) > 1)
+				ts.Setenv("AGENT", agent)
+				ts.Setenv("SESSION", session)
+				ts.Setenv("CODE", cmp.Or(code, "none"))
 			},
 			"runner": func(ts *testscript.TestScript, _ bool, args []string) {
 				id, secret := worldOf(ts).runner(args[0], strings.Join(args[1:], " "))

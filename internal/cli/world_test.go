@@ -37,15 +37,16 @@ const sandboxKey = "sbx-canary-7d2e84b6f9c0d4f1c9a7"
 
 // world is a real server with a third party beside it, one a script.
 type world struct {
-	t     kit
-	app   *app.App
-	base  *url.URL
-	owner *accounttest.Human
-	org   account.Organization
-	key   secret.Value
-	data  string
-	log   lockedBuffer
-	stop  func()
+	askers map[string]asker
+	t      kit
+	app    *app.App
+	base   *url.URL
+	owner  *accounttest.Human
+	org    account.Organization
+	key    secret.Value
+	data   string
+	log    lockedBuffer
+	stop   func()
 }
 
 // kit is what the kits need of a test, made of a script's.
@@ -232,6 +233,57 @@ func (w *world) configured(settings []byte) {
 }
 
 func (w *world) agentAt(endpoint, agentName string, effects ...string) worker {
+	agentSide, made := w.connected(endpoint, agentName)
+	asked := w.call(agentSide, "request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": effects, "purpose": "Look at the issues. \x1b[31mred"})
+	newest := w.newest(made)
+	w.approve(id.Approval(newest.ApprovalID))
+	return worker{agentSide, made, newest.ID, asked["session"].(string)}
+}
+
+// newest is what an agent asked for last.
+func (w *world) newest(agent string) client.Session {
+	sessions, err := client.New(w.base.String(), string(w.key.Reveal())).Sessions(w.t.ctx, client.SessionFilter{AgentID: agent})
+	w.must(err)
+	return sessions.Data[0]
+}
+
+// asker is an agent that goes on asking.
+type asker struct {
+	*mcp.ClientSession
+	agent string
+}
+
+// asks has an agent of this name ask for reading; if a person is to say yes, the owner
+// does, and the agent calls a tool. code is what it is refused with, if it is.
+func (w *world) asks(name string, yes bool) (agent, session, code string) {
+	if w.askers == nil {
+		w.askers = map[string]asker{}
+	}
+	a, ok := w.askers[name]
+	if !ok {
+		a.ClientSession, a.agent = w.connected(w.base.JoinPath("mcp").String(), name)
+		w.askers[name] = a
+	}
+	said := func(tool string, args map[string]any) map[string]any {
+		res, err := a.CallTool(w.t.ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
+		w.must(err)
+		out, _ := res.StructuredContent.(map[string]any)
+		return out
+	}
+	got := said("request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": []string{"read"}, "purpose": "Ask."})
+	if code, _ = got["code"].(string); code != "" {
+		return a.agent, "", code
+	}
+	session = w.newest(a.agent).ID
+	if yes {
+		w.approve(id.Approval(w.newest(a.agent).ApprovalID))
+		code, _ = said("sandbox_key_list_issues", map[string]any{"session": got["session"]})["code"].(string)
+	}
+	return a.agent, session, code
+}
+
+// connected is an agent of this name that has its token.
+func (w *world) connected(endpoint, agentName string) (session *mcp.ClientSession, agent string) {
 	ctx := w.t.ctx
 	api := client.New(w.base.String(), string(w.key.Reveal()))
 	made, err := api.CreateAgent(ctx, client.NewAgent{Name: agentName, Kind: "delegated", OrganizationID: string(w.org.ID), OwnerID: string(w.owner.User())})
@@ -251,11 +303,7 @@ func (w *world) agentAt(endpoint, agentName string, effects ...string) worker {
 	agentSide, err := mcp.NewClient(&mcp.Implementation{Name: "script", Version: "1"}, nil).Connect(ctx, &mcp.StreamableClientTransport{
 		Endpoint: endpoint, HTTPClient: &http.Client{Transport: bearer(token.AccessToken)}, DisableStandaloneSSE: true}, nil)
 	w.must(err)
-	asked := w.call(agentSide, "request_session", map[string]any{"providers": []string{"sandbox_key"}, "effects": effects, "purpose": "Look at the issues. \x1b[31mred"})
-	sessions, err := api.Sessions(ctx, client.SessionFilter{AgentID: made.ID})
-	w.must(err)
-	w.approve(id.Approval(sessions.Data[0].ApprovalID))
-	return worker{agentSide, made.ID, sessions.Data[0].ID, asked["session"].(string)}
+	return agentSide, made.ID
 }
 
 // runner registers an agent with credentials of its own, and from then on, if there are
