@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -200,7 +201,7 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 		return err
 	}
 	if o.revoke {
-		err = c.revokeFound(ctx, o, todo)
+		err = c.revokeFound(ctx, o, takenNow(todo, changes))
 	}
 	if len(failed) > 0 {
 		for _, f := range failed {
@@ -209,6 +210,23 @@ func (c *command) takeOut(ctx context.Context, args []string, o foundFlags) erro
 		return fault.New(fault.Conflict, "import_incomplete", count(int64(len(failed)), "file was", "files were")+" not changed.").WithHint("The lines above say why. Mend that and run it again: it takes what is left.")
 	}
 	return err
+}
+
+// takenNow are those of todo that these changes took out of files: what else waits on the
+// list was not meant by who has these revoked.
+func takenNow(todo []found.Open, changes []found.Change) (out []found.Open) {
+	now := map[string]bool{}
+	for _, ch := range changes {
+		for _, t := range ch.Takes {
+			now[t.Secret] = true
+		}
+	}
+	for _, o := range todo {
+		if slices.ContainsFunc(o.Secrets, func(name string) bool { return now[name] }) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // notTaken is a file that could not be changed.
@@ -260,6 +278,9 @@ func (c *command) onlyImport() (unlock func(), err error) {
 	unlock, busy, err := disk.Lock(filepath.Join(filepath.Dir(path), "import.lock"))
 	if busy {
 		return nil, fault.New(fault.Conflict, "import_running", "Another import of yours is changing files on this machine.").WithHint("Wait for it, and run this again.")
+	}
+	if errors.Is(err, fs.ErrNotExist) { // nothing was ever taken here
+		return func() {}, nil
 	}
 	return unlock, err
 }
