@@ -309,6 +309,21 @@ func TestAWSEffects(t *testing.T) {
 		{"s3", "PUT", "/b/k", "x", []string{"X-Amz-Acl", "public-read"}, "access_refused"},
 		{"s3", "PUT", "/b?policy", "{}", nil, "access_refused"},
 		{"s3", "POST", "/b?delete", "<Delete/>", nil, "destructive"},
+		// An attacker: a service of paths passes over a word that is said to be the action (threats.md A10).
+		{"s3", "DELETE", "/b/k?Action=ListBuckets", "", nil, "destructive"},
+		{"s3", "DELETE", "/b/k", "", []string{"X-Amz-Target", "x.GetObject"}, "destructive"},
+		{"s3", "PUT", "/b/k", "x", []string{"X-Amz-Target", "x.GetObject"}, "write"},
+		{"s3", "POST", "/b?delete&Action=GetCallerIdentity", "<Delete/>", nil, "destructive"},
+		{"s3", "PUT", "/service/b/operation/GetObject", "x", nil, "write"},
+		{"s3", "PUT", "/b?policy&Action=GetCallerIdentity", "{}", nil, "access_refused"},
+		{"lambda", "DELETE", "/2015-03-31/functions/f?Action=GetFunction", "", nil, "destructive"},
+		{"lambda", "POST", "/2015-03-31/functions/f/invocations?Action=GetFunction", "{}", nil, "destructive"},
+		{"lambda", "PUT", "/2021-10-31/functions/f/url?Action=GetFunction", "{}", nil, "access_refused"},
+		{"lambda", "POST", "/2015-03-31/functions/f/invocations", "{}", []string{"X-Amz-Target", "x.GetFunction"}, "destructive"},
+		{"ec2", "POST", "/?Action=DescribeInstances", "Action=TerminateInstances", []string{"Content-Type", "text/plain"}, "destructive"},
+		{"ec2", "POST", "/", "Action=TerminateInstances", []string{"X-Amz-Target", "x.DescribeInstances", "Content-Type", "text/plain"}, "destructive"},
+		{"ec2", "DELETE", "/?Action=DescribeInstances", "", nil, "destructive"},
+		{"sts", "DELETE", "/x?Action=GetCallerIdentity", "", nil, "access_refused"},
 	} {
 		u, _ := url.Parse("https://aws.example" + test.path)
 		raw := provider.Raw{Method: test.method, URL: u, Header: http.Header{}, Body: []byte(test.body), Whole: true}

@@ -432,19 +432,14 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 		}
 		return effect, why, nil
 	}
-	switch d.method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		if d.raw.Socket {
-			return policy.Write, "over a socket anything can be said", nil
-		}
-		return policy.Read, "", nil
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		if d.opaque != "" {
-			return policy.Destructive, d.opaque, nil
-		}
-		return policy.Write, "", nil
+	effect := d.methodEffect()
+	switch {
+	case effect == policy.Read && d.raw.Socket:
+		return policy.Write, "over a socket anything can be said", nil
+	case effect == policy.Write && d.opaque != "":
+		return policy.Destructive, d.opaque, nil
 	}
-	return policy.Destructive, "", nil
+	return effect, "", nil
 }
 
 // request is the request as it is decided on: what it says becomes the arguments,

@@ -186,7 +186,9 @@ func (in Injection) awsBuilt(req *Request) error {
 }
 
 // awsEffect tells what a request to AWS changes. Its query and JSON protocols say
-// by an action and not by a method; ok is false where neither is used.
+// by an action and not by a method; ok is false where neither is used. An action only
+// makes little of a request where nothing but the action can decide: elsewhere, as at S3,
+// it is a word that the service passes over (threats.md A10).
 func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bool) {
 	if r.Injection.Sign != SignAWS {
 		return "", "", false
@@ -196,7 +198,8 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 	if len(d.raw.Header.Values("X-Amz-Target")) > 1 {
 		return policy.Access, "", true // which of them counts, nobody can tell
 	}
-	if target := d.raw.Header.Get("X-Amz-Target"); target != "" {
+	target := d.raw.Header.Get("X-Amz-Target")
+	if target != "" {
 		_, action, _ = strings.Cut(target, ".")
 		if action == "" {
 			action = target
@@ -215,26 +218,76 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 			}
 		}
 	}
+	smithy := false
 	if s := d.many; action == "" && len(s) == 4 && lenient(s[0]) == "service" && lenient(s[2]) == "operation" {
-		action = s[3] // Smithy RPC v2: POST /service/NAME/operation/ACTION
+		action, smithy = s[3], true // Smithy RPC v2: POST /service/NAME/operation/ACTION
 	}
 	named, _, _ := awsScope(d.raw.URL.Host)
-	access := slices.ContainsFunc([]string{service, named}, func(s string) bool {
-		return slices.Contains([]string{"iam", "sts", "sso", "organizations", "ram", "secretsmanager", "cognito-idp"}, s)
-	})
+	is := func(names ...string) bool { return slices.Contains(names, service) || slices.Contains(names, named) }
+	access := is("iam", "sts", "sso", "organizations", "ram", "secretsmanager", "cognito-idp")
 	reads := d.method == http.MethodGet || d.method == http.MethodHead
+	s3 := is("s3", "s3express", "s3-outposts", "s3-object-lambda")
+	decides := action != "" && !s3 && d.awsActs(target != "", smithy)
 	switch {
-	case action == "GetCallerIdentity":
-		return policy.Read, "", true
-	case action != "" && (service == "sts" || named == "sts"), awsAccess(action):
+	case action != "" && action != "GetCallerIdentity" && is("sts"), awsAccess(action):
 		return policy.Access, "", true
-	case action == "" && (access && !reads || awsAccessPath(d.many, reads)):
+	case !decides && (access && !reads || awsAccessPath(d.many, reads)):
 		return policy.Access, "", true
-	case action == "" && (service == "s3" || service == "s3express"):
-		return d.s3Effect()
-	case action == "":
+	case decides:
+		return awsActionEffect(action, access)
+	case action == "" && !s3:
 		return "", "", false
-	case begins(action, awsReads...):
+	case action != "" && !reads && !s3:
+		return policy.Destructive, "whether its action is what it does, nobody can tell", true
+	case s3:
+		effect, why, ok = d.s3Effect()
+	}
+	if action == "" || effect == policy.Access {
+		return effect, why, ok
+	}
+	if !ok {
+		effect = d.methodEffect()
+	}
+	if said, because, _ := awsActionEffect(action, access); policy.Worse(effect, said) != effect {
+		return said, because, true
+	}
+	return effect, why, ok
+}
+
+// awsActs reports whether a request is of a form in which its action is all that says
+// what it does: at the root, with parameters that can be read, or with a target and JSON.
+func (d *dissected) awsActs(target, smithy bool) bool {
+	if d.opaque != "" || !d.raw.Whole || d.raw.Socket {
+		return false
+	}
+	switch {
+	case smithy:
+		return d.method == http.MethodPost
+	case len(d.one) > 0 || len(d.many) > 0:
+		return false
+	case target:
+		return d.method == http.MethodPost && d.json != nil
+	case d.method == http.MethodPost:
+		return len(d.raw.Body) == 0 || d.form != nil && !d.encoded
+	}
+	return d.method == http.MethodGet && len(d.raw.Body) == 0
+}
+
+// methodEffect is what a request's method says.
+func (d *dissected) methodEffect() policy.Effect {
+	switch d.method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return policy.Read
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		return policy.Write
+	}
+	return policy.Destructive
+}
+
+// awsActionEffect is what an action says that makes no access by its name.
+func awsActionEffect(action string, access bool) (policy.Effect, string, bool) {
+	switch {
+	case action == "GetCallerIdentity", begins(action, awsReads...):
 		return policy.Read, "", true
 	case access:
 		return policy.Access, "", true
