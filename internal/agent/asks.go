@@ -48,6 +48,7 @@ type Asks struct {
 // is left out, as ever.
 func AsksOfScope(scope string) (*Asks, error) {
 	a := Asks{Type: AsksType}
+	of := map[string][]policy.Effect{}
 	for _, word := range strings.Fields(scope) {
 		rest, ours := strings.CutPrefix(word, sessionScope)
 		if !ours {
@@ -62,11 +63,18 @@ func AsksOfScope(scope string) (*Asks, error) {
 			return nil, fault.New(fault.Invalid, "invalid_scope", "A scope for a session is session:PROVIDER:EFFECT, and an effect is one of read, write, destructive, access.")
 		}
 		a.Providers, a.Effects = append(a.Providers, provider), append(a.Effects, e)
+		of[provider] = append(of[provider], e)
 	}
 	if len(a.Providers) == 0 {
 		return nil, nil
 	}
 	a.Providers, a.Effects = slices.Compact(slices.Sorted(slices.Values(a.Providers))), slices.Compact(slices.Sorted(slices.Values(a.Effects)))
+	for _, effects := range of { // nobody is asked for more than the client names
+		if len(slices.Compact(slices.Sorted(slices.Values(effects)))) != len(a.Effects) {
+			return nil, fault.New(fault.Invalid, "invalid_scope", "The scopes ask for other effects of one provider than of another.").
+				WithHint("Ask for the same of each, or name tools in authorization_details.")
+		}
+	}
 	if a.check() != nil {
 		return nil, fault.New(fault.Invalid, "invalid_scope", fmt.Sprintf("The scopes name too much: at most %d providers.", maxAsked))
 	}

@@ -26,7 +26,7 @@ func TestAsksAreReadStrictly(t *testing.T) {
 		{"", "", nil},
 		{"ambit offline_access sessions:x repo:read", "", nil},
 		{"ambit session:github", "", &agent.Asks{Type: "ambit_session", Providers: []string{"github"}, Effects: []policy.Effect{policy.Read}}},
-		{"session:slack:write session:github:read session:github:write", "", &agent.Asks{Type: "ambit_session", Providers: []string{"github", "slack"}, Effects: []policy.Effect{policy.Read, policy.Write}}},
+		{"session:slack:write session:github:read session:github:write session:slack:read session:slack", "", &agent.Asks{Type: "ambit_session", Providers: []string{"github", "slack"}, Effects: []policy.Effect{policy.Read, policy.Write}}},
 		{"ambit", `[{"type":"ambit_session","tools":["github_get_issue"],"minutes":5,"purpose":"Look."}]`, &agent.Asks{Type: "ambit_session", Tools: []string{"github_get_issue"}, Minutes: 5, Purpose: "Look."}},
 	} {
 		got, err := authserver.ParseAsks(row.scope, row.details)
@@ -34,7 +34,7 @@ func TestAsksAreReadStrictly(t *testing.T) {
 			t.Errorf("%q %s: got %+v, %v", row.scope, row.details, got, err)
 		}
 	}
-	for _, bad := range []string{"session:", "session::read", "session:github:", "session:github:everything", "session:github:read:more", "session:github:Read"} {
+	for _, bad := range []string{"session:", "session::read", "session:github:", "session:github:everything", "session:github:read:more", "session:github:Read", "session:slack:write session:github:read", "session:slack:read session:slack:write session:github"} {
 		if _, err := authserver.ParseAsks(bad, ""); !fault.Is(err, "invalid_scope") {
 			t.Errorf("%q: got %v, want invalid_scope", bad, err)
 		}

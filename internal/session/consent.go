@@ -81,6 +81,9 @@ func (s *Service) AtConsent(ctx context.Context, p account.Person, flow id.Flow)
 	if err != nil {
 		return Session{}, sqldb.Wrap("load a session", err)
 	}
+	if _, ok := p.Role(ses.Organization); !ok { // this login counts elsewhere only
+		return Session{}, notFound()
+	}
 	return s.seen(ctx, ses)
 }
 
