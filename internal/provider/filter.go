@@ -151,7 +151,7 @@ func (f *filter) disguised(r *Redactor, text []byte) bool {
 				stands = false
 			}
 		}
-		if (f.across(text, known, i, end, c, stands) || dropped(text[i]) && tears(text, i, end)) && f.around(r, text, i, end) {
+		if (f.across(text, known, i, end, c, stands) || dropped(text[i]) && tears(text, i, end) || stands && completes(text, i)) && f.around(r, text, i, end) {
 			return true
 		}
 		if dropped(text[i]) {
@@ -160,6 +160,21 @@ func (f *filter) disguised(r *Redactor, text []byte) bool {
 			known = before{end: end}
 		}
 		i = end - 1
+	}
+	return false
+}
+
+// completes reports that what the escape at i stands for may go on with one that begins
+// before it: in %%36 the first character begins none as it is written, and does in the
+// next view.
+func completes(text []byte, i int) bool {
+	for k := i - 1; k >= 0 && i-k < maxEscape; k-- {
+		if isSpecial[text[k]] {
+			return unfinished(text[k:i])
+		}
+		if text[k] != '#' && !isAlnum(text[k]) { // in no escape
+			return false
+		}
 	}
 	return false
 }

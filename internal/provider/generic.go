@@ -59,6 +59,7 @@ func (r *Record) genericTool(l *linter, g genericTool) Tool {
 		}
 	}
 	if len(r.Generic.GraphQL) > 0 {
+		t.Title += ", also by GraphQL" // which a rule or grant by path does not tell apart
 		t.Description += " GraphQL goes to " + strings.Join(r.Generic.GraphQL, ", ") + " as POST: what its query or mutation can change decides."
 		if r.Generic.QueriesOnly {
 			t.Description += " Only queries pass."

@@ -3,6 +3,7 @@ package provider
 import (
 	"bytes"
 	"io"
+	"slices"
 
 	"github.com/ambit-dev/ambit/internal/outbound"
 )
@@ -123,9 +124,39 @@ func (s *search) underWay(first *layer, size int) (from, chars int) {
 		}
 		if rest := len(l.text) - len(text); rest > 0 { // an escape that may go on
 			from, chars = min(from, l.place(len(text)).from), max(chars, k+1)
+			if l.next == nil {
+				at, k := s.nested(l, text)
+				from, chars = min(from, l.place(at).from), max(chars, k+1)
+			}
 		}
 	}
 	return from, chars
+}
+
+// nested tells where a form may have begun in the views below that are not there yet,
+// when text ends before an escape that is not complete, and how many of its characters
+// come before that. What the escape stands for may go on with one that nothing in this
+// view is: in %%36 the first character is none, and in the next view it begins %6.
+func (s *search) nested(l *layer, text []byte) (at, chars int) {
+	at = len(text)
+	for range l.below {
+		from := max(0, at-maxEscape)
+		i := slices.IndexFunc(text[from:at], func(c byte) bool { return c == '%' || c == '\\' || c == '&' })
+		for i >= 0 && !unfinished(text[from+i:at]) {
+			next := slices.IndexFunc(text[from+i+1:at], func(c byte) bool { return c == '%' || c == '\\' || c == '&' })
+			if next < 0 {
+				i = -1
+				break
+			}
+			i += 1 + next
+		}
+		if i < 0 {
+			break
+		}
+		at = from + i
+	}
+	k := s.begun(text[:at])
+	return at - k, k
 }
 
 // begun is the length of the longest end of text that a form begins with.

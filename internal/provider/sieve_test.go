@@ -229,6 +229,45 @@ func TestQuickLookMissesNoDisguise(t *testing.T) {
 	}
 }
 
+// Disguises that somebody took for gaps: a character whose escape is itself put together
+// by an escape, and a line break that is escaped inside a form. Neither a whole text nor
+// a long one that is looked through quickly, in whatever pieces, shows the secret.
+func TestNestedDisguises(t *testing.T) {
+	t.Parallel()
+	red := redactorOf(t)
+	first, middle, rest, half := fmt.Sprintf("%02x", canary[0]), fmt.Sprintf("%02x", canary[3]), canary[1:], len(canary)/2
+	coded := base64.StdEncoding.EncodeToString([]byte(canary))
+	for name, form := range map[string]string{
+		"an escape of an escape's digit":    fmt.Sprintf("%%%%%02x%s", first[0], first[1:]) + rest,
+		"an escape of both digits":          fmt.Sprintf("%%%%%02x%%%02x", first[0], first[1]) + rest,
+		"the same in the middle":            canary[:3] + fmt.Sprintf("%%%%%02x%c", middle[0], middle[1]) + canary[4:],
+		"an escape of the percent sign":     "%25" + first + rest,
+		"an escape of the backslash":        `\u005cu00` + first + rest,
+		"an escaped line break":             canary[:half] + `\n` + canary[half:],
+		"another one":                       canary[:half] + `\u000a` + canary[half:],
+		"one of a form":                     canary[:half] + "%0a" + canary[half:],
+		"escaped line breaks within base64": coded[:20] + `\r\n` + coded[20:],
+	} {
+		text := strings.Repeat("words and 4f1c words ", 120) + form + strings.Repeat(" some & more % of \\ them", 120)
+		before := strings.Index(text, form)
+		sizes := []int{1, 2, 3, 5, 7, 4096, len(text)}
+		for border := range len(form) { // of the first piece
+			sizes = append(sizes, before+border)
+		}
+		for _, size := range sizes {
+			for _, quick := range []bool{false, true} {
+				out, err := io.ReadAll(reader(red, &pieces{text: text, size: size}, int64(len(text)), quick))
+				if err != nil || strings.Contains(string(out), form[len(form)-12:]) {
+					t.Errorf("%s, in pieces of %d: %v, %q passes", name, size, err, form)
+				}
+			}
+		}
+		if out := red.Text([]byte(text)); strings.Contains(string(out), form[len(form)-12:]) {
+			t.Errorf("%s: %q passes", name, form)
+		}
+	}
+}
+
 func FuzzSieve(f *testing.F) {
 	for name := range echoes() {
 		f.Add(name, "some text ", "\\ % &", uint8(3), true, true)
