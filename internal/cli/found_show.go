@@ -124,7 +124,7 @@ func (c *command) sayTodo(todo []found.Open) {
 	}
 	c.say("\nThis list again: ambit import findings --todo")
 	if byItself > 0 {
-		c.say("To revoke the %s that Ambit can: ambit import findings --todo --revoke", count(int64(byItself), "one", "ones"))
+		c.say("Ambit can revoke %d of them: ambit import findings --todo --revoke", byItself)
 	}
 }
 
@@ -185,18 +185,26 @@ func (c *command) mayRevoke(o foundFlags) error {
 // revokeFound has the providers take back what is used by no account. With --json it says
 // on standard error what it says.
 func (c *command) revokeFound(ctx context.Context, o foundFlags, todo []found.Open) error {
-	var list []found.Open
+	var keys []scan.Finding
 	hosts := map[string]bool{}
 	for _, t := range todo {
-		if t.RevokedAt != "" && len(t.Connections) == 0 {
-			list, hosts[t.RevokedAt] = append(list, t), true
+		if t.RevokedAt == "" || len(t.Connections) > 0 {
+			continue
+		}
+		f, err := o.vault.Finding(ctx, t)
+		if err != nil {
+			return err
+		}
+		// By the value, not by the note beside it, which others may edit: it is what is sent.
+		if at := scan.RevokedAt(f); at != "" {
+			keys, hosts[at] = append(keys, f), true
 		}
 	}
-	if len(list) == 0 {
+	if len(keys) == 0 {
 		c.note("There is no key that can be revoked from here.")
 		return nil
 	}
-	question := "Send " + count(int64(len(list)), "key", "keys") + " to " + words(slices.Sorted(maps.Keys(hosts))) + " to be revoked for good?"
+	question := "Send " + count(int64(len(keys)), "key", "keys") + " to " + words(slices.Sorted(maps.Keys(hosts))) + " to be revoked for good?"
 	if err := c.ask(ctx, o.yes, question, "a revoked key never works again"); err != nil {
 		return err
 	}
@@ -205,14 +213,6 @@ func (c *command) revokeFound(ctx context.Context, o foundFlags, todo []found.Op
 		return err
 	}
 	defer out.Close()
-	var keys []scan.Finding
-	for _, t := range list {
-		f, err := o.vault.Finding(ctx, t)
-		if err != nil {
-			return err
-		}
-		keys = append(keys, f)
-	}
 	said := scan.Revoke(ctx, out, keys)
 	kept := 0
 	for _, f := range keys {
