@@ -127,7 +127,7 @@ func TestNamesThatAct(t *testing.T) {
 			t.Errorf("the reference is %v, %v", u, err)
 		}
 	}
-	if got := uri(`C:/work/a.env`); got != "file:///C:/work/a.env" {
+	if got := uri(`C:/projects/a.env`); got != "file:///C:/projects/a.env" {
 		t.Errorf("a drive is %s", got)
 	}
 }
