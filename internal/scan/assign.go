@@ -150,6 +150,9 @@ func (d *doc) named(u *unit, name string, c class, text string, v value, from in
 	if !v.quoted && m == prose && c == password && lineStart(u.text, from) && lineEnd(u.text, v.to) {
 		m = config // a line of its own, in a note or a mail
 	}
+	if from > 0 && u.text[from-1] == '[' && (strings.HasPrefix(text, "/") || strings.HasPrefix(text, "#")) { // where a link of Markdown leads
+		return
+	}
 	if strings.HasSuffix(strings.ToLower(name), "cookie") && d.cookie(u, v.from, text) {
 		return
 	}
@@ -510,11 +513,15 @@ var (
 	dotted      = lazily(`^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$`)
 	sentence    = lazily(`^[A-Z]?[a-z]+(?: [a-z]+){2,}`)
 	keyDER      = lazily(`^(?:MII[A-Za-z0-9+/]{3}|AAAAB3Nza|AAAAC3Nza|AAAAE2Vj|LS0tLS1CRUdJTiBDRVJU|LS0tLS1CRUdJTiBQVUJM|ssh-(?:rsa|ed25519)|ecdsa-sha2)`)
+	number      = lazily(`^[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?$`)
 	digestLen   = map[int]bool{32: true, 40: true, 56: true, 64: true, 96: true, 128: true}
 )
 
 // plausible reports whether a value can be what its name says.
 func plausible(c class, v string, m mode, quoted bool) bool {
+	if c != password && number.MatchString(v) {
+		return false
+	}
 	if placeholder(v) || sentence.MatchString(v) || keyDER.MatchString(v) || strings.Contains(v, "://") || strings.HasPrefix(v, "/") && pathTail.MatchString(v) || strings.HasPrefix(v, "data:") {
 		return false
 	}

@@ -17,7 +17,7 @@ var reference = lazily(`^(?:` +
 	`(?i:env|environ|process\.env|os\.environ|os\.getenv|getenv|system\.getenv|config|settings|secrets?|vars?|var|local|data|module|self|this|ctx|req|request|params|props|options|opts|args|env_file|import\.meta|deno\.env|rails\.application|builtins|random_\w+)[.\[(:].*|` +
 	`(?i:op|vault|bao|openbao|ssm|aws|awssm|asm|gcpsm|sm|gsm|secret|secrets|secretsmanager|keyvault|akv|keychain|keyring|file|env|infisical|doppler|bws|bw|pass|gopass|kms|sops|ref|conjur|cyberark|lastpass|keeper|chamber|berglas|1password|dashlane|ejson|k8s|kubernetes|azurekv|parameterstore|input|prompt|cmd|exec|command|credstore|arn|projects|resolve|ambit)(?:://|:|\+[\w]+://).*|` +
 	`\{resolve:.*|\{\w+:.*\}.*|projects/.+/secrets/.+|(?i:@microsoft\.keyvault)\(.*|(?i:enc)[\[(].*|\{cipher\}.*|\{aes\}.*|\{[A-Za-z0-9+/=]{20,}\}|\$ANSIBLE_VAULT.*|!(?i:vault|ref|sub|getatt|secret|env|include|reference)\b.*|` +
-	`vault:v\d+:.*|AQICAH.*|/run/secrets/.*|ambit_\w*|\$\d.*|[\w.]+\(.*|(?i:bearer|basic|token)\s+[\$<{\[%].*|__\w+__|\w+\.\w+\.result|\*+|•+.*|\.{2,}.*|…+.*` +
+	`vault:v\d+:.*|AQICAH.*|/run/secrets/.*|ambit_\w*|\$\d.*|[\w.]+\(.*|(?i:bearer|basic|token)\s+[\$<{\[%].*|__\w+__|\w+\.\w+\.result|[a-z_][\w.]*\[[^\]]*\][\w.\[\]]*|.*/aws4_request|\*+|•+.*|\.{2,}.*|…+.*` +
 	`)$`)
 
 // hashed matches the hash of a password, a digest and other values that say nothing.

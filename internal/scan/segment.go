@@ -71,7 +71,7 @@ func secretPart(p string, above class) bool {
 	case above >= telling && (uuid.MatchString(p) || hexOnly.MatchString(p) && len(p) >= 12 || !wordy(p) && passwordLike(p, config)):
 		return true
 	}
-	return random(p, 16) && !variable.MatchString(p)
+	return random(p, 16) && (len(p) >= 24 || strings.ContainsAny(p, "0123456789")) && !variable.MatchString(p)
 }
 
 // path takes out of a path what may itself be a key: what has a form of its own, written
