@@ -131,6 +131,9 @@ func scrub(list []Finding, skips []Skip, h *hider) {
 			if v := string(form.Reveal()); len(v) >= 4 && !known[v] {
 				known[v] = true
 				pairs = append(pairs, v, hiddenText)
+				if marked := seen(v); marked != v { // as names and paths have it
+					pairs = append(pairs, marked, hiddenText)
+				}
 				for _, e := range escapedForms(v) {
 					pairs = append(pairs, e, hiddenText)
 				}

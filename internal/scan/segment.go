@@ -27,7 +27,7 @@ var variable = lazily(`^[A-Z][A-Z0-9]{0,11}(?:_[A-Z0-9]{1,12})+$`)
 // name takes out of a key path what may itself be a key: maps whose keys are tokens
 // are common, and a text holds any word before its sign of equality.
 func (h *hider) name(s string) string {
-	s = h.hide(s)
+	s = h.hide(seen(s))
 	if h == nil || len(s) < 8 {
 		return s
 	}
@@ -78,7 +78,7 @@ func secretPart(p string, above class) bool {
 // plainly or as addresses escape it, and what a name says to be one. Any other random name
 // stays, since the report would not say where to look.
 func (h *hider) path(s string) string {
-	s = h.hide(s)
+	s = h.hide(seen(s))
 	if h == nil || len(s) < 12 {
 		return s
 	}

@@ -131,3 +131,23 @@ func TestNamesThatAct(t *testing.T) {
 		t.Errorf("a drive is %s", got)
 	}
 }
+
+// What was hidden stays as it is when it is hidden again: a baseline names a finding by what
+// a report shows of it, and is compared with what a file has.
+func FuzzHiddenTwice(f *testing.F) {
+	for _, s := range []string{"api_tokens.q8Zr2LmX0vKtY5nWc7Pb.password", "a/token-q8Zr2LmX0vKtY5nWc7Pb.env", "k%3Dghp%5Fx/tokens/é\xff", "env › A_B_C.[0]", "passwords.Kx7qW3zR"} {
+		f.Add(s)
+	}
+	h := anyHider()
+	f.Fuzz(func(t *testing.T, s string) {
+		if len(s) > 1000 {
+			return
+		}
+		if once := seen(h.name(s)); seen(h.name(once)) != once {
+			t.Errorf("name %q: %q, then %q", s, once, seen(h.name(once)))
+		}
+		if once := seen(h.path(s)); seen(h.path(once)) != once {
+			t.Errorf("path %q: %q, then %q", s, once, seen(h.path(once)))
+		}
+	})
+}

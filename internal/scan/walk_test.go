@@ -282,7 +282,8 @@ func TestCommitted(t *testing.T) {
 // whole or in a part that could be used.
 func TestNoValueInAnyOutput(t *testing.T) {
 	t.Parallel()
-	cases := corpus(t, "true.txt", 3)
+	more := corpus(t, "true_2026.txt", 9)
+	cases := append(corpus(t, "true.txt", 3), more[:len(more)/turns]...)
 	dir := lay(t, cases)
 	r := scanDir(t, dir, Options{NoIgnore: true})
 	if len(r.Findings) < 300 {
@@ -414,7 +415,7 @@ func FuzzParsers(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	names := []string{"a.json", "a.yaml", "a.toml", ".env", "a.xml", ".netrc", "a.jsonl", "a.py", "a.log", ".npmrc"}
+	names := []string{"a.json", "a.yaml", "a.toml", ".env", "a.xml", ".netrc", "a.jsonl", "a.py", "a.log", ".npmrc", "a.csv", "a.md", "a.plist"}
 	f.Fuzz(func(t *testing.T, b []byte, n uint8) {
 		if len(b) > 1<<16 {
 			return
