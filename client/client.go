@@ -5,7 +5,7 @@
 // stored login of a command line (amb_login_…). Every method takes a context,
 // sends one request, and returns what the server answered or an [*Error] with a
 // stable code. Reads and repeatable changes are tried again when the server
-// asks for it with 429 or 503; nothing else ever is.
+// asks for it with 429 or 503; nothing else ever is, but by a [Client.Patient] one.
 package client
 
 import (
@@ -31,6 +31,7 @@ const (
 	maxAnswer   = 32 << 20
 	maxAttempts = 4
 	maxPause    = 30 * time.Second // a server that asks for more is reported instead
+	maxPatience = 200              // how often a patient client sends one call
 )
 
 // Client is a connection to one server. It is safe for concurrent use.
@@ -39,6 +40,7 @@ type Client struct {
 	token       func() string // behind a closure, so that printing a Client shows no token
 	environment string
 	http        *http.Client
+	patient     bool
 	err         error // why the client cannot work, told by each call
 }
 
@@ -85,6 +87,15 @@ func parseBase(raw string) (*url.URL, error) {
 func (c *Client) In(environmentID string) *Client {
 	d := *c
 	d.environment = environmentID
+	return &d
+}
+
+// Patient gives a client for work of many calls: one that the server's door refuses with
+// rate_limited, which did nothing, is sent again when the server says so, also if it makes
+// something.
+func (c *Client) Patient() *Client {
+	d := *c
+	d.patient = true
 	return &d
 }
 
@@ -145,13 +156,16 @@ func (c *Client) do(ctx context.Context, r call, out any) error {
 			return decode(resp, out)
 		}
 		e := readError(resp)
-		again := e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
-		if !again || !r.repeat || attempt == maxAttempts || e.RetryAfter > maxPause {
+		again, most := r.repeat && (e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable), maxAttempts
+		if c.patient && e.Status == http.StatusTooManyRequests && e.Code == "rate_limited" {
+			again, most = true, maxPatience
+		}
+		if !again || attempt >= most || e.RetryAfter > maxPause {
 			return e
 		}
 		pause := e.RetryAfter
 		if pause == 0 {
-			pause = 250 * time.Millisecond << attempt
+			pause = 250 * time.Millisecond << min(attempt, maxAttempts)
 		}
 		pause += rand.N(pause/4 + 1) // so that many clients do not come back as one
 		select {

@@ -244,7 +244,7 @@ func (c *command) applyFound(ctx context.Context, o *foundFlags, changes []found
 		return nil, nil, err
 	}
 	defer unlock()
-	if o.vault.To, err = c.api(ctx); err != nil {
+	if o.vault.To, err = c.importing(ctx); err != nil {
 		return nil, nil, err
 	}
 	shows := c.progress()
@@ -287,7 +287,7 @@ func (c *command) onlyImport() (unlock func(), err error) {
 
 // accounts finds out which providers of the server take the keys that were found.
 func (c *command) accounts(ctx context.Context, o *foundFlags, list []scan.Finding, take *found.Options) error {
-	cl, err := c.api(ctx)
+	cl, err := c.importing(ctx)
 	if err != nil {
 		return err
 	}

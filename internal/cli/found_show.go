@@ -144,7 +144,7 @@ func (c *command) openFound(ctx context.Context, o foundFlags, done []string) er
 		return err
 	}
 	var err error
-	if o.vault.To, err = c.api(ctx); err != nil {
+	if o.vault.To, err = c.importing(ctx); err != nil {
 		return err
 	}
 	if o.vault.Machine, err = c.machine(false); err != nil {
@@ -237,7 +237,7 @@ func (c *command) putBack(ctx context.Context, v found.Vault, args []string) err
 		return usageError{errors.New("ambit import findings --undo takes the files to put back, or folders that they are in")}
 	}
 	var err error
-	if v.To, err = c.api(ctx); err != nil {
+	if v.To, err = c.importing(ctx); err != nil {
 		return err
 	}
 	if v.Machine, err = c.machine(false); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/intake"
 	"github.com/ambit-dev/ambit/internal/intake/awssm"
@@ -166,7 +167,7 @@ func (c *command) importAccounts() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := c.api(cmd.Context())
+			cl, err := c.importing(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -223,12 +224,22 @@ func (c *command) importFile(kind, what string, open func(string) (*file.Source,
 }
 
 // intake runs an import and says what became of each path.
+// importing is a client for an import, which makes calls by the hundred: it waits where the
+// server bounds how many.
+func (c *command) importing(ctx context.Context) (*client.Client, error) {
+	cl, err := c.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return cl.Patient(), nil
+}
+
 func (c *command) intake(ctx context.Context, f intakeFlags, open func(context.Context) (intake.Source, error)) error {
 	mapping, err := f.plan()
 	if err != nil {
 		return err
 	}
-	cl, err := c.api(ctx)
+	cl, err := c.importing(ctx)
 	if err != nil {
 		return err
 	}

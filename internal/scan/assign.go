@@ -198,17 +198,21 @@ func siteKey(name, v string) bool {
 
 var cookiePair = lazily(`^([\w.-]{2,60})=([^;\s"']{16,1000})`)
 
-// cookie reads the session that a header of HTTP holds.
-func (d *doc) cookie(u *unit, at int, text string) bool {
-	m := cookiePair.FindStringSubmatch(text)
-	if m == nil || !sessionName.MatchString(m[1]) || strings.Contains(strings.ToLower(m[1]), "csrf") || strings.Contains(strings.ToLower(m[1]), "xsrf") || !random(m[2], 20) || placeholder(m[2]) {
-		return false
+// cookie reads the sessions that a header of HTTP holds, which may stand among others.
+func (d *doc) cookie(u *unit, at int, text string) (any bool) {
+	for pair := range strings.SplitAfterSeq(text, ";") {
+		from := at + len(pair) - len(strings.TrimLeft(pair, " "))
+		at += len(pair)
+		m := cookiePair.FindStringSubmatch(strings.TrimLeft(pair, " "))
+		if m == nil || !sessionName.MatchString(m[1]) || strings.Contains(strings.ToLower(m[1]), "csrf") || strings.Contains(strings.ToLower(m[1]), "xsrf") || !random(m[2], 20) || placeholder(m[2]) {
+			continue
+		}
+		any = true
+		if from += len(m[1]) + 1; u.take(from, from+len(m[2])) {
+			d.add(u, found{kind: "session-cookie", title: "Session cookie", base: 55, value: m[2], at: from, key: joinKey(u.path, m[1])})
+		}
 	}
-	from := at + len(m[1]) + 1
-	if u.take(from, from+len(m[2])) {
-		d.add(u, found{kind: "session-cookie", title: "Session cookie", base: 55, value: m[2], at: from, key: joinKey(u.path, m[1])})
-	}
-	return true
+	return any
 }
 
 // resource reports whether a text ends amid the name of a resource at AWS, which has words

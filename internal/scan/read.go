@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf16"
+	"unicode/utf8"
 )
 
 const (
@@ -21,8 +22,11 @@ const (
 	piece    = 1 << 20
 	// carry is how much of a piece is read again with the next: what stands over the cut.
 	carry = 64 << 10
-	// inflated bounds what a compressed file may become.
-	inflated = 1 << 30
+	// inflated bounds what a compressed file may become, and inflates so many times its size
+	// and inflatesAtLeast: a megabyte of gzip can hold one of text a thousand times.
+	inflated        = 1 << 30
+	inflates        = 50
+	inflatesAtLeast = 64 << 20
 )
 
 // tooDense is said of a file of which a part was read less closely than others.
@@ -34,6 +38,7 @@ type reader struct {
 	buf  []byte
 	free [][]byte // spare buffers for lower
 	deep int      // how often what it reads was packed
+	room int64    // what that may become, if it was
 }
 
 // maxPacked bounds how often a file may be packed: each time takes buffers, and there are
@@ -111,8 +116,8 @@ func (r *reader) content(ctx context.Context, d *doc, f io.Reader, size int64) (
 	case n == 0:
 		return 0, nil
 	case n > 2 && head[0] == 0x1f && head[1] == 0x8b:
-		return r.gzipped(ctx, d, io.MultiReader(bytes.NewReader(append([]byte(nil), head...)), f))
-	case media(head):
+		return r.gzipped(ctx, d, io.MultiReader(bytes.NewReader(append([]byte(nil), head...)), f), size)
+	case media(head) && !plainText(head): // OTTO_API_KEY=… begins like a font
 		return int64(n), nil
 	case n > 1 && (head[0] == 0xff && head[1] == 0xfe || head[0] == 0xfe && head[1] == 0xff):
 		if end || size < wholeMax {
@@ -143,7 +148,7 @@ func (r *reader) content(ctx context.Context, d *doc, f io.Reader, size int64) (
 	return r.stream(ctx, d, head, f, false, end)
 }
 
-func (r *reader) gzipped(ctx context.Context, d *doc, f io.Reader) (int64, error) {
+func (r *reader) gzipped(ctx context.Context, d *doc, f io.Reader, size int64) (int64, error) {
 	z, err := gzip.NewReader(f)
 	if err != nil {
 		return 0, nil // it only begins like one
@@ -153,12 +158,15 @@ func (r *reader) gzipped(ctx context.Context, d *doc, f io.Reader) (int64, error
 		return 0, nil
 	}
 	inner := r.s.newReader()
-	inner.deep = r.deep + 1
+	inner.deep, inner.room = r.deep+1, r.room
+	if r.deep == 0 {
+		inner.room = min(inflated, inflatesAtLeast+inflates*min(size, inflated))
+	}
 	d.base = strings.TrimSuffix(strings.TrimSuffix(d.base, ".gz"), ".gzip")
 	d.r = inner
-	n, err := inner.content(ctx, d, io.LimitReader(z, inflated), inflated)
-	if n >= inflated {
-		r.s.skip(d.shown, "only the first GiB of what is packed in it was read")
+	n, err := inner.content(ctx, d, io.LimitReader(z, inner.room), inner.room)
+	if r.deep == 0 && n >= inner.room { // what was packed twice counts here too
+		r.s.skip(d.shown, "only the first "+strconv.FormatInt(inner.room>>20, 10)+" MiB of what is packed in it were read")
 	}
 	if errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) {
 		err = nil
@@ -174,6 +182,15 @@ func media(b []byte) bool {
 		}
 	}
 	return len(b) > 12 && string(b[4:8]) == "ftyp"
+}
+
+// plainText reports whether a file begins with text.
+func plainText(b []byte) bool {
+	b = b[:min(len(b), 512)]
+	for i := 1; i < utf8.UTFMax && i < len(b) && !utf8.Valid(b); i++ { // cut within a letter
+		b = b[:len(b)-1]
+	}
+	return utf8.Valid(b) && !binaryData(b)
 }
 
 func binaryData(b []byte) bool { return bytes.IndexByte(b[:min(len(b), 8000)], 0) >= 0 }

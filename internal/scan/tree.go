@@ -286,7 +286,7 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	if len(d.found) > before {
 		return
 	}
-	if d.bundler(name, key, v, line) {
+	if d.bundler(name, key, v, line) || strings.HasSuffix(strings.ToLower(name), "cookie") && d.cookie(u, 0, v) {
 		return
 	}
 	inEnv := len(path) == 1 && envName.MatchString(d.base) || len(path) > 1 && givenTo.MatchString(path[len(path)-2])
@@ -322,7 +322,7 @@ func (d *doc) leaf(path []string, v string, line, depth int) {
 	if !ok && c == hinting && secretParent(key) && random(v, 16) && !placeholder(v) {
 		ok = true
 	}
-	if !ok && c == password && envName.MatchString(d.base) && phraseForm.MatchString(v) && !prosaic.MatchString(v) {
+	if !ok && c == password && envName.MatchString(d.base) && (phraseForm.MatchString(v) || spacedPassword(v)) && !prosaic.MatchString(v) {
 		ok = true
 	}
 	if !ok || d.public(path, v) || echoes(name, v) || siteKey(name, v) {
@@ -366,6 +366,11 @@ var (
 	// prosaic are words of sentences, and of no passphrase.
 	prosaic = lazily(`(?i)\b(?:the|your|you|is|are|an|to|for|please|enter|use|used|of|and|or|not|with|from|must|here|this|that|set|change|password|passphrase|secret|example|in)\b`)
 )
+
+// spacedPassword reports whether some words hold all that rules for passwords ask for.
+func spacedPassword(v string) bool {
+	return len(v) >= 10 && len(v) <= 40 && len(strings.Fields(v)) <= 6 && classes(strings.ReplaceAll(v, " ", "")) == 4 && strings.ContainsAny(v, "!?#$%&*+@^~") && !placeholder(v)
+}
 
 var seedWords = lazily(`^(?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8}$`)
 
