@@ -147,7 +147,7 @@ func TestNoticesToPeople(t *testing.T) {
 	if got := ask(); got != "admin@example.com team@example.com" {
 		t.Errorf("mail went to %q", got)
 	}
-	b.get(page.url.Path).submit(page.url.Path, func(v url.Values) { v.Set("description", "Ops channel") }).follow().says("Ops channel").not("canary")
+	b.get(page.url.Path).submit(page.url.Path+"/edit", func(v url.Values) { v.Set("description", "Ops channel") }).follow().says("Ops channel").not("canary")
 	b.get("/ui/account").submit("/ui/account/mail", nil).follow().says("Ambit can mail you")
 	if got := ask(); got != "team@example.com" {
 		t.Errorf("mail went to %q", got)
