@@ -17,6 +17,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +30,7 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/ambit-dev/ambit/client"
 	"github.com/ambit-dev/ambit/internal/disk"
@@ -261,7 +263,7 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 		case len(value) < 8:
 			c.Left, c.others = append(c.Left, leave(f, "it is too short to be told from other text")), append(c.others, f)
 			continue
-		case !bytes.Contains(c.was, value):
+		case !slices.ContainsFunc(written(value), func(form []byte) bool { return bytes.Contains(c.was, form) }):
 			c.Left, c.others = append(c.Left, leave(f, "it stands there in another form, such as encoded")), append(c.others, f)
 			continue
 		case slices.ContainsFunc(c.Takes, func(t Take) bool { return t.finding.Value.Equal(f.Value) }):
@@ -285,6 +287,26 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 		c.Takes = append(c.Takes, t)
 	}
 	return c, ""
+}
+
+// written are the forms in which a value may stand in a file: as it is and, such as a key of
+// several lines, with the escapes of JSON, or of JSON in a string of JSON.
+func written(value []byte) [][]byte {
+	forms := [][]byte{value}
+	for utf8.Valid(value) && len(forms) < 3 {
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		if e.Encode(string(value)) != nil {
+			break
+		}
+		next := bytes.TrimSuffix(bytes.TrimPrefix(bytes.TrimSpace(b.Bytes()), []byte{'"'}), []byte{'"'})
+		if bytes.Equal(next, value) {
+			break
+		}
+		forms, value = append(forms, next), next
+	}
+	return forms
 }
 
 const backups = "found/backup/"
@@ -328,6 +350,9 @@ func read(path string) ([]byte, fs.FileInfo, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, nil, fault.New(fault.Invalid, "file_unfit", "it is no plain file").WithCause(err)
+	}
+	if info.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != 0 {
+		return nil, nil, fault.New(fault.Invalid, "file_unfit", "its mode has a special bit (setuid, setgid or sticky), which would be lost")
 	}
 	if info.Size() > MaxFile {
 		return nil, nil, fault.New(fault.TooLarge, "file_unfit", "the file has over 1 MiB")
@@ -388,7 +413,9 @@ func (v Vault) Apply(ctx context.Context, c *Change) error {
 		if t.Placeholder, err = v.connected(ctx, t, s); err != nil {
 			return err
 		}
-		now = bytes.ReplaceAll(now, t.finding.Value.Reveal(), []byte(t.Placeholder))
+		for _, form := range written(t.finding.Value.Reveal()) {
+			now = bytes.ReplaceAll(now, form, []byte(t.Placeholder))
+		}
 	}
 	// Only now is it known which accounts there are.
 	c.Servers = c.servers()

@@ -1,9 +1,12 @@
 package found_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,5 +98,45 @@ func TestTodoCountsKeysNotPlaces(t *testing.T) {
 	other.Machine = "another"
 	if none, err := other.Todo(t.Context()); err != nil || len(none) != 0 {
 		t.Errorf("another machine: %+v, %v", none, err)
+	}
+}
+
+// A bug: the key of a service account, whose line ends JSON escapes, was left as encoded, as
+// was a password with a quote in it; and a file lost its setuid bit. Issue 8.
+func TestEscapedValuesAreTakenAndSpecialBitsAreLeft(t *testing.T) {
+	t.Parallel()
+	v := vaultOf(t)
+	dir := t.TempDir()
+	var body strings.Builder
+	for i := range 16 {
+		body.WriteString(`kV3Zq7Lw2Xk9Rb4Tn6Vc1Jd8Hs3Mf5Pg0YaQe8Wr7Ty6Ui5Op4As3Df2Gh1Jk` + strconv.Itoa(i + 10)[1:] + `\n`)
+	}
+	doc := `{"type": "service_account", "project_id": "shop", "private_key": "-----BEGIN PRIVATE KEY-----\n` + body.String() + `-----END PRIVATE KEY-----\n", "client_email": "a@shop.iam.gserviceaccount.com"}`
+	for name, text := range map[string]string{
+		"account.json":  doc,
+		"password.json": `{"db": {"password": "kV3\"Zq7\\Lw2Xk9"}, "twice": "{\"password\": \"kV3\\\"Zq7\\\\Lw2Xk9\"}"}`,
+	} {
+		file := filepath.Join(dir, name)
+		must(t, os.WriteFile(file, []byte(text), 0o600))
+		changes := planned(t, file)
+		if len(changes) != 1 {
+			t.Fatalf("%s: %d changes", name, len(changes))
+		}
+		must(t, v.Apply(t.Context(), &changes[0]))
+		now, err := os.ReadFile(file)
+		must(t, err)
+		if strings.Contains(string(now), "kV3") || !json.Valid(now) || !strings.Contains(string(now), "ambit_secret_") || len(planned(t, file)) != 0 {
+			t.Errorf("%s is now %s", name, now)
+		}
+		must(t, v.Undo(t.Context(), file))
+		if back, _ := os.ReadFile(file); string(back) != text {
+			t.Errorf("%s is back as %s", name, back)
+		}
+	}
+	odd := filepath.Join(dir, ".env")
+	must(t, os.WriteFile(odd, []byte(text), 0o640))
+	must(t, os.Chmod(odd, 0o640|os.ModeSetuid))
+	if c := planned(t, odd); len(c) != 0 {
+		t.Errorf("a file with a special bit would be replaced: %+v", c)
 	}
 }
