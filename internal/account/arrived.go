@@ -139,8 +139,14 @@ func (s *Service) enrollFederated(ctx context.Context, linkID string, is identit
 			if err := is.counts(ctx, tx, u.ID, linkGone()); err != nil {
 				return err
 			}
-			if err := takeFromLeaver(ctx, tx, is); err != nil {
+			left, err := takeFromLeaver(ctx, tx, is)
+			if err != nil {
 				return err
+			}
+			if left != "" {
+				gone := added
+				gone.Action, gone.User, gone.Object, gone.Detail = "identity.removed", left, string(left), is.detail()
+				s.audit.Append(tx, gone)
 			}
 			if ok, err := insertIdentity(ctx, tx, is, u.ID, s.now()); err != nil || !ok {
 				return orElse(err, identityTaken())

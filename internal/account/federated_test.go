@@ -717,6 +717,11 @@ func TestWhoLeftIsNotAdmittedAgain(t *testing.T) {
 		_, err = f.signIn(t, i.ID)
 		wantCode(t, err, "not_a_member")
 		f.invited(t, "Anne", i.ID, account.RoleMember)
+		page, err := f.audit.List(ctx, audit.Filter{Environment: f.env, Action: "identity.removed", Limit: 1})
+		check(t, err)
+		if len(page.Records) != 1 || page.Records[0].User != again.User() {
+			t.Errorf("that it is taken from who had it is on record as %+v", page.Records)
+		}
 	})
 }
 

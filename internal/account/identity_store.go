@@ -48,7 +48,7 @@ const (
 	recallSQL = `delete from former_identity where organization_id = $1 and issuer = $2 and subject = $3`
 	// Somebody who has left the organization has no more use for its provider's word.
 	leftSQL = `delete from person_identity where organization_id <> '' and provider_id = $1 and issuer = $2 and subject = $3
-		and not exists (select 1 from membership m where m.organization_id = person_identity.organization_id and m.user_id = person_identity.user_id)`
+		and not exists (select 1 from membership m where m.organization_id = person_identity.organization_id and m.user_id = person_identity.user_id) returning user_id`
 	deleteIdentitySQL = `delete from person_identity where user_id = $1 and provider_id = $2 and issuer = $3 and subject = $4`
 
 	putCodeSQL = `insert into fresh_code (login_id, code_hash, provider_id, issuer, subject, proved_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7)
@@ -202,10 +202,14 @@ func former(ctx context.Context, q sqldb.Querier, i identity) (user id.User, err
 	return user, err
 }
 
-// takeFromLeaver frees an identity whose holder has left the organization.
-func takeFromLeaver(ctx context.Context, tx *sqldb.Tx, i identity) error {
-	_, err := tx.ExecContext(ctx, leftSQL, i.provider, i.issuer, i.subject)
-	return err
+// takeFromLeaver frees an identity whose holder has left the organization, and gives who
+// that was; empty: nobody.
+func takeFromLeaver(ctx context.Context, tx *sqldb.Tx, i identity) (user id.User, err error) {
+	err = tx.QueryRowContext(ctx, leftSQL, i.provider, i.issuer, i.subject).Scan(&user)
+	if sqldb.NoRows(err) {
+		return "", nil
+	}
+	return user, err
 }
 
 // insertIdentity reports whether it was nobody's yet. What was remembered of it is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ambit-dev/ambit/internal/account"
@@ -328,11 +329,20 @@ type code struct {
 	details                string // of the session, for the client
 }
 
+// sessionChallenge starts the stored challenge of a code for a session. No verifier fits
+// it: a binary that does not know of such codes, and would give an identity that is
+// refreshed for one, gives nothing.
+const sessionChallenge = "session "
+
 func insertCode(ctx context.Context, tx *sqldb.Tx, c code) error {
 	const query = `
 insert into authorization_code (hash, family_id, flow_id, agent_id, client_id, redirect_uri, challenge, audience, scope, created_at, expires_at, used_at, session_id, session_expires_at, details)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12, $13, $14)`
-	_, err := tx.ExecContext(ctx, query, c.hash, c.family, c.flow, c.agent, c.client, c.redirectURI, c.challenge, c.audience, c.scope,
+	challenge := c.challenge
+	if c.session != "" {
+		challenge = sessionChallenge + challenge
+	}
+	_, err := tx.ExecContext(ctx, query, c.hash, c.family, c.flow, c.agent, c.client, c.redirectURI, challenge, c.audience, c.scope,
 		sqldb.Micros(c.created), sqldb.Micros(c.expires), c.session, sqldb.Micros(c.sessionEnds), c.details)
 	return err
 }
@@ -346,6 +356,9 @@ from authorization_code where hash = $1`
 	err := q.QueryRowContext(ctx, query, hash).Scan(&c.family, &c.flow, &c.agent, &c.client, &c.redirectURI, &c.challenge, &c.audience, &c.scope,
 		&created, &expires, &used, &c.session, &ends, &c.details)
 	c.sessionEnds = sqldb.Time(ends)
+	if c.session != "" {
+		c.challenge = strings.TrimPrefix(c.challenge, sessionChallenge)
+	}
 	c.created, c.expires, c.used = sqldb.Time(created), sqldb.Time(expires), sqldb.Time(used)
 	return c, err
 }

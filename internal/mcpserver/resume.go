@@ -141,7 +141,7 @@ func (s *Server) resumeWindow(ctx context.Context, c caller, m message, rev revi
 	if err != nil {
 		return nil, badParams("arguments must be an object.")
 	}
-	state := rev.state(digest)
+	state := rev.state(c.who, digest)
 	waits, err := s.sessions.Waits(ctx, state)
 	if err != nil {
 		return nil, s.problem(ctx, "go on with a call", err)
@@ -189,7 +189,7 @@ func (s *Server) askAt(ctx context.Context, c caller, m message, rev revision, u
 	if err == nil {
 		err = parseID(&apr, request)
 	}
-	state := rev.state(digest)
+	state := rev.state(c.who, digest)
 	if err == nil {
 		err = s.sessions.Suspend(ctx, c.who, apr, state, digest)
 	}

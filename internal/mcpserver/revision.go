@@ -11,6 +11,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/session"
 )
 
@@ -37,10 +38,10 @@ const (
 	maxWindow    = 64
 )
 
-// state names a call that waits for a person.
-func (r revision) state(subject string) string {
-	if r.window != "" {
-		return r.window + " " + subject
+// state names a call of an agent that waits for a person.
+func (r revision) state(who agent.Identity, subject string) string {
+	if r.window != "" { // which the client says: another agent's call of the same one is another
+		return r.window + " " + string(who.Agent()) + " " + subject
 	}
 	return session.NewState()
 }

@@ -85,8 +85,15 @@ func TestClientOfTheHandshakeOpensTheApproval(t *testing.T) {
 		if got := call(window, tool, `{}`); got.code != 0 || got.result["isError"] == true {
 			t.Fatalf("the same call again: %s", got.body)
 		}
-		if got := call(window, tool, `{}`); got.code != -32042 {
-			t.Errorf("a third time: %s", got.body)
+		mine := asked(call(window, tool, `{}`)) // a third time
+		// S3: another agent that says the same window and makes the same call has its own.
+		b := w.agent(t, "stranger")
+		w.connectSandbox(t, b.owner)
+		asked(w.send(t, b.token, message{header: http.Header{"Mcp-Protocol-Version": {"2025-11-25"}, "Mcp-Session-Id": {window}},
+			body: `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"` + tool + `","arguments":{}}}`}))
+		w.approve(t, a.owner, mine, nil)
+		if got := call(window, tool, `{}`); got.code != 0 || got.result["isError"] == true {
+			t.Errorf("the same call again, after another agent's: %s", got.body)
 		}
 		// A request, and a call that needs an approval of its own in what it gave.
 		const request = `{"providers":["sandbox_key"],"effects":["read","destructive"],"purpose":"clean up"}`

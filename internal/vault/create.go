@@ -186,7 +186,7 @@ func (v *Vault) Keep(ctx context.Context, c Caller, once Once, answer any) error
 // the request may take.
 func (v *Vault) Alone(ctx context.Context, c Caller, once Once, most time.Duration) (release func(), err error) {
 	name := "request " + c.Actor.ID + " " + hex.EncodeToString(once.keyHash())
-	for {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		lease, got, err := v.db.Acquire(ctx, name, most)
 		if err != nil {
 			return nil, err
@@ -199,7 +199,7 @@ func (v *Vault) Alone(ctx context.Context, c Caller, once Once, most time.Durati
 			}, nil
 		}
 		select {
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, fault.New(fault.Conflict, "request_running", "The request of this idempotency key is still being carried out.").WithHint("Wait, then send it again with the same key.")
 		}

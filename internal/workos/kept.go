@@ -45,9 +45,10 @@ func (s *Server) kept(h productHandler) productHandler {
 		c := vault.Caller{Actor: by.Audit(), Name: by.Name(), Environment: by.Environment(), Organization: by.Organization(), Reach: by.Reach(), Address: by.Address()}
 		do := func() (any, error) {
 			ctx := context.WithoutCancel(ctx)
-			wait, stop := context.WithTimeout(ctx, keptLimit+5*time.Second) // for one of another node, dead or alive
+			// The lease outlasts the work, and the wait is for one of another node, dead or alive.
+			wait, stop := context.WithTimeout(ctx, keptLimit+15*time.Second)
 			defer stop()
-			release, err := s.vault.Alone(wait, c, once, keptLimit)
+			release, err := s.vault.Alone(wait, c, once, keptLimit+10*time.Second)
 			if err != nil {
 				return answer{}, err
 			}
