@@ -29,6 +29,9 @@ func (c *command) sayChanges(changes []found.Change) {
 		c.say("%s", c.paint(c.stdout, "1", plain(ch.File)))
 		for _, t := range ch.Takes {
 			c.say("  %d  %s\n     %s\n     %s", t.Line, plain(first(t.Key, t.Title)), c.paint(c.stdout, "31", "- "+plain(t.Masked)), c.paint(c.stdout, "32", "+ "+plain(t.Placeholder)))
+			if len(t.Also) > 0 {
+				c.say("     and so where else the same value stands: line %s", strings.Trim(strings.ReplaceAll(fmt.Sprint(t.Also), " ", ", "), "[]"))
+			}
 			switch {
 			case t.Note != "":
 				c.say("     %s", plain(t.Note))

@@ -51,6 +51,7 @@ type Take struct {
 	Kind        string `json:"kind"`
 	Title       string `json:"title"`
 	Line        int    `json:"line"`
+	Also        []int  `json:"also_lines,omitempty"` // other lines that hold the same value, and change too
 	Key         string `json:"key,omitempty"`
 	Masked      string `json:"masked"`
 	Secret      string `json:"secret"`      // its name in the vault
@@ -286,7 +287,42 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 		}
 		c.Takes = append(c.Takes, t)
 	}
+	c.also()
 	return c, ""
+}
+
+// also notes where else in the file each value stands: the name of a user or a host may be
+// somebody's password too, and changes with it.
+func (c *Change) also() {
+	for i := range c.Takes {
+		t := &c.Takes[i]
+		for _, form := range written(t.finding.Value.Reveal()) {
+			line := 1
+			for rest := c.was; ; {
+				n := bytes.Index(rest, form)
+				if n < 0 {
+					break
+				}
+				line += bytes.Count(rest[:n], []byte{'\n'})
+				if line != t.Line && !slices.Contains(t.Also, line) && !c.longer(t, line) && len(t.Also) < maxAlso {
+					t.Also = append(t.Also, line)
+				}
+				line += bytes.Count(form, []byte{'\n'})
+				rest = rest[n+len(form):]
+			}
+		}
+		slices.Sort(t.Also)
+	}
+}
+
+// maxAlso is how many other lines are told.
+const maxAlso = 20
+
+// longer reports whether a line has another credential, which t is a part of.
+func (c *Change) longer(t *Take, line int) bool {
+	return slices.ContainsFunc(c.Takes, func(o Take) bool {
+		return o.Line == line && o.finding.Value.Len() > t.finding.Value.Len() && bytes.Contains(o.finding.Value.Reveal(), t.finding.Value.Reveal())
+	})
 }
 
 // written are the forms in which a value may stand in a file: as it is and, such as a key of

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -138,5 +139,21 @@ func TestEscapedValuesAreTakenAndSpecialBitsAreLeft(t *testing.T) {
 	must(t, os.Chmod(odd, 0o640|os.ModeSetuid))
 	if c := planned(t, odd); len(c) != 0 {
 		t.Errorf("a file with a special bit would be replaced: %+v", c)
+	}
+}
+
+// A bug: a password that is the name of a user and of a host too was replaced in all these
+// places, and the list told one. Issue 8.
+func TestOtherLinesOfAValueAreTold(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), ".env")
+	must(t, os.WriteFile(file, []byte("DB_USER=shopadmin1\nDB_HOST=shopadmin1.db.internal\nDB_PASSWORD=shopadmin1\nPLAIN=1\nROOT=/srv/shopadmin1/x\n"+
+		"A_TOKEN=canaryQ7w9E2r4T6y8U1i3O5p7A9s1\nB_TOKEN=canaryQ7w9E2r4T6y8U1i3O5p7A9s1XX77\n"), 0o600))
+	got := map[string][]int{}
+	for _, take := range planned(t, file)[0].Takes {
+		got[take.Key] = take.Also
+	}
+	if len(got) != 3 || !slices.Equal(got["DB_PASSWORD"], []int{1, 2, 5}) || len(got["A_TOKEN"]) != 0 || len(got["B_TOKEN"]) != 0 {
+		t.Errorf("told: %v", got)
 	}
 }
