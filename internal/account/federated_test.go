@@ -685,6 +685,10 @@ func TestWhoLeftIsNotAdmittedAgain(t *testing.T) {
 		_, err := f.signIn(t, i.ID)
 		wantCode(t, err, "not_a_member")
 
+		second := f.add(t, f.org, f.owner, true) // of the same issuer
+		_, err = f.signIn(t, second.ID)
+		wantCode(t, err, "not_a_member")
+
 		// Ben has another way in, and takes this one off before he is removed.
 		ben := accounttest.Join(t, f.Service, f.env, f.org, account.RoleMember, "ben@example.com")
 		f.idp.Sit("ben@idp")

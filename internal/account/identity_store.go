@@ -44,7 +44,10 @@ const (
 	rememberSQL = `insert into former_identity (organization_id, issuer, subject, user_id, ended_at)
 		select organization_id, issuer, subject, user_id, cast($1 as bigint) from person_identity where organization_id <> '' and provider_id = $2 and ($3 = '' or user_id = $3 and issuer = $4 and subject = $5)
 		on conflict (organization_id, issuer, subject) do update set user_id = excluded.user_id, ended_at = excluded.ended_at`
-	formerSQL = `select user_id from former_identity where organization_id = $1 and issuer = $2 and subject = $3`
+	// An organization may have an issuer twice: who left is known by the other one too.
+	formerSQL = `select user_id from former_identity where organization_id = $1 and issuer = $2 and subject = $3
+		union all select user_id from person_identity i where organization_id = $1 and issuer = $2 and subject = $3
+		and not exists (select 1 from membership m where m.organization_id = i.organization_id and m.user_id = i.user_id) limit 1`
 	recallSQL = `delete from former_identity where organization_id = $1 and issuer = $2 and subject = $3`
 	// Somebody who has left the organization has no more use for its provider's word.
 	leftSQL = `delete from person_identity where organization_id <> '' and provider_id = $1 and issuer = $2 and subject = $3
@@ -193,7 +196,8 @@ func remember(ctx context.Context, tx *sqldb.Tx, user id.User, i identity, at ti
 	return err
 }
 
-// former gives whose an identity was that has ended; empty: nobody's.
+// former gives whose an identity was that has ended, or of somebody who has left; empty:
+// nobody's.
 func former(ctx context.Context, q sqldb.Querier, i identity) (user id.User, err error) {
 	err = q.QueryRowContext(ctx, formerSQL, i.organization, i.issuer, i.subject).Scan(&user)
 	if sqldb.NoRows(err) {
