@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"encoding/base64"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -64,5 +65,26 @@ func TestCookiesAndSpacedPasswords(t *testing.T) {
 	slices.Sort(got)
 	if want := []string{".env1 DB_PASS", ".env2 SMTP_PASSWORD", "mcp.json1 mcpServers.a.headers.Cookie › session"}; !slices.Equal(got, want) {
 		t.Errorf("found %q", got)
+	}
+}
+
+// A bug: the token of anybody whose role was service_role was called one of Supabase, with
+// its page to revoke it.
+func TestRoleAloneIsNotSupabase(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	enc := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	for name, claims := range map[string]string{
+		"own":      `{"sub":"worker","role":"service_role","exp":1999999999}`,
+		"supabase": `{"iss":"supabase","ref":"kqzvwmxbtnrldhgp","role":"service_role","iat":1700000000,"exp":1999999999}`,
+	} {
+		write(t, filepath.Join(dir, name+".env"), "TOKEN="+enc(`{"alg":"HS256","typ":"JWT"}`)+"."+enc(claims)+".kV3Zq7Lw2Xk9Rb4Tn6Vc1Jd8Hs3Mf5Pg0YaQe8Wr7T\n")
+	}
+	got := map[string]string{}
+	for _, f := range scanDir(t, dir, Options{}).Findings {
+		got[filepath.Base(f.File)] = f.Provider
+	}
+	if len(got) != 2 || got["own.env"] != "" || got["supabase.env"] != "supabase" {
+		t.Errorf("providers %q", got)
 	}
 }

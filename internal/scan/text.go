@@ -447,7 +447,7 @@ func (d *doc) jwt(u *unit, at int) {
 		return
 	}
 	f := found{kind: "jwt", title: "JSON Web Token", provider: c.provider(), base: 55, value: string(t[:m[1]]), at: at, expires: c.expires(), opens: c.opens()}
-	if strings.Contains(c.Role, "service_role") {
+	if strings.Contains(c.Role, "service_role") && (c.Ref != "" || strings.Contains(c.Iss, "supabase")) { // others have such a role too
 		f.kind, f.title, f.base, f.provider = "supabase-service-key", "Supabase service key", 85, "supabase"
 	}
 	d.add(u, f)

@@ -154,17 +154,21 @@ func OnePassword(file string) (*Source, error) {
 	if i < 0 {
 		return nil, unreadable(file, what, errors.New("there is no export.data in it"))
 	}
+	size := archive.File[i].UncompressedSize64 // the reader holds it to that
+	if size > MaxFile {
+		return nil, fault.New(fault.TooLarge, "source_unreadable", file+" unpacks to over 256 MiB.")
+	}
 	f, err := archive.File[i].Open()
 	if err != nil {
 		return nil, unreadable(file, what, err)
 	}
 	defer f.Close()
-	doc, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
-	if err != nil || len(doc) > MaxFile {
-		return nil, unreadable(file, what, errors.Join(err, errors.New("or it is too large")))
+	doc := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead)) // grown, it would take three times as much
+	if _, err := doc.ReadFrom(io.LimitReader(f, MaxFile)); err != nil {
+		return nil, unreadable(file, what, err)
 	}
 	var all pux
-	if err := json.Unmarshal(doc, &all); err != nil {
+	if err := json.Unmarshal(doc.Bytes(), &all); err != nil {
 		return nil, unreadable(file, what, err)
 	}
 	s := newSource("1password", file)

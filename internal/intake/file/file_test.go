@@ -158,3 +158,24 @@ func TestExports(t *testing.T) {
 		t.Error("a folder was read")
 	}
 }
+
+// A bug: a small archive that unpacks to hundreds of megabytes took three times as many of
+// memory, and was called no export. threats.md F14.
+func TestArchiveThatUnpacksToTooMuch(t *testing.T) {
+	t.Parallel()
+	var archive bytes.Buffer
+	z := zip.NewWriter(&archive)
+	w, err := z.Create("export.data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range MaxFile>>20 + 1 {
+		_, _ = w.Write(make([]byte, 1<<20))
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OnePassword(write(t, "x.1pux", archive.Bytes())); fault.KindOf(err) != fault.TooLarge || !strings.Contains(err.Error(), "256 MiB") {
+		t.Errorf("%v", err)
+	}
+}
