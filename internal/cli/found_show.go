@@ -264,9 +264,9 @@ func (c *command) putBack(ctx context.Context, v found.Vault, args []string) err
 		}
 		files = append(files, arg)
 	}
-	for _, file := range files { // one that was changed since does not keep the others from it
+	for _, file := range files { // one that was changed or moved since does not keep the others from it
 		if err := v.Undo(ctx, file); err != nil {
-			if len(files) == 1 || fault.Of(err).Kind != fault.Conflict {
+			if k := fault.KindOf(err); len(files) == 1 || k != fault.Conflict && k != fault.NotFound {
 				return err
 			}
 			f := fault.Of(err)
