@@ -88,3 +88,17 @@ func TestRoleAloneIsNotSupabase(t *testing.T) {
 		t.Errorf("providers %q", got)
 	}
 }
+
+// A bug: what lay in more than two hundred folders was not read, and called clean.
+func TestTooDeepIsTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, strings.Repeat("d/", maxDeep-1), "a.env"), "A_TOKEN="+token(1)+"\n")
+	if r := scanDir(t, dir, Options{}); len(r.Findings) != 1 || len(r.Skipped) != 0 {
+		t.Errorf("%d findings, skipped %v", len(r.Findings), r.Skipped)
+	}
+	write(t, filepath.Join(dir, strings.Repeat("d/", maxDeep+2), "b.env"), "B_TOKEN="+token(2)+"\n")
+	if r := scanDir(t, dir, Options{}); len(r.Findings) != 1 || len(r.Skipped) != 1 {
+		t.Errorf("%d findings, skipped %v", len(r.Findings), r.Skipped)
+	}
+}

@@ -352,7 +352,11 @@ func (w *walker) root(ctx context.Context, root string) {
 
 // folder walks a folder; shown is how reports call it.
 func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, depth int) {
-	if ctx.Err() != nil || depth > 200 {
+	if ctx.Err() != nil {
+		return
+	}
+	if depth > maxDeep {
+		w.s.skip(shown, "it lies over "+strconv.Itoa(maxDeep)+" folders deep")
 		return
 	}
 	f, err := os.Open(dir)
@@ -417,6 +421,9 @@ func (w *walker) folder(ctx context.Context, dir, shown string, rules *ignore, d
 		}
 	}
 }
+
+// maxDeep is how many folders may lie in one another.
+const maxDeep = 200
 
 // meet notes a repository.
 func (w *walker) meet(dir string) {
