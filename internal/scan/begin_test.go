@@ -102,3 +102,17 @@ func TestTooDeepIsTold(t *testing.T) {
 		t.Errorf("%d findings, skipped %v", len(r.Findings), r.Skipped)
 	}
 }
+
+// A bug: UTF-16 of over 4 MiB was taken for data, and called clean.
+func TestLargeUTF16IsTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	text := "\xff\xfe" + strings.Repeat("A\x00\n\x00", wholeMax/4+1)
+	for _, c := range token(1) {
+		text += string(c) + "\x00"
+	}
+	write(t, filepath.Join(dir, "a.env"), text)
+	if r := scanDir(t, dir, Options{}); len(r.Skipped) != 1 {
+		t.Errorf("%d findings, skipped %v", len(r.Findings), r.Skipped)
+	}
+}

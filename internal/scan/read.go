@@ -128,6 +128,8 @@ func (r *reader) content(ctx context.Context, d *doc, f io.Reader, size int64) (
 			d.whole(fromUTF16(append(append([]byte(nil), head...), rest...)))
 			return size, nil
 		}
+		r.s.skip(d.shown, "it is UTF-16 of over "+strconv.Itoa(wholeMax>>20)+" MiB")
+		return int64(n), nil
 	}
 	if binaryData(head) {
 		return r.stream(ctx, d, head, f, true, end)
