@@ -319,7 +319,7 @@ generic: {read: true, write: true, destructive: true}
 		if len(g.leaks) > 0 {
 			t.Errorf("the store was sent %q", g.leaks)
 		}
-		if res, err := w.Call(t, w.who, w.handle, "images_read", map[string]any{"path": "/acme/app/tags/list"}); err != nil || !strings.Contains(fmt.Sprintf("%s", res.Answer.Body), "latest") {
+		if res, err := w.Call(t, w.who, w.handle, "images_read", map[string]any{"path": "/acme/app/tags/list"}); err != nil || !strings.Contains(string(res.Answer.Body), "latest") {
 			t.Errorf("a tool: %v", err)
 		}
 	})
