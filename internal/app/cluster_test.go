@@ -62,7 +62,8 @@ func newCluster(t *testing.T, engine sqldb.Engine) *cluster {
 	t.Helper()
 	dir := t.TempDir()
 	c := &cluster{t: t, third: newThird(t)}
-	c.cfg = app.Config{DataDir: filepath.Join(dir, "data"), RootKey: filepath.Join(dir, "root.key"), CheckpointDir: filepath.Join(dir, "checkpoints"), Listen: "localhost:0", PublicURL: "http://" + publicHost, OutboundAllow: []string{c.third.Listener.Addr().String()}}
+	c.cfg = app.Config{DataDir: filepath.Join(dir, "data"), RootKey: filepath.Join(dir, "root.key"), CheckpointDir: filepath.Join(dir, "checkpoints"),
+		Listen: "localhost:0", PublicURL: "http://" + publicHost, OutboundAllow: []string{c.third.Listener.Addr().String()}}
 	if db := sqldbtest.Migrated(t, engine); engine == sqldb.SQLite {
 		c.cfg.DataDir = db.DataDir
 	} else {

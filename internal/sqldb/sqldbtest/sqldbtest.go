@@ -66,18 +66,30 @@ func Config(t testing.TB, engine sqldb.Engine) sqldb.Config {
 	if engine == sqldb.SQLite {
 		return sqldb.Config{DataDir: filepath.Join(t.TempDir(), "data")}
 	}
-	server := os.Getenv("AMBIT_TEST_DATABASE_URL")
-	if server == "" {
+	at := server(t)
+	schema := fresh()
+	admin(t, at, "create schema "+schema)
+	t.Cleanup(func() { admin(t, at, "drop schema "+schema+" cascade") })
+	return sqldb.Config{URL: at, Schema: schema, Connections: connections}
+}
+
+// connections are as many as a node of a test needs.
+const connections = 8
+
+func fresh() string { return "t_" + strings.ToLower(rand.Text()) }
+
+// server is PostgreSQL's.
+func server(t testing.TB) string {
+	t.Helper()
+	at := os.Getenv("AMBIT_TEST_DATABASE_URL")
+	if at == "" {
 		const why = "AMBIT_TEST_DATABASE_URL is not set"
 		if os.Getenv("AMBIT_REQUIRE_POSTGRES") == "1" {
 			t.Fatal(why)
 		}
 		t.Skip(why)
 	}
-	schema := "t_" + strings.ToLower(rand.Text())
-	admin(t, server, "create schema "+schema)
-	t.Cleanup(func() { admin(t, server, "drop schema "+schema+" cascade") })
-	return sqldb.Config{URL: server, Schema: schema, Connections: 8}
+	return at
 }
 
 // URL names PostgreSQL's place of cfg for those who get nothing but a URL.
@@ -103,17 +115,7 @@ func Drop(t testing.TB, cfg sqldb.Config, role string) {
 
 func admin(t testing.TB, server, statement string) {
 	t.Helper()
-	ctx := context.Background() // t.Context has ended when cleanups run
-	db, err := sqldb.Open(ctx, sqldb.Config{URL: server, Connections: 1})
-	if err != nil {
-		t.Fatalf("reach PostgreSQL: %v", err)
-	}
-	defer db.Close()
-	err = db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		_, err := tx.ExecContext(ctx, statement)
-		return err
-	})
-	if err != nil {
+	if err := run(context.Background(), server, statement); err != nil { // t.Context has ended when cleanups run
 		t.Fatalf("%s: %v", statement, err)
 	}
 }

@@ -2,7 +2,6 @@ package sqldbtest
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
@@ -28,24 +26,19 @@ import (
 // ambit_template_ and what its steps hash to; it stays on the server for the next process.
 func Migrated(t testing.TB, engine sqldb.Engine) sqldb.Config {
 	t.Helper()
-	cfg := Config(t, engine)
 	if engine == sqldb.SQLite {
+		cfg := Config(t, engine)
 		if err := MigratedFolder(cfg.DataDir); err != nil {
 			t.Fatalf("copy the migrated database: %v", err)
 		}
 		return cfg
 	}
-	ctx := context.Background() // t.Context has ended when cleanups run
-	name := "t_" + strings.ToLower(rand.Text())
-	if err := postgresFromTemplate(ctx, cfg.URL, name); err != nil {
+	at, name := server(t), fresh()
+	if err := fromTemplate(t.Context(), at, name); err != nil {
 		t.Fatalf("copy the migrated database: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := run(ctx, cfg.URL, "drop database "+name+" with (force)"); err != nil {
-			t.Errorf("drop the test database: %v", err)
-		}
-	})
-	return sqldb.Config{URL: inDatabase(cfg.URL, name), Schema: "public", Connections: cfg.Connections}
+	t.Cleanup(func() { admin(t, at, "drop database "+name+" with (force)") })
+	return sqldb.Config{URL: inDatabase(at, name), Schema: "public", Connections: connections}
 }
 
 // fileTemplate is a migrated SQLite database that nobody has open.
@@ -84,9 +77,9 @@ func migrate(ctx context.Context, cfg sqldb.Config) error {
 	return errors.Join(db.Migrate(ctx), db.Close())
 }
 
-// postgresFromTemplate makes the database name a copy of the template, which it makes
+// fromTemplate makes the database name a copy of the template, which it makes
 // where there is none, or one that somebody did not finish.
-func postgresFromTemplate(ctx context.Context, server, name string) error {
+func fromTemplate(ctx context.Context, server, name string) error {
 	template, err := templateName()
 	if err != nil {
 		return err
