@@ -3,7 +3,9 @@ package file
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"context"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,13 +167,26 @@ func TestArchiveThatUnpacksToTooMuch(t *testing.T) {
 	t.Parallel()
 	var archive bytes.Buffer
 	z := zip.NewWriter(&archive)
-	w, err := z.Create("export.data")
+	// One mebibyte is packed, and stands there so often: packing each would take a minute.
+	zeros, pieces := make([]byte, 1<<20), MaxFile>>20+1
+	var piece, content bytes.Buffer
+	d, err := flate.NewWriter(&piece, flate.BestSpeed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range MaxFile>>20 + 1 {
-		_, _ = w.Write(make([]byte, 1<<20))
+	_, _ = d.Write(zeros)
+	_ = d.Flush() // to a whole byte, with nothing of what stood before it
+	sum := crc32.NewIEEE()
+	for range pieces {
+		content.Write(piece.Bytes())
+		_, _ = sum.Write(zeros)
 	}
+	content.WriteString("\x03\x00") // the last block, which is empty
+	w, err := z.CreateRaw(&zip.FileHeader{Name: "export.data", Method: zip.Deflate, CRC32: sum.Sum32(), CompressedSize64: uint64(content.Len()), UncompressedSize64: uint64(pieces) << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = content.WriteTo(w)
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
