@@ -3,7 +3,6 @@ package provider
 import (
 	"bytes"
 	"io"
-	"slices"
 
 	"github.com/ambit-dev/ambit/internal/outbound"
 )
@@ -141,19 +140,13 @@ func (s *search) nested(l *layer, text []byte) (at, chars int) {
 	at = len(text)
 	for range l.below {
 		from := max(0, at-maxEscape)
-		i := slices.IndexFunc(text[from:at], func(c byte) bool { return c == '%' || c == '\\' || c == '&' })
-		for i >= 0 && !unfinished(text[from+i:at]) {
-			next := slices.IndexFunc(text[from+i+1:at], func(c byte) bool { return c == '%' || c == '\\' || c == '&' })
-			if next < 0 {
-				i = -1
-				break
-			}
-			i += 1 + next
+		for from < at && !(isSpecial[text[from]] && unfinished(text[from:at])) {
+			from++
 		}
-		if i < 0 {
+		if from == at {
 			break
 		}
-		at = from + i
+		at = from
 	}
 	k := s.begun(text[:at])
 	return at - k, k
