@@ -201,35 +201,27 @@ func (r Record) injectRaw(out *http.Request, o Outgoing, c Credential) (*Redacto
 		}
 	}
 	f := &filling{rec: r, cred: c, forms: &forms}
-	if r.API.opens(o.Request.base) { // the answer that led there may hold what opens it; the credential is nothing to it
-		return newRedactor(&forms), f.misplaced(out)
-	}
-	if r.buys(out.URL) { // whatever a client was given for the registry
-		if err := r.put(out, c, &forms); err != nil {
-			return nil, err
-		}
-		return newRedactor(&forms), f.misplaced(out)
-	}
-	if r.Injection.Sign == SignAWS {
-		err := r.signRaw(out, c, time.Now())
+	var err error
+	switch base := o.Request.base; {
+	case r.API.opens(base): // the answer that led there may hold what opens it; the credential is nothing to it
+	case r.buys(out.URL): // whatever a client was given for the registry
+		err = r.put(out, c, &forms)
+	case r.Injection.Sign == SignAWS:
+		err = r.signRaw(out, c, time.Now())
 		forms.add([]byte(out.Header.Get("Authorization")))
 		return newRedactor(&forms), err
-	}
-	if r.API.Git.has(o.Request.base) { // whatever user name and password a client was given
-		if err := r.API.Git.Basic.put(out, c, &forms); err != nil {
-			return nil, err
-		}
-		return newRedactor(&forms), f.misplaced(out)
-	}
-	if err := f.request(out, o.Header); err != nil {
-		return nil, err
-	}
-	if !f.filled || len(r.Injection.Headers) > 0 { // several headers are the record's together
-		if err := r.put(out, c, &forms); err != nil {
-			return nil, err
+	case r.API.Git.has(base): // whatever user name and password a client was given
+		err = r.API.Git.Basic.put(out, c, &forms)
+	default:
+		err = f.request(out, o.Header)
+		if err == nil && (!f.filled || len(r.Injection.Headers) > 0) { // several headers are the record's together
+			err = r.put(out, c, &forms)
 		}
 	}
-	if err := f.misplaced(out); err != nil {
+	if err == nil {
+		err = f.misplaced(out)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return newRedactor(&forms), nil
