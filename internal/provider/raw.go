@@ -426,7 +426,7 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 	if effect, why, ok := r.gitEffect(d); ok {
 		return effect, why, nil
 	}
-	if effect, why, ok := r.awsEffect(d); ok {
+	if effect, why, ok := r.Injection.awsEffect(d); ok {
 		if effect == policy.Access {
 			return "", "", accessRefused("This request makes keys, roles or permissions.")
 		}

@@ -175,7 +175,7 @@ func (in Injection) awsBuilt(req *Request) error {
 			return err
 		}
 	}
-	effect, why, ok := Record{Injection: in}.awsEffect(d)
+	effect, why, ok := in.awsEffect(d)
 	switch {
 	case ok && effect == policy.Access:
 		return accessRefused("This request makes keys, roles or permissions.")
@@ -189,11 +189,10 @@ func (in Injection) awsBuilt(req *Request) error {
 // by an action and not by a method; ok is false where neither is used. An action only
 // makes little of a request where nothing but the action can decide: elsewhere, as at S3,
 // it is a word that the service passes over (threats.md A10).
-func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bool) {
-	if r.Injection.Sign != SignAWS {
+func (in Injection) awsEffect(d *dissected) (effect policy.Effect, why string, ok bool) {
+	if in.Sign != SignAWS {
 		return "", "", false
 	}
-	service := r.awsScopeOf(d.raw.URL.Host).service
 	action := ""
 	if len(d.raw.Header.Values("X-Amz-Target")) > 1 {
 		return policy.Access, "", true // which of them counts, nobody can tell
@@ -223,7 +222,7 @@ func (r Record) awsEffect(d *dissected) (effect policy.Effect, why string, ok bo
 		action, smithy = s[3], true // Smithy RPC v2: POST /service/NAME/operation/ACTION
 	}
 	named, _, _ := awsScope(d.raw.URL.Host)
-	is := func(names ...string) bool { return slices.Contains(names, service) || slices.Contains(names, named) }
+	is := func(names ...string) bool { return slices.Contains(names, in.Service) || slices.Contains(names, named) }
 	access := is("iam", "sts", "sso", "organizations", "ram", "secretsmanager", "cognito-idp")
 	reads := d.method == http.MethodGet || d.method == http.MethodHead
 	s3 := is("s3", "s3express", "s3-outposts", "s3-object-lambda")
