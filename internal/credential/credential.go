@@ -304,7 +304,7 @@ func (s *Service) Rejected(ctx context.Context, p session.Permit, version int64)
 		if err == nil {
 			err = provider.CheckHealth(ctx, s.outbound, p.Pinned(), rec, cred)
 		}
-		if !fault.Is(err, "credential_rejected") {
+		if !fault.Is(err, provider.CodeRefused) {
 			return false
 		}
 	}

@@ -163,13 +163,13 @@ func (s *Service) lookNow(ctx context.Context, by account.Actor, c connection.Co
 		return c.Record.ListMCP(ctx, s.outbound, c.Pinned, cred, func(ctx context.Context) error { return still(ctx, s.db.Reader()) })
 	}
 	listed, err := list(r)
-	if fault.Is(err, reasonRejected) && r.refreshable {
+	if fault.Is(err, provider.CodeRefused) && r.refreshable {
 		if r, err = s.refresh(ctx, r); err != nil {
 			return provider.Listing{}, err
 		}
 		listed, err = list(r)
 	}
-	if fault.Is(err, reasonRejected) {
+	if fault.Is(err, provider.CodeRefused) {
 		return provider.Listing{}, s.connections.MustReconnect(c.ID, "The MCP server does not accept the account's credential.")
 	}
 	if err != nil {

@@ -187,13 +187,13 @@ func (s *Service) check(ctx context.Context, r row) error {
 			return s.mark(ctx, r, connection.Connected, "")
 		}
 		return nil
-	case !fault.Is(err, "credential_rejected"):
+	case !fault.Is(err, provider.CodeRefused):
 		return nil // not reached, or on record already: it says nothing about the credential
 	case mended:
 		return nil
 	case r.kind == provider.OAuth2 && r.refreshable:
 		fresh, err := s.refresh(ctx, r)
-		if err == nil && fault.Is(s.try(ctx, c, fresh), "credential_rejected") {
+		if err == nil && fault.Is(s.try(ctx, c, fresh), provider.CodeRefused) {
 			return s.mark(ctx, fresh, connection.NeedsReauth, reasonRejected)
 		}
 		return nil // a refresh that failed has marked what it had to

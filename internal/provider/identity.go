@@ -81,6 +81,13 @@ func CheckHealth(ctx context.Context, client *outbound.Client, pinned Pinned, re
 	return err
 }
 
+// CodeRefused says that a provider does not take a credential.
+const CodeRefused = "credential_rejected"
+
+func credentialRefused() *fault.Error {
+	return fault.New(fault.Denied, CodeRefused, "The provider refused the credential.").WithHint("Check that it is complete and still valid, and reconnect.")
+}
+
 func (r Record) probe(ctx context.Context, client *outbound.Client, call *Identity, place, realm string, cred Credential) ([]byte, *Redactor, error) {
 	u, err := url.Parse(place)
 	if err != nil || place == "" {
@@ -100,8 +107,7 @@ func (r Record) probe(ctx context.Context, client *outbound.Client, call *Identi
 	case err != nil:
 		return nil, nil, err
 	case resp.Status == http.StatusUnauthorized || resp.Status == http.StatusForbidden:
-		return nil, nil, fault.New(fault.Denied, "credential_rejected", "The provider refused the credential.").
-			WithHint("Check that it is complete and still valid, and reconnect.")
+		return nil, nil, credentialRefused()
 	case resp.Status < 200 || resp.Status > 299:
 		return nil, nil, fault.New(fault.Unavailable, "upstream_error", "The provider answered with status "+strconv.Itoa(resp.Status)+".").WithHint("Try again later.")
 	}

@@ -327,7 +327,7 @@ func listFailed(err error) error {
 	case !ok:
 		return err
 	case refused.status == http.StatusUnauthorized || refused.status == http.StatusForbidden:
-		return fault.New(fault.Denied, "credential_rejected", "The MCP server refused the credential.").WithHint("Check that it is complete and still valid, and reconnect.").WithCause(refused)
+		return fault.New(fault.Denied, CodeRefused, "The MCP server refused the credential.").WithHint("Check that it is complete and still valid, and reconnect.").WithCause(refused)
 	}
 	return fault.New(fault.Unavailable, "upstream_error", refused.message).WithCause(refused).WithHint("Check the address of the MCP server, and try again later.").With("status", fmt.Sprint(refused.status))
 }

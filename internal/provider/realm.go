@@ -27,9 +27,6 @@ type Realm struct {
 	Service string `yaml:"service"` // its name for the registry
 }
 
-// CodeRefused says that a provider does not take a credential.
-const CodeRefused = "credential_rejected"
-
 // fieldRealm is a token of a realm, among the values of one request.
 const fieldRealm = "realm_token"
 
@@ -60,7 +57,7 @@ func (r Record) bought(ctx context.Context, client *outbound.Client, pinned stri
 		return cred, err
 	}
 	if status == http.StatusUnauthorized {
-		return cred, fault.New(fault.Denied, CodeRefused, "The provider refused the credential.").WithHint("Check that it is complete and still valid, and reconnect.")
+		return cred, credentialRefused()
 	}
 	token, ok := "", false
 	if err == nil && status == http.StatusOK {
@@ -135,7 +132,7 @@ func (r *Record) lintRealm(l *linter) {
 	l.text("inject.realm.service", in.Realm.Service, 200, true, false)
 }
 
-// Opens reports whether a base is one where answers of the API lead, and no credential
+// opens reports whether a base is one where answers of the API lead, and no credential
 // goes.
 func (a API) opens(base string) bool { return slices.Contains(a.Open, base) }
 

@@ -359,7 +359,7 @@ func (r Record) identifySQL(ctx context.Context, client *outbound.Client, pinned
 	refused, isRefusal := errors.AsType[*postgres.Refusal](err)
 	switch {
 	case errors.Is(err, postgres.ErrLogin):
-		return Account{}, fault.New(fault.Denied, "credential_rejected", "The database refused the login.").WithHint("Check user name, password and database, and reconnect.")
+		return Account{}, fault.New(fault.Denied, CodeRefused, "The database refused the login.").WithHint("Check user name, password and database, and reconnect.")
 	case isRefusal:
 		return Account{}, fault.New(fault.Unavailable, "upstream_error", "The database did not answer ("+refused.Code+").").WithHint("Try again later.")
 	case err != nil:
