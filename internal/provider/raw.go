@@ -442,6 +442,17 @@ func (r Record) effect(d *dissected) (policy.Effect, string, error) {
 	return effect, "", nil
 }
 
+// methodEffect is what a request's method says.
+func (d *dissected) methodEffect() policy.Effect {
+	switch d.method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return policy.Read
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		return policy.Write
+	}
+	return policy.Destructive
+}
+
 // request is the request as it is decided on: what it says becomes the arguments,
 // in the words of the generic tools where those can say it.
 func (d *dissected) request() (*Request, error) {

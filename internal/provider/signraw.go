@@ -272,17 +272,6 @@ func (d *dissected) awsActs(target, smithy bool) bool {
 	return d.method == http.MethodGet && len(d.raw.Body) == 0
 }
 
-// methodEffect is what a request's method says.
-func (d *dissected) methodEffect() policy.Effect {
-	switch d.method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return policy.Read
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		return policy.Write
-	}
-	return policy.Destructive
-}
-
 // awsActionEffect is what an action says that makes no access by its name.
 func awsActionEffect(action string, access bool) (policy.Effect, string, bool) {
 	switch {
