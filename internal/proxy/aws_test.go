@@ -1,12 +1,9 @@
 package proxy_test
 
 import (
-	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +28,7 @@ func TestAWS(t *testing.T) {
 	var seen []string
 	var place, stored string
 	w := newWorldWith(t, sqldbtest.Open(t, sqldb.SQLite), gateway.Egress{}, func(w *world) []string {
-		s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		place = w.secure(t, func(rw http.ResponseWriter, r *http.Request) {
 			_ = r.ParseForm()
 			auth := r.Header.Get("Authorization")
 			mu.Lock()
@@ -55,15 +52,7 @@ func TestAWS(t *testing.T) {
 				}
 				fmt.Fprint(rw, "what is in it")
 			}
-		}))
-		_ = s.Listener.Close()
-		var err error
-		s.Listener, err = net.Listen("tcp", net.JoinHostPort(ownAddress(), "0"))
-		must(t, err)
-		s.TLS = &tls.Config{Certificates: []tls.Certificate{w.cert}}
-		s.StartTLS()
-		t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
-		place = s.Listener.Addr().String()
+		})
 		return []string{place}
 	})
 	w.Put(t, fmt.Sprintf("id: images\nname: Cloud\nauth: api_key\napi: {base: [\"https://%s\"]}\ninject: {sign: aws_sigv4, service: s3, region: eu-central-1}\ngeneric: {read: true, write: true, destructive: true}\n", place))
@@ -71,9 +60,7 @@ func TestAWS(t *testing.T) {
 		map[string]secret.Value{"access_key_id": secret.FromString("AKIAACCOUNT000000001"), "secret_access_key": secret.FromString(canary)}, account.Agreement{})
 	must(t, err)
 	w.images(t, policy.Read, policy.Write)
-	f := &foreign{world: w, dir: t.TempDir()}
-	f.ca = filepath.Join(f.dir, "ca.pem")
-	must(t, os.WriteFile(f.ca, w.trusted, 0o600))
+	f := foreignOf(t, w)
 	must(t, os.MkdirAll(filepath.Join(f.dir, ".aws"), 0o700))
 	must(t, os.WriteFile(filepath.Join(f.dir, ".aws", "config"), []byte("[default]\nregion = eu-central-1\ns3 =\n  addressing_style = path\n"), 0o600))
 	run := func(args ...string) (string, error) {

@@ -67,9 +67,14 @@ type foreign struct {
 }
 
 func newForeign(t *testing.T) *foreign {
-	f := &foreign{world: newWorld(t, sqldbtest.Open(t, sqldb.SQLite), gateway.Egress{}), dir: t.TempDir()}
+	return foreignOf(t, newWorld(t, sqldbtest.Open(t, sqldb.SQLite), gateway.Egress{}))
+}
+
+func foreignOf(t *testing.T, w *world) *foreign {
+	t.Helper()
+	f := &foreign{world: w, dir: t.TempDir()}
 	f.ca = filepath.Join(f.dir, "ca.pem")
-	must(t, os.WriteFile(f.ca, f.trusted, 0o600))
+	must(t, os.WriteFile(f.ca, w.trusted, 0o600))
 	return f
 }
 

@@ -2,14 +2,11 @@ package proxy_test
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -44,17 +41,7 @@ const layerKey = "presigned-0f3a6d"
 func (g *registry) start(t *testing.T, w *world) []string {
 	t.Helper()
 	g.tokens, g.blobs, g.tags, g.kinds = map[string]string{}, map[string][]byte{}, map[string][]byte{}, map[string]string{}
-	serve := func(h http.HandlerFunc) string {
-		s := httptest.NewUnstartedServer(h)
-		_ = s.Listener.Close()
-		listener, err := net.Listen("tcp", net.JoinHostPort(ownAddress(), "0"))
-		must(t, err)
-		s.Listener, s.TLS = listener, &tls.Config{Certificates: []tls.Certificate{w.cert}}
-		s.StartTLS()
-		t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
-		return listener.Addr().String()
-	}
-	g.api, g.realm, g.store = serve(g.serveAPI), serve(g.serveRealm), serve(g.serveStore)
+	g.api, g.realm, g.store = w.secure(t, g.serveAPI), w.secure(t, g.serveRealm), w.secure(t, g.serveStore)
 	return []string{g.api, g.realm, g.store}
 }
 
@@ -212,9 +199,7 @@ generic: {read: true, write: true, destructive: true}
 `, g.realm, g.api, g.store))
 	w.Connect(t, w.owner, "images", false)
 	w.images(t, policy.Read, policy.Write, policy.Destructive)
-	f := &foreign{world: w, dir: t.TempDir()}
-	f.ca = filepath.Join(f.dir, "ca.pem")
-	must(t, os.WriteFile(f.ca, w.trusted, 0o600))
+	f := foreignOf(t, w)
 
 	t.Run("skopeo", func(t *testing.T) {
 		skopeo := tool(t, "skopeo")

@@ -209,6 +209,19 @@ func (w *world) third(t testing.TB) {
 	w.place = "localhost:" + port
 }
 
+// secure starts a server at an address that clients take the proxy for, and gives its place.
+func (w *world) secure(t testing.TB, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	_ = s.Listener.Close()
+	listener, err := net.Listen("tcp", net.JoinHostPort(ownAddress(), "0"))
+	must(t, err)
+	s.Listener, s.TLS = listener, &tls.Config{Certificates: []tls.Certificate{w.cert}}
+	s.StartTLS()
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	return listener.Addr().String()
+}
+
 func selfSigned(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
