@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,7 +114,8 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	access.Variables = joined(access.Variables, settings)
+	maps.Copy(settings, access.Variables) // the server's count more
+	access.Variables = settings
 	left := time.Until(access.ExpiresAt).Round(time.Minute)
 	r.tell("session %s until %s (%s) on %s", access.SessionID, access.ExpiresAt.Local().Format("15:04"), left, words(access.Hosts))
 	env, dropped := r.environment(access, files)

@@ -44,9 +44,3 @@ func cloudSettings(dir string, a runAccess) (map[string]string, error) {
 	}
 	return out, nil
 }
-
-func joined(a, b map[string]string) map[string]string {
-	out := maps.Clone(b)
-	maps.Copy(out, a)
-	return out
-}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,8 @@ func TestRunWritesSettingsOfClouds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Variables = joined(a.Variables, set)
+	maps.Copy(set, a.Variables)
+	a.Variables = set
 	r := &run{command: &command{env: map[string]string{"AWS_PROFILE": "production", "AWS_SESSION_TOKEN": "x", "AWS_CONFIG_FILE": "/home/me/.aws/config"}}, args: []string{"true"}}
 	env, _ := r.environment(a, trustFiles{})
 	text := "\n" + strings.Join(env, "\n") + "\n"
