@@ -110,6 +110,13 @@ func (s *Service) Answer(ctx context.Context, p account.Person, flow id.Flow) (r
 		if err := requireActive(ctx, tx, []id.Session{ses.ID}, s.now())[0]; err != nil {
 			return err
 		}
+		approved, err := consentOf(ctx, tx, ses.ID)
+		if err != nil {
+			return err
+		}
+		if approved.to() != r.Digest() { // the approval proved to whom the code goes
+			return fault.New(fault.Conflict, "approval_stale", "This sign-in is not the one that was approved.").WithHint("Start again from the program.")
+		}
 		redirect, err = s.agents.CodeForSession(ctx, tx, p, r,
 			agent.SessionGrant{Agent: ses.Agent, Session: ses.ID, User: ses.User, Expires: ses.ExpiresAt}, granted(ses))
 		return err

@@ -1,8 +1,10 @@
 package web_test
 
 import (
+	"context"
 	"net/http"
 	"net/url"
+	"path"
 	"testing"
 	"time"
 
@@ -168,6 +170,29 @@ func TestConsentGivesNoCodeBeforeTheApproval(t *testing.T) {
 		c.named(s.mia)
 		other.get("/ui/connections/new?provider=tracker").submit("/ui/connections", func(v url.Values) { v.Set("key.api_key", gatewaytest.SandboxKey) }).want(http.StatusOK)
 		other.get(c.page).want(http.StatusOK).submit(c.page, func(v url.Values) { v.Set("label", "Mine") }).want(http.StatusConflict).says("has asked for a session already")
+	})
+}
+
+// G4: the code goes to whom the approval named: a request that changed since gets none.
+func TestConsentAnswersWhatWasApproved(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		s := newScene(t, db)
+		for _, change := range []string{`redirect_uri = 'https://thief.example/cb'`, `challenge = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM'`, `state = 'other'`} {
+			c := s.signsIn(t, asksToChange)
+			page := c.named(s.mia)
+			gatewaytest.Must(t, db.Update(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+				_, err := tx.ExecContext(ctx, `update authorize_request set `+change+` where id = $1`, path.Base(c.page))
+				return err
+			}))
+			page.submit(page.url.Path+"/approve", nil).want(http.StatusConflict).says("not the one that was approved").not("code=")
+			s.mia.post(c.page+"/finish", nil).want(http.StatusConflict).not("code=")
+		}
+		var codes int
+		gatewaytest.Must(t, db.Reader().QueryRowContext(t.Context(), `select count(*) from authorization_code where session_id <> ''`).Scan(&codes))
+		if codes != 0 {
+			t.Errorf("%d codes were made", codes)
+		}
 	})
 }
 
