@@ -57,6 +57,13 @@ func freshTokens(withRefresh bool, now, limit time.Time) issued {
 	return n
 }
 
+// boundToken is an access token that lasts as long as its session, which nothing refreshes.
+func boundToken(ends time.Time) issued {
+	n := issued{access: secret.Token(accessPrefix), accessExpires: ends}
+	n.accessHash = n.access.Hash()
+	return n
+}
+
 func (n issued) tokens(now time.Time, scope string) Tokens {
 	return Tokens{Access: n.access, Refresh: n.refresh, ExpiresIn: n.accessExpires.Sub(now), Scope: scope}
 }
@@ -143,9 +150,9 @@ func (s *Service) Exchange(ctx context.Context, by Caller, g CodeGrant) (Tokens,
 		return Tokens{}, invalidGrant("The session has ended.")
 	}
 	ends := now.Add(refreshTTL)
-	next := freshTokens(by.may(GrantRefresh) == nil && c.session == "", now, ends)
-	if c.session != "" { // the token lasts as long as the session, and nothing makes another
-		ends, next.accessExpires = c.sessionEnds, c.sessionEnds
+	next := freshTokens(by.may(GrantRefresh) == nil, now, ends)
+	if c.session != "" {
+		ends, next = c.sessionEnds, boundToken(c.sessionEnds)
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := s.stillProven(ctx, tx, by); err != nil {
@@ -409,8 +416,7 @@ func (s *Service) IssueForSession(ctx context.Context, tx *sqldb.Tx, g SessionGr
 	if a.Kind == Delegated && g.User != a.Owner {
 		return Tokens{}, fault.New(fault.Denied, "not_owner", "A delegated agent acts for its owner only.")
 	}
-	next := issued{access: secret.Token(accessPrefix), accessExpires: g.Expires}
-	next.accessHash = next.access.Hash()
+	next := boundToken(g.Expires)
 	f := newFamily(a, Scope, now, 0)
 	f.user, f.session, f.expires, f.audience = g.User, g.Session, g.Expires, s.Resource()
 	if err := insertFamily(ctx, tx, f); err != nil {
