@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -154,14 +153,13 @@ join session s on s.id = k.session_id left join approval a on a.id = s.approval_
 		w.DecidedAt = sqldb.Time(at)
 		return w, err
 	})(s.db.Reader().QueryContext(ctx, query, sid))
-	for i := range list {
-		if err == nil {
-			list[i].Session, err = withGrants(ctx, s.db.Reader(), list[i].Session)
-			list[i].Session = s.aged(list[i].Session)
-			for j, g := range list[i].Grants { // what was granted does not say what there was
-				if k := slices.IndexFunc(list[i].asked.Grants, func(a Grant) bool { return a.Connection == g.Connection }); k >= 0 {
-					list[i].Grants[j].Had = list[i].asked.Grants[k].Had
-				}
+	for i := 0; err == nil && i < len(list); i++ {
+		w := &list[i]
+		w.Session, err = withGrants(ctx, s.db.Reader(), w.Session)
+		w.Session = s.aged(w.Session)
+		for j, g := range w.Grants { // what was granted does not say what there was
+			if of := grantOn(w.asked.Grants, g.Connection); of != nil {
+				w.Grants[j].Had = of.Had
 			}
 		}
 	}

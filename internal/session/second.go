@@ -45,8 +45,8 @@ func (a *Approval) showFirst() error {
 		return nil
 	}
 	for i, g := range f.Grants { // as their connections stand now
-		if at := slices.IndexFunc(a.Session.Grants, func(x Grant) bool { return x.Connection == g.Connection }); at >= 0 {
-			f.Grants[i].Lost = a.Session.Grants[at].Lost
+		if of := grantOn(a.Session.Grants, g.Connection); of != nil {
+			f.Grants[i].Lost = of.Lost
 		}
 	}
 	a.Session.Grants, a.Session.Minutes, a.Session.Calls, a.handOn = f.Grants, f.Minutes, f.Calls, f.HandOn

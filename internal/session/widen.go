@@ -104,25 +104,33 @@ func widened(grants []Grant, ask Ask) ([]Grant, error) {
 	return out, nil
 }
 
-// had finds what a session has on an account.
-func had(grants []Grant, c id.Connection) *Had {
+// grantOn finds the grant on an account; nil: there is none.
+func grantOn(grants []Grant, c id.Connection) *Grant {
 	i := slices.IndexFunc(grants, func(g Grant) bool { return g.Connection == c })
 	if i < 0 {
 		return nil
 	}
-	g := grants[i]
+	return &grants[i]
+}
+
+// had finds what a session has on an account.
+func had(grants []Grant, c id.Connection) *Had {
+	g := grantOn(grants, c)
+	if g == nil {
+		return nil
+	}
 	return &Had{Effects: g.Effects, Tools: g.Tools, Confirm: g.Confirm, Limits: g.Limits}
 }
 
 // before is what is left of a grant of what a session had there before a widening that
 // asked for these. Of an account that was new then, nothing is.
 func (g Grant) before(asked []Grant) Grant {
-	i := slices.IndexFunc(asked, func(a Grant) bool { return a.Connection == g.Connection })
-	if i < 0 || asked[i].Had == nil {
+	of := grantOn(asked, g.Connection)
+	if of == nil || of.Had == nil {
 		g.Tools, g.Effects = nil, nil
 		return g
 	}
-	had := asked[i].Had
+	had := of.Had
 	then := Grant{Had: had}
 	g.Tools = slices.DeleteFunc(slices.Clone(g.Tools), func(t ToolRef) bool { return !then.Has(t) })
 	g.Effects = presentEffects(g.Tools)
