@@ -87,11 +87,11 @@ func (s *Service) AtConsent(ctx context.Context, p account.Person, flow id.Flow)
 	return s.seen(ctx, ses)
 }
 
-// Answer gives the redirect that brings the decision on such a session to the client:
-// with a code while the session runs, with access_denied when it never did or has ended.
-// It is for the browser of the person for whom the agent acts.
-func (s *Service) Answer(ctx context.Context, p account.Person, flow id.Flow) (redirect string, ses Session, err error) {
-	if ses, err = s.AtConsent(ctx, p, flow); err != nil {
+// Answer gives the redirect that brings the decision on the session that was asked for
+// with r to its client: with a code while the session runs, with access_denied when it
+// never did or has ended. It is for the browser of the person for whom the agent acts.
+func (s *Service) Answer(ctx context.Context, p account.Person, r agent.AuthRequest) (redirect string, ses Session, err error) {
+	if ses, err = s.AtConsent(ctx, p, r.ID); err != nil {
 		return "", ses, err
 	}
 	switch ses.State {
@@ -99,12 +99,8 @@ func (s *Service) Answer(ctx context.Context, p account.Person, flow id.Flow) (r
 		return "", ses, fault.New(fault.Denied, "pending", "The request still waits for a person's decision.")
 	case Active:
 	default:
-		redirect, err = s.agents.DenyConsent(ctx, p, flow)
+		redirect, err = s.agents.DenyConsent(ctx, p, r.ID)
 		return redirect, ses, err
-	}
-	r, err := s.agents.PendingAuthorize(ctx, flow)
-	if err != nil {
-		return "", ses, err
 	}
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		if err := requireActive(ctx, tx, []id.Session{ses.ID}, s.now())[0]; err != nil {

@@ -86,7 +86,7 @@ func (s *Server) consentBack(v *visit, flow id.Flow) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, ses, err := s.sessions.Answer(v.ctx(), v.person, flow)
+	to, ses, err := s.sessions.Answer(v.ctx(), v.person, r)
 	if err != nil {
 		return nil, err
 	}
