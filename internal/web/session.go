@@ -133,13 +133,14 @@ func (s *Server) singleCalls(v *visit, ses session.Session, p *SessionPage) erro
 // they said.
 func (s *Server) widenings(v *visit, ses session.Session, p *SessionPage) error {
 	list, err := s.sessions.Widenings(v.ctx(), v.actorIn(ses.Environment), ses.ID)
+	who := s.names(v, ses.Environment)
 	for _, w := range list {
 		row := WideningRow{State: w.Outcome(), At: w.RequestedAt, Session: w.ID, Note: cmp.Or(w.Instructions, w.DenyReason)}
 		if !w.DecidedAt.IsZero() {
 			row.At = w.DecidedAt
 		}
 		if w.DecidedBy != "" {
-			row.By = s.names(v, ses.Environment).user(w.DecidedBy)
+			row.By = who.user(w.DecidedBy)
 		}
 		for _, g := range w.Grants {
 			more := WideningGrant{Provider: g.ProviderName, Account: g.AccountLabel, New: g.Had == nil, Relimited: g.Relimited(), Limits: limitViews(g.Limits)}
