@@ -48,32 +48,34 @@ type Asks struct {
 // is left out, as ever.
 func AsksOfScope(scope string) (*Asks, error) {
 	a := Asks{Type: AsksType}
-	of := map[string][]policy.Effect{}
+	type pair struct {
+		provider string
+		effect   policy.Effect
+	}
+	named := map[pair]bool{}
 	for _, word := range strings.Fields(scope) {
 		rest, ours := strings.CutPrefix(word, sessionScope)
 		if !ours {
 			continue
 		}
-		provider, effect, named := strings.Cut(rest, ":")
+		provider, effect, said := strings.Cut(rest, ":")
 		e := policy.Effect(effect)
-		if !named {
+		if !said {
 			e = policy.Read
 		}
 		if provider == "" || !slices.Contains(policy.Effects(), e) {
 			return nil, fault.New(fault.Invalid, "invalid_scope", "A scope for a session is session:PROVIDER:EFFECT, and an effect is one of read, write, destructive, access.")
 		}
 		a.Providers, a.Effects = append(a.Providers, provider), append(a.Effects, e)
-		of[provider] = append(of[provider], e)
+		named[pair{provider, e}] = true
 	}
 	if len(a.Providers) == 0 {
 		return nil, nil
 	}
 	a.Providers, a.Effects = slices.Compact(slices.Sorted(slices.Values(a.Providers))), slices.Compact(slices.Sorted(slices.Values(a.Effects)))
-	for _, effects := range of { // nobody is asked for more than the client names
-		if len(slices.Compact(slices.Sorted(slices.Values(effects)))) != len(a.Effects) {
-			return nil, fault.New(fault.Invalid, "invalid_scope", "The scopes ask for other effects of one provider than of another.").
-				WithHint("Ask for the same of each, or name tools in authorization_details.")
-		}
+	if len(named) != len(a.Providers)*len(a.Effects) { // nobody is asked for more than the client names
+		return nil, fault.New(fault.Invalid, "invalid_scope", "The scopes ask for other effects of one provider than of another.").
+			WithHint("Ask for the same of each, or name tools in authorization_details.")
 	}
 	if a.check() != nil {
 		return nil, fault.New(fault.Invalid, "invalid_scope", fmt.Sprintf("The scopes name too much: at most %d providers.", maxAsked))
