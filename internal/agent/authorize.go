@@ -212,9 +212,10 @@ func (s *Service) consent(ctx context.Context, person account.Person, r AuthRequ
 	}
 	now := s.now()
 	err = s.db.Update(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if r.Asks != nil { // the approval of the session is what decides
-		} else if err := decideRequest(ctx, tx, flow, now); err != nil {
-			return err
+		if r.Asks == nil { // else the approval of the session is what decides
+			if err := decideRequest(ctx, tx, flow, now); err != nil {
+				return err
+			}
 		}
 		if err := keepClient(ctx, tx, r.Client.ID); err != nil {
 			return err
@@ -228,7 +229,7 @@ func (s *Service) consent(ctx context.Context, person account.Person, r AuthRequ
 				WithHint("An admin can enable it again under Agents.")
 		}
 		switch {
-		case r.Asks != nil:
+		case r.Asks != nil: // its code is made once the session runs
 		case r.UserCode != "":
 			err = agreeDevice(ctx, tx, flow, a.ID)
 		default:
