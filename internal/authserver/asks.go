@@ -1,8 +1,6 @@
 package authserver
 
 import (
-	"encoding/json"
-
 	"github.com/ambit-dev/ambit/internal/agent"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/strictjson"
@@ -21,17 +19,10 @@ func asks(p params) (*agent.Asks, error) {
 	if byScope != nil {
 		return invalid("What is asked for is in authorization_details or in scopes, not in both.")
 	}
-	doc := []byte(p.get("authorization_details"))
-	if strictjson.Check(doc, strictjson.Limits{Bytes: maxForm}) != nil {
-		return invalid("authorization_details is a JSON array, in which nothing is said twice.")
+	var list []agent.Asks
+	err = strictjson.Unmarshal([]byte(p.get("authorization_details")), &list, strictjson.Limits{Bytes: maxForm})
+	if err != nil || len(list) != 1 || list[0].Type != agent.AsksType {
+		return invalid("authorization_details is a JSON array of one object of the type " + agent.AsksType + ", with providers, tools, effects, minutes and purpose, and nothing else or twice.")
 	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(doc, &list); err != nil || len(list) != 1 {
-		return invalid("authorization_details is a JSON array of one object of the type " + agent.AsksType + ".")
-	}
-	var a agent.Asks
-	if err := strictjson.Unmarshal(list[0], &a, strictjson.Limits{}); err != nil || a.Type != agent.AsksType {
-		return invalid("The object has the type " + agent.AsksType + ", providers, tools, effects, minutes and purpose, and nothing else.")
-	}
-	return &a, nil
+	return &list[0], nil
 }
