@@ -100,11 +100,11 @@ type resumed struct {
 // resume reads a call that is made again, and waits for the decision. It is nil for
 // any other call.
 func (s *Server) resume(ctx context.Context, c caller, m message, rev revision) (*resumed, *problem) {
-	raw, sent := m.params["requestState"]
-	_, answers := m.params["inputResponses"]
-	if !rev.stateless && rev.window != "" {
+	if rev.window != "" {
 		return s.resumeWindow(ctx, c, m, rev)
 	}
+	raw, sent := m.params["requestState"]
+	_, answers := m.params["inputResponses"]
 	if !rev.stateless || !sent && !answers {
 		return nil, nil
 	}
