@@ -34,7 +34,12 @@ type scene struct {
 
 func newScene(t *testing.T, db *sqldb.DB) scene {
 	t.Helper()
-	s := scene{site: siteOn(t, db)}
+	return sceneOf(t, siteOn(t, db))
+}
+
+func sceneOf(t *testing.T, on *site) scene {
+	t.Helper()
+	s := scene{site: on}
 	s.KeyProvider(t, "tracker")
 	s.mia = s.person(t, "mia@example.com", account.RoleOwner)
 	s.mia.get("/ui/connections/new?provider=tracker").submit("/ui/connections", func(v url.Values) { v.Set("key.api_key", gatewaytest.SandboxKey) }).want(http.StatusOK).says("Connected")

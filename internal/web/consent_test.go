@@ -13,6 +13,8 @@ import (
 	"github.com/ambit-dev/ambit/internal/agent/agenttest"
 	"github.com/ambit-dev/ambit/internal/fault"
 	"github.com/ambit-dev/ambit/internal/gateway/gatewaytest"
+	"github.com/ambit-dev/ambit/internal/id"
+	"github.com/ambit-dev/ambit/internal/issuer/issuertest"
 	"github.com/ambit-dev/ambit/internal/policy"
 	"github.com/ambit-dev/ambit/internal/secret"
 	"github.com/ambit-dev/ambit/internal/session"
@@ -40,7 +42,7 @@ func (s scene) signsIn(t *testing.T, asks agent.Asks) signIn {
 
 // named lets the program be an agent, and gives the page that decides on what it asks for.
 func (c signIn) named(b *browser) *doc {
-	at := b.get(c.page).want(http.StatusOK).submit(c.page, func(v url.Values) { v.Set("label", "Plain client") })
+	at := b.get(c.page).want(http.StatusOK).submit(c.page, func(v url.Values) { v.Set("label", "Plain client"); v.Set("org", string(c.Organization)) })
 	for at.status == http.StatusSeeOther {
 		at = b.get(at.header.Get("Location"))
 	}
@@ -194,6 +196,51 @@ func TestConsentAnswersWhatWasApproved(t *testing.T) {
 			t.Errorf("%d codes were made", codes)
 		}
 	})
+}
+
+// G4, T1: a login that counts in one organization only neither sees nor answers what the
+// same person asked for in another.
+func TestConsentIsOfTheLoginsOrganizations(t *testing.T) {
+	t.Parallel()
+	on, idp := newFederatedSite(t, "mia@idp")
+	s := sceneOf(t, on)
+	other, err := s.Accounts.CreateOrganization(t.Context(), account.System("test"), s.Environment, "Other", "")
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, s.Accounts.AddMember(t.Context(), account.System("test"), other.ID, s.mia.Person.User(), account.RoleOwner, account.Agreement{}))
+	s.mia.Reload(t)
+	var login account.IdentityProvider
+	gatewaytest.Must(t, s.mia.Do(t, func(ag account.Agreement) (err error) {
+		login, err = s.Accounts.AddIdentityProvider(t.Context(), account.ByPerson(s.mia.Person), other.ID, account.NewIdentityProvider{Name: "Other's login", Issuer: idp.URL, ClientID: issuertest.ClientID,
+			Secret: secret.FromString(issuertest.Secret)}, ag)
+		return err
+	}))
+	leaves, err := s.Accounts.LeaveToAdd(t.Context(), s.mia.Person, s.mia.Unlock(t), login.ID)
+	gatewaytest.Must(t, err)
+	q := idp.Answer(t, leaves.Address)
+	_, err = s.Accounts.Arrive(t.Context(), s.mia.Person, login.ID, account.Arrival{State: q.Get("state"), Code: q.Get("code"), Issuer: q.Get("iss"), Keep: leaves.Keep, Address: "203.0.113.5"})
+	gatewaytest.Must(t, err)
+	confined := s.open(t)
+	q = idp.Answer(t, confined.get("/ui/signin/with/"+string(login.ID)).want(http.StatusSeeOther).header.Get("Location"))
+	confined.get("/ui/signin/from/" + string(login.ID) + "?" + q.Encode()).to("/ui/")
+
+	c := s.signsIn(t, asksToChange)
+	request := id.Approval(path.Base(c.named(s.mia).url.Path))
+	s.mia.post(c.page+"/finish", nil).want(http.StatusForbidden)
+	turnedAway := func() {
+		t.Helper()
+		confined.get(c.page).want(http.StatusOK).says("wants to sign in").not("Back to the program")
+		confined.post(c.page+"/finish", nil).want(http.StatusNotFound).not("code=")
+	}
+	turnedAway()
+	a, err := s.Sessions.Approval(t.Context(), s.mia.Person, request)
+	gatewaytest.Must(t, err)
+	d := s.Sessions.DefaultDecision(a)
+	digest, err := s.Sessions.Digest(t.Context(), s.mia.Person, request, d)
+	gatewaytest.Must(t, err)
+	_, err = s.Sessions.Approve(t.Context(), s.mia.Person, request, d, s.mia.Proof(t, digest))
+	gatewaytest.Must(t, err)
+	turnedAway()
+	c.code(t, s.mia.post(c.page+"/finish", nil))
 }
 
 // Where others decide too, the person waits at the sign-in's page, and takes the answer
