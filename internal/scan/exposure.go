@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/ambit-dev/ambit/internal/disk"
 )
 
 // syncs are folders that a service copies to other machines.
@@ -46,8 +48,8 @@ func (r readBy) exposure(folders map[string]bool, home string) (e Exposure) {
 	}
 	if info, err := os.Stat(path); err == nil {
 		e.Mode, e.Readers = modeOf(info)
-		var names int
-		e.Owner, names = ownerOf(info)
+		e.Owner = ownerOf(info)
+		names, _ := disk.Names(info)
 		e.Links = max(0, names-1)
 	}
 	low := strings.ToLower(slashed(path))

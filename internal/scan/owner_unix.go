@@ -9,15 +9,15 @@ import (
 	"syscall"
 )
 
-// ownerOf is the name of the user to whom a file belongs, and how many names the file has.
-func ownerOf(info fs.FileInfo) (owner string, names int) {
+// ownerOf is the name of the user to whom a file belongs.
+func ownerOf(info fs.FileInfo) string {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return "", 1
+		return ""
 	}
 	id := strconv.FormatUint(uint64(s.Uid), 10)
 	if u, err := user.LookupId(id); err == nil {
-		return u.Username, int(s.Nlink)
+		return u.Username
 	}
-	return id, int(s.Nlink)
+	return id
 }
