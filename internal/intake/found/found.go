@@ -203,15 +203,15 @@ func Plan(findings []scan.Finding, o Options) (changes []Change, left []Left) {
 			byFile[at] = append(byFile[at], f)
 		}
 	}
-	for file, list := range byFile {
-		c, why := plan(list[0].File, list, o)
+	for at, list := range byFile {
+		c, why := plan(at, list, o)
 		if why != "" {
 			for _, f := range list {
 				left = append(left, leave(f, why))
 			}
 			continue
 		}
-		c.others = append(c.others, others[file]...)
+		c.others = append(c.others, others[at]...)
 		c.Servers = c.servers()
 		if left = append(left, c.Left...); len(c.Takes) > 0 {
 			changes = append(changes, c)
@@ -242,8 +242,9 @@ func itself(file string) string {
 	return file
 }
 
-func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
-	c = Change{File: file, entry: o.Entry, path: itself(file)}
+// plan is of the file at a path behind links.
+func plan(path string, list []scan.Finding, o Options) (c Change, why string) {
+	c = Change{File: list[0].File, entry: o.Entry, path: path}
 	var err error
 	if _, err = os.Lstat(c.path); err != nil {
 		return c, "the file is gone"
@@ -275,7 +276,7 @@ func plan(file string, list []scan.Finding, o Options) (c Change, why string) {
 		if n := taken[base]; n > 1 {
 			base += "-" + strconv.Itoa(n)
 		}
-		t := Take{Kind: f.Kind, Title: f.Title, Line: f.Line, Key: f.Key, Masked: f.Masked, Secret: "found/" + at + "/" + base, Placeholder: "ambit_secret_…", Revoke: f.Revoke, finding: f}
+		t := Take{Kind: f.Kind, Title: f.Title, Line: f.Line, Key: f.Key, Masked: f.Masked, Secret: stored + at + "/" + base, Placeholder: "ambit_secret_…", Revoke: f.Revoke, finding: f}
 		if a, ok := o.Accounts[f.Provider]; ok && f.IsKey() {
 			t.account, t.Provider, t.Note = a, a.Provider, a.Note
 			if a.Part != "" {
@@ -345,7 +346,11 @@ func written(value []byte) [][]byte {
 	return forms
 }
 
-const backups = "found/backup/"
+// Of the names of secrets: those of all that is kept here, and of files as they were.
+const (
+	stored  = "found/"
+	backups = stored + "backup/"
+)
 
 // realPath is where a file or a folder lies, whatever links lead there.
 func realPath(path string) (string, error) {
@@ -511,10 +516,7 @@ func (v Vault) connect(ctx context.Context, t *Take, s client.Secret) (string, e
 	if err != nil || made.Connection == nil {
 		return "", err
 	}
-	marks := maps.Clone(s.Metadata)
-	marks[connectionMark] = made.Connection.ID
-	_, err = v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
-	return made.Connection.ID, err
+	return made.Connection.ID, v.mark(ctx, s, connectionMark, made.Connection.ID)
 }
 
 // keep stores the file as it was before anything was taken out of it. What was kept
@@ -601,7 +603,7 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 	mode, merr := strconv.ParseUint(s.Metadata[modeMark], 8, 32)
 	switch {
 	case bytes.Equal(now, before):
-		return nil // it is as it was
+		return v.putBack(ctx, path) // it is as it was
 	case !slices.Contains(strings.Fields(s.Metadata[afterMark]), digest(now)) || merr != nil:
 		return fault.New(fault.Conflict, "file_changed", file+" was changed since.").
 			WithHint("Its old content is in the vault: ambit secret get " + s.Name + " --output FILE")
@@ -610,7 +612,39 @@ func (v Vault) Undo(ctx context.Context, file string) error {
 	if at, err := strconv.ParseInt(s.Metadata[timeMark], 10, 64); err == nil {
 		kept.Modified = time.Unix(0, at)
 	}
-	return replace(path, now, before, kept)
+	if err := replace(path, now, before, kept); err != nil {
+		return err
+	}
+	return v.putBack(ctx, path)
+}
+
+// putBack notes that what was taken out of a file lies there again, where a scan finds it.
+// To take it out once more takes the note away.
+func (v Vault) putBack(ctx context.Context, path string) error {
+	all, err := v.under(ctx, stored+place(v.Machine, path)+"/")
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.Metadata[backMark] != "" {
+			continue
+		}
+		if err := v.mark(ctx, s, backMark, "yes"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mark adds to what is noted of a secret.
+func (v Vault) mark(ctx context.Context, s client.Secret, name, text string) error {
+	marks := maps.Clone(s.Metadata)
+	if marks == nil {
+		marks = map[string]string{}
+	}
+	marks[name] = text
+	_, err := v.To.EditSecret(ctx, s.ID, v.Organization, client.SecretEdit{Metadata: &marks})
+	return err
 }
 
 // Taken are the files in a folder that something was taken out of.
@@ -619,26 +653,28 @@ func (v Vault) Taken(ctx context.Context, folder string) (files []string, err er
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "file_unfit", "There is no folder "+folder+".").WithCause(err)
 	}
-	f := client.SecretFilter{Prefix: backups, OrganizationID: v.Organization, Limit: 100}
-	for {
-		page, err := v.To.Secrets(ctx, f)
-		if err != nil {
-			return nil, err
+	all, err := v.under(ctx, backups)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		file := s.Metadata[pathMark]
+		if rel, err := filepath.Rel(at, file); err != nil || !filepath.IsLocal(rel) || s.Name != backups+place(v.Machine, file) {
+			continue // elsewhere, or not of this machine
 		}
-		for _, s := range page.Data {
-			file := s.Metadata[pathMark]
-			if rel, err := filepath.Rel(at, file); err != nil || !filepath.IsLocal(rel) || s.Name != backups+place(v.Machine, file) {
-				continue // elsewhere, or not of this machine
-			}
-			if _, err := os.Stat(file); err == nil {
-				files = append(files, file)
-			}
-		}
-		if f.After = page.Next; f.After == "" {
-			slices.Sort(files)
-			return files, nil
+		if _, err := os.Stat(file); err == nil {
+			files = append(files, file)
 		}
 	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// under are the secrets whose names begin so.
+func (v Vault) under(ctx context.Context, prefix string) ([]client.Secret, error) {
+	return client.All(ctx, func(ctx context.Context, after string) (client.Page[client.Secret], error) {
+		return v.To.Secrets(ctx, client.SecretFilter{Prefix: prefix, OrganizationID: v.Organization, Limit: 100, After: after})
+	})
 }
 
 // same is equal for equal values. Under what only the machine knows it tells nothing of a

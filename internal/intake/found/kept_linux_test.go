@@ -89,6 +89,16 @@ func TestTodoCountsKeysNotPlaces(t *testing.T) {
 	}
 	must(t, v.Close(t.Context(), todo[0].Secrets[1], found.ByHand))
 	must(t, v.Undo(t.Context(), filepath.Join(dir, "a.env")))
+	rest, err := v.Todo(t.Context())
+	must(t, err)
+	if len(rest) != 1 || len(rest[0].Places) != 1 || !strings.Contains(rest[0].Places[0], "b.env") {
+		t.Errorf("a bug: what was put back is still to be done: %+v", rest)
+	}
+	must(t, v.Undo(t.Context(), filepath.Join(dir, "b.env")))
+	must(t, v.Undo(t.Context(), filepath.Join(dir, "b.env"))) // again, as after one that was cut off
+	if rest, err := v.Todo(t.Context()); err != nil || len(rest) != 0 {
+		t.Errorf("all was put back, and there is to do: %+v, %v", rest, err)
+	}
 	apply()
 	again, err := v.Todo(t.Context())
 	must(t, err)

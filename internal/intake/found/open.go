@@ -39,6 +39,7 @@ const (
 	onMark     = "found_on" // the machine
 	sameMark   = "found_same"
 	closedMark = "found_closed" // what became of it; there is none while it works
+	backMark   = "found_back"   // it lies in its file again
 )
 
 // ByHand is what closes a credential that a person has revoked.
@@ -58,29 +59,24 @@ func (v Vault) on() string { return place(v.Machine, "") }
 
 // entries are the credentials that were taken out of files of this machine and are open.
 func (v Vault) entries(ctx context.Context) (groups [][]client.Secret, err error) {
-	at := map[string]int{}
-	f := client.SecretFilter{Prefix: "found/", OrganizationID: v.Organization, Limit: 100}
-	for {
-		page, err := v.To.Secrets(ctx, f)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range page.Data {
-			if strings.HasPrefix(s.Name, backups) || s.Metadata[onMark] != v.on() || s.Metadata[closedMark] != "" {
-				continue
-			}
-			same := cmp.Or(s.Metadata[sameMark], s.Name)
-			i, ok := at[same]
-			if !ok {
-				i, at[same] = len(groups), len(groups)
-				groups = append(groups, nil)
-			}
-			groups[i] = append(groups[i], s)
-		}
-		if f.After = page.Next; f.After == "" {
-			return groups, nil
-		}
+	all, err := v.under(ctx, stored)
+	if err != nil {
+		return nil, err
 	}
+	at := map[string]int{}
+	for _, s := range all {
+		if strings.HasPrefix(s.Name, backups) || s.Metadata[onMark] != v.on() || s.Metadata[closedMark] != "" || s.Metadata[backMark] != "" {
+			continue
+		}
+		same := cmp.Or(s.Metadata[sameMark], s.Name)
+		i, ok := at[same]
+		if !ok {
+			i, at[same] = len(groups), len(groups)
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], s)
+	}
+	return groups, nil
 }
 
 // Todo lists what still works, each credential once however often it lay there.
@@ -142,9 +138,7 @@ func (v Vault) Close(ctx context.Context, name, how string) error {
 			continue
 		}
 		for _, e := range g {
-			marks := maps.Clone(e.Metadata)
-			marks[closedMark] = how
-			if _, err := v.To.EditSecret(ctx, e.ID, v.Organization, client.SecretEdit{Metadata: &marks}); err != nil {
+			if err := v.mark(ctx, e, closedMark, how); err != nil {
 				return err
 			}
 		}
